@@ -1,0 +1,59 @@
+"""The address of a neuron: `layer/index`, or `component/layer/index` outside the language model.
+
+A neuron is one coordinate of the *input of an FFN down projection* (after activation and gate).
+Layers and indices count from 0.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from atlas.errors import UsageError
+
+LANGUAGE = "language"
+"""The component whose neurons need no prefix: the language model."""
+
+_ADDRESS = re.compile(r"(?:(?P<component>[a-z][a-z0-9_]*)/)?(?P<layer>\d{1,6})/(?P<index>\d{1,9})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Neuron:
+    """One FFN neuron. Orders by layer, then index, within a component."""
+
+    component: str
+    layer: int
+    index: int
+
+    @classmethod
+    def parse(cls, text: str) -> Neuron:
+        """Read `3/117` or `vision/3/117`.
+
+        Raises:
+            UsageError: the text is not an address.
+        """
+        found = _ADDRESS.fullmatch(text.strip())
+        if found is None:
+            raise UsageError(f"'{text}' is not a neuron; write layer/index, for example 3/117 or vision/3/17")
+        return cls(found["component"] or LANGUAGE, int(found["layer"]), int(found["index"]))
+
+    def __str__(self) -> str:
+        prefix = "" if self.component == LANGUAGE else f"{self.component}/"
+        return f"{prefix}{self.layer}/{self.index}"
+
+
+def parse_layers(text: str) -> tuple[int, ...]:
+    """Read a set of layers: `3`, `8-15`, `0,2,8-15` -> sorted layer numbers.
+
+    Raises:
+        UsageError: the text is not a list of layers and ranges.
+    """
+    layers: set[int] = set()
+    for part in text.split(","):
+        found = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
+        low = int(found[1]) if found else 0
+        high = int(found[2] or found[1]) if found else -1
+        if found is None or high < low or high - low > 10_000:
+            raise UsageError(f"'{text}' is not a set of layers; write for example 3 or 8-15 or 0,2,8-15")
+        layers.update(range(low, high + 1))
+    return tuple(sorted(layers))

@@ -1,0 +1,112 @@
+"""What a dataset hands to a job: concepts, and examples that show them.
+
+A dataset is one file `ingest/datasets/<name>.py` with `build(path, **options) -> Dataset`; the file's
+name is the dataset's name on the command line, in the job and in the database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from atlas.errors import AtlasError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+IMAGE, TEXT = "image", "text"
+FIND, HELD_OUT = "find", "held_out"
+
+
+class BadMedia(AtlasError):
+    """A picture that is missing, corrupt or too large; the message has its path."""
+
+
+@dataclass(frozen=True, slots=True)
+class Concept:
+    """A thing a neuron may stand for.
+
+    forms: surface forms to look for in an answer (singular, plurals, synonyms), lower case, the name first.
+    category_id: the dataset's own id (COCO's 91-id numbering), where it has one.
+    """
+
+    name: str
+    forms: tuple[str, ...]
+    supercategory: str | None = None
+    category_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """An example concerns this concept.
+
+    words: the words of the answer that stand for the concept ("barks" for dog), or None: any of the
+    concept's surface forms, wherever they occur in the answer.
+    """
+
+    concept: str
+    words: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One prompt with its media (pointers, never copies) and its reference answer.
+
+    source: the modality that carries the concept in: "image" or "text".
+    task: what is asked ("caption", "name", "does", ...); evaluations report each task by itself.
+    split: "find" (neurons are found on these) or "held_out" (edits are judged on these).
+    prompt: the user's words, without chat markup. With source "text" no media are given to the model.
+    answer: the reference answer, or None: the model's own response stands in for it.
+    media: pointers that `Dataset.image` resolves: a path below the dataset's root, or a scene's address.
+    """
+
+    source: str
+    task: str
+    split: str
+    prompt: str
+    answer: str | None
+    mentions: tuple[Mention, ...]
+    media: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """32 hex digits of the content: same example, same id, on every machine."""
+        content = [self.source, self.task, self.prompt, self.answer, list(self.media)]
+        content.append([[m.concept, m.words] for m in self.mentions])
+        return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()[:32]
+
+
+class Dataset(Protocol):
+    """name: as on the command line. path: what the user gave, or None. revision: hex digest of everything
+    that decides the examples (annotation bytes, generator version, seed), so equal revisions give equal
+    examples. tasks: the tasks that neurons are found on by default, by source."""
+
+    name: str
+    path: str | None
+    revision: str
+    licence: str
+    concepts: Mapping[str, Concept]
+    tasks: Mapping[str, tuple[str, ...]]
+
+    def examples(
+        self, *, source: str, split: str, concepts: Sequence[str], tasks: Sequence[str], per_concept: int, seed: int
+    ) -> list[Example]:
+        """At most `per_concept` examples of each concept and task, in a fixed order that `seed` decides.
+        An example that shows two of the concepts appears once. `split` "find" and "held_out" never share one."""
+        ...
+
+    def image(self, media: str) -> Image:
+        """The RGB picture behind a pointer.
+
+        Raises:
+            BadMedia: missing, corrupt, or above the size limits.
+        """
+        ...
+
+    def mask(self, media: str, concept: str) -> np.ndarray:
+        """(height, width) bool: the picture's pixels that show the concept; all False where none does."""
+        ...
