@@ -1,0 +1,110 @@
+"""The ledger: which runs were started, and what became of them.
+
+A run is `running`, then `done` or `failed`. It becomes `done` only in the transaction that stores its rows
+(`atlas.load.load_run`), so that a query never sees half a run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from atlas.errors import UsageError
+from atlas.rows import insert
+from atlas.schema import arrow_schema, runs
+
+RUNNING, DONE, FAILED = "running", "done", "failed"
+
+
+def now() -> str:
+    """This moment in UTC, ISO 8601 with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def status(connection: Connection, run_id: str) -> str | None:
+    """`running`, `done`, `failed`, or None for a run that was never started."""
+    found = connection.execute(sa.select(runs.c.status).where(runs.c.run_id == run_id)).scalar()
+    return None if found is None else str(found)
+
+
+def begin_run(
+    connection: Connection,
+    run_id: str,
+    *,
+    kind: str,
+    job: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    model_id: int | None,
+    dataset_id: int | None,
+) -> str:
+    """Note that a run has started, again where it was interrupted or failed.
+
+    A run that is done stays done, and its rows stay, until `load_run` replaces both.
+
+    Returns:
+        When it started, for the manifest.
+    """
+    moment = now()
+    if status(connection, run_id) != DONE:
+        put(
+            connection,
+            {
+                "run_id": run_id,
+                "kind": kind,
+                "status": RUNNING,
+                "model_id": model_id,
+                "dataset_id": dataset_id,
+                "job": job,
+                "environment": environment,
+                "outcome": {},
+                "started_at": moment,
+                "finished_at": None,
+            },
+        )
+    return moment
+
+
+def finish_run(connection: Connection, run_id: str, outcome: Mapping[str, Any]) -> None:
+    """Note that a run is done. `load_run` does this itself, in the transaction that stores the rows.
+
+    Raises:
+        UsageError: the run was never started.
+    """
+    _end(connection, run_id, DONE, outcome)
+
+
+def fail_run(connection: Connection, run_id: str, outcome: Mapping[str, Any]) -> None:
+    """Note that a run failed; `outcome` says why. A run that is done stays done.
+
+    Raises:
+        UsageError: the run was never started.
+    """
+    if status(connection, run_id) != DONE:
+        _end(connection, run_id, FAILED, outcome)
+
+
+def _end(connection: Connection, run_id: str, state: str, outcome: Mapping[str, Any]) -> None:
+    if status(connection, run_id) is None:
+        raise UsageError(f"no run called '{run_id}' was started (`atlas runs` lists all)")
+    values = {"status": state, "outcome": json_text(outcome), "finished_at": now()}
+    connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(values))
+
+
+def put(connection: Connection, row: Mapping[str, Any]) -> None:
+    """Add a row to the ledger, or replace the one with that run id. Objects become JSON text."""
+    flat = {name: json_text(value) if isinstance(value, Mapping) else value for name, value in row.items()}
+    if status(connection, flat["run_id"]) is None:
+        insert(connection, runs, pa.Table.from_pylist([flat], schema=arrow_schema(runs)))
+    else:
+        connection.execute(sa.update(runs).where(runs.c.run_id == flat["run_id"]).values(flat))
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """JSON on one line with sorted keys: equal objects give equal text."""
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,63 @@
+"""A neuron as words: its write vector through the unembedding (logit lens), in blocks.
+
+The full table of neurons by vocabulary is never built: 352,256 neurons by 32,000 tokens would be 45 GB, a
+block of 512 neurons is 64 MB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from atlas.live.layout import norm_gain
+from atlas.live.model import LiveModel
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The strongest tokens of some consecutive neurons of one layer.
+
+    tokens, logits: (neurons, k), best first. side: "top" (raised most) or "bottom" (lowered most).
+    """
+
+    layer: int
+    first: int
+    side: str
+    tokens: Tensor
+    logits: Tensor
+
+
+@torch.no_grad()
+def decode(live: LiveModel, *, norm: bool, top: int = 10, block: int = 512) -> Iterator[Decoded]:
+    """Top and bottom tokens of every neuron of the language model, `block` neurons at a time.
+
+    norm: False is the plain product of unembedding and write vector (Pan et al. 2023, section 1.4 of their
+    code); True folds in the final norm's gain (and centring, for a LayerNorm). The norm's scale depends on
+    the position and is left out, so logits compare within one neuron. Special tokens are left out.
+    """
+    layout = live.layout
+    unembedding = layout.unembedding().float()
+    if norm:
+        unembedding = unembedding * norm_gain(layout.norm, layout.d_model).to(unembedding)
+        if isinstance(layout.norm, nn.LayerNorm):
+            unembedding = unembedding - unembedding.mean(-1, keepdim=True)
+    hidden = torch.tensor(_hidden(live), dtype=torch.long, device=unembedding.device)
+    for layer in range(len(layout.layers)):
+        write = layout.write_vectors(layer).float().to(unembedding.device)
+        for first in range(0, layout.width, block):
+            logits = write[:, first : first + block].T @ unembedding.T
+            for side, sign in (("top", 1.0), ("bottom", -1.0)):
+                ranked = logits * sign
+                ranked[:, hidden] = -torch.inf
+                values, tokens = ranked.topk(min(top, ranked.shape[1]), dim=1)
+                yield Decoded(layer, first, side, tokens.cpu(), (values * sign).cpu())
+
+
+def _hidden(live: LiveModel) -> list[int]:
+    """Token ids that are no words: special tokens, media placeholders, rows beyond the tokenizer's end."""
+    known = len(live.encoder.tokenizer)
+    named = {*live.encoder.tokenizer.all_special_ids, *live.encoder.media_ids.values()}
+    return sorted(i for i in {*named, *range(known, live.layout.vocabulary)} if i < live.layout.vocabulary)

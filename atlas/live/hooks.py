@@ -1,0 +1,158 @@
+"""The only two ways this project touches a running model: `tracing` reads neurons, `editing` changes them.
+
+Both register their hooks inside the `with` block under an ExitStack, so a failure at the n-th hook, an
+exception in the body or Ctrl-C leaves none behind: the block's indentation is the intervention's lifetime.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atlas.errors import UsageError
+from atlas.live.layout import PRODUCT, TAPS, Layout
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(slots=True)
+class Capture:
+    """What one forward pass left behind.
+
+    values: layer -> (batch, position, neuron), as the model computed them (its dtype, on its device).
+    calls: layer -> the arguments its decoder layer was called with; the hidden state comes first.
+    norm_in, norm_out: (batch, position, d_model) around the final norm.
+    """
+
+    values: dict[int, Tensor] = field(default_factory=dict)
+    calls: dict[int, Call] = field(default_factory=dict)
+    norm_in: Tensor | None = None
+    norm_out: Tensor | None = None
+
+
+def check_layers(layout: Layout, layers: Sequence[int] | None) -> tuple[int, ...]:
+    """The chosen layers, or all of them.
+
+    Raises:
+        UsageError: a layer the model does not have.
+    """
+    chosen = tuple(range(len(layout.layers))) if layers is None else tuple(layers)
+    for layer in chosen:
+        if not 0 <= layer < len(layout.layers):
+            raise UsageError(f"no layer {layer}; this model has layers 0-{len(layout.layers) - 1}")
+    return chosen
+
+
+@contextmanager
+def tracing(
+    layout: Layout, *, layers: Sequence[int] | None = None, tap: str = PRODUCT, grad: bool = False
+) -> Iterator[Capture]:
+    """Record neuron values, layer inputs and the final norm of the forward pass run inside the block.
+
+    layers: which layers' neurons to keep; all by default. tap: "product" (input of the down projection) or
+    "gate" (the activation function's output). grad: make the first layer's input a leaf that requires
+    gradients, so the values are part of a graph that starts at the language model (the vision tower stays
+    out of it); call the model with gradients enabled and `torch.autograd.grad` with respect to `values`.
+
+    A second forward pass in the same block overwrites the first.
+
+    Raises:
+        UsageError: an unknown tap or layer; no hook is left behind.
+    """
+    if tap not in TAPS:
+        raise UsageError(f"no tap called '{tap}'; taps are {', '.join(TAPS)}")
+    capture = Capture()
+    with ExitStack() as stack:
+        for index, module in enumerate(layout.layers):
+            _record_call(stack, module, index, capture, leaf=grad and index == 0)
+        for layer in check_layers(layout, layers):
+            module, is_output = layout.tapped(layer, tap)
+            _record_values(stack, module, layer, capture, is_output)
+        _record_norm(stack, layout.norm, capture)
+        yield capture
+
+
+def _record_call(stack: ExitStack, module: nn.Module, index: int, capture: Capture, *, leaf: bool) -> None:
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        hidden, args, kwargs = split_hidden(args, kwargs)
+        if leaf:
+            hidden = hidden.detach().requires_grad_(True)
+        capture.calls[index] = ((hidden, *args), kwargs)
+        return capture.calls[index] if leaf else None
+
+    stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
+
+
+def split_hidden(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+    """The hidden state of a decoder layer's call, the other positional and the keyword arguments."""
+    rest = dict(kwargs)
+    if args:
+        return args[0], tuple(args[1:]), rest
+    return rest.pop("hidden_states"), (), rest
+
+
+def _record_values(stack: ExitStack, module: nn.Module, layer: int, capture: Capture, is_output: bool) -> None:
+    def keep(values: Tensor) -> Tensor | None:
+        """OPT flattens batch and position before its FFN: keep (batch, position, neuron), and hand the flat
+        view of what is kept back to the module, so that gradients flow through the kept tensor."""
+        hidden: Tensor = capture.calls[layer][0][0]
+        batched = values.view(*hidden.shape[:2], values.shape[-1])
+        capture.values[layer] = values if values.dim() == 3 else batched
+        return None if values.dim() == 3 else batched.view(values.shape)
+
+    if is_output:
+        handle = module.register_forward_hook(lambda _m, _args, output: keep(output))
+    else:
+        handle = module.register_forward_pre_hook(lambda _m, args: keep(args[0]))
+    stack.callback(handle.remove)
+
+
+def _record_norm(stack: ExitStack, norm: nn.Module, capture: Capture) -> None:
+    def after(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        capture.norm_in, capture.norm_out = args[0], output
+
+    stack.callback(norm.register_forward_hook(after).remove)
+
+
+Rule = Callable[[Tensor], Tensor]
+"""What an edit does to one module's neuron values: (..., neuron) -> the same shape."""
+
+
+@contextmanager
+def editing(layout: Layout, rules: Mapping[int, Rule], *, tap: str = PRODUCT) -> Iterator[None]:
+    """Replace each layer's neuron values by `rules[layer](values)` while the block lasts.
+
+    The rule must not change its argument in place. With tap "product" the down projection sees the new
+    values; with "gate" they are multiplied by the up projection as usual.
+    """
+    if tap not in TAPS:
+        raise UsageError(f"no tap called '{tap}'; taps are {', '.join(TAPS)}")
+    with ExitStack() as stack:
+        for layer in check_layers(layout, sorted(rules)):
+            module, is_output = layout.tapped(layer, tap)
+            rule = rules[layer]
+            if is_output:
+                handle = module.register_forward_hook(lambda _m, _args, output, rule=rule: rule(output))
+            else:
+                handle = module.register_forward_pre_hook(lambda _m, args, rule=rule: (rule(args[0]), *args[1:]))
+            stack.callback(handle.remove)
+        yield
+
+
+def affine(index: Tensor, gain: Tensor, bias: Tensor) -> Rule:
+    """x[..., index] <- gain * x[..., index] + bias, for (neurons,) tensors; the other neurons are untouched."""
+
+    def rule(values: Tensor) -> Tensor:
+        at = index.to(values.device)
+        chosen = values.index_select(-1, at)
+        changed = chosen * gain.to(chosen) + bias.to(chosen)
+        # A gain of 0 ablates even an infinity, which 0 * x would turn into NaN.
+        changed = torch.where(gain.to(chosen) == 0, bias.to(chosen), changed)
+        return values.index_copy(-1, at, changed)
+
+    return rule

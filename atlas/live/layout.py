@@ -1,0 +1,159 @@
+"""Where the neurons of a HuggingFace model are, found from its modules and never from its name.
+
+The language model's decoder layers are those of the innermost `get_decoder()`; in each, the down
+projection is the Linear from the FFN width to the residual width. Its input is what this project calls
+neurons, and column n of its weight is neuron n's write vector.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from atlas.errors import Unsupported
+
+PRODUCT, GATE = "product", "gate"
+TAPS = (PRODUCT, GATE)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The modules of one language model that attribution and edits need.
+
+    down: one down projection a layer. gates: the activation function of each layer, whose output is the
+    gate tap; None where the FFN has no gate (there the two taps are the same).
+    """
+
+    layers: tuple[nn.Module, ...]
+    down: tuple[nn.Module, ...]
+    gates: tuple[nn.Module | None, ...]
+    norm: nn.Module
+    head: nn.Module
+    width: int
+    d_model: int
+    vocabulary: int
+
+    def write_vectors(self, layer: int) -> Tensor:
+        """(d_model, neurons): column n is what neuron n adds to the residual stream, per unit of value."""
+        weight: Tensor = self.down[layer].weight  # type: ignore[assignment]
+        return weight
+
+    def unembedding(self) -> Tensor:
+        """(vocabulary, d_model): row w scores token w."""
+        weight: Tensor = self.head.weight  # type: ignore[assignment]
+        return weight
+
+    def tapped(self, layer: int, tap: str) -> tuple[nn.Module, bool]:
+        """The module to hook for a tap, and whether the values are its output (else its input)."""
+        gate = self.gates[layer]
+        return (gate, True) if tap == GATE and gate is not None else (self.down[layer], False)
+
+
+def innermost_decoder(model: nn.Module) -> nn.Module:
+    """The text decoder inside any wrapper: `get_decoder()` until it returns itself or nothing.
+
+    Raises:
+        Unsupported: the model has no decoder.
+    """
+    decoder: Any = model
+    while hasattr(decoder, "get_decoder"):
+        inner = decoder.get_decoder()
+        if inner is None or inner is decoder:
+            break
+        decoder = inner
+    if not hasattr(decoder, "layers"):
+        raise Unsupported(f"{type(model).__name__} has no decoder layers; `atlas` needs a decoder-only language model")
+    return decoder  # type: ignore[no-any-return]
+
+
+def _down_projection(layer: nn.Module, d_model: int, width: int) -> tuple[str, nn.Module]:
+    found = [
+        (name, module)
+        for name, module in layer.named_modules()
+        if isinstance(module, nn.Linear) and (module.in_features, module.out_features) == (width, d_model)
+    ]
+    named = [pair for pair in found if pair[0].rsplit(".", 1)[-1] in ("down_proj", "fc2")]
+    candidates = named or found
+    if len(candidates) != 1:
+        raise Unsupported(
+            f"{type(layer).__name__} has {len(candidates)} projections from {width} to {d_model}, not one"
+        )
+    return candidates[0]
+
+
+def _gate(layer: nn.Module, down_name: str) -> nn.Module | None:
+    """The activation module beside a gated FFN's down projection."""
+    mlp = layer.get_submodule(down_name.rpartition(".")[0])
+    gated = any(hasattr(mlp, name) for name in ("gate_proj", "w1"))
+    activation = getattr(mlp, "act_fn", None) or getattr(mlp, "activation_fn", None)
+    return activation if gated and isinstance(activation, nn.Module) else None
+
+
+def locate(model: nn.Module) -> Layout:
+    """Find layers, down projections, activation functions, final norm and unembedding.
+
+    Raises:
+        Unsupported: a part is missing or ambiguous; the message names it.
+    """
+    config = model.config.get_text_config(decoder=True)  # type: ignore[operator,union-attr]
+    width = getattr(config, "intermediate_size", None) or getattr(config, "ffn_dim", None)
+    d_model = config.hidden_size
+    if width is None:
+        raise Unsupported(f"the config of {type(model).__name__} names no FFN width")
+    decoder = innermost_decoder(model)
+    layers = tuple(decoder.layers)  # type: ignore[arg-type]
+    found = [_down_projection(layer, d_model, width) for layer in layers]
+    norm = getattr(decoder, "norm", None) or getattr(decoder, "final_layer_norm", None)
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    if norm is None or head is None:
+        raise Unsupported(f"{type(model).__name__} has no {'final norm' if norm is None else 'unembedding'}")
+    return Layout(
+        layers=layers,
+        down=tuple(module for _, module in found),
+        gates=tuple(_gate(layer, name) for layer, (name, _) in zip(layers, found, strict=True)),
+        norm=norm,
+        head=head,
+        width=width,
+        d_model=d_model,
+        vocabulary=head.weight.shape[0],
+    )
+
+
+def norm_gain(norm: nn.Module, d_model: int) -> Tensor:
+    """(d_model,) gain of a final norm, whatever its parametrisation (w, or 1 + w as in Gemma)."""
+    if isinstance(norm, nn.LayerNorm):
+        return norm.weight.detach().float()
+    weight = next(norm.parameters())
+    with torch.no_grad():
+        ones = torch.ones(1, d_model, dtype=torch.float32, device=weight.device).to(weight.dtype)
+        # Not norm(ones): a hook on the norm must see the model's passes only.
+        return norm.forward(ones)[0].float()  # type: ignore[no-any-return]
+
+
+def direct_directions(
+    layout: Layout, tokens: Tensor, before: Tensor | None = None, after: Tensor | None = None
+) -> Tensor:
+    """(tokens, d_model) directions g such that a neuron's direct effect on the token's logit is value * (g . write).
+
+    Without `before`/`after` the direction is the plain unembedding row (Pan et al. 2023). With the final
+    norm's input and output at the predicting positions, (tokens, d_model) each, the norm's scale is frozen at
+    its real value and its gain and centring are folded into the direction, which makes the sum over all
+    components equal the logit exactly (up to the norm's and the head's biases).
+    """
+    rows = layout.unembedding()[tokens].float()
+    if before is None or after is None:
+        return rows
+    gain = norm_gain(layout.norm, layout.d_model).to(rows.device)
+    rows = rows * gain
+    x, y = before.float(), after.float()
+    if isinstance(layout.norm, nn.LayerNorm):
+        rows = rows - rows.mean(-1, keepdim=True)
+        x = x - x.mean(-1, keepdim=True)
+        if layout.norm.bias is not None:
+            y = y - layout.norm.bias.float()
+    x = x * gain
+    scale = (x * y).sum(-1, keepdim=True) / (x * x).sum(-1, keepdim=True)  # y = scale * x
+    return rows * scale

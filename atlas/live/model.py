@@ -1,0 +1,155 @@
+"""A live HuggingFace model, with its neurons located and its words and pictures encoded."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from atlas.errors import Unsupported, UsageError
+from atlas.live.encode import Batch, Encoder, Prompt
+from atlas.live.fingerprint import fingerprint
+from atlas.live.layout import Layout, locate
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class LiveModel:
+    """A model ready to be traced, edited and asked.
+
+    `name` and `revision` say where it came from (a HuggingFace id and commit, or a folder); `fingerprint`
+    says which weights it has.
+    """
+
+    def __init__(self, model: nn.Module, processor: Any, *, name: str, revision: str | None = None):
+        self.model: Any = model.eval().requires_grad_(False)
+        self.encoder = Encoder(processor, self.model.config)
+        self.layout: Layout = locate(model)
+        self.name = name
+        self.revision = revision
+        arguments = inspect.signature(model.forward).parameters
+        self._keep = {"logits_to_keep": 1} if "logits_to_keep" in arguments else {}
+
+    @classmethod
+    def load(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+        device_map: str | None = None,
+        label: str | None = None,
+    ) -> LiveModel:
+        """Load a stock HuggingFace checkpoint: a folder, or a hub id at a revision.
+
+        device: "cpu", "cuda", ..., or "auto" for a GPU where there is one. dtype: "float32", "bfloat16",
+        "float16" or "auto" (the checkpoint's own). device_map: spread over devices (needs the extra
+        `device-map`). label: the name to record instead of the folder's.
+
+        Raises:
+            UsageError: no such model, or an unknown dtype.
+            Unsupported: its neurons cannot be located, or this machine has no such device.
+        """
+        import transformers
+
+        if dtype not in (*DTYPES, "auto"):
+            raise UsageError(f"no dtype called '{dtype}'; there are: {', '.join(DTYPES)}, auto")
+        options: dict[str, Any] = {"dtype": DTYPES.get(dtype, "auto")}
+        if device_map is not None:
+            options["device_map"] = device_map
+        transformers.utils.logging.disable_progress_bar()
+        try:
+            config = transformers.AutoConfig.from_pretrained(name, revision=revision)
+            model = _model_class(config).from_pretrained(name, revision=revision, **options)
+            processor = _load_processor(name, revision)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"cannot load the model '{name}': {str(error).splitlines()[0]} "
+                "(give a folder, a HuggingFace id that is in the cache or reachable, or a name from `atlas models`)"
+            ) from error
+        if device_map is None:
+            model.to(_device(device))
+        commit = getattr(config, "_commit_hash", None)
+        return cls(model, processor, name=label or str(name), revision=commit)
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.layout.layers[0].parameters())).device
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits of the weights; recomputed after an in-place change of a weight."""
+        return fingerprint(self.model)
+
+    @cached_property
+    def dtype(self) -> str:
+        return str(self.layout.unembedding().dtype).removeprefix("torch.")
+
+    def batch(self, prompts: Sequence[Prompt], *, left: bool = False) -> Batch:
+        return self.encoder.batch(prompts, self.device, left=left)
+
+    def forward(self, batch: Batch) -> None:
+        """One teacher-forced pass, for a `tracing` or `editing` block around it; logits are left to the caller."""
+        self.model(**batch.inputs, **self._keep, use_cache=False)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., vocabulary) float32 from the final norm's output, (..., d_model)."""
+        return self.layout.head(hidden).float()  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 50) -> list[list[int]]:
+        """Greedy answers with the KV cache: the new token ids of each prompt, without the end token."""
+        batch = self.batch(prompts, left=True)
+        stop = self.model.generation_config.eos_token_id
+        out = self.model.generate(
+            **batch.inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.encoder.pad_id
+        )
+        ends = set(stop if isinstance(stop, list) else [stop])
+        answers = []
+        for row in out[:, batch.inputs["input_ids"].shape[1] :].tolist():
+            end = next((i for i, token in enumerate(row) if token in ends), len(row))
+            answers.append(row[:end])
+        return answers
+
+    def ask(self, prompt: str, images: Sequence[Image] = (), *, max_new_tokens: int = 50) -> str:
+        """The model's greedy answer, as text."""
+        ids = self.generate([self.encoder.prompt(prompt, images)], max_new_tokens=max_new_tokens)[0]
+        return self.encoder.decode(ids).strip()
+
+
+def _model_class(config: Any) -> Any:
+    import transformers
+
+    for name in config.architectures or ():
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    return transformers.AutoModelForImageTextToText
+
+
+def _load_processor(name: str | Path, revision: str | None) -> Any:
+    import transformers
+
+    try:
+        return transformers.AutoProcessor.from_pretrained(name, revision=revision)
+    except (OSError, ValueError, ImportError):
+        return transformers.AutoTokenizer.from_pretrained(name, revision=revision)
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise Unsupported(f"this machine has no device '{device}'; use --device cpu or auto") from error
+    return chosen

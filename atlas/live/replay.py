@@ -1,0 +1,56 @@
+"""Run only the last layers again, from a changed hidden state: what makes exact ablation cheap.
+
+The layers are the model's own modules, called with the arguments they received in the traced pass; no block
+is reimplemented. Many changed copies of the same batch rows go through in one call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atlas.live.hooks import Capture, split_hidden
+from atlas.live.layout import Layout
+
+
+def _rows(value: Any, rows: Tensor, batch: int) -> Any:
+    """The part of a layer argument that belongs to the chosen batch rows.
+
+    Tensors whose first dimension is the batch are indexed; those of size 1 broadcast; position lists
+    (one dimension) and everything else are shared by all rows.
+    """
+    if isinstance(value, Tensor):
+        return value[rows] if value.dim() >= 2 and value.shape[0] == batch > 1 else value
+    if isinstance(value, tuple | list):
+        return type(value)(_rows(item, rows, batch) for item in value)
+    return value
+
+
+@torch.no_grad()
+def resume(layout: Layout, capture: Capture, layer: int, hidden: Tensor, rows: Tensor) -> Tensor:
+    """The input of the final norm when `hidden` enters decoder layer `layer`.
+
+    hidden: (copies, position, d_model); where `layer` is the number of layers it comes back unchanged.
+    rows: (copies,) int64, the traced batch row that each copy stands for.
+    Returns (copies, position, d_model).
+    """
+    batch = capture.calls[0][0][0].shape[0]
+    for index in range(layer, len(layout.layers)):
+        args, kwargs = capture.calls[index]
+        _, args, kwargs = split_hidden(args, kwargs)
+        args = tuple(_rows(a, rows, batch) for a in args)
+        kwargs = {name: _rows(value, rows, batch) for name, value in kwargs.items()}
+        output = layout.layers[index](hidden, *args, **kwargs)
+        hidden = output[0] if isinstance(output, tuple) else output
+    return hidden
+
+
+def layer_output(capture: Capture, layer: int) -> Tensor:
+    """(batch, position, d_model): the traced hidden state after decoder layer `layer`."""
+    if layer + 1 in capture.calls:
+        hidden: Tensor = capture.calls[layer + 1][0][0]
+        return hidden
+    assert capture.norm_in is not None, "the traced pass did not reach the final norm"
+    return capture.norm_in

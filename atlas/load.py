@@ -1,0 +1,88 @@
+"""Run folders into the database, one transaction a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Table
+
+from atlas import ledger
+from atlas.errors import IntegrityError
+from atlas.manifest import SHARDS, read_manifest
+from atlas.rows import concept_ids, dataset_id, model_id, next_id, require_schema
+from atlas.schema import effects, exemplars, labels, maps, scores
+from atlas.store import literal
+
+SHARED = {
+    "examples": ("dataset_id", "example_id"),
+    "decodings": ("model_id", "component", "layer", "neuron", "norm", "side"),
+    "responses": ("model_id", "example_id", "generation"),
+}
+"""Tables that runs share, by what identifies a row: the row that came first stays."""
+
+
+def load_run(connection: Connection, folder: Path) -> str:
+    """Store a finished run folder: its rows, the model, dataset and concepts they refer to, and the ledger's row.
+
+    Whatever the database had of this run is replaced. Loading the same folder twice changes nothing.
+
+    Returns:
+        The run id.
+
+    Raises:
+        IntegrityError: the folder is not complete or is damaged; the transaction must then be rolled back.
+    """
+    manifest = read_manifest(folder)
+    run = manifest["run"]
+    model = model_id(connection, manifest["model"]) if manifest["model"] else None
+    dataset = dataset_id(connection, manifest["dataset"]) if manifest["dataset"] else None
+    ids = {"model_id": str(model or "NULL"), "dataset_id": str(dataset or "NULL")}  # ids start at 1
+    if dataset is not None:
+        found = concept_ids(connection, dataset, manifest["concepts"])
+        listed = ", ".join(str(found[concept["name"]]) for concept in manifest["concepts"])
+        ids["concept_id"] = f"([{listed}])[concept_id + 1]"  # DuckDB counts from 1; null stays null
+    first = _first_map(connection, run["run_id"], int(manifest["files"].get("maps.parquet", {"rows": 0})["rows"]))
+    ids["map_id"] = f"map_id + {first}"
+    forget_run(connection, run["run_id"])
+    for name, table in SHARDS.items():
+        entry = manifest["files"].get(f"{name}.parquet")
+        if entry is not None:
+            _load_shard(connection, table, folder / f"{name}.parquet", int(entry["rows"]), ids)
+    ledger.put(connection, {**run, "status": ledger.DONE, "model_id": model, "dataset_id": dataset})
+    return str(run["run_id"])
+
+
+def _first_map(connection: Connection, run_id: str, count: int) -> int:
+    """The id of the run's first map: the one it has already where the number of maps is the same, else a new one."""
+    query = sa.select(sa.func.min(maps.c.map_id), sa.func.count()).where(maps.c.run_id == run_id)
+    low, had = connection.execute(query).one()
+    return int(low) if had and had == count else next_id(connection, maps.c.map_id)
+
+
+def forget_run(connection: Connection, run_id: str) -> None:
+    """Remove a run's own rows. The ledger's row stays, and what it shares with other runs."""
+    of_run = sa.select(maps.c.map_id).where(maps.c.run_id == run_id)
+    connection.execute(sa.delete(scores).where(scores.c.map_id.in_(of_run)))
+    for table in (maps, exemplars, labels, effects):
+        connection.execute(sa.delete(table).where(table.c.run_id == run_id))
+
+
+def _load_shard(connection: Connection, table: Table, file: Path, rows: int, ids: Mapping[str, str]) -> None:
+    import pyarrow.parquet as pq
+
+    require_schema(table, pq.read_schema(file))
+    names = ", ".join(f'"{column.name}"' for column in table.columns)
+    values = ", ".join(f'{ids.get(column.name, _quoted(column.name))} AS "{column.name}"' for column in table.columns)
+    # Rows keep their order: scores stay map by map, best first.
+    query = f"SELECT {values} FROM read_parquet({literal(file)})"
+    if table.name in SHARED:
+        query = f'SELECT * FROM ({query}) AS new ANTI JOIN "{table.name}" USING ({", ".join(SHARED[table.name])})'
+    count = connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({names}) {query}').scalar_one()
+    if count != rows and table.name not in SHARED:
+        raise IntegrityError(f"{file} has {count} rows, its manifest says {rows}")
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'

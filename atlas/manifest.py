@@ -1,0 +1,159 @@
+"""The form of a run folder: Parquet shards and a manifest, which suffice to make the database again.
+
+    runs/<run_id>/
+        maps.parquet  scores.parquet  exemplars.parquet  decodings.parquet  labels.parquet
+        responses.parquet  examples.parquet  effects.parquet       those that the run has; others are absent
+        manifest.json                                              written last: without it there is no run
+
+A shard has exactly the columns of its table (`arrow_schema`). Ids that the database gives are local to the folder:
+
+    map_id      0, 1, 2, ...: the row of maps.parquet
+    concept_id  the position in the manifest's list of concepts, or null
+    model_id    0: the manifest's model
+    dataset_id  0: the manifest's dataset
+
+`run_id` and `example_id` are hashes of content and are the same everywhere. Scores come map by map, best first.
+Responses and decodings belong to the model, and examples to the dataset, not to the run: a run writes its examples,
+and those responses and decodings that no earlier run has written.
+
+manifest.json:
+
+    format    1
+    schema    the database revision the shards were written for
+    run       the columns of `runs` but the status and the two ids; job, environment and outcome are objects
+    model     the columns of `models` but the id, or null
+    dataset   the columns of `datasets` but the id, or null
+    concepts  the columns of `concepts` but the ids: every concept that a map or an example of the run names
+    files     {"scores.parquet": {"rows": 20480, "bytes": 183002, "sha256": "..."}, ...}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import Table
+
+from atlas import schema
+from atlas.errors import IntegrityError
+
+FORMAT = 1
+NAME = "manifest.json"
+SHARDS: Mapping[str, Table] = {
+    table.name: table
+    for table in (
+        schema.examples,
+        schema.maps,
+        schema.scores,
+        schema.exemplars,
+        schema.decodings,
+        schema.labels,
+        schema.responses,
+        schema.effects,
+    )
+}
+OBJECTS = ("job", "environment", "outcome")
+"""The columns of `runs` that are JSON objects in the manifest and their text in the database."""
+
+
+def columns(table: Table, *without: str) -> list[str]:
+    """The names of a table's columns, but for some."""
+    return [column.name for column in table.columns if column.name not in without]
+
+
+_RUN = columns(schema.runs, "status", "model_id", "dataset_id")
+_MODEL = columns(schema.models, "model_id")
+_DATASET = columns(schema.datasets, "dataset_id")
+_CONCEPT = columns(schema.concepts, "concept_id", "dataset_id")
+
+
+def folder_of(path: Path, run_id: str) -> Path:
+    """The folder of a run in an atlas."""
+    return path / "runs" / run_id
+
+
+def require_head(head: Mapping[str, Any]) -> None:
+    """Refuse a manifest whose `run`, `model`, `dataset` or `concepts` are not of the form above.
+
+    Raises:
+        IntegrityError: with the first difference.
+    """
+    for name in ("run", "model", "dataset", "concepts"):
+        if name not in head:
+            raise IntegrityError(f"the manifest has no '{name}'")
+    run = dict(head["run"])
+    for name in OBJECTS:
+        if not isinstance(run.get(name), Mapping):
+            raise IntegrityError(f"the manifest's run has no object '{name}'")
+        run[name] = json.dumps(run[name])
+    if not re.fullmatch(r"[0-9a-f]{8,64}", str(run.get("run_id"))):
+        raise IntegrityError(f"'{run.get('run_id')}' is not a run id: 8 to 64 hex digits")
+    _require_rows(schema.runs, _RUN, [run])
+    _require_rows(schema.models, _MODEL, [head["model"]] if head["model"] else [])
+    _require_rows(schema.datasets, _DATASET, [head["dataset"]] if head["dataset"] else [])
+    _require_rows(schema.concepts, _CONCEPT, head["concepts"])
+    if head["concepts"] and not head["dataset"]:
+        raise IntegrityError("the manifest has concepts but no dataset they belong to")
+
+
+def _require_rows(table: Table, names: list[str], rows: list[Mapping[str, Any]]) -> None:
+    wanted = schema.arrow_schema(table)
+    for row in rows:
+        if set(row) != set(names):
+            raise IntegrityError(f"a row of {table.name} in the manifest has {sorted(row)}, not {sorted(names)}")
+        for name in names:
+            try:
+                value = pa.array([row[name]], type=wanted.field(name).type)
+            except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
+                raise IntegrityError(f"{table.name}.{name} in the manifest is {row[name]!r}: {error}") from error
+            if value.null_count and not wanted.field(name).nullable:
+                # The time a run finished is null only in the ledger, never in a manifest.
+                raise IntegrityError(f"{table.name}.{name} in the manifest is null")
+
+
+def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
+    """Read the manifest of a run folder.
+
+    verify: also compare every shard's size and sha256 with it.
+
+    Raises:
+        IntegrityError: absent, unreadable, of another format, or a shard differs.
+    """
+    file = folder / NAME
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise IntegrityError(f"{folder} has no {NAME}: the run was interrupted, start it again to resume") from error
+    except (OSError, ValueError) as error:
+        raise IntegrityError(f"{file} cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise IntegrityError(f"{file} is not a manifest of format {FORMAT}")
+    try:
+        require_head(manifest)
+    except (IntegrityError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(f"{file}: {error}") from error
+    if manifest["run"]["run_id"] != folder.name:
+        raise IntegrityError(f"{file} is of run {manifest['run']['run_id']}, not of {folder.name}")
+    for name, entry in manifest["files"].items():
+        _require_shard(folder / name, entry, verify=verify)
+    return manifest
+
+
+def _require_shard(file: Path, entry: Mapping[str, Any], *, verify: bool) -> None:
+    if file.name != f"{file.stem}.parquet" or file.stem not in SHARDS:
+        raise IntegrityError(f"{file.parent / NAME} names '{file.name}', which is no shard")
+    if not file.is_file():
+        raise IntegrityError(f"{file} is missing; run the job again")
+    if verify and (file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]):
+        raise IntegrityError(f"{file} is not what its manifest says (sha256), it was changed or cut; run the job again")
+
+
+def sha256(file: Path) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,139 @@
+"""Schema versions: make a database, bring an old one up to date, keep a copy before.
+
+The migrations are hand-written files of `alembic/versions/`, found beside the packages in a checkout and inside the
+package once installed. alembic itself is imported only where a migration runs.
+"""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection
+
+from atlas.errors import StoreUnavailable
+from atlas.failures import unwritable
+from atlas.schema import VERSION
+from atlas.store import connect_any_version, database, raw, require_current, revision, wal
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+
+def scripts() -> Path:
+    """The folder of the migrations, in a checkout or in an installed package.
+
+    Raises:
+        StoreUnavailable: it is in neither place.
+    """
+    package = Path(__file__).resolve().parent
+    for folder in (package / "_alembic", package.parent / "alembic"):
+        if (folder / "env.py").is_file():
+            return folder
+    raise StoreUnavailable(f"the migrations are not installed beside {package}; install neuron-atlas again")
+
+
+def migrate(connection: Connection, target: str = "head") -> None:
+    """Run the migrations up to a revision, in the transaction that the connection is in: all of them or none."""
+    from alembic import command
+
+    command.upgrade(_config(connection), target)
+
+
+def _config(connection: Connection) -> Config:
+    from alembic.config import Config
+
+    config = Config()
+    # A percent sign in the path would be read as interpolation.
+    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+def create(path: Path) -> bool:
+    """Put an empty database of the current schema into an atlas folder.
+
+    Returns:
+        False where there was a database of the current schema already.
+
+    Raises:
+        StoreUnavailable: there is a database that is not an atlas, or of another schema version.
+    """
+    new = not database(path).exists()
+    with connect_any_version(path, read_only=False, create=True) as connection:
+        with connection.begin():
+            if not new and not _empty(connection):
+                require_current(connection, path)
+                return False
+            migrate(connection)
+        raw(connection).execute("CHECKPOINT")
+    return True
+
+
+def _empty(connection: Connection) -> bool:
+    """True for a database without any table: what is left where making it was interrupted."""
+    return not connection.exec_driver_sql("SELECT count(*) FROM duckdb_tables()").scalar()
+
+
+def upgrade(path: Path) -> Path | None:
+    """Bring the database to the current schema, after a backup.
+
+    Returns:
+        The backup, or None where there was nothing to do.
+
+    Raises:
+        StoreUnavailable: the schema is newer than this program, or the database is in use or not an atlas.
+        IntegrityError: the file is damaged.
+    """
+    with connect_any_version(path, read_only=True) as connection:
+        found = revision(connection)
+        if found is None or found >= VERSION:
+            require_current(connection, path)
+            return None
+    kept = backup(path)
+    with connect_any_version(path, read_only=False) as connection:
+        with connection.begin():
+            migrate(connection)
+        raw(connection).execute("CHECKPOINT")
+    return kept
+
+
+def backup(path: Path) -> Path:
+    """Copy the database, and its write-ahead log where there is one, to `backups/`.
+
+    Returns:
+        The copy; it opens like the original.
+
+    Raises:
+        StoreUnavailable: no database, another process is writing it, or no room.
+        IntegrityError: the file is damaged.
+    """
+    with connect_any_version(path, read_only=True) as connection:
+        found = revision(connection) or "none"
+    # Copied with the file closed: closing any handle of a file gives up this process's lock on it.
+    return copy_aside(path, found)
+
+
+def backup_name(label: str) -> str:
+    """`atlas-<UTC>-<label>.duckdb`; names sort as time."""
+    return f"atlas-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{label}.duckdb"
+
+
+def copy_aside(path: Path, label: str) -> Path:
+    """Copy the database file and its log as they are, readable or not, to `backups/`."""
+    folder = path / "backups"
+    target = folder / backup_name(label)
+    try:
+        folder.mkdir(exist_ok=True)
+        # The log first: a copy without its database is no backup, and nothing takes it for one.
+        if wal(path).exists():
+            shutil.copyfile(wal(path), target.with_name(f"{target.name}.wal"))
+        temporary = target.with_name(f"{target.name}.partial")
+        shutil.copyfile(database(path), temporary)
+        temporary.replace(target)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return target

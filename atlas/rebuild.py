@@ -1,0 +1,147 @@
+"""The database made again from runs/ and edits/."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from atlas import migrate
+from atlas.errors import IntegrityError, StoreUnavailable
+from atlas.failures import unwritable
+from atlas.load import load_run
+from atlas.manifest import read_manifest
+from atlas.rows import insert, model_id, next_id
+from atlas.schema import VERSION, arrow_schema, changes, edits
+from atlas.store import connect_any_version, connect_writer, database, revision, wal
+
+StoredEdit: TypeAlias = tuple[Mapping[str, Any], pa.Table]
+"""What `load_edit` takes, as read back from one file of edits/."""
+
+
+def load_edit(connection: Connection, row: Mapping[str, Any], rows: pa.Table) -> int:
+    """Store an edit and its changes; an earlier one of that name and version is replaced.
+
+    row: the columns of `edits`, with `model` (the columns of `models` but the id) in place of `model_id`, and
+        without `edit_id` and `changes`, which follow from the rest.
+    rows: the columns of `changes` but `edit_id`, one row a changed neuron.
+
+    Returns:
+        The edit's id.
+    """
+    old = connection.execute(
+        sa.select(edits.c.edit_id).where(edits.c.name == row["name"], edits.c.version == row["version"])
+    ).scalar()
+    if old is not None:
+        forget_edit(connection, int(old))
+    new = int(old) if old is not None else next_id(connection, edits.c.edit_id)
+    whole = {name: value for name, value in row.items() if name != "model"}
+    whole |= {"edit_id": new, "model_id": model_id(connection, row["model"]), "changes": rows.num_rows}
+    insert(connection, edits, pa.Table.from_pylist([whole], schema=arrow_schema(edits)))
+    insert(connection, changes, rows.add_column(0, "edit_id", pa.array([new] * rows.num_rows, pa.int32())))
+    return new
+
+
+def forget_edit(connection: Connection, edit_id: int) -> None:
+    """Remove an edit's rows; its file is the caller's to remove."""
+    connection.execute(sa.delete(changes).where(changes.c.edit_id == edit_id))
+    connection.execute(sa.delete(edits).where(edits.c.edit_id == edit_id))
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a rebuild stored, where it put the old database (None: there was none), and what it left out and why."""
+
+    runs: int
+    edits: int
+    old: Path | None
+    skipped: tuple[str, ...]
+
+
+def rebuild(path: Path, *, read_edit: Callable[[Path], StoredEdit]) -> Rebuilt:
+    """Make a new database from every complete run folder and every edit; the old one is moved to `backups/`.
+
+    A folder that is damaged or was never finished is left out and named. The ledger's rows of interrupted and
+    failed runs are only in the database and are not made again.
+
+    read_edit: one file of `edits/` -> what `load_edit` takes.
+
+    Raises:
+        StoreUnavailable: no runs/ there, the database is in use, newer than this program, or the folder is read-only.
+    """
+    if not (path / "runs").is_dir():
+        raise StoreUnavailable(f"there is no atlas at {path}: it has no folder runs/")
+    _require_free(path)
+    try:
+        workshop = Path(tempfile.mkdtemp(prefix="rebuild-", dir=path))
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        migrate.create(workshop)
+        skipped: list[str] = []
+        loaded = sum(_try(skipped, workshop, lambda c, f=f: load_run(c, f)) for f in _finished(path, skipped))
+        stored = sum(
+            _try(skipped, workshop, lambda c, f=f: load_edit(c, *read_edit(f)))
+            for f in sorted((path / "edits").glob("*.safetensors"))
+        )
+        old = _swap(path, database(workshop))
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+    return Rebuilt(runs=loaded, edits=stored, old=old, skipped=tuple(skipped))
+
+
+def _require_free(path: Path) -> None:
+    """Refuse where another process has the database open, or it is newer; a damaged one is what a rebuild is for."""
+    if not database(path).exists():
+        return
+    try:
+        with connect_any_version(path, read_only=False) as connection:
+            found = revision(connection)
+    except IntegrityError:
+        return
+    if found is not None and found > VERSION:
+        raise StoreUnavailable(f"the atlas at {path} has schema {found}, newer than {VERSION}; upgrade neuron-atlas")
+
+
+def _finished(path: Path, skipped: list[str]) -> list[Path]:
+    """The run folders that have a manifest, in the order in which the runs finished."""
+    found: list[tuple[str, Path]] = []
+    for folder in sorted(f for f in (path / "runs").iterdir() if f.is_dir()):
+        try:
+            found.append((read_manifest(folder, verify=False)["run"]["finished_at"], folder))
+        except IntegrityError as error:
+            skipped.append(str(error))
+    return [folder for _moment, folder in sorted(found)]
+
+
+def _try(skipped: list[str], workshop: Path, store_it: Callable[[Connection], object]) -> int:
+    """Store one run or edit in a transaction of its own; 1 if that worked, else 0 with the reason noted."""
+    try:
+        with connect_writer(workshop) as connection:
+            store_it(connection)
+    except IntegrityError as error:
+        skipped.append(str(error))
+        return 0
+    return 1
+
+
+def _swap(path: Path, new: Path) -> Path | None:
+    """Move the old database and its log to `backups/`, and the new one in its place."""
+    kept: Path | None = None
+    if database(path).exists() or wal(path).exists():
+        folder = path / "backups"
+        folder.mkdir(exist_ok=True)
+        kept = folder / migrate.backup_name("replaced")
+        # The log first: without it the old database still opens, to its last checkpoint; a log alone would be lost.
+        for file, target in ((wal(path), kept.with_name(f"{kept.name}.wal")), (database(path), kept)):
+            if file.exists():
+                file.replace(target)
+    new.replace(database(path))
+    return kept

@@ -1,0 +1,136 @@
+"""Rows into tables: bulk through Arrow, and the ids of models, datasets and concepts.
+
+Everything here runs inside the transaction of the connection it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy import Column, Connection, Table
+
+from atlas.errors import IntegrityError
+from atlas.schema import arrow_schema, concepts, datasets, models
+from atlas.store import raw
+
+
+def insert(connection: Connection, table: Table, data: pa.Table | pa.RecordBatchReader) -> int:
+    """Put Arrow rows into a table, inside the connection's transaction (millions of rows a second).
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        IntegrityError: the columns are not exactly those of `arrow_schema(table)`, or a row breaks a rule of the table.
+    """
+    require_schema(table, data.schema)
+    columns = ", ".join(f'"{column.name}"' for column in table.columns)
+    view = f"arrow_{table.name}"
+    driver = raw(connection)
+    driver.register(view, data)
+    try:
+        count = connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({columns}) SELECT {columns} FROM {view}')
+        rows = int(count.scalar_one())
+    except sa.exc.IntegrityError as error:
+        # The view stays: after an error the transaction takes nothing but a rollback.
+        raise IntegrityError(f"rows refused by table {table.name}: {error.orig}") from error
+    driver.unregister(view)
+    return rows
+
+
+def require_schema(table: Table, found: pa.Schema) -> None:
+    """Refuse Arrow columns that are not the table's, in name, order or type.
+
+    Raises:
+        IntegrityError: with the first difference.
+    """
+    wanted = arrow_schema(table)
+    if found.names != wanted.names:
+        raise IntegrityError(f"table {table.name} has columns {wanted.names}, not {found.names}")
+    for mine, theirs in zip(wanted, found, strict=True):
+        if mine.type != theirs.type:
+            raise IntegrityError(f"column {table.name}.{mine.name} is {mine.type}, not {theirs.type}")
+
+
+def next_id(connection: Connection, column: Column[int]) -> int:
+    """One more than the largest id of a column; ids start at 1."""
+    return int(connection.execute(sa.select(sa.func.coalesce(sa.func.max(column), 0) + 1)).scalar_one())
+
+
+def model_id(connection: Connection, row: Mapping[str, object]) -> int:
+    """The id of a model, added where it is not there yet. The same name, revision and weights are the same model.
+
+    row: the columns of `models` without `model_id`.
+    """
+    same = sa.and_(
+        models.c.name == row["name"],
+        models.c.revision.is_not_distinct_from(row["revision"]),
+        models.c.fingerprint == row["fingerprint"],
+    )
+    found = connection.execute(sa.select(models.c.model_id).where(same)).scalar()
+    if found is not None:
+        return int(found)
+    return _add(connection, models, models.c.model_id, row)
+
+
+def dataset_id(connection: Connection, row: Mapping[str, object]) -> int:
+    """The id of a dataset, added where it is not there yet. The same name and revision are the same dataset.
+
+    Where the user keeps it now (`path`) replaces where it was.
+
+    row: the columns of `datasets` without `dataset_id`.
+    """
+    same = sa.and_(datasets.c.name == row["name"], datasets.c.revision == row["revision"])
+    found = connection.execute(sa.select(datasets.c.dataset_id, datasets.c.path).where(same)).one_or_none()
+    if found is None:
+        return _add(connection, datasets, datasets.c.dataset_id, row)
+    if found.path != row["path"]:
+        connection.execute(sa.update(datasets).where(same).values(path=row["path"]))
+    return int(found.dataset_id)
+
+
+def _add(connection: Connection, table: Table, key: Column[int], row: Mapping[str, object]) -> int:
+    new = next_id(connection, key)
+    insert(connection, table, pa.Table.from_pylist([{**row, key.name: new}], schema=arrow_schema(table)))
+    return new
+
+
+def concept_ids(connection: Connection, dataset: int, rows: Sequence[Mapping[str, object]]) -> dict[str, int]:
+    """The ids of a dataset's concepts by name; those that are not there yet are added.
+
+    rows: the columns of `concepts` without the two ids.
+
+    Raises:
+        IntegrityError: a concept is there with other surface forms or another category, although the
+            dataset's revision is the same.
+    """
+    query = sa.select(concepts).where(concepts.c.dataset_id == dataset)
+    found = {row.name: row for row in connection.execute(query)}
+    for row in rows:
+        old = found.get(str(row["name"]))
+        if old is not None and any(_plain(getattr(old, name)) != _plain(value) for name, value in row.items()):
+            raise IntegrityError(
+                f"concept '{old.name}' of dataset {dataset} has forms {list(old.forms)}, not {row['forms']}: "
+                "a dataset whose concepts change needs a new revision"
+            )
+    names = dict.fromkeys(str(row["name"]) for row in rows)
+    if len(names) != len(rows):
+        raise IntegrityError("two concepts of one dataset have the same name")
+    first = next_id(connection, concepts.c.concept_id)
+    new = [
+        {**row, "concept_id": first + offset, "dataset_id": dataset}
+        for offset, row in enumerate(row for row in rows if str(row["name"]) not in found)
+    ]
+    if new:
+        insert(connection, concepts, pa.Table.from_pylist(new, schema=arrow_schema(concepts)))
+    ids = {name: int(row.concept_id) for name, row in found.items()} | {
+        str(r["name"]): int(str(r["concept_id"])) for r in new
+    }
+    return {name: ids[name] for name in names}
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, list | tuple) else value

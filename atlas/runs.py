@@ -1,0 +1,152 @@
+"""Write a finished run to its folder. Its form is described in atlas/manifest.py."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from sqlalchemy import Table
+
+from atlas import manifest, schema
+from atlas.errors import IntegrityError
+from atlas.manifest import SHARDS, sha256
+from atlas.rows import require_schema
+
+Data: TypeAlias = pa.Table | Iterable[pa.RecordBatch]
+"""Rows of a shard: a table, or batches where they are too many to hold."""
+
+_ROW_GROUP = 4 * 122_880  # a multiple of DuckDB's own row group, so that threads share the reading evenly
+
+
+def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data]) -> Path:
+    """Write a finished run to `runs/<run_id>/`: the shards, then the manifest that makes them count.
+
+    Killed at any moment it leaves a folder without a manifest, which a second call replaces.
+
+    head: the manifest's `run`, `model`, `dataset` and `concepts`.
+    tables: rows by table name, with local ids (see above).
+
+    Returns:
+        The manifest's path.
+
+    Raises:
+        IntegrityError: the head or a table is not of the form above, or a score is not finite.
+    """
+    manifest.require_head(head)
+    unknown = sorted(set(tables) - set(SHARDS))
+    if unknown or folder.name != head["run"]["run_id"]:
+        raise IntegrityError(f"run {head['run']['run_id']}: wrong folder {folder.name} or unknown tables {unknown}")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / manifest.NAME).unlink(missing_ok=True)
+    maps = tables.get("maps")
+    rules = _Rules(head, maps.num_rows if isinstance(maps, pa.Table) else 0)
+    files: dict[str, dict[str, object]] = {}
+    for name, table in SHARDS.items():
+        file = folder / f"{name}.parquet"
+        if name in tables:
+            files[file.name] = _write_shard(file, table, tables[name], rules)
+        else:
+            file.unlink(missing_ok=True)
+    whole = {"format": manifest.FORMAT, "schema": schema.VERSION, **head, "files": files}
+    text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    _finish(folder / manifest.NAME, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return folder / manifest.NAME
+
+
+def _write_shard(file: Path, table: Table, data: Data, rules: _Rules) -> dict[str, object]:
+    import pyarrow.parquet as pq
+
+    rows = 0
+
+    def write(temporary: Path) -> None:
+        nonlocal rows
+        with pq.ParquetWriter(temporary, schema.arrow_schema(table), compression="zstd") as writer:
+            for group in _groups(data):
+                require_schema(table, group.schema)
+                rules.require(table, group, rows)
+                writer.write_table(group.cast(schema.arrow_schema(table)))
+                rows += group.num_rows
+
+    _finish(file, write)
+    return {"rows": rows, "bytes": file.stat().st_size, "sha256": sha256(file)}
+
+
+def _groups(data: Data) -> Iterator[pa.Table]:
+    if isinstance(data, pa.Table):
+        for start in range(0, data.num_rows, _ROW_GROUP):
+            yield data.slice(start, _ROW_GROUP)
+        return
+    held: list[pa.RecordBatch] = []
+    for batch in data:
+        held.append(batch)
+        if sum(b.num_rows for b in held) >= _ROW_GROUP:
+            yield pa.Table.from_batches(held)
+            held = []
+    if held:
+        yield pa.Table.from_batches(held)
+
+
+def _finish(file: Path, write: Callable[[Path], object]) -> None:
+    """Write under a temporary name, flush to the disk, rename."""
+    temporary = file.with_name(f"{file.name}.partial")
+    write(temporary)
+    with temporary.open("rb") as handle:
+        os.fsync(handle.fileno())
+    temporary.replace(file)
+
+
+class _Rules:
+    """What rows of a shard must be beyond their types: local ids in range, the run's own id, finite numbers."""
+
+    def __init__(self, head: Mapping[str, Any], maps: int) -> None:
+        self.run_id = str(head["run"]["run_id"])
+        self.below = {
+            "map_id": maps,
+            "concept_id": len(head["concepts"]),
+            "model_id": int(head["model"] is not None),
+            "dataset_id": int(head["dataset"] is not None),
+        }
+        self.concepts = {concept["name"] for concept in head["concepts"]}
+        self._last_map = 0
+
+    def require(self, table: Table, rows: pa.Table, start: int) -> None:
+        """Check rows `start`, `start + 1`, ... of a shard.
+
+        Raises:
+            IntegrityError: with the column and what is wrong.
+        """
+        for column in table.columns:
+            values = rows[column.name]
+            if values.null_count and not column.nullable:
+                self._refuse(table, column.name, "is null in some row")
+            if column.name in self.below:
+                self._require_below(table, column.name, values.drop_null().to_numpy())
+            if pa.types.is_floating(values.type) and not np.isfinite(values.drop_null().to_numpy()).all():
+                self._refuse(table, column.name, "is not finite in some row")
+            if column.name == "run_id" and set(values.unique().to_pylist()) - {self.run_id}:
+                self._refuse(table, column.name, f"is not {self.run_id} in every row")
+        if table is schema.maps and not np.array_equal(rows["map_id"], np.arange(start, start + rows.num_rows)):
+            self._refuse(table, "map_id", "does not count 0, 1, 2, ...")
+        if table is schema.scores and rows.num_rows:
+            self._require_map_major(table, rows["map_id"].to_numpy())
+        if table is schema.examples:
+            unknown = {name for names in rows["concepts"].to_pylist() for name in names} - self.concepts
+            if unknown:
+                self._refuse(table, "concepts", f"names {sorted(unknown)[:5]}, which the manifest's concepts lack")
+
+    def _require_below(self, table: Table, name: str, values: np.ndarray) -> None:
+        if values.size and (values.min() < 0 or values.max() >= self.below[name]):
+            self._refuse(table, name, f"is {values.min()} to {values.max()}, local ids are 0 to {self.below[name] - 1}")
+
+    def _require_map_major(self, table: Table, ids: np.ndarray) -> None:
+        if ids[0] < self._last_map or (np.diff(ids) < 0).any():
+            self._refuse(table, "map_id", "does not come map by map")
+        self._last_map = int(ids[-1])
+
+    def _refuse(self, table: Table, column: str, problem: str) -> None:
+        raise IntegrityError(f"run {self.run_id}: {table.name}.{column} {problem}")

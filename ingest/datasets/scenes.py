@@ -1,0 +1,192 @@
+"""scenes: a procedural world of small pictures with captions and facts, drawn from a seed.
+
+Its pictures have exact masks and exact counterfactuals, the same picture without one thing. Each thing has facts
+that are its alone (what it does, where it lives, what it has), asked of pictures and, with none, in text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import count, islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from atlas.errors import UsageError, unknown
+from ingest.datasets import _scene
+from ingest.datasets._world import (
+    BACKGROUNDS,
+    BY_NAME,
+    DRAWN,
+    FACTS,
+    PICTURE_TASKS,
+    TEXT_TASKS,
+    THINGS,
+    Thing,
+    context,
+    picture_questions,
+    text_questions,
+)
+from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, Concept, Example, Mention
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+GENERATOR = 1  # raised whenever the same seed would give other examples
+CONTEXT = "context_"  # a task of pictures, asked of words that stand for a picture
+TASKS = {IMAGE: PICTURE_TASKS, TEXT: (*TEXT_TASKS, *(f"{CONTEXT}{task}" for task in (*FACTS, "name")))}
+
+
+class Scenes:
+    """The world under one seed; see `ingest.examples.Dataset`.
+
+    Pictures are addressed "find/0", "find/1", ... and "held_out/0", ...: nothing is stored.
+    """
+
+    name = "scenes"
+    licence = "CC0-1.0"
+
+    def __init__(self, seed: int) -> None:
+        self.path = None
+        self.seed = seed
+        self.revision = hashlib.sha256(f"scenes {GENERATOR} seed {seed}".encode()).hexdigest()
+        self.concepts: Mapping[str, Concept] = {
+            thing.name: Concept(thing.name, thing.forms, thing.kind, number) for number, thing in enumerate(THINGS, 1)
+        }
+        self.drawn = tuple(thing.name for thing in DRAWN)
+        self.tasks: Mapping[str, tuple[str, ...]] = {IMAGE: FACTS, TEXT: FACTS}
+
+    def examples(
+        self, *, source: str, split: str, concepts: Sequence[str], tasks: Sequence[str], per_concept: int, seed: int
+    ) -> list[Example]:
+        """At most `per_concept` examples of each concept and task, in a fixed order that `seed` decides.
+
+        Undrawn things have no examples with source "image".
+
+        Raises:
+            UsageError: a source, split, concept or task that the world does not have.
+        """
+        for kind, asked, known in (("source", [source], TASKS), ("split", [split], (FIND, HELD_OUT))):
+            _check(kind, asked, known)
+        _check("concept", concepts, self.concepts)
+        _check("task", tasks, TASKS[source])
+        found: dict[str, Example] = {}
+        for task in tasks:
+            for name in concepts:
+                rng = random.Random(f"examples {self.seed}/{seed}/{source}/{split}/{task}/{name}")
+                # A picture that shows two of the concepts is one example.
+                found |= {e.id: e for e in islice(self._stream(rng, source, split, task, BY_NAME[name]), per_concept)}
+        return list(found.values())
+
+    def image(self, media: str) -> Image:
+        """The RGB picture of a scene's address.
+
+        Raises:
+            BadMedia: not an address of this world.
+        """
+        return _scene.render(self._scene(media))
+
+    def mask(self, media: str, concept: str) -> np.ndarray:
+        """(height, width) bool: the pixels that show the concept, to the pixel what its counterfactual changes."""
+        _check("concept", [concept], self.concepts)
+        return _scene.mask(self._scene(media), concept)
+
+    def counterfactual(self, media: str, concept: str) -> Image:
+        """The same picture without the concept; the picture itself where it does not show it."""
+        _check("concept", [concept], self.concepts)
+        return _scene.render(self._scene(media).without(concept))
+
+    def caption(self, media: str) -> str:
+        """The reference caption, things from left to right: "a red car and a blue dog on the grass"."""
+        return self._scene(media).caption
+
+    def shown(self, media: str) -> tuple[str, ...]:
+        """The names of the things in a picture, from left to right."""
+        return tuple(thing.name for thing in self._scene(media).things)
+
+    def addresses(self, split: str, number: int) -> list[str]:
+        """The first `number` pictures of a split."""
+        _check("split", [split], (FIND, HELD_OUT))
+        return [f"{split}/{i}" for i in range(number)]
+
+    def _scene(self, media: str) -> _scene.Scene:
+        split, number = _scene.parse(media)
+        return _compose(self.seed, split, number)
+
+    def _stream(self, rng: random.Random, source: str, split: str, task: str, thing: Thing) -> Iterator[Example]:
+        """Examples of one thing and task, without end where they never run out."""
+        if source == IMAGE:
+            return self._pictures(rng, split, task, thing) if thing in DRAWN else iter(())
+        if task.startswith(CONTEXT):
+            return _contexts(rng, split, task, thing)
+        pairs = list(text_questions(thing, task, split))
+        rng.shuffle(pairs)
+        return (Example(TEXT, task, split, *pair, (_mention(thing, task),)) for pair in pairs)
+
+    def _pictures(self, rng: random.Random, split: str, task: str, thing: Thing) -> Iterator[Example]:
+        """Captions are of one to three things; what is asked of a picture is asked of one that shows one thing."""
+        wordings = picture_questions(task, split)
+        for number in _led_by(rng, thing):
+            media = f"{split}/{number}"
+            wording = wordings[number % len(wordings)]
+            if task == "caption":
+                scene = self._scene(media)
+                mentions = tuple(Mention(placed.name) for placed in scene.things)
+                yield Example(IMAGE, task, split, wording, scene.caption, mentions, (media,))
+            elif _scene.leading(number)[1] == 1:
+                yield Example(IMAGE, task, split, wording, thing.fact(task), (_mention(thing, task),), (media,))
+
+
+def build(path: str | None = None, *, seed: int = 0) -> Scenes:
+    """The world of this seed.
+
+    Raises:
+        UsageError: a path was given; the world is drawn, not read.
+    """
+    if path is not None:
+        raise UsageError(f"scenes is drawn from a seed and reads no folder ('{path}'); use --dataset scenes")
+    return Scenes(seed)
+
+
+@lru_cache(maxsize=4096)
+def _compose(seed: int, split: str, number: int) -> _scene.Scene:
+    return _scene.compose(seed, split, number)
+
+
+def _led_by(rng: random.Random, thing: Thing) -> Iterator[int]:
+    """Numbers of scenes whose first thing this is, in an order that `rng` decides; every count of things by turns."""
+    position = DRAWN.index(thing)
+    order = list(range(POOL))
+    for start in count(step=POOL):
+        rng.shuffle(order)
+        yield from (position + len(DRAWN) * (start + turn) for turn in order)
+
+
+POOL = 512  # scenes of each thing that examples are drawn from first
+
+
+def _contexts(rng: random.Random, split: str, task: str, thing: Thing) -> Iterator[Example]:
+    """Sixteen words that stand for a picture of the thing, then a question about it."""
+    asked = task.removeprefix(CONTEXT)
+    for wording in _forever(picture_questions(asked, split)):
+        words = " ".join(word for word, _ in context(rng, [thing], [""], rng.choice(BACKGROUNDS)))
+        yield Example(TEXT, task, split, f"{words} {wording}", thing.fact(asked), (_mention(thing, asked),))
+
+
+def _forever(items: Sequence[str]) -> Iterator[str]:
+    while True:
+        yield from items
+
+
+def _mention(thing: Thing, task: str) -> Mention:
+    """What in the answer stands for the thing: the fact's word, or the name itself."""
+    return Mention(thing.name, thing.fact(task) if task in (*FACTS, "kind") else None)
+
+
+def _check(kind: str, names: Sequence[str], known: Mapping[str, object] | Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise unknown(kind, name, known, "atlas datasets")

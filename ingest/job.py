@@ -1,0 +1,166 @@
+"""A job: what to attribute, with which methods, on which examples. Resolved, it is what a run records and is named by."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import ingest.datasets
+import ingest.methods
+from atlas import registry
+from atlas.errors import UsageError, unknown
+from ingest.concepts import OCCURRENCES, TOKENS
+from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, Dataset
+from ingest.maps import REDUCTIONS
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides a number. Two equal resolved jobs have the same run id and give the same scores.
+
+    model: a folder, a HuggingFace id or an embedded name. dataset: `name` or `name:path`. methods: method ->
+    its parameters. concepts, sources, tasks: empty means all that the dataset has (tasks: its default ones).
+    per_concept: at most so many examples of each concept and task. occurrences, tokens: see `ingest.concepts`.
+    max_new_tokens: length of the model's own answers, where the dataset has none. exemplars: how many of the
+    strongest examples to keep for each neuron. layers: which layers to score, for example 8-15; all by default.
+    """
+
+    model: str = "tiny-llava"
+    revision: str | None = None
+    dtype: str = "float32"
+    dataset: str = "scenes"
+    options: dict[str, Any] = field(default_factory=dict)
+    methods: dict[str, dict[str, Any]] = field(default_factory=lambda: {"contribution": {}})
+    concepts: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    split: str = FIND
+    per_concept: int = 16
+    seed: int = 0
+    tap: str = "product"
+    layers: str = ""
+    reduce: tuple[str, ...] = REDUCTIONS
+    occurrences: str = "first"
+    tokens: str = "all"
+    max_new_tokens: int = 50
+    exemplars: int = 5
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How to run it: nothing here changes a number by more than rounding, so it is not part of the run's id."""
+
+    device: str = "cpu"
+    device_map: str | None = None
+    batch_size: int = 16
+    bad_media: str = "skip"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The fields of a job file: the same names as `Job`, with `[methods.NAME]` tables for parameters.
+
+    Raises:
+        UsageError: no such file, no TOML, or an unknown field.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError(f"there is no job file {path}") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} is not a job file: {error}") from error
+    known = {f.name for f in fields(Job)}
+    for key in content:
+        if key not in known:
+            raise unknown("job field", key, known, "atlas ingest --help")
+    return content
+
+
+def make_job(content: Mapping[str, Any]) -> Job:
+    """A checked job from plain values (a job file's, a command line's).
+
+    Raises:
+        UsageError: a value of the wrong type, or a name that does not exist.
+    """
+    defaults = Job()
+    values = dict(content)
+    for key, value in values.items():
+        expected = getattr(defaults, key)
+        if isinstance(expected, tuple) and isinstance(value, list):
+            values[key] = tuple(str(v) for v in value)
+        elif expected is not None and not isinstance(value, type(expected)):
+            raise UsageError(f"the job's {key} is {value!r}; it must be like {expected!r}")
+    job = Job(**values)
+    for name, value, known in (
+        ("occurrences", job.occurrences, OCCURRENCES),
+        ("tokens", job.tokens, TOKENS),
+        ("split", job.split, (FIND, HELD_OUT)),
+        ("tap", job.tap, ("product", "gate")),
+    ):
+        if value not in known:
+            raise UsageError(f"no {name} called '{value}'; there are: {', '.join(known)}")
+    for reduce in job.reduce:
+        if reduce not in REDUCTIONS:
+            raise UsageError(f"no reduction called '{reduce}'; there are: {', '.join(REDUCTIONS)}")
+    if job.per_concept < 1 or job.exemplars < 0 or job.max_new_tokens < 1:
+        raise UsageError("per_concept and max_new_tokens must be at least 1, exemplars at least 0")
+    if not job.methods:
+        raise UsageError("the job names no method; `atlas methods` lists them")
+    return replace(job, methods={name: _parameters(name, given) for name, given in job.methods.items()})
+
+
+def _parameters(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    read = {k: _from_file(v) if isinstance(v, str) and v.startswith("@") else v for k, v in given.items()}
+    return registry.resolve(name, registry.load(ingest.methods, name).build, read)
+
+
+def _from_file(value: str) -> str:
+    """`@FILE`: the file's words, joined by commas, so that the run records what was in it."""
+    try:
+        return ",".join(Path(value[1:]).read_text(encoding="utf-8").split())
+    except OSError as error:
+        raise UsageError(f"cannot read {value[1:]}: {error.strerror}") from error
+
+
+def open_dataset(job: Job) -> Dataset:
+    """The job's dataset, with its concepts, sources and tasks checked.
+
+    Raises:
+        UsageError: an unknown dataset, concept, source or task; the message has the nearest name.
+    """
+    name, _, path = job.dataset.partition(":")
+    module = registry.load(ingest.datasets, name)
+    options = registry.resolve(name, module.build, job.options)
+    dataset: Dataset = module.build(path or None, **options)
+    for concept in job.concepts:
+        if concept not in dataset.concepts:
+            raise unknown("concept", concept, dataset.concepts, f"atlas concepts --dataset {job.dataset}")
+    for source in job.sources:
+        if source not in dataset.tasks:
+            raise unknown("source", source, dataset.tasks, "atlas datasets")
+    return dataset
+
+
+def complete(job: Job, dataset: Dataset) -> Job:
+    """The job with everything that was left to the dataset filled in."""
+    sources = job.sources or tuple(s for s in (IMAGE, TEXT) if s in dataset.tasks)
+    return replace(job, concepts=tuple(sorted(job.concepts or dataset.concepts)), sources=sources)
+
+
+def resolved(job: Job, dataset: Dataset, fingerprint: str) -> dict[str, Any]:
+    """The complete job as JSON: with the model's weights and the dataset's content in place of their names."""
+    plain = asdict(job) | {"fingerprint": fingerprint, "dataset_revision": dataset.revision}
+    plain["dataset"] = dataset.name  # where the files lie does not change a number; their content does
+    plain["model"] = None
+    plain["tasks"] = {s: list(job.tasks or dataset.tasks[s]) for s in job.sources}
+    return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
+
+
+def run_id(resolved_job: Mapping[str, Any]) -> str:
+    """32 hex digits of the resolved job."""
+    text = json.dumps(resolved_job, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

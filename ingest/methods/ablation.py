@@ -1,0 +1,113 @@
+"""The exact effect of zeroing one neuron at every position on the concept's log-probability, neuron by neuron.
+
+CE in NAM's list of baselines (Fang et al. 2024), and the reference that the other methods estimate:
+
+    S[l, n] = y(as it is) - y(A[l, :, n] = 0)
+
+The pass restarts at the layer after the neuron's, from the traced residual stream minus what the neuron wrote,
+and many (row, neuron) pairs run in one batch. A neuron that is exactly zero up to the last predicting position has
+effect zero and is not run. `layers` and `neurons` limit a big model to some; the others are left out of the maps.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from atlas.errors import Unsupported
+from atlas.live.hooks import affine, editing
+from atlas.live.layout import PRODUCT
+from atlas.live.replay import layer_output, resume
+from atlas.neurons import Neuron, parse_layers
+from ingest.maps import PairMethod
+from ingest.trace import Trace
+
+
+class Ablation(PairMethod):
+    def __init__(self, layers: str, neurons: str, tokens: int):
+        super().__init__()
+        self.chosen = parse_layers(layers) if layers else ()
+        self.candidates: dict[int, list[int]] = {}
+        for neuron in (Neuron.parse(text) for text in neurons.split(",") if text.strip()):
+            self.candidates.setdefault(neuron.layer, []).append(neuron.index)
+        self.tokens = tokens
+        self._checked: set[int] = set()
+
+    def layers(self, trace: Trace) -> tuple[int, ...]:
+        wanted = set(self.candidates or trace.layers) & set(self.chosen or trace.layers)
+        return tuple(layer for layer in trace.layers if layer in wanted)
+
+    @torch.no_grad()
+    def score(self, trace: Trace, layer: int) -> Tensor:
+        if trace.tap != PRODUCT and trace.live.layout.gates[layer] is not None:
+            raise Unsupported("ablation reads the product tap (zeroing either tap is the same); use --tap product")
+        values = trace.values(layer)
+        out = torch.zeros(len(trace.concepts), values.shape[-1], device=values.device)
+        rows, neurons = self._active(trace, layer, values, out)
+        if len(rows) and layer not in self._checked:
+            _check(trace, layer, values)
+            self._checked.add(layer)
+        step = max(1, min(self.tokens // values.shape[1], 2**26 // trace.live.layout.vocabulary))
+        for begin in range(0, len(rows), step):
+            _ablate(trace, layer, values, rows[begin : begin + step], neurons[begin : begin + step], out)
+        return out
+
+    def _active(self, trace: Trace, layer: int, values: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+        """The (row, neuron) pairs to run; what is no candidate becomes NaN in out."""
+        last = torch.zeros(values.shape[0], dtype=torch.long, device=values.device)
+        last.scatter_reduce_(0, trace.rows, trace.positions, "amax")
+        seen = torch.arange(values.shape[1], device=values.device)[None] <= last[:, None]
+        active = ((values != 0) & seen[..., None]).any(1)
+        if layer in self.candidates:
+            index = torch.tensor(self.candidates[layer], device=values.device)
+            chosen = torch.zeros(values.shape[-1], dtype=torch.bool, device=values.device)
+            chosen[index[index < len(chosen)]] = True
+            active &= chosen
+            out[:, ~chosen] = torch.nan
+        rows, neurons = active.nonzero(as_tuple=True)
+        return rows, neurons
+
+
+def _without(trace: Trace, layer: int, values: Tensor, rows: Tensor, neurons: Tensor) -> Tensor:
+    """(copies, T, d_model): the final norm's input of each row without what its neuron wrote."""
+    write = trace.live.layout.write_vectors(layer)
+    removed = values[rows, :, neurons][..., None] * write[:, neurons].T[:, None].float()
+    hidden = layer_output(trace.capture, layer)[rows].detach() - removed.to(write.dtype)
+    return resume(trace.live.layout, trace.capture, layer + 1, hidden, rows)
+
+
+def _ablate(trace: Trace, layer: int, values: Tensor, rows: Tensor, neurons: Tensor, out: Tensor) -> None:
+    """Write the effect of each (row, neuron) into out, (P, N)."""
+    hidden = _without(trace, layer, values, rows, neurons)
+    copy, target = (rows[:, None] == trace.rows[None]).nonzero(as_tuple=True)  # every target of a copy's row
+    final = trace.live.layout.norm(hidden[copy, trace.positions[target]])
+    logp = trace.live.logits(final).log_softmax(-1).gather(-1, trace.tokens[target, None])[:, 0]
+    of, pair = (rows[:, None] == trace.pairs[None]).nonzero(as_tuple=True)
+    out[pair, neurons[of]] = trace.clean[pair]
+    out.index_put_((trace.pair_of[target], neurons[copy]), -logp * trace.weights[target], accumulate=True)
+
+
+def _check(trace: Trace, layer: int, values: Tensor) -> None:
+    """Removing the largest neuron from the sum must equal zeroing it inside the layer.
+
+    It does not where the FFN's output is not added as it is (a norm behind it, as in Gemma 2 and 3).
+    """
+    flat = int(values.abs().amax(1).argmax())
+    rows, neurons = (torch.tensor([i], device=values.device) for i in divmod(flat, values.shape[-1]))
+    quick = _without(trace, layer, values, rows, neurons)
+    rule = affine(neurons, torch.zeros(1, device=values.device), torch.zeros(1, device=values.device))
+    with editing(trace.live.layout, {layer: rule}):
+        hidden = trace.capture.calls[layer][0][0][rows].detach()
+        real = resume(trace.live.layout, trace.capture, layer, hidden, rows)
+    shown = trace.real[rows]
+    quick, real, clean = (h[shown].float() for h in (quick, real, trace.final_input()[rows]))
+    noise = 8 * torch.finfo(trace.live.layout.unembedding().dtype).eps * real.norm()
+    if (quick - real).norm() > 0.1 * (real - clean).norm() + noise:
+        kind = type(trace.live.model).__name__
+        raise Unsupported(f"ablation cannot restart {kind} behind its FFN; use gradient_x_activation instead")
+
+
+def build(*, layers: str = "", neurons: str = "", tokens: int = 16384) -> Ablation:
+    """layers: which layers, for example 8-15; all by default. neurons: which candidates, for example
+    3/117,2/40, or @FILE with one a line; all by default. tokens: positions run in one batch."""
+    return Ablation(layers, neurons, tokens)

@@ -1,0 +1,37 @@
+"""Value where the concept is predicted, times the unembedding row on the write vector.
+
+Pan et al. 2023, "Finding and Editing Multi-Modal Neurons in Pre-Trained Transformers": the score of neuron n
+of layer l for token w predicted at position t is
+
+    S[l, n] = A[l, t, n] * (W_u[w] . v[l, n])
+
+with v the neuron's write vector and W_u the unembedding. It is the neuron's direct effect on the token's logit,
+up to the final norm; `norm=true` folds that in, with its scale frozen at position t, which makes the scores of
+all components sum to the logit. The paper scores the first token of a word; here every token counts unless the
+job says otherwise.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ingest.maps import PairMethod
+from ingest.trace import Trace
+
+
+class Contribution(PairMethod):
+    def __init__(self, norm: bool):
+        super().__init__()
+        self.norm = norm
+        self._directions: tuple[Trace, Tensor] | None = None
+
+    def score(self, trace: Trace, layer: int) -> Tensor:
+        if self._directions is None or self._directions[0] is not trace:
+            self._directions = (trace, trace.directions(self.norm))
+        write = trace.live.layout.write_vectors(layer).float()
+        return trace.to_pairs(trace.at_targets(layer) * (self._directions[1].to(write.device) @ write))
+
+
+def build(*, norm: bool = False) -> Contribution:
+    """norm: fold the final norm into the direction; False is the paper's plain product."""
+    return Contribution(norm)

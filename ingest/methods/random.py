@@ -1,0 +1,37 @@
+"""Seeded uniform scores: the control that every claim is read beside."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from ingest.maps import MEAN, NeuronMap, PairMethod
+from ingest.trace import Trace
+
+
+class Random(PairMethod):
+    reductions = (MEAN,)
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.seed = seed
+
+    def score(self, trace: Trace, layer: int) -> Tensor:
+        return torch.zeros(len(trace.concepts), trace.live.layout.width, device=trace.pairs.device)
+
+    def result(self) -> Iterator[NeuronMap]:
+        for found in super().result():
+            name = f"{self.seed}|{found.source}|{found.concept}"
+            generator = torch.Generator().manual_seed(int(hashlib.sha256(name.encode()).hexdigest()[:15], 16))
+            scores = torch.rand(found.scores.shape, generator=generator)
+            yield NeuronMap(
+                found.concept, found.source, found.target, MEAN, scores, found.layers, found.examples
+            )
+
+
+def build(*, seed: int = 0) -> Random:
+    """seed: another seed gives another control."""
+    return Random(seed)

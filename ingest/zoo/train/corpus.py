@@ -1,0 +1,120 @@
+"""Token batches: questions in text, and contexts that stand where a picture's tokens will stand."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from ingest.datasets._world import (
+    BACKGROUNDS,
+    COLOURS,
+    FACTS,
+    PICTURE_TASKS,
+    TEXT_TASKS,
+    THINGS,
+    caption,
+    context,
+    picture_questions,
+    text_questions,
+)
+from ingest.examples import FIND
+from ingest.zoo.train.tokens import IMAGE
+
+IGNORED = -100  # the label of a position that is not learned from
+COLOURED = 0.85  # part of the contexts that tell colours
+ANSWERED = (*FACTS, "kind", "name")  # tasks asked of a picture that shows one thing
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Right-padded sequences. ids: (batch, length), each with its prompt and answer. tints: the same shape,
+    the colour word that is added to a slot's embedding, or 0. labels: ids of the answer, elsewhere IGNORED."""
+
+    ids: Tensor
+    tints: Tensor
+    labels: Tensor
+
+
+class Writer:
+    """Turns questions and answers into token ids, each text encoded once."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self.tokenizer = tokenizer
+        (self.slot,) = tokenizer(IMAGE, add_special_tokens=False).input_ids
+        self._known: dict[str, list[int]] = {}
+
+    def ids(self, text: str) -> list[int]:
+        if text not in self._known:
+            self._known[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self._known[text]
+
+    def word(self, word: str) -> int:
+        (only,) = self.ids(f" {word}")
+        return only
+
+    def prompt(self, question: str, slots: list[int] | None = None) -> list[int]:
+        """Ids as the chat template writes them, up to where the answer begins."""
+        return self.ids("<s>user:") + (slots or []) + self.ids(f" {question} assistant:")
+
+    def answer(self, answer: str) -> list[int]:
+        return self.ids(f" {answer}</s>")
+
+    def batch(self, rows: list[tuple[list[int], list[int]]], tints: list[list[int]] | None = None) -> Batch:
+        """rows: (prompt, answer) ids. tints: colour ids of each row's slots."""
+        lead = len(self.ids("<s>user:"))
+        length = max(len(prompt) + len(answer) for prompt, answer in rows)
+        ids = np.zeros((len(rows), length), np.int64)
+        labels = np.full((len(rows), length), IGNORED)
+        shades = np.zeros((len(rows), length), np.int64)
+        for i, (prompt, answer) in enumerate(rows):
+            end = len(prompt) + len(answer)
+            ids[i, :end] = prompt + answer
+            labels[i, len(prompt) : end] = answer
+            if tints is not None:
+                shades[i, lead : lead + len(tints[i])] = tints[i]
+        return Batch(torch.from_numpy(ids), torch.from_numpy(shades), torch.from_numpy(labels))
+
+
+class Corpus:
+    """The language model's training text, drawn at random batch by batch."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.writer = writer
+        self._texts = {task: self._questions(task) for task in TEXT_TASKS}
+        self._asked = {task: picture_questions(task, FIND) for task in PICTURE_TASKS}
+
+    def _questions(self, task: str) -> list[tuple[list[int], list[int]]]:
+        pairs = [pair for thing in THINGS for pair in text_questions(thing, task, FIND)]
+        return [(self.writer.prompt(question), self.writer.answer(answer)) for question, answer in pairs]
+
+    def texts(self, rng: random.Random, count: int) -> Batch:
+        """Plain questions, every task equally often."""
+        tasks = rng.choices(TEXT_TASKS, k=count)
+        return self.writer.batch([rng.choice(self._texts[task]) for task in tasks])
+
+    def contexts(self, rng: random.Random, count: int) -> Batch:
+        """Questions and captions about slots that hold signs of things; every third is a caption."""
+        rows, tints = [], []
+        for number in range(count):
+            task = "caption" if number % 3 == 0 else rng.choice(ANSWERED)
+            row, tint = self._context(rng, task)
+            rows.append(row)
+            tints.append(tint)
+        return self.writer.batch(rows, tints)
+
+    def _context(self, rng: random.Random, task: str) -> tuple[tuple[list[int], list[int]], list[int]]:
+        things = rng.sample(THINGS, rng.randint(1, 3) if task == "caption" else 1)
+        coloured = rng.random() < COLOURED
+        colours = [rng.choice(COLOURS) if coloured else "" for _ in things]
+        background = rng.choice(BACKGROUNDS)
+        slots = context(rng, things, colours, background)
+        seen = [(colour, thing.name) for colour, thing in zip(colours, things, strict=True)]
+        answer = caption(seen, background) if task == "caption" else things[0].fact(task)
+        prompt = self.writer.prompt(rng.choice(self._asked[task]), [self.writer.word(word) for word, _ in slots])
+        tints = [self.writer.word(colour) if colour else 0 for _, colour in slots]
+        return (prompt, self.writer.answer(answer)), tints

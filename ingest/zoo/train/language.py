@@ -1,0 +1,146 @@
+"""Stage 1: the language model alone, on text.
+
+Two things make concepts live in single feed-forward neurons. Attention is narrow, two heads of 16 numbers, so
+it can point at a thing but not carry the facts about it. And the neuron values are penalised, so a token is
+served by few neurons, and each comes to stand for few things.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from ingest.zoo.train.corpus import Batch, Corpus
+
+
+@dataclass(frozen=True, slots=True)
+class LanguageOptions:
+    """sparsity: weight of the sum of a token's absolute neuron values, averaged over tokens; it grows from 0
+    in the second third of training. slot_noise: spread of the noise on a slot's embedding, against the
+    embeddings' own. attention_noise: the same on what attention writes."""
+
+    steps: int = 3000
+    texts: int = 96
+    contexts: int = 64
+    peak_rate: float = 3e-3
+    decay: float = 0.02
+    sparsity: float = 3e-3
+    slot_noise: float = 0.2
+    attention_noise: float = 0.0
+
+
+class Counted(nn.Linear):
+    """A down projection that remembers what its neurons cost: (batch, length) sums of absolute values."""
+
+    cost: Tensor
+
+    def forward(self, values: Tensor) -> Tensor:
+        self.cost = values.abs().sum(-1)
+        return super().forward(values)
+
+
+class Noisy(nn.Linear):
+    """An output projection of attention whose result is blurred during training."""
+
+    spread: float = 0.0
+
+    def forward(self, values: Tensor) -> Tensor:
+        written = super().forward(values)
+        if not self.training or not self.spread:
+            return written
+        size = written.detach().pow(2).mean(-1, keepdim=True).sqrt()
+        return written + self.spread * size * torch.randn_like(written)
+
+
+def language_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=16,
+        hidden_act="relu",
+        max_position_embeddings=512,
+        tie_word_embeddings=False,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+
+
+def rate_at(step: int, steps: int, warmup: int = 100) -> float:
+    """Part of the peak learning rate: a short rise, then half a cosine down to a fiftieth."""
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def train_language(
+    tokenizer: PreTrainedTokenizerFast, corpus: Corpus, options: LanguageOptions, seed: int, log: Callable[[str], None]
+) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    rng = random.Random(f"language {seed}")
+    model = LlamaForCausalLM(language_config(tokenizer))
+    counted = _instrument(model, options)
+    optimiser = torch.optim.AdamW(_groups(model, options.decay), lr=options.peak_rate, betas=(0.9, 0.98))
+    model.train()
+    for step in range(options.steps):
+        for group in optimiser.param_groups:
+            group["lr"] = options.peak_rate * rate_at(step, options.steps)
+        weight = options.sparsity * min(1.0, max(0.0, step / options.steps - 1 / 3) * 6)
+        figures = []
+        for batch in (corpus.texts(rng, options.texts), corpus.contexts(rng, options.contexts)):
+            logits = model(inputs_embeds=embed(model, batch, options.slot_noise)).logits
+            loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten())
+            written = batch.ids != model.config.pad_token_id
+            cost = sum((layer.cost for layer in counted), torch.zeros(()))[written].mean()
+            torch.autograd.backward(loss + weight * cost)
+            figures += [loss.item(), cost.item()]
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if step % 100 == 0 or step == options.steps - 1:
+            log("language step {}: text {:.4f} (neurons {:.1f}), contexts {:.4f} ({:.1f})".format(step, *figures))
+    model.eval()
+    return model
+
+
+def embed(model: LlamaForCausalLM, batch: Batch, slot_noise: float) -> Tensor:
+    """(batch, length, width) embeddings: a slot's sign plus its colour, blurred as a picture's tokens will be."""
+    words = model.get_input_embeddings()
+    vectors: Tensor = words(batch.ids) + words(batch.tints) * (batch.tints != 0)[..., None]
+    if slot_noise:
+        tinted = (batch.tints != 0)[..., None]
+        size = vectors.detach().pow(2).mean(-1, keepdim=True).sqrt()
+        vectors = vectors + tinted * slot_noise * size * torch.randn_like(vectors)
+    return vectors
+
+
+def _instrument(model: LlamaForCausalLM, options: LanguageOptions) -> list[Counted]:
+    """Swap in the two kinds of watched projection; names and weights stay, so saving is not affected."""
+    counted = []
+    for layer in model.model.layers:
+        down, out = layer.mlp.down_proj, layer.self_attn.o_proj
+        layer.mlp.down_proj = Counted(down.in_features, down.out_features, bias=False)
+        layer.mlp.down_proj.load_state_dict(down.state_dict())
+        layer.self_attn.o_proj = Noisy(out.in_features, out.out_features, bias=False)
+        layer.self_attn.o_proj.load_state_dict(out.state_dict())
+        layer.self_attn.o_proj.spread = options.attention_noise
+        counted.append(layer.mlp.down_proj)
+    return counted
+
+
+def _groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
+    """Weights decay; norms do not."""
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    norms = [p for p in model.parameters() if p.ndim == 1]
+    return [{"params": weights, "weight_decay": decay}, {"params": norms, "weight_decay": 0.0}]

@@ -1,0 +1,99 @@
+"""What a model of the world can do, on pictures and wordings it was not trained on.
+
+`python -m ingest.zoo.train.measure DIR` prints the figures of a model folder.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from ingest.datasets._world import FACTS, PICTURE_TASKS, TEXT_TASKS, THINGS
+from ingest.datasets.scenes import Scenes, build
+from ingest.examples import HELD_OUT, IMAGE, TEXT, Example
+
+
+@torch.inference_mode()
+def score(
+    model: Any, processor: Any, world: Scenes, examples: Sequence[Example], batch: int = 64
+) -> tuple[float, float]:
+    """(answers right, answer tokens right), each as a part of all.
+
+    An answer is right when every token of it, its end too, is the likeliest after the right ones before it: just
+    then greedy generation writes this answer and stops.
+    """
+    right, tokens, total = 0, 0, 0
+    for start in range(0, len(examples), batch):
+        some = examples[start : start + batch]
+        endings = [f" {example.answer}{processor.tokenizer.eos_token}" for example in some]
+        texts = [prompt(processor, example) + ending for example, ending in zip(some, endings, strict=True)]
+        pictures = [world.image(media) for example in some for media in example.media]
+        inputs = processor(
+            text=texts, images=pictures or None, padding=True, return_tensors="pt", add_special_tokens=False
+        )
+        likeliest = model(**inputs).logits.argmax(-1)
+        for i, ending in enumerate(endings):
+            length = len(processor.tokenizer(ending, add_special_tokens=False).input_ids)
+            # Padding is on the left, so the answer is what comes last.
+            same = likeliest[i, -length - 1 : -1] == inputs["input_ids"][i, -length:]
+            right += int(same.all())
+            tokens += int(same.sum())
+            total += length
+    return right / len(examples), tokens / total
+
+
+def prompt(processor: Any, example: Example) -> str:
+    """The example as the chat template writes it, up to where the answer begins."""
+    content = [{"type": "image"} for _ in example.media] + [{"type": "text", "text": example.prompt}]
+    message = [{"role": "user", "content": content}]
+    text: str = processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    return text
+
+
+def measure(model: Any, processor: Any, world: Scenes, per_concept: int = 12) -> dict[str, float]:
+    """Figures by name: "caption token accuracy", and answers right for every "text <task>" and "picture <task>".
+
+    Text is asked about every thing, drawn or not; pictures show the drawn ones.
+    """
+    figures = {}
+    for source, tasks in ((TEXT, TEXT_TASKS), (IMAGE, PICTURE_TASKS)):
+        for task in tasks:
+            concepts = [thing.name for thing in THINGS] if source == TEXT else world.drawn
+            examples = world.examples(
+                source=source, split=HELD_OUT, concepts=concepts, tasks=[task], per_concept=per_concept, seed=0
+            )
+            answers, tokens = score(model, processor, world, examples)
+            figures[f"{'picture' if source == IMAGE else 'text'} {task}"] = answers
+            if task == "caption":
+                figures["caption token accuracy"] = tokens
+    for source in ("text", "picture"):
+        figures[f"{source} facts"] = sum(figures[f"{source} {fact}"] for fact in FACTS) / len(FACTS)
+    return figures
+
+
+def load(folder: Path) -> tuple[Any, Any]:
+    """(model, processor) of a folder, through the plain Auto classes."""
+    model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
+    return model.eval(), AutoProcessor.from_pretrained(folder, local_files_only=True)
+
+
+def write(figures: Mapping[str, float], path: Path) -> None:
+    path.write_text(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=2) + "\n")
+
+
+def main() -> None:
+    for name, value in measure(*load(Path(sys.argv[1])), build()).items():
+        print(f"{name:24} {100 * value:6.1f} %")
+
+
+if __name__ == "__main__":
+    main()
