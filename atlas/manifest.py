@@ -87,6 +87,8 @@ def require_head(head: Mapping[str, Any]) -> None:
         if name not in head:
             raise IntegrityError(f"the manifest has no '{name}'")
     run = dict(head["run"])
+    if not run.get("finished_at"):
+        raise IntegrityError("the manifest's run has no finished_at: only a finished run is written")
     for name in OBJECTS:
         if not isinstance(run.get(name), Mapping):
             raise IntegrityError(f"the manifest's run has no object '{name}'")
@@ -99,6 +101,8 @@ def require_head(head: Mapping[str, Any]) -> None:
     _require_rows(schema.concepts, _CONCEPT, head["concepts"])
     if head["concepts"] and not head["dataset"]:
         raise IntegrityError("the manifest has concepts but no dataset they belong to")
+    if len({concept["name"] for concept in head["concepts"]}) != len(head["concepts"]):
+        raise IntegrityError("two concepts of the manifest have the same name")
 
 
 def _require_rows(table: Table, names: list[str], rows: list[Mapping[str, Any]]) -> None:
@@ -112,7 +116,6 @@ def _require_rows(table: Table, names: list[str], rows: list[Mapping[str, Any]])
             except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
                 raise IntegrityError(f"{table.name}.{name} in the manifest is {row[name]!r}: {error}") from error
             if value.null_count and not wanted.field(name).nullable:
-                # The time a run finished is null only in the ledger, never in a manifest.
                 raise IntegrityError(f"{table.name}.{name} in the manifest is null")
 
 

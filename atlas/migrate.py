@@ -39,18 +39,19 @@ def migrate(connection: Connection, target: str = "head") -> None:
     """Run the migrations up to a revision, in the transaction that the connection is in: all of them or none."""
     from alembic import command
 
-    command.upgrade(_config(connection), target)
+    command.upgrade(config(connection), target)
 
 
-def _config(connection: Connection) -> Config:
+def config(connection: Connection) -> Config:
+    """alembic's configuration, made here: there is no alembic.ini. `env.py` runs on the connection."""
     from alembic.config import Config
 
-    config = Config()
+    made = Config()
     # A percent sign in the path would be read as interpolation.
-    config.set_main_option("script_location", str(scripts()).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    config.attributes["connection"] = connection
-    return config
+    made.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    made.set_main_option("path_separator", "os")
+    made.attributes["connection"] = connection
+    return made
 
 
 def create(path: Path) -> bool:

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -86,15 +87,20 @@ def rebuild(path: Path, *, read_edit: Callable[[Path], StoredEdit]) -> Rebuilt:
     try:
         migrate.create(workshop)
         skipped: list[str] = []
-        loaded = sum(_try(skipped, workshop, lambda c, f=f: load_run(c, f)) for f in _finished(path, skipped))
-        stored = sum(
-            _try(skipped, workshop, lambda c, f=f: load_edit(c, *read_edit(f)))
-            for f in sorted((path / "edits").glob("*.safetensors"))
-        )
+        loaded = [_stored(workshop, skipped, partial(load_run, folder=folder)) for folder in _finished(path, skipped)]
+        edited = [
+            _stored(workshop, skipped, partial(_load_edit_file, file=file, read_edit=read_edit))
+            for file in sorted((path / "edits").glob("*.safetensors"))
+        ]
         old = _swap(path, database(workshop))
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
-    return Rebuilt(runs=loaded, edits=stored, old=old, skipped=tuple(skipped))
+    return Rebuilt(runs=sum(loaded), edits=sum(edited), old=old, skipped=tuple(skipped))
+
+
+def _load_edit_file(connection: Connection, *, file: Path, read_edit: Callable[[Path], StoredEdit]) -> None:
+    row, rows = read_edit(file)
+    load_edit(connection, row, rows)
 
 
 def _require_free(path: Path) -> None:
@@ -121,15 +127,15 @@ def _finished(path: Path, skipped: list[str]) -> list[Path]:
     return [folder for _moment, folder in sorted(found)]
 
 
-def _try(skipped: list[str], workshop: Path, store_it: Callable[[Connection], object]) -> int:
-    """Store one run or edit in a transaction of its own; 1 if that worked, else 0 with the reason noted."""
+def _stored(workshop: Path, skipped: list[str], put: Callable[[Connection], object]) -> bool:
+    """Store one run or edit in a transaction of its own; False, with the reason noted, where that failed."""
     try:
         with connect_writer(workshop) as connection:
-            store_it(connection)
+            put(connection)
     except IntegrityError as error:
         skipped.append(str(error))
-        return 0
-    return 1
+        return False
+    return True
 
 
 def _swap(path: Path, new: Path) -> Path | None:
@@ -139,8 +145,8 @@ def _swap(path: Path, new: Path) -> Path | None:
         folder = path / "backups"
         folder.mkdir(exist_ok=True)
         kept = folder / migrate.backup_name("replaced")
-        # The log first: without it the old database still opens, to its last checkpoint; a log alone would be lost.
-        for file, target in ((wal(path), kept.with_name(f"{kept.name}.wal")), (database(path), kept)):
+        # The database first: interrupted here, a log without a database is refused, the other way it would be missed.
+        for file, target in ((database(path), kept), (wal(path), kept.with_name(f"{kept.name}.wal"))):
             if file.exists():
                 file.replace(target)
     new.replace(database(path))

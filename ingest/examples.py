@@ -75,7 +75,7 @@ class Example:
     @property
     def id(self) -> str:
         """32 hex digits of the content: same example, same id, on every machine."""
-        content = [self.source, self.task, self.prompt, self.answer, list(self.media)]
+        content: list[object] = [self.source, self.task, self.prompt, self.answer, list(self.media)]
         content.append([[m.concept, m.words] for m in self.mentions])
         return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()[:32]
 

@@ -1,4 +1,4 @@
-"""A job: what to attribute, with which methods, on which examples. Resolved, it is what a run records and is named by."""
+"""A job: what to attribute, with which methods, on which examples. A run records it resolved, and is named by it."""
 
 from __future__ import annotations
 

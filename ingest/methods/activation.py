@@ -45,7 +45,9 @@ class Activation(PairMethod):
             return trace.batch.roles[trace.pairs] == IMAGE_ROLE
         if self.positions == "all":
             return trace.real[trace.pairs]
-        where = torch.zeros(len(trace.concepts), trace.batch.roles.shape[1], dtype=torch.bool, device=trace.pairs.device)
+        where = torch.zeros(
+            len(trace.concepts), trace.batch.roles.shape[1], dtype=torch.bool, device=trace.pairs.device
+        )
         where[trace.pair_of, trace.positions] = True
         return where
 

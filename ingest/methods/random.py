@@ -27,9 +27,7 @@ class Random(PairMethod):
             name = f"{self.seed}|{found.source}|{found.concept}"
             generator = torch.Generator().manual_seed(int(hashlib.sha256(name.encode()).hexdigest()[:15], 16))
             scores = torch.rand(found.scores.shape, generator=generator)
-            yield NeuronMap(
-                found.concept, found.source, found.target, MEAN, scores, found.layers, found.examples
-            )
+            yield NeuronMap(found.concept, found.source, found.target, MEAN, scores, found.layers, found.examples)
 
 
 def build(*, seed: int = 0) -> Random:

@@ -1,0 +1,168 @@
+"""Do the database and the files beside it say the same? Part of `atlas.check`.
+
+Rows are compared by the sum of their hashes, which needs no order and no memory; ids that the database gave are
+left out or compared by the name of what they refer to.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Connection, Row, Table
+
+from atlas import schema
+from atlas.check import Finding
+from atlas.errors import IntegrityError
+from atlas.ledger import DONE, json_text
+from atlas.load import SHARED
+from atlas.manifest import NAME, OBJECTS, SHARDS, columns, folder_of, read_manifest, sha256
+from atlas.store import literal
+
+_LOCAL = ("map_id", "model_id", "dataset_id", "concept_id")
+
+
+def runs_agree(connection: Connection, path: Path) -> Iterator[Finding]:
+    """Differences between the ledger and runs/, and between each run's rows and its shards."""
+    stored = {row.run_id: row for row in connection.execute(sa.select(schema.runs).where(schema.runs.c.status == DONE))}
+    shards: dict[tuple[str, int], list[Path]] = defaultdict(list)
+    for run_id, row in sorted(stored.items()):
+        folder = folder_of(path, run_id)
+        try:
+            manifest = read_manifest(folder)
+        except IntegrityError as error:
+            yield Finding(f"run {run_id[:12]}", str(error))
+            continue
+        yield from _run_agrees(connection, row, manifest)
+        yield from _own_rows_agree(connection, run_id, folder, manifest)
+        for name, names in SHARED.items():
+            if f"{name}.parquet" in manifest["files"]:
+                shards[name, getattr(row, names[0])].append(folder / f"{name}.parquet")
+    yield from _shared_rows_agree(connection, shards)
+    for file in sorted((path / "runs").glob(f"*/{NAME}")):
+        if file.parent.name not in stored:
+            yield Finding(
+                f"run {file.parent.name[:12]}",
+                "is complete in runs/ but not in the database; start its job again, or `atlas db rebuild`",
+            )
+
+
+def _run_agrees(connection: Connection, row: Row[Any], manifest: Mapping[str, Any]) -> Iterator[Finding]:
+    """The ledger's row, and the model, dataset and concepts it refers to, against the manifest."""
+    where = f"run {row.run_id[:12]}"
+    for name, value in manifest["run"].items():
+        if getattr(row, name) != (json_text(value) if name in OBJECTS else value):
+            yield Finding(where, f"its {name} differs from the manifest")
+    for name, table, key in (("model", schema.models, "model_id"), ("dataset", schema.datasets, "dataset_id")):
+        found = connection.execute(sa.select(table).where(table.c[key] == getattr(row, key))).mappings().one_or_none()
+        # Where a dataset lies, and when something was first seen, are the database's own.
+        wanted = {n: v for n, v in (manifest[name] or {}).items() if n not in ("path", "created_at")}
+        if (found is None) != (manifest[name] is None) or any(found[n] != v for n, v in wanted.items() if found):
+            yield Finding(where, f"its {name} differs from the manifest")
+    known = schema.concepts.c
+    of_dataset = sa.select(schema.concepts).where(known.dataset_id == row.dataset_id)
+    found_concepts = {c["name"]: c for c in connection.execute(of_dataset).mappings()}
+    for concept in manifest["concepts"]:
+        found = found_concepts.get(concept["name"])
+        if found is None or any(found[name] != value for name, value in concept.items()):
+            yield Finding(where, f"its concept '{concept['name']}' differs from the manifest")
+
+
+def _own_rows_agree(
+    connection: Connection, run_id: str, folder: Path, manifest: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """Rows that belong to the run alone: maps with their scores, exemplars, labels, effects."""
+    mine = f"WHERE run_id = {literal(run_id)}"
+    names = "[" + ", ".join(literal(concept["name"]) for concept in manifest["concepts"]) + "]"
+    for name, table in SHARDS.items():
+        if name in SHARED or table is schema.scores:
+            continue
+        content = _content(table)
+        theirs = ours = content
+        # A map's concept is compared by its name.
+        if table is schema.maps:
+            ours = f"{content}, (SELECT name FROM concepts AS c WHERE c.concept_id = maps.concept_id)"
+            theirs = f"{content}, (CAST({names} AS VARCHAR[]))[concept_id + 1]"
+        stored = _digest(connection, f"SELECT hash({ours}) AS h FROM {name} {mine}")
+        file = folder / f"{name}.parquet"
+        wanted: tuple[int, int | None] = (0, None)
+        if file.name in manifest["files"]:
+            wanted = _digest(connection, f"SELECT hash({theirs}) AS h FROM read_parquet({literal(file.resolve())})")
+        if stored != wanted:
+            yield _differs(f"run {run_id[:12]}", name, stored[0], wanted[0])
+    if "scores.parquet" in manifest["files"]:
+        yield from _scores_agree(connection, mine, folder / "scores.parquet")
+
+
+def _scores_agree(connection: Connection, mine: str, file: Path) -> Iterator[Finding]:
+    content = _content(schema.scores)
+    query = f"""
+        SELECT map_id, coalesce(ours.n, 0), coalesce(theirs.n, 0), ours.h IS DISTINCT FROM theirs.h
+        FROM (SELECT map_id, row_number() OVER (ORDER BY map_id) - 1 AS local FROM maps {mine})
+        LEFT JOIN (SELECT map_id, count(*) AS n, sum(hash({content})) AS h FROM scores
+                   WHERE map_id IN (SELECT map_id FROM maps {mine}) GROUP BY map_id) AS ours USING (map_id)
+        FULL JOIN (SELECT map_id AS local, count(*) AS n, sum(hash({content})) AS h
+                   FROM read_parquet({literal(file.resolve())}) GROUP BY map_id) AS theirs USING (local)
+        ORDER BY local"""
+    for number, stored, wanted, differ in connection.exec_driver_sql(query):
+        if differ:
+            yield _differs(f"map {number}", "scores", stored, wanted)
+
+
+def _shared_rows_agree(connection: Connection, shards: Mapping[tuple[str, int], list[Path]]) -> Iterator[Finding]:
+    """Rows that runs share: each stored row is some shard's, and each shard's row is stored."""
+    for name, key in SHARED.items():
+        table, owner = SHARDS[name], key[0]
+        query = f"SELECT DISTINCT {owner} FROM {name}"
+        owners = {int(number) for number in connection.exec_driver_sql(query).scalars()}
+        for number in sorted(owners | {n for t, n in shards if t == name}):
+            ours = f"SELECT *, hash({_content(table)}) AS h FROM {name} WHERE {owner} = {number}"
+            files = ", ".join(literal(file.resolve()) for file in shards.get((name, number), []))
+            theirs = f"SELECT *, hash({_content(table)}) AS h FROM read_parquet([{files}])"
+            if not files:
+                theirs = f"SELECT * FROM ({ours}) WHERE false"
+            same = ", ".join(key[1:])
+            lost = f"SELECT count(*) FROM ({theirs}) ANTI JOIN ({ours}) USING ({same})"
+            alone = f"SELECT count(*) FROM ({ours}) ANTI JOIN ({theirs}) USING (h)"
+            problems = {lost: "rows of runs/ are not in the database", alone: "rows are in no run folder"}
+            for found, problem in problems.items():
+                count = connection.exec_driver_sql(found).scalar_one()
+                if count:
+                    yield Finding(name, f"{count} {problem} ({owner} {number})")
+
+
+def edits_agree(connection: Connection, path: Path) -> Iterator[Finding]:
+    """Differences between the table of edits, their changes, and edits/."""
+    counts = "SELECT edit_id, count(*) FROM changes GROUP BY edit_id"
+    changed = {int(number): int(count) for number, count in connection.exec_driver_sql(counts)}
+    files = {file.stem: file for file in (path / "edits").glob("*.safetensors")}
+    for row in connection.execute(sa.select(schema.edits).order_by(schema.edits.c.edit_id)):
+        where = f"edit {row.name}@{row.version}"
+        file = files.pop(f"{row.name}@{row.version}", None)
+        if file is None:
+            yield Finding(where, "its file is missing from edits/")
+        elif sha256(file) != row.sha256:
+            yield Finding(where, f"{file} is not the file that was stored (sha256)")
+        if changed.get(row.edit_id, 0) != row.changes:
+            yield Finding(where, f"has {changed.get(row.edit_id, 0)} changes, its row says {row.changes}")
+    for file in sorted(files.values()):
+        yield Finding("edits", f"{file} is not in the database; `atlas db rebuild` stores it")
+
+
+def _content(table: Table) -> str:
+    """The columns that mean the same in every database."""
+    return ", ".join(f'"{name}"' for name in columns(table, *_LOCAL))
+
+
+def _digest(connection: Connection, hashes: str) -> tuple[int, int | None]:
+    count, total = connection.exec_driver_sql(f"SELECT count(*), sum(h) FROM ({hashes})").one()
+    return int(count), None if total is None else int(total)
+
+
+def _differs(where: str, table: str, stored: int, wanted: int) -> Finding:
+    if stored != wanted:
+        return Finding(where, f"has {stored} {table} in the database and {wanted} in runs/")
+    return Finding(where, f"its {table} differ from those in runs/")

@@ -1,0 +1,185 @@
+"""Does the atlas agree with itself? No row refers to nothing, maps are in order, the database is what runs/ says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from atlas import schema
+from atlas.store import connect_readonly
+
+_ROWS_AT_ONCE = 4_000_000  # about 200 MB of DuckDB's memory while neurons are counted
+
+_OWNER = {
+    "model_id": "models",
+    "dataset_id": "datasets",
+    "concept_id": "concepts",
+    "run_id": "runs",
+    "map_id": "maps",
+    "example_id": "examples",
+    "edit_id": "edits",
+}
+"""Where the row is that a column of this name refers to."""
+
+_UNIQUE: Mapping[str, tuple[str, ...]] = {
+    "models": ("name", "revision", "fingerprint"),
+    "datasets": ("name", "revision"),
+    "concepts": ("dataset_id", "name"),
+    "examples": ("dataset_id", "example_id"),
+    "exemplars": ("run_id", "component", "layer", "neuron", "source", "rank"),
+    "decodings": ("model_id", "component", "layer", "neuron", "norm", "side"),
+    "labels": ("run_id", "component", "layer", "neuron", "rule"),
+    "responses": ("model_id", "example_id", "generation"),
+    "edits": ("name", "version"),
+    "changes": ("edit_id", "component", "layer", "neuron", "where"),
+}
+"""What no two rows of a table share, beside its key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not agree. where: a table, a map, a run or a file."""
+
+    where: str
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}"
+
+
+def check(path: Path) -> list[Finding]:
+    """Everything in an atlas that does not agree; nothing is changed. Reads every row and every shard.
+
+    Raises:
+        StoreUnavailable: the database cannot be opened.
+        IntegrityError: the database file itself is damaged.
+    """
+    from atlas.agree import edits_agree, runs_agree
+
+    with connect_readonly(path) as connection:
+        return [
+            *_orphans(connection),
+            *_orphan_names(connection),
+            *_duplicates(connection),
+            *_maps(connection),
+            *_score_order(connection),
+            *_repeated_neurons(connection),
+            *runs_agree(connection, path),
+            *edits_agree(connection, path),
+        ]
+
+
+def _orphans(connection: Connection) -> Iterator[Finding]:
+    """Ids that refer to no row."""
+    for table in schema.metadata.sorted_tables:
+        for column in table.columns:
+            owner = _OWNER.get(column.name, table.name)
+            if owner == table.name:
+                continue
+            name = column.name
+            query = (
+                f"SELECT count(*), min({name}) FROM (SELECT DISTINCT {name} FROM {table.name} WHERE {name} IS NOT NULL)"
+                f" ANTI JOIN {owner} USING ({name})"
+            )
+            count, first = connection.exec_driver_sql(query).one()
+            if count:
+                yield Finding(table.name, f"{count} {name} (the first is {first}) are not in {owner}")
+
+
+def _orphan_names(connection: Connection) -> Iterator[Finding]:
+    """Concepts that are referred to by name and do not exist."""
+    of_dataset = (
+        "SELECT count(*), min(name) FROM (SELECT DISTINCT dataset_id, unnest(concepts) AS name FROM examples)"
+        " ANTI JOIN concepts USING (dataset_id, name)"
+    )
+    queries = {"examples": of_dataset}
+    for table in ("edits", "effects"):
+        queries[table] = (
+            f"SELECT count(*), min(name) FROM (SELECT DISTINCT concept AS name FROM {table} WHERE concept IS NOT NULL)"
+            " ANTI JOIN concepts USING (name)"
+        )
+    for table, query in queries.items():
+        count, first = connection.exec_driver_sql(query).one()
+        if count:
+            yield Finding(table, f"{count} concepts (the first is '{first}') are not in concepts")
+
+
+def _duplicates(connection: Connection) -> Iterator[Finding]:
+    for table, names in _UNIQUE.items():
+        same = ", ".join(f'"{name}"' for name in names)
+        query = f"SELECT count(*) FROM (SELECT 1 FROM {table} GROUP BY {same} HAVING count(*) > 1)"
+        count = connection.exec_driver_sql(query).scalar_one()
+        if count:
+            yield Finding(table, f"{count} times several rows have the same {', '.join(names)}")
+
+
+def _maps(connection: Connection) -> Iterator[Finding]:
+    """Maps with another number of neurons than they say, or with neurons that the model does not have."""
+    query = """
+        SELECT map_id, neurons, coalesce(n, 0),
+               component = 'language' AND (least(low_layer, low) < 0 OR top_layer >= layers OR top >= width)
+        FROM maps JOIN models USING (model_id) LEFT JOIN (
+            SELECT map_id, count(*) AS n, min(layer) AS low_layer, max(layer) AS top_layer,
+                   min(neuron) AS low, max(neuron) AS top
+            FROM scores GROUP BY map_id) USING (map_id)
+        ORDER BY map_id"""
+    for number, neurons, found, outside in connection.exec_driver_sql(query):
+        if neurons != found:
+            yield Finding(f"map {number}", f"has {found} scores, its row says {neurons}")
+        if outside:
+            yield Finding(f"map {number}", "has neurons beyond the model's layers or width")
+
+
+def _score_order(connection: Connection) -> Iterator[Finding]:
+    """Maps that are not stored in one piece, best first, with ranks 1, 2, 3, ... and ties in (layer, neuron) order.
+
+    `lag() OVER ()` follows the order of storage, so that one pass without sorting sees every pair of neighbours.
+    """
+    query = """
+        SELECT map_id,
+               count(*) FILTER (map_id IS DISTINCT FROM last_map),
+               count(*) FILTER (rank <> CASE WHEN map_id IS DISTINCT FROM last_map THEN 1 ELSE last_rank + 1 END),
+               count(*) FILTER (map_id = last_map AND (score > last_score
+                                OR (score = last_score AND (layer, neuron) <= (last_layer, last_neuron)))),
+               count(*) FILTER (NOT isfinite(score))
+        FROM (SELECT *, lag(map_id) OVER () AS last_map, lag(rank) OVER () AS last_rank,
+                     lag(score) OVER () AS last_score, lag(layer) OVER () AS last_layer,
+                     lag(neuron) OVER () AS last_neuron FROM scores)
+        GROUP BY map_id ORDER BY map_id"""
+    for number, pieces, ranks, order, infinite in connection.exec_driver_sql(query):
+        where = f"map {number}"
+        if pieces > 1:
+            yield Finding(where, f"is stored in {pieces} pieces")
+        if ranks:
+            yield Finding(where, f"{ranks} ranks do not count 1, 2, 3, ...")
+        if order:
+            yield Finding(where, f"{order} scores are not in order, best first")
+        if infinite:
+            yield Finding(where, f"{infinite} scores are not finite")
+
+
+def _repeated_neurons(connection: Connection) -> Iterator[Finding]:
+    """Maps that score a neuron twice. Some maps at a time: all at once would need memory for every neuron."""
+    counts = connection.exec_driver_sql("SELECT map_id, count(*) FROM scores GROUP BY map_id ORDER BY map_id").all()
+    for low, high in _ranges([(int(number), int(count)) for number, count in counts]):
+        query = f"""
+            SELECT map_id, count(*) FROM (
+                SELECT map_id FROM scores WHERE map_id BETWEEN {low} AND {high}
+                GROUP BY map_id, layer, neuron HAVING count(*) > 1)
+            GROUP BY map_id ORDER BY map_id"""
+        for number, count in connection.exec_driver_sql(query):
+            yield Finding(f"map {number}", f"scores {count} neurons more than once")
+
+
+def _ranges(counts: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """First and last map of runs of maps that together have about `_ROWS_AT_ONCE` rows."""
+    first, rows = None, 0
+    for number, count in counts:
+        first = number if first is None else first
+        rows += count
+        if rows >= _ROWS_AT_ONCE or number == counts[-1][0]:
+            yield first, number
+            first, rows = None, 0

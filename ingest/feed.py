@@ -1,0 +1,142 @@
+"""Examples to encoded items: pictures opened, targets found, the model's own answers made where no reference is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from PIL.Image import Image
+
+from atlas.live.encode import Prompt
+from atlas.live.model import LiveModel
+from ingest.concepts import Target, find_targets
+from ingest.examples import BadMedia, Dataset, Example
+from ingest.job import Job
+from ingest.trace import Item
+
+T = TypeVar("T")
+
+
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for begin in range(0, len(items), size):
+        yield items[begin : begin + size]
+
+
+@dataclass
+class Skipped:
+    """What was left out and why: concepts whose words the answer lacks (a count each), media (their error)."""
+
+    unmentioned: Counter[str] = field(default_factory=Counter)
+    media: dict[str, str] = field(default_factory=dict)
+
+    def merge(self, other: Mapping[str, Mapping[str, object]]) -> None:
+        self.unmentioned.update({k: int(str(v)) for k, v in other["unmentioned"].items()})
+        self.media.update({k: str(v) for k, v in other["media"].items()})
+
+    def plain(self) -> dict[str, dict[str, object]]:
+        return {"unmentioned": dict(sorted(self.unmentioned.items())), "media": dict(sorted(self.media.items()))}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """The model's own answer to an example. generation: hash of everything that decided it besides the model."""
+
+    example_id: str
+    generation: str
+    text: str
+    token_ids: tuple[int, ...]
+
+
+class Feed:
+    """Prepares the examples of one job for one model.
+
+    responses: answers that are known already, by (example id, generation); new ones are added to it and to `made`.
+    """
+
+    def __init__(
+        self,
+        live: LiveModel,
+        dataset: Dataset,
+        job: Job,
+        *,
+        bad_media: str = "skip",
+        responses: dict[tuple[str, str], Response] | None = None,
+    ):
+        self.live, self.dataset, self.job, self.bad_media = live, dataset, job, bad_media
+        self.responses = {} if responses is None else responses
+        self.made: list[Response] = []
+        self.skipped = Skipped()
+        self._pictures: dict[str, Image] = {}
+
+    def items(self, examples: Sequence[tuple[int, Example]], batch_size: int) -> list[Item]:
+        """Encoded examples with at least one target; what is left out is counted in `skipped`.
+
+        Raises:
+            BadMedia: a picture cannot be opened and the job says to fail.
+        """
+        prompts = [(number, e, prompt) for number, e in examples if (prompt := self._prompt(e)) is not None]
+        self._pictures.clear()
+        answers = self._answers([(e, prompt) for _, e, prompt in prompts if e.answer is None], batch_size)
+        items = []
+        for number, example, prompt in prompts:
+            if example.answer is None:
+                prompt = prompt.answered(answers[example.id])
+            targets = self._targets(example, prompt)
+            if targets:
+                items.append(Item(number, prompt, tuple(targets)))
+        return items
+
+    def _prompt(self, example: Example) -> Prompt | None:
+        try:
+            pictures = [self._picture(pointer) for pointer in example.media]
+        except BadMedia as error:
+            if self.bad_media == "fail":
+                raise
+            self.skipped.media.update({pointer: str(error) for pointer in example.media})
+            return None
+        return self.live.encoder.prompt(example.prompt, pictures, example.answer)
+
+    def _picture(self, pointer: str) -> Image:
+        if pointer not in self._pictures:  # several questions about one picture
+            self._pictures[pointer] = self.dataset.image(pointer)
+        return self._pictures[pointer]
+
+    def _targets(self, example: Example, prompt: Prompt) -> list[Target]:
+        wanted = self.job.concepts
+        targets = find_targets(
+            example,
+            self.live.encoder.decode(prompt.answer),
+            self.live.encoder.ends(prompt.answer),
+            self.dataset.concepts,
+            wanted,
+            occurrences=self.job.occurrences,
+            tokens=self.job.tokens,
+        )
+        found = {t.concept for t in targets}
+        self.skipped.unmentioned.update(
+            m.concept for m in example.mentions if m.concept in wanted and m.concept not in found
+        )
+        return targets
+
+    def _answers(self, asked: Sequence[tuple[Example, Prompt]], batch_size: int) -> dict[str, tuple[int, ...]]:
+        """The model's greedy answers, made once for each example."""
+        key = {e.id: self._generation(e) for e, _ in asked}
+        missing = [(e, p) for e, p in asked if (e.id, key[e.id]) not in self.responses]
+        for some in batches(missing, batch_size):
+            answers = self.live.generate([p for _, p in some], max_new_tokens=self.job.max_new_tokens)
+            for (example, _), ids in zip(some, answers, strict=True):
+                self.add(Response(example.id, key[example.id], self.live.encoder.decode(ids), tuple(ids)))
+        return {e.id: self.responses[e.id, key[e.id]].token_ids for e, _ in asked}
+
+    def add(self, response: Response) -> None:
+        self.responses[response.example_id, response.generation] = response
+        self.made.append(response)
+
+    def _generation(self, example: Example) -> str:
+        text = self.live.encoder.render(example.prompt, len(example.media))
+        decided = [text, list(example.media), self.dataset.revision, self.job.max_new_tokens, "greedy", self.live.dtype]
+        return hashlib.sha256(json.dumps(decided).encode()).hexdigest()[:32]

@@ -1,0 +1,143 @@
+"""The map step: examples in fixed portions, each portion's state in one file, so that an interrupted run goes on."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+import ingest.methods
+from atlas import registry
+from atlas.live.model import LiveModel
+from atlas.neurons import parse_layers
+from ingest.examples import Example
+from ingest.exemplars import Exemplars
+from ingest.feed import Feed, Response, batches
+from ingest.job import Execution, Job
+from ingest.maps import GRADIENT, Method
+from ingest.trace import traced
+
+Numbered = tuple[int, Example]
+Progress = Callable[[int, int], None]
+"""Called with (examples done, examples in all)."""
+
+
+class State:
+    """What a run accumulates: every method's sums and the exemplars."""
+
+    def __init__(self, job: Job):
+        built = {name: registry.load(ingest.methods, name).build(**given) for name, given in job.methods.items()}
+        self.methods: dict[str, Method] = built
+        self.exemplars = Exemplars(job.exemplars)
+        self.pairs = 0  # (example, concept) pairs seen
+
+    def parts(self) -> dict[str, Method | Exemplars]:
+        return {**self.methods, "*exemplars": self.exemplars}
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        flat = {f"{part}/{key}": value for part, s in self.parts().items() for key, value in s.state().items()}
+        return {key: value.contiguous() for key, value in flat.items()}
+
+    def merge(self, tensors: dict[str, torch.Tensor]) -> None:
+        for part, holder in self.parts().items():
+            mine = {k.partition("/")[2]: v for k, v in tensors.items() if k.partition("/")[0] == part}
+            holder.merge(mine)
+
+
+def portions(examples: Sequence[Numbered]) -> list[Sequence[Numbered]]:
+    """At most 16 portions of at least 64 examples: a function of their number alone, so that a resumed run cuts
+    them as the interrupted one did."""
+    return list(batches(examples, max(64, math.ceil(len(examples) / 16))))
+
+
+def map_portion(
+    live: LiveModel,
+    feed: Feed,
+    job: Job,
+    execution: Execution,
+    portion: Sequence[Numbered],
+    tick: Callable[[int], None],
+) -> State:
+    """One shared pass over a portion: each batch goes through the model once, and every method reads its trace."""
+    state = State(job)
+    grad = any(GRADIENT in method.needs for method in state.methods.values())
+    layers = parse_layers(job.layers) if job.layers else None
+    for source in job.sources:
+        mine = [(n, e) for n, e in portion if e.source == source]
+        for some in batches(mine, 4 * execution.batch_size):
+            items = feed.items(some, execution.batch_size)
+            items.sort(key=lambda item: (len(item.prompt.ids) + len(item.prompt.answer), item.number))
+            for chosen in batches(items, execution.batch_size):
+                with traced(live, chosen, source, layers=layers, tap=job.tap, grad=grad) as trace:
+                    for method in state.methods.values():
+                        method.update(trace)
+                    state.exemplars.update(trace)
+                state.pairs += len(trace.concepts)
+            tick(len(some))
+    return state
+
+
+def write_portion(file: Path, state: State, feed: Feed, made: Sequence[Response]) -> None:
+    """The portion's state, its responses and what it skipped, under a temporary name and then renamed."""
+    notes = {
+        "pairs": state.pairs,
+        "skipped": feed.skipped.plain(),
+        "responses": [[r.example_id, r.generation, r.text, list(r.token_ids)] for r in made],
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".partial")
+    save_file(state.tensors(), temporary, metadata={"notes": json.dumps(notes)})
+    temporary.replace(file)
+
+
+def read_portion(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """What `write_portion` wrote, or None where the file is absent or damaged (the portion is then done again)."""
+    try:
+        with safe_open(file, "pt") as handle:
+            return {key: handle.get_tensor(key) for key in handle.keys()}, json.loads(handle.metadata()["notes"])  # noqa: SIM118
+    except (OSError, SafetensorError):
+        return None
+
+
+def map_all(
+    live: LiveModel,
+    feed: Feed,
+    job: Job,
+    execution: Execution,
+    examples: Sequence[Numbered],
+    folder: Path,
+    progress: Progress,
+) -> State:
+    """Every portion that `folder` does not have yet, then all of them merged."""
+    total = State(job)
+    done = 0
+
+    def tick(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, len(examples))
+
+    for i, portion in enumerate(portions(examples)):
+        file = folder / f"{i:05d}.safetensors"
+        stored = read_portion(file)
+        if stored is None:
+            fresh = Feed(live, feed.dataset, job, bad_media=feed.bad_media, responses=feed.responses)
+            state = map_portion(live, fresh, job, execution, portion, tick)
+            write_portion(file, state, fresh, fresh.made)
+            stored = read_portion(file)
+            assert stored is not None, f"{file} cannot be read back"
+        else:
+            tick(len(portion))
+        tensors, notes = stored
+        total.merge(tensors)
+        total.pairs += notes["pairs"]
+        feed.skipped.merge(notes["skipped"])
+        for example_id, generation, text, ids in notes["responses"]:
+            feed.add(Response(example_id, generation, text, tuple(ids)))
+    return total

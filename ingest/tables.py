@@ -1,0 +1,167 @@
+"""What a run found, as Arrow tables in the form of `atlas.schema`, with the run's local ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from atlas.live.decode import decode
+from atlas.live.encode import ROLES
+from atlas.live.model import LiveModel
+from atlas.neurons import LANGUAGE
+from atlas.schema import arrow_schema, decodings, examples, exemplars, maps, responses, scores
+from ingest.examples import Example
+from ingest.exemplars import Exemplars
+from ingest.feed import Response
+from ingest.job import Job
+from ingest.maps import NeuronMap
+from ingest.shards import State
+
+
+def collect_maps(state: State, job: Job) -> list[tuple[str, NeuronMap]]:
+    """Every method's maps of the reductions the job asks for, in a fixed order."""
+    return [
+        (name, found)
+        for name, method in state.methods.items()
+        for found in method.result()
+        if found.reduce in job.reduce or found.concept is None
+    ]
+
+
+def ranked(found: NeuronMap) -> dict[str, np.ndarray]:
+    """layer, neuron, score, rank of a map, best first, equal scores by (layer, neuron), without what has no score."""
+    flat = found.scores.numpy().reshape(-1)
+    order = np.argsort(-flat, kind="stable")  # NaN last
+    order = order[: int(np.isfinite(flat).sum())]
+    layer, neuron = np.divmod(order, found.scores.shape[1])
+    return {
+        "layer": np.asarray(found.layers, dtype=np.int16)[layer],
+        "neuron": neuron.astype(np.int32),
+        "score": flat[order],
+        "rank": np.arange(1, len(order) + 1, dtype=np.int32),
+    }
+
+
+def maps_table(run_id: str, job: Job, found: Sequence[tuple[str, NeuronMap]], concepts: Sequence[str]) -> pa.Table:
+    """concepts: the names that local concept ids count."""
+    place = {name: i for i, name in enumerate(concepts)}
+    rows = []
+    for i, (method, m) in enumerate(found):
+        finite = m.scores.numpy()[np.isfinite(m.scores.numpy())].astype(np.float64)
+        rows.append(
+            {
+                "map_id": i,
+                "run_id": run_id,
+                "model_id": 0,
+                "concept_id": None if m.concept is None else place[m.concept],
+                "method": method,
+                "source": m.source,
+                "target": m.target,
+                "component": LANGUAGE,
+                "reduce": m.reduce,
+                "tap": job.tap,
+                "parameters": json.dumps(job.methods[method], sort_keys=True),
+                "examples": m.examples,
+                "neurons": finite.size,
+                "mean": float(finite.mean()) if finite.size else 0.0,
+                "std": float(finite.std()) if finite.size else 0.0,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=arrow_schema(maps))
+
+
+def score_batches(found: Sequence[tuple[str, NeuronMap]]) -> Iterator[pa.RecordBatch]:
+    """One batch a map, so that memory holds one map at a time."""
+    schema = arrow_schema(scores)
+    for i, (_, m) in enumerate(found):
+        columns = ranked(m)
+        ids = np.full(len(columns["rank"]), i, dtype=np.int32)
+        yield pa.RecordBatch.from_arrays([pa.array(ids), *(pa.array(c) for c in columns.values())], schema=schema)
+
+
+def exemplars_table(run_id: str, live: LiveModel, kept: Exemplars, ids: Sequence[str]) -> pa.Table:
+    """Neurons that are nowhere above zero have no exemplar."""
+    tokens = np.array([live.encoder.token(t) for t in range(live.layout.vocabulary)], dtype=object)
+    parts = []
+    for source, values in kept.values.items():
+        value = values.numpy()
+        example, position, token, role = kept.where[source].numpy()
+        layer, rank, neuron = np.nonzero(value > 0)
+        at = (layer, rank, neuron)
+        count = len(layer)
+        columns: dict[str, Any] = {
+            "run_id": [run_id] * count,
+            "component": [LANGUAGE] * count,
+            "layer": np.asarray(kept.layers, dtype=np.int16)[layer],
+            "neuron": neuron.astype(np.int32),
+            "source": [source] * count,
+            "rank": (rank + 1).astype(np.int16),
+            "example_id": np.array(ids, dtype=object)[example[at]],
+            "position": position[at],
+            "role": np.array(ROLES, dtype=object)[role[at]],
+            "token": tokens[token[at]],
+            "value": value[at],
+        }
+        order = [(name, "ascending") for name in ("layer", "neuron", "rank")]
+        parts.append(pa.table(columns, schema=arrow_schema(exemplars)).sort_by(order))
+    return pa.concat_tables(parts) if parts else arrow_schema(exemplars).empty_table()
+
+
+def decodings_batches(live: LiveModel, top: int = 10) -> Iterator[pa.RecordBatch]:
+    """Every neuron of the model as tokens, with and without the final norm."""
+    schema = arrow_schema(decodings)
+    for norm in (False, True):
+        for block in decode(live, norm=norm, top=top):
+            count, k = block.tokens.shape
+            offsets = np.arange(0, (count + 1) * k, k, dtype=np.int32)
+            ids = block.tokens.numpy().astype(np.int32).reshape(-1)
+            yield pa.RecordBatch.from_arrays(
+                [
+                    pa.array(np.zeros(count, dtype=np.int32)),
+                    pa.array([LANGUAGE] * count),
+                    pa.array(np.full(count, block.layer, dtype=np.int16)),
+                    pa.array(np.arange(block.first, block.first + count, dtype=np.int32)),
+                    pa.array(np.full(count, norm)),
+                    pa.array([block.side] * count),
+                    pa.ListArray.from_arrays(offsets, pa.array([live.encoder.token(int(t)) for t in ids])),
+                    pa.ListArray.from_arrays(offsets, pa.array(ids)),
+                    pa.ListArray.from_arrays(offsets, pa.array(block.logits.numpy().reshape(-1))),
+                ],
+                schema=schema,
+            )
+
+
+def examples_table(found: Sequence[Example]) -> pa.Table:
+    rows = [
+        {
+            "example_id": e.id,
+            "dataset_id": 0,
+            "source": e.source,
+            "task": e.task,
+            "split": e.split,
+            "prompt": e.prompt,
+            "answer": e.answer,
+            "media": list(e.media),
+            "concepts": sorted({m.concept for m in e.mentions}),
+        }
+        for e in found
+    ]
+    return pa.Table.from_pylist(rows, schema=arrow_schema(examples))
+
+
+def responses_table(made: Sequence[Response]) -> pa.Table:
+    rows = [
+        {
+            "model_id": 0,
+            "example_id": r.example_id,
+            "generation": r.generation,
+            "text": r.text,
+            "token_ids": list(r.token_ids),
+        }
+        for r in made
+    ]
+    return pa.Table.from_pylist(rows, schema=arrow_schema(responses))

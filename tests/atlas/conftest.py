@@ -1,0 +1,168 @@
+"""A small atlas with one run of everything, for the tests of the store."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from atlas import ledger, load, runs, schema, store
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LAYERS, WIDTH = 2, 8
+
+
+def rows(table: str, values: list[dict[str, Any]]) -> pa.Table:
+    return pa.Table.from_pylist(values, schema=schema.arrow_schema(schema.metadata.tables[table]))
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run in memory: what `write_run` takes."""
+
+    head: dict[str, Any]
+    tables: dict[str, pa.Table]
+
+    @property
+    def run_id(self) -> str:
+        return str(self.head["run"]["run_id"])
+
+    def write(self, path: Path) -> Path:
+        folder = path / "runs" / self.run_id
+        runs.write_run(folder, self.head, self.tables)
+        return folder
+
+
+def model_row(**changed: Any) -> dict[str, Any]:
+    row = {"name": "tiny", "revision": None, "fingerprint": "f" * 64, "model_type": "llava", "layers": LAYERS}
+    return row | {"width": WIDTH, "d_model": 4, "vocabulary": 32, "created_at": "2026-01-01T00:00:00"} | changed
+
+
+def dataset_row(**changed: Any) -> dict[str, Any]:
+    row = {"name": "scenes", "path": None, "revision": "1", "licence": "CC0", "created_at": "2026-01-01T00:00:00"}
+    return row | changed
+
+
+def concept_row(name: str) -> dict[str, Any]:
+    return {"name": name, "supercategory": "animal", "category_id": None, "forms": [name, f"{name}s"]}
+
+
+def score_rows(local: int, seed: int) -> list[dict[str, Any]]:
+    """Every neuron once, best first; small whole numbers, so that there are ties."""
+    generator = np.random.default_rng(seed)
+    neurons = [(layer, neuron, float(generator.integers(5))) for layer in range(LAYERS) for neuron in range(WIDTH)]
+    neurons.sort(key=lambda n: (-n[2], n[0], n[1]))
+    return [
+        {"map_id": local, "layer": layer, "neuron": neuron, "score": score, "rank": rank}
+        for rank, (layer, neuron, score) in enumerate(neurons, start=1)
+    ]
+
+
+def build_run(seed: int = 0, *, concepts: tuple[str, ...] = ("dog", "cat"), **model: Any) -> Run:
+    """A finished run: a map for every concept and one for all of them, and a row or two of every other table."""
+    run_id = hashlib.sha256(str(seed).encode()).hexdigest()
+    example = hashlib.sha256(concepts[0].encode()).hexdigest()[:32]
+    said = {"job": {"seed": seed}, "environment": {"torch": "2"}, "outcome": {"examples": 1}}
+    times = {"started_at": "2026-01-01T00:00:00", "finished_at": f"2026-01-01T00:00:{seed:02}"}
+    head = {
+        "run": {"run_id": run_id, "kind": "ingest", **said, **times},
+        "model": model_row(**model),
+        "dataset": dataset_row(),
+        "concepts": [concept_row(name) for name in concepts],
+    }
+    of_map = {"run_id": run_id, "model_id": 0, "method": "contribution", "source": "image", "target": "text"}
+    of_map |= {"component": "language", "reduce": "mean", "tap": "product", "parameters": "{}", "examples": 1}
+    of_map |= {"neurons": LAYERS * WIDTH, "mean": 0.5, "std": 0.25}
+    local = [None, *range(len(concepts))]
+    neuron = {"component": "language", "layer": 1, "neuron": 3}
+    exemplar = {"run_id": run_id, **neuron, "source": "image", "rank": 1, "example_id": example, "position": 4}
+    tokens = {"tokens": [" dog", "Ġdog's"], "token_ids": [7, 8], "logits": [1.5, 1.25]}
+    effect = {"run_id": run_id, "edit": "no-dog@1", "concept": concepts[0], "source": "text", "task": "name"}
+    effect |= {"subset": "concept", "condition": "edit", "metric": "accuracy", "value": 0.1, "low": None, "high": 0.2}
+    shown = {"source": "image", "task": "caption", "split": "find", "prompt": "?", "answer": None, "media": ["a.jpg"]}
+    tables = {
+        "maps": rows("maps", [{**of_map, "map_id": i, "concept_id": c} for i, c in enumerate(local)]),
+        "scores": rows("scores", [row for i in range(len(local)) for row in score_rows(i, seed + i)]),
+        "examples": rows("examples", [{"example_id": example, "dataset_id": 0, **shown, "concepts": [concepts[0]]}]),
+        "exemplars": rows("exemplars", [{**exemplar, "role": "image", "token": "<image>", "value": 2.5}]),
+        "decodings": rows("decodings", [{"model_id": 0, **neuron, "norm": True, "side": "top", **tokens}]),
+        "labels": rows("labels", [{"run_id": run_id, **neuron, "label": "image", "rule": "max", "score": 0.75}]),
+        "responses": rows(
+            "responses",
+            [{"model_id": 0, "example_id": example, "generation": "g", "text": "a dog", "token_ids": [1, 7]}],
+        ),
+        "effects": rows("effects", [{**effect, "examples": 10, "seeds": 3}]),
+    }
+    return Run(head, tables)
+
+
+def contents(path: Path) -> Mapping[str, list[tuple[Any, ...]]]:
+    """Every row of every table, in order: two databases with equal contents answer everything alike."""
+    with store.connect_readonly(path) as connection:
+        return {
+            table.name: sorted(map(tuple, connection.execute(table.select())), key=repr)
+            for table in schema.metadata.sorted_tables
+        }
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    """An atlas without rows."""
+    path = tmp_path / "empty.atlas"
+    store.init(path)
+    return path
+
+
+@pytest.fixture
+def make_run() -> Callable[..., Run]:
+    return build_run
+
+
+@pytest.fixture
+def dump() -> Callable[[Path], Mapping[str, list[tuple[Any, ...]]]]:
+    return contents
+
+
+@pytest.fixture
+def filled(empty: Path) -> Path:
+    """An atlas with two runs, one of which adds a concept."""
+    with store.connect_writer(empty) as connection:
+        first, second = build_run(1), build_run(2, concepts=("cat", "horse"))
+        ledger.begin_run(
+            connection, first.run_id, kind="ingest", job={}, environment={}, model_id=None, dataset_id=None
+        )
+        load.load_run(connection, first.write(empty))
+        load.load_run(connection, second.write(empty))
+    return empty
+
+
+KILLED_AFTER_COMMIT = """
+import os, signal, sys
+from pathlib import Path
+from atlas import store
+
+with store.connect_any_version(Path(sys.argv[1]), read_only=False) as connection:
+    with connection.begin():
+        connection.exec_driver_sql(sys.argv[2])
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def kill_after_commit() -> Callable[[Path, str], None]:
+    """Run a statement in a process that is killed right after the commit, before DuckDB folds its log in."""
+
+    def run(path: Path, statement: str) -> None:
+        done = subprocess.run([sys.executable, "-c", KILLED_AFTER_COMMIT, str(path), statement], cwd=REPOSITORY)
+        assert done.returncode == -signal.SIGKILL
+
+    return run

@@ -1,0 +1,213 @@
+"""Migrations: the same database as the schema, upgrades that keep rows, backups, refusals."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.pool import NullPool
+
+from atlas import migrate, schema, store
+from atlas.errors import StoreUnavailable
+
+RELEASED = ("0001",)
+"""Every revision that a user may have. A new one is added here with rows for it in `some_rows`."""
+
+SHAPE = {
+    "columns": "SELECT table_name, column_index, column_name, data_type, is_nullable, column_default, comment"
+    " FROM duckdb_columns() WHERE NOT internal AND table_name <> 'alembic_version' ORDER BY ALL",
+    "constraints": "SELECT table_name, constraint_type, constraint_column_names, expression"
+    " FROM duckdb_constraints() WHERE table_name <> 'alembic_version' ORDER BY ALL",
+    "indexes": "SELECT table_name, index_name, is_unique, expressions FROM duckdb_indexes() ORDER BY ALL",
+    "tables": "SELECT table_name, comment FROM duckdb_tables() WHERE table_name <> 'alembic_version' ORDER BY ALL",
+}
+
+
+def shape(connection: Connection) -> dict[str, list[Any]]:
+    return {name: list(connection.exec_driver_sql(query).all()) for name, query in SHAPE.items()}
+
+
+@contextmanager
+def memory() -> Iterator[Connection]:
+    engine = sa.create_engine("duckdb:///:memory:", poolclass=NullPool)
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def some_rows(connection: Connection, revision: str) -> dict[str, list[Any]]:
+    """Put rows into a database of a released revision, and say what must be there after any upgrade."""
+    assert revision in RELEASED
+    model = "(1, 'tiny', NULL, 'f', 'llava', 2, 8, 4, 32, '2026-01-01')"
+    connection.exec_driver_sql(f"INSERT INTO models VALUES {model}")
+    connection.exec_driver_sql("INSERT INTO concepts VALUES (1, 1, 'dog', NULL, 18, ['dog', 'dogs'])")
+    connection.exec_driver_sql("INSERT INTO scores SELECT 1, 0, i, 9 - i, i + 1 FROM range(8) AS r(i)")
+    return {
+        "SELECT model_id, name, fingerprint, width FROM models": [(1, "tiny", "f", 8)],
+        "SELECT name, forms FROM concepts": [("dog", ["dog", "dogs"])],
+        "SELECT count(*), sum(score), max(rank) FROM scores": [(8, 44.0, 8)],
+    }
+
+
+def of_revision(path: Path, revision: str) -> dict[str, list[Any]]:
+    path.mkdir()
+    with store.connect_any_version(path, read_only=False, create=True) as connection, connection.begin():
+        migrate.migrate(connection, revision)
+        return some_rows(connection, revision)
+
+
+def stamp(path: Path, revision: str) -> None:
+    with store.connect_any_version(path, read_only=False) as connection, connection.begin():
+        connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
+
+
+def test_the_migrations_make_what_the_schema_says() -> None:
+    with memory() as connection:
+        migrate.migrate(connection)
+        migrated = shape(connection)
+        assert store.revision(connection) == schema.VERSION
+    with memory() as connection:
+        schema.metadata.create_all(connection)
+        created = shape(connection)
+    assert created["columns"], "nothing was compared"
+    assert migrated == created
+
+
+def test_the_comparison_sees_a_difference() -> None:
+    """A parity test that cannot fail proves nothing."""
+    with memory() as connection:
+        schema.metadata.create_all(connection)
+        before = shape(connection)
+        connection.exec_driver_sql("ALTER TABLE scores ALTER COLUMN score TYPE DOUBLE")
+        connection.exec_driver_sql("ALTER TABLE effects ALTER COLUMN value DROP NOT NULL")
+        after = shape(connection)
+    changed = [pair for pair in zip(before["columns"], after["columns"], strict=True) if pair[0] != pair[1]]
+    assert len(changed) == 2
+    assert before["constraints"] != after["constraints"]
+
+
+def test_the_newest_revision_is_the_one_the_code_needs() -> None:
+    from alembic.script import ScriptDirectory
+
+    heads = ScriptDirectory(str(migrate.scripts())).get_heads()
+    assert heads == [schema.VERSION]
+    assert RELEASED[-1] == schema.VERSION
+
+
+def test_downgrade_removes_every_table() -> None:
+    from alembic import command
+
+    with memory() as connection:
+        migrate.migrate(connection)
+        command.downgrade(migrate.config(connection), "base")
+        assert shape(connection)["tables"] == []
+
+
+@pytest.mark.parametrize("revision", RELEASED)
+def test_an_upgrade_from_every_released_revision_keeps_its_rows(tmp_path: Path, revision: str) -> None:
+    path = tmp_path / "old.atlas"
+    wanted = of_revision(path, revision)
+    kept = migrate.upgrade(path)
+    assert (kept is None) == (revision == schema.VERSION)
+    with store.connect_readonly(path) as connection:
+        for query, rows in wanted.items():
+            assert connection.exec_driver_sql(query).all() == rows
+
+
+@pytest.fixture
+def next_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The migrations with one more, as the next release will have them."""
+    scripts = tmp_path / "scripts"
+    shutil.copytree(migrate.scripts(), scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(migrate, "scripts", lambda: scripts)
+    for module in (migrate, store):
+        monkeypatch.setattr(module, "VERSION", "0002")
+    return scripts
+
+
+def add_migration(scripts: Path, body: str) -> None:
+    text = f"from alembic import op\nrevision = '0002'\ndown_revision = '0001'\n\n\ndef upgrade():\n    {body}\n"
+    (scripts / "versions" / "0002_next.py").write_text(text)
+
+
+def test_an_older_atlas_is_refused_then_upgraded_with_a_backup(tmp_path: Path, next_schema: Path) -> None:
+    path = tmp_path / "old.atlas"
+    wanted = of_revision(path, "0001")
+    add_migration(next_schema, "op.execute('ALTER TABLE scores ADD COLUMN extra INTEGER DEFAULT 5')")
+    with pytest.raises(StoreUnavailable, match=r"schema 0001, this program needs 0002; `atlas db upgrade"):
+        with store.connect_readonly(path):
+            pass
+    kept = migrate.upgrade(path)
+    assert kept is not None
+    with store.connect_readonly(path) as connection:
+        assert connection.exec_driver_sql("SELECT sum(extra) FROM scores").scalar() == 40
+        for query, rows in wanted.items():
+            assert connection.exec_driver_sql(query).all() == rows
+    copy = tmp_path / "copy.atlas"
+    copy.mkdir()
+    shutil.copyfile(kept, store.database(copy))
+    with store.connect_any_version(copy, read_only=True) as connection:
+        assert store.revision(connection) == "0001"
+        for query, rows in wanted.items():
+            assert connection.exec_driver_sql(query).all() == rows
+
+
+def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Path, next_schema: Path) -> None:
+    path = tmp_path / "old.atlas"
+    wanted = of_revision(path, "0001")
+    add_migration(next_schema, "op.execute('ALTER TABLE scores ADD COLUMN extra INTEGER'); op.execute('SELECT nonsense')")
+    with pytest.raises(sa.exc.DBAPIError, match="nonsense"):
+        migrate.upgrade(path)
+    with store.connect_any_version(path, read_only=True) as connection:
+        assert store.revision(connection) == "0001"
+        assert "extra" not in {row.column_name for row in shape(connection)["columns"]}
+        for query, rows in wanted.items():
+            assert connection.exec_driver_sql(query).all() == rows
+
+
+def test_a_newer_atlas_is_refused_and_left_alone(empty: Path) -> None:
+    stamp(empty, "9999")
+    for attempt in (store.connect_readonly, store.connect_writer):
+        with pytest.raises(StoreUnavailable, match="schema 9999, newer than"), attempt(empty):
+            pass
+    with pytest.raises(StoreUnavailable, match="schema 9999, newer than") as caught:
+        migrate.upgrade(empty)
+    assert caught.value.exit_code == 3
+    assert not (empty / "backups").exists()
+
+
+def test_upgrading_a_current_atlas_does_nothing(empty: Path) -> None:
+    assert migrate.upgrade(empty) is None
+    assert not (empty / "backups").exists()
+
+
+def test_a_backup_of_a_database_with_a_log_has_both(empty: Path, kill_after_commit: Any) -> None:
+    kill_after_commit(empty, "INSERT INTO scores SELECT 1, 0, i, 0, i FROM range(100) AS r(i)")
+    assert store.wal(empty).stat().st_size
+    kept = migrate.backup(empty)
+    assert store.wal(empty).exists(), "the log belongs to the database until DuckDB itself takes it in"
+    copy = empty.parent / "copy.atlas"
+    copy.mkdir()
+    shutil.copyfile(kept, store.database(copy))
+    shutil.copyfile(kept.with_name(f"{kept.name}.wal"), store.wal(copy))
+    for path in (copy, empty):
+        with store.connect_readonly(path) as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM scores").scalar() == 100
+
+
+def test_the_migrations_are_found_in_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site-packages" / "atlas"
+    shutil.copytree(migrate.scripts(), package / "_alembic")
+    monkeypatch.setattr(migrate, "__file__", str(package / "migrate.py"))
+    assert migrate.scripts() == package / "_alembic"
+    shutil.rmtree(package / "_alembic")
+    with pytest.raises(StoreUnavailable, match="install neuron-atlas again"):
+        migrate.scripts()
