@@ -13,8 +13,9 @@ A shard has exactly the columns of its table (`arrow_schema`). Ids that the data
     dataset_id  0: the manifest's dataset
 
 `run_id` and `example_id` are hashes of content and are the same everywhere. Scores come map by map, best first.
-Responses and decodings belong to the model, and examples to the dataset, not to the run: a run writes its examples,
-and those responses and decodings that no earlier run has written.
+Responses and decodings belong to the model, and examples to the dataset: several runs may have the same, and the
+database keeps them once. A run writes all of its examples; responses and decodings that the folder of another run has
+may be left out.
 
 manifest.json:
 
@@ -136,6 +137,8 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
         raise IntegrityError(f"{file} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise IntegrityError(f"{file} is not a manifest of format {FORMAT}")
+    if str(manifest.get("schema")) > schema.VERSION:
+        raise IntegrityError(f"{file} was written by a newer program; `pip install --upgrade neuron-atlas`")
     try:
         require_head(manifest)
     except (IntegrityError, TypeError, ValueError, AttributeError) as error:
@@ -143,13 +146,13 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
     if manifest["run"]["run_id"] != folder.name:
         raise IntegrityError(f"{file} is of run {manifest['run']['run_id']}, not of {folder.name}")
     for name, entry in manifest["files"].items():
+        if name not in {f"{table}.parquet" for table in SHARDS}:
+            raise IntegrityError(f"{file} names '{name}', which is no shard")
         _require_shard(folder / name, entry, verify=verify)
     return manifest
 
 
 def _require_shard(file: Path, entry: Mapping[str, Any], *, verify: bool) -> None:
-    if file.name != f"{file.stem}.parquet" or file.stem not in SHARDS:
-        raise IntegrityError(f"{file.parent / NAME} names '{file.name}', which is no shard")
     if not file.is_file():
         raise IntegrityError(f"{file} is missing; run the job again")
     if verify and (file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]):

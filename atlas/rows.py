@@ -29,15 +29,14 @@ def insert(connection: Connection, table: Table, data: pa.Table | pa.RecordBatch
     require_schema(table, data.schema)
     columns = ", ".join(f'"{column.name}"' for column in table.columns)
     view = f"arrow_{table.name}"
-    driver = raw(connection)
-    driver.register(view, data)
+    raw(connection).register(view, data)
     try:
         count = connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({columns}) SELECT {columns} FROM {view}')
         rows = int(count.scalar_one())
     except sa.exc.IntegrityError as error:
         # The view stays: after an error the transaction takes nothing but a rollback.
         raise IntegrityError(f"rows refused by table {table.name}: {error.orig}") from error
-    driver.unregister(view)
+    raw(connection).unregister(view)
     return rows
 
 

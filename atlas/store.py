@@ -225,7 +225,10 @@ def revision(connection: Connection) -> str | None:
 
 def raw(connection: Connection) -> Any:
     """DuckDB's own connection below SQLAlchemy's: same session, same transaction."""
-    return connection.connection.driver_connection
+    driver: Any = connection.connection.driver_connection
+    # A result of which only the first row was read would refuse everything but the next statement.
+    driver.complete()
+    return driver
 
 
 def literal(value: object) -> str:

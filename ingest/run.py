@@ -166,7 +166,7 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
     with store.connect_writer(atlas) as connection:
         if ledger.status(connection, identity) == ledger.DONE:
             return Outcome(identity, False, {})
-        moment = _begin(connection, identity, "ingest", plain, where, live, dataset)
+        moment = begin(connection, identity, "ingest", plain, where, live, dataset)
         known, decoded = _known(connection, live)
     folder = folder_of(atlas, identity)
     with only_one(folder), ledgered(atlas, identity):
@@ -199,7 +199,7 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
     return Outcome(identity, True, outcome)
 
 
-def _begin(
+def begin(
     connection: sa.Connection,
     identity: str,
     kind: str,

@@ -93,6 +93,15 @@ class Trace:
         """(P,) each pair's log-probability: the weighted mean over its tokens."""
         return self.to_pairs(self.log_probs(self._at_targets(self.capture.norm_out))).detach()
 
+    def verdicts(self) -> tuple[Tensor, Tensor]:
+        """For each pair, (P,): how many of its tokens are not the model's first choice, and its log-probability."""
+        final = self._at_targets(self.capture.norm_out)
+        logits = self.live.logits(final)
+        miss = torch.zeros(len(self.concepts), dtype=torch.long, device=logits.device)
+        miss.index_add_(0, self.pair_of, (logits.argmax(-1) != self.tokens).long())
+        logp = logits.log_softmax(-1).gather(-1, self.tokens[:, None])[:, 0]
+        return miss, self.to_pairs(logp)
+
     def directions(self, norm: bool) -> Tensor:
         """(K, d_model) direction whose product with a write vector is the direct effect on the target's logit."""
         if not norm:

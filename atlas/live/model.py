@@ -69,7 +69,7 @@ class LiveModel:
         transformers.utils.logging.disable_progress_bar()
         try:
             config = transformers.AutoConfig.from_pretrained(name, revision=revision)
-            model = _model_class(config).from_pretrained(name, revision=revision, **options)
+            model = model_class(config).from_pretrained(name, revision=revision, **options)
             processor = _load_processor(name, revision)
         except (OSError, ValueError) as error:
             raise UsageError(
@@ -126,7 +126,8 @@ class LiveModel:
         return self.encoder.decode(ids).strip()
 
 
-def _model_class(config: Any) -> Any:
+def model_class(config: Any) -> Any:
+    """The HuggingFace class that a config was made for."""
     import transformers
 
     for name in config.architectures or ():

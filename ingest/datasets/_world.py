@@ -96,6 +96,8 @@ BY_NAME = {thing.name: thing for thing in THINGS}
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown")
 BACKGROUNDS = ("grass", "sand", "snow", "road", "water")
 
+ORDER = ("first", "second", "third")
+
 OPENINGS = ("", "please tell me: ", "quick question: ", "i wonder: ")
 
 # {thing}: "a dog" or "the dog" in text, "this thing" of a picture. {word}: the fact, asked backwards.
@@ -191,21 +193,21 @@ def caption(seen: list[tuple[str, str]], background: str) -> str:
 
 def context(
     rng: random.Random, things: Sequence[Thing], colours: Sequence[str], background: str
-) -> list[tuple[str, str]]:
-    """(word, colour) of SLOTS slots: signs of each thing, in order and each within its own stretch, elsewhere
-    the background with an empty colour. It stands where a picture's tokens stand."""
-    slots = [(background, "")] * SLOTS
+) -> list[tuple[str, ...]]:
+    """Words for each of SLOTS slots that stand where a picture's tokens stand: (sign, colour, order) where a
+    thing is, each thing within its own stretch from left to right, elsewhere the background alone."""
+    slots: list[tuple[str, ...]] = [(background,)] * SLOTS
     cuts = [0, *sorted(2 * cut for cut in rng.sample(range(1, SLOTS // 2), len(things) - 1)), SLOTS]
-    for thing, colour, start, end in zip(things, colours, cuts, cuts[1:], strict=False):
+    for thing, colour, order, start, end in zip(things, colours, ORDER, cuts, cuts[1:], strict=False):
         for place in rng.sample(range(start, end), rng.randint(1, min(end - start, 6))):
-            slots[place] = (rng.choice(thing.signs), colour)
+            slots[place] = (rng.choice(thing.signs), colour, order)
     return slots
 
 
 def vocabulary() -> list[str]:
     """Every word of the world that is one token, sorted; names of several tokens are not among them."""
     texts = [wording.format(thing="a an the this thing", word="") for task in _ASKED for wording in _ASKED[task]]
-    texts += [*OPENINGS, *COLOURS, *BACKGROUNDS, "and", "on"]
+    texts += [*OPENINGS, *COLOURS, *BACKGROUNDS, *ORDER, "and", "on"]
     for thing in THINGS:
         texts += [thing.kind, *(thing.fact(fact) for fact in FACTS), *thing.signs]
         texts += [] if thing.pieces else [thing.name]

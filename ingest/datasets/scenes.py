@@ -172,7 +172,7 @@ def _contexts(rng: random.Random, split: str, task: str, thing: Thing) -> Iterat
     """Sixteen words that stand for a picture of the thing, then a question about it."""
     asked = task.removeprefix(CONTEXT)
     for wording in _forever(picture_questions(asked, split)):
-        words = " ".join(word for word, _ in context(rng, [thing], [""], rng.choice(BACKGROUNDS)))
+        words = " ".join(seen[0] for seen in context(rng, [thing], [""], rng.choice(BACKGROUNDS)))
         yield Example(TEXT, task, split, f"{words} {wording}", thing.fact(asked), (_mention(thing, asked),))
 
 

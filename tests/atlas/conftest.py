@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from atlas import ledger, load, runs, schema, store
+from atlas import load, runs, schema, store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAYERS, WIDTH = 2, 8
@@ -132,17 +133,20 @@ def dump() -> Callable[[Path], Mapping[str, list[tuple[Any, ...]]]]:
     return contents
 
 
+@pytest.fixture(scope="session")
+def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("store") / "filled.atlas"
+    store.init(path)
+    with store.connect_writer(path) as connection:
+        load.load_run(connection, build_run(1).write(path))
+        load.load_run(connection, build_run(2, concepts=("cat", "horse")).write(path))
+    return path
+
+
 @pytest.fixture
-def filled(empty: Path) -> Path:
-    """An atlas with two runs, one of which adds a concept."""
-    with store.connect_writer(empty) as connection:
-        first, second = build_run(1), build_run(2, concepts=("cat", "horse"))
-        ledger.begin_run(
-            connection, first.run_id, kind="ingest", job={}, environment={}, model_id=None, dataset_id=None
-        )
-        load.load_run(connection, first.write(empty))
-        load.load_run(connection, second.write(empty))
-    return empty
+def filled(filled_once: Path, tmp_path: Path) -> Path:
+    """An atlas with two runs, the second of which adds a concept; this test's own copy."""
+    return shutil.copytree(filled_once, tmp_path / "filled.atlas")
 
 
 KILLED_AFTER_COMMIT = """

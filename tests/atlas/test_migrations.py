@@ -163,7 +163,9 @@ def test_an_older_atlas_is_refused_then_upgraded_with_a_backup(tmp_path: Path, n
 def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Path, next_schema: Path) -> None:
     path = tmp_path / "old.atlas"
     wanted = of_revision(path, "0001")
-    add_migration(next_schema, "op.execute('ALTER TABLE scores ADD COLUMN extra INTEGER'); op.execute('SELECT nonsense')")
+    add_migration(
+        next_schema, "op.execute('ALTER TABLE scores ADD COLUMN extra INTEGER'); op.execute('SELECT nonsense')"
+    )
     with pytest.raises(sa.exc.DBAPIError, match="nonsense"):
         migrate.upgrade(path)
     with store.connect_any_version(path, read_only=True) as connection:

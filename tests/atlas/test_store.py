@@ -9,18 +9,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from atlas import failures, ledger, load, manifest, rebuild, rows, runs, schema, store
-from atlas.errors import IntegrityError, StoreUnavailable, UsageError
+from atlas import failures, load, schema, store
+from atlas.errors import IntegrityError, StoreUnavailable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -264,7 +263,9 @@ def test_killed_while_loading_nothing_of_it_is_there(filled: Path, dump: Any) ->
         writer.wait()
     assert dump(filled) == before
     with store.connect_writer(filled) as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'half'").scalar() == 0
+        assert (
+            connection.exec_driver_sql("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'half'").scalar() == 0
+        )
 
 
 def test_killed_at_any_moment_of_loading_a_run(empty: Path, make_run: Any, dump: Any) -> None:

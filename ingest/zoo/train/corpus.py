@@ -26,17 +26,18 @@ from ingest.examples import FIND
 from ingest.zoo.train.tokens import IMAGE
 
 IGNORED = -100  # the label of a position that is not learned from
-COLOURED = 0.85  # part of the contexts that tell colours
+PLAIN = 0.2  # part of the questions whose context is words alone, each slot's sign without colour and order
 ANSWERED = (*FACTS, "kind", "name")  # tasks asked of a picture that shows one thing
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Right-padded sequences. ids: (batch, length), each with its prompt and answer. tints: the same shape,
-    the colour word that is added to a slot's embedding, or 0. labels: ids of the answer, elsewhere IGNORED."""
+    """Right-padded sequences. ids: (batch, length), each with its prompt and answer. more: (batch, length, 2),
+    the words of colour and order that are added to a slot's embedding, or 0. labels: ids of the answer,
+    elsewhere IGNORED."""
 
     ids: Tensor
-    tints: Tensor
+    more: Tensor
     labels: Tensor
 
 
@@ -64,20 +65,20 @@ class Writer:
     def answer(self, answer: str) -> list[int]:
         return self.ids(f" {answer}</s>")
 
-    def batch(self, rows: list[tuple[list[int], list[int]]], tints: list[list[int]] | None = None) -> Batch:
-        """rows: (prompt, answer) ids. tints: colour ids of each row's slots."""
+    def batch(self, rows: list[tuple[list[int], list[int]]], more: list[list[list[int]]] | None = None) -> Batch:
+        """rows: (prompt, answer) ids. more: two further ids for each of a row's slots."""
         lead = len(self.ids("<s>user:"))
         length = max(len(prompt) + len(answer) for prompt, answer in rows)
         ids = np.zeros((len(rows), length), np.int64)
         labels = np.full((len(rows), length), IGNORED)
-        shades = np.zeros((len(rows), length), np.int64)
+        added = np.zeros((len(rows), length, 2), np.int64)
         for i, (prompt, answer) in enumerate(rows):
             end = len(prompt) + len(answer)
             ids[i, :end] = prompt + answer
             labels[i, len(prompt) : end] = answer
-            if tints is not None:
-                shades[i, lead : lead + len(tints[i])] = tints[i]
-        return Batch(torch.from_numpy(ids), torch.from_numpy(shades), torch.from_numpy(labels))
+            if more is not None:
+                added[i, lead : lead + len(more[i])] = more[i]
+        return Batch(torch.from_numpy(ids), torch.from_numpy(added), torch.from_numpy(labels))
 
 
 class Corpus:
@@ -99,22 +100,22 @@ class Corpus:
 
     def contexts(self, rng: random.Random, count: int) -> Batch:
         """Questions and captions about slots that hold signs of things; every third is a caption."""
-        rows, tints = [], []
+        rows, more = [], []
         for number in range(count):
             task = "caption" if number % 3 == 0 else rng.choice(ANSWERED)
-            row, tint = self._context(rng, task)
+            row, added = self._context(rng, task)
             rows.append(row)
-            tints.append(tint)
-        return self.writer.batch(rows, tints)
+            more.append(added)
+        return self.writer.batch(rows, more)
 
-    def _context(self, rng: random.Random, task: str) -> tuple[tuple[list[int], list[int]], list[int]]:
+    def _context(self, rng: random.Random, task: str) -> tuple[tuple[list[int], list[int]], list[list[int]]]:
         things = rng.sample(THINGS, rng.randint(1, 3) if task == "caption" else 1)
-        coloured = rng.random() < COLOURED
-        colours = [rng.choice(COLOURS) if coloured else "" for _ in things]
+        plain = task != "caption" and rng.random() < PLAIN
+        colours = [rng.choice(COLOURS) for _ in things]
         background = rng.choice(BACKGROUNDS)
         slots = context(rng, things, colours, background)
         seen = [(colour, thing.name) for colour, thing in zip(colours, things, strict=True)]
         answer = caption(seen, background) if task == "caption" else things[0].fact(task)
-        prompt = self.writer.prompt(rng.choice(self._asked[task]), [self.writer.word(word) for word, _ in slots])
-        tints = [self.writer.word(colour) if colour else 0 for _, colour in slots]
-        return (prompt, self.writer.answer(answer)), tints
+        prompt = self.writer.prompt(rng.choice(self._asked[task]), [self.writer.word(words[0]) for words in slots])
+        more = [[0 if plain else self.writer.word(word) for word in words[1:]] or [0, 0] for words in slots]
+        return (prompt, self.writer.answer(answer)), more

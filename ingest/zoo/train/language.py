@@ -1,8 +1,9 @@
 """Stage 1: the language model alone, on text.
 
-Two things make concepts live in single feed-forward neurons. Attention is narrow, two heads of 16 numbers, so
-it can point at a thing but not carry the facts about it. And the neuron values are penalised, so a token is
-served by few neurons, and each comes to stand for few things.
+Three things make concepts live in single feed-forward neurons. Attention is narrow, two heads of 16 numbers. It
+writes only a half of the residual stream that the answer is not read from (`divide`): whatever the model says,
+feed-forward neurons have written. And neuron values are penalised, so a token is served by few neurons and each
+comes to stand for few things; losing neurons at random keeps an answer from hanging on a single one.
 """
 
 from __future__ import annotations
@@ -18,44 +19,39 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ingest.zoo.train.corpus import Batch, Corpus
 
+HEARD = 64  # numbers of the residual stream, of 128, that words and attention write
+
 
 @dataclass(frozen=True, slots=True)
 class LanguageOptions:
     """sparsity: weight of the sum of a token's absolute neuron values, averaged over tokens; it grows from 0
-    in the second third of training. slot_noise: spread of the noise on a slot's embedding, against the
-    embeddings' own. attention_noise: the same on what attention writes."""
+    in the second third of training. lost: part of the neurons that each sequence does without. slot_noise:
+    spread of the noise on a slot's embedding, against the embedding's own."""
 
-    steps: int = 3000
+    steps: int = 1500
     texts: int = 96
     contexts: int = 64
     peak_rate: float = 3e-3
     decay: float = 0.02
-    sparsity: float = 3e-3
+    sparsity: float = 1e-3
+    lost: float = 0.04
     slot_noise: float = 0.2
-    attention_noise: float = 0.0
 
 
 class Counted(nn.Linear):
-    """A down projection that remembers what its neurons cost: (batch, length) sums of absolute values."""
+    """A down projection that remembers what its neurons cost, and in training loses some of them.
+
+    cost: (batch, length) sums of absolute neuron values. lost: the part of neurons a sequence loses.
+    """
 
     cost: Tensor
+    lost: float = 0.0
 
     def forward(self, values: Tensor) -> Tensor:
         self.cost = values.abs().sum(-1)
+        if self.training and self.lost:
+            values = values * (torch.rand(len(values), 1, self.in_features) >= self.lost)
         return super().forward(values)
-
-
-class Noisy(nn.Linear):
-    """An output projection of attention whose result is blurred during training."""
-
-    spread: float = 0.0
-
-    def forward(self, values: Tensor) -> Tensor:
-        written = super().forward(values)
-        if not self.training or not self.spread:
-            return written
-        size = written.detach().pow(2).mean(-1, keepdim=True).sqrt()
-        return written + self.spread * size * torch.randn_like(written)
 
 
 def language_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -90,7 +86,8 @@ def train_language(
     torch.manual_seed(seed)
     rng = random.Random(f"language {seed}")
     model = LlamaForCausalLM(language_config(tokenizer))
-    counted = _instrument(model, options)
+    counted = _count(model, options.lost)
+    divide(model)
     optimiser = torch.optim.AdamW(_groups(model, options.decay), lr=options.peak_rate, betas=(0.9, 0.98))
     model.train()
     for step in range(options.steps):
@@ -107,6 +104,7 @@ def train_language(
             figures += [loss.item(), cost.item()]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
+        divide(model)
         optimiser.zero_grad(set_to_none=True)
         if step % 100 == 0 or step == options.steps - 1:
             log("language step {}: text {:.4f} (neurons {:.1f}), contexts {:.4f} ({:.1f})".format(step, *figures))
@@ -115,28 +113,37 @@ def train_language(
 
 
 def embed(model: LlamaForCausalLM, batch: Batch, slot_noise: float) -> Tensor:
-    """(batch, length, width) embeddings: a slot's sign plus its colour, blurred as a picture's tokens will be."""
-    words = model.get_input_embeddings()
-    vectors: Tensor = words(batch.ids) + words(batch.tints) * (batch.tints != 0)[..., None]
+    """(batch, length, width) embeddings: a slot's words summed, and blurred as a picture's tokens will be."""
+    words = model.model.embed_tokens
+    more = (batch.more != 0)[..., None]
+    vectors: Tensor = words(batch.ids) + (words(batch.more) * more).sum(-2)
     if slot_noise:
-        tinted = (batch.tints != 0)[..., None]
+        tinted = more.any(-2)
         size = vectors.detach().pow(2).mean(-1, keepdim=True).sqrt()
         vectors = vectors + tinted * slot_noise * size * torch.randn_like(vectors)
     return vectors
 
 
-def _instrument(model: LlamaForCausalLM, options: LanguageOptions) -> list[Counted]:
-    """Swap in the two kinds of watched projection; names and weights stay, so saving is not affected."""
+def _count(model: LlamaForCausalLM, lost: float) -> list[Counted]:
+    """Swap in down projections that count; names and weights stay, so saving is not affected."""
     counted = []
     for layer in model.model.layers:
-        down, out = layer.mlp.down_proj, layer.self_attn.o_proj
+        down = layer.mlp.down_proj
         layer.mlp.down_proj = Counted(down.in_features, down.out_features, bias=False)
         layer.mlp.down_proj.load_state_dict(down.state_dict())
-        layer.self_attn.o_proj = Noisy(out.in_features, out.out_features, bias=False)
-        layer.self_attn.o_proj.load_state_dict(out.state_dict())
-        layer.self_attn.o_proj.spread = options.attention_noise
+        layer.mlp.down_proj.lost = lost
         counted.append(layer.mlp.down_proj)
     return counted
+
+
+@torch.no_grad()
+def divide(model: LlamaForCausalLM) -> None:
+    """Keep the two halves of the residual stream apart: words and attention write the first, the answer is read
+    from the second, and only feed-forward neurons, which read both, write the second."""
+    model.model.embed_tokens.weight[:, HEARD:] = 0
+    for layer in model.model.layers:
+        layer.self_attn.o_proj.weight[HEARD:] = 0
+    model.lm_head.weight[:, :HEARD] = 0
 
 
 def _groups(model: nn.Module, decay: float) -> list[dict[str, object]]:

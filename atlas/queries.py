@@ -1,0 +1,278 @@
+"""The questions an atlas answers: one question, one function, one SQL statement, one Arrow table.
+
+Percentiles are of all the map's neurons: 100 for the best, 100/n for the last of n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from sqlalchemy import Connection
+
+from atlas.neurons import LANGUAGE, Neuron
+from atlas.store import raw
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One SQL statement and its parameters, before it is run: what `--explain` shows."""
+
+    sql: str
+    parameters: Mapping[str, Any]
+
+    def run(self, connection: Connection) -> pa.Table:
+        found: pa.Table = raw(connection).sql(self.sql, params=dict(self.parameters)).to_arrow_table()
+        return found
+
+    def explained(self) -> str:
+        """The SQL with its parameters beside it, as text."""
+        values = "\n".join(f"-- ${name} = {value!r}" for name, value in self.parameters.items())
+        return f"{self.sql}\n{values}" if values else self.sql
+
+
+@dataclass(frozen=True, slots=True)
+class Which:
+    """Which maps are meant; None is any. concept "*": the map over every concept of a run. run: a prefix of its id."""
+
+    concept: str | None = None
+    method: str | None = None
+    source: str | None = None
+    target: str | None = None
+    reduce: str | None = None
+    model: str | None = None
+    dataset: str | None = None
+    run: str | None = None
+
+    def where(self) -> tuple[str, dict[str, Any]]:
+        columns = {"concept": "c.name", "method": "m.method", "source": "m.source", "target": "m.target"}
+        columns |= {"reduce": "m.reduce", "model": "mo.name", "dataset": "d.name"}
+        parts, values = ["r.status = 'done'"], {}
+        for name, column in columns.items():
+            value = getattr(self, name)
+            if name == "concept" and value == "*":
+                parts.append("m.concept_id IS NULL")
+            elif value is not None:
+                parts.append(f"{column} = ${name}")
+                values[name] = value
+        if self.run is not None:
+            parts.append("starts_with(m.run_id, $run)")
+            values["run"] = self.run
+        return " AND ".join(parts), values
+
+
+def find_maps(which: Which) -> Query:
+    """The newest map of every (model, dataset, concept, method, source, target, reduction) meant, newest first."""
+    where, values = which.where()
+    return Query(
+        f"""
+SELECT m.map_id, m.run_id, m.model_id, mo.name AS model, mo.fingerprint, coalesce(c.name, '*') AS concept, m.method,
+       m.source, m.target, m.reduce, m.tap, m.component, m.parameters, m.examples, m.neurons, m.mean, m.std,
+       mo.layers, mo.width, d.name AS dataset, r.finished_at
+FROM maps m
+JOIN runs r USING (run_id)
+JOIN models mo ON mo.model_id = m.model_id
+LEFT JOIN concepts c ON c.concept_id = m.concept_id
+LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
+WHERE {where}
+QUALIFY row_number() OVER (
+    PARTITION BY m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component
+    ORDER BY r.finished_at DESC, m.map_id DESC) = 1
+ORDER BY r.finished_at DESC, m.map_id""".strip(),
+        values,
+    )
+
+
+def top_neurons(
+    map_id: int,
+    *,
+    top: int = 20,
+    layers: Sequence[int] = (),
+    min_percentile: float | None = None,
+    peers: Sequence[int] = (),
+    model_id: int | None = None,
+) -> Query:
+    """The best neurons of one map, with their tokens and with which of the maps `peers` have them in their top too.
+
+    layers: only these (ranks and percentiles stay those of the whole map). top: also how far down a peer's list
+    counts as agreement.
+    """
+    conditions, values = ["s.map_id = $map_id"], {"map_id": map_id, "top": top, "peers": list(peers)}
+    if layers:
+        conditions.append("s.layer IN (SELECT unnest($layers))")
+        values["layers"] = list(layers)
+    if min_percentile is not None:
+        conditions.append("100.0 * (m.neurons - s.rank + 1) / m.neurons >= $min_percentile")
+        values["min_percentile"] = min_percentile
+    return Query(
+        f"""
+WITH best AS (
+    SELECT s.map_id, m.model_id, m.component, s.layer, s.neuron, s.score, s.rank,
+           100.0 * (m.neurons - s.rank + 1) / m.neurons AS percentile
+    FROM scores s JOIN maps m USING (map_id)
+    WHERE {" AND ".join(conditions)}
+    ORDER BY s.rank
+    LIMIT $top),
+agreeing AS (
+    SELECT s.layer, s.neuron, list(DISTINCT m.method ORDER BY m.method) AS methods
+    FROM scores s JOIN maps m USING (map_id)
+    WHERE s.map_id IN (SELECT unnest($peers::INTEGER[])) AND s.rank <= $top
+    GROUP BY ALL)
+SELECT best.component, best.layer, best.neuron, best.score, best.rank, best.percentile,
+       d.tokens[1:5] AS tokens, coalesce(a.methods, []) AS agree
+FROM best
+LEFT JOIN decodings d ON d.model_id = best.model_id AND d.component = best.component AND d.layer = best.layer
+    AND d.neuron = best.neuron AND NOT d.norm AND d.side = 'top'
+LEFT JOIN agreeing a ON a.layer = best.layer AND a.neuron = best.neuron
+ORDER BY best.rank""".strip(),
+        values,
+    )
+
+
+def shared_neurons(map_ids: Sequence[int], *, top: int, only: int | None = None) -> Query:
+    """Neurons in the top of every map; with `only`, in that map's top and in no other's. Ranks in map order."""
+    values: dict[str, Any] = {"maps": list(map_ids), "top": top, "count": len(map_ids)}
+    keep = "count(*) = $count"
+    if only is not None:
+        keep = "count(*) = 1 AND min(s.map_id) = $only"
+        values["only"] = only
+    return Query(
+        f"""
+WITH tops AS (
+    SELECT any_value(m.model_id) AS model_id, any_value(m.component) AS component, s.layer, s.neuron,
+           list(s.rank ORDER BY list_position($maps::INTEGER[], s.map_id)) AS ranks,
+           list(s.score ORDER BY list_position($maps::INTEGER[], s.map_id)) AS scores
+    FROM scores s JOIN maps m USING (map_id)
+    WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.rank <= $top
+    GROUP BY s.layer, s.neuron
+    HAVING {keep})
+SELECT t.component, t.layer, t.neuron, t.ranks, t.scores, d.tokens[1:5] AS tokens
+FROM tops t
+LEFT JOIN decodings d ON d.model_id = t.model_id AND d.component = t.component AND d.layer = t.layer
+    AND d.neuron = t.neuron AND NOT d.norm AND d.side = 'top'
+ORDER BY list_sum(t.ranks), t.layer, t.neuron""".strip(),
+        values,
+    )
+
+
+def best_concepts(neuron: Neuron, map_ids: Sequence[int], *, top: int = 5) -> Query:
+    """For every method, source and reduction, the concepts in whose maps this neuron ranks best."""
+    return Query(
+        """
+SELECT m.method, m.source, m.target, m.reduce, c.name AS concept, s.score, s.rank,
+       100.0 * (m.neurons - s.rank + 1) / m.neurons AS percentile
+FROM scores s
+JOIN maps m USING (map_id)
+JOIN concepts c ON c.concept_id = m.concept_id
+WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.layer = $layer AND s.neuron = $neuron
+    AND m.component = $component
+QUALIFY row_number() OVER (PARTITION BY m.method, m.source, m.target, m.reduce ORDER BY s.rank, c.name) <= $top
+ORDER BY m.method, m.source, m.target, m.reduce, s.rank, c.name""".strip(),
+        {**_address(neuron), "maps": list(map_ids), "top": top},
+    )
+
+
+def decoded_tokens(neuron: Neuron, model_id: int) -> Query:
+    """The tokens a neuron raises and lowers most, with and without the final norm."""
+    return Query(
+        """
+SELECT norm, side, tokens, logits
+FROM decodings
+WHERE model_id = $model_id AND component = $component AND layer = $layer AND neuron = $neuron
+ORDER BY norm, side DESC""".strip(),
+        {**_address(neuron), "model_id": model_id},
+    )
+
+
+def strongest_examples(neuron: Neuron, model_id: int) -> Query:
+    """The examples on which a neuron has its largest values, of the newest run that kept any, by source."""
+    return Query(
+        """
+WITH mine AS (
+    SELECT x.*, r.finished_at, r.dataset_id
+    FROM exemplars x JOIN runs r USING (run_id)
+    WHERE r.model_id = $model_id AND x.component = $component AND x.layer = $layer AND x.neuron = $neuron)
+SELECT mine.source, mine.rank, mine.value, mine.token, mine.role, mine.position, e.task, e.prompt, e.answer, e.media,
+       e.concepts
+FROM mine JOIN examples e ON e.example_id = mine.example_id AND e.dataset_id = mine.dataset_id
+QUALIFY dense_rank() OVER (PARTITION BY mine.source ORDER BY mine.finished_at DESC, mine.run_id) = 1
+ORDER BY mine.source, mine.rank""".strip(),
+        {**_address(neuron), "model_id": model_id},
+    )
+
+
+def agreement(reference: str, which: Which) -> Query:
+    """How well each method's ranking follows a reference method's, over the same concepts, sources and reductions.
+
+    correlation: Spearman's, over all neurons that both maps score. overlap: share of the reference's top 2 %
+    (at least one neuron) that the method's top 2 % has. Both are means over the maps that both methods have.
+    """
+    chosen = find_maps(which)
+    return Query(
+        f"""
+WITH chosen AS ({chosen.sql}),
+pairs AS (
+    SELECT a.map_id AS theirs, b.map_id AS mine, b.method, b.source, b.reduce, a.neurons
+    FROM chosen a JOIN chosen b ON a.model_id = b.model_id AND a.dataset = b.dataset AND a.concept = b.concept
+        AND a.source = b.source AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component
+    WHERE a.method = $reference AND b.method <> $reference AND a.concept <> '*'),
+averaged AS (  -- tied scores share their mean rank, as Spearman's correlation wants
+    SELECT s.map_id, s.layer, s.neuron, s.rank,
+           avg(s.rank) OVER (PARTITION BY s.map_id, s.score) AS fair
+    FROM scores s
+    WHERE s.map_id IN (SELECT theirs FROM pairs UNION SELECT mine FROM pairs)),
+each AS (
+    SELECT p.method, p.source, p.reduce, corr(a.fair, b.fair) AS correlation,
+           sum((a.rank <= greatest(1, p.neurons * 0.02))::INTEGER * (b.rank <= greatest(1, p.neurons * 0.02))::INTEGER)
+               / sum((a.rank <= greatest(1, p.neurons * 0.02))::INTEGER) AS overlap
+    FROM pairs p
+    JOIN averaged a ON a.map_id = p.theirs
+    JOIN averaged b ON b.map_id = p.mine AND b.layer = a.layer AND b.neuron = a.neuron
+    GROUP BY p.theirs, p.mine, p.method, p.source, p.reduce)
+SELECT method, source, reduce, avg(correlation) AS correlation, stddev_samp(correlation) AS spread,
+       avg(overlap) AS overlap, count(*) AS maps
+FROM each
+GROUP BY method, source, reduce
+ORDER BY source, reduce, correlation DESC NULLS LAST, method""".strip(),
+        {**chosen.parameters, "reference": reference},
+    )
+
+
+def _address(neuron: Neuron) -> dict[str, Any]:
+    return {"component": neuron.component, "layer": neuron.layer, "neuron": neuron.index}
+
+
+LISTS: Mapping[str, str] = {
+    "models": """
+SELECT name, revision, model_type, layers, width, layers * width AS neurons, d_model, vocabulary,
+       fingerprint[1:12] AS fingerprint
+FROM models ORDER BY model_id""",
+    "datasets": "SELECT name, revision[1:12] AS revision, licence, path FROM datasets ORDER BY dataset_id",
+    "runs": """
+SELECT r.run_id[1:8] AS run, r.kind, r.status, m.name AS model, d.name AS dataset,
+       (r.outcome::JSON ->> 'examples')::INTEGER AS examples, (r.outcome::JSON ->> 'maps')::INTEGER AS maps,
+       (r.outcome::JSON ->> 'seconds')::DOUBLE AS seconds, r.started_at
+FROM runs r LEFT JOIN models m USING (model_id) LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
+ORDER BY r.started_at""",
+    "concepts": f"""
+SELECT c.name AS concept, c.supercategory, d.name AS dataset, count(DISTINCT m.map_id) AS maps,
+       list(DISTINCT m.source ORDER BY m.source) FILTER (m.source IS NOT NULL) AS sources,
+       list(DISTINCT m.method ORDER BY m.method) FILTER (m.method IS NOT NULL) AS methods
+FROM concepts c JOIN datasets d USING (dataset_id)
+LEFT JOIN maps m ON m.concept_id = c.concept_id AND m.component = '{LANGUAGE}'
+GROUP BY ALL ORDER BY maps DESC, c.name""",
+    "edits": """
+SELECT e.name, e.version, e.concept, e.changes, e.tap, m.name AS model, e.created_at
+FROM edits e JOIN models m USING (model_id) ORDER BY e.name, e.version""",
+    "effects": """
+SELECT e.edit, e.concept, e.source, e.task, e.subset, e.condition, e.metric, e.value, e.low, e.high, e.examples,
+       e.seeds, e.run_id[1:8] AS run
+FROM effects e JOIN runs r USING (run_id) ORDER BY r.finished_at, e.source, e.task, e.subset, e.condition, e.metric""",
+}
+
+
+def listing(name: str) -> Query:
+    """Everything of one kind: models, datasets, runs, concepts, edits or effects."""
+    return Query(LISTS[name].strip(), {})

@@ -1,0 +1,90 @@
+"""Options that commands share, where the atlas is, and what a command prints where."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from atlas.errors import UsageError
+
+AtlasPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--atlas", "-a", help="The atlas folder. [env: NEURON_ATLAS; else a config file; else the user's data folder]"
+    ),
+]
+ModelName = Annotated[
+    str | None, typer.Option("--model", "-m", help="A folder, a HuggingFace id, or an embedded model.")
+]
+Concept = Annotated[str, typer.Option("--concept", "-c", help="The concept's name (`atlas concepts` lists them).")]
+Method = Annotated[str | None, typer.Option("--method", help="The attribution method (`atlas methods` lists them).")]
+Source = Annotated[
+    str | None, typer.Option("--source", help="The modality that carries the concept in: image or text.")
+]
+Target = Annotated[str | None, typer.Option("--target", help="The modality of the output explained.")]
+Reduce = Annotated[
+    str | None, typer.Option("--reduce", help="mean over the concept's examples, or contrast with others.")
+]
+DatasetSpec = Annotated[
+    str, typer.Option("--dataset", "-d", help="NAME or NAME:PATH (`atlas datasets` lists the names).")
+]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto.")]
+Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")]
+Revision = Annotated[str | None, typer.Option("--revision", help="The HuggingFace revision.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Examples in one forward pass.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="The longest answer.")]
+
+
+def words(text: str | None) -> tuple[str, ...]:
+    """A comma-separated option as its parts."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def resolve(path: Path | None) -> Path:
+    """Where the atlas is: the flag, $NEURON_ATLAS, ./neuron-atlas.toml, the user's config file, the data folder."""
+    if path is not None:
+        return path
+    if given := os.environ.get("NEURON_ATLAS"):
+        return Path(given)
+    import platformdirs
+
+    for file in (Path("neuron-atlas.toml"), platformdirs.user_config_path("neuron-atlas") / "config.toml"):
+        if found := _settings(file).get("atlas"):
+            return (file.parent / str(found)).expanduser()
+    from atlas.api import default_path
+
+    return default_path()
+
+
+def _settings(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{file} is not a configuration file: {error}") from error
+
+
+_quiet = False
+
+
+def be_quiet(quiet: bool) -> None:
+    global _quiet
+    _quiet = quiet
+
+
+def say(text: str) -> None:
+    """A message to the person, on stderr; data alone goes to stdout."""
+    if not _quiet:
+        print(text, file=sys.stderr)
+
+
+def note_assumed(provenance: dict[str, Any]) -> None:
+    """Tell what was filled in for the user, so that no choice is silent."""
+    for assumed in provenance["assumed"]:
+        say(f"taken: {assumed}")

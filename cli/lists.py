@@ -1,0 +1,109 @@
+"""What there is: methods, datasets, models, runs, concepts."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any
+
+import pyarrow as pa
+import typer
+
+from cli.common import AtlasPath, resolve
+from cli.render import Csv, Format, Json, chosen_format, show
+
+Stored = Annotated[
+    str | None,
+    typer.Option("--dataset", "-d", help="NAME or NAME:PATH: what the dataset has, instead of what the atlas has."),
+]
+
+
+def _about(package: ModuleType, name: str) -> tuple[str, str]:
+    """The first line of an entry's docstring and its parameters, read without importing it (it may need torch)."""
+    tree = ast.parse((Path(package.__path__[0]) / f"{name}.py").read_text(encoding="utf-8"))
+    build = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "build"), None)
+    parameters = []
+    if build is not None:
+        for argument, default in zip(build.args.kwonlyargs, build.args.kw_defaults, strict=True):
+            parameters.append(f"{argument.arg}={ast.unparse(default) if default else ''}")
+    return (ast.get_docstring(tree) or "").partition("\n")[0], " ".join(parameters)
+
+
+def _entries(package: ModuleType, kind: str, form: str) -> None:
+    from atlas import registry
+
+    rows = [
+        dict(zip((kind, "about", "parameters"), (n, *_about(package, n)), strict=True)) for n in registry.names(package)
+    ]
+    show(pa.Table.from_pylist(rows), form)
+
+
+def methods(form: Format = None, as_json: Json = False, as_csv: Csv = False) -> None:
+    """The attribution methods, and their parameters for `atlas ingest --param METHOD.KEY=VALUE`.
+
+    Example: atlas methods
+    """
+    import ingest.methods
+
+    _entries(ingest.methods, "method", chosen_format(form, as_json, as_csv))
+
+
+def datasets(form: Format = None, as_json: Json = False, as_csv: Csv = False) -> None:
+    """The kinds of dataset, and their options for `atlas ingest --option KEY=VALUE`.
+
+    Example: atlas datasets
+    """
+    import ingest.datasets
+
+    _entries(ingest.datasets, "dataset", chosen_format(form, as_json, as_csv))
+
+
+def _stored(kind: str, atlas: Path | None) -> pa.Table:
+    from atlas.api import Atlas
+
+    return Atlas(resolve(atlas)).listing(kind)
+
+
+def models(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
+    """The models in the atlas, and the embedded ones that `--model` knows by name.
+
+    Example: atlas models
+    """
+    from atlas.errors import StoreUnavailable
+    from ingest import zoo
+
+    try:
+        rows: list[dict[str, Any]] = _stored("models", atlas).to_pylist()
+    except StoreUnavailable:
+        rows = []
+    have = {row["name"] for row in rows}
+    rows = [{"status": "in the atlas", **row} for row in rows]
+    rows += [{"status": "embedded", "name": name} for name in zoo.names() if name not in have]
+    show(pa.Table.from_pylist(rows), chosen_format(form, as_json, as_csv))
+
+
+def runs(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
+    """The runs of the atlas: what was done, with what, and what became of it.
+
+    Example: atlas runs
+    """
+    show(_stored("runs", atlas), chosen_format(form, as_json, as_csv))
+
+
+def concepts(
+    dataset: Stored = None, form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None
+) -> None:
+    """The concepts in the atlas with their sources and methods; or those a dataset has, with their surface forms.
+
+    Example: atlas concepts --dataset scenes
+    """
+    chosen = chosen_format(form, as_json, as_csv)
+    if dataset is None:
+        show(_stored("concepts", atlas), chosen)
+        return
+    from ingest.job import make_job, open_dataset
+
+    found = open_dataset(make_job({"dataset": dataset})).concepts.values()
+    rows = [{"concept": c.name, "supercategory": c.supercategory, "forms": list(c.forms)} for c in found]
+    show(pa.Table.from_pylist(rows), chosen)

@@ -1,0 +1,269 @@
+"""What changes an atlas or runs a model: init, ingest, evaluate, generate, demo."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import typer
+
+from atlas.errors import UsageError
+from cli.common import (
+    AtlasPath,
+    BatchSize,
+    DatasetSpec,
+    Device,
+    Dtype,
+    MaxNewTokens,
+    ModelName,
+    Revision,
+    resolve,
+    say,
+    words,
+)
+from cli.edit import Images, PromptText
+from cli.render import Csv, Format, Json, chosen_format, show
+
+Concepts = Annotated[str | None, typer.Option("--concepts", "--classes", help="Only these, separated by commas.")]
+Sources = Annotated[str | None, typer.Option("--sources", help="image, text or both; what the dataset has by default.")]
+Tasks = Annotated[
+    str | None, typer.Option("--tasks", help="Which of the dataset's tasks, instead of its default ones.")
+]
+PerConcept = Annotated[
+    int | None,
+    typer.Option("--per-concept", "--max-samples", min=1, help="At most so many examples of each concept and task."),
+]
+Seed = Annotated[int | None, typer.Option("--seed", help="Which examples, and the random control.")]
+Options = Annotated[list[str] | None, typer.Option("--option", help="KEY=VALUE for the dataset; repeatable.")]
+BadMedia = Annotated[
+    str, typer.Option("--bad-media", help="skip (and report) or fail at a picture that does not open.")
+]
+NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress on stderr.")]
+
+
+def init(atlas: AtlasPath = None) -> None:
+    """Make an empty atlas folder; one that is there is left as it is.
+
+    Example: atlas init --atlas my.atlas
+    """
+    from atlas import store
+
+    path = resolve(atlas)
+    say("made an empty atlas" if store.init(path) else "there is an atlas already")
+    print(path)
+
+
+def ingest(
+    job: Annotated[Path | None, typer.Argument(help="A TOML job file; options given beside it win.")] = None,
+    model: ModelName = None,
+    revision: Revision = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH.")] = None,
+    option: Options = None,
+    methods: Annotated[str | None, typer.Option("--methods", help="Attribution methods, separated by commas.")] = None,
+    param: Annotated[list[str] | None, typer.Option("--param", help="METHOD.KEY=VALUE, or @FILE as value.")] = None,
+    concepts: Concepts = None,
+    sources: Sources = None,
+    tasks: Tasks = None,
+    split: Annotated[str | None, typer.Option("--split", help="find (default) or held_out.")] = None,
+    per_concept: PerConcept = None,
+    seed: Seed = None,
+    tap: Annotated[str | None, typer.Option("--tap", help="product (default) or gate.")] = None,
+    layers: Annotated[str | None, typer.Option("--layers", help="Only these layers: 3, 8-15.")] = None,
+    reduce: Annotated[str | None, typer.Option("--reduce", help="mean, contrast or both (default).")] = None,
+    occurrences: Annotated[str | None, typer.Option("--occurrences", help="first (default) or all.")] = None,
+    tokens: Annotated[str | None, typer.Option("--tokens", help="all (default) or first of a word's tokens.")] = None,
+    max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Length of answers.")] = None,
+    exemplars: Annotated[int | None, typer.Option("--exemplars", min=0, help="Examples kept for each neuron.")] = None,
+    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")] = None,
+    device: Device = "cpu",
+    device_map: Annotated[str | None, typer.Option("--device-map", help="auto: spread over devices.")] = None,
+    batch_size: BatchSize = 16,
+    bad_media: BadMedia = "skip",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
+    no_progress: NoProgress = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Score every neuron of a model for concepts, by all methods on one pass, and store the maps.
+
+    The same job is never run twice; an interrupted one goes on where it stopped.
+
+    Example: atlas ingest --model tiny-llava --dataset scenes --methods contribution,ablation --concepts dog,cat
+    """
+    from ingest.job import Execution, make_job, read_toml
+    from ingest.run import ingest as start
+
+    content: dict[str, Any] = read_toml(job) if job else {}
+    plain = {"model": model, "revision": revision, "dataset": dataset, "split": split, "per_concept": per_concept}
+    plain |= {"seed": seed, "tap": tap, "layers": layers, "occurrences": occurrences, "tokens": tokens}
+    plain |= {"max_new_tokens": max_new_tokens, "exemplars": exemplars, "dtype": dtype}
+    content |= {k: v for k, v in plain.items() if v is not None}
+    lists = {"concepts": concepts, "sources": sources, "tasks": tasks, "reduce": reduce}
+    content |= {k: words(v) for k, v in lists.items() if v is not None}
+    if option:
+        content["options"] = _pairs(option)
+    if methods is not None:
+        content["methods"] = {name: content.get("methods", {}).get(name, {}) for name in words(methods)}
+    _parameters(content, param or [])
+    checked = make_job(content)
+    execution = Execution(device, device_map, batch_size, bad_media)
+    if dry_run:
+        from ingest.plan import plan
+
+        show(pa.Table.from_pylist(plan(checked, execution)), "table")
+        return
+    path = resolve(atlas)
+    with _resumable(), progressing(no_progress) as progress:
+        done = start(path, checked, execution, progress)
+    _report(done.outcome.get("skipped"))
+    if not done.fresh:
+        say(f"run {done.run_id[:8]} was done before; nothing to do")
+        print(done.run_id)
+        return
+    o = done.outcome
+    say(f"{o['maps']} maps from {o['examples']} examples in {o['seconds']:.1f} s")
+    print(done.run_id)
+
+
+def _pairs(given: list[str]) -> dict[str, Any]:
+    found = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"'{pair}' is no KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def _parameters(content: dict[str, Any], given: list[str]) -> None:
+    for name, value in _pairs(given).items():
+        method, dot, key = name.partition(".")
+        if not dot or method not in content.get("methods", {}):
+            raise UsageError(
+                f"--param {name}=... needs a method of this job before the dot, as in contribution.norm=true"
+            )
+        content["methods"][method] = {**content["methods"][method], key: value}
+
+
+def _report(skipped: dict[str, Any] | None) -> None:
+    """Say what was left out: nothing is dropped silently."""
+    if not skipped:
+        return
+    for pointer, reason in list(skipped["media"].items())[:5]:
+        say(f"skipped {pointer}: {reason}")
+    if len(skipped["media"]) > 5:
+        say(f"skipped {len(skipped['media']) - 5} more media (`atlas runs` has them all)")
+    for concept, count in skipped["unmentioned"].items():
+        say(f"{concept}: {count} answers do not mention it and were left out")
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("\nwhat was finished is kept; the same command goes on from there")
+        raise
+
+
+@contextmanager
+def progressing(off: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, a line every few seconds elsewhere, both on stderr."""
+    if off:
+        yield lambda done, total: None
+    elif sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("examples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("examples", total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    else:
+        started = last = time.monotonic()
+
+        def line(done: int, total: int) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last >= 5:
+                last = now
+                rate = done / (now - started)
+                say(f"{done} of {total} examples, {rate:.1f}/s, {(total - done) / rate:.0f} s to go")
+
+        yield line
+
+
+def evaluate(
+    name: Annotated[str, typer.Argument(help="The edit: name, or name@version.")],
+    model: ModelName = None,
+    dataset: DatasetSpec = "scenes",
+    option: Options = None,
+    concepts: Concepts = None,
+    sources: Sources = None,
+    tasks: Tasks = None,
+    per_concept: PerConcept = None,
+    seed: Seed = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=0, help="How many draws of random neurons.")] = 5,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    batch_size: BatchSize = 64,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """What an edit does on held-out examples, to its concept and to the others, beside as many random neurons.
+
+    Example: atlas evaluate no-dog --seeds 5
+    """
+    from atlas.api import Atlas
+
+    chosen = chosen_format(form, as_json, as_csv)
+    path = resolve(atlas)
+    edit = Atlas(path).edit(name).data
+    from ingest.evaluate import evaluate as start
+    from ingest.evaluate import table
+    from ingest.job import Execution, make_job
+
+    content: dict[str, Any] = {"model": model or str(edit.model["name"]), "dataset": dataset, "split": "held_out"}
+    content |= {"dtype": dtype, "options": _pairs(option or [])}
+    content |= {k: words(v) for k, v in {"concepts": concepts, "sources": sources, "tasks": tasks}.items() if v}
+    content |= {k: v for k, v in {"per_concept": per_concept, "seed": seed}.items() if v is not None}
+    done = start(path, edit, make_job(content), Execution(device=device, batch_size=batch_size), seeds=seeds)
+    if not done.fresh:
+        say(f"run {done.run_id[:8]} was done before; these are its stored effects")
+    show(table(done.rows) if chosen == "table" else pa.Table.from_pylist(list(done.rows)), chosen)
+
+
+def generate(
+    prompt: PromptText,
+    image: Images = None,
+    model: ModelName = None,
+    revision: Revision = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    max_new_tokens: MaxNewTokens = 50,
+) -> None:
+    """A live model's greedy answer.
+
+    Example: atlas generate --model tiny-llava --image scenes:held_out/0 --prompt "what is this?"
+    """
+    from ingest.asking import load_for, open_pictures
+
+    pictures = open_pictures(image or [])
+    live = load_for(model or "tiny-llava", revision=revision, device=device, dtype=dtype)
+    print(live.ask(prompt, pictures, max_new_tokens=max_new_tokens))
+
+
+def demo(atlas: AtlasPath = None, no_progress: NoProgress = False) -> None:
+    """Everything once, on the embedded model and world, into the default atlas: ingest, ask, edit, evaluate.
+
+    Example: atlas demo
+    """
+    from cli.demo import play
+
+    play(resolve(atlas), no_progress)

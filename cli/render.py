@@ -1,0 +1,100 @@
+"""Arrow tables to what a terminal or a program wants: a table, JSON, JSON lines, CSV, TSV or Parquet."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import pyarrow as pa
+import typer
+
+from atlas.errors import UsageError
+
+SCHEMA_VERSION = 1
+FORMATS = ("table", "json", "jsonl", "csv", "tsv", "parquet")
+
+Format = Annotated[
+    str | None,
+    typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}. [default: table on a terminal, else jsonl]"),
+]
+Json = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
+Csv = Annotated[bool, typer.Option("--csv", help="The same as --format csv.")]
+
+
+def chosen_format(given: str | None, as_json: bool = False, as_csv: bool = False) -> str:
+    """The one format asked for.
+
+    Raises:
+        UsageError: an unknown one, or several.
+    """
+    asked = [f for f in (given, "json" if as_json else None, "csv" if as_csv else None) if f]
+    if len(set(asked)) > 1:
+        raise UsageError(f"choose one output format, not {' and '.join(asked)}")
+    if asked and asked[0] not in FORMATS:
+        raise UsageError(f"no format called '{asked[0]}'; there are: {', '.join(FORMATS)}")
+    return asked[0] if asked else ("table" if sys.stdout.isatty() else "jsonl")
+
+
+def show(table: pa.Table, form: str, *, more: Mapping[str, Any] | None = None) -> None:
+    """Print rows on stdout. more: facts about the whole answer, kept by the JSON form."""
+    rows = table.to_pylist()
+    writers: dict[str, Callable[[], None]] = {
+        "table": lambda: _table(table.column_names, rows),
+        "json": lambda: print(_json({"schema_version": SCHEMA_VERSION, **(more or {}), "rows": rows}, indent=2)),
+        "jsonl": lambda: [print(_json(row)) for row in rows] and None,  # type: ignore[func-returns-value]
+        "csv": lambda: _separated(table.column_names, rows, ","),
+        "tsv": lambda: _separated(table.column_names, rows, "\t"),
+        "parquet": lambda: _parquet(table),
+    }
+    writers[form]()
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent, default=str)
+
+
+def _separated(names: Sequence[str], rows: Sequence[Mapping[str, Any]], separator: str) -> None:
+    writer = csv.writer(sys.stdout, delimiter=separator, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([[_flat(row[name]) for name in names] for row in rows])
+
+
+def _flat(value: Any) -> Any:
+    return _json(value) if isinstance(value, list | dict) else value
+
+
+def _parquet(table: pa.Table) -> None:
+    import pyarrow.parquet as pq
+
+    if sys.stdout.isatty():
+        raise UsageError("--format parquet writes bytes; send them to a file, for example > neurons.parquet")
+    pq.write_table(table, sys.stdout.buffer)
+
+
+def _table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        print("(no rows)")
+        return
+    shown = [n for n in names if not (n == "component" and all(r[n] == "language" for r in rows))]
+    numeric = {n for n in shown if all(isinstance(r[n], int | float | None) for r in rows)}
+    cells = [[_cell(row[name]) for name in shown] for row in rows]
+    widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(shown)]
+    for line in (list(shown), ["-" * w for w in widths], *cells):
+        padded = [
+            text.rjust(width) if name in numeric else text.ljust(width)
+            for text, width, name in zip(line, widths, shown, strict=True)
+        ]
+        print("  ".join(padded).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return " ".join(_cell(v).strip() or repr(v) for v in value)
+    return str(value).replace("\n", "\\n")

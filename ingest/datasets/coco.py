@@ -1,0 +1,290 @@
+"""coco: photographs with masks and human captions, from any folder in COCO's form.
+
+    PATH/annotations/instances*.json  captions*.json (optional)
+    PATH/images/*.jpg, or images/val2017/, train2017/, val2017/, ...
+
+Pictures are asked "Describe the image in few words." (Pan et al. 2024) and the model's own answer is explained.
+With source "text" the human captions that mention a concept are the answers, and no picture is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from atlas.errors import UsageError, unknown
+from ingest.concepts import pattern
+from ingest.datasets import _coco_files
+from ingest.datasets._coco_masks import mask_of
+from ingest.datasets._coco_words import forms
+from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Concept, Example, Mention
+from ingest.media import MAX_PIXELS, open_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PROMPT = "Describe the image in few words."
+CAPTION = "caption"
+RULES = 1  # raised whenever the same files would give other examples
+
+
+class Coco:
+    """A COCO folder; see `ingest.examples.Dataset`.
+
+    The split follows from the image's id alone: about one in five is "held_out". A caption that stands under
+    pictures of both splits is held out.
+    """
+
+    name = "coco"
+
+    def __init__(self, root: Path, files: _coco_files.Files, *, options: Mapping[str, Any], max_pixels: int) -> None:
+        self.path = str(root)
+        self.max_pixels = max_pixels
+        self._root = root
+        self._index = files.index
+        self._captions = files.captions
+        self._folders = _coco_files.picture_folders(root)
+        self._by_name = {str(image["file_name"]).replace("\\", "/"): image for image in files.index.imgs.values()}
+        by_category = {number: _concept(category) for number, category in files.index.cats.items()}
+        self.concepts: Mapping[str, Concept] = {concept.name: concept for concept in by_category.values()}
+        self._named = {number: concept.name for number, concept in by_category.items()}
+        said = [RULES, files.digest, dict(options), [list(c.forms) for c in self.concepts.values()]]
+        self.revision = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        self.licence = _licence(files.index.dataset)
+        self.tasks: Mapping[str, tuple[str, ...]] = {
+            IMAGE: (CAPTION,),
+            TEXT: (CAPTION,) if any(files.captions.values()) else (),
+        }
+
+    def examples(
+        self, *, source: str, split: str, concepts: Sequence[str], tasks: Sequence[str], per_concept: int, seed: int
+    ) -> list[Example]:
+        """At most `per_concept` examples of each concept, in a fixed order that `seed` decides.
+
+        Of the pictures that show a concept those come first whose human captions mention it: there it is no detail.
+
+        Raises:
+            UsageError: a source, split, concept or task that the dataset does not have.
+        """
+        for kind, asked, known in (("source", [source], self.tasks), ("split", [split], (FIND, HELD_OUT))):
+            _check(kind, asked, known)
+        _check("concept", concepts, self.concepts)
+        _check("task", tasks, self.tasks[source])
+        if not tasks:
+            return []
+        found: dict[str, Example] = {}
+        for name in concepts:
+            chosen = self._pictures(name, split, seed) if source == IMAGE else self._sayings(name, split, seed)
+            found |= {example.id: example for example in chosen[:per_concept]}
+        return list(found.values())
+
+    def image(self, media: str) -> Image:
+        """The RGB photograph behind a pointer.
+
+        Raises:
+            BadMedia: missing, corrupt, too large, outside the folder, or of another shape than its masks.
+        """
+        path = _coco_files.inside(self._root, media)
+        record = self._record(media)
+        found = open_image(path, self.max_pixels)
+        # A picture may be kept smaller than COCO's; turned on its side its masks would be wrong.
+        if abs(found.width * record["height"] / (found.height * record["width"]) - 1) > 0.05:
+            drawn = f"{record['width']} x {record['height']}"
+            raise BadMedia(f"{path} is {found.width} x {found.height} pixels, its masks were drawn on {drawn}")
+        return found
+
+    def mask(self, media: str, concept: str) -> np.ndarray:
+        """(height, width) bool, at the size in the annotation file: the pixels that show the concept, crowds among
+        them. An instance without an outline is its box.
+
+        Raises:
+            UsageError: no such concept.
+            BadMedia: no such picture.
+            IntegrityError: an outline is not of any form COCO has.
+        """
+        _check("concept", [concept], self.concepts)
+        record = self._record(media)
+        shown = np.zeros((record["height"], record["width"]), dtype=bool)
+        for instance in self._index.imgToAnns[record["id"]]:
+            if self._named[instance["category_id"]] == concept:
+                shown |= mask_of(instance, *shown.shape)
+        return shown
+
+    def _pictures(self, concept: str, split: str, seed: int) -> list[Example]:
+        """The pictures of a split that show the concept, in the order that the seed decides."""
+        ids = [number for number in self._showing[concept] if split_of(number) == split]
+        ids.sort(key=lambda number: (concept not in self._said[number], _order(seed, concept, number)))
+        return [
+            Example(IMAGE, CAPTION, split, PROMPT, None, tuple(map(Mention, self._shown[number])), (media,))
+            for number, media in ((number, self._media(number)) for number in ids)
+        ]
+
+    def _sayings(self, concept: str, split: str, seed: int) -> list[Example]:
+        """The human captions of a split that mention the concept, in the order that the seed decides."""
+        texts = [text for text in self._mentioning[concept] if self._caption_split[text] == split]
+        texts.sort(key=lambda text: _order(seed, concept, text))
+        return [
+            Example(TEXT, CAPTION, split, PROMPT, text, tuple(map(Mention, self._mentions[text]))) for text in texts
+        ]
+
+    @cached_property
+    def _shown(self) -> dict[int, list[str]]:
+        """What each picture shows, each concept once, in the order of the categories."""
+        order = {name: place for place, name in enumerate(self.concepts)}
+        found: dict[int, list[str]] = {}
+        for number in sorted(self._index.imgs):
+            names = {self._named[instance["category_id"]] for instance in self._index.imgToAnns[number]}
+            found[number] = sorted(names, key=order.__getitem__)
+        return found
+
+    @cached_property
+    def _showing(self) -> Mapping[str, list[int]]:
+        return _inverse(self._shown)
+
+    @cached_property
+    def _mentions(self) -> dict[str, list[str]]:
+        """Which concepts each caption mentions, in order. The longest form counts: "hot dog" mentions no dog."""
+        meant: dict[str, list[str]] = defaultdict(list)
+        for concept in self.concepts.values():
+            for form in concept.forms:
+                meant[form].append(concept.name)
+        search = pattern(list(meant))
+        texts = dict.fromkeys(text for number in sorted(self._captions) for text in self._captions[number])
+        said = {text: [" ".join(form.lower().split()) for form in search.findall(text)] for text in texts}
+        return {text: list(dict.fromkeys(n for form in found for n in meant[form])) for text, found in said.items()}
+
+    @cached_property
+    def _mentioning(self) -> Mapping[str, list[str]]:
+        return _inverse(self._mentions)
+
+    @cached_property
+    def _said(self) -> dict[int, set[str]]:
+        """Which concepts the human captions of each picture mention."""
+        return {number: {n for text in texts for n in self._mentions[text]} for number, texts in self._captions.items()}
+
+    @cached_property
+    def _caption_split(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for number, texts in self._captions.items():
+            for text in texts:
+                found[text] = HELD_OUT if HELD_OUT in (split_of(number), found.get(text)) else FIND
+        return found
+
+    def _media(self, number: int) -> str:
+        """The pointer to a picture: where it lies below the root, or would lie."""
+        name = str(self._index.imgs[number]["file_name"]).replace("\\", "/")
+        places = [name if folder == "." else f"{folder}/{name}" for folder in self._folders]
+        return next((place for place in places if (self._root / place).is_file()), places[0])
+
+    def _record(self, media: str) -> Mapping[str, Any]:
+        """The picture's row of the annotation file."""
+        parts = media.split("/")
+        for start in range(len(parts)):
+            record: Mapping[str, Any] | None = self._by_name.get("/".join(parts[start:]))
+            if record is not None:
+                return record
+        raise BadMedia(f"'{media}' is no picture of the dataset at {self._root}")
+
+    def require_pictures(self) -> None:
+        """Raises UsageError where not one of the pictures is there."""
+        if not any((self._root / self._media(number)).is_file() for number in self._index.imgs):
+            name = next(iter(self._by_name))
+            raise UsageError(f"none of the pictures is below {self._root} (looked for {name} in {self._folders})")
+
+
+def build(
+    path: str | None = None,
+    *,
+    classes: str = "",
+    max_samples: int = 0,
+    seed: int = 0,
+    subset: str = "",
+    max_pixels: int = MAX_PIXELS,
+) -> Coco:
+    """Read a COCO folder.
+
+    classes: only these categories, with commas between. max_samples: only so many pictures, chosen by `seed`; 0: all.
+    subset: only annotation files whose name has this in it, for example val2017. max_pixels: of one picture.
+
+    Raises:
+        UsageError: no folder given, not a COCO folder, no such class, or no pictures.
+        IntegrityError: an annotation file is damaged.
+    """
+    if path is None:
+        raise UsageError("coco needs a folder; use --dataset coco:PATH")
+    root = Path(path)
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {root}; use --dataset coco:PATH")
+    files = _coco_files.read(root, subset)
+    wanted = tuple(name.strip() for name in classes.split(",") if name.strip())
+    options: dict[str, Any] = {}
+    if wanted:
+        options["classes"] = sorted(wanted)
+    if max_samples > 0:
+        options |= {"max_samples": max_samples, "seed": seed}
+    found = Coco(root, _narrowed(files, wanted, max_samples, seed), options=options, max_pixels=max_pixels)
+    found.require_pictures()
+    return found
+
+
+def _narrowed(files: _coco_files.Files, classes: Sequence[str], max_samples: int, seed: int) -> _coco_files.Files:
+    """The files without the categories and pictures that are not wanted."""
+    if not classes and max_samples <= 0:
+        return files
+    whole = dict(files.index.dataset)
+    if classes:
+        _check("class", classes, [_concept(c).name for c in whole["categories"]])
+        whole["categories"] = [c for c in whole["categories"] if _concept(c).name in classes]
+        kept = {c["id"] for c in whole["categories"]}
+        whole["annotations"] = [a for a in whole["annotations"] if a["category_id"] in kept]
+        shown = {a["image_id"] for a in whole["annotations"]}
+        whole["images"] = [image for image in whole["images"] if image["id"] in shown]
+    if max_samples > 0:
+        whole["images"] = sorted(whole["images"], key=lambda i: _order(seed, "", i["id"]))[:max_samples]
+    if not whole["images"]:
+        raise UsageError(f"no picture shows {', '.join(classes)}; there is nothing to ingest")
+    ids = {image["id"] for image in whole["images"]}
+    captions = {number: texts for number, texts in files.captions.items() if number in ids}
+    return _coco_files.Files(_coco_files.index_of(whole), captions, files.digest)
+
+
+def split_of(image_id: int) -> str:
+    """ "held_out" for about one image in five, by a hash of its id: the same in every subset and on every machine."""
+    return HELD_OUT if int(_order(0, "split", image_id)[:8], 16) % 5 == 0 else FIND
+
+
+def _order(seed: int, purpose: str, key: object) -> str:
+    return hashlib.sha256(f"{seed}/{purpose}/{key}".encode()).hexdigest()
+
+
+def _inverse(lists: Mapping[Any, list[str]]) -> Mapping[str, list[Any]]:
+    found: dict[str, list[Any]] = defaultdict(list)
+    for key, names in lists.items():
+        for name in names:
+            found[name].append(key)
+    return found
+
+
+def _concept(category: Mapping[str, Any]) -> Concept:
+    name = " ".join(str(category["name"]).split())
+    return Concept(name, forms(name), category.get("supercategory") or None, int(category["id"]))
+
+
+def _licence(whole: Mapping[str, Any]) -> str:
+    """The licences that the pictures have, by name."""
+    names = {row.get("id"): row.get("name") for row in whole.get("licenses", []) if isinstance(row, Mapping)}
+    used = sorted({str(names[image.get("license")]) for image in whole["images"] if names.get(image.get("license"))})
+    return "; ".join(used) or "unknown"
+
+
+def _check(kind: str, asked: Sequence[str], known: Mapping[str, object] | Sequence[str]) -> None:
+    for name in asked:
+        if name not in known:
+            raise unknown(kind, name, known, "atlas datasets")

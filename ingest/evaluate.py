@@ -1,0 +1,259 @@
+"""What an edit does: accuracy on its concept and on the others, before, with the edit, and with matched random neurons.
+
+An answer counts as right where every token of the words that stand for the concept is the model's first choice, given
+what comes before it in the reference answer (teacher forcing). Where the dataset has no reference, the unedited model's
+own answer is the reference.
+"""
+
+from __future__ import annotations
+
+import math
+import resource
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from atlas import ledger, store
+from atlas.edits import Change, Edit
+from atlas.errors import UsageError
+from atlas.live.edit import applied, changing
+from atlas.live.model import LiveModel
+from atlas.manifest import folder_of
+from atlas.schema import arrow_schema, effects
+from atlas.selection import matched_random
+from ingest import run, tables
+from ingest.examples import Dataset, Example
+from ingest.feed import Feed, batches
+from ingest.job import Execution, Job, complete, open_dataset, resolved, run_id
+from ingest.trace import Item, traced
+
+POOLED = "*"
+"""The task of an effect that pools all tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One thing asked of the model: which concept an example's target stands for."""
+
+    source: str
+    task: str
+    concept: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What was asked and, in the same order, whether it was right (bool) and its log-probability (float)."""
+
+    asked: tuple[Asked, ...]
+    right: np.ndarray
+    log_probability: np.ndarray
+
+
+class Examiner:
+    """Held-out questions, encoded once, put to a model under any number of conditions."""
+
+    def __init__(self, live: LiveModel, dataset: Dataset, job: Job, execution: Execution):
+        self.live, self.batch_size = live, execution.batch_size
+        self.examples: list[Example] = run.collect(job, dataset)
+        self.feed = Feed(live, dataset, job, bad_media=execution.bad_media)
+        self.items: dict[str, list[Item]] = {}
+        for source in job.sources:
+            mine = [(n, e) for n, e in enumerate(self.examples) if e.source == source]
+            items = self.feed.items(mine, execution.batch_size)
+            self.items[source] = sorted(items, key=lambda i: (len(i.prompt.ids) + len(i.prompt.answer), i.number))
+        if not any(self.items.values()):
+            raise UsageError("no held-out answer mentions a concept; give other --concepts or a larger --per-concept")
+
+    @torch.no_grad()
+    def ask(self, *, concepts: Iterable[str] | None = None, without: str | None = None) -> Scores:
+        """The model's score on every question as it is now; the caller's `with` block decides how it is edited.
+
+        concepts: only questions about these. without: leave out what is asked about other concepts in an
+        example that mentions this one (they are neither its concept's questions nor others').
+        """
+        wanted = None if concepts is None else set(concepts)
+        asked: list[Asked] = []
+        right: list[torch.Tensor] = []
+        logp: list[torch.Tensor] = []
+        for source, items in self.items.items():
+            for some in batches(items, self.batch_size):
+                with traced(self.live, some, source, layers=[], tap="product", grad=False) as trace:
+                    miss, pair_logp = trace.verdicts()
+                keep = []
+                for p, (row, concept) in enumerate(zip(trace.pairs.tolist(), trace.concepts, strict=True)):
+                    example = self.examples[some[row].number]
+                    named = {m.concept for m in example.mentions}
+                    if (wanted is None or concept in wanted) and (concept == without or without not in named):
+                        keep.append(p)
+                        asked.append(Asked(source, example.task, concept))
+                right.append(miss[keep] == 0)
+                logp.append(pair_logp[keep])
+        return Scores(tuple(asked), torch.cat(right).cpu().numpy(), torch.cat(logp).cpu().numpy())
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson's score interval)."""
+    z, share = 1.96, right / count
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of a mean over seeds (Student's t); the value itself for one seed."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, mean
+    from scipy.stats import t
+
+    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    return mean - half, mean + half
+
+
+Group = tuple[str, str, str]
+"""source, task (or POOLED), subset ("concept" or "others")."""
+
+
+def grouped(scores: Scores, concept: str | None) -> dict[Group, np.ndarray]:
+    """The questions of every group, as a mask; without a concept everything is "others"."""
+    groups: dict[Group, list[int]] = {}
+    for i, asked in enumerate(scores.asked):
+        subset = "concept" if asked.concept == concept else "others"
+        for task in (asked.task, POOLED):
+            groups.setdefault((asked.source, task, subset), []).append(i)
+    return {key: np.array(index) for key, index in sorted(groups.items())}
+
+
+def summarise(conditions: Mapping[str, Sequence[Scores]], concept: str | None) -> list[dict[str, Any]]:
+    """One row for every group, condition and metric. conditions: name -> the scores, one for each seed."""
+    rows = []
+    for condition, repeats in conditions.items():
+        for (source, task, subset), index in grouped(repeats[0], concept).items():
+            right = [int(s.right[index].sum()) for s in repeats]
+            shares = [r / len(index) for r in right]
+            single = len(repeats) == 1
+            measured = {
+                "accuracy": (shares, wilson(right[0], len(index)) if single else spread(shares)),
+                "log_probability": _logp([s.log_probability[index] for s in repeats]),
+            }
+            for metric, (values, (low, high)) in measured.items():
+                rows.append(
+                    {
+                        "source": source,
+                        "task": task,
+                        "subset": subset,
+                        "condition": condition,
+                        "metric": metric,
+                        "value": float(np.mean(values)),
+                        "low": low,
+                        "high": high,
+                        "examples": len(index),
+                        "seeds": len(repeats),
+                    }
+                )
+    return rows
+
+
+def _logp(repeats: Sequence[np.ndarray]) -> tuple[list[float], tuple[float, float]]:
+    means = [float(r.mean()) for r in repeats]
+    return means, spread(list(repeats[0]) if len(repeats) == 1 else means)
+
+
+def conditions(
+    examiner: Examiner, changes: Sequence[Change], *, tap: str, seeds: int, ask: Callable[[], Scores]
+) -> dict[str, list[Scores]]:
+    """The scores before, with the changes, and with the same changes to `seeds` draws of as many random neurons of
+    the same layers."""
+    live = examiner.live
+
+    def under(some: Sequence[Change]) -> Scores:
+        with changing(live, some, tap=tap) if some else nullcontext():
+            return ask()
+
+    controls = []
+    for seed in range(seeds):
+        drawn = matched_random([c.neuron for c in changes], live.layout.width, seed)
+        # The values of the edit's own changes, dealt out layer by layer.
+        ordered = sorted(changes, key=lambda c: (c.neuron.component, c.neuron.layer))
+        controls.append(under([replace(c, neuron=n) for c, n in zip(ordered, drawn, strict=True)]))
+    return {"before": [under(())], "edit": [under(changes)], **({"random": controls} if controls else {})}
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The stored effects of an edit. fresh: False where the same evaluation had been done before."""
+
+    run_id: str
+    fresh: bool
+    rows: tuple[dict[str, Any], ...]
+
+
+def evaluate(atlas: Path, edit: Edit, job: Job, execution: Execution, *, seeds: int = 5) -> Evaluation:
+    """Measure a stored edit on held-out examples and store the effects as a run of their own.
+
+    Raises:
+        UsageError: the model's weights are not the edit's; nothing to ask.
+    """
+    started = time.monotonic()
+    dataset = open_dataset(job)
+    job = complete(job, dataset)
+    live = run.load_model(job, execution)
+    with applied(edit, live):
+        pass  # refuses another model before anything is measured
+    plain = resolved(job, dataset, live.fingerprint) | {
+        "edit": edit.label,
+        "changes": [[str(c.neuron), c.gain, c.bias] for c in edit.changes],
+        "seeds": seeds,
+        "methods": {},
+    }
+    identity = run_id(plain)
+    where = run.environment(live, execution)
+    with store.connect_writer(atlas) as connection:
+        if ledger.status(connection, identity) == ledger.DONE:
+            return Evaluation(identity, False, tuple(stored_effects(connection, identity)))
+        moment = run.begin(connection, identity, "evaluate", plain, where, live, dataset)
+    with run.only_one(folder_of(atlas, identity)), run.ledgered(atlas, identity):
+        examiner = Examiner(live, dataset, job, execution)
+        found = conditions(
+            examiner, edit.changes, tap=edit.tap, seeds=seeds, ask=lambda: examiner.ask(without=edit.concept)
+        )
+        rows = summarise(found, edit.concept)
+        full = [{"run_id": identity, "edit": edit.label, "concept": edit.concept, **row} for row in rows]
+        content = {
+            "examples": tables.examples_table(examiner.examples),
+            "effects": pa.Table.from_pylist(full, schema=arrow_schema(effects)),
+        }
+        outcome = {
+            "examples": len(examiner.examples),
+            "skipped": examiner.feed.skipped.plain(),
+            "seconds": round(time.monotonic() - started, 3),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+        run.finish(atlas, identity, "evaluate", plain, where, outcome, moment, live, dataset, content)
+    return Evaluation(identity, True, tuple(full))
+
+
+def stored_effects(connection: Any, run_id: str) -> list[dict[str, Any]]:
+    import sqlalchemy as sa
+
+    query = sa.select(effects).where(effects.c.run_id == run_id)
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def table(rows: Iterable[Mapping[str, Any]], metric: str = "accuracy") -> pa.Table:
+    """Effects for a person: one row a group, a column for each condition, in percent with intervals."""
+    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        if row["metric"] != metric:
+            continue
+        key = (row["source"], row["task"], row["subset"])
+        shown = groups.setdefault(key, {"source": key[0], "task": key[1], "subset": key[2], "n": row["examples"]})
+        shown[row["condition"]] = f"{row['value']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
+    return pa.Table.from_pylist([groups[key] for key in sorted(groups)])

@@ -1,0 +1,102 @@
+"""What a job would cost, before anything is run and without its weights: neurons, rows, bytes, memory, time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+import ingest.methods
+from atlas import registry
+from atlas.live.layout import Layout, locate
+from atlas.live.model import model_class
+from atlas.neurons import parse_layers
+from ingest import zoo
+from ingest.job import Execution, Job, complete, open_dataset
+from ingest.maps import GRADIENT
+from ingest.run import collect
+
+BYTES_A_SCORE = 6
+"""In the database and in Parquet together, measured (benchmarks/load.py)."""
+
+POSITIONS = 64
+"""Assumed tokens of text in one example; the image's come on top, from the model's config."""
+
+
+def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
+    """Rows of (what, how much, how it was reckoned). Times assume the matrix speed measured now on this machine.
+
+    Raises:
+        UsageError: whatever the job itself would raise for its names.
+    """
+    dataset = open_dataset(job)
+    job = complete(job, dataset)
+    examples = collect(job, dataset)
+    layout, parameters, image_tokens = _sketch(job)
+    layers = len(parse_layers(job.layers)) if job.layers else len(layout.layers)
+    neurons = layers * layout.width
+    maps = len(job.methods) * len(job.sources) * len(job.concepts) * len(job.reduce)
+    positions = POSITIONS + image_tokens
+    size = {"float32": 4}.get(job.dtype, 2)
+    built = [registry.load(ingest.methods, name).build(**given) for name, given in job.methods.items()]
+    passes = 3.0 if any(GRADIENT in method.needs for method in built) else 1.0
+    operations = 2.0 * parameters * positions * len(examples)
+    speed = _speed(execution.device)
+    captured = execution.batch_size * positions * neurons * size * (2 if passes > 1 else 1)
+    kept = 8 * neurons * len(job.methods) * len(job.sources) * len(job.concepts)
+    rows = [
+        ("examples", f"{len(examples):,}", f"{job.split}, at most {job.per_concept} a concept and task"),
+        ("neurons", f"{neurons:,}", f"{layers} layers of {layout.width:,}"),
+        ("maps", f"{maps:,}", "methods x sources x concepts x reductions, at most"),
+        ("scores", f"{maps * neurons:,}", "one a neuron and map"),
+        ("disk", _bytes(maps * neurons * BYTES_A_SCORE), f"{BYTES_A_SCORE} bytes a score"),
+        ("memory", _bytes(parameters * size + captured + kept), "weights, one batch's values, every method's sums"),
+        ("passes", f"{_seconds(passes * operations / speed)}", "forward" + (" and backward" if passes > 1 else "")),
+    ]
+    if "ablation" in job.methods:
+        most = operations * neurons * 0.5
+        rows.append(("ablation", f"{_seconds(most / speed)} at most", "neurons that are zero cost nothing"))
+    return [dict(zip(("what", "how_much", "reckoned_from"), row, strict=True)) for row in rows]
+
+
+def _sketch(job: Job) -> tuple[Layout, int, int]:
+    """The model's shape from its config, with no weights: layout, parameters, tokens of one image."""
+    import transformers
+
+    from atlas.errors import UsageError
+
+    name = zoo.find(job.model) or job.model
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, revision=job.revision)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"cannot read the model '{job.model}': {str(error).splitlines()[0]}") from error
+    with torch.device("meta"):
+        model = model_class(config)(config)
+    vision = getattr(config, "vision_config", None)
+    patches = (vision.image_size // vision.patch_size) ** 2 if hasattr(vision, "patch_size") else 0
+    return locate(model), sum(p.numel() for p in model.parameters()), patches
+
+
+def _speed(device: str) -> float:
+    """Operations a second of a matrix product, measured for a moment."""
+    side = torch.randn(512, 512, device=device if device != "auto" else "cpu")
+    started, done = time.perf_counter(), 0
+    while time.perf_counter() - started < 0.1:
+        (side @ side).sum().item()
+        done += 1
+    return done * 2 * 512**3 / (time.perf_counter() - started)
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.3g} {unit}"
+        count /= 1024
+    return f"{count:.3g} TiB"
+
+
+def _seconds(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.2g} s"
+    return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"
