@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-
 import typer
 
 from atlas.errors import IntegrityError
-from cli.common import AtlasPath, resolve
+from cli.common import AtlasPath, resolve, say
 
 app = typer.Typer(no_args_is_help=True, help="Upgrade, check, back up or rebuild the atlas's database.")
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)
 
 
 @app.command()
@@ -27,9 +21,9 @@ def upgrade(atlas: AtlasPath = None) -> None:
 
     kept = migrate.upgrade(resolve(atlas))
     if kept is None:
-        _say(f"the schema is {VERSION} already")
+        say(f"the schema is {VERSION} already")
         return
-    _say(f"the schema is {VERSION} now; the database as it was:")
+    say(f"the schema is {VERSION} now; the database as it was:")
     print(kept)
 
 
@@ -47,10 +41,10 @@ def check(atlas: AtlasPath = None) -> None:
         print(finding)
     if findings:
         raise IntegrityError(
-            f"{len(findings)} things in the atlas at {path} do not agree; "
+            f"the atlas at {path} does not agree with itself ({_count(len(findings), 'finding')}); "
             "`atlas db rebuild` makes the database again from runs/ and edits/"
         )
-    _say(f"the atlas at {path} agrees with itself")
+    say(f"the atlas at {path} agrees with itself")
 
 
 @app.command()
@@ -87,10 +81,16 @@ def rebuild(atlas: AtlasPath = None) -> None:
     from atlas.rebuild import rebuild as make
 
     done = make(resolve(atlas), read_edit=read_stored)
-    _say(f"stored {done.runs} runs and {done.edits} edits")
+    say(f"stored {_count(done.runs, 'run')} and {_count(done.edits, 'edit')}")
     if done.old is not None:
-        _say(f"the old database is {done.old}")
+        say(f"the old database is {done.old}")
     for reason in done.skipped:
         print(reason)
     if done.skipped:
-        raise IntegrityError(f"{len(done.skipped)} of the runs and edits were left out; start their jobs again")
+        raise IntegrityError(
+            f"{_count(len(done.skipped), 'run or edit', 'runs or edits')} left out; start their jobs again"
+        )
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or f'{one}s'}"

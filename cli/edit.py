@@ -106,7 +106,8 @@ def show_edit(
     facts = {"edit": edit.label, "concept": edit.concept, "tap": edit.tap, "model": dict(edit.model)}
     facts |= {"created_at": edit.created_at, "provenance": dict(edit.provenance)}
     say(
-        f"{edit.label} of {edit.model['name']} (weights {edit.fingerprint[:12]}), concept {edit.concept}, tap {edit.tap}"
+        f"{edit.label} of {edit.model['name']} (weights {edit.fingerprint[:12]}), "
+        f"concept {edit.concept}, tap {edit.tap}"
     )
     show(pa.Table.from_pylist(rows), chosen, more=facts)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from atlas.errors import AtlasError
-from cli import ask, db, edit, lists, make
+from cli import ask, db, edit, lists, make, measure
 from cli.common import be_quiet
 
 INTERRUPTED = 130
@@ -46,11 +48,12 @@ def options(
     be_quiet(quiet)
 
 
-for command in (ask.query, ask.shared, ask.neuron, ask.agreement):
-    app.command()(command)
-for command in (make.init, make.ingest, make.evaluate, make.generate, make.demo):
-    app.command()(command)
-for command in (lists.methods, lists.datasets, lists.models, lists.runs, lists.concepts):
+COMMANDS: tuple[Callable[..., None], ...] = (
+    *(ask.query, ask.shared, ask.neuron, ask.agreement),
+    *(make.init, make.ingest, measure.evaluate, make.generate, make.demo),
+    *(lists.methods, lists.datasets, lists.models, lists.runs, lists.concepts),
+)
+for command in COMMANDS:
     app.command()(command)
 app.add_typer(edit.app, name="edit")
 app.add_typer(db.app, name="db")
@@ -66,20 +69,15 @@ def run(arguments: list[str] | None = None) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
-    import click
-
     debug = "--debug" in arguments
     try:
         result: Any = app(arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except AtlasError as error:
         return _failed(str(error), error.exit_code, debug)
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return 2
-    except click.ClickException as error:
-        return _failed(error.format_message(), error.exit_code, debug)
-    except (KeyboardInterrupt, click.Abort):
+    except TyperException as error:
+        return _misused(error)
+    except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", INTERRUPTED, debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -88,6 +86,17 @@ def main(arguments: list[str]) -> int:
         return _failed(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1, debug)
     except Exception as error:  # a defect of ours: say so in one line, and how to see more
         return _failed(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
+
+
+def _misused(error: TyperException) -> int:
+    """A command line that does not parse, or that asks for nothing and gets the help."""
+    message = error.format_message()
+    if message.startswith("Usage:"):
+        print(message)
+        return error.exit_code
+    context = getattr(error, "ctx", None)
+    hint = f" (`{context.command_path} --help` shows how)" if context is not None else ""
+    return _failed(f"{message.rstrip('.')}{hint}", error.exit_code, debug=False)
 
 
 def _failed(message: str, code: int, debug: bool) -> int:

@@ -1,4 +1,4 @@
-"""What changes an atlas or runs a model: init, ingest, evaluate, generate, demo."""
+"""What makes an atlas or runs a model: init, ingest, generate, demo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from atlas.errors import UsageError
 from cli.common import (
     AtlasPath,
     BatchSize,
-    DatasetSpec,
     Device,
     Dtype,
     MaxNewTokens,
@@ -27,7 +26,7 @@ from cli.common import (
     words,
 )
 from cli.edit import Images, PromptText
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.render import show
 
 Concepts = Annotated[str | None, typer.Option("--concepts", "--classes", help="Only these, separated by commas.")]
 Sources = Annotated[str | None, typer.Option("--sources", help="image, text or both; what the dataset has by default.")]
@@ -105,7 +104,7 @@ def ingest(
     lists = {"concepts": concepts, "sources": sources, "tasks": tasks, "reduce": reduce}
     content |= {k: words(v) for k, v in lists.items() if v is not None}
     if option:
-        content["options"] = _pairs(option)
+        content["options"] = pairs(option)
     if methods is not None:
         content["methods"] = {name: content.get("methods", {}).get(name, {}) for name in words(methods)}
     _parameters(content, param or [])
@@ -117,7 +116,7 @@ def ingest(
         show(pa.Table.from_pylist(plan(checked, execution)), "table")
         return
     path = resolve(atlas)
-    with _resumable(), progressing(no_progress) as progress:
+    with resumable(), progressing(no_progress) as progress:
         done = start(path, checked, execution, progress)
     _report(done.outcome.get("skipped"))
     if not done.fresh:
@@ -129,7 +128,7 @@ def ingest(
     print(done.run_id)
 
 
-def _pairs(given: list[str]) -> dict[str, Any]:
+def pairs(given: list[str]) -> dict[str, Any]:
     found = {}
     for pair in given:
         key, equals, value = pair.partition("=")
@@ -140,7 +139,7 @@ def _pairs(given: list[str]) -> dict[str, Any]:
 
 
 def _parameters(content: dict[str, Any], given: list[str]) -> None:
-    for name, value in _pairs(given).items():
+    for name, value in pairs(given).items():
         method, dot, key = name.partition(".")
         if not dot or method not in content.get("methods", {}):
             raise UsageError(
@@ -162,7 +161,7 @@ def _report(skipped: dict[str, Any] | None) -> None:
 
 
 @contextmanager
-def _resumable() -> Iterator[None]:
+def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
@@ -195,48 +194,6 @@ def progressing(off: bool) -> Iterator[Callable[[int, int], None]]:
                 say(f"{done} of {total} examples, {rate:.1f}/s, {(total - done) / rate:.0f} s to go")
 
         yield line
-
-
-def evaluate(
-    name: Annotated[str, typer.Argument(help="The edit: name, or name@version.")],
-    model: ModelName = None,
-    dataset: DatasetSpec = "scenes",
-    option: Options = None,
-    concepts: Concepts = None,
-    sources: Sources = None,
-    tasks: Tasks = None,
-    per_concept: PerConcept = None,
-    seed: Seed = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=0, help="How many draws of random neurons.")] = 5,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    batch_size: BatchSize = 64,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
-    atlas: AtlasPath = None,
-) -> None:
-    """What an edit does on held-out examples, to its concept and to the others, beside as many random neurons.
-
-    Example: atlas evaluate no-dog --seeds 5
-    """
-    from atlas.api import Atlas
-
-    chosen = chosen_format(form, as_json, as_csv)
-    path = resolve(atlas)
-    edit = Atlas(path).edit(name).data
-    from ingest.evaluate import evaluate as start
-    from ingest.evaluate import table
-    from ingest.job import Execution, make_job
-
-    content: dict[str, Any] = {"model": model or str(edit.model["name"]), "dataset": dataset, "split": "held_out"}
-    content |= {"dtype": dtype, "options": _pairs(option or [])}
-    content |= {k: words(v) for k, v in {"concepts": concepts, "sources": sources, "tasks": tasks}.items() if v}
-    content |= {k: v for k, v in {"per_concept": per_concept, "seed": seed}.items() if v is not None}
-    done = start(path, edit, make_job(content), Execution(device=device, batch_size=batch_size), seeds=seeds)
-    if not done.fresh:
-        say(f"run {done.run_id[:8]} was done before; these are its stored effects")
-    show(table(done.rows) if chosen == "table" else pa.Table.from_pylist(list(done.rows)), chosen)
 
 
 def generate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -35,21 +35,32 @@ def chosen_format(given: str | None, as_json: bool = False, as_csv: bool = False
         raise UsageError(f"choose one output format, not {' and '.join(asked)}")
     if asked and asked[0] not in FORMATS:
         raise UsageError(f"no format called '{asked[0]}'; there are: {', '.join(FORMATS)}")
-    return asked[0] if asked else ("table" if sys.stdout.isatty() else "jsonl")
+    return asked[0] if asked else ("table" if sys.stdout.isatty() or _as_terminal else "jsonl")
+
+
+_as_terminal = False
+
+
+def as_terminal() -> None:
+    """Print tables by default although stdout is no terminal: the demo is read by a person wherever it goes."""
+    global _as_terminal
+    _as_terminal = True
 
 
 def show(table: pa.Table, form: str, *, more: Mapping[str, Any] | None = None) -> None:
     """Print rows on stdout. more: facts about the whole answer, kept by the JSON form."""
     rows = table.to_pylist()
-    writers: dict[str, Callable[[], None]] = {
-        "table": lambda: _table(table.column_names, rows),
-        "json": lambda: print(_json({"schema_version": SCHEMA_VERSION, **(more or {}), "rows": rows}, indent=2)),
-        "jsonl": lambda: [print(_json(row)) for row in rows] and None,  # type: ignore[func-returns-value]
-        "csv": lambda: _separated(table.column_names, rows, ","),
-        "tsv": lambda: _separated(table.column_names, rows, "\t"),
-        "parquet": lambda: _parquet(table),
-    }
-    writers[form]()
+    if form == "table":
+        _table(table.column_names, rows)
+    elif form == "json":
+        print(_json({"schema_version": SCHEMA_VERSION, **(more or {}), "rows": rows}, indent=2))
+    elif form == "jsonl":
+        for row in rows:
+            print(_json(row))
+    elif form == "parquet":
+        _parquet(table)
+    else:
+        _separated(table.column_names, rows, "," if form == "csv" else "\t")
 
 
 def _json(value: Any, indent: int | None = None) -> str:
@@ -97,4 +108,5 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         return " ".join(_cell(v).strip() or repr(v) for v in value)
-    return str(value).replace("\n", "\\n")
+    text = str(value)
+    return text if text.isprintable() else repr(text)[1:-1]

@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from atlas import ledger, store
 from atlas.edits import Change, Edit
 from atlas.errors import UsageError
 from atlas.live.edit import applied, changing
+from atlas.live.layout import PRODUCT
 from atlas.live.model import LiveModel
 from atlas.manifest import folder_of
 from atlas.schema import arrow_schema, effects
@@ -40,11 +40,12 @@ POOLED = "*"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One thing asked of the model: which concept an example's target stands for."""
+    """One thing asked of the model: the concept that an example's target stands for, and all that it mentions."""
 
     source: str
     task: str
     concept: str
+    mentioned: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,29 +73,20 @@ class Examiner:
             raise UsageError("no held-out answer mentions a concept; give other --concepts or a larger --per-concept")
 
     @torch.no_grad()
-    def ask(self, *, concepts: Iterable[str] | None = None, without: str | None = None) -> Scores:
-        """The model's score on every question as it is now; the caller's `with` block decides how it is edited.
-
-        concepts: only questions about these. without: leave out what is asked about other concepts in an
-        example that mentions this one (they are neither its concept's questions nor others').
-        """
-        wanted = None if concepts is None else set(concepts)
+    def ask(self) -> Scores:
+        """The model's score on every question as it is now; the caller's `with` block decides how it is edited."""
         asked: list[Asked] = []
         right: list[torch.Tensor] = []
         logp: list[torch.Tensor] = []
         for source, items in self.items.items():
             for some in batches(items, self.batch_size):
-                with traced(self.live, some, source, layers=[], tap="product", grad=False) as trace:
-                    miss, pair_logp = trace.verdicts()
-                keep = []
-                for p, (row, concept) in enumerate(zip(trace.pairs.tolist(), trace.concepts, strict=True)):
+                with traced(self.live, some, source, layers=[], tap=PRODUCT, grad=False) as trace:
+                    missed, pair_logp = trace.verdicts()
+                for row, concept in zip(trace.pairs.tolist(), trace.concepts, strict=True):
                     example = self.examples[some[row].number]
-                    named = {m.concept for m in example.mentions}
-                    if (wanted is None or concept in wanted) and (concept == without or without not in named):
-                        keep.append(p)
-                        asked.append(Asked(source, example.task, concept))
-                right.append(miss[keep] == 0)
-                logp.append(pair_logp[keep])
+                    asked.append(Asked(source, example.task, concept, frozenset(m.concept for m in example.mentions)))
+                right.append(missed == 0)
+                logp.append(pair_logp)
         return Scores(tuple(asked), torch.cat(right).cpu().numpy(), torch.cat(logp).cpu().numpy())
 
 
@@ -122,9 +114,12 @@ Group = tuple[str, str, str]
 
 
 def grouped(scores: Scores, concept: str | None) -> dict[Group, np.ndarray]:
-    """The questions of every group, as a mask; without a concept everything is "others"."""
+    """The questions of every group, by their places. "others" are about another concept, in an example that does not
+    mention this one; without a concept everything is "others"."""
     groups: dict[Group, list[int]] = {}
     for i, asked in enumerate(scores.asked):
+        if asked.concept != concept and concept in asked.mentioned:
+            continue
         subset = "concept" if asked.concept == concept else "others"
         for task in (asked.task, POOLED):
             groups.setdefault((asked.source, task, subset), []).append(i)
@@ -166,24 +161,21 @@ def _logp(repeats: Sequence[np.ndarray]) -> tuple[list[float], tuple[float, floa
     return means, spread(list(repeats[0]) if len(repeats) == 1 else means)
 
 
-def conditions(
-    examiner: Examiner, changes: Sequence[Change], *, tap: str, seeds: int, ask: Callable[[], Scores]
-) -> dict[str, list[Scores]]:
-    """The scores before, with the changes, and with the same changes to `seeds` draws of as many random neurons of
-    the same layers."""
-    live = examiner.live
+def under(examiner: Examiner, changes: Sequence[Change], tap: str) -> Scores:
+    """The scores with some changes applied."""
+    with changing(examiner.live, changes, tap=tap):
+        return examiner.ask()
 
-    def under(some: Sequence[Change]) -> Scores:
-        with changing(live, some, tap=tap) if some else nullcontext():
-            return ask()
 
-    controls = []
+def controls(examiner: Examiner, changes: Sequence[Change], tap: str, seeds: int) -> list[Scores]:
+    """The scores with the same changes made to as many random neurons of the same layers, once a seed."""
+    ordered = sorted(changes, key=lambda c: (c.neuron.component, c.neuron.layer))
+    width = examiner.live.layout.width
+    found = []
     for seed in range(seeds):
-        drawn = matched_random([c.neuron for c in changes], live.layout.width, seed)
-        # The values of the edit's own changes, dealt out layer by layer.
-        ordered = sorted(changes, key=lambda c: (c.neuron.component, c.neuron.layer))
-        controls.append(under([replace(c, neuron=n) for c, n in zip(ordered, drawn, strict=True)]))
-    return {"before": [under(())], "edit": [under(changes)], **({"random": controls} if controls else {})}
+        drawn = matched_random([c.neuron for c in ordered], width, seed)
+        found.append(under(examiner, [replace(c, neuron=n) for c, n in zip(ordered, drawn, strict=True)], tap))
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,9 +213,9 @@ def evaluate(atlas: Path, edit: Edit, job: Job, execution: Execution, *, seeds: 
         moment = run.begin(connection, identity, "evaluate", plain, where, live, dataset)
     with run.only_one(folder_of(atlas, identity)), run.ledgered(atlas, identity):
         examiner = Examiner(live, dataset, job, execution)
-        found = conditions(
-            examiner, edit.changes, tap=edit.tap, seeds=seeds, ask=lambda: examiner.ask(without=edit.concept)
-        )
+        found = {"before": [examiner.ask()], "edit": [under(examiner, edit.changes, edit.tap)]}
+        if seeds:
+            found["random"] = controls(examiner, edit.changes, edit.tap, seeds)
         rows = summarise(found, edit.concept)
         full = [{"run_id": identity, "edit": edit.label, "concept": edit.concept, **row} for row in rows]
         content = {

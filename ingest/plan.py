@@ -74,7 +74,9 @@ def _sketch(job: Job) -> tuple[Layout, int, int]:
     with torch.device("meta"):
         model = model_class(config)(config)
     vision = getattr(config, "vision_config", None)
-    patches = (vision.image_size // vision.patch_size) ** 2 if hasattr(vision, "patch_size") else 0
+    patches = 0
+    if vision is not None and hasattr(vision, "patch_size") and hasattr(vision, "image_size"):
+        patches = (vision.image_size // vision.patch_size) ** 2
     return locate(model), sum(p.numel() for p in model.parameters()), patches
 
 

@@ -88,8 +88,9 @@ def _require(root: Path, whole: dict[str, list[Any]]) -> None:
             wrong = [name for name, kind in needed.items() if not isinstance(row.get(name), kind)]
             if wrong:
                 raise IntegrityError(f"{root}: a row of {key} has no good {wrong[0]}: {json.dumps(row)[:120]}")
-    if not whole["images"]:
-        raise UsageError(f"{root} has no pictures in its annotation files; there is nothing to ingest")
+    for key, what in (("images", "pictures"), ("categories", "categories")):
+        if not whole[key]:
+            raise UsageError(f"{root} has no {what} in its annotation files; there is nothing to ingest")
     for key, name in (("images", "id"), ("images", "file_name"), ("categories", "id"), ("categories", "name")):
         [(twice, times)] = Counter(row[name] for row in whole[key]).most_common(1) or [(None, 0)]
         if times > 1:

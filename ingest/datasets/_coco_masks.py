@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,11 +26,16 @@ def mask_of(instance: Mapping[str, Any], height: int, width: int) -> np.ndarray:
                 raise ValueError(f"its size is {outline['size']}, the picture's {[height, width]}")
             coded = outline if isinstance(outline["counts"], str | bytes) else runs.frPyObjects(outline, height, width)
         else:
+            if not isinstance(outline, list | None):
+                raise TypeError("it is neither polygons nor run lengths")
             # A polygon needs three corners; with fewer it has no inside.
             polygons = [polygon for polygon in outline or [] if len(polygon) >= 6] or [_corners(instance["bbox"])]
             coded = runs.merge(runs.frPyObjects(polygons, height, width))
-        found: np.ndarray = runs.decode(coded).astype(bool)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+        with warnings.catch_warnings():
+            # pycocotools 2.0 makes its arrays the way numpy 1 did.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            found: np.ndarray = runs.decode(coded).astype(bool)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         raise IntegrityError(f"annotation {instance['id']}: its segmentation cannot be read: {error}") from error
     return found
 

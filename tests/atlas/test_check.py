@@ -134,7 +134,8 @@ def test_a_run_that_was_never_loaded_is_found(filled: Path, make_run: Any) -> No
     run = make_run(9)
     run.write(filled)
     assert found(filled) == [
-        f"run {run.run_id[:12]}: is complete in runs/ but not in the database; start its job again, or `atlas db rebuild`"
+        f"run {run.run_id[:12]}: is complete in runs/ but not in the database; "
+        "start its job again, or `atlas db rebuild`"
     ]
 
 

@@ -142,9 +142,9 @@ def test_an_older_atlas_is_refused_then_upgraded_with_a_backup(tmp_path: Path, n
     path = tmp_path / "old.atlas"
     wanted = of_revision(path, "0001")
     add_migration(next_schema, "op.execute('ALTER TABLE scores ADD COLUMN extra INTEGER DEFAULT 5')")
-    with pytest.raises(StoreUnavailable, match=r"schema 0001, this program needs 0002; `atlas db upgrade"):
-        with store.connect_readonly(path):
-            pass
+    refusal = r"schema 0001, this program needs 0002; `atlas db upgrade"
+    with pytest.raises(StoreUnavailable, match=refusal), store.connect_readonly(path):
+        pass
     kept = migrate.upgrade(path)
     assert kept is not None
     with store.connect_readonly(path) as connection:

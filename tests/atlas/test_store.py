@@ -93,9 +93,9 @@ def test_init_on_a_file_or_an_unwritable_place(tmp_path: Path) -> None:
 
 def test_a_missing_atlas_says_what_to_type(tmp_path: Path) -> None:
     for attempt in (store.connect_readonly, store.connect_writer):
-        with pytest.raises(StoreUnavailable, match=r"no atlas at .*none; `atlas init --atlas .*none`") as caught:
-            with attempt(tmp_path / "none"):
-                pass
+        said = r"no atlas at .*none; `atlas init --atlas .*none`"
+        with pytest.raises(StoreUnavailable, match=said) as caught, attempt(tmp_path / "none"):
+            pass
         assert caught.value.exit_code == 3
     assert list(tmp_path.iterdir()) == []
 
@@ -146,10 +146,13 @@ def test_a_setting_that_does_not_take_is_noticed(filled: Path, monkeypatch: pyte
 
 
 def test_several_readers_in_one_process_and_in_two(filled: Path) -> None:
-    with another_process(HOLD.format(mode="readonly"), filled), store.connect_readonly(filled) as one:
-        with store.connect_readonly(filled) as two:
-            query = "SELECT count(*) FROM scores"
-            assert one.exec_driver_sql(query).scalar() == two.exec_driver_sql(query).scalar() == 96
+    query = "SELECT count(*) FROM scores"
+    with (
+        another_process(HOLD.format(mode="readonly"), filled),
+        store.connect_readonly(filled) as one,
+        store.connect_readonly(filled) as two,
+    ):
+        assert one.exec_driver_sql(query).scalar() == two.exec_driver_sql(query).scalar() == 96
 
 
 def test_a_reader_spills_outside_the_atlas(filled: Path) -> None:
@@ -165,9 +168,9 @@ def test_a_reader_spills_outside_the_atlas(filled: Path) -> None:
 @pytest.mark.parametrize("attempt", [store.connect_readonly, store.connect_writer])
 def test_while_another_process_writes(filled: Path, attempt: Any) -> None:
     with another_process(HOLD.format(mode="writer"), filled) as writer:
-        with pytest.raises(StoreUnavailable, match=rf"process {writer.pid} is writing .*try again") as caught:
-            with attempt(filled):
-                pass
+        said = rf"process {writer.pid} is writing .*try again"
+        with pytest.raises(StoreUnavailable, match=said) as caught, attempt(filled):
+            pass
     assert caught.value.exit_code == 3
     with attempt(filled):
         pass
@@ -175,15 +178,15 @@ def test_while_another_process_writes(filled: Path, attempt: Any) -> None:
 
 def test_writing_while_another_process_reads(filled: Path) -> None:
     with another_process(HOLD.format(mode="readonly"), filled) as reader:
-        with pytest.raises(StoreUnavailable, match=rf"process {reader.pid} is reading .*close it"):
-            with store.connect_writer(filled):
-                pass
+        said = rf"process {reader.pid} is reading .*close it"
+        with pytest.raises(StoreUnavailable, match=said), store.connect_writer(filled):
+            pass
 
 
 def test_reading_while_this_process_writes(filled: Path) -> None:
-    with store.connect_writer(filled), pytest.raises(StoreUnavailable, match="open in another mode"):
-        with store.connect_readonly(filled):
-            pass
+    said = "open in another mode"
+    with store.connect_writer(filled), pytest.raises(StoreUnavailable, match=said), store.connect_readonly(filled):
+        pass
 
 
 def test_a_read_only_folder(make_run: Any) -> None:
@@ -226,9 +229,9 @@ def test_a_truncated_database(filled: Path, share: float) -> None:
     cut = whole[: int(len(whole) * share)]
     store.database(filled).write_bytes(cut)
     for attempt in (store.connect_readonly, store.connect_writer):
-        with pytest.raises(IntegrityError, match=r"is damaged .*nothing was deleted: `atlas db rebuild") as caught:
-            with attempt(filled) as connection:
-                connection.exec_driver_sql("SELECT sum(score), sum(neuron) FROM scores").all()
+        said = r"is damaged .*nothing was deleted: `atlas db rebuild"
+        with pytest.raises(IntegrityError, match=said) as caught, attempt(filled) as connection:
+            connection.exec_driver_sql("SELECT sum(score), sum(neuron) FROM scores").all()
         assert caught.value.exit_code == 4
     assert store.database(filled).read_bytes() == cut
 

@@ -19,36 +19,36 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from ingest.zoo.train.corpus import Batch, Corpus
 
-HEARD = 64  # numbers of the residual stream, of 128, that words and attention write
+HEARD = 80  # numbers of the residual stream, of 128, that words and attention write
 
 
 @dataclass(frozen=True, slots=True)
 class LanguageOptions:
-    """sparsity: weight of the sum of a token's absolute neuron values, averaged over tokens; it grows from 0
-    in the second third of training. lost: part of the neurons that each sequence does without. slot_noise:
+    """sparsity: weight of a token's cost, the summed lengths of what its neurons write; it grows from 0 to its
+    whole within the second third of training. lost: part of the neurons that each sequence does without. slot_noise:
     spread of the noise on a slot's embedding, against the embedding's own."""
 
-    steps: int = 1500
-    texts: int = 96
-    contexts: int = 64
+    steps: int = 1400
+    texts: int = 64
+    contexts: int = 80
     peak_rate: float = 3e-3
     decay: float = 0.02
-    sparsity: float = 1e-3
-    lost: float = 0.04
+    sparsity: float = 3e-3
+    lost: float = 0.02
     slot_noise: float = 0.2
 
 
 class Counted(nn.Linear):
     """A down projection that remembers what its neurons cost, and in training loses some of them.
 
-    cost: (batch, length) sums of absolute neuron values. lost: the part of neurons a sequence loses.
+    cost: (batch, length) lengths of what the neurons write, summed over neurons. lost: the part of neurons a sequence loses.
     """
 
     cost: Tensor
     lost: float = 0.0
 
     def forward(self, values: Tensor) -> Tensor:
-        self.cost = values.abs().sum(-1)
+        self.cost = values.abs() @ self.weight.norm(dim=0)
         if self.training and self.lost:
             values = values * (torch.rand(len(values), 1, self.in_features) >= self.lost)
         return super().forward(values)
@@ -60,8 +60,8 @@ def language_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         hidden_size=128,
         intermediate_size=512,
         num_hidden_layers=4,
-        num_attention_heads=2,
-        num_key_value_heads=2,
+        num_attention_heads=4,
+        num_key_value_heads=4,
         head_dim=16,
         hidden_act="relu",
         max_position_embeddings=512,

@@ -1,0 +1,112 @@
+"""A method judged by what its neurons do: each concept's best neurons ablated, for all concepts, beside random ones.
+
+For every concept and source, the method's `top` neurons found from that source are set to zero and that source's
+held-out questions are asked: those about the concept (suppression: lower is better) and about the others (retention).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from atlas import ledger, store
+from atlas.api import Atlas
+from atlas.edits import make_changes
+from atlas.live.layout import PRODUCT
+from atlas.manifest import folder_of
+from atlas.schema import arrow_schema, effects
+from ingest import run, tables
+from ingest.evaluate import POOLED, Evaluation, Examiner, controls, stored_effects, summarise, under
+from ingest.job import Execution, Job, complete, open_dataset, resolved, run_id
+
+Progress = Callable[[int, int], None]
+
+
+def survey(
+    path: Path,
+    job: Job,
+    execution: Execution,
+    *,
+    method: str,
+    top: int,
+    reduce: str | None = None,
+    seeds: int = 3,
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Ablate each concept's top neurons and store the effects, one edit label a concept ("method:top:concept").
+
+    Raises:
+        UsageError: the atlas has no such map of a concept; nothing to ask.
+    """
+    started = time.monotonic()
+    dataset = open_dataset(job)
+    job = complete(job, dataset)
+    live = run.load_model(job, execution)
+    atlas = Atlas(path)
+    chosen = {}
+    for source in job.sources:
+        for concept in job.concepts:
+            found = atlas.query(
+                concept, method, source=source, reduce=reduce, model=live.name, dataset=dataset.name, top=top
+            )
+            chosen[source, concept] = found.neurons
+    neurons = {f"{s}|{c}": [str(n) for n in found] for (s, c), found in chosen.items()}
+    plain = resolved(job, dataset, live.fingerprint) | {"survey": neurons, "seeds": seeds, "methods": {method: {}}}
+    identity = run_id(plain)
+    where = run.environment(live, execution)
+    with store.connect_writer(path) as connection:
+        if ledger.status(connection, identity) == ledger.DONE:
+            return Evaluation(identity, False, tuple(stored_effects(connection, identity)))
+        moment = run.begin(connection, identity, "evaluate", plain, where, live, dataset)
+    rows: list[dict[str, Any]] = []
+    with run.only_one(folder_of(path, identity)), run.ledgered(path, identity):
+        examples = []
+        for source in job.sources:
+            examiner = Examiner(live, dataset, replace(job, sources=(source,)), execution)
+            examples += examiner.examples
+            before = [examiner.ask()]
+            for concept in job.concepts:
+                changes = make_changes(chosen[source, concept], set_to=0.0)
+                asked = {"before": before, "edit": [under(examiner, changes, PRODUCT)]}
+                asked["random"] = controls(examiner, changes, PRODUCT, seeds)
+                labels = {"run_id": identity, "edit": f"{method}:{top}:{concept}", "concept": concept}
+                rows += [{**labels, **row} for row in summarise(asked, concept)]
+                progress(len({(r["source"], r["concept"]) for r in rows}), len(chosen))
+        content = {
+            "examples": tables.examples_table(examples),
+            "effects": pa.Table.from_pylist(rows, schema=arrow_schema(effects)),
+        }
+        outcome = {"examples": len(examples), "seconds": round(time.monotonic() - started, 3)}
+        run.finish(path, identity, "evaluate", plain, where, outcome, moment, live, dataset, content)
+    return Evaluation(identity, True, tuple(rows))
+
+
+def averages(rows: Iterable[Mapping[str, Any]], metric: str = "accuracy") -> pa.Table:
+    """The mean over concepts, and the worst concept, for every source, task, subset and condition."""
+    groups: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for row in rows:
+        if row["metric"] == metric:
+            group = groups.setdefault((row["source"], row["task"], row["subset"]), {})
+            group.setdefault(row["condition"], []).append(row["value"])
+    out = []
+    for (source, task, subset), by_condition in sorted(groups.items()):
+        shown: dict[str, Any] = {"source": source, "task": task, "subset": subset}
+        shown |= {condition: f"{np.mean(values):.1%}" for condition, values in by_condition.items()}
+        worst = max if subset == "concept" else min
+        shown["worst_concept"] = f"{worst(by_condition['edit']):.1%}"
+        shown["concepts"] = len(by_condition["edit"])
+        out.append(shown)
+    return pa.Table.from_pylist(out)
+
+
+def pooled(rows: Iterable[Mapping[str, Any]], source: str, subset: str, condition: str) -> float:
+    """The mean accuracy over concepts, all tasks together."""
+    key = (source, POOLED, subset, condition, "accuracy")
+    names = ("source", "task", "subset", "condition", "metric")
+    return float(np.mean([r["value"] for r in rows if tuple(r[n] for n in names) == key]))
