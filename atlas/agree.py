@@ -39,8 +39,9 @@ def runs_agree(connection: Connection, path: Path) -> Iterator[Finding]:
         yield from _run_agrees(connection, row, manifest)
         yield from _own_rows_agree(connection, run_id, folder, manifest)
         for name, names in SHARED.items():
-            if f"{name}.parquet" in manifest["files"]:
-                shards[name, getattr(row, names[0])].append(folder / f"{name}.parquet")
+            owner = getattr(row, names[0])
+            if f"{name}.parquet" in manifest["files"] and owner is not None:
+                shards[name, owner].append(folder / f"{name}.parquet")
     yield from _shared_rows_agree(connection, shards)
     for file in sorted((path / "runs").glob(f"*/{NAME}")):
         if file.parent.name not in stored:

@@ -20,8 +20,6 @@ _DAMAGE = (
     "Failure while replaying WAL",
     "Failed to deserialize",
     "Serialization Error",
-    "INTERNAL Error",
-    "FATAL Error",
 )
 _UNWRITABLE = ("Permission denied", "Read-only file system", "Operation not permitted", "in read-only mode!")
 _FULL = ("No space left on device", "Disk quota exceeded")
@@ -29,9 +27,16 @@ _FULL = ("No space left on device", "Disk quota exceeded")
 
 @contextmanager
 def explained(path: Path, *, read_only: bool) -> Iterator[None]:
-    """Within the block, DuckDB's errors about the file as a whole become the atlas's own; others pass unchanged."""
+    """Within the block, DuckDB's errors about the file as a whole become the atlas's own; others pass unchanged.
+
+    Ctrl-C during a query is KeyboardInterrupt, as everywhere else.
+    """
     try:
         yield
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":
+            raise
+        raise KeyboardInterrupt from error
     except (DBAPIError, duckdb.Error) as error:
         clear = explain(error, path, read_only=read_only)
         if clear is None:

@@ -133,11 +133,11 @@ ORDER BY best.rank""".strip(),
 
 def shared_neurons(map_ids: Sequence[int], *, top: int, only: int | None = None) -> Query:
     """Neurons in the top of every map; with `only`, in that map's top and in no other's. Ranks in map order."""
-    values: dict[str, Any] = {"maps": list(map_ids), "top": top, "count": len(map_ids)}
-    keep = "count(*) = $count"
-    if only is not None:
-        keep = "count(*) = 1 AND min(s.map_id) = $only"
-        values["only"] = only
+    values: dict[str, Any] = {"maps": list(map_ids), "top": top}
+    if only is None:
+        keep, values["count"] = "count(*) = $count", len(map_ids)
+    else:
+        keep, values["only"] = "count(*) = 1 AND min(s.map_id) = $only", only
     return Query(
         f"""
 WITH tops AS (

@@ -29,7 +29,7 @@ def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data])
     Killed at any moment it leaves a folder without a manifest, which a second call replaces.
 
     head: the manifest's `run`, `model`, `dataset` and `concepts`.
-    tables: rows by table name, with local ids (see above).
+    tables: rows by table name, with local ids (atlas/manifest.py); maps as one table, the others may stream.
 
     Returns:
         The manifest's path.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import traceback
@@ -64,7 +65,10 @@ def run(arguments: list[str] | None = None) -> None:
     code = main(sys.argv[1:] if arguments is None else arguments)
     sys.stdout.flush()
     sys.stderr.flush()
-    raise SystemExit(code)
+    # Everything is closed by now. Where torch and duckdb-engine are in one process, the interpreter's own way out
+    # prints pages of reference-count warnings of duckdb's binding, and takes its time.
+    atexit._run_exitfuncs()
+    os._exit(code)
 
 
 def main(arguments: list[str]) -> int:

@@ -84,6 +84,7 @@ def ingest(
     batch_size: BatchSize = 16,
     bad_media: BadMedia = "skip",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run a finished job anew and replace its maps.")] = False,
     no_progress: NoProgress = False,
     atlas: AtlasPath = None,
 ) -> None:
@@ -109,7 +110,7 @@ def ingest(
         content["methods"] = {name: content.get("methods", {}).get(name, {}) for name in words(methods)}
     _parameters(content, param or [])
     checked = make_job(content)
-    execution = Execution(device, device_map, batch_size, bad_media)
+    execution = Execution(device, device_map, batch_size, bad_media, again)
     if dry_run:
         from ingest.plan import plan
 
@@ -120,7 +121,7 @@ def ingest(
         done = start(path, checked, execution, progress)
     _report(done.outcome.get("skipped"))
     if not done.fresh:
-        say(f"run {done.run_id[:8]} was done before; nothing to do")
+        say(f"run {done.run_id[:8]} was done before; nothing to do (--again runs it anew)")
         print(done.run_id)
         return
     o = done.outcome

@@ -53,12 +53,21 @@ class Job:
 
 @dataclass(frozen=True)
 class Execution:
-    """How to run it: nothing here changes a number by more than rounding, so it is not part of the run's id."""
+    """How to run it: nothing here changes a number by more than rounding, so it is not part of the run's id.
+
+    bad_media: "skip" (and report) or "fail". again: run a job anew that is done or was interrupted, after a broken
+    picture was mended for example; its maps are replaced.
+    """
 
     device: str = "cpu"
     device_map: str | None = None
     batch_size: int = 16
     bad_media: str = "skip"
+    again: bool = False
+
+    def __post_init__(self) -> None:
+        if self.bad_media not in ("skip", "fail"):
+            raise UsageError(f"bad media can be skipped or fail, not '{self.bad_media}'")
 
 
 def read_toml(path: Path) -> dict[str, Any]:

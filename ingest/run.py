@@ -164,17 +164,20 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
     identity = run_id(plain)
     where = environment(live, execution)
     with store.connect_writer(atlas) as connection:
-        if ledger.status(connection, identity) == ledger.DONE:
+        if ledger.status(connection, identity) == ledger.DONE and not execution.again:
             return Outcome(identity, False, {})
         moment = begin(connection, identity, "ingest", plain, where, live, dataset)
         known, decoded = _known(connection, live)
     folder = folder_of(atlas, identity)
     with only_one(folder), ledgered(atlas, identity):
+        if execution.again:
+            shutil.rmtree(folder / "shards", ignore_errors=True)
         feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=known)
         numbered = list(enumerate(examples))
         state = map_all(live, feed, job, execution, numbered, folder / "shards", progress)
         found = tables.collect_maps(state, job)
         if not found:
+            shutil.rmtree(folder / "shards")  # nothing in them is worth going on from
             raise AtlasError(_nothing(feed, job))
         names = sorted(dataset.concepts)
         content: dict[str, Any] = {

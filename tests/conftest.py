@@ -163,3 +163,46 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real data beside this checkout")
     return folder
+
+
+JOB = {
+    "methods": {"activation": {}, "contribution": {}, "gradient_x_activation": {}, "ablation": {}, "random": {}},
+    "concepts": ("cat", "dog"),
+    "per_concept": 12,
+}
+"""A job of two seconds on the random LLaVA: 130 examples or so, in three portions."""
+
+
+@pytest.fixture(scope="session")
+def small_job(llava_folder: Path) -> Any:
+    from ingest.job import make_job
+
+    return make_job({"model": str(llava_folder), **JOB})
+
+
+@pytest.fixture(scope="session")
+def stored_atlas(tmp_path_factory: pytest.TempPathFactory, small_job: Any) -> Path:
+    """An atlas with one run; tests that change it take `own_atlas`."""
+    from atlas import store
+    from ingest.job import Execution
+    from ingest.run import ingest
+
+    path = tmp_path_factory.mktemp("atlases") / "stored.atlas"
+    store.init(path)
+    ingest(path, small_job, Execution())
+    return path
+
+
+@pytest.fixture
+def own_atlas(stored_atlas: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(stored_atlas, tmp_path / "own.atlas"))
+
+
+@pytest.fixture
+def empty_atlas(tmp_path: Path) -> Path:
+    from atlas import store
+
+    store.init(tmp_path / "empty.atlas")
+    return tmp_path / "empty.atlas"

@@ -302,6 +302,24 @@ def test_an_error_in_the_block_stores_nothing(filled: Path, dump: Any) -> None:
     assert dump(filled) == before
 
 
+def test_ctrl_c_during_a_query_is_an_interrupt_and_stores_nothing(filled: Path, dump: Any) -> None:
+    before = dump(filled)
+    body = (
+        "import os, signal, threading\n"
+        "threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
+        "print('ready', flush=True)\n"
+        "try:\n"
+        "    with store.connect_writer(path) as c:\n"
+        "        c.exec_driver_sql('DELETE FROM scores')\n"
+        "        c.exec_driver_sql('SELECT count(*) FROM range(100000000000) AS r(i) WHERE hash(i) % 7 = 3').all()\n"
+        "except KeyboardInterrupt:\n"
+        "    sys.exit(130)"
+    )
+    with another_process(body, filled) as process:
+        assert process.wait(timeout=60) == 130
+    assert dump(filled) == before
+
+
 @pytest.mark.parametrize(
     ("said", "kind", "match"),
     [

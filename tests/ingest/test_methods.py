@@ -273,7 +273,7 @@ def test_random_scores_are_uniform_seeded_and_differ_by_concept(llava: LiveModel
     assert torch.equal(dog, same["dog", "mean"].scores)
     assert not torch.equal(dog, other["dog", "mean"].scores)
     assert not torch.equal(dog, first["cat", "mean"].scores)
-    assert 0 <= float(dog.min()) and float(dog.max()) < 1 and abs(float(dog.mean()) - 0.5) < 0.1
+    assert float(dog.min()) >= 0 and float(dog.max()) < 1 and abs(float(dog.mean()) - 0.5) < 0.1
 
 
 def test_the_gate_tap_scores_the_activation_function(llava: LiveModel) -> None:

@@ -96,7 +96,7 @@ def main() -> None:
     language, vision, per_concept = LanguageOptions(), VisionOptions(), 12
     if chosen.smoke:
         language = replace(language, steps=3, texts=8, contexts=6)
-        vision = replace(vision, steps=3, pictures=72, captions=4, questions=4)
+        vision = replace(vision, warmup=3, alone=4, steps=3, pictures=72, captions=4, questions=4)
         per_concept = 1
     make(chosen.out, chosen.seed, language, vision, per_concept)
 

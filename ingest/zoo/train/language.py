@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -41,7 +41,8 @@ class LanguageOptions:
 class Counted(nn.Linear):
     """A down projection that remembers what its neurons cost, and in training loses some of them.
 
-    cost: (batch, length) lengths of what the neurons write, summed over neurons. lost: the part of neurons a sequence loses.
+    cost: (batch, length) lengths of what the neurons write, summed over neurons. lost: the part of the neurons
+    that a sequence loses.
     """
 
     cost: Tensor
@@ -88,11 +89,11 @@ def train_language(
     model = LlamaForCausalLM(language_config(tokenizer))
     counted = _count(model, options.lost)
     divide(model)
-    optimiser = torch.optim.AdamW(_groups(model, options.decay), lr=options.peak_rate, betas=(0.9, 0.98))
+    groups = parameter_groups(model.parameters(), options.decay)
+    optimiser = torch.optim.AdamW(groups, lr=options.peak_rate, betas=(0.9, 0.98))
     model.train()
     for step in range(options.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = options.peak_rate * rate_at(step, options.steps)
+        set_rate(optimiser, options.peak_rate * rate_at(step, options.steps))
         weight = options.sparsity * min(1.0, max(0.0, step / options.steps - 1 / 3) * 6)
         figures = []
         for batch in (corpus.texts(rng, options.texts), corpus.contexts(rng, options.contexts)):
@@ -146,8 +147,15 @@ def divide(model: LlamaForCausalLM) -> None:
     model.lm_head.weight[:, :HEARD] = 0
 
 
-def _groups(model: nn.Module, decay: float) -> list[dict[str, object]]:
-    """Weights decay; norms do not."""
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    norms = [p for p in model.parameters() if p.ndim == 1]
-    return [{"params": weights, "weight_decay": decay}, {"params": norms, "weight_decay": 0.0}]
+def parameter_groups(parameters: Iterable[nn.Parameter], decay: float) -> list[dict[str, object]]:
+    """Weights decay; norms and biases do not."""
+    every = list(parameters)
+    return [
+        {"params": [p for p in every if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate

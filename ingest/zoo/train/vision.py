@@ -1,8 +1,10 @@
 """Stage 2: eyes for a frozen language model.
 
-The vision tower and the projector learn to place a picture, as 16 tokens, where contexts stood in stage 1.
-Nothing of the language model changes, so what it answers about a picture it answers with the neurons it has.
-One kind of fact is never asked of a picture here: `UNASKED` measures what comes across by itself.
+The vision tower first learns by itself to tell what each patch shows, as vision towers are trained before they
+meet a language model; the head that tells it is thrown away. Then tower and projector learn to place a picture, as
+16 tokens, where contexts stood in stage 1. Nothing of the language model changes, so what it answers about a
+picture it answers with the neurons it has. One kind of fact is never asked of a picture here: `UNASKED` measures
+what comes across by itself.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 
+from ingest.datasets import _scene
 from ingest.datasets._scene import SIZE
-from ingest.datasets._world import BY_NAME, SLOTS, picture_questions
+from ingest.datasets._world import BY_NAME, COLOURS, DRAWN, ORDER, SLOTS, picture_questions
 from ingest.datasets.scenes import Scenes
 from ingest.examples import FIND
 from ingest.zoo.train.corpus import Batch, Writer
-from ingest.zoo.train.language import rate_at
+from ingest.zoo.train.language import parameter_groups, rate_at, set_rate
 
 UNASKED = "has"
 ASKED = ("name", "does", "lives", "kind")
@@ -30,9 +33,12 @@ PATCH = 16
 
 @dataclass(frozen=True, slots=True)
 class VisionOptions:
-    """pictures: how many different ones are trained on. captions, questions: of each batch."""
+    """pictures: how many different ones are trained on. warmup: steps of the tower by itself, with `alone`
+    pictures each. captions, questions: of each batch of the other `steps`."""
 
-    steps: int = 4000
+    warmup: int = 1200
+    alone: int = 96
+    steps: int = 1800
     pictures: int = 18000
     captions: int = 28
     questions: int = 36
@@ -74,15 +80,19 @@ def assemble(language: LlamaForCausalLM, image_token: int) -> LlavaForConditiona
 
 
 class Album:
-    """Training pictures, drawn once and kept as bytes, with what may be asked of each."""
+    """Training pictures, drawn once and kept as bytes, with what may be asked of each.
+
+    patches: (pictures, SLOTS, 3) numbers of the thing, colour and order (from the left) that a patch shows, 0 for
+    the ground.
+    """
 
     def __init__(self, world: Scenes, writer: Writer, pictures: int) -> None:
         self.writer = writer
-        addresses = world.addresses(FIND, pictures)
-        self.pixels = np.stack([np.asarray(world.image(address)) for address in addresses])
-        self.captions = [world.caption(address) for address in addresses]
-        shown = [world.shown(address) for address in addresses]
-        self.single = {number: names[0] for number, names in enumerate(shown) if len(names) == 1}
+        scenes = [_scene.compose(world.seed, FIND, number) for number in range(pictures)]
+        self.pixels = np.stack([np.asarray(_scene.render(scene)) for scene in scenes])
+        self.patches = np.stack([_patches(scene) for scene in scenes])
+        self.captions = [scene.caption for scene in scenes]
+        self.single = {i: scene.things[0].name for i, scene in enumerate(scenes) if len(scene.things) == 1}
         self._singles = list(self.single)
         self._asked = {task: picture_questions(task, FIND) for task in ("caption", *ASKED)}
 
@@ -99,6 +109,19 @@ class Album:
         return scaled(self.pixels[chosen]), self.writer.batch(rows)
 
 
+def _patches(scene: _scene.Scene) -> np.ndarray:
+    """(SLOTS, 3): what `Album.patches` holds of one picture."""
+    told = np.zeros((SLOTS, 3), np.int64)
+    most = np.full(SLOTS, PATCH * PATCH // 12)  # a patch shows a thing from so many of its pixels on
+    side = SIZE // PATCH
+    for order, thing in enumerate(scene.things, 1):
+        mask = _scene.mask(scene, thing.name).reshape(side, PATCH, side, PATCH)
+        shown = mask.sum((1, 3)).reshape(SLOTS)
+        told[shown > most] = (DRAWN.index(BY_NAME[thing.name]) + 1, COLOURS.index(thing.colour) + 1, order)
+        most = np.maximum(most, shown)
+    return told
+
+
 def scaled(pixels: np.ndarray) -> Tensor:
     """(batch, height, width, 3) bytes to (batch, 3, height, width) from -1 to 1, as the processor does."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -107,18 +130,15 @@ def scaled(pixels: np.ndarray) -> Tensor:
 def train_vision(
     model: LlavaForConditionalGeneration, album: Album, options: VisionOptions, seed: int, log: Callable[[str], None]
 ) -> None:
+    """Train the tower by itself, then tower and projector on captions and questions; the words stay frozen."""
     torch.manual_seed(seed + 1)
     rng = random.Random(f"vision {seed}")
-    learned = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learned if p.ndim > 1], "weight_decay": options.decay},
-        {"params": [p for p in learned if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=options.peak_rate, betas=(0.9, 0.98))
     model.train()
+    _look(model, album, options, rng, log)
+    learned = [p for p in model.parameters() if p.requires_grad]
+    optimiser = torch.optim.AdamW(parameter_groups(learned, options.decay), lr=options.peak_rate, betas=(0.9, 0.98))
     for step in range(options.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = options.peak_rate * rate_at(step, options.steps)
+        set_rate(optimiser, options.peak_rate * rate_at(step, options.steps))
         pixels, batch = album.draw(rng, options.captions, options.questions)
         logits = answer_logits(model, pixels, batch)
         losses = [
@@ -132,6 +152,33 @@ def train_vision(
         if step % 100 == 0 or step == options.steps - 1:
             log(f"vision step {step}: captions {losses[0].item():.4f}, questions {losses[1].item():.4f}")
     model.eval()
+
+
+def _look(
+    model: LlavaForConditionalGeneration,
+    album: Album,
+    options: VisionOptions,
+    rng: random.Random,
+    log: Callable[[str], None],
+) -> None:
+    """Teach the tower to tell each patch's thing, colour and order."""
+    tower = model.model.vision_tower
+    sizes = [len(DRAWN) + 1, len(COLOURS) + 1, len(ORDER) + 1]
+    head = nn.Linear(vision_config().hidden_size, sum(sizes))
+    learned = [*tower.parameters(), *head.parameters()]
+    optimiser = torch.optim.AdamW(parameter_groups(learned, options.decay), lr=options.peak_rate, betas=(0.9, 0.98))
+    for step in range(options.warmup):
+        set_rate(optimiser, options.peak_rate * rate_at(step, options.warmup))
+        chosen = rng.choices(range(len(album.pixels)), k=options.alone)
+        told = head(tower(pixel_values=scaled(album.pixels[chosen])).last_hidden_state[:, 1:]).flatten(0, 1)
+        wanted = torch.from_numpy(album.patches[chosen]).flatten(0, 1)
+        losses = [nn.functional.cross_entropy(part, wanted[:, i]) for i, part in enumerate(told.split(sizes, dim=1))]
+        torch.autograd.backward(losses[0] + losses[1] + losses[2])
+        nn.utils.clip_grad_norm_(learned, 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if step % 100 == 0 or step == options.warmup - 1:
+            log("tower step {}: things {:.4f}, colours {:.4f}, order {:.4f}".format(step, *[x.item() for x in losses]))
 
 
 def answer_logits(model: LlavaForConditionalGeneration, pixels: Tensor, batch: Batch) -> Tensor:

@@ -1,0 +1,83 @@
+"""Words to characters to tokens to positions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ingest.concepts import find_targets, spans, tokens_of
+from ingest.examples import Concept, Example, Mention
+
+CONCEPTS = {
+    "dog": Concept("dog", ("dog", "dogs", "puppy")),
+    "hot dog": Concept("hot dog", ("hot dog", "hot dogs")),
+    "cat": Concept("cat", ("cat", "cats")),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "words", "found"),
+    [
+        ("A Dog and a dog", ["dog"], ["Dog", "dog"]),
+        ("dogma, hotdog, dogs", ["dog"], []),
+        ("dogma, hotdog, dogs", ["dog", "dogs"], ["dogs"]),
+        ("a hot  dog", ["hot dog"], ["hot  dog"]),
+        ("it barks.", ["barks"], ["barks"]),
+        ("", ["dog"], []),
+        ("a dog", [], []),
+        ("c++ or c", ["c++"], ["c++"]),
+        ("un café", ["café"], ["café"]),
+    ],
+)
+def test_words_are_found_whole(text: str, words: list[str], found: list[str]) -> None:
+    assert [text[a:b] for a, b in spans(text, words)] == found
+
+
+def test_a_longer_concept_takes_its_words_from_a_shorter_one() -> None:
+    text = "a hot dog and a dog"
+    assert spans(text, ["dog"], ["hot dog", "dog"]) == [(16, 19)]
+    assert spans(text, ["hot dog"], ["hot dog", "dog"]) == [(2, 9)]
+
+
+def test_tokens_of_a_span() -> None:
+    ends = [1, 5, 5, 9]  # the third token is the first half of a character that ends with the fourth
+    assert tokens_of((2, 5), ends) == [1]
+    assert tokens_of((5, 9), ends) == [3]
+    assert tokens_of((0, 9), ends) == [0, 1, 2, 3]
+
+
+def targets(live: Any, answer: str, mentions: tuple[Mention, ...], wanted: list[str], **rule: str) -> Any:
+    ids = live.encoder.prompt("what is this ?", answer=answer).answer
+    example = Example("text", "name", "find", "what is this ?", answer, mentions)
+    decoded, ends = live.encoder.decode(ids), live.encoder.ends(ids)
+    found = find_targets(example, decoded, ends, CONCEPTS, wanted, **rule)
+    return [(t.concept, live.encoder.decode([ids[t.index]]).strip(), t.weight) for t in found]
+
+
+def test_a_word_of_several_tokens_counts_with_all_of_them_or_the_first(llava: Any) -> None:
+    mention = (Mention("dog"),)
+    every = targets(llava, "a puppy", mention, ["dog"])
+    assert "".join(piece for _, piece, _ in every) == "puppy" and len(every) > 1
+    assert sum(weight for *_, weight in every) == pytest.approx(1)
+    assert targets(llava, "a puppy", mention, ["dog"], tokens="first") == [("dog", every[0][1], 1.0)]
+
+
+def test_the_first_occurrence_or_all_of_them(llava: Any) -> None:
+    mention = (Mention("dog"),)
+    assert targets(llava, "a dog and a dog", mention, ["dog"]) == [("dog", "dog", 1.0)]
+    assert targets(llava, "a dog and a dog", mention, ["dog"], occurrences="all") == [("dog", "dog", 0.5)] * 2
+
+
+def test_a_fact_stands_for_its_concept_and_what_is_not_wanted_or_not_said_is_left_out(llava: Any) -> None:
+    assert targets(llava, "it barks", (Mention("dog", "barks"),), ["dog"])[0][0] == "dog"
+    assert targets(llava, "it barks", (Mention("dog", "barks"),), ["cat"]) == []
+    assert targets(llava, "it meows", (Mention("dog", "barks"),), ["dog"]) == []
+    assert targets(llava, "a hot dog", (Mention("dog"), Mention("hot dog")), ["dog", "hot dog"])[0][0] == "hot dog"
+
+
+def test_the_example_id_is_of_its_content() -> None:
+    one = Example("image", "caption", "find", "describe", "a dog", (Mention("dog"),), ("1.jpg",))
+    same = Example("image", "caption", "find", "describe", "a dog", (Mention("dog"),), ("1.jpg",))
+    other = Example("image", "caption", "find", "describe", "a dog", (Mention("dog"),), ("2.jpg",))
+    assert one.id == same.id != other.id and len(one.id) == 32

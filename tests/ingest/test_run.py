@@ -1,0 +1,246 @@
+"""Jobs from beginning to end: identity, resuming after an interrupt and a kill, two at once, nothing to find."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from atlas import ledger, store
+from atlas.check import check
+from atlas.errors import AtlasError, StoreUnavailable, UsageError
+from ingest.job import Execution, Job, complete, make_job, open_dataset, resolved, run_id
+from ingest.run import ingest, only_one
+from ingest.shards import portions
+
+LAUNCH = """
+import json, sys
+from pathlib import Path
+from ingest.job import Execution, make_job
+from ingest.run import ingest
+ingest(Path(sys.argv[1]), make_job(json.loads(sys.argv[2])), Execution(batch_size=2))
+"""
+
+
+def scores(atlas: Path) -> pa.Table:
+    with store.connect_readonly(atlas) as connection:
+        sql = """
+        SELECT c.name AS concept, m.method, m.source, m.reduce, s.layer, s.neuron, s.score, s.rank
+        FROM scores s JOIN maps m USING (map_id) LEFT JOIN concepts c USING (concept_id) ORDER BY ALL"""
+        return store.raw(connection).sql(sql).to_arrow_table()
+
+
+def test_a_finished_job_is_not_run_again(own_atlas: Path, small_job: Job) -> None:
+    before = scores(own_atlas)
+    again = ingest(own_atlas, small_job, Execution(batch_size=3))  # another batch size is the same job
+    assert not again.fresh
+    assert scores(own_atlas).equals(before)
+    other = ingest(own_atlas, replace(small_job, seed=1), Execution())
+    assert other.fresh and other.run_id != again.run_id
+    assert check(own_atlas) == []
+
+
+def test_the_run_id_is_of_content_and_not_of_names(small_job: Job) -> None:
+    dataset = open_dataset(small_job)
+    job = complete(small_job, dataset)
+    ids = {
+        run_id(resolved(j, dataset, print_))
+        for j, print_ in [
+            (job, "a"),
+            (replace(job, model="elsewhere"), "a"),  # the same weights under another name
+            (job, "b"),
+            (replace(job, tap="gate"), "a"),
+            (replace(job, methods={"contribution": {"norm": True}}), "a"),
+        ]
+    }
+    assert len(ids) == 4
+
+
+def test_every_score_has_its_rank_and_every_map_its_statistics(stored_atlas: Path) -> None:
+    with store.connect_readonly(stored_atlas) as connection:
+        rows = store.raw(connection).sql(
+            """SELECT m.neurons, count(*) AS n, max(s.rank) AS last, count(DISTINCT s.rank) AS ranks,
+                      abs(avg(s.score) - m.mean) AS gap
+               FROM maps m JOIN scores s USING (map_id) GROUP BY m.map_id, m.neurons, m.mean"""
+        )
+        found = rows.fetchall()
+    # two sources, and two reductions of two concepts by four methods, one of them by random, one map of activation
+    assert len(found) == 2 * (2 * 2 * 4 + 2 + 1)
+    for neurons, n, last, ranks, gap in found:
+        assert neurons == n == last == ranks == 128
+        assert gap < 1e-6
+
+
+def test_an_interrupted_run_goes_on_and_gives_the_same_scores(
+    empty_atlas: Path, stored_atlas: Path, small_job: Job
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def interrupt(done: int, total: int) -> None:
+        seen.append((done, total))
+        if done > 70:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(empty_atlas, small_job, Execution(), interrupt)
+    kept = sorted(empty_atlas.glob("runs/*/shards/*.safetensors"))
+    assert len(kept) == 1
+    with store.connect_readonly(empty_atlas) as connection:
+        assert ledger.status(connection, kept[0].parents[1].name) == ledger.FAILED
+    stamp = kept[0].stat().st_mtime_ns
+    calls: list[int] = []
+
+    def watch(done: int, total: int) -> None:
+        calls.append(done)
+        assert not kept[0].exists() or kept[0].stat().st_mtime_ns == stamp  # the first portion is not done again
+
+    ingest(empty_atlas, small_job, Execution(), watch)
+    assert calls[0] == 64
+    assert scores(empty_atlas).equals(scores(stored_atlas))
+    assert check(empty_atlas) == []
+    assert not list(empty_atlas.glob("runs/*/shards"))
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_scores(empty_atlas: Path, stored_atlas: Path, small_job: Job) -> None:
+    content = json.dumps({k: getattr(small_job, k) for k in ("model", "methods", "concepts", "per_concept")})
+    process = subprocess.Popen([sys.executable, "-c", LAUNCH, str(empty_atlas), content], cwd=Path(__file__).parents[2])
+    deadline = time.monotonic() + 60
+    while not list(empty_atlas.glob("runs/*/shards/00000.safetensors")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not list(empty_atlas.glob("runs/*/manifest.json"))
+    ingest(empty_atlas, small_job, Execution())
+    first, second = scores(empty_atlas), scores(stored_atlas)
+    assert first.drop_columns(["score", "rank"]).equals(second.drop_columns(["score", "rank"]))
+    gap = pc.max(pc.abs(pc.subtract(first["score"], second["score"]))).as_py()
+    assert gap < 1e-5  # the killed process had another batch size
+    assert check(empty_atlas) == []
+
+
+def test_a_damaged_portion_is_done_again(empty_atlas: Path, stored_atlas: Path, small_job: Job) -> None:
+    def interrupt(done: int, total: int) -> None:
+        if done > 70:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ingest(empty_atlas, small_job, Execution(), interrupt)
+    (shard,) = empty_atlas.glob("runs/*/shards/*.safetensors")
+    shard.write_bytes(shard.read_bytes()[:1000])
+    ingest(empty_atlas, small_job, Execution())
+    assert scores(empty_atlas).equals(scores(stored_atlas))
+
+
+def test_two_processes_with_the_same_job(empty_atlas: Path, small_job: Job, stored_atlas: Path) -> None:
+    (folder,) = (stored_atlas / "runs").iterdir()
+    with (
+        only_one(empty_atlas / "runs" / folder.name),
+        pytest.raises(StoreUnavailable, match="another process is running this very job"),
+    ):
+        ingest(empty_atlas, small_job, Execution())
+
+
+def test_responses_are_made_once_and_decodings_too(own_atlas: Path, small_job: Job) -> None:
+    def count(table: str) -> int:
+        with store.connect_readonly(own_atlas) as connection:
+            return int(store.raw(connection).execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+
+    had = count("decodings")
+    assert had == 128 * 2 * 2  # neurons, with and without the norm, top and bottom
+    ingest(own_atlas, replace(small_job, methods={"contribution": {"norm": True}}), Execution())
+    assert count("decodings") == had
+
+
+@pytest.mark.parametrize("number", [1, 63, 64, 65, 1000, 5000])
+def test_portions_cover_every_example_once_in_at_most_sixteen(number: int) -> None:
+    examples: list[Any] = list(enumerate(range(number)))
+    cut = portions(examples)
+    assert [e for portion in cut for e in portion] == examples
+    assert len(cut) <= 16 and (len(cut) == 1 or all(len(p) >= 64 for p in cut[:-1]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"methods": {"contribtion": {}}}, "no method called 'contribtion'; did you mean 'contribution'"),
+        ({"methods": {}}, "names no method"),
+        ({"methods": {"contribution": {"nrom": True}}}, "no parameter of contribution called 'nrom'.*'norm'"),
+        ({"methods": {"contribution": {"norm": "maybe"}}}, "norm='maybe' is not a bool"),
+        ({"per_concept": 0}, "per_concept"),
+        ({"per_concept": "many"}, "per_concept is 'many'"),
+        ({"tap": "gat"}, "no tap called 'gat'"),
+        ({"reduce": ("median",)}, "no reduction called 'median'"),
+        ({"split": "test"}, "no split called 'test'"),
+    ],
+)
+def test_a_wrong_job_says_what_is_wrong(content: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make_job(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"dataset": "sceens"}, "no dataset called 'sceens'; did you mean 'scenes'"),
+        ({"concepts": ("dgo",)}, "no concept called 'dgo'; did you mean 'dog'"),
+        ({"sources": ("audio",)}, "no source called 'audio'"),
+        ({"options": {"sed": 1}}, "no parameter of scenes called 'sed'"),
+    ],
+)
+def test_a_job_names_what_its_dataset_does_not_have(content: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        open_dataset(make_job(content))
+
+
+def test_a_job_without_a_usable_example_says_why(empty_atlas: Path, llava_folder: Path) -> None:
+    """The random model's own captions never mention a concept: nothing is stored, and the ledger says so."""
+    folder = empty_atlas.parent / "coco"
+    _one_picture_coco(folder)
+    job = make_job(
+        {"model": str(llava_folder), "dataset": f"coco:{folder}", "sources": ("image",), "concepts": ("dog",)}
+    )
+    with pytest.raises(AtlasError, match="no answer mentions the words of dog"):
+        ingest(empty_atlas, job, Execution())
+    assert check(empty_atlas) == []
+    (folder / "images" / "1.jpg").write_bytes(b"no picture")
+    with pytest.raises(AtlasError, match=r"no example could be used: 1 media failed.*1\.jpg"):
+        ingest(empty_atlas, job, Execution())
+    with pytest.raises(AtlasError, match=r"1\.jpg"):
+        ingest(empty_atlas, replace(job, per_concept=3), Execution(bad_media="fail"))
+
+
+def _one_picture_coco(folder: Path) -> None:
+    from PIL import Image
+
+    (folder / "images").mkdir(parents=True)
+    (folder / "annotations").mkdir()
+    images = [{"id": i, "file_name": f"{i}.jpg", "width": 20, "height": 20} for i in range(1, 9)]
+    for image in images:
+        Image.new("RGB", (20, 20), "red").save(folder / "images" / str(image["file_name"]))
+    box = {
+        "bbox": [0, 0, 9, 9],
+        "area": 81,
+        "iscrowd": 0,
+        "segmentation": [[0, 0, 9, 0, 9, 9, 0, 9]],
+        "category_id": 18,
+    }
+    annotations = [{"id": i, "image_id": i, **box} for i in range(1, 9)][:1]
+    instances = {
+        "images": images[:1],
+        "annotations": annotations,
+        "categories": [{"id": 18, "name": "dog", "supercategory": "animal"}],
+    }
+    (folder / "annotations" / "instances.json").write_text(json.dumps(instances))
+    captions = {"images": images[:1], "annotations": [{"id": 1, "image_id": 1, "caption": "A dog ."}]}
+    (folder / "annotations" / "captions.json").write_text(json.dumps(captions))
