@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
-import sqlalchemy as sa
 
-from atlas import edits, queries, store
+from atlas import queries, store, stored
 from atlas.choose import Chosen, choose_map, peers
 from atlas.edits import Edit
-from atlas.errors import UsageError, unknown
+from atlas.errors import UsageError
 from atlas.neurons import Neuron
 from atlas.queries import Query, Which
 from atlas.selection import NeuronSet
-
-if TYPE_CHECKING:
-    from atlas.live.model import LiveModel
+from atlas.stored import StoredEdit
 
 
 def default_path() -> Path:
@@ -224,47 +219,7 @@ class Atlas:
         Raises:
             UsageError: a bad name, no neurons, not exactly one kind of change, or no stored means.
         """
-        edits.check_name(name)
-        maps = list(_maps(neurons.provenance))
-        means = self._means(neurons, maps) if mean else None
-        changes = edits.make_changes(neurons.neurons, set_to=set_to, scale=scale, shift=shift, means=means)
-        concepts = {m["concept"] for m in maps}
-        with store.connect_writer(self.path) as connection:
-            table = sa.text("SELECT coalesce(max(version), 0) FROM edits WHERE name = :name")
-            version = int(connection.execute(table, {"name": name}).scalar_one()) + 1
-            models = sa.text("SELECT * EXCLUDE (model_id) FROM models WHERE fingerprint = :fingerprint LIMIT 1")
-            model = connection.execute(models, {"fingerprint": neurons.provenance["fingerprint"]}).mappings().one()
-            edit = Edit(
-                name=name,
-                version=version,
-                model=dict(model),
-                tap=str(maps[0]["tap"]),
-                concept=concepts.pop() if len(concepts) == 1 else None,
-                provenance=neurons.provenance,
-                changes=changes,
-                created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
-            )
-            from atlas.rebuild import load_edit
-
-            file = edits.write_edit(self.path, edit)
-            load_edit(connection, edits.edit_row(edit, file), edits.changes_table(edit))
-        return edit
-
-    def _means(self, neurons: NeuronSet, maps: Sequence[dict[str, Any]]) -> dict[Neuron, float]:
-        row = maps[0]
-        which = Which("*", "activation", row["source"], row["target"], "mean", row["model"], row["dataset"])
-        with store.connect_readonly(self.path) as connection:
-            try:
-                chosen = choose_map(connection, which)
-            except UsageError:
-                raise UsageError(
-                    f"no mean values are stored for {row['model']}, source {row['source']}; "
-                    "`atlas ingest --methods activation` stores them"
-                ) from None
-            found = queries.top_neurons(chosen["map_id"], top=chosen["neurons"]).run(connection)
-        columns = (found[name].to_pylist() for name in ("component", "layer", "neuron", "score"))
-        scores = {Neuron(c, layer, n): score for c, layer, n, score in zip(*columns, strict=True)}
-        return {n: scores[n] for n in neurons if n in scores}
+        return stored.create(self.path, name, neurons, set_to=set_to, scale=scale, shift=shift, mean=mean)
 
     def edit(self, label: str) -> StoredEdit:
         """A stored edit: `name` for the newest version, `name@version` for one.
@@ -272,14 +227,7 @@ class Atlas:
         Raises:
             UsageError: no such edit; IntegrityError: its file is damaged.
         """
-        name, version = edits.split_label(label)
-        known = self.listing("edits").to_pylist()
-        versions = [e["version"] for e in known if e["name"] == name]
-        if not versions or (version is not None and version not in versions):
-            there = {e["name"] for e in known} if not versions else {f"{name}@{v}" for v in versions}
-            raise unknown("edit", label, there, "atlas edit ls")
-        file = self.path / "edits" / f"{name}@{version or max(versions)}.safetensors"
-        return StoredEdit(edits.read_edit(file))
+        return stored.read(self.path, label)
 
     def remove_edit(self, label: str) -> list[str]:
         """Remove one version (`name@version`) or all versions of an edit; what was removed.
@@ -287,46 +235,4 @@ class Atlas:
         Raises:
             UsageError: no such edit.
         """
-        name, version = edits.split_label(label)
-        known = [e for e in self.listing("edits").to_pylist() if e["name"] == name]
-        chosen = [e["version"] for e in known if version in (None, e["version"])]
-        if not chosen:
-            self.edit(label)  # raises with the nearest name
-        from atlas.rebuild import forget_edit
-
-        with store.connect_writer(self.path) as connection:
-            for one in chosen:
-                query = sa.text("SELECT edit_id FROM edits WHERE name = :name AND version = :version")
-                found = connection.execute(query, {"name": name, "version": one}).scalar_one()
-                forget_edit(connection, int(found))
-        for one in chosen:
-            (self.path / "edits" / f"{name}@{one}.safetensors").unlink(missing_ok=True)
-        return [f"{name}@{one}" for one in chosen]
-
-
-class StoredEdit:
-    """An edit read from the atlas. `data` is its content; `on` applies it."""
-
-    def __init__(self, data: Edit):
-        self.data = data
-
-    def on(self, model: LiveModel | Any) -> AbstractContextManager[None]:
-        """Apply the edit to a live model (a `LiveModel` or a HuggingFace model) while a `with` block lasts.
-
-            with atlas.edit("no-dog").on(model):
-                model.generate(**inputs)
-
-        Raises:
-            UsageError: on entering, where the model's weights are not those the edit was made for.
-        """
-        from atlas.live.edit import applied
-
-        return applied(self.data, model)
-
-
-def _maps(provenance: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every map that a set of neurons came from, through set algebra."""
-    yield from provenance.get("maps", ())
-    for side in ("left", "right"):
-        if side in provenance:
-            yield from _maps(provenance[side])
+        return stored.remove(self.path, label)

@@ -80,13 +80,13 @@ def split_label(label: str) -> tuple[str, int | None]:
     return name, int(version) if at else None
 
 
-def file_of(atlas: Path, edit: Edit) -> Path:
-    return atlas / "edits" / f"{edit.label}.safetensors"
+def file_of(atlas: Path, name: str, version: int) -> Path:
+    return atlas / "edits" / f"{name}@{version}.safetensors"
 
 
 def write_edit(atlas: Path, edit: Edit) -> Path:
     """Write the edit's file, whole or not at all, and return it."""
-    file = file_of(atlas, edit)
+    file = file_of(atlas, edit.name, edit.version)
     file.parent.mkdir(parents=True, exist_ok=True)
     head = {k: getattr(edit, k) for k in ("name", "version", "model", "tap", "concept", "provenance", "created_at")}
     tensors: dict[str, np.ndarray] = {

@@ -1,0 +1,140 @@
+"""Effects against answers counted by hand, and surveys of a method over all concepts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest
+
+from atlas import Atlas
+from atlas.check import check
+from atlas.errors import UsageError
+from atlas.live.edit import changing
+from ingest.evaluate import POOLED, Asked, Examiner, Scores, evaluate, grouped, spread, summarise, table, wilson
+from ingest.job import Execution, Job, complete, open_dataset
+from ingest.suppression import averages, pooled, survey
+
+
+@pytest.fixture
+def held_out(small_job: Job) -> Job:
+    return replace(small_job, split="held_out", per_concept=3)
+
+
+def test_what_is_right_is_counted_as_a_plain_loop_counts_it(llava: Any, held_out: Job) -> None:
+    dataset = open_dataset(held_out)
+    job = complete(held_out, dataset)
+    examiner = Examiner(llava, dataset, job, Execution(batch_size=4))
+    scores = examiner.ask()
+    expected: dict[tuple[str, str, str], list[tuple[bool, float]]] = {}
+    for source, items in examiner.items.items():
+        for item in items:
+            example = examiner.examples[item.number]
+            ids = torch.tensor([item.prompt.ids + item.prompt.answer])
+            with torch.no_grad():
+                logits = llava.model(input_ids=ids, **item.prompt.extras).logits[0]
+            places = [len(item.prompt.ids) + t.index for t in item.targets]
+            tokens = [int(ids[0, p]) for p in places]
+            right = all(int(logits[p - 1].argmax()) == t for p, t in zip(places, tokens, strict=True))
+            logp = np.mean([float(logits[p - 1].log_softmax(-1)[t]) for p, t in zip(places, tokens, strict=True)])
+            expected.setdefault((source, example.task, item.targets[0].concept), []).append((right, float(logp)))
+    found: dict[tuple[str, str, str], list[tuple[bool, float]]] = {}
+    for asked, right, logp in zip(scores.asked, scores.right, scores.log_probability, strict=True):
+        found.setdefault((asked.source, asked.task, asked.concept), []).append((bool(right), float(logp)))
+    assert found.keys() == expected.keys()
+    for key, values in expected.items():
+        assert [r for r, _ in found[key]] == [r for r, _ in values]
+        assert [p for _, p in found[key]] == pytest.approx([p for _, p in values], abs=1e-4)
+
+
+def test_groups_leave_out_what_is_neither_the_concepts_nor_the_others() -> None:
+    both = frozenset({"dog", "cat"})
+    asked = (
+        Asked("image", "name", "dog", frozenset({"dog"})),
+        Asked("image", "name", "cat", frozenset({"cat"})),
+        Asked("image", "caption", "dog", both),
+        Asked("image", "caption", "cat", both),  # another concept in a picture of the dog: neither
+    )
+    groups = grouped(Scores(asked, np.array([1, 0, 1, 1], bool), np.zeros(4)), "dog")
+    assert groups["image", POOLED, "concept"].tolist() == [0, 2]
+    assert groups["image", POOLED, "others"].tolist() == [1]
+    assert ("image", "caption", "others") not in groups
+
+
+def test_intervals() -> None:
+    for right, count in ((0, 10), (7, 10), (10, 10)):
+        reference = binomtest(right, count).proportion_ci(method="wilson")
+        assert wilson(right, count) == pytest.approx((reference.low, reference.high), abs=1e-4)
+    low, high = spread([0.1, 0.2, 0.3])
+    assert (low + high) / 2 == pytest.approx(0.2) and high - 0.2 == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-3)
+    assert spread([0.5]) == (0.5, 0.5)
+
+
+def test_a_summary_has_every_condition_beside_its_control() -> None:
+    asked = tuple(Asked("text", "does", c, frozenset({c})) for c in ("dog", "cat", "cat"))
+    before = Scores(asked, np.array([1, 1, 1], bool), np.array([-0.1, -0.1, -0.1]))
+    edit = Scores(asked, np.array([0, 1, 1], bool), np.array([-5.0, -0.1, -0.1]))
+    random = [Scores(asked, np.array([1, 1, r], bool), np.array([-0.1, -0.1, -0.2])) for r in (0, 1)]
+    rows = summarise({"before": [before], "edit": [edit], "random": random}, "dog")
+    value = {(r["subset"], r["condition"], r["metric"], r["task"]): r["value"] for r in rows}
+    assert value["concept", "edit", "accuracy", "does"] == 0 and value["others", "edit", "accuracy", POOLED] == 1
+    assert value["others", "random", "accuracy", "does"] == pytest.approx(0.75)
+    assert value["concept", "edit", "log_probability", "does"] == -5
+    shown = table(rows).to_pylist()
+    assert len(shown) == 4 and all({"before", "edit", "random"} < r.keys() for r in shown)
+
+
+def test_an_evaluation_is_stored_once_with_its_control(own_atlas: Path, llava_folder: Path, held_out: Job) -> None:
+    atlas = Atlas.open(own_atlas)
+    atlas.create_edit("no-dog", atlas.query("dog", "gradient_x_activation", source="text", top=40), set_to=0)
+    edit = atlas.edit("no-dog").data
+    done = evaluate(own_atlas, edit, held_out, Execution(), seeds=2)
+    assert done.fresh
+    again = evaluate(own_atlas, edit, held_out, Execution(), seeds=2)
+    assert not again.fresh and len(again.rows) == len(done.rows)
+    effects = atlas.listing("effects").to_pylist()
+    assert {r["condition"] for r in effects} == {"before", "edit", "random"}
+    assert {r["subset"] for r in effects} == {"concept", "others"}
+    assert all(r["seeds"] == (2 if r["condition"] == "random" else 1) for r in effects)
+    assert check(own_atlas) == []
+    # the edit changed something: on the random model too, forty of 128 neurons move every log-probability
+    logp = {
+        r["condition"]: r["value"]
+        for r in effects
+        if (r["metric"], r["source"], r["task"], r["subset"]) == ("log_probability", "text", POOLED, "concept")
+    }
+    assert logp["edit"] != logp["before"]
+    other = replace(edit, model={**edit.model, "fingerprint": "0" * 64})
+    with pytest.raises(UsageError, match="not for these weights"):
+        evaluate(own_atlas, other, held_out, Execution())
+
+
+def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job, llava: Any) -> None:
+    done = survey(own_atlas, held_out, Execution(), method="contribution", top=10, seeds=1)
+    assert {r["concept"] for r in done.rows} == {"cat", "dog"}
+    assert check(own_atlas) == []
+    # one concept's edit, by hand
+    dataset = open_dataset(held_out)
+    job = replace(complete(held_out, dataset), sources=("text",))
+    neurons = Atlas.open(own_atlas).query("dog", "contribution", source="text", top=10)
+    examiner = Examiner(llava, dataset, job, Execution())
+    from atlas.edits import make_changes
+
+    with changing(llava, make_changes(list(neurons), set_to=0.0)):
+        scores = examiner.ask()
+    mine = [p for a, p in zip(scores.asked, scores.log_probability, strict=True) if a.concept == "dog"]
+    (row,) = [
+        r
+        for r in done.rows
+        if (r["concept"], r["source"], r["task"], r["subset"], r["condition"], r["metric"])
+        == ("dog", "text", POOLED, "concept", "edit", "log_probability")
+    ]
+    assert row["value"] == pytest.approx(np.mean(mine), abs=1e-5)
+    assert averages(done.rows).num_rows == 2 * 2 * 4  # sources, subsets, three tasks and all of them
+    each = [r["value"] for r in done.rows if r["task"] == POOLED and r["metric"] == "accuracy"
+            and (r["source"], r["subset"], r["condition"]) == ("text", "others", "before")]  # fmt: skip
+    assert pooled(done.rows, "text", "others", "before") == pytest.approx(np.mean(each))

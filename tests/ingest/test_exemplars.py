@@ -1,0 +1,88 @@
+"""The strongest examples and the decoded tokens, against plain loops over everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from atlas.live.decode import decode
+from atlas.live.encode import ROLES
+from atlas.live.hooks import tracing
+from atlas.live.layout import norm_gain
+from ingest.concepts import Target
+from ingest.exemplars import Exemplars
+from ingest.trace import Item, traced
+
+TEXTS = ["a dog", "two dogs and a cat", "red", "what is this ? a hot dog .", "describe", "barks meows"]
+
+
+def items(live: Any) -> list[Item]:
+    prompts = [live.encoder.prompt(text, answer="a dog") for text in TEXTS]
+    return [Item(n, p, (Target("dog", 0, 1.0),)) for n, p in enumerate(prompts)]
+
+
+def kept(live: Any, cuts: list[list[Item]]) -> Exemplars:
+    exemplars = Exemplars(3)
+    for some in cuts:
+        with traced(live, some, "text", layers=None, tap="product", grad=False) as trace:
+            exemplars.update(trace)
+    return exemplars
+
+
+def test_exemplars_are_the_largest_values_over_all_examples(opt: Any) -> None:
+    every = items(opt)
+    found = kept(opt, [every])
+    peaks = []
+    for item in every:
+        batch = opt.batch([item.prompt])
+        with torch.no_grad(), tracing(opt.layout) as capture:
+            opt.forward(batch)
+        peaks.append(torch.stack([capture.values[layer][0].amax(0) for layer in range(2)]))
+        ids = batch.inputs["input_ids"][0]
+        for layer, neuron in ((0, 3), (1, 40)):
+            chosen = found.where["text"][:, layer, :, neuron]
+            for k in range(3):
+                if int(chosen[0, k]) == item.number:
+                    values = capture.values[layer][0, :, neuron]
+                    assert float(values[chosen[1, k]]) == pytest.approx(float(values.max()), abs=1e-6)
+                    assert int(ids[chosen[1, k]]) == int(chosen[2, k])
+                    assert ROLES[int(chosen[3, k])] in ("text", "special")
+    expected = torch.stack(peaks).sort(0, descending=True).values[:3].transpose(0, 1)
+    assert torch.allclose(found.values["text"], expected, atol=1e-6)
+
+
+def test_exemplars_do_not_depend_on_batches_and_merge(opt: Any) -> None:
+    every = items(opt)
+    whole, cut = kept(opt, [every]), kept(opt, [every[4:], every[:1], every[1:4]])
+    merged = Exemplars(3)
+    for part in (every[3:], every[:3]):
+        merged.merge(kept(opt, [part]).state())
+    for other in (cut, merged):
+        assert torch.allclose(other.values["text"], whole.values["text"], atol=1e-6)
+        live_ones = whole.values["text"] > 1e-6  # equal zeros may come from any example
+        same = other.where["text"] == whole.where["text"]
+        assert bool(same[:, live_ones].all())
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("family", ["llava", "opt"])
+def test_decoding_in_blocks_equals_the_full_table(family: str, norm: bool, request: pytest.FixtureRequest) -> None:
+    live = request.getfixturevalue(family)
+    rows = live.layout.unembedding()
+    if norm:
+        rows = rows * norm_gain(live.layout.norm, 32)
+        if isinstance(live.layout.norm, torch.nn.LayerNorm):
+            rows = rows - rows.mean(1, keepdim=True)
+    hidden = set(live.encoder.tokenizer.all_special_ids) | set(live.encoder.media_ids.values())
+    seen = {"top": 0, "bottom": 0}
+    for block in decode(live, norm=norm, top=4, block=24):
+        seen[block.side] += len(block.tokens)
+        for i in (0, len(block.tokens) - 1):
+            write = live.layout.write_vectors(block.layer)[:, block.first + i]
+            logits = {t: float(rows[t] @ write) for t in range(len(live.encoder.tokenizer)) if t not in hidden}
+            best = sorted(logits, key=lambda t: logits[t], reverse=block.side == "top")[:4]
+            assert block.tokens[i].tolist() == best
+            assert block.logits[i].tolist() == pytest.approx([logits[t] for t in best], abs=1e-5)
+    assert seen == {"top": 128, "bottom": 128}
