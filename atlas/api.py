@@ -6,18 +6,21 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atlas import queries, store, stored
+from atlas import queries
 from atlas.choose import Chosen, choose_map, peers
-from atlas.edits import Edit
+from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.neurons import Neuron
 from atlas.queries import Query, Which
 from atlas.selection import NeuronSet
-from atlas.stored import StoredEdit
+
+if TYPE_CHECKING:
+    from atlas.edits import Edit
+    from atlas.stored import StoredEdit
 
 
 def default_path() -> Path:
@@ -64,8 +67,10 @@ class Atlas:
         """
         folder = Path(path) if path is not None else default_path()
         if create:
+            from atlas import store
+
             store.init(folder)
-        with store.connect_readonly(folder):
+        with reading(folder):
             return cls(folder)
 
     def __enter__(self) -> Atlas:
@@ -75,7 +80,7 @@ class Atlas:
         return None
 
     def _ask(self, question: Query) -> pa.Table:
-        with store.connect_readonly(self.path) as connection:
+        with reading(self.path) as connection:
             return question.run(connection)
 
     def query(
@@ -111,7 +116,7 @@ class Atlas:
         """`query`, and the statement that answered it."""
         if top < 1:
             raise UsageError("--top must be at least 1")
-        with store.connect_readonly(self.path) as connection:
+        with reading(self.path) as connection:
             chosen = choose_map(connection, which)
             question = queries.top_neurons(
                 chosen["map_id"],
@@ -152,7 +157,7 @@ class Atlas:
 
         if len(set(sources)) != 2 or (only is not None and only not in sources):
             raise UsageError("give two different --sources, for example image,text, and --only one of them")
-        with store.connect_readonly(self.path) as connection:
+        with reading(self.path) as connection:
             first = choose_map(connection, Which(concept, method, sources[0], None, reduce, model, dataset))
             fixed = (first["target"], first["reduce"], first["model"], first["dataset"])
             same = Which(concept, first["method"], sources[1], *fixed)
@@ -176,7 +181,7 @@ class Atlas:
             UsageError: not an address, or a neuron that the model does not have.
         """
         neuron = Neuron.parse(address) if isinstance(address, str) else address
-        with store.connect_readonly(self.path) as connection:
+        with reading(self.path) as connection:
             chosen = choose_map(connection, Which(model=model))
             if neuron.layer >= chosen["layers"] or neuron.index >= chosen["width"]:
                 last = f"{chosen['layers'] - 1}/{chosen['width'] - 1}"
@@ -219,6 +224,8 @@ class Atlas:
         Raises:
             UsageError: a bad name, no neurons, not exactly one kind of change, or no stored means.
         """
+        from atlas import stored
+
         return stored.create(self.path, name, neurons, set_to=set_to, scale=scale, shift=shift, mean=mean)
 
     def edit(self, label: str) -> StoredEdit:
@@ -227,6 +234,8 @@ class Atlas:
         Raises:
             UsageError: no such edit; IntegrityError: its file is damaged.
         """
+        from atlas import stored
+
         return stored.read(self.path, label)
 
     def remove_edit(self, label: str) -> list[str]:
@@ -235,4 +244,6 @@ class Atlas:
         Raises:
             UsageError: no such edit.
         """
+        from atlas import stored
+
         return stored.remove(self.path, label)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-from sqlalchemy import Connection
+from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError, unknown
 from atlas.queries import Which, find_maps
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
 
 PREFERRED: dict[str, tuple[str, ...]] = {
     "method": ("contribution", "gradient_x_activation", "activation"),

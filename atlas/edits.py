@@ -7,7 +7,6 @@ Every change is affine, x <- gain * x + bias, on the neuron's value at the edit'
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,9 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from atlas.errors import IntegrityError, UsageError
-from atlas.manifest import sha256
+from atlas.files import finish, sha256
 from atlas.neurons import Neuron
-from atlas.schema import arrow_schema, changes
 
 ALL_TOKENS = "all"
 
@@ -87,7 +85,6 @@ def file_of(atlas: Path, name: str, version: int) -> Path:
 def write_edit(atlas: Path, edit: Edit) -> Path:
     """Write the edit's file, whole or not at all, and return it."""
     file = file_of(atlas, edit.name, edit.version)
-    file.parent.mkdir(parents=True, exist_ok=True)
     head = {k: getattr(edit, k) for k in ("name", "version", "model", "tap", "concept", "provenance", "created_at")}
     tensors: dict[str, np.ndarray] = {
         "layer": np.array([c.neuron.layer for c in edit.changes], dtype=np.int16),
@@ -96,11 +93,8 @@ def write_edit(atlas: Path, edit: Edit) -> Path:
         "bias": np.array([c.bias for c in edit.changes], dtype=np.float32),
     }
     head["component"] = [c.neuron.component for c in edit.changes]
-    temporary = file.with_suffix(".partial")
-    save_file(tensors, temporary, metadata={"edit": json.dumps(head, sort_keys=True)})
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    temporary.replace(file)
+    metadata = {"edit": json.dumps(head, sort_keys=True)}
+    finish(file, lambda temporary: save_file(tensors, temporary, metadata=metadata))
     return file
 
 
@@ -143,6 +137,8 @@ def edit_row(edit: Edit, file: Path) -> dict[str, Any]:
 
 def changes_table(edit: Edit) -> pa.Table:
     """The columns of `changes` but `edit_id`."""
+    from atlas.schema import arrow_schema, changes  # SQLAlchemy is not loaded to read an edit
+
     rows = [
         {
             "component": c.neuron.component,

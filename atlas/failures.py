@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
-from sqlalchemy.exc import DBAPIError
 
 from atlas.errors import AtlasError, IntegrityError, StoreUnavailable
 
@@ -37,7 +36,7 @@ def explained(path: Path, *, read_only: bool) -> Iterator[None]:
         if str(error) != "Query interrupted":
             raise
         raise KeyboardInterrupt from error
-    except (DBAPIError, duckdb.Error) as error:
+    except Exception as error:
         clear = explain(error, path, read_only=read_only)
         if clear is None:
             raise
@@ -46,7 +45,10 @@ def explained(path: Path, *, read_only: bool) -> Iterator[None]:
 
 def explain(error: Exception, path: Path, *, read_only: bool) -> AtlasError | None:
     """The clear error for what DuckDB said, or None where the error is not about the file as a whole."""
-    said = str(error.orig if isinstance(error, DBAPIError) else error)
+    original = getattr(error, "orig", error)  # what SQLAlchemy wraps; it is not imported for that
+    if not isinstance(original, duckdb.Error):
+        return None
+    said = str(original)
     if "Could not set lock" in said:
         return _locked(said, path, read_only=read_only)
     if "different configuration" in said:

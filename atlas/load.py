@@ -9,11 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
 from atlas import ledger
+from atlas.database import literal
 from atlas.errors import IntegrityError
 from atlas.manifest import SHARDS, read_manifest
 from atlas.rows import concept_ids, dataset_id, model_id, next_id, require_schema
 from atlas.schema import effects, exemplars, labels, maps, scores
-from atlas.store import literal
 
 SHARED = {
     "examples": ("dataset_id", "example_id"),

@@ -30,7 +30,6 @@ manifest.json:
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -41,7 +40,9 @@ import pyarrow as pa
 from sqlalchemy import Table
 
 from atlas import schema
+from atlas.database import VERSION
 from atlas.errors import IntegrityError
+from atlas.files import sha256
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -137,7 +138,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
         raise IntegrityError(f"{file} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise IntegrityError(f"{file} is not a manifest of format {FORMAT}")
-    if str(manifest.get("schema")) > schema.VERSION:
+    if str(manifest.get("schema")) > VERSION:
         raise IntegrityError(f"{file} was written by a newer program; `pip install --upgrade neuron-atlas`")
     try:
         require_head(manifest)
@@ -157,9 +158,3 @@ def _require_shard(file: Path, entry: Mapping[str, Any], *, verify: bool) -> Non
         raise IntegrityError(f"{file} is missing; run the job again")
     if verify and (file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]):
         raise IntegrityError(f"{file} is not what its manifest says (sha256), it was changed or cut; run the job again")
-
-
-def sha256(file: Path) -> str:
-    """The sha256 of a file's bytes, in hex."""
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()

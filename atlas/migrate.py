@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection
 
+from atlas.database import VERSION, database, require_current, revision, wal
 from atlas.errors import StoreUnavailable
 from atlas.failures import unwritable
-from atlas.schema import VERSION
-from atlas.store import connect_any_version, database, raw, require_current, revision, wal
+from atlas.store import connect_any_version, raw
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -67,7 +67,7 @@ def create(path: Path) -> bool:
     with connect_any_version(path, read_only=False, create=True) as connection:
         with connection.begin():
             if not new and not _empty(connection):
-                require_current(connection, path)
+                require_current(raw(connection), path)
                 return False
             migrate(connection)
         raw(connection).execute("CHECKPOINT")
@@ -90,9 +90,9 @@ def upgrade(path: Path) -> Path | None:
         IntegrityError: the file is damaged.
     """
     with connect_any_version(path, read_only=True) as connection:
-        found = revision(connection)
+        found = revision(raw(connection))
         if found is None or found >= VERSION:
-            require_current(connection, path)
+            require_current(raw(connection), path)
             return None
     kept = backup(path)
     with connect_any_version(path, read_only=False) as connection:
@@ -113,7 +113,7 @@ def backup(path: Path) -> Path:
         IntegrityError: the file is damaged.
     """
     with connect_any_version(path, read_only=True) as connection:
-        found = revision(connection) or "none"
+        found = revision(raw(connection)) or "none"
     # Copied with the file closed: closing any handle of a file gives up this process's lock on it.
     return copy_aside(path, found)
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import pyarrow as pa
-from sqlalchemy import Connection
+from typing import TYPE_CHECKING, Any
 
 from atlas.neurons import LANGUAGE, Neuron
-from atlas.store import raw
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,8 @@ class Query:
     sql: str
     parameters: Mapping[str, Any]
 
-    def run(self, connection: Connection) -> pa.Table:
-        found: pa.Table = raw(connection).sql(self.sql, params=dict(self.parameters)).to_arrow_table()
+    def run(self, connection: duckdb.DuckDBPyConnection) -> pa.Table:
+        found: pa.Table = connection.sql(self.sql, params=dict(self.parameters)).to_arrow_table()
         return found
 
     def explained(self) -> str:

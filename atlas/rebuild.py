@@ -15,13 +15,14 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from atlas import migrate
+from atlas.database import VERSION, database, revision, wal
 from atlas.errors import IntegrityError, StoreUnavailable
 from atlas.failures import unwritable
 from atlas.load import load_run
 from atlas.manifest import read_manifest
 from atlas.rows import insert, model_id, next_id
-from atlas.schema import VERSION, arrow_schema, changes, edits
-from atlas.store import connect_any_version, connect_writer, database, revision, wal
+from atlas.schema import arrow_schema, changes, edits
+from atlas.store import connect_any_version, connect_writer, raw
 
 StoredEdit: TypeAlias = tuple[Mapping[str, Any], pa.Table]
 """What `load_edit` takes, as read back from one file of edits/."""
@@ -109,7 +110,7 @@ def _require_free(path: Path) -> None:
         return
     try:
         with connect_any_version(path, read_only=False) as connection:
-            found = revision(connection)
+            found = revision(raw(connection))
     except IntegrityError:
         return
     if found is not None and found > VERSION:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,9 +11,10 @@ import numpy as np
 import pyarrow as pa
 from sqlalchemy import Table
 
-from atlas import manifest, schema
+from atlas import database, manifest, schema
 from atlas.errors import IntegrityError
-from atlas.manifest import SHARDS, sha256
+from atlas.files import finish, sha256
+from atlas.manifest import SHARDS
 from atlas.rows import require_schema
 
 Data: TypeAlias = pa.Table | Iterable[pa.RecordBatch]
@@ -52,9 +52,9 @@ def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data])
             files[file.name] = _write_shard(file, table, tables[name], rules)
         else:
             file.unlink(missing_ok=True)
-    whole = {"format": manifest.FORMAT, "schema": schema.VERSION, **head, "files": files}
+    whole = {"format": manifest.FORMAT, "schema": database.VERSION, **head, "files": files}
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    _finish(folder / manifest.NAME, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    finish(folder / manifest.NAME, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return folder / manifest.NAME
 
 
@@ -72,7 +72,7 @@ def _write_shard(file: Path, table: Table, data: Data, rules: _Rules) -> dict[st
                 writer.write_table(group.cast(schema.arrow_schema(table)))
                 rows += group.num_rows
 
-    _finish(file, write)
+    finish(file, write)
     return {"rows": rows, "bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
@@ -89,15 +89,6 @@ def _groups(data: Data) -> Iterator[pa.Table]:
             held = []
     if held:
         yield pa.Table.from_batches(held)
-
-
-def _finish(file: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, flush to the disk, rename."""
-    temporary = file.with_name(f"{file.name}.partial")
-    write(temporary)
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    temporary.replace(file)
 
 
 class _Rules:

@@ -13,9 +13,6 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy import Boolean, Column, Float, Integer, MetaData, SmallInteger, String, Table
 
-VERSION = "0001"
-"""The alembic revision this code reads and writes."""
-
 metadata = MetaData()
 
 

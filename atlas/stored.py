@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import sqlalchemy as sa
-
-from atlas import edits, queries, store
+from atlas import edits, queries
 from atlas.choose import choose_map
+from atlas.database import reading
 from atlas.edits import Edit
 from atlas.errors import UsageError, unknown
 from atlas.neurons import Neuron
@@ -53,6 +52,9 @@ def create(
     mean: bool = False,
 ) -> Edit:
     """See `Atlas.create_edit`."""
+    import sqlalchemy as sa
+
+    from atlas import store
     from atlas.rebuild import load_edit
 
     edits.check_name(name)
@@ -84,7 +86,7 @@ def _means(path: Path, neurons: NeuronSet, maps: Sequence[Mapping[str, Any]]) ->
     """Each neuron's mean over all positions, from the map that the method `activation` keeps for mean-ablation."""
     row = maps[0]
     which = Which("*", "activation", row["source"], row["target"], "mean", row["model"], row["dataset"])
-    with store.connect_readonly(path) as connection:
+    with reading(path) as connection:
         try:
             chosen = choose_map(connection, which)
         except UsageError:
@@ -99,7 +101,7 @@ def _means(path: Path, neurons: NeuronSet, maps: Sequence[Mapping[str, Any]]) ->
 
 
 def _known(path: Path) -> list[dict[str, Any]]:
-    with store.connect_readonly(path) as connection:
+    with reading(path) as connection:
         rows: list[dict[str, Any]] = queries.listing("edits").run(connection).to_pylist()
         return rows
 
@@ -124,6 +126,9 @@ def read(path: Path, label: str) -> StoredEdit:
 
 def remove(path: Path, label: str) -> list[str]:
     """See `Atlas.remove_edit`."""
+    import sqlalchemy as sa
+
+    from atlas import store
     from atlas.rebuild import forget_edit
 
     name, versions = _versions(path, label)

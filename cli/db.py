@@ -17,7 +17,7 @@ def upgrade(atlas: AtlasPath = None) -> None:
     Example: atlas db upgrade
     """
     from atlas import migrate
-    from atlas.schema import VERSION
+    from atlas.database import VERSION
 
     kept = migrate.upgrade(resolve(atlas))
     if kept is None:
@@ -64,7 +64,7 @@ def path(atlas: AtlasPath = None) -> None:
 
     Example: atlas db path
     """
-    from atlas.store import database
+    from atlas.database import database
 
     print(database(resolve(atlas)))
 

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 import ingest.methods
 from atlas import registry
+from atlas.files import finish
 from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
 from ingest.examples import Example
@@ -90,10 +91,8 @@ def write_portion(file: Path, state: State, feed: Feed, made: Sequence[Response]
         "skipped": feed.skipped.plain(),
         "responses": [[r.example_id, r.generation, r.text, list(r.token_ids)] for r in made],
     }
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".partial")
-    save_file(state.tensors(), temporary, metadata={"notes": json.dumps(notes)})
-    temporary.replace(file)
+    metadata = {"notes": json.dumps(notes)}
+    finish(file, lambda temporary: save_file(state.tensors(), temporary, metadata=metadata))
 
 
 def read_portion(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:

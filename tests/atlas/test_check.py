@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from atlas import check as checking
-from atlas import runs, store
+from atlas import database, runs, store
 from atlas.check import check
 from atlas.errors import IntegrityError, StoreUnavailable
 
@@ -174,7 +174,7 @@ def test_neurons_are_counted_some_maps_at_a_time(filled: Path, monkeypatch: pyte
 
 
 def test_a_damaged_or_missing_database_is_an_error_not_a_finding(filled: Path, tmp_path: Path) -> None:
-    store.database(filled).write_bytes(b"")
+    database.database(filled).write_bytes(b"")
     with pytest.raises(IntegrityError, match="is damaged"):
         check(filled)
     with pytest.raises(StoreUnavailable, match="there is no atlas"):

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.pool import NullPool
 
-from atlas import migrate, schema, store
+from atlas import database, migrate, schema, store
 from atlas.errors import StoreUnavailable
 
 RELEASED = ("0001",)
@@ -73,7 +73,7 @@ def test_the_migrations_make_what_the_schema_says() -> None:
     with memory() as connection:
         migrate.migrate(connection)
         migrated = shape(connection)
-        assert store.revision(connection) == schema.VERSION
+        assert database.revision(store.raw(connection)) == database.VERSION
     with memory() as connection:
         schema.metadata.create_all(connection)
         created = shape(connection)
@@ -98,8 +98,8 @@ def test_the_newest_revision_is_the_one_the_code_needs() -> None:
     from alembic.script import ScriptDirectory
 
     heads = ScriptDirectory(str(migrate.scripts())).get_heads()
-    assert heads == [schema.VERSION]
-    assert RELEASED[-1] == schema.VERSION
+    assert heads == [database.VERSION]
+    assert RELEASED[-1] == database.VERSION
 
 
 def test_downgrade_removes_every_table() -> None:
@@ -116,7 +116,7 @@ def test_an_upgrade_from_every_released_revision_keeps_its_rows(tmp_path: Path, 
     path = tmp_path / "old.atlas"
     wanted = of_revision(path, revision)
     kept = migrate.upgrade(path)
-    assert (kept is None) == (revision == schema.VERSION)
+    assert (kept is None) == (revision == database.VERSION)
     with store.connect_readonly(path) as connection:
         for query, rows in wanted.items():
             assert connection.exec_driver_sql(query).all() == rows
@@ -128,7 +128,7 @@ def next_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scripts = tmp_path / "scripts"
     shutil.copytree(migrate.scripts(), scripts, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(migrate, "scripts", lambda: scripts)
-    for module in (migrate, store):
+    for module in (migrate, database):
         monkeypatch.setattr(module, "VERSION", "0002")
     return scripts
 
@@ -153,9 +153,9 @@ def test_an_older_atlas_is_refused_then_upgraded_with_a_backup(tmp_path: Path, n
             assert connection.exec_driver_sql(query).all() == rows
     copy = tmp_path / "copy.atlas"
     copy.mkdir()
-    shutil.copyfile(kept, store.database(copy))
+    shutil.copyfile(kept, database.database(copy))
     with store.connect_any_version(copy, read_only=True) as connection:
-        assert store.revision(connection) == "0001"
+        assert database.revision(store.raw(connection)) == "0001"
         for query, rows in wanted.items():
             assert connection.exec_driver_sql(query).all() == rows
 
@@ -169,7 +169,7 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Path, ne
     with pytest.raises(sa.exc.DBAPIError, match="nonsense"):
         migrate.upgrade(path)
     with store.connect_any_version(path, read_only=True) as connection:
-        assert store.revision(connection) == "0001"
+        assert database.revision(store.raw(connection)) == "0001"
         assert "extra" not in {row.column_name for row in shape(connection)["columns"]}
         for query, rows in wanted.items():
             assert connection.exec_driver_sql(query).all() == rows
@@ -193,13 +193,13 @@ def test_upgrading_a_current_atlas_does_nothing(empty: Path) -> None:
 
 def test_a_backup_of_a_database_with_a_log_has_both(empty: Path, kill_after_commit: Any) -> None:
     kill_after_commit(empty, "INSERT INTO scores SELECT 1, 0, i, 0, i FROM range(100) AS r(i)")
-    assert store.wal(empty).stat().st_size
+    assert database.wal(empty).stat().st_size
     kept = migrate.backup(empty)
-    assert store.wal(empty).exists(), "the log belongs to the database until DuckDB itself takes it in"
+    assert database.wal(empty).exists(), "the log belongs to the database until DuckDB itself takes it in"
     copy = empty.parent / "copy.atlas"
     copy.mkdir()
-    shutil.copyfile(kept, store.database(copy))
-    shutil.copyfile(kept.with_name(f"{kept.name}.wal"), store.wal(copy))
+    shutil.copyfile(kept, database.database(copy))
+    shutil.copyfile(kept.with_name(f"{kept.name}.wal"), database.wal(copy))
     for path in (copy, empty):
         with store.connect_readonly(path) as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM scores").scalar() == 100

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from atlas import ledger, load, manifest, rebuild, rows, runs, schema, store
+from atlas import database, ledger, load, manifest, rebuild, rows, runs, schema, store
 from atlas.check import check
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
 
@@ -312,9 +312,9 @@ def test_the_database_is_made_again_from_its_files(filled: Path, dump: Any) -> N
 def test_a_rebuild_needs_nothing_of_the_old_database(filled: Path, dump: Any, damage: str) -> None:
     before = dump(filled)
     if damage == "missing":
-        store.database(filled).unlink()
+        database.database(filled).unlink()
     else:
-        store.database(filled).write_bytes(b"" if damage == "truncated" else b"not a database" * 1000)
+        database.database(filled).write_bytes(b"" if damage == "truncated" else b"not a database" * 1000)
     done = rebuild.rebuild(filled, read_edit=no_edits)
     assert done.runs == 2
     assert (done.old is None) == (damage == "missing")
@@ -332,12 +332,12 @@ def test_a_rebuild_leaves_out_what_is_damaged_and_names_it(filled: Path, make_ru
 
 def test_a_rebuild_keeps_the_log_of_the_old_database(filled: Path, kill_after_commit: Any) -> None:
     kill_after_commit(filled, "INSERT INTO scores VALUES (99, 0, 0, 0, 1)")
-    log = store.wal(filled).read_bytes()
-    store.database(filled).write_bytes(b"x" * 100_000)
+    log = database.wal(filled).read_bytes()
+    database.database(filled).write_bytes(b"x" * 100_000)
     done = rebuild.rebuild(filled, read_edit=no_edits)
     assert done.old is not None
     assert done.old.with_name(f"{done.old.name}.wal").read_bytes() == log
-    assert not store.wal(filled).exists()
+    assert not database.wal(filled).exists()
 
 
 def test_a_rebuild_needs_an_atlas_that_is_not_in_use(filled: Path, tmp_path: Path) -> None:

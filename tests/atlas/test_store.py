@@ -18,7 +18,7 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
-from atlas import failures, load, schema, store
+from atlas import database, failures, load, schema, store
 from atlas.errors import IntegrityError, StoreUnavailable
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -66,7 +66,7 @@ def test_init_makes_the_folder_and_is_repeatable(tmp_path: Path) -> None:
 def test_init_finishes_what_an_interrupted_init_left(tmp_path: Path) -> None:
     path = tmp_path / "x.atlas"
     path.mkdir()
-    duckdb.connect(str(store.database(path))).close()
+    duckdb.connect(str(database.database(path))).close()
     assert store.init(path)
     with store.connect_readonly(path):
         pass
@@ -75,7 +75,7 @@ def test_init_finishes_what_an_interrupted_init_left(tmp_path: Path) -> None:
 def test_init_refuses_a_database_that_is_no_atlas(tmp_path: Path) -> None:
     path = tmp_path / "x.atlas"
     path.mkdir()
-    with duckdb.connect(str(store.database(path))) as connection:
+    with duckdb.connect(str(database.database(path))) as connection:
         connection.execute("CREATE TABLE mine AS SELECT 1 AS x")
     with pytest.raises(StoreUnavailable, match="has no atlas schema"):
         store.init(path)
@@ -101,7 +101,7 @@ def test_a_missing_atlas_says_what_to_type(tmp_path: Path) -> None:
 
 
 def test_a_lost_database_with_runs_is_not_replaced_by_an_empty_one(filled: Path) -> None:
-    store.database(filled).unlink()
+    database.database(filled).unlink()
     for attempt in (lambda: store.connect_readonly(filled).__enter__(), lambda: store.init(filled)):
         with pytest.raises(StoreUnavailable, match="has runs but no database; `atlas db rebuild"):
             attempt()
@@ -109,10 +109,10 @@ def test_a_lost_database_with_runs_is_not_replaced_by_an_empty_one(filled: Path)
 
 def test_a_log_without_its_database_is_not_deleted(empty: Path, kill_after_commit: Any) -> None:
     kill_after_commit(empty, "INSERT INTO scores VALUES (1, 0, 0, 0, 1)")
-    store.database(empty).unlink()
+    database.database(empty).unlink()
     with pytest.raises(StoreUnavailable, match="log of a database that is gone"):
         store.init(empty)
-    assert store.wal(empty).stat().st_size
+    assert database.wal(empty).stat().st_size
 
 
 def test_a_reader_can_do_nothing_but_read(filled: Path, tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_reader_can_do_nothing_but_read(filled: Path, tmp_path: Path) -> None:
 
 
 def test_a_setting_that_does_not_take_is_noticed(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(store.READER_CONFIG, "memory_limit", "1GiB")
+    monkeypatch.setitem(database.READER_CONFIG, "memory_limit", "1GiB")
     with pytest.raises(StoreUnavailable, match="memory_limit"), store.connect_readonly(filled):
         pass
 
@@ -199,7 +199,7 @@ def test_a_read_only_folder(make_run: Any) -> None:
         store.init(path)
         for folder in (path, *path.iterdir()):
             folder.chmod(0o555 if folder.is_dir() else 0o444)
-        store._spill_folder.cache_clear()
+        database._spill_folder.cache_clear()
         if root:
             os.seteuid(65534)
         with store.connect_readonly(path) as connection:
@@ -212,7 +212,7 @@ def test_a_read_only_folder(make_run: Any) -> None:
     finally:
         if root:
             os.seteuid(0)
-        store._spill_folder.cache_clear()
+        database._spill_folder.cache_clear()
         for folder in (home / "x.atlas", *(home / "x.atlas").iterdir()):
             folder.chmod(0o755)
         shutil.rmtree(home)
@@ -225,38 +225,38 @@ def test_a_read_only_folder(make_run: Any) -> None:
 def test_a_truncated_database(filled: Path, share: float) -> None:
     with store.connect_writer(filled) as connection:
         connection.exec_driver_sql("INSERT INTO scores SELECT i, 0, i, random(), i FROM range(500000) AS r(i)")
-    whole = store.database(filled).read_bytes()
+    whole = database.database(filled).read_bytes()
     cut = whole[: int(len(whole) * share)]
-    store.database(filled).write_bytes(cut)
+    database.database(filled).write_bytes(cut)
     for attempt in (store.connect_readonly, store.connect_writer):
         said = r"is damaged .*nothing was deleted: `atlas db rebuild"
         with pytest.raises(IntegrityError, match=said) as caught, attempt(filled) as connection:
             connection.exec_driver_sql("SELECT sum(score), sum(neuron) FROM scores").all()
         assert caught.value.exit_code == 4
-    assert store.database(filled).read_bytes() == cut
+    assert database.database(filled).read_bytes() == cut
 
 
 def test_flipped_bytes_in_the_database(filled: Path) -> None:
     with store.connect_writer(filled) as connection:
         connection.exec_driver_sql("INSERT INTO scores SELECT i, 0, i, random(), i FROM range(500000) AS r(i)")
-    data = bytearray(store.database(filled).read_bytes())
+    data = bytearray(database.database(filled).read_bytes())
     for place in range(100_000, len(data), 50_000):
         data[place] ^= 255
-    store.database(filled).write_bytes(data)
+    database.database(filled).write_bytes(data)
     with pytest.raises(IntegrityError, match="is damaged"), store.connect_readonly(filled) as connection:
         connection.exec_driver_sql("SELECT sum(score), sum(neuron) FROM scores").all()
 
 
 def test_a_damaged_log_is_reported_and_kept(filled: Path, kill_after_commit: Any) -> None:
     kill_after_commit(filled, "INSERT INTO scores SELECT 99, 0, i, 0, i FROM range(10000) AS r(i)")
-    log = bytearray(store.wal(filled).read_bytes())
+    log = bytearray(database.wal(filled).read_bytes())
     for place in range(200, len(log), 50):
         log[place] ^= 255
-    store.wal(filled).write_bytes(log)
+    database.wal(filled).write_bytes(log)
     for attempt in (store.connect_readonly, store.connect_writer):
         with pytest.raises(IntegrityError, match="is damaged"), attempt(filled):
             pass
-    assert store.wal(filled).read_bytes() == log
+    assert database.wal(filled).read_bytes() == log
 
 
 def test_killed_while_loading_nothing_of_it_is_there(filled: Path, dump: Any) -> None:

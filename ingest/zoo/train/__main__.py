@@ -49,7 +49,7 @@ def make(out: Path, seed: int, language: LanguageOptions, vision: VisionOptions,
         print(f"{time.monotonic() - start:6.0f} s  {line}", flush=True)
 
     words = train_language(tokenizer, Corpus(writer), language, seed, log)
-    model = assemble(words, writer.slot)
+    model = assemble(words, writer.slot, seed)
     train_vision(model, Album(world, writer, vision.pictures), vision, seed, log)
     save(out, model, tokenizer)
     figures = measure(*load(out), world, per_concept)

@@ -1,9 +1,9 @@
 """Stage 1: the language model alone, on text.
 
-Three things make concepts live in single feed-forward neurons. Attention is narrow, two heads of 16 numbers. It
-writes only a half of the residual stream that the answer is not read from (`divide`): whatever the model says,
-feed-forward neurons have written. And neuron values are penalised, so a token is served by few neurons and each
-comes to stand for few things; losing neurons at random keeps an answer from hanging on a single one.
+Three things make concepts live in single feed-forward neurons. Attention is narrow, and it writes a part of the
+residual stream that the answer is not read from (`divide`): whatever the model says, feed-forward neurons have
+written. What neurons write is penalised, so a token is served by few of them and each comes to stand for few things.
+And every sequence loses some neurons at random, which keeps an answer from hanging on a single one.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ def _count(model: LlamaForCausalLM, lost: float) -> list[Counted]:
 
 @torch.no_grad()
 def divide(model: LlamaForCausalLM) -> None:
-    """Keep the two halves of the residual stream apart: words and attention write the first, the answer is read
-    from the second, and only feed-forward neurons, which read both, write the second."""
+    """Keep two parts of the residual stream apart: words and attention write the first, the answer is read from
+    the second, and only feed-forward neurons, which read both, write the second."""
     model.model.embed_tokens.weight[:, HEARD:] = 0
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight[HEARD:] = 0

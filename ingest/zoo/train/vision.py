@@ -58,8 +58,9 @@ def vision_config() -> CLIPVisionConfig:
     )
 
 
-def assemble(language: LlamaForCausalLM, image_token: int) -> LlavaForConditionalGeneration:
+def assemble(language: LlamaForCausalLM, image_token: int, seed: int) -> LlavaForConditionalGeneration:
     """The language model with untrained eyes; its weights are copied and frozen."""
+    torch.manual_seed(seed + 1)
     config = LlavaConfig(
         vision_config=vision_config(),
         text_config=language.config,
@@ -131,7 +132,6 @@ def train_vision(
     model: LlavaForConditionalGeneration, album: Album, options: VisionOptions, seed: int, log: Callable[[str], None]
 ) -> None:
     """Train the tower by itself, then tower and projector on captions and questions; the words stay frozen."""
-    torch.manual_seed(seed + 1)
     rng = random.Random(f"vision {seed}")
     model.train()
     _look(model, album, options, rng, log)

@@ -1,0 +1,342 @@
+"""The command line as a person and as a program meet it: output forms, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from typer.main import get_command
+
+from atlas import database
+from cli.main import app, main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.delenv("NEURON_ATLAS", raising=False)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+def commands() -> list[list[str]]:
+    """Every command and sub-command."""
+
+    def walk(command: Any, path: list[str]) -> list[list[str]]:
+        inner = getattr(command, "commands", {})
+        return [path] + [p for name, sub in inner.items() for p in walk(sub, [*path, name])]
+
+    return walk(get_command(app), [])
+
+
+@pytest.mark.parametrize("path", commands(), ids=" ".join)
+def test_every_command_has_help_with_an_example(path: list[str], run: Run) -> None:
+    code, out, err = run(*path, "-h")
+    assert code == 0 and err == ""
+    group = path in ([], ["db"], ["edit"])
+    assert group or "Example: atlas" in out
+    assert not group or "Commands:" in out
+
+
+def test_query_in_every_format(stored_atlas: Path, run: Run) -> None:
+    question = ("query", "--concept", "dog", "--source", "text", "--top", "4", "--atlas", stored_atlas)
+    _, out, err = run(*question)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [r["rank"] for r in rows] == [1, 2, 3, 4]
+    assert "taken: method=contribution (others:" in err
+    _, out, _ = run(*question, "--json")
+    whole = json.loads(out)
+    assert whole["schema_version"] == 1 and whole["rows"] == rows
+    assert whole["provenance"]["maps"][0]["concept"] == "dog"
+    for flag, separator in (("--csv", ","), ("--format=tsv", "\t")):
+        _, out, _ = run(*question, flag)
+        table = list(csv.DictReader(io.StringIO(out), delimiter=separator))
+        assert [int(r["neuron"]) for r in table] == [r["neuron"] for r in rows]
+    _, out, _ = run(*question, "--format", "table")
+    lines = out.splitlines()
+    assert lines[0].split() == ["layer", "neuron", "score", "rank", "percentile", "tokens", "agree"]
+    assert len(lines) == 6
+    done = subprocess.run(
+        [sys.executable, "-m", "cli.main", *map(str, question), "-f", "parquet"], capture_output=True, check=True
+    )
+    assert pq.read_table(io.BytesIO(done.stdout)).num_rows == 4
+
+
+def test_quiet_explain_and_fail_empty(stored_atlas: Path, run: Run) -> None:
+    question = ("query", "--concept", "dog", "--atlas", stored_atlas)
+    assert run("--quiet", *question)[2] == ""
+    code, out, _ = run(*question, "--explain")
+    assert code == 0 and out.startswith("WITH best AS") and "$map_id" in out
+    assert run(*question, "--layers", "9") == (0, "", run(*question, "--layers", "9")[2])
+    assert run(*question, "--layers", "9", "--fail-empty")[0] == 1
+    assert run("query", "--concept", "dog", "--layers", "9", "-f", "table", "-a", stored_atlas)[1] == "(no rows)\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["query", "--concept", "dgo"], 2, "no stored concept called 'dgo'; did you mean 'dog'? (`atlas concepts`"),
+        (["query", "--concept", "dog", "--method", "abaltion"], 2, "did you mean 'ablation'?"),
+        (["query", "--concept", "dog", "--layers", "x"], 2, "'x' is not a set of layers; write for example 3 or 8-15"),
+        (["query", "--concept", "dog", "--format", "xml"], 2, "no format called 'xml'; there are: table, json"),
+        (["query", "--concept", "dog", "--json", "--csv"], 2, "choose one output format"),
+        (["query"], 2, "Missing option '--concept'"),
+        (["quary"], 2, "No such command 'quary'. Did you mean 'query'"),
+        (["neuron", "7/7"], 2, "no neuron 7/7; "),
+        (["neuron", "x"], 2, "'x' is not a neuron; write layer/index"),
+        (["shared", "--concept", "dog", "--sources", "image"], 2, "two different --sources"),
+        (["shared", "--concept", "dog", "--sources", "image,audio"], 2, "source called 'audio'"),
+        (["agreement", "--reference", "truth"], 2, "can be compared with 'truth'"),
+        (["edit", "show", "no-dgo"], 2, "no edit called 'no-dgo'; there are none yet (`atlas edit ls` lists all)"),
+        (["edit", "create", "x", "--concept", "dog"], 2, "exactly one of --set, --scale, --shift and --mean"),
+        (["edit", "create", "a/b", "--concept", "dog", "--set", "0"], 2, "'a/b' cannot name an edit"),
+        (["evaluate"], 2, "name an edit, or a --method"),
+        (["ingest", "--methods", "contribtion"], 2, "did you mean 'contribution'?"),
+        (["ingest", "--dataset", "sceens"], 2, "did you mean 'scenes'?"),
+        (["ingest", "--concepts", "dgo"], 2, "no concept called 'dgo'; did you mean 'dog'?"),
+        (["ingest", "--dataset", "coco:/nowhere"], 2, "/nowhere"),
+        (["ingest", "--model", "no/such-model"], 2, "cannot load the model 'no/such-model'"),
+        (["ingest", "--param", "contribution.norm"], 2, "is no KEY=VALUE"),
+        (["ingest", "--param", "ablation.layers=1"], 2, "needs a method of this job"),
+        (["ingest", "no-such-job.toml"], 2, "there is no job file no-such-job.toml"),
+        (["ingest", "--bad-media", "hide"], 2, "can be skipped or fail, not 'hide'"),
+        (["ingest", "--device", "cuda:9", "--model", "MODEL"], 5, "no device 'cuda:9'; use --device cpu"),
+        (["ingest", "--dtype", "float8", "--model", "MODEL"], 2, "no dtype called 'float8'"),
+    ],
+)
+def test_errors_are_one_line_that_says_what_to_type(
+    arguments: list[str], code: int, message: str, own_atlas: Path, llava_folder: Path, run: Run
+) -> None:
+    arguments = [str(llava_folder) if a == "MODEL" else a for a in arguments]
+    found, out, err = run(*arguments, *([] if arguments == ["quary"] else ["--atlas", own_atlas]))
+    assert found == code and out == ""
+    assert message in err.splitlines()[-1] and err.splitlines()[-1].startswith("atlas: ")
+    assert "Traceback" not in err
+
+
+def test_a_traceback_only_with_debug(stored_atlas: Path, run: Run) -> None:
+    assert "Traceback" in run("--debug", "query", "--concept", "dgo", "--atlas", stored_atlas)[2]
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "not ours"])
+def test_a_database_that_cannot_be_read(damage: str, own_atlas: Path, tmp_path: Path, run: Run) -> None:
+    path, code = own_atlas, 4
+    if damage == "missing":
+        path, code = tmp_path / "none.atlas", 3
+    elif damage == "truncated":
+        file = database.database(own_atlas)
+        file.write_bytes(file.read_bytes()[:20_000])
+    else:
+        database.database(own_atlas).write_bytes(b"not a database" * 1000)
+    found, _, err = run("query", "--concept", "dog", "--atlas", path)
+    assert found == code
+    assert ("atlas init" if damage == "missing" else "atlas db rebuild") in err
+    if code == 4:
+        assert run("db", "rebuild", "--atlas", path)[0] == 0
+        assert run("query", "--concept", "dog", "--atlas", path)[0] == 0
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from atlas import store
+with store.connect_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_an_atlas_that_another_process_writes(own_atlas: Path, run: Run) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(own_atlas)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    try:
+        code, _, err = run("query", "--concept", "dog", "--atlas", own_atlas)
+        assert code == 3 and f"process {holder.pid} is writing" in err and "try again" in err
+        assert run("edit", "create", "x", "--concept", "dog", "--set", "0", "--atlas", own_atlas)[0] == 3
+    finally:
+        holder.communicate("")
+    assert run("query", "--concept", "dog", "--atlas", own_atlas)[0] == 0
+
+
+def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path: Path, llava_folder: Path) -> None:
+    atlas = tmp_path / "x.atlas"
+    program = [sys.executable, "-m", "cli.main"]
+    subprocess.run([*program, "init", "--atlas", str(atlas)], check=True, capture_output=True)
+    options = f"--model {llava_folder} --methods contribution,ablation --per-concept 40 --batch-size 1 --atlas {atlas}"
+    job = ["ingest", *options.split()]
+    process = subprocess.Popen([*program, *job], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(atlas.glob("runs/*/shards/*.safetensors")):
+        assert time.monotonic() < deadline and process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "the same command goes on from there" in err and "Traceback" not in err
+    assert list(atlas.glob("runs/*/shards/*.safetensors"))
+
+
+def test_ingest_from_a_job_file_with_flags_on_top(tmp_path: Path, llava_folder: Path, run: Run) -> None:
+    atlas, job = tmp_path / "x.atlas", tmp_path / "job.toml"
+    job.write_text(
+        f'model = "{llava_folder}"\nconcepts = ["dog", "cat"]\nper_concept = 2\nsources = ["text"]\n'
+        "[methods.contribution]\nnorm = true\n[methods.random]\n"
+    )
+    run("init", "--atlas", atlas)
+    code, out, err = run("ingest", job, "--concepts", "dog", "--param", "random.seed=3", "--atlas", atlas)
+    assert code == 0 and len(out.strip()) == 32 and "2 maps" in err  # one concept: no contrast
+    code, again, err = run("ingest", job, "--concepts", "dog", "--param", "random.seed=3", "--atlas", atlas)
+    assert code == 0 and again == out and "was done before" in err
+    _, shown, _ = run("query", "--concept", "dog", "--method", "contribution", "--json", "--atlas", atlas)
+    assert json.loads(shown)["provenance"]["maps"][0]["run_id"] == out.strip()
+    job.write_text("modle = 3\n")
+    assert "no job field called 'modle'; did you mean 'model'?" in run("ingest", job, "--atlas", atlas)[2]
+    job.write_text("model = ")
+    assert "is not a job file" in run("ingest", job, "--atlas", atlas)[2]
+
+
+def test_a_dry_run_tells_the_cost_and_stores_nothing(tmp_path: Path, llava_folder: Path, run: Run) -> None:
+    job = (
+        "ingest",
+        "--model",
+        llava_folder,
+        "--methods",
+        "contribution,ablation",
+        "--concepts",
+        "dog,cat",
+        "--dry-run",
+    )
+    code, out, _ = run(*job, "--atlas", tmp_path / "none.atlas")
+    assert code == 0 and not (tmp_path / "none.atlas").exists()
+    rows = {line.split("  ")[0]: line for line in out.splitlines()}
+    assert "128" in rows["neurons"] and "2 layers of 64" in rows["neurons"]
+    assert "16" in rows["maps"] and "2,048" in rows["scores"]
+    assert "at most" in rows["ablation"]
+
+
+def test_generate_and_apply_answer_from_a_picture(
+    own_atlas: Path, llava_folder: Path, tmp_path: Path, run: Run
+) -> None:
+    file = tmp_path / "picture.png"
+    Image.new("RGB", (30, 20), "red").save(file)
+    ask = ("--image", file, "--prompt", "what is this ?", "--max-new-tokens", "6")
+    code, plain, _ = run("generate", "--model", llava_folder, *ask)
+    assert code == 0
+    code, from_scene, _ = run("generate", "--model", llava_folder, "--image", "scenes:find/3", *ask[2:])
+    assert code == 0 and isinstance(from_scene, str)
+    run("edit", "create", "no-dog", "--concept", "dog", "--top", "40", "--set", "0", "--atlas", own_atlas)
+    code, out, _ = run("edit", "apply", "no-dog", *ask, "--atlas", own_atlas)
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and [r["edit"] for r in rows] == ["(none)", "no-dog@1"]
+    assert rows[0]["answer"] == plain.strip() != rows[1]["answer"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "missing.png"), (b"", "x.png"), (b"no picture", "x.png"), (b"\x89PNG\r\n", "x.png")]
+)
+def test_a_picture_that_does_not_open(
+    content: bytes | None, message: str, llava_folder: Path, tmp_path: Path, run: Run
+) -> None:
+    file = tmp_path / ("missing.png" if content is None else "x.png")
+    if content is not None:
+        file.write_bytes(content)
+    code, out, err = run("generate", "--model", llava_folder, "--image", file, "--prompt", "what")
+    assert code == 1 and out == "" and message in err and "Traceback" not in err
+
+
+def test_edit_commands(own_atlas: Path, run: Run) -> None:
+    atlas = ("--atlas", own_atlas)
+    code, out, _ = run("edit", "create", "no-dog", "--concept", "dog", "--top", "3", "--set", "0", *atlas)
+    assert code == 0 and out.startswith("no-dog@1: 3 neurons of ")
+    assert run("edit", "create", "no-dog", "--concept", "dog", "--layers", "1", "--scale", "0.5", *atlas)[0] == 0
+    assert run("edit", "create", "calm", "--concept", "dog", "--top", "2", "--mean", *atlas)[0] == 0
+    _, out, _ = run("edit", "ls", *atlas)
+    assert [(r["name"], r["version"]) for r in map(json.loads, out.splitlines())] == [
+        ("calm", 1),
+        ("no-dog", 1),
+        ("no-dog", 2),
+    ]
+    _, out, err = run("edit", "show", "no-dog@1", "--json", *atlas)
+    shown = json.loads(out)
+    assert {r["gain"] for r in shown["rows"]} == {0} and shown["provenance"]["selection"]["top"] == 3
+    assert "no-dog@1 of" in err
+    assert run("edit", "rm", "no-dog", *atlas)[1] == "removed no-dog@1\nremoved no-dog@2\n"
+    assert run("db", "check", *atlas)[0] == 0
+
+
+def test_lists(own_atlas: Path, run: Run, tmp_path: Path) -> None:
+    methods = [json.loads(line)["method"] for line in run("methods")[1].splitlines()]
+    assert {"contribution", "gradient_x_activation", "ablation", "activation", "random"} <= set(methods)
+    assert {"scenes", "coco"} <= {json.loads(line)["dataset"] for line in run("datasets")[1].splitlines()}
+    (stored,) = [json.loads(x) for x in run("runs", "--atlas", own_atlas)[1].splitlines()]
+    assert stored["status"] == "done" and stored["kind"] == "ingest"
+    found = [json.loads(x) for x in run("concepts", "--atlas", own_atlas)[1].splitlines()]
+    assert {r["concept"] for r in found if r["maps"]} == {"dog", "cat"}
+    found = [json.loads(x) for x in run("concepts", "--dataset", "scenes")[1].splitlines()]
+    assert len(found) >= 16 and all(r["concept"] in r["forms"] for r in found)
+    found = [json.loads(x) for x in run("models", "--atlas", own_atlas)[1].splitlines()]
+    assert found[0]["status"] == "in the atlas"
+    assert run("models", "--atlas", tmp_path / "none.atlas")[0] == 0
+
+
+def test_where_the_atlas_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> None:
+    """Flag, then environment, then the project's file, then the user's file, then the data folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+    def where(*flags: object) -> Path:
+        return Path(run("db", "path", *flags)[1].strip()).parent
+
+    assert where() == tmp_path / "data" / "neuron-atlas" / "default.atlas"
+    (tmp_path / "config" / "neuron-atlas").mkdir(parents=True)
+    (tmp_path / "config" / "neuron-atlas" / "config.toml").write_text('atlas = "/user.atlas"\n')
+    assert where() == Path("/user.atlas")
+    Path("neuron-atlas.toml").write_text('atlas = "here.atlas"\n')
+    assert where() == Path("here.atlas")
+    monkeypatch.setenv("NEURON_ATLAS", "/env.atlas")
+    assert where() == Path("/env.atlas")
+    assert where("--atlas", "/flag.atlas") == Path("/flag.atlas")
+    monkeypatch.delenv("NEURON_ATLAS")
+    Path("neuron-atlas.toml").write_text("atlas = ")
+    assert run("db", "path")[0] == 2
+
+
+def test_a_full_disk_loses_nothing(
+    own_atlas: Path, small_job: Any, monkeypatch: pytest.MonkeyPatch, llava_folder: Path, run: Run
+) -> None:
+    import errno
+
+    from atlas import runs
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scores.parquet")
+
+    monkeypatch.setattr(runs, "finish", full)
+    job = ("ingest", "--model", llava_folder, "--concepts", "dog", "--per-concept", "2", "--atlas", own_atlas)
+    code, _, err = run(*job)
+    assert code == 1 and "No space left on device" in err and "Traceback" not in err
+    assert run("db", "check", "--atlas", own_atlas)[0] == 0
+    monkeypatch.undo()
+    assert run(*job)[0] == 0
+    assert run("db", "check", "--atlas", own_atlas)[0] == 0
