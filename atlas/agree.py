@@ -17,8 +17,8 @@ from sqlalchemy import Connection, Row, Table
 from atlas import schema
 from atlas.check import Finding
 from atlas.database import literal
-from atlas.files import sha256
 from atlas.errors import IntegrityError
+from atlas.files import sha256
 from atlas.ledger import DONE, json_text
 from atlas.load import SHARED
 from atlas.manifest import NAME, OBJECTS, SHARDS, columns, folder_of, read_manifest

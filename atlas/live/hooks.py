@@ -1,6 +1,6 @@
-"""The only two ways this project touches a running model: `tracing` reads neurons, `editing` changes them.
+"""The only ways this project touches a running model: `tracing` reads neurons, `editing` changes them.
 
-Both register their hooks inside the `with` block under an ExitStack, so a failure at the n-th hook, an
+All register their hooks inside the `with` block under an ExitStack, so a failure at the n-th hook, an
 exception in the body or Ctrl-C leaves none behind: the block's indentation is the intervention's lifetime.
 """
 
@@ -117,6 +117,29 @@ def _record_norm(stack: ExitStack, norm: nn.Module, capture: Capture) -> None:
         capture.norm_in, capture.norm_out = args[0], output
 
     stack.callback(norm.register_forward_hook(after).remove)
+
+
+@contextmanager
+def narrowing(module: nn.Module, positions: Tensor) -> Iterator[None]:
+    """Let a position-wise module (an FFN) work at some positions only; it gives zeros at the others.
+
+    positions: (batch, k) int64. For the last layer of a replay whose other positions nobody reads.
+    """
+    length = 0
+
+    def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        nonlocal length
+        length = args[0].shape[1]
+        return (args[0].gather(1, positions[..., None].expand(-1, -1, args[0].shape[-1])), *args[1:])
+
+    def after(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
+        whole = output.new_zeros(output.shape[0], length, output.shape[-1])
+        return whole.scatter(1, positions[..., None].expand_as(output), output)
+
+    with ExitStack() as stack:
+        stack.callback(module.register_forward_pre_hook(before).remove)
+        stack.callback(module.register_forward_hook(after).remove)
+        yield
 
 
 Rule = Callable[[Tensor], Tensor]

@@ -24,12 +24,14 @@ class Layout:
     """The modules of one language model that attribution and edits need.
 
     down: one down projection a layer. gates: the activation function of each layer, whose output is the
-    gate tap; None where the FFN has no gate (there the two taps are the same).
+    gate tap; None where the FFN has no gate (there the two taps are the same). ffns: the module around each
+    down projection that maps (batch, position, d_model) to the same; None where the layer has no such module (OPT).
     """
 
     layers: tuple[nn.Module, ...]
     down: tuple[nn.Module, ...]
     gates: tuple[nn.Module | None, ...]
+    ffns: tuple[nn.Module | None, ...]
     norm: nn.Module
     head: nn.Module
     width: int
@@ -92,6 +94,12 @@ def _gate(layer: nn.Module, down_name: str) -> nn.Module | None:
     return activation if gated and isinstance(activation, nn.Module) else None
 
 
+def _ffn(layer: nn.Module, down_name: str) -> nn.Module | None:
+    """The module around the down projection, unless that is the layer itself."""
+    around = down_name.rpartition(".")[0]
+    return layer.get_submodule(around) if around else None
+
+
 def locate(model: nn.Module) -> Layout:
     """Find layers, down projections, activation functions, final norm and unembedding.
 
@@ -114,6 +122,7 @@ def locate(model: nn.Module) -> Layout:
         layers=layers,
         down=tuple(module for _, module in found),
         gates=tuple(_gate(layer, name) for layer, (name, _) in zip(layers, found, strict=True)),
+        ffns=tuple(_ffn(layer, name) for layer, (name, _) in zip(layers, found, strict=True)),
         norm=norm,
         head=head,
         width=width,

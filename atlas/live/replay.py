@@ -6,12 +6,13 @@ is reimplemented. Many changed copies of the same batch rows go through in one c
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from atlas.live.hooks import Capture, split_hidden
+from atlas.live.hooks import Capture, narrowing, split_hidden
 from atlas.live.layout import Layout
 
 
@@ -29,11 +30,15 @@ def _rows(value: Any, rows: Tensor, batch: int) -> Any:
 
 
 @torch.no_grad()
-def resume(layout: Layout, capture: Capture, layer: int, hidden: Tensor, rows: Tensor) -> Tensor:
+def resume(
+    layout: Layout, capture: Capture, layer: int, hidden: Tensor, rows: Tensor, only: Tensor | None = None
+) -> Tensor:
     """The input of the final norm when `hidden` enters decoder layer `layer`.
 
     hidden: (copies, position, d_model); where `layer` is the number of layers it comes back unchanged.
     rows: (copies,) int64, the traced batch row that each copy stands for.
+    only: (copies, k) int64, the positions that will be read: the last layer's FFN, most of its work, is left out
+    at the others, whose result is then wrong.
     Returns (copies, position, d_model).
     """
     batch = capture.calls[0][0][0].shape[0]
@@ -42,7 +47,9 @@ def resume(layout: Layout, capture: Capture, layer: int, hidden: Tensor, rows: T
         _, args, kwargs = split_hidden(args, kwargs)
         args = tuple(_rows(a, rows, batch) for a in args)
         kwargs = {name: _rows(value, rows, batch) for name, value in kwargs.items()}
-        output = layout.layers[index](hidden, *args, **kwargs)
+        ffn = layout.ffns[index] if index == len(layout.layers) - 1 else None
+        with nullcontext() if only is None or ffn is None else narrowing(ffn, only):
+            output = layout.layers[index](hidden, *args, **kwargs)
         hidden = output[0] if isinstance(output, tuple) else output
     return hidden
 

@@ -11,12 +11,14 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import count, islice
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from atlas.errors import UsageError, unknown
 from ingest.datasets import _scene
+from ingest.datasets._scene_coco import write_coco
 from ingest.datasets._world import (
     BACKGROUNDS,
     BY_NAME,
@@ -35,6 +37,7 @@ from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, Concept, Example, Menti
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+POOL = 512  # scenes led by a thing that its examples come from before any further ones
 GENERATOR = 1  # raised whenever the same seed would give other examples
 CONTEXT = "context_"  # a task of pictures, asked of words that stand for a picture
 TASKS = {IMAGE: PICTURE_TASKS, TEXT: (*TEXT_TASKS, *(f"{CONTEXT}{task}" for task in (*FACTS, "name")))}
@@ -112,6 +115,11 @@ class Scenes:
         _check("split", [split], (FIND, HELD_OUT))
         return [f"{split}/{i}" for i in range(number)]
 
+    def write_coco(self, folder: Path, count: int, *, split: str = FIND) -> None:
+        """Write the first `count` pictures of a split as a COCO folder: images/, annotations/instances.json with
+        masks as run lengths, annotations/captions.json."""
+        write_coco(self, folder, count, split=split)
+
     def _scene(self, media: str) -> _scene.Scene:
         split, number = _scene.parse(media)
         return _compose(self.seed, split, number)
@@ -163,9 +171,6 @@ def _led_by(rng: random.Random, thing: Thing) -> Iterator[int]:
     for start in count(step=POOL):
         rng.shuffle(order)
         yield from (position + len(DRAWN) * (start + turn) for turn in order)
-
-
-POOL = 512  # scenes of each thing that examples are drawn from first
 
 
 def _contexts(rng: random.Random, split: str, task: str, thing: Thing) -> Iterator[Example]:

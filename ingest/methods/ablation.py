@@ -68,19 +68,40 @@ class Ablation(PairMethod):
         return rows, neurons
 
 
-def _without(trace: Trace, layer: int, values: Tensor, rows: Tensor, neurons: Tensor) -> Tensor:
-    """(copies, T, d_model): the final norm's input of each row without what its neuron wrote."""
+def _without(trace: Trace, layer: int, values: Tensor, rows: Tensor, neurons: Tensor, only: Tensor) -> Tensor:
+    """(copies, k, d_model): the final norm's input at the positions `only`, (copies, k), of each row without what its
+    neuron wrote."""
     write = trace.live.layout.write_vectors(layer)
-    removed = values[rows, :, neurons][..., None] * write[:, neurons].T[:, None].float()
-    hidden = layer_output(trace.capture, layer)[rows].detach() - removed.to(write.dtype)
-    return resume(trace.live.layout, trace.capture, layer + 1, hidden, rows)
+    value, hidden = values[rows, :, neurons], layer_output(trace.capture, layer)[rows].detach()
+    if layer == len(trace.live.layout.layers) - 1:
+        value, hidden = value.gather(1, only), _gather(hidden, only)
+    hidden = hidden - (value[..., None] * write[:, neurons].T[:, None].float()).to(write.dtype)
+    if layer == len(trace.live.layout.layers) - 1:
+        return hidden
+    return _gather(resume(trace.live.layout, trace.capture, layer + 1, hidden, rows, only), only)
+
+
+def _gather(hidden: Tensor, positions: Tensor) -> Tensor:
+    """(copies, k, d_model) from (copies, T, d_model) at (copies, k) positions."""
+    return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
+def _places(trace: Trace) -> tuple[Tensor, Tensor]:
+    """(B, k) int64: each row's predicting positions, the last repeated up to k; (K,): each target's place there."""
+    rows = trace.rows.tolist()
+    place = [rows[:i].count(row) for i, row in enumerate(rows)]
+    positions = torch.zeros(len(trace.items), max(place) + 1, dtype=torch.long, device=trace.rows.device)
+    for row, column, position in zip(rows, place, trace.positions.tolist(), strict=True):
+        positions[row, column:] = position
+    return positions, torch.tensor(place, device=trace.rows.device)
 
 
 def _ablate(trace: Trace, layer: int, values: Tensor, rows: Tensor, neurons: Tensor, out: Tensor) -> None:
     """Write the effect of each (row, neuron) into out, (P, N)."""
-    hidden = _without(trace, layer, values, rows, neurons)
+    positions, place = _places(trace)
+    hidden = _without(trace, layer, values, rows, neurons, positions[rows])
     copy, target = (rows[:, None] == trace.rows[None]).nonzero(as_tuple=True)  # every target of a copy's row
-    final = trace.live.layout.norm(hidden[copy, trace.positions[target]])
+    final = trace.live.layout.norm(hidden[copy, place[target]])
     logp = trace.live.logits(final).log_softmax(-1).gather(-1, trace.tokens[target, None])[:, 0]
     of, pair = (rows[:, None] == trace.pairs[None]).nonzero(as_tuple=True)
     out[pair, neurons[of]] = trace.clean[pair]
@@ -94,20 +115,20 @@ def _check(trace: Trace, layer: int, values: Tensor) -> None:
     """
     flat = int(values.abs().amax(1).argmax())
     rows, neurons = (torch.tensor([i], device=values.device) for i in divmod(flat, values.shape[-1]))
-    quick = _without(trace, layer, values, rows, neurons)
+    only = _places(trace)[0][rows]
+    quick = _without(trace, layer, values, rows, neurons, only)
     rule = affine(neurons, torch.zeros(1, device=values.device), torch.zeros(1, device=values.device))
     with editing(trace.live.layout, {layer: rule}):
         hidden = trace.capture.calls[layer][0][0][rows].detach()
-        real = resume(trace.live.layout, trace.capture, layer, hidden, rows)
-    shown = trace.real[rows]
-    quick, real, clean = (h[shown].float() for h in (quick, real, trace.final_input()[rows]))
+        real = _gather(resume(trace.live.layout, trace.capture, layer, hidden, rows), only).float()
+    quick, clean = quick.float(), _gather(trace.final_input()[rows], only).float()
     noise = 8 * torch.finfo(trace.live.layout.unembedding().dtype).eps * real.norm()
     if (quick - real).norm() > 0.1 * (real - clean).norm() + noise:
         kind = type(trace.live.model).__name__
         raise Unsupported(f"ablation cannot restart {kind} behind its FFN; use gradient_x_activation instead")
 
 
-def build(*, layers: str = "", neurons: str = "", tokens: int = 16384) -> Ablation:
+def build(*, layers: str = "", neurons: str = "", tokens: int = 2048) -> Ablation:
     """layers: which layers, for example 8-15; all by default. neurons: which candidates, for example
     3/117,2/40, or @FILE with one a line; all by default. tokens: positions run in one batch."""
     return Ablation(layers, neurons, tokens)

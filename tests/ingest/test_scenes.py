@@ -14,7 +14,6 @@ from PIL import Image
 
 from atlas.errors import UsageError
 from ingest.datasets import scenes
-from ingest.datasets._coco_folder import write_coco
 from ingest.datasets._world import DRAWN, FACTS, PICTURE_TASKS, THINGS, vocabulary, wordings
 from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Example
 
@@ -144,7 +143,7 @@ def test_a_folder_is_refused() -> None:
 def test_coco_folder_is_read_back_by_pycocotools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from pycocotools.coco import COCO
 
-    write_coco(WORLD, tmp_path, 30, split=HELD_OUT)
+    WORLD.write_coco(tmp_path, 30, split=HELD_OUT)
     instances = COCO(tmp_path / "annotations" / "instances.json")
     captions = COCO(tmp_path / "annotations" / "captions.json")
     assert len(instances.getImgIds()) == len(captions.getImgIds()) == 30

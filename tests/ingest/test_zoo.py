@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import subprocess
@@ -69,7 +70,20 @@ def test_it_is_llava_with_narrow_attention_and_a_relu_gate(loaded: tuple[Any, An
     assert type(processor).__name__ == "LlavaProcessor"
     text = model.config.get_text_config()
     assert (text.num_hidden_layers, text.intermediate_size, text.hidden_size) == (4, 512, 128)
-    assert (text.num_attention_heads * text.head_dim, text.hidden_act) == (32, "relu")
+    assert (text.num_attention_heads, text.head_dim, text.hidden_act) == (4, 16, "relu")
+
+
+def test_all_it_says_is_written_by_feed_forward_neurons(loaded: tuple[Any, Any]) -> None:
+    """Without its neurons the model has no logit but 0, with a picture and without."""
+    mute = copy.deepcopy(loaded[0])
+    for layer in mute.model.language_model.layers:
+        torch.nn.init.zeros_(layer.mlp.down_proj.weight)
+    for media in ([WORLD.image("find/0")], None):
+        text = f"<s>user:{'<image>' if media else ''} what does a dog do? assistant:"
+        inputs = loaded[1](text=text, images=media, return_tensors="pt")
+        with torch.inference_mode():
+            assert loaded[0](**inputs).logits.any()
+            assert not mute(**inputs).logits.any()
 
 
 def test_words_of_the_world_are_one_token_and_any_text_survives(loaded: tuple[Any, Any]) -> None:

@@ -39,13 +39,13 @@ class VisionOptions:
 
     warmup: int = 2400
     alone: int = 96
-    steps: int = 1800
+    steps: int = 800
     pictures: int = 24000
     captions: int = 40
     questions: int = 24
     warmup_rate: float = 1.5e-3
-    tower_rate: float = 1e-3
-    projector_rate: float = 3e-3
+    tower_rate: float = 2e-4
+    projector_rate: float = 3e-4
     decay: float = 0.05
 
 
@@ -200,7 +200,7 @@ def _look(
     head = nn.Linear(vision_config().hidden_size, sum(sizes))
     learned = [*tower.parameters(), *projector.parameters(), *head.parameters()]
     optimiser = torch.optim.AdamW(parameter_groups(learned, options.decay), lr=options.warmup_rate, betas=(0.9, 0.98))
-    places = model.get_input_embeddings().weight.detach()[album.words].sum(-2)
+    places = model.model.language_model.embed_tokens.weight.detach()[album.words].sum(-2)
     for step in range(options.warmup):
         set_rate(optimiser, options.warmup_rate * rate_at(step, options.warmup))
         chosen = rng.choices(range(len(album.pixels)), k=options.alone)
