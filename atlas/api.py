@@ -202,6 +202,11 @@ class Atlas:
         """How well each method's ranking of neurons follows the reference's: rank correlation, overlap of the tops."""
         return self._ask(queries.agreement(reference, Which(concept=concept, source=source)))
 
+    def mapped(self, method: str, *, source: str, model: str | None = None) -> set[str]:
+        """The concepts that have a map of this method and source."""
+        found = self._ask(queries.find_maps(Which(method=method, source=source, model=model)))
+        return set(found["concept"].to_pylist()) - {"*"}
+
     def listing(self, kind: str) -> pa.Table:
         """Everything of one kind: models, datasets, runs, concepts, edits, effects."""
         return self._ask(queries.listing(kind))

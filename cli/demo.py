@@ -12,13 +12,14 @@ from cli.render import as_terminal
 
 METHODS = "activation,contribution,gradient_x_activation,ablation,random"
 STEPS = (
-    f"ingest --model tiny-llava --dataset scenes --methods {METHODS} --per-concept 8",
-    "agreement --source text --concept dog",
-    "query --concept dog --method gradient_x_activation --source text --top 5",
-    "shared --concept dog --method gradient_x_activation --sources image,text --top 40",
-    "edit create no-dog --concept dog --method gradient_x_activation --source text --top 40 --set 0",
+    f"ingest --model tiny-llava --dataset scenes --methods {METHODS} --per-concept 3",
+    "agreement --source text",
+    "query --concept dog --method contribution --source image --top 5",
+    "shared --concept dog --method contribution --sources image,text --top 40",
+    "edit create no-dog --concept dog --method contribution --source text --top 40 --set 0",
     'edit apply no-dog --prompt "what does the dog do?"',
-    "evaluate no-dog --per-concept 4 --seeds 3",
+    "evaluate no-dog --sources text --per-concept 4 --seeds 3",
+    "evaluate --method contribution --top 40 --per-concept 2 --seeds 2",
 )
 
 
@@ -34,7 +35,7 @@ def play(path: Path, no_progress: bool) -> None:
     store.init(path)
     for step in STEPS:
         print(f"$ atlas {step}", flush=True)
-        quiet = ["--no-progress"] if no_progress and step.startswith("ingest") else []
+        quiet = ["--no-progress"] if no_progress and step.startswith(("ingest", "evaluate --")) else []
         code = main([*shlex.split(step), *quiet, "--atlas", str(path)])
         sys.stderr.flush()
         if code:

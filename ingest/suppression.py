@@ -46,9 +46,9 @@ def survey(
     """
     started = time.monotonic()
     dataset = open_dataset(job)
-    job = complete(job, dataset)
     live = run.load_model(job, execution)
     atlas = Atlas(path)
+    job = _surveyed(atlas, complete(job, dataset), named=bool(job.concepts), method=method, model=live.name)
     chosen = {}
     for source in job.sources:
         for concept in job.concepts:
@@ -85,6 +85,13 @@ def survey(
         outcome = {"examples": len(examples), "seconds": round(time.monotonic() - started, 3)}
         run.finish(path, identity, "evaluate", plain, where, outcome, moment, live, dataset, content)
     return Evaluation(identity, True, tuple(rows))
+
+
+def _surveyed(atlas: Atlas, job: Job, *, named: bool, method: str, model: str) -> Job:
+    """The job with the concepts that the atlas has this method's maps of for every source, unless they were named."""
+    have = [atlas.mapped(method, source=source, model=model) for source in job.sources]
+    both = [c for c in job.concepts if all(c in concepts for concepts in have)]
+    return job if named or not both else replace(job, concepts=tuple(both))
 
 
 def averages(rows: Iterable[Mapping[str, Any]], metric: str = "accuracy") -> pa.Table:

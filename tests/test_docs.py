@@ -1,0 +1,112 @@
+"""The README cannot lie: its transcripts are run, its Python too, and what they print is compared.
+
+`UPDATE_README=1 pytest tests/test_docs.py` writes what the commands print now into the README.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli import render
+from cli.demo import STEPS, play
+from cli.main import main
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+BLOCK = re.compile(r"<!-- transcript: (?P<name>\w+) -->\n```console\n(?P<text>.*?)```", re.DOTALL)
+NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+UPDATE = bool(os.environ.get("UPDATE_README"))
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
+    """The atlas that `atlas demo` leaves behind, and what it printed."""
+    path = tmp_path_factory.mktemp("demo") / "default.atlas"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEURON_ATLAS", str(path))
+        patch.setattr(render, "_as_terminal", False)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            play(path, no_progress=True)
+        yield path, printed.getvalue()
+
+
+def block(name: str) -> str:
+    return {m["name"]: m["text"] for m in BLOCK.finditer(README.read_text(encoding="utf-8"))}[name]
+
+
+def compared(name: str, now: str) -> None:
+    """Numbers may differ by rounding, durations and moments freely; all else must be the same."""
+    if UPDATE:
+        text = README.read_text(encoding="utf-8")
+        old = f"<!-- transcript: {name} -->\n```console\n{block(name)}```"
+        README.write_text(text.replace(old, f"<!-- transcript: {name} -->\n```console\n{now}```"), encoding="utf-8")
+    mine, theirs = (_free(t).splitlines() for t in (block(name), now))
+    assert len(mine) == len(theirs), now
+    for written, printed in zip(mine, theirs, strict=True):
+        assert NUMBER.sub("#", written).split() == NUMBER.sub("#", printed).split()
+        numbers = [[float(n) for n in NUMBER.findall(line)] for line in (written, printed)]
+        assert numbers[1] == pytest.approx(numbers[0], rel=0.02, abs=0.02)
+
+
+def _free(text: str) -> str:
+    text = re.sub(r"\d+(\.\d+)? s$", "# s", text, flags=re.MULTILINE)
+    text = re.sub(r"(?<=,)\d+\.\d+(?=,\d{4}-)", "#", text)  # a run's seconds, before its start
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.+]+", "#", text)
+    return re.sub(r"-{3,}", "---", re.sub(r" +", " ", text))
+
+
+def typed(text: str) -> list[str]:
+    return [line.removeprefix("$ atlas ") for line in text.splitlines() if line.startswith("$ atlas ")]
+
+
+def transcript(commands: list[str]) -> str:
+    """What a person would see who types the commands in a terminal."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        for i, command in enumerate(commands):
+            print(("\n" if i else "") + f"$ atlas {command}")
+            assert main(shlex.split(command)) == 0, printed.getvalue()
+    return printed.getvalue()
+
+
+def test_the_first_screen_is_what_the_demo_prints(demo: tuple[Path, str]) -> None:
+    printed = demo[1].rstrip("\n") + "\n"
+    assert typed(printed) == list(STEPS)
+    compared("demo", printed)
+
+
+@pytest.mark.parametrize("name", ["ask", "edit"])
+def test_the_other_transcripts_run_and_match(name: str, demo: tuple[Path, str]) -> None:
+    compared(name, transcript(typed(block(name))))
+
+
+def test_the_python_of_the_readme_runs(demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    scope: dict[str, object] = {}
+    printed = io.StringIO()
+    for code in re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL):
+        with contextlib.redirect_stdout(printed):
+            exec(code, scope)
+    lines = printed.getvalue().splitlines()
+    assert int(lines[0].split()[0]) > 10  # neurons that both sides share
+    assert lines[-1].strip() and "bark" not in lines[-1]  # the dog's neurons are ablated
+
+
+def test_every_command_and_method_is_in_the_readme() -> None:
+    import ingest.methods
+    from atlas import registry
+
+    text = README.read_text(encoding="utf-8")
+    for word in ("query", "shared", "neuron", "ingest", "evaluate", "generate", "demo", "edit create", "db check"):
+        assert f"atlas {word}" in text
+    for method in registry.names(ingest.methods):
+        assert f"`{method}`" in text
