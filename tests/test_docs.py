@@ -73,7 +73,7 @@ def transcript(commands: list[str]) -> str:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         for i, command in enumerate(commands):
-            print(("\n" if i else "") + f"$ atlas {command}")
+            printed.write(("\n" if i else "") + f"$ atlas {command}\n")
             assert main(shlex.split(command)) == 0, printed.getvalue()
     return printed.getvalue()
 
