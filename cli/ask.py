@@ -72,13 +72,16 @@ def shared(
     reduce: Reduce = None,
     model: Model = None,
     dataset: Dataset = None,
-    top: Top = 40,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many of the best neurons of each side.")] = 40,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows to print.")] = 1000,
     form: Format = None,
     as_json: Json = False,
     as_csv: Csv = False,
     atlas: AtlasPath = None,
 ) -> None:
     """Which neurons carry a concept in both modalities, and how many chance would give.
+
+    Rows come best first by the sum of their ranks, which are in the order of --sources.
 
     Example: atlas shared --concept dog --sources image,text --top 40
     """
@@ -90,7 +93,9 @@ def shared(
     )
     note_assumed(found.neurons.provenance)
     show(
-        found.neurons.to_arrow(), chosen, more={"statistics": found.statistics, "provenance": found.neurons.provenance}
+        found.neurons.to_arrow().slice(0, limit),
+        chosen,
+        more={"statistics": found.statistics, "provenance": found.neurons.provenance},
     )
     s = found.statistics
     say(

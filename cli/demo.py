@@ -15,7 +15,7 @@ STEPS = (
     f"ingest --model tiny-llava --dataset scenes --methods {METHODS} --per-concept 3",
     "agreement --source text",
     "query --concept dog --method contribution --source image --top 5",
-    "shared --concept dog --method contribution --sources image,text --top 40",
+    "shared --concept dog --method contribution --sources image,text --top 40 --limit 5",
     "edit create no-dog --concept dog --method contribution --source text --top 40 --set 0",
     'edit apply no-dog --prompt "what does the dog do?"',
     "evaluate no-dog --sources text --per-concept 4 --seeds 3",

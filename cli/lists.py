@@ -49,14 +49,31 @@ def methods(form: Format = None, as_json: Json = False, as_csv: Csv = False) -> 
     _entries(ingest.methods, "method", chosen_format(form, as_json, as_csv))
 
 
-def datasets(form: Format = None, as_json: Json = False, as_csv: Csv = False) -> None:
-    """The kinds of dataset, and their options for `atlas ingest --option KEY=VALUE`.
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="NAME or NAME:PATH: its sources, tasks and splits.")] = None,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+) -> None:
+    """The kinds of dataset, and their options for `atlas ingest --option KEY=VALUE`; or the tasks of one.
 
-    Example: atlas datasets
+    Example: atlas datasets scenes
     """
     import ingest.datasets
 
-    _entries(ingest.datasets, "dataset", chosen_format(form, as_json, as_csv))
+    chosen = chosen_format(form, as_json, as_csv)
+    if name is None:
+        _entries(ingest.datasets, "dataset", chosen)
+        return
+    from ingest.job import make_job, open_dataset
+
+    found = open_dataset(make_job({"dataset": name}))
+    rows = [
+        {"source": source, "task": task, "default": "yes" if task in found.tasks[source] else "no"}
+        for source, tasks in found.all_tasks.items()
+        for task in tasks
+    ]
+    show(pa.Table.from_pylist(rows), chosen, more={"licence": found.licence, "revision": found.revision})
 
 
 def _stored(kind: str, atlas: Path | None) -> pa.Table:

@@ -31,7 +31,7 @@ from cli.render import show
 Concepts = Annotated[str | None, typer.Option("--concepts", "--classes", help="Only these, separated by commas.")]
 Sources = Annotated[str | None, typer.Option("--sources", help="image, text or both; what the dataset has by default.")]
 Tasks = Annotated[
-    str | None, typer.Option("--tasks", help="Which of the dataset's tasks, instead of its default ones.")
+    str | None, typer.Option("--tasks", help="Which tasks (`atlas datasets NAME`), not the default ones.")
 ]
 PerConcept = Annotated[
     int | None,

@@ -83,13 +83,14 @@ class Example:
 class Dataset(Protocol):
     """name: as on the command line. path: what the user gave, or None. revision: hex digest of everything
     that decides the examples (annotation bytes, generator version, seed), so equal revisions give equal
-    examples. tasks: the tasks that neurons are found on by default, by source."""
+    examples. all_tasks: every task there is, by source. tasks: those that are taken by default."""
 
     name: str
     path: str | None
     revision: str
     licence: str
     concepts: Mapping[str, Concept]
+    all_tasks: Mapping[str, tuple[str, ...]]
     tasks: Mapping[str, tuple[str, ...]]
 
     def examples(

@@ -160,12 +160,26 @@ def complete(job: Job, dataset: Dataset) -> Job:
     return replace(job, concepts=tuple(sorted(job.concepts or dataset.concepts)), sources=sources)
 
 
+def tasks_by_source(job: Job, dataset: Dataset) -> dict[str, tuple[str, ...]]:
+    """The tasks the job names, where a source has them; the dataset's default ones where it names none.
+
+    Raises:
+        UsageError: a task that no source of the job has.
+    """
+    known = {task for source in job.sources for task in dataset.all_tasks[source]}
+    for task in job.tasks:
+        if task not in known:
+            raise unknown("task", task, known, "atlas datasets")
+    named = {s: tuple(t for t in job.tasks if t in dataset.all_tasks[s]) for s in job.sources}
+    return named if job.tasks else {s: dataset.tasks[s] for s in job.sources}
+
+
 def resolved(job: Job, dataset: Dataset, fingerprint: str) -> dict[str, Any]:
     """The complete job as JSON: with the model's weights and the dataset's content in place of their names."""
     plain = asdict(job) | {"fingerprint": fingerprint, "dataset_revision": dataset.revision}
     plain["dataset"] = dataset.name  # where the files lie does not change a number; their content does
     plain["model"] = None
-    plain["tasks"] = {s: list(job.tasks or dataset.tasks[s]) for s in job.sources}
+    plain["tasks"] = {source: list(tasks) for source, tasks in tasks_by_source(job, dataset).items()}
     return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
 

@@ -29,7 +29,7 @@ from atlas.schema import decodings, responses
 from ingest import tables, zoo
 from ingest.examples import Dataset, Example
 from ingest.feed import Feed, Response
-from ingest.job import Execution, Job, complete, open_dataset, resolved, run_id
+from ingest.job import Execution, Job, complete, open_dataset, resolved, run_id, tasks_by_source
 from ingest.shards import Progress, map_all
 
 VERSIONED = ("neuron-atlas", "torch", "transformers", "tokenizers", "numpy", "duckdb", "sqlalchemy")
@@ -64,12 +64,12 @@ def collect(job: Job, dataset: Dataset) -> list[Example]:
         UsageError: there are none; or a task that the dataset does not have.
     """
     found: list[Example] = []
-    for source in job.sources:
+    for source, tasks in tasks_by_source(job, dataset).items():
         found += dataset.examples(
             source=source,
             split=job.split,
             concepts=job.concepts,
-            tasks=job.tasks or dataset.tasks[source],
+            tasks=tasks,
             per_concept=job.per_concept,
             seed=job.seed,
         )

@@ -58,10 +58,11 @@ class Coco:
         said = [RULES, files.digest, dict(options), [list(c.forms) for c in self.concepts.values()]]
         self.revision = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         self.licence = _licence(files.index.dataset)
-        self.tasks: Mapping[str, tuple[str, ...]] = {
+        self.all_tasks: Mapping[str, tuple[str, ...]] = {
             IMAGE: (CAPTION,),
             TEXT: (CAPTION,) if any(files.captions.values()) else (),
         }
+        self.tasks = self.all_tasks
 
     def examples(
         self, *, source: str, split: str, concepts: Sequence[str], tasks: Sequence[str], per_concept: int, seed: int

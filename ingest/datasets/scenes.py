@@ -60,6 +60,7 @@ class Scenes:
             thing.name: Concept(thing.name, thing.forms, thing.kind, number) for number, thing in enumerate(THINGS, 1)
         }
         self.drawn = tuple(thing.name for thing in DRAWN)
+        self.all_tasks: Mapping[str, tuple[str, ...]] = TASKS
         self.tasks: Mapping[str, tuple[str, ...]] = {IMAGE: FACTS, TEXT: FACTS}
 
     def examples(
