@@ -23,7 +23,7 @@ from atlas.manifest import folder_of
 from atlas.schema import arrow_schema, effects
 from ingest import run, tables
 from ingest.evaluate import POOLED, Evaluation, Examiner, controls, stored_effects, summarise, under
-from ingest.job import Execution, Job, complete, open_dataset, resolved, run_id
+from ingest.job import Execution, Job, complete, open_dataset, resolved, run_id, tasks_by_source
 
 Progress = Callable[[int, int], None]
 
@@ -67,8 +67,10 @@ def survey(
     rows: list[dict[str, Any]] = []
     with run.only_one(folder_of(path, identity)), run.ledgered(path, identity):
         examples = []
-        for source in job.sources:
-            examiner = Examiner(live, dataset, replace(job, sources=(source,)), execution)
+        for source, tasks in tasks_by_source(job, dataset).items():
+            if not tasks:
+                continue  # none of the tasks that were named is asked of this source
+            examiner = Examiner(live, dataset, replace(job, sources=(source,), tasks=tasks), execution)
             examples += examiner.examples
             before = [examiner.ask()]
             for concept in job.concepts:

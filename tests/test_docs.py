@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from atlas import Atlas
 from cli import render
 from cli.demo import STEPS, play
 from cli.main import main
+from ingest.suppression import pooled
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -82,6 +84,23 @@ def test_the_first_screen_is_what_the_demo_prints(demo: tuple[Path, str]) -> Non
     printed = demo[1].rstrip("\n") + "\n"
     assert typed(printed) == list(STEPS)
     compared("demo", printed)
+
+
+def test_the_concepts_live_in_the_neurons_that_were_found(demo: tuple[Path, str]) -> None:
+    """The figures that the embedded model was made for, on the demo's stored effects and maps."""
+    atlas = Atlas.open(demo[0])
+    rows = [r for r in atlas.listing("effects").to_pylist() if r["edit"].startswith("contribution:40:")]
+    for source, most in (("text", 0.20), ("image", 0.35)):
+        before, edit, random = (
+            {subset: pooled(rows, source, subset, condition) for subset in ("concept", "others")}
+            for condition in ("before", "edit", "random")
+        )
+        assert before["concept"] >= 0.95 and edit["concept"] < most
+        assert edit["others"] > 0.90
+        assert all(abs(random[subset] - before[subset]) < 0.03 for subset in before)
+    concepts = atlas.mapped("contribution", source="image")
+    lifts = [atlas.shared(c, "contribution", top=40).statistics["lift"] for c in concepts]
+    assert len(concepts) >= 16 and sum(lifts) / len(lifts) >= 10
 
 
 @pytest.mark.parametrize("name", ["ask", "edit"])
