@@ -174,19 +174,29 @@ class Atlas:
         rule = {"top": top, "shared": list(sources), "only": only}
         return Shared(NeuronSet(rows, self._provenance(chosen, rule)), tuple(sources), statistics)
 
-    def neuron(self, address: str | Neuron, *, model: str | None = None, top: int = 5) -> Profile:
-        """What is known of one neuron.
+    def neuron(
+        self,
+        address: str | Neuron,
+        *,
+        method: str | None = None,
+        source: str | None = None,
+        reduce: str | None = None,
+        model: str | None = None,
+        top: int = 5,
+    ) -> Profile:
+        """What is known of one neuron; method, source and reduce narrow its best concepts down.
 
         Raises:
             UsageError: not an address, or a neuron that the model does not have.
         """
         neuron = Neuron.parse(address) if isinstance(address, str) else address
         with reading(self.path) as connection:
-            chosen = choose_map(connection, Which(model=model))
+            chosen = choose_map(connection, Which(method=method, source=source, reduce=reduce, model=model))
             if neuron.layer >= chosen["layers"] or neuron.index >= chosen["width"]:
                 last = f"{chosen['layers'] - 1}/{chosen['width'] - 1}"
                 raise UsageError(f"no neuron {neuron}; {chosen['model']} has neurons 0/0 to {last}")
-            maps = queries.find_maps(Which(model=chosen["model"])).run(connection).to_pylist()
+            which = Which(method=method, source=source, reduce=reduce, model=chosen["model"])
+            maps = queries.find_maps(which).run(connection).to_pylist()
             ids = [m["map_id"] for m in maps if m["model_id"] == chosen["model_id"]]
             return Profile(
                 neuron,

@@ -106,6 +106,9 @@ def shared(
 
 def neuron(
     address: Annotated[str, typer.Argument(help="layer/index, for example 3/117.")],
+    method: Method = None,
+    source: Source = None,
+    reduce: Reduce = None,
     model: Model = None,
     top: Annotated[int, typer.Option("--top", "-n", "--limit", min=1, help="Concepts for each method and source.")] = 3,
     form: Format = None,
@@ -121,7 +124,7 @@ def neuron(
     chosen = chosen_format(form, as_json)
     if chosen not in ("table", "json", "jsonl"):
         raise UsageError("a neuron's profile is three tables; use --format table or json")
-    profile = Atlas(resolve(atlas)).neuron(address, model=model, top=top)
+    profile = Atlas(resolve(atlas)).neuron(address, method=method, source=source, reduce=reduce, model=model, top=top)
     parts = {"tokens": profile.tokens, "concepts": profile.concepts, "exemplars": profile.exemplars}
     if chosen != "table":
         import json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Sequence
 from functools import cached_property
@@ -65,6 +66,8 @@ class LiveModel:
             raise UsageError(f"no dtype called '{dtype}'; there are: {', '.join(DTYPES)}, auto")
         options: dict[str, Any] = {"dtype": DTYPES.get(dtype, "auto")}
         if device_map is not None:
+            if importlib.util.find_spec("accelerate") is None:
+                raise Unsupported("spreading a model over devices needs: pip install 'neuron-atlas[device-map]'")
             options["device_map"] = device_map
         transformers.utils.logging.disable_progress_bar()
         try:

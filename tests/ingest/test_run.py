@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from atlas import ledger, store
+from atlas import Atlas, ledger, store
 from atlas.check import check
+from atlas.database import reading
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
 from ingest.job import Execution, Job, complete, make_job, open_dataset, resolved, run_id
 from ingest.run import ingest, only_one
@@ -244,3 +245,28 @@ def _one_picture_coco(folder: Path) -> None:
     (folder / "annotations" / "instances.json").write_text(json.dumps(instances))
     captions = {"images": images[:1], "annotations": [{"id": 1, "image_id": 1, "caption": "A dog ."}]}
     (folder / "annotations" / "captions.json").write_text(json.dumps(captions))
+
+
+def test_real_photographs_go_through_the_whole_job(empty_atlas: Path, shared_data: Path) -> None:
+    """The embedded model captions them badly, but every part of the job is real."""
+    job = make_job(
+        {
+            "dataset": f"coco:{shared_data / 'coco_mini'}",
+            "concepts": ("bird", "bus", "car", "dog", "person"),
+            "methods": {"contribution": {}, "activation": {"positions": "image", "pool": "max"}},
+            "per_concept": 6,
+        }
+    )
+    done = ingest(empty_atlas, job, Execution())
+    assert done.outcome["skipped"]["media"] == {}
+    found = Atlas.open(empty_atlas).query("person", "contribution", source="text", top=5)
+    assert len(found) == 5 and found.provenance["maps"][0]["dataset"] == "coco"
+    with reading(empty_atlas) as connection:
+        answers = connection.execute("SELECT count(*) FROM responses").fetchall()[0][0]
+        pictures = connection.execute("SELECT count(*) FROM examples WHERE source = 'image'").fetchall()[0][0]
+    assert answers == pictures > 10  # one answer of the model a picture
+    assert check(empty_atlas) == []
+    again = ingest(empty_atlas, replace(job, methods={"random": {"seed": 0}}), Execution())
+    with reading(empty_atlas) as connection:
+        assert connection.execute("SELECT count(*) FROM responses").fetchall()[0][0] == answers
+    assert again.fresh and check(empty_atlas) == []

@@ -169,3 +169,19 @@ def test_coco_folder_is_read_back_by_pycocotools(tmp_path: Path, capsys: pytest.
 def test_the_world_loads_without_torch() -> None:
     code = "import sys, ingest.datasets.scenes; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_project_own_coco_loader_reads_it_back(tmp_path: Path) -> None:
+    from ingest.datasets import coco
+
+    WORLD.write_coco(tmp_path, 40, split=HELD_OUT)
+    loaded = coco.build(str(tmp_path))
+    examples = loaded.examples(
+        source=IMAGE, split=FIND, concepts=["dog"], tasks=["caption"], per_concept=50, seed=0
+    ) + loaded.examples(source=IMAGE, split=HELD_OUT, concepts=["dog"], tasks=["caption"], per_concept=50, seed=0)
+    shown = [address for address in WORLD.addresses(HELD_OUT, 40) if "dog" in WORLD.shown(address)]
+    assert len(examples) == len(shown) > 0
+    masks = sorted(int(loaded.mask(e.media[0], "dog").sum()) for e in examples)
+    assert masks == sorted(int(WORLD.mask(address, "dog").sum()) for address in shown)
+    said = loaded.examples(source=TEXT, split=FIND, concepts=["dog"], tasks=["caption"], per_concept=50, seed=0)
+    assert all("dog" in str(e.answer) for e in said)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from atlas.errors import UsageError
+from atlas.errors import Unsupported, UsageError
 from atlas.live.encode import IMAGE_ROLE, PAD, ROLES, TEXT_ROLE
 from atlas.live.fingerprint import fingerprint
 from atlas.live.hooks import affine, editing, tracing
@@ -236,3 +236,27 @@ def test_a_saved_folder_loads_to_the_same_model(llava: LiveModel, llava_folder: 
 def test_a_model_that_is_not_there_says_what_to_type() -> None:
     with pytest.raises(UsageError, match="cannot load the model 'no/such-model'.*atlas models"):
         LiveModel.load("no/such-model")
+
+
+def test_a_model_spread_by_a_device_map_is_the_same_model(llava: LiveModel, llava_folder: Any, picture: Any) -> None:
+    loaded = LiveModel.load(llava_folder, device_map="cpu")
+    assert loaded.fingerprint == llava.fingerprint
+    assert torch.equal(final(loaded, batch_of(llava, picture)), final(llava, batch_of(llava, picture)))
+
+
+def test_what_is_missing_for_a_device_map_is_named(llava_folder: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    with pytest.raises(Unsupported, match=r"pip install 'neuron-atlas\[device-map\]'"):
+        LiveModel.load(llava_folder, device_map="auto")
+
+
+def test_bfloat16_loads_traces_and_edits(llava_folder: Any, llava: LiveModel, picture: Any) -> None:
+    half = LiveModel.load(llava_folder, dtype="bfloat16")
+    assert half.dtype == "bfloat16" and half.fingerprint == llava.fingerprint
+    batch = batch_of(half, picture)
+    clean = final(half, batch)
+    rule = affine(torch.arange(64), torch.zeros(64), torch.zeros(64))
+    with editing(half.layout, {0: rule}):
+        edited = final(half, batch)
+    assert clean.dtype == torch.bfloat16 and not torch.equal(edited, clean)
+    assert torch.equal(final(half, batch), clean)
