@@ -55,6 +55,8 @@ def choose_map(connection: Connection, which: Which) -> Chosen:
             assumed.append(f"{name}={value} (others: {others})")
         rows = [r for r in rows if str(r[name]) == value]
     # One model's name may stand for several weights: the newest map counts.
+    if rows[0]["versions"] > 1:
+        assumed.append(f"run={rows[0]['run_id'][:8]} (the newest of {rows[0]['versions']}; `atlas runs` lists them)")
     return Chosen(rows[0], tuple(assumed))
 
 

@@ -70,7 +70,9 @@ def find_maps(which: Which) -> Query:
         f"""
 SELECT m.map_id, m.run_id, m.model_id, mo.name AS model, mo.fingerprint, coalesce(c.name, '*') AS concept, m.method,
        m.source, m.target, m.reduce, m.tap, m.component, m.parameters, m.examples, m.neurons, m.mean, m.std,
-       mo.layers, mo.width, d.name AS dataset, r.finished_at
+       mo.layers, mo.width, d.name AS dataset, r.finished_at,
+       count(*) OVER (PARTITION BY m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component)
+           AS versions
 FROM maps m
 JOIN runs r USING (run_id)
 JOIN models mo ON mo.model_id = m.model_id

@@ -199,7 +199,7 @@ def evaluate(atlas: Path, edit: Edit, job: Job, execution: Execution, *, seeds: 
     live = run.load_model(job, execution)
     with applied(edit, live):
         pass  # refuses another model before anything is measured
-    plain = resolved(job, dataset, live.fingerprint) | {
+    plain = resolved(job, dataset, live.fingerprint, live.dtype) | {
         "edit": edit.label,
         "changes": [[str(c.neuron), c.gain, c.bias] for c in edit.changes],
         "seeds": seeds,

@@ -174,9 +174,10 @@ def tasks_by_source(job: Job, dataset: Dataset) -> dict[str, tuple[str, ...]]:
     return named if job.tasks else {s: dataset.tasks[s] for s in job.sources}
 
 
-def resolved(job: Job, dataset: Dataset, fingerprint: str) -> dict[str, Any]:
-    """The complete job as JSON: with the model's weights and the dataset's content in place of their names."""
-    plain = asdict(job) | {"fingerprint": fingerprint, "dataset_revision": dataset.revision}
+def resolved(job: Job, dataset: Dataset, fingerprint: str, dtype: str) -> dict[str, Any]:
+    """The complete job as JSON: with the model's weights and the dataset's content in place of their names, and the
+    precision they were loaded in."""
+    plain = asdict(job) | {"fingerprint": fingerprint, "dataset_revision": dataset.revision, "dtype": dtype}
     plain["dataset"] = dataset.name  # where the files lie does not change a number; their content does
     plain["model"] = None
     plain["tasks"] = {source: list(tasks) for source, tasks in tasks_by_source(job, dataset).items()}

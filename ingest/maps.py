@@ -58,7 +58,7 @@ class Means:
 
     def add(self, key: str, scores: Tensor, count: int) -> None:
         """scores: (layer, neuron), already summed over `count` examples."""
-        scores = scores.double().cpu()
+        scores = scores.cpu().double()
         if key in self.sums:
             self.sums[key] += scores
             self.counts[key] += count

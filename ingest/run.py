@@ -160,7 +160,7 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
     job = complete(job, dataset)
     examples = collect(job, dataset)
     live = load_model(job, execution)
-    plain = resolved(job, dataset, live.fingerprint)
+    plain = resolved(job, dataset, live.fingerprint, live.dtype)
     identity = run_id(plain)
     where = environment(live, execution)
     with store.connect_writer(atlas) as connection:

@@ -57,7 +57,11 @@ def survey(
             )
             chosen[source, concept] = found.neurons
     neurons = {f"{s}|{c}": [str(n) for n in found] for (s, c), found in chosen.items()}
-    plain = resolved(job, dataset, live.fingerprint) | {"survey": neurons, "seeds": seeds, "methods": {method: {}}}
+    plain = resolved(job, dataset, live.fingerprint, live.dtype) | {
+        "survey": neurons,
+        "seeds": seeds,
+        "methods": {method: {}},
+    }
     identity = run_id(plain)
     where = run.environment(live, execution)
     with store.connect_writer(path) as connection:

@@ -55,7 +55,7 @@ def test_the_run_id_is_of_content_and_not_of_names(small_job: Job) -> None:
     dataset = open_dataset(small_job)
     job = complete(small_job, dataset)
     ids = {
-        run_id(resolved(j, dataset, print_))
+        run_id(resolved(j, dataset, print_, "float32"))
         for j, print_ in [
             (job, "a"),
             (replace(job, model="elsewhere"), "a"),  # the same weights under another name
@@ -65,6 +65,20 @@ def test_the_run_id_is_of_content_and_not_of_names(small_job: Job) -> None:
         ]
     }
     assert len(ids) == 4
+
+
+def test_two_runs_of_one_method_are_told_apart(own_atlas: Path, small_job: Job) -> None:
+    """The newest map answers, and says that there are others; each run's own map answers where it is named."""
+    atlas = Atlas.open(own_atlas)
+    old = atlas.query("dog", "contribution", source="text", top=20)
+    done = ingest(own_atlas, replace(small_job, methods={"contribution": {"norm": True}}), Execution())
+    new = atlas.query("dog", "contribution", source="text", top=20)
+    assert new.provenance["maps"][0]["run_id"] == done.run_id
+    assert any(a.startswith(f"run={done.run_id[:8]} (the newest of 2") for a in new.provenance["assumed"])
+    assert new.to_arrow()["score"] != old.to_arrow()["score"]
+    first = old.provenance["maps"][0]["run_id"]
+    named = atlas.query("dog", "contribution", source="text", run=first[:8], top=20)
+    assert named.to_arrow()["score"] == old.to_arrow()["score"]
 
 
 def test_every_score_has_its_rank_and_every_map_its_statistics(stored_atlas: Path) -> None:
