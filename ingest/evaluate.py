@@ -8,8 +8,6 @@ own answer is the reference.
 from __future__ import annotations
 
 import math
-import resource
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,19 +17,19 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from atlas import ledger, store
+from atlas import store
 from atlas.edits import Change, Edit
 from atlas.errors import UsageError
 from atlas.live.edit import applied, changing
 from atlas.live.layout import PRODUCT
 from atlas.live.model import LiveModel
-from atlas.manifest import folder_of
 from atlas.schema import arrow_schema, effects
 from atlas.selection import matched_random
 from ingest import run, tables
 from ingest.examples import Dataset, Example
 from ingest.feed import Feed, batches
-from ingest.job import Execution, Job, complete, open_dataset, resolved, run_id
+from ingest.job import Execution, Job, complete, open_dataset, resolved
+from ingest.record import Record
 from ingest.trace import Item, traced
 
 POOLED = "*"
@@ -193,7 +191,6 @@ def evaluate(atlas: Path, edit: Edit, job: Job, execution: Execution, *, seeds: 
     Raises:
         UsageError: the model's weights are not the edit's; nothing to ask.
     """
-    started = time.monotonic()
     dataset = open_dataset(job)
     job = complete(job, dataset)
     live = run.load_model(job, execution)
@@ -205,31 +202,31 @@ def evaluate(atlas: Path, edit: Edit, job: Job, execution: Execution, *, seeds: 
         "seeds": seeds,
         "methods": {},
     }
-    identity = run_id(plain)
-    where = run.environment(live, execution)
+    record = Record(atlas, "evaluate", plain, live, dataset, execution)
     with store.connect_writer(atlas) as connection:
-        if ledger.status(connection, identity) == ledger.DONE:
-            return Evaluation(identity, False, tuple(stored_effects(connection, identity)))
-        moment = run.begin(connection, identity, "evaluate", plain, where, live, dataset)
-    with run.only_one(folder_of(atlas, identity)), run.ledgered(atlas, identity):
+        if record.done(connection):
+            return Evaluation(record.run_id, False, tuple(stored_effects(connection, record.run_id)))
+        record.begin(connection)
+    with record.running():
         examiner = Examiner(live, dataset, job, execution)
         found = {"before": [examiner.ask()], "edit": [under(examiner, edit.changes, edit.tap)]}
         if seeds:
             found["random"] = controls(examiner, edit.changes, edit.tap, seeds)
-        rows = summarise(found, edit.concept)
-        full = [{"run_id": identity, "edit": edit.label, "concept": edit.concept, **row} for row in rows]
-        content = {
-            "examples": tables.examples_table(examiner.examples),
-            "effects": pa.Table.from_pylist(full, schema=arrow_schema(effects)),
-        }
-        outcome = {
-            "examples": len(examiner.examples),
-            "skipped": examiner.feed.skipped.plain(),
-            "seconds": round(time.monotonic() - started, 3),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        }
-        run.finish(atlas, identity, "evaluate", plain, where, outcome, moment, live, dataset, content)
-    return Evaluation(identity, True, tuple(full))
+        labels = {"run_id": record.run_id, "edit": edit.label, "concept": edit.concept}
+        effects_rows = [{**labels, **row} for row in summarise(found, edit.concept)]
+        store_effects(record, examiner.examples, effects_rows, examiner.feed.skipped.plain())
+    return Evaluation(record.run_id, True, tuple(effects_rows))
+
+
+def store_effects(
+    record: Record, examples: Sequence[Example], found: Sequence[Mapping[str, Any]], skipped: Mapping[str, Any]
+) -> None:
+    """Finish a run whose result is effects."""
+    content = {
+        "examples": tables.examples_table(examples),
+        "effects": pa.Table.from_pylist(list(found), schema=arrow_schema(effects)),
+    }
+    record.finish({"examples": len(examples), "skipped": skipped}, content)
 
 
 def stored_effects(connection: Any, run_id: str) -> list[dict[str, Any]]:

@@ -6,7 +6,6 @@ held-out questions are asked: those about the concept (suppression: lower is bet
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +14,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from atlas import ledger, store
+from atlas import store
 from atlas.api import Atlas
 from atlas.edits import make_changes
 from atlas.live.layout import PRODUCT
-from atlas.manifest import folder_of
-from atlas.schema import arrow_schema, effects
-from ingest import run, tables
-from ingest.evaluate import POOLED, Evaluation, Examiner, controls, stored_effects, summarise, under
-from ingest.job import Execution, Job, complete, open_dataset, resolved, run_id, tasks_by_source
+from ingest import run
+from ingest.evaluate import (
+    POOLED,
+    Evaluation,
+    Examiner,
+    controls,
+    store_effects,
+    stored_effects,
+    summarise,
+    under,
+)
+from ingest.examples import Example
+from ingest.feed import Skipped
+from ingest.job import Execution, Job, complete, open_dataset, resolved, tasks_by_source
+from ingest.record import Record
 
 Progress = Callable[[int, int], None]
 
@@ -44,7 +53,6 @@ def survey(
     Raises:
         UsageError: the atlas has no such map of a concept; nothing to ask.
     """
-    started = time.monotonic()
     dataset = open_dataset(job)
     live = run.load_model(job, execution)
     atlas = Atlas(path)
@@ -62,35 +70,32 @@ def survey(
         "seeds": seeds,
         "methods": {method: {}},
     }
-    identity = run_id(plain)
-    where = run.environment(live, execution)
+    record = Record(path, "evaluate", plain, live, dataset, execution)
     with store.connect_writer(path) as connection:
-        if ledger.status(connection, identity) == ledger.DONE:
-            return Evaluation(identity, False, tuple(stored_effects(connection, identity)))
-        moment = run.begin(connection, identity, "evaluate", plain, where, live, dataset)
+        if record.done(connection):
+            return Evaluation(record.run_id, False, tuple(stored_effects(connection, record.run_id)))
+        record.begin(connection)
     rows: list[dict[str, Any]] = []
-    with run.only_one(folder_of(path, identity)), run.ledgered(path, identity):
-        examples = []
+    examples: list[Example] = []
+    skipped = Skipped()
+    with record.running():
         for source, tasks in tasks_by_source(job, dataset).items():
             if not tasks:
                 continue  # none of the tasks that were named is asked of this source
             examiner = Examiner(live, dataset, replace(job, sources=(source,), tasks=tasks), execution)
             examples += examiner.examples
+            skipped.merge(examiner.feed.skipped.plain())
             before = [examiner.ask()]
             for concept in job.concepts:
                 changes = make_changes(chosen[source, concept], set_to=0.0)
                 asked = {"before": before, "edit": [under(examiner, changes, PRODUCT)]}
-                asked["random"] = controls(examiner, changes, PRODUCT, seeds)
-                labels = {"run_id": identity, "edit": f"{method}:{top}:{concept}", "concept": concept}
+                if seeds:
+                    asked["random"] = controls(examiner, changes, PRODUCT, seeds)
+                labels = {"run_id": record.run_id, "edit": f"{method}:{top}:{concept}", "concept": concept}
                 rows += [{**labels, **row} for row in summarise(asked, concept)]
                 progress(len({(r["source"], r["concept"]) for r in rows}), len(chosen))
-        content = {
-            "examples": tables.examples_table(examples),
-            "effects": pa.Table.from_pylist(rows, schema=arrow_schema(effects)),
-        }
-        outcome = {"examples": len(examples), "seconds": round(time.monotonic() - started, 3)}
-        run.finish(path, identity, "evaluate", plain, where, outcome, moment, live, dataset, content)
-    return Evaluation(identity, True, tuple(rows))
+        store_effects(record, examples, rows, skipped.plain())
+    return Evaluation(record.run_id, True, tuple(rows))
 
 
 def _surveyed(atlas: Atlas, job: Job, *, named: bool, method: str, model: str) -> Job:

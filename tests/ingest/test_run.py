@@ -21,7 +21,8 @@ from atlas.check import check
 from atlas.database import reading
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
 from ingest.job import Execution, Job, complete, make_job, open_dataset, resolved, run_id
-from ingest.run import ingest, only_one
+from ingest.record import only_one
+from ingest.run import ingest
 from ingest.shards import portions
 
 LAUNCH = """

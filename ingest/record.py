@@ -1,0 +1,198 @@
+"""The record of a run: its row in the ledger while it runs, its folder and its rows when it is done."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from sqlalchemy import Connection
+
+from atlas import ledger, rows, store
+from atlas.errors import AtlasError, StoreUnavailable
+from atlas.live.model import LiveModel
+from atlas.load import load_run
+from atlas.manifest import folder_of
+from atlas.runs import write_run
+from ingest.examples import Dataset
+from ingest.job import Execution, run_id
+
+VERSIONED = ("neuron-atlas", "torch", "transformers", "tokenizers", "numpy", "duckdb", "sqlalchemy")
+
+
+class Record:
+    """One run of a model on a dataset, named by its resolved job.
+
+    record = Record(atlas, "ingest", plain, live, dataset, execution)
+    with store.connect_writer(atlas) as connection:
+        if not record.done(connection):
+            record.begin(connection)
+    with record.running():
+        ...
+        record.finish(outcome, tables)
+    """
+
+    def __init__(
+        self,
+        atlas: Path,
+        kind: str,
+        plain: Mapping[str, Any],
+        live: LiveModel,
+        dataset: Dataset,
+        execution: Execution,
+    ):
+        self.atlas, self.kind, self.plain = atlas, kind, plain
+        self.run_id = run_id(plain)
+        self.folder = folder_of(atlas, self.run_id)
+        self.model, self.dataset = model_row(live), dataset_row(dataset)
+        self._concepts = concept_rows(dataset)
+        self._environment = environment(live, execution)
+        self._clock = time.monotonic()
+        self._started_at = _now()
+
+    def done(self, connection: Connection) -> bool:
+        return ledger.status(connection, self.run_id) == ledger.DONE
+
+    def begin(self, connection: Connection) -> None:
+        """Note in the ledger that the run has started, with the model and the dataset it is about."""
+        self._started_at = ledger.begin_run(
+            connection,
+            self.run_id,
+            kind=self.kind,
+            job=self.plain,
+            environment=self._environment,
+            model_id=rows.model_id(connection, self.model),
+            dataset_id=rows.dataset_id(connection, self.dataset),
+        )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Hold the run's folder while the block lasts, and note in the ledger if it fails.
+
+        Raises:
+            StoreUnavailable: another process runs the same job.
+        """
+        with only_one(self.folder), _ledgered(self.atlas, self.run_id):
+            yield
+
+    def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the run's folder, its manifest last, and load it in one transaction; the whole outcome."""
+        whole = {
+            **outcome,
+            "seconds": round(time.monotonic() - self._clock, 3),
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        }
+        run = {
+            "run_id": self.run_id,
+            "kind": self.kind,
+            "job": self.plain,
+            "environment": self._environment,
+            "outcome": whole,
+            "started_at": self._started_at,
+            "finished_at": _now(),
+        }
+        head = {"run": run, "model": self.model, "dataset": self.dataset, "concepts": self._concepts}
+        write_run(self.folder, head, tables)
+        with store.connect_writer(self.atlas) as connection:
+            load_run(connection, self.folder)
+        self.forget_portions()
+        return whole
+
+    def forget_portions(self) -> None:
+        """Remove what an interrupted run would have gone on from."""
+        shutil.rmtree(self.folder / "shards", ignore_errors=True)
+
+
+def model_row(live: LiveModel) -> dict[str, Any]:
+    return {
+        "name": live.name,
+        "revision": live.revision,
+        "fingerprint": live.fingerprint,
+        "model_type": str(live.model.config.model_type),
+        "layers": len(live.layout.layers),
+        "width": live.layout.width,
+        "d_model": live.layout.d_model,
+        "vocabulary": live.layout.vocabulary,
+        "created_at": _now(),
+    }
+
+
+def dataset_row(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "path": dataset.path,
+        "revision": dataset.revision,
+        "licence": dataset.licence,
+        "created_at": _now(),
+    }
+
+
+def concept_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    keys = ("name", "supercategory", "category_id")
+    return [
+        {key: getattr(c, key) for key in keys} | {"forms": list(c.forms)} for _, c in sorted(dataset.concepts.items())
+    ]
+
+
+def environment(live: LiveModel, execution: Execution) -> dict[str, Any]:
+    """What a number may depend on besides the job, by a little rounding."""
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
+        "python": platform.python_version(),
+        "platform": platform.machine(),
+        "device": str(live.device),
+        "dtype": live.dtype,
+        "attention": str(getattr(live.model.config, "_attn_implementation", None)),
+        "threads": torch.get_num_threads(),
+        "batch_size": execution.batch_size,
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[None]:
+    """Hold the run's folder: a second process with the same job is told so instead of writing beside the first.
+
+    Raises:
+        StoreUnavailable: another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreUnavailable(
+                f"another process is running this very job (run {folder.name[:8]}); wait for it"
+            ) from None
+        yield
+
+
+@contextmanager
+def _ledgered(atlas: Path, identity: str) -> Iterator[None]:
+    """Note in the ledger if the block fails; an interrupt says how to go on.
+
+    The note itself may fail (a full disk, another process in the database): the first error counts.
+    """
+    try:
+        yield
+    except BaseException as error:
+        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+        try:
+            with store.connect_writer(atlas) as connection:
+                ledger.fail_run(connection, identity, {"error": reason})
+        except AtlasError as second:
+            print(f"the ledger could not be told: {second}", file=sys.stderr)  # noqa: T201
+        raise
