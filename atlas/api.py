@@ -144,6 +144,7 @@ class Atlas:
         reduce: str | None = None,
         model: str | None = None,
         dataset: str | None = None,
+        run: str | None = None,
         top: int = 40,
     ) -> Shared:
         """The neurons in the top of a concept's maps of two sources; with `only`, in that source's top alone.
@@ -158,9 +159,9 @@ class Atlas:
         if len(set(sources)) != 2 or (only is not None and only not in sources):
             raise UsageError("give two different --sources, for example image,text, and --only one of them")
         with reading(self.path) as connection:
-            first = choose_map(connection, Which(concept, method, sources[0], None, reduce, model, dataset))
+            first = choose_map(connection, Which(concept, method, sources[0], None, reduce, model, dataset, run))
             fixed = (first["target"], first["reduce"], first["model"], first["dataset"])
-            same = Which(concept, first["method"], sources[1], *fixed)
+            same = Which(concept, first["method"], sources[1], *fixed, run, first["fingerprint"], first["tap"])
             chosen = [first, choose_map(connection, same)]
             ids = [c["map_id"] for c in chosen]
             both = queries.shared_neurons(ids, top=top).run(connection)
@@ -234,7 +235,7 @@ class Atlas:
         """Store an edit of these neurons, as the next version of its name: x <- gain * x + bias.
 
         set_to: a constant (0 ablates). scale, shift: the factor, the addition. mean: each neuron's mean value over
-        all positions of the ingested examples of its own source.
+        all positions of the ingested examples, averaged over the sources that the neurons were found from.
 
         Raises:
             UsageError: a bad name, no neurons, not exactly one kind of change, or no stored means.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError, unknown
-from atlas.queries import Which, find_maps
+from atlas.queries import Which, find_maps, runs_beginning
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -33,7 +33,19 @@ class Chosen:
 
     def summary(self) -> dict[str, Any]:
         """What identifies the map, for a provenance record."""
-        keys = ("run_id", "model", "fingerprint", "dataset", "concept", "method", "source", "target", "reduce", "tap")
+        keys: tuple[str, ...] = (
+            "run_id",
+            "model",
+            "fingerprint",
+            "dataset",
+            "concept",
+            "method",
+            "source",
+            "target",
+            "reduce",
+            "tap",
+        )
+        keys += ("parameters", "examples")
         return {key: self.row[key] for key in keys} | {"neurons": self.row["neurons"]}
 
 
@@ -43,6 +55,8 @@ def choose_map(connection: Connection, which: Which) -> Chosen:
     Raises:
         UsageError: nothing matches; the message says which name does not, and the nearest one that does.
     """
+    if which.run is not None:
+        _require_one_run(connection, which.run)
     rows = find_maps(which).run(connection).to_pylist()
     if not rows:
         raise _nothing(connection, which)
@@ -58,6 +72,13 @@ def choose_map(connection: Connection, which: Which) -> Chosen:
     if rows[0]["versions"] > 1:
         assumed.append(f"run={rows[0]['run_id'][:8]} (the newest of {rows[0]['versions']}; `atlas runs` lists them)")
     return Chosen(rows[0], tuple(assumed))
+
+
+def _require_one_run(connection: Connection, prefix: str) -> None:
+    ids = runs_beginning(prefix).run(connection)["run_id"].to_pylist()
+    if len(ids) > 1:
+        several = ", ".join(i[: max(8, len(prefix) + 4)] for i in ids[:5])
+        raise UsageError(f"--run {prefix} is the beginning of several runs: {several}; give more of it (`atlas runs`)")
 
 
 def _plain(name: str, there: Sequence[str]) -> str:
@@ -93,3 +114,15 @@ def peers(connection: Connection, chosen: Chosen) -> list[int]:
     found = find_maps(same).run(connection).to_pylist()
     others = [r for r in found if r["method"] not in (row["method"], "random")]
     return [r["map_id"] for r in others if r["model_id"] == row["model_id"]]
+
+
+def one_tap(maps: Sequence[Mapping[str, Any]]) -> str:
+    """The tap that all of the maps were read at.
+
+    Raises:
+        UsageError: there are two, and values at one are not values at the other.
+    """
+    taps = sorted({str(m["tap"]) for m in maps})
+    if len(taps) != 1:
+        raise UsageError(f"these neurons were found at the taps {' and '.join(taps)}; an edit acts at one of them")
+    return taps[0]

@@ -20,6 +20,7 @@ _DAMAGE = (
     "Failed to deserialize",
     "Serialization Error",
 )
+LOCKED = "Could not set lock"
 _UNWRITABLE = ("Permission denied", "Read-only file system", "Operation not permitted", "in read-only mode!")
 _FULL = ("No space left on device", "Disk quota exceeded")
 
@@ -49,7 +50,7 @@ def explain(error: Exception, path: Path, *, read_only: bool) -> AtlasError | No
     if not isinstance(original, duckdb.Error):
         return None
     said = str(original)
-    if "Could not set lock" in said:
+    if LOCKED in said:
         return _locked(said, path, read_only=read_only)
     if "different configuration" in said:
         return StoreUnavailable(f"this process has the atlas at {path} open in another mode; close that one first")

@@ -45,10 +45,13 @@ class Which:
     model: str | None = None
     dataset: str | None = None
     run: str | None = None
+    fingerprint: str | None = None
+    tap: str | None = None
 
     def where(self) -> tuple[str, dict[str, Any]]:
         columns = {"concept": "c.name", "method": "m.method", "source": "m.source", "target": "m.target"}
-        columns |= {"reduce": "m.reduce", "model": "mo.name", "dataset": "d.name"}
+        columns |= {"reduce": "m.reduce", "model": "mo.name", "dataset": "d.name", "fingerprint": "mo.fingerprint"}
+        columns["tap"] = "m.tap"
         parts, values = ["r.status = 'done'"], {}
         for name, column in columns.items():
             value = getattr(self, name)
@@ -85,6 +88,14 @@ QUALIFY row_number() OVER (
 ORDER BY r.finished_at DESC, m.map_id""".strip(),
         values,
     )
+
+
+def runs_beginning(prefix: str) -> Query:
+    """The finished runs with maps whose id begins so."""
+    sql = """
+SELECT run_id FROM runs
+WHERE starts_with(run_id, $prefix) AND status = 'done' AND kind = 'ingest' ORDER BY run_id"""
+    return Query(sql.strip(), {"prefix": prefix})
 
 
 def top_neurons(
@@ -208,37 +219,55 @@ ORDER BY mine.source, mine.rank""".strip(),
 def agreement(reference: str, which: Which) -> Query:
     """How well each method's ranking follows a reference method's, over the same concepts, sources and reductions.
 
-    correlation: Spearman's, over all neurons that both maps score. overlap: share of the reference's top 2 %
-    (at least one neuron) that the method's top 2 % has. Both are means over the maps that both methods have.
+    Only maps of one run are compared, which saw the same examples; of several runs, the newest that has both. Both
+    measures are over the neurons that both maps score, and means over the maps that both methods have.
+    correlation: Spearman's, tied scores sharing their mean rank; NULL where a map is constant, and such maps are left
+    out of the mean. overlap: share of the reference's top 2 % (at least one neuron) that the method's top 2 % has.
     """
-    chosen = find_maps(which)
+    where, values = which.where()
     return Query(
         f"""
-WITH chosen AS ({chosen.sql}),
+WITH chosen AS (
+    SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at
+    FROM maps m
+    JOIN runs r USING (run_id)
+    JOIN models mo ON mo.model_id = m.model_id
+    JOIN concepts c ON c.concept_id = m.concept_id
+    LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
+    WHERE {where}),
 pairs AS (
-    SELECT a.map_id AS theirs, b.map_id AS mine, b.method, b.source, b.reduce, a.neurons
-    FROM chosen a JOIN chosen b ON a.model_id = b.model_id AND a.dataset = b.dataset AND a.concept = b.concept
-        AND a.source = b.source AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component
-    WHERE a.method = $reference AND b.method <> $reference AND a.concept <> '*'),
-averaged AS (  -- tied scores share their mean rank, as Spearman's correlation wants
-    SELECT s.map_id, s.layer, s.neuron, s.rank,
-           avg(s.rank) OVER (PARTITION BY s.map_id, s.score) AS fair
-    FROM scores s
-    WHERE s.map_id IN (SELECT theirs FROM pairs UNION SELECT mine FROM pairs)),
-each AS (
-    SELECT p.method, p.source, p.reduce, corr(a.fair, b.fair) AS correlation,
-           sum((a.rank <= greatest(1, p.neurons * 0.02))::INTEGER * (b.rank <= greatest(1, p.neurons * 0.02))::INTEGER)
-               / sum((a.rank <= greatest(1, p.neurons * 0.02))::INTEGER) AS overlap
+    SELECT a.map_id AS theirs, b.map_id AS mine, b.method, b.source, b.reduce
+    FROM chosen a JOIN chosen b ON a.run_id = b.run_id AND a.concept = b.concept AND a.source = b.source
+        AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component
+    WHERE a.method = $reference AND b.method <> $reference
+    QUALIFY row_number() OVER (
+        PARTITION BY b.model_id, b.dataset, b.concept, b.method, b.source, b.target, b.reduce, b.component
+        ORDER BY b.finished_at DESC, b.map_id DESC) = 1),
+placed AS (  -- places among the neurons that both maps score
+    SELECT p.*, a.score AS their_score, b.score AS my_score,
+           row_number() OVER (PARTITION BY p.mine ORDER BY a.rank) AS their_place,
+           row_number() OVER (PARTITION BY p.mine ORDER BY b.rank) AS my_place,
+           greatest(1, count(*) OVER (PARTITION BY p.mine) * 0.02) AS top
     FROM pairs p
-    JOIN averaged a ON a.map_id = p.theirs
-    JOIN averaged b ON b.map_id = p.mine AND b.layer = a.layer AND b.neuron = a.neuron
-    GROUP BY p.theirs, p.mine, p.method, p.source, p.reduce)
+    JOIN scores a ON a.map_id = p.theirs
+    JOIN scores b ON b.map_id = p.mine AND b.layer = a.layer AND b.neuron = a.neuron),
+ranked AS (
+    SELECT *, avg(their_place) OVER (PARTITION BY mine, their_score) AS their_rank,
+           avg(my_place) OVER (PARTITION BY mine, my_score) AS my_rank
+    FROM placed),
+each AS (
+    SELECT method, source, reduce,
+           CASE WHEN min(their_rank) < max(their_rank) AND min(my_rank) < max(my_rank)
+               THEN corr(their_rank, my_rank) END AS correlation,
+           count(*) FILTER (their_place <= top AND my_place <= top) / count(*) FILTER (their_place <= top) AS overlap
+    FROM ranked
+    GROUP BY mine, method, source, reduce)
 SELECT method, source, reduce, avg(correlation) AS correlation, stddev_samp(correlation) AS spread,
        avg(overlap) AS overlap, count(*) AS maps
 FROM each
 GROUP BY method, source, reduce
 ORDER BY source, reduce, correlation DESC NULLS LAST, method""".strip(),
-        {**chosen.parameters, "reference": reference},
+        {**values, "reference": reference},
     )
 
 
@@ -254,6 +283,7 @@ FROM models ORDER BY model_id""",
     "datasets": "SELECT name, revision[1:12] AS revision, licence, path FROM datasets ORDER BY dataset_id",
     "runs": """
 SELECT r.run_id[1:8] AS run, r.kind, r.status, m.name AS model, d.name AS dataset,
+       CASE WHEN r.kind = 'ingest' THEN json_keys(r.job::JSON, '$.methods') END AS methods,
        (r.outcome::JSON ->> 'examples')::INTEGER AS examples, (r.outcome::JSON ->> 'maps')::INTEGER AS maps,
        (r.outcome::JSON ->> 'seconds')::DOUBLE AS seconds, r.started_at
 FROM runs r LEFT JOIN models m USING (model_id) LEFT JOIN datasets d ON d.dataset_id = r.dataset_id

@@ -48,7 +48,8 @@ def resolve(name: str, build: Callable[..., Any], given: dict[str, Any]) -> dict
     known = parameters(build)
     for key in given:
         if key not in known:
-            raise unknown(f"parameter of {name}", key, known, f"atlas methods {name}")
+            kinds = build.__module__.split(".")[-2]  # the entry's folder, which is also the command that lists it
+            raise unknown(f"parameter of {name}", key, known, f"atlas {kinds}")
     return {key: _cast(name, key, given[key], default) if key in given else default for key, default in known.items()}
 
 

@@ -13,18 +13,20 @@ One process may write, or several may read, never both: DuckDB locks the file. W
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import NullPool
 
 from atlas.database import database, missing, open_file, require_current, wal
 from atlas.errors import StoreUnavailable
-from atlas.failures import explained, unwritable
+from atlas.failures import LOCKED, explained, unwritable
 
 FOLDERS = ("runs", "vectors", "edits")
 
@@ -73,14 +75,16 @@ def connect_readonly(path: Path) -> Iterator[Connection]:
 
 
 @contextmanager
-def connect_writer(path: Path) -> Iterator[Connection]:
+def connect_writer(path: Path, *, wait: float = 0.0) -> Iterator[Connection]:
     """Open the database for writing, in one transaction: all of the block is stored, or nothing of it.
+
+    wait: seconds to go on trying while other processes have it open.
 
     Raises:
         StoreUnavailable: missing, in use by another process, read-only, or of another schema version.
         IntegrityError: the file is damaged.
     """
-    with connect_any_version(path, read_only=False) as connection:
+    with connect_any_version(path, read_only=False, wait=wait) as connection:
         with connection.begin():
             require_current(raw(connection), path)
             yield connection
@@ -88,11 +92,13 @@ def connect_writer(path: Path) -> Iterator[Connection]:
 
 
 @contextmanager
-def connect_any_version(path: Path, *, read_only: bool, create: bool = False) -> Iterator[Connection]:
+def connect_any_version(
+    path: Path, *, read_only: bool, create: bool = False, wait: float = 0.0
+) -> Iterator[Connection]:
     """Open the database whatever its schema version, with no transaction begun: for migrations and backups."""
     if not create and not database(path).is_file():
         raise missing(path)
-    engine = make_engine(path, read_only=read_only)
+    engine = make_engine(path, read_only=read_only, wait=wait)
     try:
         with explained(path, read_only=read_only), engine.connect() as connection:
             yield connection
@@ -100,16 +106,23 @@ def connect_any_version(path: Path, *, read_only: bool, create: bool = False) ->
         engine.dispose()
 
 
-def make_engine(path: Path, *, read_only: bool) -> Engine:
+def make_engine(path: Path, *, read_only: bool, wait: float = 0.0) -> Engine:
     """An engine whose every connection opens and closes the file; the caller disposes of it."""
     # Opening the file ourselves spares duckdb-engine's own setup, a second in-memory database for each connection.
-    return sa.create_engine("duckdb://", poolclass=NullPool, creator=lambda: _driver(path, read_only=read_only))
+    return sa.create_engine("duckdb://", poolclass=NullPool, creator=lambda: _driver(path, read_only, wait))
 
 
-def _driver(path: Path, *, read_only: bool) -> Any:
+def _driver(path: Path, read_only: bool, wait: float) -> Any:
     from duckdb_engine import ConnectionWrapper
 
-    return ConnectionWrapper(open_file(path, read_only=read_only))
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return ConnectionWrapper(open_file(path, read_only=read_only))
+        except duckdb.IOException as error:
+            if LOCKED not in str(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
 
 
 def raw(connection: Connection) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas import edits, queries
-from atlas.choose import choose_map
+from atlas.choose import choose_map, one_tap
 from atlas.database import reading
 from atlas.edits import Edit
 from atlas.errors import UsageError, unknown
@@ -58,20 +58,28 @@ def create(
     from atlas.rebuild import load_edit
 
     edits.check_name(name)
-    maps = list(_maps(neurons.provenance))
+    maps = list(maps_of(neurons.provenance))
     means = _means(path, neurons, maps) if mean else None
     changes = edits.make_changes(neurons.neurons, set_to=set_to, scale=scale, shift=shift, means=means)
     concepts = {m["concept"] for m in maps}
     with store.connect_writer(path) as connection:
-        newest = sa.text("SELECT coalesce(max(version), 0) FROM edits WHERE name = :name")
+        # Effects keep the names of removed edits, so a version is never given twice.
+        newest = sa.text(
+            "SELECT max(v) FROM (SELECT coalesce(max(version), 0) AS v FROM edits WHERE name = :name UNION ALL "
+            "SELECT coalesce(max(split_part(edit, '@', 2)::INTEGER), 0) FROM effects "
+            "WHERE split_part(edit, '@', 1) = :name AND contains(edit, '@'))"
+        )
         version = int(connection.execute(newest, {"name": name}).scalar_one()) + 1
-        models = sa.text("SELECT * EXCLUDE (model_id) FROM models WHERE fingerprint = :fingerprint LIMIT 1")
-        model = connection.execute(models, {"fingerprint": neurons.provenance["fingerprint"]}).mappings().one()
+        models = sa.text(
+            "SELECT * EXCLUDE (model_id) FROM models WHERE fingerprint = :fingerprint ORDER BY name <> :name LIMIT 1"
+        )
+        asked = {"fingerprint": neurons.provenance["fingerprint"], "name": maps[0]["model"]}
+        model = connection.execute(models, asked).mappings().one()
         edit = Edit(
             name=name,
             version=version,
             model=dict(model),
-            tap=str(maps[0]["tap"]),
+            tap=one_tap(maps),
             concept=concepts.pop() if len(concepts) == 1 else None,
             provenance=neurons.provenance,
             changes=changes,
@@ -83,21 +91,27 @@ def create(
 
 
 def _means(path: Path, neurons: NeuronSet, maps: Sequence[Mapping[str, Any]]) -> dict[Neuron, float]:
-    """Each neuron's mean over all positions, from the map that the method `activation` keeps for mean-ablation."""
-    row = maps[0]
-    which = Which("*", "activation", row["source"], row["target"], "mean", row["model"], row["dataset"])
+    """Each neuron's mean over all positions, from the maps that the method `activation` keeps for mean-ablation: of the
+    same weights and tap, averaged over the sources the neurons were found from."""
+    sources = sorted({str(m["source"]) for m in maps})
+    sums: dict[Neuron, float] = {}
     with reading(path) as connection:
-        try:
-            chosen = choose_map(connection, which)
-        except UsageError:
-            raise UsageError(
-                f"no mean values are stored for {row['model']}, source {row['source']}; "
-                "`atlas ingest --methods activation` stores them"
-            ) from None
-        found = queries.top_neurons(chosen["map_id"], top=chosen["neurons"]).run(connection)
-    columns = (found[name].to_pylist() for name in ("component", "layer", "neuron", "score"))
-    scores = {Neuron(c, layer, n): score for c, layer, n, score in zip(*columns, strict=True)}
-    return {n: scores[n] for n in neurons if n in scores}
+        for source in sources:
+            row = next(m for m in maps if m["source"] == source)
+            same = (row["target"], "mean", row["model"], row["dataset"], None, row["fingerprint"], one_tap(maps))
+            try:
+                chosen = choose_map(connection, Which("*", "activation", source, *same))
+            except UsageError:
+                raise UsageError(
+                    f"no mean values are stored for {row['model']}, source {source}, tap {row['tap']}; "
+                    f"`atlas ingest --methods activation --tap {row['tap']}` stores them"
+                ) from None
+            found = queries.top_neurons(chosen["map_id"], top=chosen["neurons"]).run(connection)
+            columns = (found[name].to_pylist() for name in ("component", "layer", "neuron", "score"))
+            for component, layer, index, score in zip(*columns, strict=True):
+                neuron = Neuron(component, layer, index)
+                sums[neuron] = sums.get(neuron, 0.0) + score / len(sources)
+    return {n: sums[n] for n in neurons if n in sums}
 
 
 def _known(path: Path) -> list[dict[str, Any]]:
@@ -136,14 +150,13 @@ def remove(path: Path, label: str) -> list[str]:
         for version in versions:
             query = sa.text("SELECT edit_id FROM edits WHERE name = :name AND version = :version")
             forget_edit(connection, int(connection.execute(query, {"name": name, "version": version}).scalar_one()))
-    for version in versions:
-        edits.file_of(path, name, version).unlink(missing_ok=True)
+            edits.file_of(path, name, version).unlink(missing_ok=True)
     return [f"{name}@{version}" for version in versions]
 
 
-def _maps(provenance: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def maps_of(provenance: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every map that a set of neurons came from, through set algebra."""
     yield from provenance.get("maps", ())
     for side in ("left", "right"):
         if side in provenance:
-            yield from _maps(provenance[side])
+            yield from maps_of(provenance[side])

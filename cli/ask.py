@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Annotated, Any
 
 import typer
@@ -58,8 +59,22 @@ def query(
         print(question.explained())
         return
     show(found.to_arrow(), chosen, more={"provenance": found.provenance})
+    _note_more(len(found), top, bool(layers), min_percentile, found.provenance)
     if fail_empty and not len(found):
         raise typer.Exit(1)
+
+
+def _note_more(shown: int, top: int, by_layer: bool, min_percentile: float | None, provenance: dict[str, Any]) -> None:
+    """Say on stderr that --top, and not the filters, ended the rows."""
+    if shown < top or not (by_layer or min_percentile is not None):
+        return
+    if by_layer or min_percentile is None:
+        say(f"{shown} neurons; there may be more, and a larger --top shows them")
+        return
+    count = int(provenance["maps"][0]["neurons"])
+    fits = bisect_right(range(1, count + 1), -min_percentile, key=lambda rank: -100.0 * (count - rank + 1) / count)
+    if fits > shown:
+        say(f"{shown} of the {fits} neurons at or above percentile {min_percentile:g}; --top {fits} shows all")
 
 
 def shared(
@@ -72,6 +87,7 @@ def shared(
     reduce: Reduce = None,
     model: Model = None,
     dataset: Dataset = None,
+    run: Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="How many of the best neurons of each side.")] = 40,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows to print.")] = 1000,
     form: Format = None,
@@ -89,7 +105,15 @@ def shared(
 
     chosen = chosen_format(form, as_json, as_csv)
     found = Atlas(resolve(atlas)).shared(
-        concept, method, sources=words(sources), only=only, reduce=reduce, model=model, dataset=dataset, top=top
+        concept,
+        method,
+        sources=words(sources),
+        only=only,
+        reduce=reduce,
+        model=model,
+        dataset=dataset,
+        run=run,
+        top=top,
     )
     note_assumed(found.neurons.provenance)
     show(
@@ -120,12 +144,18 @@ def neuron(
     Example: atlas neuron 3/117
     """
     from atlas.api import Atlas
+    from atlas.neurons import LANGUAGE
 
     chosen = chosen_format(form, as_json)
     if chosen not in ("table", "json", "jsonl"):
         raise UsageError("a neuron's profile is three tables; use --format table or json")
     profile = Atlas(resolve(atlas)).neuron(address, method=method, source=source, reduce=reduce, model=model, top=top)
     parts = {"tokens": profile.tokens, "concepts": profile.concepts, "exemplars": profile.exemplars}
+    if profile.neuron.component != LANGUAGE and not any(table.num_rows for table in parts.values()):
+        raise UsageError(
+            f"the atlas has nothing of the component '{profile.neuron.component}'; "
+            "write layer/index, for example 3/117, for a neuron of the language model"
+        )
     if chosen != "table":
         import json
 

@@ -41,6 +41,7 @@ def create(
     reduce: Reduce = None,
     model: ModelName = None,
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="The dataset's name.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")] = None,
     layers: Annotated[str | None, typer.Option("--layers", help="Only neurons of these layers: 3, 8-15.")] = None,
     min_percentile: Annotated[
         float | None, typer.Option("--min-percentile", help="Only neurons at or above it.")
@@ -70,6 +71,7 @@ def create(
         reduce=reduce,
         model=model,
         dataset=dataset,
+        run=run,
         layers=parse_layers(layers) if layers else (),
         min_percentile=min_percentile,
         top=top,
@@ -148,7 +150,9 @@ def apply(
     from ingest.asking import load_for, open_pictures
 
     pictures = open_pictures(image or [])
-    live = load_for(model or str(stored.data.model["name"]), device=device, dtype=dtype)
+    made_for = stored.data.model
+    revision = None if model else made_for["revision"]
+    live = load_for(model or str(made_for["name"]), revision=revision, device=device, dtype=dtype)
     without = live.ask(prompt, pictures, max_new_tokens=max_new_tokens)
     with stored.on(live):
         edited = live.ask(prompt, pictures, max_new_tokens=max_new_tokens)

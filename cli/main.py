@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -63,8 +64,9 @@ app.add_typer(db.app, name="db")
 def run(arguments: list[str] | None = None) -> None:
     """The console script: every error is one line on stderr and an exit code; a traceback only with --debug."""
     code = main(sys.argv[1:] if arguments is None else arguments)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError):  # whoever read it has had enough
+            stream.flush()
     # Everything is closed by now. Where torch and duckdb-engine are in one process, the interpreter's own way out
     # prints pages of reference-count warnings of duckdb's binding, and takes its time.
     atexit._run_exitfuncs()
@@ -84,12 +86,21 @@ def main(arguments: list[str]) -> int:
     except (KeyboardInterrupt, typer.Abort):
         return _failed("interrupted", INTERRUPTED, debug)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _unread()
+    except SystemExit as error:  # what typer makes of a closed pipe
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
+        return _unread()
     except OSError as error:
         return _failed(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1, debug)
     except Exception as error:  # a defect of ours: say so in one line, and how to see more
         return _failed(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
+
+
+def _unread() -> int:
+    """Nobody reads on (`atlas ... | head`): what is still buffered goes nowhere, and that is no failure."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _misused(error: TyperException) -> int:
@@ -106,7 +117,8 @@ def _misused(error: TyperException) -> int:
 def _failed(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    print(f"atlas: {message}", file=sys.stderr)
+    with suppress(BrokenPipeError):
+        print(f"atlas: {message}", file=sys.stderr)
     return code
 
 

@@ -84,7 +84,6 @@ def ingest(
     batch_size: BatchSize = 16,
     bad_media: BadMedia = "skip",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Run a finished job anew and replace its maps.")] = False,
     no_progress: NoProgress = False,
     atlas: AtlasPath = None,
 ) -> None:
@@ -110,7 +109,7 @@ def ingest(
         content["methods"] = {name: content.get("methods", {}).get(name, {}) for name in words(methods)}
     _parameters(content, param or [])
     checked = make_job(content)
-    execution = Execution(device, device_map, batch_size, bad_media, again)
+    execution = Execution(device, device_map, batch_size, bad_media)
     if dry_run:
         from ingest.plan import plan
 
@@ -119,9 +118,9 @@ def ingest(
     path = resolve(atlas)
     with resumable(), progressing(no_progress) as progress:
         done = start(path, checked, execution, progress)
-    _report(done.outcome.get("skipped"))
+    report(done.outcome.get("skipped"), path / "runs" / done.run_id / "manifest.json")
     if not done.fresh:
-        say(f"run {done.run_id[:8]} was done before; nothing to do (--again runs it anew)")
+        say(f"run {done.run_id[:8]} was done before; nothing to do")
         print(done.run_id)
         return
     o = done.outcome
@@ -149,14 +148,14 @@ def _parameters(content: dict[str, Any], given: list[str]) -> None:
         content["methods"][method] = {**content["methods"][method], key: value}
 
 
-def _report(skipped: dict[str, Any] | None) -> None:
-    """Say what was left out: nothing is dropped silently."""
+def report(skipped: dict[str, Any] | None, manifest: Path) -> None:
+    """Say what was left out: nothing is dropped silently. manifest: the file with the run's whole outcome."""
     if not skipped:
         return
     for pointer, reason in list(skipped["media"].items())[:5]:
         say(f"skipped {pointer}: {reason}")
     if len(skipped["media"]) > 5:
-        say(f"skipped {len(skipped['media']) - 5} more media (`atlas runs` has them all)")
+        say(f"skipped {len(skipped['media']) - 5} more media ({manifest} has them all, under outcome)")
     for concept, count in skipped["unmentioned"].items():
         say(f"{concept}: {count} answers do not mention it and were left out")
 

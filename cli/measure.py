@@ -9,8 +9,8 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, DatasetSpec, Device, Dtype, Method, ModelName, Reduce, resolve, say, words
-from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, pairs, progressing
+from cli.common import AtlasPath, BatchSize, Device, Dtype, Method, ModelName, Reduce, resolve, say, words
+from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, pairs, progressing, report
 from cli.render import Csv, Format, Json, chosen_format, show
 
 
@@ -19,10 +19,12 @@ def evaluate(
     method: Method = None,
     reduce: Reduce = None,
     top: Annotated[
-        int, typer.Option("--top", "-n", min=1, help="With --method: how many neurons of each concept.")
-    ] = 40,
+        int | None, typer.Option("--top", "-n", min=1, help="With --method: how many neurons of each concept. [40]")
+    ] = None,
     model: ModelName = None,
-    dataset: DatasetSpec = "scenes",
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH; by default the edit's own, or scenes.")
+    ] = None,
     option: Options = None,
     concepts: Concepts = None,
     sources: Sources = None,
@@ -48,17 +50,21 @@ def evaluate(
     chosen = chosen_format(form, as_json, as_csv)
     if (name is None) == (method is None):
         raise UsageError("name an edit, or a --method: atlas evaluate no-dog, atlas evaluate --method contribution")
+    if name is not None and (reduce is not None or top is not None):
+        raise UsageError("--reduce and --top choose a method's neurons; the edit has its own: leave them out")
     path = resolve(atlas)
-    content: dict[str, Any] = {"dataset": dataset, "split": "held_out", "dtype": dtype, "options": pairs(option or [])}
+    content: dict[str, Any] = {"split": "held_out", "dtype": dtype, "options": pairs(option or [])}
     content |= {k: words(v) for k, v in {"concepts": concepts, "sources": sources, "tasks": tasks}.items() if v}
-    content |= {k: v for k, v in {"model": model, "per_concept": per_concept, "seed": seed}.items() if v is not None}
+    plain = {"model": model, "dataset": dataset, "per_concept": per_concept, "seed": seed}
+    content |= {k: v for k, v in plain.items() if v is not None}
     where = {"device": device, "batch_size": batch_size}
     if name is not None:
         done, shown = _edit(path, name, content, where, seeds)
     else:
         done, shown = _method(
-            path, content, where, no_progress, method=str(method), reduce=reduce, top=top, seeds=seeds
+            path, content, where, no_progress, method=str(method), reduce=reduce, top=top or 40, seeds=seeds
         )
+    report(done.skipped, path / "runs" / done.run_id / "manifest.json")
     if not done.fresh:
         say(f"run {done.run_id[:8]} was done before; these are its stored effects")
     show(shown if chosen == "table" else pa.Table.from_pylist(list(done.rows)), chosen)
@@ -72,9 +78,24 @@ def _edit(path: Path, name: str, content: dict[str, Any], where: dict[str, Any],
     from ingest.evaluate import table
     from ingest.job import Execution, make_job
 
-    job = make_job({"model": str(edit.model["name"])} | content)
+    own = {"model": str(edit.model["name"]), "dataset": _own(path, edit)}
+    if "model" not in content and edit.model["revision"]:
+        own["revision"] = str(edit.model["revision"])
+    job = make_job(own | content)
     done = start(path, edit, job, Execution(**where), seeds=seeds)
     return done, table(done.rows)
+
+
+def _own(path: Path, edit: Any) -> str:
+    """The dataset that an edit's neurons were found on, where the user has it now."""
+    from atlas.api import Atlas
+    from atlas.stored import maps_of
+
+    names = sorted({str(m["dataset"]) for m in maps_of(edit.provenance)})
+    if len(names) != 1:
+        raise UsageError(f"the edit's neurons come from the datasets {' and '.join(names)}; choose one with --dataset")
+    there = [d["path"] for d in Atlas(path).listing("datasets").to_pylist() if d["name"] == names[0] and d["path"]]
+    return f"{names[0]}:{there[-1]}" if there else names[0]
 
 
 def _method(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import ingest.datasets
 from atlas import registry
 from atlas.live.model import LiveModel
+from ingest.examples import BadMedia
 from ingest.job import Execution, Job, open_dataset
 from ingest.media import open_image
 from ingest.run import load_model
@@ -35,4 +36,6 @@ def _open(name: str) -> Image:
     dataset, colon, pointer = name.partition(":")
     if colon and not Path(name).exists() and dataset in registry.names(ingest.datasets):
         return open_dataset(Job(dataset=dataset)).image(pointer)
+    if not Path(name).is_file():
+        raise BadMedia(f"there is no picture file {name}; give a file, or DATASET:POINTER such as scenes:held_out/3")
     return open_image(Path(name))

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from atlas import store
+from atlas.database import reading
 from atlas.edits import Change, Edit
 from atlas.errors import UsageError
 from atlas.live.edit import applied, changing
@@ -27,7 +27,7 @@ from atlas.schema import arrow_schema, effects
 from atlas.selection import matched_random
 from ingest import run, tables
 from ingest.examples import Dataset, Example
-from ingest.feed import Feed, batches
+from ingest.feed import Feed, Response, batches
 from ingest.job import Execution, Job, complete, open_dataset, resolved
 from ingest.record import Record
 from ingest.trace import Item, traced
@@ -58,10 +58,12 @@ class Scores:
 class Examiner:
     """Held-out questions, encoded once, put to a model under any number of conditions."""
 
-    def __init__(self, live: LiveModel, dataset: Dataset, job: Job, execution: Execution):
+    def __init__(self, live: LiveModel, dataset: Dataset, job: Job, execution: Execution, record: Record | None = None):
+        """record: the run that the questions are put for; its model's stored answers are not made again."""
         self.live, self.batch_size = live, execution.batch_size
         self.examples: list[Example] = run.collect(job, dataset)
-        self.feed = Feed(live, dataset, job, bad_media=execution.bad_media)
+        responses = None if record is None else record.responses
+        self.feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=responses)
         self.items: dict[str, list[Item]] = {}
         for source in job.sources:
             mine = [(n, e) for n, e in enumerate(self.examples) if e.source == source]
@@ -69,6 +71,10 @@ class Examiner:
             self.items[source] = sorted(items, key=lambda i: (len(i.prompt.ids) + len(i.prompt.answer), i.number))
         if not any(self.items.values()):
             raise UsageError("no held-out answer mentions a concept; give other --concepts or a larger --per-concept")
+
+    def concepts(self) -> set[str]:
+        """What is asked about."""
+        return {target.concept for items in self.items.values() for item in items for target in item.targets}
 
     @torch.no_grad()
     def ask(self) -> Scores:
@@ -178,11 +184,13 @@ def controls(examiner: Examiner, changes: Sequence[Change], tap: str, seeds: int
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The stored effects of an edit. fresh: False where the same evaluation had been done before."""
+    """The stored effects of an edit. fresh: False where the same evaluation had been done before. skipped: what was
+    left out and why (see `ingest.feed.Skipped`)."""
 
     run_id: str
     fresh: bool
     rows: tuple[dict[str, Any], ...]
+    skipped: Mapping[str, Any]
 
 
 def evaluate(atlas: Path, edit: Edit, job: Job, execution: Execution, *, seeds: int = 5) -> Evaluation:
@@ -196,44 +204,55 @@ def evaluate(atlas: Path, edit: Edit, job: Job, execution: Execution, *, seeds: 
     live = run.load_model(job, execution)
     with applied(edit, live):
         pass  # refuses another model before anything is measured
-    plain = resolved(job, dataset, live.fingerprint, live.dtype) | {
+    plain = resolved(job, dataset, run.collect(job, dataset), live.identity) | {
         "edit": edit.label,
+        "concept": edit.concept,
+        "tap": edit.tap,
         "changes": [[str(c.neuron), c.gain, c.bias] for c in edit.changes],
         "seeds": seeds,
         "methods": {},
     }
     record = Record(atlas, "evaluate", plain, live, dataset, execution)
-    with store.connect_writer(atlas) as connection:
-        if record.done(connection):
-            return Evaluation(record.run_id, False, tuple(stored_effects(connection, record.run_id)))
-        record.begin(connection)
+    if record.begun():
+        return Evaluation(record.run_id, False, stored_effects(atlas, record.run_id), {})
     with record.running():
-        examiner = Examiner(live, dataset, job, execution)
+        examiner = Examiner(live, dataset, job, execution, record)
+        if edit.concept is not None and edit.concept not in examiner.concepts():
+            raise UsageError(
+                f"no {job.split} example of {job.dataset} asks about '{edit.concept}'; "
+                "give --concepts with it in, other --tasks, or the --dataset that has it"
+            )
         found = {"before": [examiner.ask()], "edit": [under(examiner, edit.changes, edit.tap)]}
         if seeds:
             found["random"] = controls(examiner, edit.changes, edit.tap, seeds)
         labels = {"run_id": record.run_id, "edit": edit.label, "concept": edit.concept}
         effects_rows = [{**labels, **row} for row in summarise(found, edit.concept)]
-        store_effects(record, examiner.examples, effects_rows, examiner.feed.skipped.plain())
-    return Evaluation(record.run_id, True, tuple(effects_rows))
+        skipped = examiner.feed.skipped.plain()
+        store_effects(record, examiner.examples, effects_rows, skipped, examiner.feed.made)
+    return Evaluation(record.run_id, True, tuple(effects_rows), skipped)
 
 
 def store_effects(
-    record: Record, examples: Sequence[Example], found: Sequence[Mapping[str, Any]], skipped: Mapping[str, Any]
+    record: Record,
+    examples: Sequence[Example],
+    found: Sequence[Mapping[str, Any]],
+    skipped: Mapping[str, Any],
+    made: Sequence[Response],
 ) -> None:
-    """Finish a run whose result is effects."""
+    """Finish a run whose result is effects. made: the answers that the model gave for it."""
     content = {
         "examples": tables.examples_table(examples),
+        "responses": tables.responses_table(made),
         "effects": pa.Table.from_pylist(list(found), schema=arrow_schema(effects)),
     }
     record.finish({"examples": len(examples), "skipped": skipped}, content)
 
 
-def stored_effects(connection: Any, run_id: str) -> list[dict[str, Any]]:
-    import sqlalchemy as sa
-
-    query = sa.select(effects).where(effects.c.run_id == run_id)
-    return [dict(row) for row in connection.execute(query).mappings()]
+def stored_effects(atlas: Path, run_id: str) -> tuple[dict[str, Any], ...]:
+    """The effects of a run that is done."""
+    with reading(atlas) as connection:
+        query = "SELECT * FROM effects WHERE run_id = $run_id"
+        return tuple(connection.sql(query, params={"run_id": run_id}).to_arrow_table().to_pylist())
 
 
 def table(rows: Iterable[Mapping[str, Any]], metric: str = "accuracy") -> pa.Table:

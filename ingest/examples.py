@@ -108,6 +108,10 @@ class Dataset(Protocol):
         """
         ...
 
+    def digest(self, media: str) -> str:
+        """What tells the picture's content: a hash of its bytes, or "missing" where there are none."""
+        ...
+
     def mask(self, media: str, concept: str) -> np.ndarray:
         """(height, width) bool: the picture's pixels that show the concept; all False where none does."""
         ...

@@ -138,5 +138,7 @@ class Feed:
 
     def _generation(self, example: Example) -> str:
         text = self.live.encoder.render(example.prompt, len(example.media))
-        decided = [text, list(example.media), self.dataset.revision, self.job.max_new_tokens, "greedy", self.live.dtype]
+        media = [self.dataset.digest(pointer) for pointer in example.media]
+        decided: list[object] = [text, list(example.media), media, self.dataset.revision, self.live.configuration]
+        decided += [self.job.max_new_tokens, "greedy", self.live.dtype]
         return hashlib.sha256(json.dumps(decided).encode()).hexdigest()[:32]

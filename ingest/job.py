@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ import ingest.datasets
 import ingest.methods
 from atlas import registry
 from atlas.errors import UsageError, unknown
+from atlas.neurons import parse_layers
 from ingest.concepts import OCCURRENCES, TOKENS
-from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, Dataset
+from ingest.examples import FIND, HELD_OUT, Dataset, Example
 from ingest.maps import REDUCTIONS
 
 
@@ -55,15 +56,13 @@ class Job:
 class Execution:
     """How to run it: nothing here changes a number by more than rounding, so it is not part of the run's id.
 
-    bad_media: "skip" (and report) or "fail". again: run a job anew that is done or was interrupted, after a broken
-    picture was mended for example; its maps are replaced.
+    bad_media: "skip" (and report) or "fail".
     """
 
     device: str = "cpu"
     device_map: str | None = None
     batch_size: int = 16
     bad_media: str = "skip"
-    again: bool = False
 
     def __post_init__(self) -> None:
         if self.bad_media not in ("skip", "fail"):
@@ -155,9 +154,13 @@ def open_dataset(job: Job) -> Dataset:
 
 
 def complete(job: Job, dataset: Dataset) -> Job:
-    """The job with everything that was left to the dataset filled in."""
-    sources = job.sources or tuple(s for s in (IMAGE, TEXT) if s in dataset.tasks)
-    return replace(job, concepts=tuple(sorted(job.concepts or dataset.concepts)), sources=sources)
+    """The job with everything that was left to the dataset filled in, and written in one way only."""
+    wanted = job.sources or tuple(dataset.tasks)
+    sources = tuple(s for s in dataset.tasks if s in wanted)
+    layers = ",".join(map(str, parse_layers(job.layers))) if job.layers else ""
+    reduce = tuple(r for r in REDUCTIONS if r in job.reduce)
+    concepts = tuple(sorted(set(job.concepts or dataset.concepts)))
+    return replace(job, concepts=concepts, sources=sources, layers=layers, reduce=reduce)
 
 
 def tasks_by_source(job: Job, dataset: Dataset) -> dict[str, tuple[str, ...]]:
@@ -174,12 +177,18 @@ def tasks_by_source(job: Job, dataset: Dataset) -> dict[str, tuple[str, ...]]:
     return named if job.tasks else {s: dataset.tasks[s] for s in job.sources}
 
 
-def resolved(job: Job, dataset: Dataset, fingerprint: str, dtype: str) -> dict[str, Any]:
-    """The complete job as JSON: with the model's weights and the dataset's content in place of their names, and the
-    precision they were loaded in."""
-    plain = asdict(job) | {"fingerprint": fingerprint, "dataset_revision": dataset.revision, "dtype": dtype}
+def resolved(job: Job, dataset: Dataset, examples: Sequence[Example], model: Mapping[str, Any]) -> dict[str, Any]:
+    """The complete job as JSON, with content in place of names.
+
+    model: what decides its numbers (`LiveModel.identity`). The examples stand as one hash over their ids and the
+    content of their media, so that a picture that was mended or replaced makes another run.
+    """
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps([example.id, [dataset.digest(pointer) for pointer in example.media]]).encode())
+    plain = asdict(job) | {"dataset_revision": dataset.revision, "examples": digest.hexdigest(), **model}
     plain["dataset"] = dataset.name  # where the files lie does not change a number; their content does
-    plain["model"] = None
+    plain["model"] = plain["revision"] = None
     plain["tasks"] = {source: list(tasks) for source, tasks in tasks_by_source(job, dataset).items()}
     return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 

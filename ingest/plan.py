@@ -9,8 +9,9 @@ import torch
 
 import ingest.methods
 from atlas import registry
+from atlas.live.hooks import check_layers
 from atlas.live.layout import Layout, locate
-from atlas.live.model import model_class
+from atlas.live.model import find_device, model_class
 from atlas.neurons import parse_layers
 from ingest import zoo
 from ingest.job import Execution, Job, complete, open_dataset
@@ -29,12 +30,14 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
 
     Raises:
         UsageError: whatever the job itself would raise for its names.
+        Unsupported: this machine has no such device.
     """
+    device = find_device(execution.device)
     dataset = open_dataset(job)
     job = complete(job, dataset)
     examples = collect(job, dataset)
     layout, parameters, image_tokens = _sketch(job)
-    layers = len(parse_layers(job.layers)) if job.layers else len(layout.layers)
+    layers = len(check_layers(layout, parse_layers(job.layers) if job.layers else None))
     neurons = layers * layout.width
     maps = len(job.methods) * len(job.sources) * len(job.concepts) * len(job.reduce)
     positions = POSITIONS + image_tokens
@@ -42,7 +45,7 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
     built = [registry.load(ingest.methods, name).build(**given) for name, given in job.methods.items()]
     passes = 3.0 if any(GRADIENT in method.needs for method in built) else 1.0
     operations = 2.0 * parameters * positions * len(examples)
-    speed = _speed(execution.device)
+    speed = _speed(device)
     captured = execution.batch_size * positions * neurons * size * (2 if passes > 1 else 1)
     kept = 8 * neurons * len(job.methods) * len(job.sources) * len(job.concepts)
     rows = [
@@ -66,7 +69,7 @@ def _sketch(job: Job) -> tuple[Layout, int, int]:
 
     from atlas.errors import UsageError
 
-    name = zoo.find(job.model) or job.model
+    name = zoo.resolve(job.model)
     try:
         config = transformers.AutoConfig.from_pretrained(name, revision=job.revision)
     except (OSError, ValueError) as error:
@@ -80,9 +83,9 @@ def _sketch(job: Job) -> tuple[Layout, int, int]:
     return locate(model), sum(p.numel() for p in model.parameters()), patches
 
 
-def _speed(device: str) -> float:
+def _speed(device: torch.device) -> float:
     """Operations a second of a matrix product, measured for a moment."""
-    side = torch.randn(512, 512, device=device if device != "auto" else "cpu")
+    side = torch.randn(512, 512, device=device)
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < 0.1:
         (side @ side).sum().item()

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import sqlalchemy as sa
 import torch
 from sqlalchemy import Connection
 
@@ -22,10 +23,16 @@ from atlas import ledger, rows, store
 from atlas.errors import AtlasError, StoreUnavailable
 from atlas.live.model import LiveModel
 from atlas.load import load_run
-from atlas.manifest import folder_of
+from atlas.manifest import NAME as MANIFEST
+from atlas.manifest import folder_of, read_manifest
 from atlas.runs import write_run
+from atlas.schema import responses
 from ingest.examples import Dataset
+from ingest.feed import Response
 from ingest.job import Execution, run_id
+
+PATIENCE = 60.0
+"""Seconds that a run waits for others who have the database open: a question takes a moment, the run took hours."""
 
 VERSIONED = ("neuron-atlas", "torch", "transformers", "tokenizers", "numpy", "duckdb", "sqlalchemy")
 
@@ -34,12 +41,13 @@ class Record:
     """One run of a model on a dataset, named by its resolved job.
 
     record = Record(atlas, "ingest", plain, live, dataset, execution)
-    with store.connect_writer(atlas) as connection:
-        if not record.done(connection):
-            record.begin(connection)
-    with record.running():
-        ...
-        record.finish(outcome, tables)
+    if not record.begun():
+        with record.running():
+            ...
+            record.finish(outcome, tables)
+
+    responses: the model's stored answers, by (example id, generation). decoded: whether another run has stored the
+    model's tokens. Both are there once the run has begun.
     """
 
     def __init__(
@@ -59,21 +67,41 @@ class Record:
         self._environment = environment(live, execution)
         self._clock = time.monotonic()
         self._started_at = _now()
+        self.responses: dict[tuple[str, str], Response] = {}
+        self.decoded = False
 
-    def done(self, connection: Connection) -> bool:
-        return ledger.status(connection, self.run_id) == ledger.DONE
+    def begun(self) -> bool:
+        """Whether the run is done already; if not, note in the ledger that it has started.
 
-    def begin(self, connection: Connection) -> None:
-        """Note in the ledger that the run has started, with the model and the dataset it is about."""
-        self._started_at = ledger.begin_run(
-            connection,
-            self.run_id,
-            kind=self.kind,
-            job=self.plain,
-            environment=self._environment,
-            model_id=rows.model_id(connection, self.model),
-            dataset_id=rows.dataset_id(connection, self.dataset),
-        )
+        A run counts as done where the database says so and its folder is whole: without its manifest it is done anew.
+        """
+        whole = (self.folder / MANIFEST).is_file()
+        with store.connect_writer(self.atlas, wait=PATIENCE) as connection:
+            if whole and ledger.status(connection, self.run_id) == ledger.DONE:
+                return True
+            model = rows.model_id(connection, self.model)
+            self._started_at = ledger.begin_run(
+                connection,
+                self.run_id,
+                kind=self.kind,
+                job=self.plain,
+                environment=self._environment,
+                model_id=model,
+                dataset_id=rows.dataset_id(connection, self.dataset),
+            )
+            self.decoded = self._has_elsewhere("decodings")
+            if ledger.status(connection, self.run_id) != ledger.DONE:  # else the answers may be this lost run's own
+                self.responses = _responses(connection, model)
+        return False
+
+    def _has_elsewhere(self, table: str) -> bool:
+        """Whether another run of the same model has a table in its folder: what only the database has is no source."""
+        for file in self.atlas.glob(f"runs/*/{table}.parquet"):
+            if file.parent != self.folder and (file.parent / MANIFEST).is_file():
+                model = read_manifest(file.parent, verify=False)["model"] or {}
+                if all(model.get(key) == self.model[key] for key in ("name", "revision", "fingerprint")):
+                    return True
+        return False
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -103,7 +131,7 @@ class Record:
         }
         head = {"run": run, "model": self.model, "dataset": self.dataset, "concepts": self._concepts}
         write_run(self.folder, head, tables)
-        with store.connect_writer(self.atlas) as connection:
+        with store.connect_writer(self.atlas, wait=PATIENCE) as connection:
             load_run(connection, self.folder)
         self.forget_portions()
         return whole
@@ -111,6 +139,14 @@ class Record:
     def forget_portions(self) -> None:
         """Remove what an interrupted run would have gone on from."""
         shutil.rmtree(self.folder / "shards", ignore_errors=True)
+
+
+def _responses(connection: Connection, model: int) -> dict[tuple[str, str], Response]:
+    query = sa.select(responses).where(responses.c.model_id == model)
+    return {
+        (r.example_id, r.generation): Response(r.example_id, r.generation, r.text, tuple(r.token_ids))
+        for r in connection.execute(query)
+    }
 
 
 def model_row(live: LiveModel) -> dict[str, Any]:
@@ -191,7 +227,7 @@ def _ledgered(atlas: Path, identity: str) -> Iterator[None]:
     except BaseException as error:
         reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
         try:
-            with store.connect_writer(atlas) as connection:
+            with store.connect_writer(atlas, wait=PATIENCE) as connection:
                 ledger.fail_run(connection, identity, {"error": reason})
         except AtlasError as second:
             print(f"the ledger could not be told: {second}", file=sys.stderr)  # noqa: T201

@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import sqlalchemy as sa
-
-from atlas import rows, store
 from atlas.errors import AtlasError, UsageError
 from atlas.live.model import LiveModel
-from atlas.schema import decodings, responses
 from ingest import tables, zoo
 from ingest.examples import Dataset, Example
-from ingest.feed import Feed, Response
+from ingest.feed import Feed
 from ingest.job import Execution, Job, complete, open_dataset, resolved, tasks_by_source
 from ingest.record import Record
 from ingest.shards import Progress, map_all
@@ -32,9 +28,8 @@ class Outcome:
 
 def load_model(job: Job, execution: Execution) -> LiveModel:
     """The job's model: an embedded one by name, else a folder or a HuggingFace id."""
-    embedded = zoo.find(job.model)
     return LiveModel.load(
-        embedded or job.model,
+        zoo.resolve(job.model),
         revision=job.revision,
         device=execution.device,
         dtype=job.dtype,
@@ -78,17 +73,11 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
     job = complete(job, dataset)
     examples = collect(job, dataset)
     live = load_model(job, execution)
-    plain = resolved(job, dataset, live.fingerprint, live.dtype)
-    record = Record(atlas, "ingest", plain, live, dataset, execution)
-    with store.connect_writer(atlas) as connection:
-        if record.done(connection) and not execution.again:
-            return Outcome(record.run_id, False, {})
-        record.begin(connection)
-        known, decoded = _known(connection, record.model)
+    record = Record(atlas, "ingest", resolved(job, dataset, examples, live.identity), live, dataset, execution)
+    if record.begun():
+        return Outcome(record.run_id, False, {})
     with record.running():
-        if execution.again:
-            record.forget_portions()
-        feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=known)
+        feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=record.responses)
         numbered = list(enumerate(examples))
         state = map_all(live, feed, job, execution, numbered, record.folder / "shards", progress)
         found = tables.collect_maps(state, job)
@@ -103,7 +92,7 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
             "exemplars": tables.exemplars_table(record.run_id, live, state.exemplars, [e.id for e in examples]),
             "responses": tables.responses_table(feed.made),
         }
-        if not decoded:
+        if not record.decoded:
             content["decodings"] = tables.decodings_batches(live)
         outcome = {
             "examples": len(examples),
@@ -112,18 +101,6 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
             "skipped": feed.skipped.plain(),
         }
         return Outcome(record.run_id, True, record.finish(outcome, content))
-
-
-def _known(connection: sa.Connection, model: Mapping[str, Any]) -> tuple[dict[tuple[str, str], Response], bool]:
-    """The answers this model has given before, and whether its neurons are decoded already."""
-    mine = rows.model_id(connection, model)
-    query = sa.select(responses).where(responses.c.model_id == mine)
-    known = {
-        (r.example_id, r.generation): Response(r.example_id, r.generation, r.text, tuple(r.token_ids))
-        for r in connection.execute(query)
-    }
-    count = sa.select(sa.func.count()).select_from(decodings).where(decodings.c.model_id == mine)
-    return known, bool(connection.execute(count).scalar())
 
 
 def _nothing(feed: Feed, job: Job) -> str:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from atlas import store
 from atlas.api import Atlas
 from atlas.edits import make_changes
+from atlas.errors import UsageError
 from atlas.live.layout import PRODUCT
 from ingest import run
 from ingest.evaluate import (
@@ -30,7 +30,7 @@ from ingest.evaluate import (
     under,
 )
 from ingest.examples import Example
-from ingest.feed import Skipped
+from ingest.feed import Response, Skipped
 from ingest.job import Execution, Job, complete, open_dataset, resolved, tasks_by_source
 from ingest.record import Record
 
@@ -63,28 +63,33 @@ def survey(
             found = atlas.query(
                 concept, method, source=source, reduce=reduce, model=live.name, dataset=dataset.name, top=top
             )
+            if found.provenance["fingerprint"] != live.fingerprint:
+                raise UsageError(
+                    f"the {method} map of {concept}, {source}, is of other weights than {live.name} has now; "
+                    f"`atlas ingest --model {live.name} --methods {method}` makes new ones"
+                )
             chosen[source, concept] = found.neurons
     neurons = {f"{s}|{c}": [str(n) for n in found] for (s, c), found in chosen.items()}
-    plain = resolved(job, dataset, live.fingerprint, live.dtype) | {
+    plain = resolved(job, dataset, run.collect(job, dataset), live.identity) | {
         "survey": neurons,
         "seeds": seeds,
         "methods": {method: {}},
     }
     record = Record(path, "evaluate", plain, live, dataset, execution)
-    with store.connect_writer(path) as connection:
-        if record.done(connection):
-            return Evaluation(record.run_id, False, tuple(stored_effects(connection, record.run_id)))
-        record.begin(connection)
+    if record.begun():
+        return Evaluation(record.run_id, False, stored_effects(path, record.run_id), {})
     rows: list[dict[str, Any]] = []
     examples: list[Example] = []
+    made: list[Response] = []
     skipped = Skipped()
     with record.running():
         for source, tasks in tasks_by_source(job, dataset).items():
             if not tasks:
                 continue  # none of the tasks that were named is asked of this source
-            examiner = Examiner(live, dataset, replace(job, sources=(source,), tasks=tasks), execution)
+            examiner = Examiner(live, dataset, replace(job, sources=(source,), tasks=tasks), execution, record)
             examples += examiner.examples
             skipped.merge(examiner.feed.skipped.plain())
+            made += examiner.feed.made
             before = [examiner.ask()]
             for concept in job.concepts:
                 changes = make_changes(chosen[source, concept], set_to=0.0)
@@ -94,8 +99,8 @@ def survey(
                 labels = {"run_id": record.run_id, "edit": f"{method}:{top}:{concept}", "concept": concept}
                 rows += [{**labels, **row} for row in summarise(asked, concept)]
                 progress(len({(r["source"], r["concept"]) for r in rows}), len(chosen))
-        store_effects(record, examples, rows, skipped.plain())
-    return Evaluation(record.run_id, True, tuple(rows))
+        store_effects(record, examples, rows, skipped.plain(), made)
+    return Evaluation(record.run_id, True, tuple(rows), skipped.plain())
 
 
 def _surveyed(atlas: Atlas, job: Job, *, named: bool, method: str, model: str) -> Job:

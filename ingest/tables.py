@@ -35,8 +35,8 @@ def collect_maps(state: State, job: Job) -> list[tuple[str, NeuronMap]]:
 def ranked(found: NeuronMap) -> dict[str, np.ndarray]:
     """layer, neuron, score, rank of a map, best first, equal scores by (layer, neuron), without what has no score."""
     flat = found.scores.numpy().reshape(-1)
-    order = np.argsort(-flat, kind="stable")  # NaN last
-    order = order[: int(np.isfinite(flat).sum())]
+    order = np.argsort(-flat, kind="stable")
+    order = order[np.isfinite(flat[order])]
     layer, neuron = np.divmod(order, found.scores.shape[1])
     return {
         "layer": np.asarray(found.layers, dtype=np.int16)[layer],

@@ -64,19 +64,27 @@ class Encoder:
 
     def render(self, prompt: str, images: int, answer: str | None = None) -> str:
         """The model's chat text: the user's turn and, with an answer, everything up to the answer's end."""
-        content = [{"type": "image"}] * images + [{"type": "text", "text": prompt}]
-        turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
         if not getattr(self.processor, "chat_template", None):
             text = getattr(self.processor, "image_token", "") * images + prompt
             return text if answer is None else f"{text} {answer}"
-        text = self.processor.apply_chat_template(turns, add_generation_prompt=True)
+        turns: list[dict[str, Any]] = [{"role": "user", "content": self._content(prompt, images)}]
+        # A tokenizer, other than a processor, makes token ids of it by default.
+        text = str(self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
         if answer is None:
-            return str(text)
-        turns.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-        full = self.processor.apply_chat_template(turns)
-        if full.startswith(text) and answer in full[len(text) :]:
-            return str(full[: full.rindex(answer) + len(answer)])
+            return text
+        turns.append({"role": "assistant", "content": self._content(answer)})
+        full = str(self.processor.apply_chat_template(turns, tokenize=False))
+        # The first occurrence: what the template puts behind the answer ("</s>") may have its letters too.
+        at = full.find(answer, len(text))
+        if full.startswith(text) and at >= 0:
+            return full[: at + len(answer)]
         return f"{text} {answer}" if not text.endswith((" ", "\n")) else f"{text}{answer}"
+
+    def _content(self, text: str, images: int = 0) -> str | list[dict[str, str]]:
+        """A turn's content in the form its template reads: parts for a processor, plain text for a tokenizer."""
+        if self.processor is self.tokenizer and not images:
+            return text
+        return [{"type": "image"}] * images + [{"type": "text", "text": text}]
 
     def prompt(self, prompt: str, images: Sequence[Image] = (), answer: str | None = None) -> Prompt:
         """Tokenise a prompt with its pictures, and the reference answer as the model would write it."""

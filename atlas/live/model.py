@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from atlas.errors import Unsupported, UsageError
 from atlas.live.encode import Batch, Encoder, Prompt
-from atlas.live.fingerprint import fingerprint
+from atlas.live.fingerprint import configuration, fingerprint
 from atlas.live.layout import Layout, locate
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class LiveModel:
                 "(give a folder, a HuggingFace id that is in the cache or reachable, or a name from `atlas models`)"
             ) from error
         if device_map is None:
-            model.to(_device(device))
+            model.to(find_device(device))
         commit = getattr(config, "_commit_hash", None)
         return cls(model, processor, name=label or str(name), revision=commit)
 
@@ -92,6 +92,16 @@ class LiveModel:
     def fingerprint(self) -> str:
         """64 hex digits of the weights; recomputed after an in-place change of a weight."""
         return fingerprint(self.model)
+
+    @cached_property
+    def configuration(self) -> str:
+        """64 hex digits of the config, tokenizer, chat template and picture settings."""
+        return configuration(self.model, self.encoder.processor)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What decides this model's numbers: weights, configuration, and the precision they are loaded in."""
+        return {"fingerprint": self.fingerprint, "configuration": self.configuration, "dtype": self.dtype}
 
     @cached_property
     def dtype(self) -> str:
@@ -148,12 +158,17 @@ def _load_processor(name: str | Path, revision: str | None) -> Any:
         return transformers.AutoTokenizer.from_pretrained(name, revision=revision)
 
 
-def _device(device: str) -> torch.device:
+def find_device(device: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one, else the CPU.
+
+    Raises:
+        Unsupported: this machine has no such device.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        torch.zeros(1, device=chosen).item()  # not only made: the device "meta" makes tensors without values
     except (RuntimeError, AssertionError) as error:
         raise Unsupported(f"this machine has no device '{device}'; use --device cpu or auto") from error
     return chosen

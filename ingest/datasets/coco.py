@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atlas.errors import UsageError, unknown
+from atlas.files import sha256
 from ingest.concepts import pattern
 from ingest.datasets import _coco_files
 from ingest.datasets._coco_masks import mask_of
@@ -100,6 +101,13 @@ class Coco:
             drawn = f"{record['width']} x {record['height']}"
             raise BadMedia(f"{path} is {found.width} x {found.height} pixels, its masks were drawn on {drawn}")
         return found
+
+    def digest(self, media: str) -> str:
+        """The sha256 of the file's bytes, or "missing"."""
+        try:
+            return sha256(_coco_files.inside(self._root, media))
+        except (OSError, BadMedia):
+            return "missing"
 
     def mask(self, media: str, concept: str) -> np.ndarray:
         """(height, width) bool, at the size in the annotation file: the pixels that show the concept, crowds among

@@ -93,6 +93,10 @@ class Scenes:
         """
         return _scene.render(self._scene(media))
 
+    def digest(self, media: str) -> str:
+        """The address itself: the world's revision decides what it shows."""
+        return media
+
     def mask(self, media: str, concept: str) -> np.ndarray:
         """(height, width) bool: the pixels that show the concept, to the pixel what its counterfactual changes."""
         _check("concept", [concept], self.concepts)

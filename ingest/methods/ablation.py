@@ -11,14 +11,16 @@ effect zero and is not run. `layers` and `neurons` limit a big model to some; th
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from torch import Tensor
 
-from atlas.errors import Unsupported
-from atlas.live.hooks import affine, editing
-from atlas.live.layout import PRODUCT
+from atlas.errors import Unsupported, UsageError
+from atlas.live.hooks import affine, check_layers, editing
+from atlas.live.layout import PRODUCT, Layout
 from atlas.live.replay import layer_output, resume
-from atlas.neurons import Neuron, parse_layers
+from atlas.neurons import LANGUAGE, Neuron, parse_layers
 from ingest.maps import PairMethod
 from ingest.trace import Trace
 
@@ -29,13 +31,22 @@ class Ablation(PairMethod):
         self.chosen = parse_layers(layers) if layers else ()
         self.candidates: dict[int, list[int]] = {}
         for neuron in (Neuron.parse(text) for text in neurons.split(",") if text.strip()):
+            if neuron.component != LANGUAGE:
+                raise UsageError(f"ablation has no neuron {neuron}: it scores the language model's, as in 3/117")
             self.candidates.setdefault(neuron.layer, []).append(neuron.index)
         self.tokens = tokens
         self._checked: set[int] = set()
 
     def layers(self, trace: Trace) -> tuple[int, ...]:
+        _check_names(trace.live.layout, self.chosen, self.candidates)
         wanted = set(self.candidates or trace.layers) & set(self.chosen or trace.layers)
-        return tuple(layer for layer in trace.layers if layer in wanted)
+        found = tuple(layer for layer in trace.layers if layer in wanted)
+        if not found:
+            scored = ", ".join(map(str, trace.layers))
+            raise UsageError(
+                f"ablation.layers and ablation.neurons leave nothing of the layers that this job scores: {scored}"
+            )
+        return found
 
     @torch.no_grad()
     def score(self, trace: Trace, layer: int) -> Tensor:
@@ -61,11 +72,21 @@ class Ablation(PairMethod):
         if layer in self.candidates:
             index = torch.tensor(self.candidates[layer], device=values.device)
             chosen = torch.zeros(values.shape[-1], dtype=torch.bool, device=values.device)
-            chosen[index[index < len(chosen)]] = True
+            chosen[index] = True
             active &= chosen
             out[:, ~chosen] = torch.nan
         rows, neurons = active.nonzero(as_tuple=True)
         return rows, neurons
+
+
+def _check_names(layout: Layout, layers: tuple[int, ...], candidates: Mapping[int, Sequence[int]]) -> None:
+    """Raise UsageError for a layer or a neuron that the model does not have."""
+    check_layers(layout, (*layers, *candidates))
+    for layer, indices in candidates.items():
+        if max(indices) >= layout.width:
+            raise UsageError(
+                f"no neuron {layer}/{max(indices)}; layer {layer} has neurons {layer}/0 to {layer}/{layout.width - 1}"
+            )
 
 
 def _without(trace: Trace, layer: int, values: Tensor, rows: Tensor, neurons: Tensor, only: Tensor) -> Tensor:

@@ -22,14 +22,14 @@ from atlas.database import reading
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
 from ingest.job import Execution, Job, complete, make_job, open_dataset, resolved, run_id
 from ingest.record import only_one
-from ingest.run import ingest
+from ingest.run import collect, ingest
 from ingest.shards import portions
 
 LAUNCH = """
 import json, sys
 from pathlib import Path
 from ingest.job import Execution, make_job
-from ingest.run import ingest
+from ingest.run import collect, ingest
 ingest(Path(sys.argv[1]), make_job(json.loads(sys.argv[2])), Execution(batch_size=2))
 """
 
@@ -55,8 +55,9 @@ def test_a_finished_job_is_not_run_again(own_atlas: Path, small_job: Job) -> Non
 def test_the_run_id_is_of_content_and_not_of_names(small_job: Job) -> None:
     dataset = open_dataset(small_job)
     job = complete(small_job, dataset)
+    examples = collect(job, dataset)
     ids = {
-        run_id(resolved(j, dataset, print_, "float32"))
+        run_id(resolved(j, dataset, examples, {"fingerprint": print_}))
         for j, print_ in [
             (job, "a"),
             (replace(job, model="elsewhere"), "a"),  # the same weights under another name

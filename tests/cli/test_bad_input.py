@@ -1,0 +1,151 @@
+"""What a person may type wrong, where the answer was an internal error, a false message or none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cli import make
+from cli.main import main
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    monkeypatch.delenv("NEURON_ATLAS", raising=False)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(a) for a in arguments])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return call
+
+
+@pytest.mark.parametrize("command", [["ingest"], ["ingest", "--dry-run"], ["generate", "--prompt", "what is this?"]])
+def test_a_misspelt_model_is_refused_at_once(command: list[str], run: Run, tmp_path: Path) -> None:
+    main(["ingest", "--dry-run", "--model", "no-such-model-at-all", "--per-concept", "1"])  # imports are not counted
+    place = ["--atlas", tmp_path / "new.atlas"] if command[0] == "ingest" else []
+    started = time.monotonic()
+    code, out, err = run(*command, "--model", "tiny-lava", *place)
+    assert time.monotonic() - started < 5
+    assert (code, out) == (2, "")
+    assert "no model called 'tiny-lava'; did you mean 'tiny-llava'? (`atlas models` lists all)" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--device", "cuda:99"], 5, "this machine has no device 'cuda:99'; use --device cpu or auto"),
+        (["--device", "meta"], 5, "this machine has no device 'meta'"),
+        (["--device", "gpu"], 5, "this machine has no device 'gpu'"),
+        (["--layers", "99"], 2, "no layer 99; this model has layers 0-3"),
+        (["--layers", "2-4"], 2, "no layer 4; this model has layers 0-3"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(arguments: list[str], code: int, message: str, run: Run) -> None:
+    found, out, err = run("ingest", "--dry-run", "--per-concept", "1", *arguments)
+    assert (found, out) == (code, "")
+    assert err.startswith(f"atlas: {message}")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="about a machine without a GPU")
+def test_a_dry_run_without_a_gpu(run: Run) -> None:
+    assert run("ingest", "--dry-run", "--device", "cuda")[0] == 5
+    assert run("ingest", "--dry-run", "--device", "auto", "--per-concept", "1", "--layers", "3")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["ingest", "--option", "sed=1"],
+            "no parameter of scenes called 'sed'; did you mean 'seed'? (`atlas datasets`",
+        ),
+        (["ingest", "--methods", "contribution", "--param", "contribution.nrm=1"], "mean 'norm'? (`atlas methods`"),
+        (["generate", "--prompt", "x", "--image", "nothere.png"], "there is no picture file nothere.png; give a file"),
+    ],
+)
+def test_messages_name_what_helps(arguments: list[str], message: str, run: Run) -> None:
+    code, out, err = run(*arguments)
+    assert code != 0 and out == ""
+    assert message in err
+    for lie in ("internal error", "dataset's pictures", "atlas methods scenes"):
+        assert lie not in err
+
+
+def test_skipped_media_are_said_to_be_in_the_manifest(capsys: pytest.CaptureFixture[str]) -> None:
+    skipped = {"media": {f"{i}.jpg": "cut" for i in range(7)}, "unmentioned": {}}
+    make.report(skipped, Path("here.atlas/runs/1234/manifest.json"))
+    said = capsys.readouterr().err.splitlines()
+    assert said[:5] == [f"skipped {i}.jpg: cut" for i in range(5)]
+    assert said[5:] == ["skipped 2 more media (here.atlas/runs/1234/manifest.json has them all, under outcome)"]
+
+
+def test_the_manifest_of_a_run_has_its_outcome_where_the_message_says(stored_atlas: Path) -> None:
+    import json
+
+    (file,) = (stored_atlas / "runs").glob("*/manifest.json")
+    assert set(json.loads(file.read_text())["run"]["outcome"]["skipped"]) == {"media", "unmentioned"}
+
+
+def test_a_component_that_the_atlas_does_not_have(stored_atlas: Path, run: Run) -> None:
+    code, out, err = run("neuron", "vision/1/3", "--atlas", stored_atlas)
+    assert (code, out) == (2, "")
+    assert "the atlas has nothing of the component 'vision'" in err
+    assert run("neuron", "1/3", "--atlas", stored_atlas)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        (["--min-percentile", "90", "--top", "5"], "5 of the 13 neurons at or above percentile 90; --top 13 shows all"),
+        (["--min-percentile", "90", "--top", "13"], None),
+        (["--min-percentile", "90"], None),
+        (["--min-percentile", "100", "--top", "1"], None),
+        (["--min-percentile", "0", "--top", "5"], "5 of the 128 neurons"),
+        (["--layers", "1", "--top", "5"], "5 neurons; there may be more"),
+        (["--layers", "1", "--top", "65"], None),
+        (["--top", "5"], None),
+    ],
+)
+def test_rows_that_top_cut_off_are_told(filters: list[str], message: str | None, stored_atlas: Path, run: Run) -> None:
+    code, out, err = run("query", "--concept", "dog", *filters, "--atlas", stored_atlas)
+    told = [line for line in err.splitlines() if not line.startswith("taken: ")]
+    assert code == 0
+    assert (len(told) == 1 and message in told[0]) if message else told == []
+    if filters == ["--min-percentile", "90"]:
+        assert len(out.splitlines()) == 13
+
+
+@pytest.mark.parametrize(
+    "arguments", [["query", "--concept", "dog", "--top", "128"], ["concepts"], ["--help"], ["ingest", "--help"]]
+)
+def test_a_reader_that_has_had_enough_is_no_failure(arguments: list[str], stored_atlas: Path) -> None:
+    place = ["--atlas", str(stored_atlas)] if "--help" not in arguments else []
+    reading, writing = os.pipe()
+    os.close(reading)  # nobody reads
+    command = [sys.executable, "-m", "cli.main", "--quiet", *arguments, *place]
+    try:
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_error_that_nobody_reads_keeps_its_code() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run([sys.executable, "-m", "cli.main", "ingest", "--model", "tiny-lava"], stderr=writing)
+    finally:
+        os.close(writing)
+    assert done.returncode == 2

@@ -1,0 +1,76 @@
+"""What `ablation` is asked for against what the model has; and what becomes of scores that are not finite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from atlas import store
+from atlas.errors import UsageError
+from atlas.live.model import LiveModel
+from atlas.schema import maps
+from ingest.concepts import Target
+from ingest.job import Execution, make_job
+from ingest.maps import NeuronMap
+from ingest.methods import ablation
+from ingest.run import ingest
+from ingest.tables import ranked
+from ingest.trace import Item, traced
+
+
+def score(live: LiveModel, options: dict[str, Any], traced_layers: tuple[int, ...] | None = None) -> list[NeuronMap]:
+    """The maps of one example of the word dog."""
+    prompt = live.encoder.prompt("what is this ?", answer="a dog")
+    target = Target("dog", len(prompt.answer) - 1, 1.0)
+    method = ablation.build(**options)
+    with traced(live, [Item(0, prompt, (target,))], "text", layers=traced_layers, tap="product", grad=False) as trace:
+        method.update(trace)
+    return list(method.result())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"layers": "99"}, "no layer 99; this model has layers 0-1"),
+        ({"layers": "1-2"}, "no layer 2; this model has layers 0-1"),
+        ({"neurons": "9/9"}, "no layer 9; this model has layers 0-1"),
+        ({"neurons": "1/3,1/64"}, "no neuron 1/64; layer 1 has neurons 1/0 to 1/63"),
+        ({"neurons": "vision/1/17"}, "ablation has no neuron vision/1/17"),
+        ({"layers": "0", "neurons": "1/3"}, "leave nothing of the layers that this job scores: 0, 1"),
+    ],
+)
+def test_what_the_model_does_not_have_is_refused(llava: LiveModel, options: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        score(llava, options)
+
+
+def test_layers_that_the_job_does_not_trace_are_refused(llava: LiveModel) -> None:
+    with pytest.raises(UsageError, match="this job scores: 0"):
+        score(llava, {"layers": "1"}, traced_layers=(0,))
+
+
+def test_the_last_neuron_is_a_candidate(llava: LiveModel) -> None:
+    (found,) = score(llava, {"neurons": "1/63,1/0"})
+    assert found.layers == (1,)
+    assert torch.isfinite(found.scores[0]).nonzero()[:, 0].tolist() == [0, 63]
+
+
+def test_a_refused_job_stores_no_map(llava_folder: Path, empty_atlas: Path) -> None:
+    content = {"model": str(llava_folder), "methods": {"ablation": {"neurons": "1/9999"}}, "concepts": ("dog",)}
+    with pytest.raises(UsageError, match="no neuron 1/9999"):
+        ingest(empty_atlas, make_job({**content, "per_concept": 1}), Execution())
+    with store.connect_readonly(empty_atlas) as connection:
+        assert connection.execute(maps.select()).all() == []
+
+
+def test_scores_that_are_not_finite_are_not_stored() -> None:
+    values = torch.tensor([[1.0, float("inf"), 3.0], [float("nan"), -float("inf"), 3.0]])
+    found = ranked(NeuronMap("dog", "text", "text", "mean", values, (4, 7), 1))
+    assert found["score"].tolist() == [3, 3, 1]
+    assert list(zip(found["layer"].tolist(), found["neuron"].tolist(), strict=True)) == [(4, 2), (7, 2), (4, 0)]
+    assert found["rank"].tolist() == [1, 2, 3]
+    assert np.isfinite(found["score"]).all()
