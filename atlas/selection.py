@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from atlas.errors import UsageError
+from atlas.errors import Unsupported, UsageError
 from atlas.neurons import Neuron
 
 if TYPE_CHECKING:
@@ -72,6 +73,13 @@ class NeuronSet:
         return self._rows
 
     def to_pandas(self) -> pd.DataFrame:
+        """The same as a pandas frame.
+
+        Raises:
+            Unsupported: pandas is not installed.
+        """
+        if importlib.util.find_spec("pandas") is None:
+            raise Unsupported("to_pandas needs pandas (pip install pandas); to_arrow does not")
         return self._rows.to_pandas()
 
 

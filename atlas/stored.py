@@ -59,7 +59,7 @@ def create(
 
     edits.check_name(name)
     maps = list(maps_of(neurons.provenance))
-    means = _means(path, neurons, maps) if mean else None
+    means = means_of(path, maps) if mean else None
     changes = edits.make_changes(neurons.neurons, set_to=set_to, scale=scale, shift=shift, means=means)
     concepts = {m["concept"] for m in maps}
     with store.connect_writer(path) as connection:
@@ -81,7 +81,7 @@ def create(
             model=dict(model),
             tap=one_tap(maps),
             concept=concepts.pop() if len(concepts) == 1 else None,
-            provenance=neurons.provenance,
+            provenance=neurons.provenance | {"change": {"set": set_to, "scale": scale, "shift": shift, "mean": mean}},
             changes=changes,
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
         )
@@ -90,9 +90,9 @@ def create(
     return edit
 
 
-def _means(path: Path, neurons: NeuronSet, maps: Sequence[Mapping[str, Any]]) -> dict[Neuron, float]:
-    """Each neuron's mean over all positions, from the maps that the method `activation` keeps for mean-ablation: of the
-    same weights and tap, averaged over the sources the neurons were found from."""
+def means_of(path: Path, maps: Sequence[Mapping[str, Any]]) -> dict[Neuron, float]:
+    """Every neuron's mean over all positions, from the maps that the method `activation` keeps for mean-ablation: of the
+    same weights and tap, averaged over the sources of `maps`."""
     sources = sorted({str(m["source"]) for m in maps})
     sums: dict[Neuron, float] = {}
     with reading(path) as connection:
@@ -111,7 +111,7 @@ def _means(path: Path, neurons: NeuronSet, maps: Sequence[Mapping[str, Any]]) ->
             for component, layer, index, score in zip(*columns, strict=True):
                 neuron = Neuron(component, layer, index)
                 sums[neuron] = sums.get(neuron, 0.0) + score / len(sources)
-    return {n: sums[n] for n in neurons if n in sums}
+    return sums
 
 
 def _known(path: Path) -> list[dict[str, Any]]:
@@ -154,7 +154,7 @@ def remove(path: Path, label: str) -> list[str]:
     return [f"{name}@{version}" for version in versions]
 
 
-def maps_of(provenance: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def maps_of(provenance: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Every map that a set of neurons came from, through set algebra."""
     yield from provenance.get("maps", ())
     for side in ("left", "right"):

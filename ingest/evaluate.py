@@ -23,8 +23,10 @@ from atlas.errors import UsageError
 from atlas.live.edit import applied, changing
 from atlas.live.layout import PRODUCT
 from atlas.live.model import LiveModel
+from atlas.neurons import Neuron
 from atlas.schema import arrow_schema, effects
 from atlas.selection import matched_random
+from atlas.stored import maps_of, means_of
 from ingest import run, tables
 from ingest.examples import Dataset, Example
 from ingest.feed import Feed, Response, batches
@@ -171,14 +173,26 @@ def under(examiner: Examiner, changes: Sequence[Change], tap: str) -> Scores:
         return examiner.ask()
 
 
-def controls(examiner: Examiner, changes: Sequence[Change], tap: str, seeds: int) -> list[Scores]:
-    """The scores with the same changes made to as many random neurons of the same layers, once a seed."""
+def controls(
+    examiner: Examiner,
+    changes: Sequence[Change],
+    tap: str,
+    seeds: int,
+    means: Mapping[Neuron, float] | None = None,
+) -> list[Scores]:
+    """The scores with the same changes made to as many random neurons of the same layers, once a seed.
+
+    means: for an edit to the mean, every neuron's mean: a random neuron is set to its own.
+    """
     ordered = sorted(changes, key=lambda c: (c.neuron.component, c.neuron.layer))
     width = examiner.live.layout.width
     found = []
     for seed in range(seeds):
         drawn = matched_random([c.neuron for c in ordered], width, seed)
-        found.append(under(examiner, [replace(c, neuron=n) for c, n in zip(ordered, drawn, strict=True)], tap))
+        moved = [replace(c, neuron=n) for c, n in zip(ordered, drawn, strict=True)]
+        if means is not None:
+            moved = [replace(c, bias=means[c.neuron]) for c in moved]
+        found.append(under(examiner, moved, tap))
     return found
 
 
@@ -224,7 +238,9 @@ def evaluate(atlas: Path, edit: Edit, job: Job, execution: Execution, *, seeds: 
             )
         found = {"before": [examiner.ask()], "edit": [under(examiner, edit.changes, edit.tap)]}
         if seeds:
-            found["random"] = controls(examiner, edit.changes, edit.tap, seeds)
+            to_mean = edit.provenance.get("change", {}).get("mean", False)
+            means = means_of(atlas, list(maps_of(edit.provenance))) if to_mean else None
+            found["random"] = controls(examiner, edit.changes, edit.tap, seeds, means)
         labels = {"run_id": record.run_id, "edit": edit.label, "concept": edit.concept}
         effects_rows = [{**labels, **row} for row in summarise(found, edit.concept)]
         skipped = examiner.feed.skipped.plain()

@@ -46,7 +46,7 @@ def block(name: str) -> str:
 
 
 def compared(name: str, now: str) -> None:
-    """Numbers may differ by rounding, durations and moments freely; all else must be the same."""
+    """Numbers may differ by rounding; durations, moments and run ids freely; all else must be the same."""
     if UPDATE:
         text = README.read_text(encoding="utf-8")
         old = f"<!-- transcript: {name} -->\n```console\n{block(name)}```"
@@ -60,6 +60,7 @@ def compared(name: str, now: str) -> None:
 
 
 def _free(text: str) -> str:
+    text = re.sub(r"^[0-9a-f]{32}$|^[0-9a-f]{8}(?=,)", "id", text, flags=re.MULTILINE)  # other versions, other ids
     text = re.sub(r"\d+(\.\d+)? s$", "# s", text, flags=re.MULTILINE)
     text = re.sub(r"(?<=,)\d+\.\d+(?=,\d{4}-)", "#", text)  # a run's seconds, before its start
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.+]+", "#", text)

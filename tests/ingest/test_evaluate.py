@@ -138,3 +138,35 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
     each = [r["value"] for r in done.rows if r["task"] == POOLED and r["metric"] == "accuracy"
             and (r["source"], r["subset"], r["condition"]) == ("text", "others", "before")]  # fmt: skip
     assert pooled(done.rows, "text", "others", "before") == pytest.approx(np.mean(each))
+
+
+def test_the_control_of_a_mean_edit_sets_random_neurons_to_their_own_means(
+    own_atlas: Path, held_out: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ingest.evaluate
+    from atlas.edits import Change
+    from atlas.stored import maps_of, means_of
+
+    atlas = Atlas.open(own_atlas)
+    atlas.create_edit("calm", atlas.query("dog", source="text", top=6), mean=True)
+    edit = atlas.edit("calm").data
+    assert edit.provenance["change"]["mean"] is True
+    seen: list[list[Change]] = []
+    plain = ingest.evaluate.under
+    monkeypatch.setattr(
+        ingest.evaluate, "under", lambda e, changes, tap: seen.append(list(changes)) or plain(e, changes, tap)
+    )
+    evaluate(own_atlas, edit, held_out, Execution(), seeds=2)
+    means = means_of(own_atlas, list(maps_of(edit.provenance)))
+    assert len(seen) == 3  # the edit and two draws
+    for changes in seen:
+        assert all(c.gain == 0 and c.bias == pytest.approx(means[c.neuron], abs=1e-6) for c in changes)
+    assert {c.neuron for c in seen[1]}.isdisjoint({c.neuron for c in seen[0]})
+
+
+def test_pandas_is_named_where_it_is_missing(stored_atlas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from atlas.errors import Unsupported
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    with pytest.raises(Unsupported, match="pip install pandas"):
+        Atlas.open(stored_atlas).query("dog").to_pandas()
