@@ -229,12 +229,8 @@ def agreement(reference: str, which: Which) -> Query:
         f"""
 WITH chosen AS (
     SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at
-    FROM maps m
-    JOIN runs r USING (run_id)
-    JOIN models mo ON mo.model_id = m.model_id
-    JOIN concepts c ON c.concept_id = m.concept_id
-    LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
-    WHERE {where}),
+    FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
+    JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id WHERE {where}),
 pairs AS (
     SELECT a.map_id AS theirs, b.map_id AS mine, b.method, b.source, b.reduce
     FROM chosen a JOIN chosen b ON a.run_id = b.run_id AND a.concept = b.concept AND a.source = b.source
@@ -248,25 +244,19 @@ placed AS (  -- places among the neurons that both maps score
            row_number() OVER (PARTITION BY p.mine ORDER BY a.rank) AS their_place,
            row_number() OVER (PARTITION BY p.mine ORDER BY b.rank) AS my_place,
            greatest(1, count(*) OVER (PARTITION BY p.mine) * 0.02) AS top
-    FROM pairs p
-    JOIN scores a ON a.map_id = p.theirs
+    FROM pairs p JOIN scores a ON a.map_id = p.theirs
     JOIN scores b ON b.map_id = p.mine AND b.layer = a.layer AND b.neuron = a.neuron),
 ranked AS (
     SELECT *, avg(their_place) OVER (PARTITION BY mine, their_score) AS their_rank,
-           avg(my_place) OVER (PARTITION BY mine, my_score) AS my_rank
-    FROM placed),
+           avg(my_place) OVER (PARTITION BY mine, my_score) AS my_rank FROM placed),
 each AS (
     SELECT method, source, reduce,
-           CASE WHEN min(their_rank) < max(their_rank) AND min(my_rank) < max(my_rank)
-               THEN corr(their_rank, my_rank) END AS correlation,
+           CASE WHEN stddev_pop(their_rank) * stddev_pop(my_rank) > 0 THEN corr(their_rank, my_rank) END AS correlation,
            count(*) FILTER (their_place <= top AND my_place <= top) / count(*) FILTER (their_place <= top) AS overlap
-    FROM ranked
-    GROUP BY mine, method, source, reduce)
+    FROM ranked GROUP BY mine, method, source, reduce)
 SELECT method, source, reduce, avg(correlation) AS correlation, stddev_samp(correlation) AS spread,
        avg(overlap) AS overlap, count(*) AS maps
-FROM each
-GROUP BY method, source, reduce
-ORDER BY source, reduce, correlation DESC NULLS LAST, method""".strip(),
+FROM each GROUP BY method, source, reduce ORDER BY source, reduce, correlation DESC NULLS LAST, method""".strip(),
         {**values, "reference": reference},
     )
 
