@@ -91,8 +91,13 @@ def create(
 
 
 def means_of(path: Path, maps: Sequence[Mapping[str, Any]]) -> dict[Neuron, float]:
-    """Every neuron's mean over all positions, from the maps that the method `activation` keeps for mean-ablation: of the
-    same weights and tap, averaged over the sources of `maps`."""
+    """Every neuron's mean over all positions, averaged over the sources of `maps`.
+
+    The means are those that the method `activation` keeps, of the same weights and tap.
+
+    Raises:
+        UsageError: there are none.
+    """
     sources = sorted({str(m["source"]) for m in maps})
     sums: dict[Neuron, float] = {}
     with reading(path) as connection:

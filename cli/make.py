@@ -178,7 +178,7 @@ def progressing(off: bool) -> Iterator[Callable[[int, int], None]]:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn("examples"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("atlas"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
             task = bar.add_task("examples", total=None)
             yield lambda done, total: bar.update(task, completed=done, total=total)
@@ -191,7 +191,7 @@ def progressing(off: bool) -> Iterator[Callable[[int, int], None]]:
             if now - last >= 5:
                 last = now
                 rate = done / (now - started)
-                say(f"{done} of {total} examples, {rate:.1f}/s, {(total - done) / rate:.0f} s to go")
+                say(f"{done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s to go")
 
         yield line
 
