@@ -56,7 +56,8 @@ def compared(name: str, now: str) -> None:
     for written, printed in zip(mine, theirs, strict=True):
         assert NUMBER.sub("#", written).split() == NUMBER.sub("#", printed).split()
         numbers = [[float(n) for n in NUMBER.findall(line)] for line in (written, printed)]
-        assert numbers[1] == pytest.approx(numbers[0], rel=0.02, abs=0.02)
+        few = 6.0 if "%" in written else 0.02  # a share moves by a few points where one answer tips
+        assert numbers[1] == pytest.approx(numbers[0], rel=0.02, abs=few)
 
 
 def _free(text: str) -> str:

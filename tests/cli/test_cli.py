@@ -20,21 +20,9 @@ from PIL import Image
 from typer.main import get_command
 
 from atlas import database
-from cli.main import app, main
+from cli.main import app
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    monkeypatch.delenv("NEURON_ATLAS", raising=False)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(a) for a in arguments])
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return call
 
 
 def commands() -> list[list[str]]:

@@ -168,7 +168,7 @@ def test_coco_folder_is_read_back_by_pycocotools(tmp_path: Path, capsys: pytest.
 
 def test_the_world_loads_without_torch() -> None:
     code = "import sys, ingest.datasets.scenes; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_project_own_coco_loader_reads_it_back(tmp_path: Path) -> None:
