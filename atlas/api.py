@@ -160,9 +160,9 @@ class Atlas:
             raise UsageError("give two different --sources, for example image,text, and --only one of them")
         with reading(self.path) as connection:
             first = choose_map(connection, Which(concept, method, sources[0], None, reduce, model, dataset, run))
-            fixed = (first["target"], first["reduce"], first["model"], first["dataset"])
-            same = Which(concept, first["method"], sources[1], *fixed, run, first["fingerprint"], first["tap"])
-            chosen = [first, choose_map(connection, same)]
+            names = ("method", "target", "reduce", "model", "dataset", "fingerprint", "tap")
+            same = {name: first[name] for name in names}  # all that the second must have in common with it
+            chosen = [first, choose_map(connection, Which(concept=concept, source=sources[1], run=run, **same))]
             ids = [c["map_id"] for c in chosen]
             both = queries.shared_neurons(ids, top=top).run(connection)
             rows = both

@@ -33,20 +33,9 @@ class Chosen:
 
     def summary(self) -> dict[str, Any]:
         """What identifies the map, for a provenance record."""
-        keys: tuple[str, ...] = (
-            "run_id",
-            "model",
-            "fingerprint",
-            "dataset",
-            "concept",
-            "method",
-            "source",
-            "target",
-            "reduce",
-            "tap",
-        )
-        keys += ("parameters", "examples")
-        return {key: self.row[key] for key in keys} | {"neurons": self.row["neurons"]}
+        keys = ("run_id", "model", "fingerprint", "dataset", "concept", "method", "source", "target", "reduce", "tap")
+        more = ("parameters", "examples", "neurons")
+        return {key: self.row[key] for key in (*keys, *more)}
 
 
 def choose_map(connection: Connection, which: Which) -> Chosen:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +54,7 @@ def create(
     import sqlalchemy as sa
 
     from atlas import store
+    from atlas.ledger import now
     from atlas.rebuild import load_edit
 
     edits.check_name(name)
@@ -83,7 +83,7 @@ def create(
             concept=concepts.pop() if len(concepts) == 1 else None,
             provenance=neurons.provenance | {"change": {"set": set_to, "scale": scale, "shift": shift, "mean": mean}},
             changes=changes,
-            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            created_at=now(),
         )
         file = edits.write_edit(path, edit)
         load_edit(connection, edits.edit_row(edit, file), edits.changes_table(edit))
@@ -103,9 +103,10 @@ def means_of(path: Path, maps: Sequence[Mapping[str, Any]]) -> dict[Neuron, floa
     with reading(path) as connection:
         for source in sources:
             row = next(m for m in maps if m["source"] == source)
-            same = (row["target"], "mean", row["model"], row["dataset"], None, row["fingerprint"], one_tap(maps))
+            same = {name: row[name] for name in ("source", "target", "model", "dataset", "fingerprint")}
+            which = Which(concept="*", method="activation", reduce="mean", tap=one_tap(maps), **same)
             try:
-                chosen = choose_map(connection, Which("*", "activation", source, *same))
+                chosen = choose_map(connection, which)
             except UsageError:
                 raise UsageError(
                     f"no mean values are stored for {row['model']}, source {source}, tap {row['tap']}; "

@@ -32,7 +32,7 @@ from ingest.examples import Dataset, Example
 from ingest.feed import Feed, Response, batches
 from ingest.job import Execution, Job, complete, open_dataset, resolved
 from ingest.record import Record
-from ingest.trace import Item, traced
+from ingest.trace import Item, shortest_first, traced
 
 POOLED = "*"
 """The task of an effect that pools all tasks."""
@@ -69,8 +69,7 @@ class Examiner:
         self.items: dict[str, list[Item]] = {}
         for source in job.sources:
             mine = [(n, e) for n, e in enumerate(self.examples) if e.source == source]
-            items = self.feed.items(mine, execution.batch_size)
-            self.items[source] = sorted(items, key=lambda i: (len(i.prompt.ids) + len(i.prompt.answer), i.number))
+            self.items[source] = shortest_first(self.feed.items(mine, execution.batch_size))
         if not any(self.items.values()):
             raise UsageError("no held-out answer mentions a concept; give other --concepts or a larger --per-concept")
 
@@ -135,8 +134,9 @@ def grouped(scores: Scores, concept: str | None) -> dict[Group, np.ndarray]:
 def summarise(conditions: Mapping[str, Sequence[Scores]], concept: str | None) -> list[dict[str, Any]]:
     """One row for every group, condition and metric. conditions: name -> the scores, one for each seed."""
     rows = []
+    groups = grouped(next(iter(conditions.values()))[0], concept)  # every condition was asked the same
     for condition, repeats in conditions.items():
-        for (source, task, subset), index in grouped(repeats[0], concept).items():
+        for (source, task, subset), index in groups.items():
             right = [int(s.right[index].sum()) for s in repeats]
             shares = [r / len(index) for r in right]
             single = len(repeats) == 1

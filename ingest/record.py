@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +65,7 @@ class Record:
         self._concepts = concept_rows(dataset)
         self._environment = environment(live, execution)
         self._clock = time.monotonic()
-        self._started_at = _now()
+        self._started_at = ledger.now()
         self.responses: dict[tuple[str, str], Response] = {}
         self.decoded = False
 
@@ -127,7 +126,7 @@ class Record:
             "environment": self._environment,
             "outcome": whole,
             "started_at": self._started_at,
-            "finished_at": _now(),
+            "finished_at": ledger.now(),
         }
         head = {"run": run, "model": self.model, "dataset": self.dataset, "concepts": self._concepts}
         write_run(self.folder, head, tables)
@@ -159,7 +158,7 @@ def model_row(live: LiveModel) -> dict[str, Any]:
         "width": live.layout.width,
         "d_model": live.layout.d_model,
         "vocabulary": live.layout.vocabulary,
-        "created_at": _now(),
+        "created_at": ledger.now(),
     }
 
 
@@ -169,7 +168,7 @@ def dataset_row(dataset: Dataset) -> dict[str, Any]:
         "path": dataset.path,
         "revision": dataset.revision,
         "licence": dataset.licence,
-        "created_at": _now(),
+        "created_at": ledger.now(),
     }
 
 
@@ -192,10 +191,6 @@ def environment(live: LiveModel, execution: Execution) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "batch_size": execution.batch_size,
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from ingest.exemplars import Exemplars
 from ingest.feed import Feed, Response, batches
 from ingest.job import Execution, Job
 from ingest.maps import GRADIENT, Method
-from ingest.trace import traced
+from ingest.trace import shortest_first, traced
 
 Numbered = tuple[int, Example]
 Progress = Callable[[int, int], None]
@@ -72,8 +72,7 @@ def map_portion(
     for source in job.sources:
         mine = [(n, e) for n, e in portion if e.source == source]
         for some in batches(mine, 4 * execution.batch_size):
-            items = feed.items(some, execution.batch_size)
-            items.sort(key=lambda item: (len(item.prompt.ids) + len(item.prompt.answer), item.number))
+            items = shortest_first(feed.items(some, execution.batch_size))
             for chosen in batches(items, execution.batch_size):
                 with traced(live, chosen, source, layers=layers, tap=job.tap, grad=grad) as trace:
                     for method in state.methods.values():

@@ -6,7 +6,7 @@ held-out questions are asked: those about the concept (suppression: lower is bet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,7 @@ from ingest.examples import Example
 from ingest.feed import Response, Skipped
 from ingest.job import Execution, Job, complete, open_dataset, resolved, tasks_by_source
 from ingest.record import Record
-
-Progress = Callable[[int, int], None]
+from ingest.shards import Progress
 
 
 def survey(

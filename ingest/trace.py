@@ -10,12 +10,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from atlas.live.encode import PAD, Batch, Prompt
+from atlas.live.encode import IMAGE_ROLE, PAD, Batch, Prompt
 from atlas.live.hooks import Capture, tracing
 from atlas.live.layout import direct_directions
 from atlas.live.model import LiveModel
 from atlas.live.replay import layer_output
 from ingest.concepts import Target
+
+POSITIONS = ("predicting", "all", "image")
+"""Which positions of a pass a method may read: where the words are predicted, all that are no padding, the image's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,11 @@ class Item:
     number: int
     prompt: Prompt
     targets: tuple[Target, ...]
+
+
+def shortest_first(items: Sequence[Item]) -> list[Item]:
+    """The items by length, so that batches need little padding."""
+    return sorted(items, key=lambda item: (len(item.prompt.ids) + len(item.prompt.answer), item.number))
 
 
 class Trace:
@@ -76,6 +84,27 @@ class Trace:
         out = torch.zeros(len(self.concepts), *scores.shape[1:], dtype=scores.dtype, device=scores.device)
         return out.index_add(0, self.pair_of, weighted)
 
+    def where(self, positions: str) -> Tensor:
+        """(P, T) bool: the positions that count for each pair, by one of POSITIONS."""
+        if positions == "image":
+            return self.batch.roles[self.pairs] == IMAGE_ROLE
+        if positions == "all":
+            return self.real[self.pairs]
+        where = torch.zeros(len(self.concepts), self.batch.roles.shape[1], dtype=torch.bool, device=self.pairs.device)
+        where[self.pair_of, self.positions] = True
+        return where
+
+    @cached_property
+    def places(self) -> tuple[Tensor, Tensor]:
+        """(B, k) int64: each row's predicting positions, the last repeated up to k; (K,): each target's place there."""
+        rows = self.rows.tolist()
+        seen: dict[int, int] = {}
+        place = [_count(seen, row) for row in rows]
+        positions = torch.zeros(len(self.items), max(place) + 1, dtype=torch.long, device=self.rows.device)
+        for row, column, position in zip(rows, place, self.positions.tolist(), strict=True):
+            positions[row, column:] = position
+        return positions, torch.tensor(place, device=self.rows.device)
+
     def final_input(self) -> Tensor:
         """(B, T, d_model): the residual stream as it entered the final norm."""
         return layer_output(self.capture, len(self.live.layout.layers) - 1)
@@ -84,9 +113,10 @@ class Trace:
         assert hidden is not None, "the traced pass did not reach the final norm"
         return hidden[self.rows, self.positions]
 
-    def log_probs(self, final: Tensor) -> Tensor:
-        """(K,) log-probability of each target's token, from (K, d_model) outputs of the final norm."""
-        return self.live.logits(final).log_softmax(-1).gather(-1, self.tokens[:, None])[:, 0]
+    def log_probs(self, final: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """(K,) log-probability of each target's token (or of `tokens`), from (K, d_model) outputs of the final norm."""
+        tokens = self.tokens if tokens is None else tokens
+        return self.live.logits(final).log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
 
     @cached_property
     def clean(self) -> Tensor:

@@ -107,23 +107,13 @@ def _gather(hidden: Tensor, positions: Tensor) -> Tensor:
     return hidden.gather(1, positions[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
-def _places(trace: Trace) -> tuple[Tensor, Tensor]:
-    """(B, k) int64: each row's predicting positions, the last repeated up to k; (K,): each target's place there."""
-    rows = trace.rows.tolist()
-    place = [rows[:i].count(row) for i, row in enumerate(rows)]
-    positions = torch.zeros(len(trace.items), max(place) + 1, dtype=torch.long, device=trace.rows.device)
-    for row, column, position in zip(rows, place, trace.positions.tolist(), strict=True):
-        positions[row, column:] = position
-    return positions, torch.tensor(place, device=trace.rows.device)
-
-
 def _ablate(trace: Trace, layer: int, values: Tensor, rows: Tensor, neurons: Tensor, out: Tensor) -> None:
     """Write the effect of each (row, neuron) into out, (P, N)."""
-    positions, place = _places(trace)
+    positions, place = trace.places
     hidden = _without(trace, layer, values, rows, neurons, positions[rows])
     copy, target = (rows[:, None] == trace.rows[None]).nonzero(as_tuple=True)  # every target of a copy's row
     final = trace.live.layout.norm(hidden[copy, place[target]])
-    logp = trace.live.logits(final).log_softmax(-1).gather(-1, trace.tokens[target, None])[:, 0]
+    logp = trace.log_probs(final, trace.tokens[target])
     of, pair = (rows[:, None] == trace.pairs[None]).nonzero(as_tuple=True)
     out[pair, neurons[of]] = trace.clean[pair]
     out.index_put_((trace.pair_of[target], neurons[copy]), -logp * trace.weights[target], accumulate=True)
@@ -136,7 +126,7 @@ def _check(trace: Trace, layer: int, values: Tensor) -> None:
     """
     flat = int(values.abs().amax(1).argmax())
     rows, neurons = (torch.tensor([i], device=values.device) for i in divmod(flat, values.shape[-1]))
-    only = _places(trace)[0][rows]
+    only = trace.places[0][rows]
     quick = _without(trace, layer, values, rows, neurons, only)
     rule = affine(neurons, torch.zeros(1, device=values.device), torch.zeros(1, device=values.device))
     with editing(trace.live.layout, {layer: rule}):

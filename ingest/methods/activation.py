@@ -12,11 +12,9 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from atlas.live.encode import IMAGE_ROLE
 from ingest.maps import MEAN, TEXT_TARGET, Means, NeuronMap, PairMethod
-from ingest.trace import Trace
+from ingest.trace import POSITIONS, Trace
 
-POSITIONS = ("predicting", "all", "image")
 POOLS = ("mean", "max")
 
 
@@ -32,24 +30,12 @@ class Activation(PairMethod):
     def score(self, trace: Trace, layer: int) -> Tensor:
         if self.positions == "predicting" and self.pool == "mean":
             return trace.to_pairs(trace.at_targets(layer))
-        where = self._where(trace)[..., None]
+        where = trace.where(self.positions)[..., None]
         values = trace.values(layer)[trace.pairs]
         if self.pool == "max":
             peak = values.masked_fill(~where, -torch.inf).amax(1)
             return torch.where(peak.isinf(), 0.0, peak)
         return (values * where).sum(1) / where.sum(1).clamp(min=1)
-
-    def _where(self, trace: Trace) -> Tensor:
-        """(P, T) bool: the positions that count."""
-        if self.positions == "image":
-            return trace.batch.roles[trace.pairs] == IMAGE_ROLE
-        if self.positions == "all":
-            return trace.real[trace.pairs]
-        where = torch.zeros(
-            len(trace.concepts), trace.batch.roles.shape[1], dtype=torch.bool, device=trace.pairs.device
-        )
-        where[trace.pair_of, trace.positions] = True
-        return where
 
     def update(self, trace: Trace) -> None:
         super().update(trace)

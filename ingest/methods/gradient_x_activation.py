@@ -15,11 +15,8 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from atlas.live.encode import IMAGE_ROLE
 from ingest.maps import GRADIENT, PairMethod
-from ingest.trace import Trace
-
-POSITIONS = ("all", "predicting", "image")
+from ingest.trace import POSITIONS, Trace
 
 
 class GradientXActivation(PairMethod):
@@ -31,24 +28,13 @@ class GradientXActivation(PairMethod):
             raise UsageError(f"no positions called '{positions}'; there are: {', '.join(POSITIONS)}")
         self.positions = positions
 
-    def _where(self, trace: Trace, pairs: Tensor) -> Tensor:
-        """(pairs, T) bool: the positions that count for each pair."""
-        rows = trace.pairs[pairs]
-        if self.positions == "image":
-            return trace.batch.roles[rows] == IMAGE_ROLE
-        if self.positions == "all":
-            return trace.real[rows]
-        where = torch.zeros(len(trace.concepts), trace.batch.roles.shape[1], dtype=torch.bool, device=rows.device)
-        where[trace.pair_of, trace.positions] = True
-        return where[pairs]
-
     def score(self, trace: Trace, layer: int) -> Tensor:
-        values = trace.values(layer)
+        values, where = trace.values(layer), trace.where(self.positions)
         out = torch.zeros(len(trace.concepts), values.shape[-1], device=values.device)
         for pairs, gradients in trace.gradients:
             rows = trace.pairs[pairs]
             product = values[rows] * gradients[layer][rows]
-            out[pairs] = (product * self._where(trace, pairs)[..., None]).sum(1)
+            out[pairs] = (product * where[pairs][..., None]).sum(1)
         return out
 
 

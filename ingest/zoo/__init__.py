@@ -14,11 +14,6 @@ def names() -> list[str]:
     return sorted(folder.parent.name for folder in _HERE.glob("*/config.json"))
 
 
-def find(name: str) -> Path | None:
-    """The folder of an embedded model, or None where the name is none of them."""
-    return _HERE / name if name in names() else None
-
-
 def resolve(name: str) -> str | Path:
     """What to load for a model's name: an embedded model's folder, else the name, a folder or a HuggingFace id.
 
