@@ -20,6 +20,7 @@ from sqlalchemy import Connection
 
 from atlas import ledger, rows, store
 from atlas.errors import AtlasError, StoreUnavailable
+from atlas.interrupts import interruptible
 from atlas.live.model import LiveModel
 from atlas.load import load_run
 from atlas.manifest import NAME as MANIFEST
@@ -109,7 +110,7 @@ class Record:
         Raises:
             StoreUnavailable: another process runs the same job.
         """
-        with only_one(self.folder), _ledgered(self.atlas, self.run_id):
+        with only_one(self.folder), _ledgered(self.atlas, self.run_id), interruptible():
             yield
 
     def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
