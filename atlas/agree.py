@@ -76,7 +76,7 @@ def _run_agrees(connection: Connection, row: Row[Any], manifest: Mapping[str, An
 def _own_rows_agree(
     connection: Connection, run_id: str, folder: Path, manifest: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    """Rows that belong to the run alone: maps with their scores, exemplars, labels, effects."""
+    """Rows that belong to the run alone: maps with their scores, exemplars, labels, effects, measures, points."""
     mine = f"WHERE run_id = {literal(run_id)}"
     names = "[" + ", ".join(literal(concept["name"]) for concept in manifest["concepts"]) + "]"
     for name, table in SHARDS.items():

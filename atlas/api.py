@@ -6,17 +6,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from atlas import queries
-from atlas.choose import Chosen, choose_map, peers
+from atlas.across import AcrossMaps
+from atlas.choose import choose_map
 from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.neurons import Neuron
 from atlas.queries import Query, Which
-from atlas.selection import NeuronSet
+from atlas.rules import Rule
+from atlas.selection import NeuronSet, by_rule
 
 if TYPE_CHECKING:
     from atlas.edits import Edit
@@ -33,15 +35,6 @@ def default_path() -> Path:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
-    """Neurons in the top of two maps, and how many chance would give. only: in the first's top alone."""
-
-    neurons: NeuronSet
-    sources: tuple[str, ...]
-    statistics: dict[str, float]
-
-
-@dataclass(frozen=True, slots=True)
 class Profile:
     """What is known of one neuron: Arrow tables of its tokens, its best concepts, its strongest examples."""
 
@@ -52,7 +45,7 @@ class Profile:
     exemplars: pa.Table
 
 
-class Atlas:
+class Atlas(AcrossMaps):
     """An atlas folder. `Atlas.open` checks that it is one; the object holds nothing open."""
 
     def __init__(self, path: Path):
@@ -78,10 +71,6 @@ class Atlas:
 
     def __exit__(self, *error: object) -> None:
         return None
-
-    def _ask(self, question: Query) -> pa.Table:
-        with reading(self.path) as connection:
-            return question.run(connection)
 
     def query(
         self,
@@ -111,69 +100,44 @@ class Atlas:
         return self.query_sql(which, layers=layers, min_percentile=min_percentile, top=top)[0]
 
     def query_sql(
-        self, which: Which, *, layers: Sequence[int] = (), min_percentile: float | None = None, top: int = 20
-    ) -> tuple[NeuronSet, Query]:
-        """`query`, and the statement that answered it."""
-        if top < 1:
-            raise UsageError("--top must be at least 1")
-        with reading(self.path) as connection:
-            chosen = choose_map(connection, which)
-            question = queries.top_neurons(
-                chosen["map_id"],
-                top=top,
-                layers=layers,
-                min_percentile=min_percentile,
-                peers=peers(connection, chosen),
-            )
-            rows = question.run(connection)
-        rule = {"top": top, "layers": list(layers), "min_percentile": min_percentile}
-        return NeuronSet(rows, self._provenance([chosen], rule)), question
-
-    def _provenance(self, chosen: Sequence[Chosen], rule: dict[str, Any]) -> dict[str, Any]:
-        assumed = list(dict.fromkeys(a for c in chosen for a in c.assumed))
-        maps = [c.summary() for c in chosen]
-        return {"fingerprint": chosen[0]["fingerprint"], "maps": maps, "selection": rule, "assumed": assumed}
-
-    def shared(
         self,
+        which: Which,
+        *,
+        layers: Sequence[int] = (),
+        min_percentile: float | None = None,
+        top: int | None = None,
+        rule: Rule | None = None,
+    ) -> tuple[NeuronSet, Query]:
+        """`query` or `select`, and the statement that answered it."""
+        with reading(self.path) as connection:
+            return by_rule(connection, which, rule, layers=layers, min_percentile=min_percentile, top=top)
+
+    def select(
+        self,
+        rule: str,
         concept: str,
         method: str | None = None,
         *,
-        sources: Sequence[str] = ("image", "text"),
-        only: str | None = None,
+        source: str | None = None,
+        target: str | None = None,
         reduce: str | None = None,
         model: str | None = None,
         dataset: str | None = None,
         run: str | None = None,
-        top: int = 40,
-    ) -> Shared:
-        """The neurons in the top of a concept's maps of two sources; with `only`, in that source's top alone.
+        layers: Sequence[int] = (),
+        top: int | None = None,
+    ) -> NeuronSet:
+        """The neurons that a rule chooses from a concept's map, with the columns of `query`.
 
-        The statistics count the shared neurons, what chance would give, the ratio of the two, and its p-value.
+        rule: `top:50`, `per_layer:5`, `percentile:99`, `fraction:0.3`, `z:4` or `z:4,concept=cat`; see
+        `atlas.rules.Rule`. layers: only these, of what the rule chooses from the whole map. top: the best so many.
+        Another selection is left out with `-`: `atlas.select("top:50", "dog") - atlas.select("top:50", "cat")`.
 
         Raises:
-            UsageError: not two sources, or a map that the atlas does not have.
+            UsageError: not a rule, a map that the atlas does not have, or a null without any spread.
         """
-        from atlas.selection import overlap_statistics
-
-        if len(set(sources)) != 2 or (only is not None and only not in sources):
-            raise UsageError("give two different --sources, for example image,text, and --only one of them")
-        with reading(self.path) as connection:
-            first = choose_map(connection, Which(concept, method, sources[0], None, reduce, model, dataset, run))
-            names = ("method", "target", "reduce", "model", "dataset", "fingerprint", "tap")
-            same = {name: first[name] for name in names}  # all that the second must have in common with it
-            chosen = [first, choose_map(connection, Which(concept=concept, source=sources[1], run=run, **same))]
-            ids = [c["map_id"] for c in chosen]
-            both = queries.shared_neurons(ids, top=top).run(connection)
-            rows = both
-            if only is not None:
-                mine = ids[list(sources).index(only)]
-                rows = queries.shared_neurons(ids, top=top, only=mine).run(connection)
-        sizes = [min(top, c["neurons"]) for c in chosen]
-        statistics = {"shared": float(both.num_rows), "top": float(top)}
-        statistics |= overlap_statistics(sizes, both.num_rows, max(c["neurons"] for c in chosen))
-        rule = {"top": top, "shared": list(sources), "only": only}
-        return Shared(NeuronSet(rows, self._provenance(chosen, rule)), tuple(sources), statistics)
+        which = Which(concept, method, source, target, reduce, model, dataset, run)
+        return self.query_sql(which, layers=layers, top=top, rule=Rule.parse(rule))[0]
 
     def neuron(
         self,
@@ -206,12 +170,6 @@ class Atlas:
                 queries.best_concepts(neuron, ids, top=top).run(connection),
                 queries.strongest_examples(neuron, chosen["model_id"]).run(connection),
             )
-
-    def agreement(
-        self, reference: str = "ablation", *, concept: str | None = None, source: str | None = None
-    ) -> pa.Table:
-        """How well each method's ranking of neurons follows the reference's: rank correlation, overlap of the tops."""
-        return self._ask(queries.agreement(reference, Which(concept=concept, source=source)))
 
     def mapped(self, method: str, *, source: str, model: str | None = None) -> set[str]:
         """The concepts that have a map of this method and source."""

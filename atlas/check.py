@@ -31,9 +31,11 @@ _UNIQUE: Mapping[str, tuple[str, ...]] = {
     "examples": ("dataset_id", "example_id"),
     "exemplars": ("run_id", "component", "layer", "neuron", "source", "rank"),
     "decodings": ("model_id", "component", "layer", "neuron", "norm", "side"),
-    "labels": ("run_id", "component", "layer", "neuron", "rule"),
+    "labels": ("run_id", "component", "layer", "neuron", "label", "rule"),
     "responses": ("model_id", "example_id", "generation"),
     "edits": ("name", "version"),
+    "measures": ("run_id", "name", "method", "concept", "source", "layer", "first", "second", "condition"),
+    "points": ("run_id", "projection", "layer", "example_id", "position"),
     "changes": ("edit_id", "component", "layer", "neuron", "where"),
 }
 """What no two rows of a table share, beside its key."""
@@ -96,7 +98,7 @@ def _orphan_names(connection: Connection) -> Iterator[Finding]:
         " ANTI JOIN concepts USING (dataset_id, name)"
     )
     queries = {"examples": of_dataset}
-    for table in ("edits", "effects"):
+    for table in ("edits", "effects", "measures"):
         queries[table] = (
             f"SELECT count(*), min(name) FROM (SELECT DISTINCT concept AS name FROM {table} WHERE concept IS NOT NULL)"
             " ANTI JOIN concepts USING (name)"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError, unknown
+from atlas.neurons import LANGUAGE
 from atlas.queries import Which, find_maps, runs_beginning
 
 if TYPE_CHECKING:
@@ -17,8 +18,16 @@ PREFERRED: dict[str, tuple[str, ...]] = {
     "source": ("image", "text"),
     "target": ("text",),
     "reduce": ("contrast", "mean"),
+    "component": (LANGUAGE,),
+    "tap": ("product",),
 }
 """What is taken when the user leaves it open and the atlas has several."""
+
+ASKED = ("model", "dataset", "method", "source", "target", "reduce")
+"""The names that a question may leave open, in the order in which they are filled in."""
+
+EVERYTHING = (*ASKED, "component", "fingerprint", "tap")
+"""All but the concept that maps which are compared must have in common."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,13 @@ class Chosen:
         return {key: self.row[key] for key in (*keys, *more)}
 
 
+def provenance(chosen: Sequence[Chosen], rule: Mapping[str, Any]) -> dict[str, Any]:
+    """What a set of neurons came from: its maps, the rule, and what was left open."""
+    assumed = list(dict.fromkeys(a for c in chosen for a in c.assumed))
+    maps = [c.summary() for c in chosen]
+    return {"fingerprint": chosen[0]["fingerprint"], "maps": maps, "selection": dict(rule), "assumed": assumed}
+
+
 def choose_map(connection: Connection, which: Which) -> Chosen:
     """The one map that is meant.
 
@@ -49,18 +65,111 @@ def choose_map(connection: Connection, which: Which) -> Chosen:
     rows = find_maps(which).run(connection).to_pylist()
     if not rows:
         raise _nothing(connection, which)
-    assumed = []
-    for name in ("model", "dataset", "method", "source", "target", "reduce"):
-        there = list(dict.fromkeys(str(r[name]) for r in rows))
-        value = next((v for v in PREFERRED.get(name, ()) if v in there), _plain(name, there))
-        if len(there) > 1:
-            others = ", ".join(sorted(v for v in there if v != value))
-            assumed.append(f"{name}={value} (others: {others})")
-        rows = [r for r in rows if str(r[name]) == value]
+    rows, assumed = _narrowed(rows, (*ASKED, "component"))
     # One model's name may stand for several weights: the newest map counts.
-    if rows[0]["versions"] > 1:
-        assumed.append(f"run={rows[0]['run_id'][:8]} (the newest of {rows[0]['versions']}; `atlas runs` lists them)")
-    return Chosen(rows[0], tuple(assumed))
+    return Chosen(rows[0], (*assumed, *_newest(rows[0])))
+
+
+def choose_several(connection: Connection, which: Which, name: str, values: Sequence[str]) -> list[Chosen]:
+    """One map for each of several methods, sources or targets (`name`), alike in all the rest.
+
+    What `which` leaves open is taken from what all of them have. Methods may read different taps.
+
+    Raises:
+        UsageError: one of them has no such map, or they have nothing in common.
+    """
+    if which.run is not None:
+        _require_one_run(connection, which.run)
+    groups = []
+    for value in values:
+        asked = replace(which, **{name: value})
+        groups.append(find_maps(asked).run(connection).to_pylist())
+        if not groups[-1]:
+            raise _nothing(connection, asked)
+    alike = [n for n in ("concept", *EVERYTHING) if n != name and (n, name) != ("tap", "method")]
+    assumed = []
+    for part in alike:
+        each = [dict.fromkeys(str(r[part]) for r in group) for group in groups]
+        common = [v for v in each[0] if all(v in others for others in each)]
+        if not common:
+            had = "; ".join(f"{value} has {', '.join(theirs)}" for value, theirs in zip(values, each, strict=True))
+            raise UsageError(f"the {name}s {' and '.join(values)} have no {part} in common: {had}")
+        taken, note = _preferred(part, common)
+        assumed += note
+        groups = [[r for r in group if str(r[part]) == taken] for group in groups]
+    return [Chosen(group[0], (*assumed, *_newest(group[0]))) for group in groups]
+
+
+def choose_concepts(connection: Connection, which: Which, names: Sequence[str] = ()) -> list[Chosen]:
+    """One map for each concept of these names (of all), and of the supercategory if one is meant, alike in all else.
+
+    What is left open is filled in as for one concept; concepts that have no such map are left out.
+
+    Raises:
+        UsageError: no concept has one, or a name that no map has.
+    """
+    if which.run is not None:
+        _require_one_run(connection, which.run)
+    there = find_maps(which).run(connection).to_pylist()
+    rows = [r for r in there if r["concept"] != "*"]
+    if there and not rows:
+        raise UsageError("these maps are of no single concept; `atlas query --concept '*'` asks such a map")
+    for name in names:
+        if name not in {r["concept"] for r in rows}:
+            raise _nothing(connection, replace(which, concept=name))
+    rows = [r for r in rows if not names or r["concept"] in names]
+    if not rows:
+        raise _nothing(connection, which)
+    rows, assumed = _narrowed(rows, EVERYTHING)
+    return [Chosen(r, (*assumed, *_newest(r))) for r in sorted(rows, key=lambda r: str(r["concept"]))]
+
+
+def voters(connection: Connection, which: Which, methods: Sequence[str]) -> tuple[list[Chosen], list[str]]:
+    """The maps that vote, and their names: a concept's by several methods, or those of a supercategory's concepts.
+
+    Raises:
+        UsageError: neither, or both.
+    """
+    if which.supercategory is not None:
+        if methods or which.concept is not None:
+            raise UsageError("--supercategory asks all of its concepts by one --method; leave out --concept, --methods")
+        chosen = choose_concepts(connection, which)
+        return chosen, [str(c["concept"]) for c in chosen]
+    if which.concept is None or which.method is not None or len(methods) < 2 or len(set(methods)) < len(methods):
+        raise UsageError("give one --concept and two or more different --methods, for example contribution,activation")
+    return choose_several(connection, which, "method", methods), list(methods)
+
+
+def null_map(connection: Connection, chosen: Chosen, names: Mapping[str, str]) -> Chosen:
+    """The map that the rule z measures `chosen` against: the same but for `names`, or itself.
+
+    Raises:
+        UsageError: there is none.
+    """
+    same = {name: chosen[name] for name in ("concept", *ASKED, "fingerprint")} | dict(names)
+    return choose_map(connection, Which(**same)) if names else chosen
+
+
+def _narrowed(rows: list[dict[str, Any]], names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The maps with one value of each name, and what was taken where there are several."""
+    assumed = []
+    for name in names:
+        there = list(dict.fromkeys(str(r[name]) for r in rows))
+        value, note = _preferred(name, there)
+        assumed += note
+        rows = [r for r in rows if str(r[name]) == value]
+    return rows, assumed
+
+
+def _preferred(name: str, there: Sequence[str]) -> tuple[str, list[str]]:
+    value = next((v for v in PREFERRED.get(name, ()) if v in there), _plain(name, there))
+    others = ", ".join(sorted(v for v in there if v != value))
+    return value, [f"{name}={value} (others: {others})"] if others else []
+
+
+def _newest(row: Mapping[str, Any]) -> list[str]:
+    several = row["versions"] > 1
+    return [f"run={row['run_id'][:8]} (the newest of {row['versions']}; `atlas runs` lists them)"] if several else []
 
 
 def _require_one_run(connection: Connection, prefix: str) -> None:
@@ -71,21 +180,23 @@ def _require_one_run(connection: Connection, prefix: str) -> None:
 
 
 def _plain(name: str, there: Sequence[str]) -> str:
-    """Models and datasets: the newest. Else the first by name, a random control last."""
-    return there[0] if name in ("model", "dataset") else sorted(there, key=lambda v: (v == "random", v))[0]
+    """Models, datasets and weights: the newest. Else the first by name, a random control last."""
+    if name in ("model", "dataset", "fingerprint"):
+        return there[0]
+    return sorted(there, key=lambda v: (v == "random", v))[0]
 
 
 def _nothing(connection: Connection, which: Which) -> UsageError:
     """Name by name, from the most to the least general: the first that matches nothing is the one to correct."""
     sofar = Which()
-    for name in ("model", "dataset", "run", "concept", "method", "source", "target", "reduce"):
+    for name in ("model", "dataset", "run", "supercategory", "concept", "method", "source", "target", "reduce"):
         value = getattr(which, name)
         if value is None:
             continue
         rows = find_maps(sofar).run(connection).to_pylist()
         key = "run_id" if name == "run" else name
-        there = {str(r[key]) for r in rows}
-        if not there:
+        there = {str(r[key]) for r in rows if r[key] is not None}
+        if not rows:
             break
         if name == "run" and not any(t.startswith(value) for t in there):
             return unknown(name, value, {t[:8] for t in there}, "atlas runs")
@@ -97,12 +208,19 @@ def _nothing(connection: Connection, which: Which) -> UsageError:
 
 
 def peers(connection: Connection, chosen: Chosen) -> list[int]:
-    """The other methods' maps of the same concept, source, target and reduction; the random control is none."""
+    """The other methods' maps of the same concept, source, target and reduction.
+
+    The random control is none of them, nor is another part of the same method, such as `two_stage.stage1`.
+    """
     row = chosen.row
     same = Which(row["concept"], None, row["source"], row["target"], row["reduce"], row["model"], row["dataset"])
     found = find_maps(same).run(connection).to_pylist()
-    others = [r for r in found if r["method"] not in (row["method"], "random")]
+    others = [r for r in found if _method(r) not in (_method(row), "random")]
     return [r["map_id"] for r in others if r["model_id"] == row["model_id"]]
+
+
+def _method(row: Mapping[str, Any]) -> str:
+    return str(row["method"]).partition(".")[0]
 
 
 def one_tap(maps: Sequence[Mapping[str, Any]]) -> str:

@@ -13,7 +13,7 @@ from atlas.database import literal
 from atlas.errors import IntegrityError
 from atlas.manifest import SHARDS, read_manifest
 from atlas.rows import concept_ids, dataset_id, model_id, next_id, require_schema
-from atlas.schema import effects, exemplars, labels, maps, scores
+from atlas.schema import effects, exemplars, labels, maps, measures, points, scores
 
 SHARED = {
     "examples": ("dataset_id", "example_id"),
@@ -65,7 +65,7 @@ def forget_run(connection: Connection, run_id: str) -> None:
     """Remove a run's own rows. The ledger's row stays, and what it shares with other runs."""
     of_run = sa.select(maps.c.map_id).where(maps.c.run_id == run_id)
     connection.execute(sa.delete(scores).where(scores.c.map_id.in_(of_run)))
-    for table in (maps, exemplars, labels, effects):
+    for table in (maps, exemplars, labels, effects, measures, points):
         connection.execute(sa.delete(table).where(table.c.run_id == run_id))
 
 

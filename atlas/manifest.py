@@ -2,7 +2,8 @@
 
     runs/<run_id>/
         maps.parquet  scores.parquet  exemplars.parquet  decodings.parquet  labels.parquet
-        responses.parquet  examples.parquet  effects.parquet       those that the run has; others are absent
+        responses.parquet  examples.parquet  effects.parquet  measures.parquet  points.parquet
+                                                                   those that the run has; others are absent
         manifest.json                                              written last: without it there is no run
 
 A shard has exactly the columns of its table (`arrow_schema`). Ids that the database gives are local to the folder:
@@ -57,6 +58,8 @@ SHARDS: Mapping[str, Table] = {
         schema.labels,
         schema.responses,
         schema.effects,
+        schema.measures,
+        schema.points,
     )
 }
 OBJECTS = ("job", "environment", "outcome")

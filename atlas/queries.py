@@ -1,6 +1,7 @@
 """The questions an atlas answers: one question, one function, one SQL statement, one Arrow table.
 
-Percentiles are of all the map's neurons: 100 for the best, 100/n for the last of n.
+Those that compare maps are in `atlas.compare`. Percentiles are of all the map's neurons: 100 for the best, 100/n for
+the last of n.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from atlas.neurons import LANGUAGE, Neuron
+from atlas.rules import Rule, bound, selected
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,6 +35,10 @@ class Query:
         return f"{self.sql}\n{values}" if values else self.sql
 
 
+EVERY = Rule("percentile", 0.0)
+"""The rule that leaves nothing out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Which:
     """Which maps are meant; None is any. concept "*": the map over every concept of a run. run: a prefix of its id."""
@@ -47,11 +53,12 @@ class Which:
     run: str | None = None
     fingerprint: str | None = None
     tap: str | None = None
+    supercategory: str | None = None
 
     def where(self) -> tuple[str, dict[str, Any]]:
         columns = {"concept": "c.name", "method": "m.method", "source": "m.source", "target": "m.target"}
         columns |= {"reduce": "m.reduce", "model": "mo.name", "dataset": "d.name", "fingerprint": "mo.fingerprint"}
-        columns["tap"] = "m.tap"
+        columns |= {"tap": "m.tap", "supercategory": "c.supercategory"}
         parts, values = ["r.status = 'done'"], {}
         for name, column in columns.items():
             value = getattr(self, name)
@@ -71,9 +78,9 @@ def find_maps(which: Which) -> Query:
     where, values = which.where()
     return Query(
         f"""
-SELECT m.map_id, m.run_id, m.model_id, mo.name AS model, mo.fingerprint, coalesce(c.name, '*') AS concept, m.method,
-       m.source, m.target, m.reduce, m.tap, m.component, m.parameters, m.examples, m.neurons, m.mean, m.std,
-       mo.layers, mo.width, d.name AS dataset, r.finished_at,
+SELECT m.map_id, m.run_id, m.model_id, mo.name AS model, mo.fingerprint, coalesce(c.name, '*') AS concept,
+       m.method, m.source, m.target, m.reduce, m.tap, m.component, m.parameters, m.examples, m.neurons, m.mean, m.std,
+       c.supercategory, mo.layers, mo.width, d.name AS dataset, r.finished_at,
        count(*) OVER (PARTITION BY m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component)
            AS versions
 FROM maps m
@@ -101,37 +108,41 @@ WHERE starts_with(run_id, $prefix) AND status = 'done' AND kind = 'ingest' ORDER
 def top_neurons(
     map_id: int,
     *,
-    top: int = 20,
+    top: int | None = 20,
     layers: Sequence[int] = (),
     min_percentile: float | None = None,
     peers: Sequence[int] = (),
-    model_id: int | None = None,
+    rule: Rule | None = None,
+    null_id: int | None = None,
 ) -> Query:
     """The best neurons of one map, with their tokens and with which of the maps `peers` have them in their top too.
 
-    layers: only these (ranks and percentiles stay those of the whole map). top: also how far down a peer's list
-    counts as agreement.
+    rule: only those that it chooses from the whole map. layers: only these (ranks and percentiles stay those of the
+    whole map). top: no more than so many, and how far down a peer's list counts as agreement; without it, all that
+    the rule chooses, and as far down as there are such. null_id: the map that the rule z measures against.
     """
-    conditions, values = ["s.map_id = $map_id"], {"map_id": map_id, "top": top, "peers": list(peers)}
+    if rule is None:
+        filtered = layers or min_percentile is not None or top is None
+        rule = EVERY if filtered else Rule("top", float(top or 0))  # the latter reads only the best rows
+    values = {**bound(rule, [map_id], [null_id or map_id]), "top": top, "peers": list(peers)}
+    conditions = []
     if layers:
-        conditions.append("s.layer IN (SELECT unnest($layers))")
+        conditions.append("layer IN (SELECT unnest($layers))")
         values["layers"] = list(layers)
     if min_percentile is not None:
-        conditions.append("100.0 * (m.neurons - s.rank + 1) / m.neurons >= $min_percentile")
+        conditions.append("percentile >= $min_percentile")
         values["min_percentile"] = min_percentile
     return Query(
         f"""
-WITH best AS (
-    SELECT s.map_id, m.model_id, m.component, s.layer, s.neuron, s.score, s.rank,
-           100.0 * (m.neurons - s.rank + 1) / m.neurons AS percentile
-    FROM scores s JOIN maps m USING (map_id)
-    WHERE {" AND ".join(conditions)}
-    ORDER BY s.rank
+WITH {selected(rule)},
+best AS (
+    SELECT * FROM chosen{" WHERE " if conditions else ""}{" AND ".join(conditions)}
+    ORDER BY rank
     LIMIT $top),
 agreeing AS (
     SELECT s.layer, s.neuron, list(DISTINCT m.method ORDER BY m.method) AS methods
     FROM scores s JOIN maps m USING (map_id)
-    WHERE s.map_id IN (SELECT unnest($peers::INTEGER[])) AND s.rank <= $top
+    WHERE s.map_id IN (SELECT unnest($peers::INTEGER[])) AND s.rank <= coalesce($top, (SELECT count(*) FROM best))
     GROUP BY ALL)
 SELECT best.component, best.layer, best.neuron, best.score, best.rank, best.percentile,
        d.tokens[1:5] AS tokens, coalesce(a.methods, []) AS agree
@@ -140,32 +151,6 @@ LEFT JOIN decodings d ON d.model_id = best.model_id AND d.component = best.compo
     AND d.neuron = best.neuron AND NOT d.norm AND d.side = 'top'
 LEFT JOIN agreeing a ON a.layer = best.layer AND a.neuron = best.neuron
 ORDER BY best.rank""".strip(),
-        values,
-    )
-
-
-def shared_neurons(map_ids: Sequence[int], *, top: int, only: int | None = None) -> Query:
-    """Neurons in the top of every map; with `only`, in that map's top and in no other's. Ranks in map order."""
-    values: dict[str, Any] = {"maps": list(map_ids), "top": top}
-    if only is None:
-        keep, values["count"] = "count(*) = $count", len(map_ids)
-    else:
-        keep, values["only"] = "count(*) = 1 AND min(s.map_id) = $only", only
-    return Query(
-        f"""
-WITH tops AS (
-    SELECT any_value(m.model_id) AS model_id, any_value(m.component) AS component, s.layer, s.neuron,
-           list(s.rank ORDER BY list_position($maps::INTEGER[], s.map_id)) AS ranks,
-           list(s.score ORDER BY list_position($maps::INTEGER[], s.map_id)) AS scores
-    FROM scores s JOIN maps m USING (map_id)
-    WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.rank <= $top
-    GROUP BY s.layer, s.neuron
-    HAVING {keep})
-SELECT t.component, t.layer, t.neuron, t.ranks, t.scores, d.tokens[1:5] AS tokens
-FROM tops t
-LEFT JOIN decodings d ON d.model_id = t.model_id AND d.component = t.component AND d.layer = t.layer
-    AND d.neuron = t.neuron AND NOT d.norm AND d.side = 'top'
-ORDER BY list_sum(t.ranks), t.layer, t.neuron""".strip(),
         values,
     )
 
@@ -216,49 +201,10 @@ ORDER BY mine.source, mine.rank""".strip(),
     )
 
 
-def agreement(reference: str, which: Which) -> Query:
-    """How well each method's ranking follows a reference method's, over the same concepts, sources and reductions.
-
-    Only maps of one run are compared, which saw the same examples; of several runs, the newest that has both. Both
-    measures are over the neurons that both maps score, and means over the maps that both methods have.
-    correlation: Spearman's, tied scores sharing their mean rank; NULL where a map is constant, and such maps are left
-    out of the mean. overlap: share of the reference's top 2 % (at least one neuron) that the method's top 2 % has.
-    """
-    where, values = which.where()
-    return Query(
-        f"""
-WITH chosen AS (
-    SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at
-    FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
-    JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id WHERE {where}),
-pairs AS (
-    SELECT a.map_id AS theirs, b.map_id AS mine, b.method, b.source, b.reduce
-    FROM chosen a JOIN chosen b ON a.run_id = b.run_id AND a.concept = b.concept AND a.source = b.source
-        AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component
-    WHERE a.method = $reference AND b.method <> $reference
-    QUALIFY row_number() OVER (
-        PARTITION BY b.model_id, b.dataset, b.concept, b.method, b.source, b.target, b.reduce, b.component
-        ORDER BY b.finished_at DESC, b.map_id DESC) = 1),
-placed AS (  -- places among the neurons that both maps score
-    SELECT p.*, a.score AS their_score, b.score AS my_score,
-           row_number() OVER (PARTITION BY p.mine ORDER BY a.rank) AS their_place,
-           row_number() OVER (PARTITION BY p.mine ORDER BY b.rank) AS my_place,
-           greatest(1, count(*) OVER (PARTITION BY p.mine) * 0.02) AS top
-    FROM pairs p JOIN scores a ON a.map_id = p.theirs
-    JOIN scores b ON b.map_id = p.mine AND b.layer = a.layer AND b.neuron = a.neuron),
-ranked AS (
-    SELECT *, avg(their_place) OVER (PARTITION BY mine, their_score) AS their_rank,
-           avg(my_place) OVER (PARTITION BY mine, my_score) AS my_rank FROM placed),
-each AS (
-    SELECT method, source, reduce,
-           CASE WHEN stddev_pop(their_rank) * stddev_pop(my_rank) > 0 THEN corr(their_rank, my_rank) END AS correlation,
-           count(*) FILTER (their_place <= top AND my_place <= top) / count(*) FILTER (their_place <= top) AS overlap
-    FROM ranked GROUP BY mine, method, source, reduce)
-SELECT method, source, reduce, avg(correlation) AS correlation, stddev_samp(correlation) AS spread,
-       avg(overlap) AS overlap, count(*) AS maps
-FROM each GROUP BY method, source, reduce ORDER BY source, reduce, correlation DESC NULLS LAST, method""".strip(),
-        {**values, "reference": reference},
-    )
+def model_layers(fingerprint: str) -> Query:
+    """How many layers the language model of these weights has."""
+    sql = "SELECT DISTINCT layers FROM models WHERE fingerprint = $fingerprint"
+    return Query(sql, {"fingerprint": fingerprint})
 
 
 def _address(neuron: Neuron) -> dict[str, Any]:

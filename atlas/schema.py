@@ -85,7 +85,7 @@ runs = Table(
     "runs",
     metadata,
     Column("run_id", String, primary_key=True),  # sha256 of the resolved job
-    Column("kind", String, nullable=False),  # ingest | evaluate
+    Column("kind", String, nullable=False),  # ingest | evaluate | labels | geometry
     Column("status", String, nullable=False),  # running | done | failed
     Column("model_id", Integer),
     Column("dataset_id", Integer),
@@ -223,6 +223,37 @@ effects = Table(
     Column("high", Float),
     Column("examples", Integer, nullable=False),
     Column("seeds", Integer, nullable=False),
+)
+
+measures = Table(
+    "measures",
+    metadata,
+    Column("run_id", String, nullable=False),
+    Column("name", String, nullable=False),  # what was measured: centroid_distance, linear_cka, sensitivity, ...
+    Column("method", String),  # of a method's maps, where it is about one
+    Column("concept", String),
+    Column("source", String, nullable=False),
+    Column("layer", SmallInteger),
+    Column("first", String),  # what is compared, for example two roles; or a parameter, for example k
+    Column("second", String),
+    Column("condition", String, nullable=False),  # before | edit | random
+    Column("value", Float, nullable=False),
+    Column("low", Float),  # 95 % interval
+    Column("high", Float),
+    Column("examples", Integer, nullable=False),
+)
+
+points = Table(
+    "points",
+    metadata,
+    Column("run_id", String, nullable=False),
+    Column("projection", String, nullable=False),  # pca | tsne
+    Column("layer", SmallInteger, nullable=False),
+    Column("example_id", String, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("role", String, nullable=False),
+    Column("x", Float, nullable=False),
+    Column("y", Float, nullable=False),
 )
 
 _ARROW: dict[type[sa.types.TypeEngine[Any]], pa.DataType] = {

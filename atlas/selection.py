@@ -1,20 +1,29 @@
-"""Sets of neurons: what a query returns, set algebra on it, and the matched control every claim needs."""
+"""Sets of neurons: what a query returns, set algebra on it, the rules that choose them, and a matched control."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
+from atlas.choose import Chosen, choose_map, null_map, peers, provenance
+from atlas.compare import voted_neurons
 from atlas.errors import Unsupported, UsageError
-from atlas.neurons import Neuron
+from atlas.neurons import LANGUAGE, Neuron
+from atlas.queries import Query, Which, top_neurons
+from atlas.rules import Rule
 
 if TYPE_CHECKING:
     import pandas as pd
+    from duckdb import DuckDBPyConnection as Connection
+
+LAYERS = pa.schema(
+    [("component", pa.string()), ("layer", pa.int32()), ("count", pa.int64())]
+    + [(name, pa.float64()) for name in ("share", "cumulative", "enrichment")]
+)
 
 
 class NeuronSet:
@@ -91,6 +100,8 @@ def matched_random(neurons: Sequence[Neuron], width: int, seed: int) -> list[Neu
     Raises:
         UsageError: a layer has too few other neurons to draw from.
     """
+    import numpy as np
+
     generator = np.random.default_rng(seed)
     drawn: list[Neuron] = []
     for (component, layer), count in sorted(Counter((n.component, n.layer) for n in neurons).items()):
@@ -103,19 +114,74 @@ def matched_random(neurons: Sequence[Neuron], width: int, seed: int) -> list[Neu
     return drawn
 
 
-def overlap_statistics(sizes: Sequence[int], shared: int, total: int) -> dict[str, float]:
-    """How surprising it is that two sets of neurons, drawn from `total`, share `shared`.
+def layer_distribution(neurons: Iterable[Neuron], layers: int) -> pa.Table:
+    """How neurons lie over the layers of their model, one row a layer, also where there is none.
 
-    expected: by chance, the product of the sizes over the total. lift: shared / expected. p_value: of at least
-    so many shared, hypergeometric. The null draws uniformly over all neurons; sets that prefer the same layers
-    overlap more than it says even without a common concept.
+    layers: of the language model; another component has as many rows as its last neuron needs. count: neurons of the
+    layer. share: of all of them. cumulative: the share of this layer and those before. enrichment: share over 1 /
+    layers, what neurons drawn evenly over the layers would give.
     """
-    from scipy.stats import hypergeom
+    counts = Counter((n.component, n.layer) for n in neurons)
+    rows = []
+    for component in sorted({c for c, _ in counts}) or [LANGUAGE]:
+        deep = max([layer + 1 for c, layer in counts if c == component] + [layers if component == LANGUAGE else 0])
+        total = sum(count for (c, _), count in counts.items() if c == component)
+        before = 0
+        for layer in range(deep):
+            count = counts[component, layer]
+            before += count
+            row = {"component": component, "layer": layer, "count": count}
+            shares = {"share": count, "cumulative": before, "enrichment": count * deep}
+            rows.append(row | {name: value / total if total else None for name, value in shares.items()})
+    return pa.Table.from_pylist(rows, schema=LAYERS)
 
-    first, second = sizes
-    expected = first * second / total
-    return {
-        "expected": expected,
-        "lift": shared / expected if expected else float("nan"),
-        "p_value": float(hypergeom.sf(shared - 1, total, first, second)),
-    }
+
+def by_rule(
+    connection: Connection,
+    which: Which,
+    rule: Rule | None,
+    *,
+    layers: Sequence[int] = (),
+    min_percentile: float | None = None,
+    top: int | None = None,
+) -> tuple[NeuronSet, Query]:
+    """The neurons of one map that a rule chooses, and the statement that found them: see `Atlas.select`."""
+    if top is not None and top < 1:
+        raise UsageError("--top must be at least 1")
+    chosen = choose_map(connection, which)
+    null = null_map(connection, chosen, rule.null) if rule is not None and rule.name == "z" else None
+    question = top_neurons(
+        chosen["map_id"],
+        top=top,
+        layers=layers,
+        min_percentile=min_percentile,
+        peers=peers(connection, chosen),
+        rule=rule,
+        null_id=null["map_id"] if null else None,
+    )
+    said: dict[str, Any] = {"top": top, "layers": list(layers), "min_percentile": min_percentile}
+    if rule is not None:
+        said |= {"rule": str(rule), **({"null": null.summary()} if null else {})}
+    return NeuronSet(question.run(connection), provenance([chosen], said)), question
+
+
+def by_vote(
+    connection: Connection, chosen: Sequence[Chosen], names: Sequence[str], rule: Rule, at_least: int | None
+) -> tuple[NeuronSet, Query]:
+    """The neurons that a rule chooses in several maps, and the statement that found them: see `Atlas.vote`."""
+    needed = len(chosen) // 2 + 1 if at_least is None else at_least
+    if not 1 <= needed <= len(chosen):
+        raise UsageError(f"--agree is a number of maps, 1 to {len(chosen)} here, not {needed}")
+    nulls = [null_map(connection, c, rule.null) if rule.name == "z" else c for c in chosen]
+    question = voted_neurons(
+        [c["map_id"] for c in chosen],
+        names,
+        rule=rule,
+        null_ids=[n["map_id"] for n in nulls],
+        at_least=needed,
+    )
+    said: dict[str, Any] = {"rule": str(rule), "agree": needed, "of": list(names)}
+    found = NeuronSet(question.run(connection), provenance(chosen, said))
+    if at_least is None:
+        found.provenance["assumed"].append(f"agree={needed} (more than half of {len(chosen)})")
+    return found, question

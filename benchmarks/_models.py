@@ -12,7 +12,7 @@ from atlas.live.model import LiveModel
 TEXT_TOKENS = 32
 
 
-def middling_llava() -> LiveModel:
+def middling_llava(width: int = 1024) -> LiveModel:
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     torch.manual_seed(0)
@@ -28,7 +28,7 @@ def middling_llava() -> LiveModel:
         text_config=LlamaConfig(
             vocab_size=2000,
             hidden_size=256,
-            intermediate_size=1024,
+            intermediate_size=width,
             num_hidden_layers=4,
             num_attention_heads=4,
             num_key_value_heads=4,
@@ -42,6 +42,9 @@ def middling_llava() -> LiveModel:
 class _Tokenizer:
     pad_token_id, eos_token_id, bos_token = 0, 2, None
     all_special_ids = (0, 1, 2)
+
+    def __len__(self) -> int:
+        return 2000
 
 
 class _Processor:

@@ -1,39 +1,73 @@
-"""The everyday questions: query, shared, neuron, agreement. Nothing here loads torch."""
+"""The everyday questions about one map and one neuron: query, neuron. Nothing here loads torch."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, Concept, Method, Reduce, Source, Target, note_assumed, resolve, say, words
+from cli.common import AtlasPath, Method, Reduce, Source, Target, note_assumed, resolve, say, words
 from cli.render import Csv, Format, Json, chosen_format, show
 
-Top = Annotated[int, typer.Option("--top", "-n", "--limit", min=1, help="How many neurons.")]
+if TYPE_CHECKING:
+    from atlas.queries import Which
+    from atlas.selection import NeuronSet
+
 Model = Annotated[str | None, typer.Option("--model", "-m", help="The model's name (`atlas models` lists them).")]
 Dataset = Annotated[
     str | None, typer.Option("--dataset", "-d", help="The dataset's name, where several have the concept.")
 ]
 Layers = Annotated[str | None, typer.Option("--layers", help="Only these layers: 3, 8-15, 0,2,8-15.")]
+Run = Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")]
+Select = Annotated[
+    str | None,
+    typer.Option(
+        "--select",
+        help="A rule instead of --top: top:50, per_layer:5, percentile:99, fraction:0.3 (of the largest score), "
+        "z:4 (robust, against the map itself), z:4,concept=cat (against another map).",
+    ),
+]
+Supercategory = Annotated[
+    str | None, typer.Option("--supercategory", help="All concepts of it (`atlas concepts` lists them).")
+]
 FailEmpty = Annotated[bool, typer.Option("--fail-empty", help="Exit with 1 where there is no row.")]
 
 
 def query(
-    concept: Concept,
+    concept: Annotated[
+        str | None, typer.Option("--concept", "-c", help="The concept's name (`atlas concepts` lists them).")
+    ] = None,
     method: Method = None,
     source: Source = None,
     target: Target = None,
     reduce: Reduce = None,
     model: Model = None,
     dataset: Dataset = None,
-    run: Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")] = None,
+    run: Run = None,
+    select: Select = None,
+    minus: Annotated[
+        str | None, typer.Option("--minus", help="Leave out what the same rule gives elsewhere: concept=cat.")
+    ] = None,
+    methods: Annotated[
+        str | None, typer.Option("--methods", help="Several methods that vote: contribution,ablation.")
+    ] = None,
+    supercategory: Supercategory = None,
+    agree: Annotated[
+        int | None,
+        typer.Option("--agree", help="In how many of the --methods, or concepts. [default: more than half]"),
+    ] = None,
     layers: Layers = None,
     min_percentile: Annotated[
         float | None, typer.Option("--min-percentile", help="Only neurons at or above it.")
     ] = None,
-    top: Top = 20,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            "--top", "-n", "--limit", min=1, help="How many neurons. [default: 20, or all that --select does]"
+        ),
+    ] = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print the SQL instead of running it.")] = False,
     fail_empty: FailEmpty = False,
     form: Format = None,
@@ -43,89 +77,83 @@ def query(
 ) -> None:
     """Which neurons carry a concept: score, rank, percentile, decoded tokens, methods that agree.
 
+    With --methods, the neurons that a rule (--select or --top) gives for several methods at once; with
+    --supercategory, for several of its concepts: votes, who agrees, the ranks in all of them, the mean percentile.
+
     Example: atlas query --concept dog --source text --top 5
+
+    Example: atlas query --concept dog --methods contribution,activation,ablation --agree 2 --top 50
+
+    Example: atlas query --supercategory animal --select z:4
     """
     from atlas.api import Atlas
     from atlas.neurons import parse_layers
     from atlas.queries import Which
+    from atlas.rules import Rule
 
     chosen = chosen_format(form, as_json, as_csv)
-    which = Which(concept, method, source, target, reduce, model, dataset, run)
-    found, question = Atlas(resolve(atlas)).query_sql(
-        which, layers=parse_layers(layers) if layers else (), min_percentile=min_percentile, top=top
-    )
+    which = Which(concept, method, source, target, reduce, model, dataset, run, supercategory=supercategory)
+    rule = Rule.parse(select) if select else None
+    there = Atlas(resolve(atlas))
+    if methods or supercategory:
+        if layers or min_percentile is not None or minus:
+            raise UsageError(
+                "--layers, --min-percentile and --minus are for one map; leave them out where several vote"
+            )
+        if rule and top:
+            raise UsageError("the maps vote by one rule; give --select or --top")
+        found, question = there.vote_sql(which, words(methods), rule or Rule("top", top or 20), agree)
+        if not len(found):
+            needed = found.provenance["selection"]["agree"]
+            say(f"no neuron is chosen in {needed} maps; a smaller --agree asks for fewer")
+    else:
+        if concept is None or agree is not None:
+            raise UsageError("give --concept; or --supercategory, or --concept with --methods a,b, for --agree")
+        top = top if rule or top else 20
+        asked: dict[str, Any] = {
+            "layers": parse_layers(layers) if layers else (),
+            "min_percentile": min_percentile,
+            "top": top,
+        }
+        found, question = there.query_sql(which, rule=rule, **asked)
     note_assumed(found.provenance)
     if explain:
         print(question.explained())
         return
-    show(found.to_arrow(), chosen, more={"provenance": found.provenance})
-    _note_more(len(found), top, bool(layers), min_percentile, found.provenance)
+    if minus:
+        found = found - there.query_sql(elsewhere(found, minus), rule=rule, **asked)[0]
+    table = found.to_arrow()
+    if chosen == "table" and "ranks" in table.column_names and len(found.provenance["maps"]) > 8:
+        table = table.drop_columns(["ranks"])  # too many to read
+    show(table, chosen, more={"provenance": found.provenance})
+    if top and not (methods or supercategory or minus):
+        _note_more(len(found), top, bool(layers or rule), min_percentile, found.provenance)
     if fail_empty and not len(found):
         raise typer.Exit(1)
 
 
-def _note_more(shown: int, top: int, by_layer: bool, min_percentile: float | None, provenance: dict[str, Any]) -> None:
+def elsewhere(found: NeuronSet, names: str) -> Which:
+    """The map that `--minus` means: that of the neurons found, but for the names given."""
+    from atlas.choose import ASKED
+    from atlas.queries import Which
+    from atlas.rules import names_given
+
+    (mine,) = found.provenance["maps"]
+    same = {name: mine[name] for name in ("concept", *ASKED, "fingerprint")}
+    return Which(**(same | names_given(names, "--minus ")))
+
+
+def _note_more(shown: int, top: int, filtered: bool, min_percentile: float | None, provenance: dict[str, Any]) -> None:
     """Say on stderr that --top, and not the filters, ended the rows."""
-    if shown < top or not (by_layer or min_percentile is not None):
+    if shown < top or not (filtered or min_percentile is not None):
         return
-    if by_layer or min_percentile is None:
+    if filtered or min_percentile is None:
         say(f"{shown} neurons; there may be more, and a larger --top shows them")
         return
     count = int(provenance["maps"][0]["neurons"])
     fits = bisect_right(range(1, count + 1), -min_percentile, key=lambda rank: -100.0 * (count - rank + 1) / count)
     if fits > shown:
         say(f"{shown} of the {fits} neurons at or above percentile {min_percentile:g}; --top {fits} shows all")
-
-
-def shared(
-    concept: Concept,
-    sources: Annotated[str, typer.Option("--sources", help="Two modalities.")] = "image,text",
-    only: Annotated[
-        str | None, typer.Option("--only", help="Neurons of this modality's top and not the other's.")
-    ] = None,
-    method: Method = None,
-    reduce: Reduce = None,
-    model: Model = None,
-    dataset: Dataset = None,
-    run: Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")] = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="How many of the best neurons of each side.")] = 40,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows to print.")] = 1000,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
-    atlas: AtlasPath = None,
-) -> None:
-    """Which neurons carry a concept in both modalities, and how many chance would give.
-
-    Rows come best first by the sum of their ranks, which are in the order of --sources.
-
-    Example: atlas shared --concept dog --sources image,text --top 40
-    """
-    from atlas.api import Atlas
-
-    chosen = chosen_format(form, as_json, as_csv)
-    found = Atlas(resolve(atlas)).shared(
-        concept,
-        method,
-        sources=words(sources),
-        only=only,
-        reduce=reduce,
-        model=model,
-        dataset=dataset,
-        run=run,
-        top=top,
-    )
-    note_assumed(found.neurons.provenance)
-    show(
-        found.neurons.to_arrow().slice(0, limit),
-        chosen,
-        more={"statistics": found.statistics, "provenance": found.neurons.provenance},
-    )
-    s = found.statistics
-    say(
-        f"{int(s['shared'])} of {int(s['top'])} shared by {' and '.join(found.sources)}; "
-        f"{s['expected']:.2g} expected by chance, lift {s['lift']:.3g}, p = {s['p_value']:.2g}"
-    )
 
 
 def neuron(
@@ -172,30 +200,3 @@ def neuron(
 def _brief(table: Any) -> Any:
     wide = {"target", "position", "role", "media", "concepts"}
     return table.drop_columns([n for n in table.column_names if n in wide])
-
-
-def agreement(
-    reference: Annotated[
-        str, typer.Option("--reference", help="The method the others are compared with.")
-    ] = "ablation",
-    concept: Annotated[str | None, typer.Option("--concept", "-c", help="One concept instead of all.")] = None,
-    source: Source = None,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
-    atlas: AtlasPath = None,
-) -> None:
-    """How well each method's ranking of neurons follows exact ablation's: rank correlation and overlap of the tops.
-
-    Example: atlas agreement --source image
-    """
-    from atlas.api import Atlas
-
-    chosen = chosen_format(form, as_json, as_csv)
-    table = Atlas(resolve(atlas)).agreement(reference, concept=concept, source=source)
-    if not table.num_rows:
-        raise UsageError(
-            f"no map of another method can be compared with '{reference}'; "
-            f"ingest with --methods {reference},contribution (`atlas concepts` lists what is stored)"
-        )
-    show(table, chosen, more={"reference": reference})

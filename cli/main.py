@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from atlas.errors import AtlasError
-from cli import ask, db, edit, lists, make, measure
+from cli import ask, compare, db, edit, geometry, labels, leaderboard, lists, make, measure, properties
 from cli.common import be_quiet
 
 INTERRUPTED = 130
@@ -51,13 +51,15 @@ def options(
 
 
 COMMANDS: tuple[Callable[..., None], ...] = (
-    *(ask.query, ask.shared, ask.neuron, ask.agreement),
-    *(make.init, make.ingest, measure.evaluate, make.generate, make.demo),
+    *(ask.query, ask.neuron, compare.shared, compare.only, compare.layers, compare.agreement),
+    *(make.init, make.ingest, measure.evaluate, leaderboard.leaderboard, properties.properties, geometry.geometry),
+    *(make.generate, make.demo),
     *(lists.methods, lists.datasets, lists.models, lists.runs, lists.concepts),
 )
 for command in COMMANDS:
     app.command()(command)
 app.add_typer(edit.app, name="edit")
+app.add_typer(labels.app, name="labels")
 app.add_typer(db.app, name="db")
 
 

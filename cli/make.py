@@ -73,7 +73,22 @@ def ingest(
     seed: Seed = None,
     tap: Annotated[str | None, typer.Option("--tap", help="product (default) or gate.")] = None,
     layers: Annotated[str | None, typer.Option("--layers", help="Only these layers: 3, 8-15.")] = None,
-    reduce: Annotated[str | None, typer.Option("--reduce", help="mean, contrast or both (default).")] = None,
+    reduce: Annotated[
+        str | None, typer.Option("--reduce", help="mean,contrast (default), cohens_d, auroc: positives and negatives.")
+    ] = None,
+    negatives: Annotated[
+        int | None, typer.Option("--negatives", min=0, help="Examples a source that show none of the concepts.")
+    ] = None,
+    mentions: Annotated[
+        str | None,
+        typer.Option("--mentions", help="shown (default), or vocabulary: every concept that the answer names."),
+    ] = None,
+    inpainter: Annotated[
+        str | None, typer.Option("--inpainter", help="exact, classical or diffusion, for methods that need twins.")
+    ] = None,
+    inpaint_option: Annotated[
+        list[str] | None, typer.Option("--inpaint-option", help="KEY=VALUE for the inpainter; repeatable.")
+    ] = None,
     occurrences: Annotated[str | None, typer.Option("--occurrences", help="first (default) or all.")] = None,
     tokens: Annotated[str | None, typer.Option("--tokens", help="all (default) or first of a word's tokens.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Length of answers.")] = None,
@@ -100,11 +115,11 @@ def ingest(
     plain = {"model": model, "revision": revision, "dataset": dataset, "split": split, "per_concept": per_concept}
     plain |= {"seed": seed, "tap": tap, "layers": layers, "occurrences": occurrences, "tokens": tokens}
     plain |= {"max_new_tokens": max_new_tokens, "exemplars": exemplars, "dtype": dtype}
+    plain |= {"negatives": negatives, "mentions": mentions, "inpainter": inpainter}
     content |= {k: v for k, v in plain.items() if v is not None}
     lists = {"concepts": concepts, "sources": sources, "tasks": tasks, "reduce": reduce}
     content |= {k: words(v) for k, v in lists.items() if v is not None}
-    if option:
-        content["options"] = pairs(option)
+    content |= {key: pairs(given) for key, given in (("options", option), ("inpainting", inpaint_option)) if given}
     if methods is not None:
         content["methods"] = {name: content.get("methods", {}).get(name, {}) for name in words(methods)}
     _parameters(content, param or [])
@@ -158,6 +173,8 @@ def report(skipped: dict[str, Any] | None, manifest: Path) -> None:
         say(f"skipped {len(skipped['media']) - 5} more media ({manifest} has them all, under outcome)")
     for concept, count in skipped["unmentioned"].items():
         say(f"{concept}: {count} answers do not mention it and were left out")
+    for concept, count in skipped.get("unplaced", {}).items():
+        say(f"{concept}: {count} pictures do not say where it is and were left out")
 
 
 @contextmanager

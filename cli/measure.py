@@ -9,17 +9,20 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, Device, Dtype, Method, ModelName, Reduce, resolve, say, words
+from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Reduce, resolve, say, words
 from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, pairs, progressing, report
 from cli.render import Csv, Format, Json, chosen_format, show
 
 
 def evaluate(
     name: Annotated[str | None, typer.Argument(help="The edit: name, or name@version.")] = None,
-    method: Method = None,
+    method: Annotated[
+        str | None, typer.Option("--method", "--methods", help="Attribution methods, separated by commas.")
+    ] = None,
     reduce: Reduce = None,
     top: Annotated[
-        int | None, typer.Option("--top", "-n", min=1, help="With --method: how many neurons of each concept. [40]")
+        str | None,
+        typer.Option("--top", "-n", help="With --method: how many neurons of each concept: 40, or 1%,2%. [40]"),
     ] = None,
     model: ModelName = None,
     dataset: Annotated[
@@ -43,7 +46,8 @@ def evaluate(
 ) -> None:
     """What an edit does on held-out examples, to its concept and to the others, beside as many random neurons.
 
-    Without a name: the same for a method, every concept's --top neurons ablated in turn, averaged over the concepts.
+    Without a name: the same for methods, every concept's --top neurons ablated in turn, averaged over the concepts
+    (`atlas leaderboard` sets several methods side by side).
 
     Example: atlas evaluate no-dog, or atlas evaluate --method contribution --top 41
     """
@@ -62,7 +66,14 @@ def evaluate(
         done, shown = _edit(path, name, content, where, seeds)
     else:
         done, shown = _method(
-            path, content, where, no_progress, method=str(method), reduce=reduce, top=top or 40, seeds=seeds
+            path,
+            content,
+            where,
+            no_progress,
+            methods=words(str(method)),
+            reduce=reduce,
+            tops=words(top or "40"),
+            seeds=seeds,
         )
     report(done.skipped, path / "runs" / done.run_id / "manifest.json")
     if not done.fresh:

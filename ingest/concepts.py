@@ -17,6 +17,9 @@ from ingest.examples import Concept, Example
 
 OCCURRENCES = ("first", "all")
 TOKENS = ("all", "first")
+MENTIONS = ("shown", "vocabulary")
+NONE = ""
+"""The concept of an example that shows none of the job's: what concepts are contrasted with beside each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,11 @@ def tokens_of(span: tuple[int, int], ends: Sequence[int]) -> list[int]:
     return [i for i, (a, b) in enumerate(zip(starts, ends, strict=True)) if a < span[1] and b > span[0]]
 
 
+def negative_targets(count: int) -> list[Target]:
+    """An answer of `count` tokens that concerns none of the concepts: every one of its tokens, of concept NONE."""
+    return [Target(NONE, i, 1 / count) for i in range(count)]
+
+
 def find_targets(
     example: Example,
     answer: str,
@@ -65,7 +73,7 @@ def find_targets(
     A concept whose words are not in the answer gives none. answer, ends: the answer's text and where each
     of its tokens ends in it.
     """
-    targets = []
+    targets: list[Target] = []
     every_form = [form for concept in concepts.values() for form in concept.forms]
     for mention in example.mentions:
         if mention.concept not in wanted:

@@ -184,16 +184,20 @@ def controls(
 
     means: for an edit to the mean, every neuron's mean: a random neuron is set to its own.
     """
-    ordered = sorted(changes, key=lambda c: (c.neuron.component, c.neuron.layer))
-    width = examiner.live.layout.width
     found = []
     for seed in range(seeds):
-        drawn = matched_random([c.neuron for c in ordered], width, seed)
-        moved = [replace(c, neuron=n) for c, n in zip(ordered, drawn, strict=True)]
+        others = moved(changes, examiner.live.layout.width, seed)
         if means is not None:
-            moved = [replace(c, bias=means[c.neuron]) for c in moved]
-        found.append(under(examiner, moved, tap))
+            others = [replace(c, bias=means[c.neuron]) for c in others]
+        found.append(under(examiner, others, tap))
     return found
+
+
+def moved(changes: Sequence[Change], width: int, seed: int) -> list[Change]:
+    """The same changes to as many random neurons of the same layers. width: neurons a layer."""
+    ordered = sorted(changes, key=lambda c: (c.neuron.component, c.neuron.layer))
+    drawn = matched_random([c.neuron for c in ordered], width, seed)
+    return [replace(c, neuron=n) for c, n in zip(ordered, drawn, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)

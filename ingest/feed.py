@@ -6,16 +6,17 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from PIL.Image import Image
 
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
-from ingest.concepts import Target, find_targets
-from ingest.examples import BadMedia, Dataset, Example
-from ingest.job import Job
+from ingest.concepts import NONE, Target, find_targets, negative_targets
+from ingest.examples import BadMedia, Dataset, Example, Mention
+from ingest.inpainting import Twins
+from ingest.job import Job, null_draws
 from ingest.trace import Item
 
 T = TypeVar("T")
@@ -28,17 +29,21 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 @dataclass
 class Skipped:
-    """What was left out and why: concepts whose words the answer lacks (a count each), media (their error)."""
+    """What was left out and why: concepts whose words the answer lacks (a count each), concepts whose place in the
+    picture is not known where that is needed (a count each), media (their error)."""
 
     unmentioned: Counter[str] = field(default_factory=Counter)
+    unplaced: Counter[str] = field(default_factory=Counter)
     media: dict[str, str] = field(default_factory=dict)
 
     def merge(self, other: Mapping[str, Mapping[str, object]]) -> None:
         self.unmentioned.update({k: int(str(v)) for k, v in other["unmentioned"].items()})
+        self.unplaced.update({k: int(str(v)) for k, v in other["unplaced"].items()})
         self.media.update({k: str(v) for k, v in other["media"].items()})
 
     def plain(self) -> dict[str, dict[str, object]]:
-        return {"unmentioned": dict(sorted(self.unmentioned.items())), "media": dict(sorted(self.media.items()))}
+        counted = {name: dict(sorted(getattr(self, name).items())) for name in ("unmentioned", "unplaced")}
+        return {**counted, "media": dict(sorted(self.media.items()))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +75,8 @@ class Feed:
         self.responses = {} if responses is None else responses
         self.made: list[Response] = []
         self.skipped = Skipped()
+        self.twins = Twins(dataset, job.inpainter, job.inpainting) if job.inpainter else None
+        self._draws = null_draws(job) if job.inpainter else 0
         self._pictures: dict[str, Image] = {}
 
     def items(self, examples: Sequence[tuple[int, Example]], batch_size: int) -> list[Item]:
@@ -79,16 +86,40 @@ class Feed:
             BadMedia: a picture cannot be opened and the job says to fail.
         """
         prompts = [(number, e, prompt) for number, e in examples if (prompt := self._prompt(e)) is not None]
-        self._pictures.clear()
         answers = self._answers([(e, prompt) for _, e, prompt in prompts if e.answer is None], batch_size)
         items = []
         for number, example, prompt in prompts:
             if example.answer is None:
                 prompt = prompt.answered(answers[example.id])
             targets = self._targets(example, prompt)
+            twins = self._twins(example, prompt, targets)
+            if self.twins is not None and example.media:
+                self.skipped.unplaced.update({t.concept for t in targets if t.concept not in (NONE, *twins)})
+                targets = [t for t in targets if t.concept in (NONE, *twins)]
             if targets:
-                items.append(Item(number, prompt, tuple(targets)))
+                items.append(Item(number, prompt, tuple(targets), twins))
+        self._pictures.clear()
         return items
+
+    def _twins(self, example: Example, prompt: Prompt, targets: Sequence[Target]) -> dict[str, tuple[Prompt, ...]]:
+        """For each concept that the pictures show: the prompt without it, then without as much elsewhere."""
+        found: dict[str, tuple[Prompt, ...]] = {}
+        if self.twins is None or not example.media:
+            return found
+        for concept in sorted({t.concept for t in targets} - {NONE}):
+            regions = [self.twins.shown(pointer, concept) for pointer in example.media]
+            if all(region is None for region in regions):
+                continue
+            made = []
+            for draw in range(self._draws + 1):
+                pictures = [
+                    self._picture(p) if r is None else self.twins.without(p, self._picture(p), r, draw)
+                    for p, r in zip(example.media, regions, strict=True)
+                ]
+                again = self.live.encoder.prompt(example.prompt, pictures, example.answer)
+                made.append(Prompt(prompt.ids, prompt.answer, again.extras))
+            found[concept] = tuple(made)
+        return found
 
     def _prompt(self, example: Example) -> Prompt | None:
         try:
@@ -107,6 +138,10 @@ class Feed:
 
     def _targets(self, example: Example, prompt: Prompt) -> list[Target]:
         wanted = self.job.concepts
+        if self.job.mentions == "vocabulary":
+            example = replace(example, mentions=tuple(Mention(name) for name in wanted))
+        elif not any(mention.concept in wanted for mention in example.mentions):
+            return negative_targets(len(prompt.answer))
         targets = find_targets(
             example,
             self.live.encoder.decode(prompt.answer),
@@ -117,9 +152,12 @@ class Feed:
             tokens=self.job.tokens,
         )
         found = {t.concept for t in targets}
-        self.skipped.unmentioned.update(
-            m.concept for m in example.mentions if m.concept in wanted and m.concept not in found
-        )
+        if self.job.mentions == "shown":
+            self.skipped.unmentioned.update(
+                m.concept for m in example.mentions if m.concept in wanted and m.concept not in found
+            )
+        elif not targets:
+            return negative_targets(len(prompt.answer)) if self.job.negatives else []
         return targets
 
     def _answers(self, asked: Sequence[tuple[Example, Prompt]], batch_size: int) -> dict[str, tuple[int, ...]]:

@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import ingest.datasets
+import ingest.inpainters
 import ingest.methods
 from atlas import registry
 from atlas.errors import UsageError, unknown
 from atlas.neurons import parse_layers
-from ingest.concepts import OCCURRENCES, TOKENS
+from ingest.concepts import MENTIONS, OCCURRENCES, TOKENS
 from ingest.examples import FIND, HELD_OUT, Dataset, Example
-from ingest.maps import REDUCTIONS
+from ingest.inpainting import default_inpainter
+from ingest.maps import TWIN, Method, PairMethod
+from ingest.reductions import REDUCTIONS, USUAL
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,10 @@ class Job:
 
     model: a folder, a HuggingFace id or an embedded name. dataset: `name` or `name:path`. methods: method ->
     its parameters. concepts, sources, tasks: empty means all that the dataset has (tasks: its default ones).
-    per_concept: at most so many examples of each concept and task. occurrences, tokens: see `ingest.concepts`.
+    per_concept: at most so many examples of each concept and task. negatives: so many examples a source that show
+    none of the concepts. mentions: "shown", the concepts that an example is said to show, or "vocabulary", every
+    concept whose words are in the answer. inpainter, inpainting: what makes counterfactual pictures, and its options,
+    where a method needs them. occurrences, tokens: see `ingest.concepts`.
     max_new_tokens: length of the model's own answers, where the dataset has none. exemplars: how many of the
     strongest examples to keep for each neuron. layers: which layers to score, for example 8-15; all by default.
     """
@@ -45,9 +51,13 @@ class Job:
     seed: int = 0
     tap: str = "product"
     layers: str = ""
-    reduce: tuple[str, ...] = REDUCTIONS
+    reduce: tuple[str, ...] = USUAL
     occurrences: str = "first"
     tokens: str = "all"
+    mentions: str = "shown"
+    negatives: int = 0
+    inpainter: str = ""
+    inpainting: dict[str, Any] = field(default_factory=dict)
     max_new_tokens: int = 50
     exemplars: int = 5
 
@@ -106,6 +116,7 @@ def make_job(content: Mapping[str, Any]) -> Job:
     for name, value, known in (
         ("occurrences", job.occurrences, OCCURRENCES),
         ("tokens", job.tokens, TOKENS),
+        ("mentions", job.mentions, MENTIONS),
         ("split", job.split, (FIND, HELD_OUT)),
         ("tap", job.tap, ("product", "gate")),
     ):
@@ -114,8 +125,8 @@ def make_job(content: Mapping[str, Any]) -> Job:
     for reduce in job.reduce:
         if reduce not in REDUCTIONS:
             raise UsageError(f"no reduction called '{reduce}'; there are: {', '.join(REDUCTIONS)}")
-    if job.per_concept < 1 or job.exemplars < 0 or job.max_new_tokens < 1:
-        raise UsageError("per_concept and max_new_tokens must be at least 1, exemplars at least 0")
+    if job.per_concept < 1 or job.exemplars < 0 or job.max_new_tokens < 1 or job.negatives < 0:
+        raise UsageError("per_concept and max_new_tokens must be at least 1, exemplars and negatives at least 0")
     if not job.methods:
         raise UsageError("the job names no method; `atlas methods` lists them")
     return replace(job, methods={name: _parameters(name, given) for name, given in job.methods.items()})
@@ -160,7 +171,43 @@ def complete(job: Job, dataset: Dataset) -> Job:
     layers = ",".join(map(str, parse_layers(job.layers))) if job.layers else ""
     reduce = tuple(r for r in REDUCTIONS if r in job.reduce)
     concepts = tuple(sorted(set(job.concepts or dataset.concepts)))
-    return replace(job, concepts=concepts, sources=sources, layers=layers, reduce=reduce)
+    inpainter, options = "", {}
+    if TWIN in needs(job):
+        inpainter = job.inpainter or default_inpainter(dataset)
+        options = registry.resolve(inpainter, registry.load(ingest.inpainters, inpainter).build, job.inpainting)
+    for name, method in methods(job).items():
+        if method.sources is not None and not method.sources & set(sources):
+            raise UsageError(f"{name} scores examples with {' or '.join(sorted(method.sources))}; add it to --sources")
+    return replace(
+        job,
+        concepts=concepts,
+        sources=sources,
+        layers=layers,
+        reduce=reduce,
+        inpainter=inpainter,
+        inpainting=options,
+    )
+
+
+def methods(job: Job) -> dict[str, Method]:
+    """The job's methods, empty, with its reductions set where they have any."""
+    built: dict[str, Method] = {
+        name: registry.load(ingest.methods, name).build(**given) for name, given in job.methods.items()
+    }
+    for method in built.values():
+        if isinstance(method, PairMethod):
+            method.reductions = tuple(r for r in job.reduce if r in method.supported)
+    return built
+
+
+def null_draws(job: Job) -> int:
+    """How many random regions of a picture the job's methods want inpainted."""
+    return max(getattr(method, "draws", 0) for method in methods(job).values())
+
+
+def needs(job: Job) -> frozenset[str]:
+    """What the job's shared passes must provide for its methods."""
+    return frozenset().union(*(method.needs for method in methods(job).values()))
 
 
 def tasks_by_source(job: Job, dataset: Dataset) -> dict[str, tuple[str, ...]]:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ingest.concepts import NONE
+from ingest.reductions import AUROC, BINS, COHENS_D, CONTRAST, MEAN, REDUCTIONS, USUAL, auroc, bins, cohens_d
 from ingest.trace import Trace
 
-MEAN, CONTRAST = "mean", "contrast"
-REDUCTIONS = (MEAN, CONTRAST)
 TEXT_TARGET = "text"
 
-GRADIENT = "gradient"
+GRADIENT, TWIN, NULLS = "gradient", "twin", "nulls"
 
 
 @dataclass(frozen=True, slots=True)
 class NeuronMap:
-    """One score a neuron. concept None: every concept of the run. scores: (layer, neuron) float32; `layers` names
-    the rows. examples: how many the scores average over."""
+    """One score a neuron. concept None: every concept of the run. scores: (layer, neuron) float32, NaN where there is
+    none; `layers` names the rows. examples: how many the scores average over. part: a method that makes several maps
+    of the same concept names each; it is stored as "method.part"."""
 
     concept: str | None
     source: str
@@ -31,15 +31,19 @@ class NeuronMap:
     scores: Tensor
     layers: tuple[int, ...]
     examples: int
+    part: str = ""
 
 
 class Method(Protocol):
     """A streaming estimator; `ingest/methods/<name>.py` exposes `build(**parameters) -> Method`.
 
-    needs: what the shared pass must provide besides values ("gradient").
+    sources: the only sources it can score ("image" for one that reads the image's positions), or None: all.
+    needs: what the shared pass must provide besides values: GRADIENT; TWIN, a second pass on the counterfactual
+    pictures, and NULLS, more on pictures with another region inpainted (see `Trace.twin`).
     state: tensors that `merge` accepts, in any order and grouping, as if the examples had come in one pass.
     """
 
+    sources: frozenset[str] | None
     needs: frozenset[str]
 
     def update(self, trace: Trace) -> None: ...
@@ -82,22 +86,30 @@ class Means:
         return {k: (self.sums[k] / self.counts[k], int(self.counts[k])) for k in sorted(self.sums)}
 
 
-class PairMethod(ABC):
-    """Base of methods that give every (example, concept) pair a score per neuron: they differ in `score` only.
+class PairMethod:
+    """Base of methods that give every (example, concept) pair a score per neuron: they differ in `score` only, or
+    in `scores` where a neuron's score depends on the others'.
 
-    A map is the mean over a concept's pairs, and the contrast: that mean minus the mean of the other concepts'
-    means, which removes what the concepts of a run have in common.
+    reductions: the maps to make of the pairs (see `ingest.reductions`); a job sets it before the first update.
+    supported: those that make sense for the method.
     """
 
     needs: frozenset[str] = frozenset()
-    reductions: tuple[str, ...] = REDUCTIONS
+    sources: frozenset[str] | None = None
+    supported: tuple[str, ...] = REDUCTIONS
 
     def __init__(self) -> None:
-        self.pairs = Means()
+        self.reductions = tuple(r for r in USUAL if r in self.supported)
+        self.pairs, self.squares = Means(), Means()
+        self.histograms: dict[str, Tensor] = {}
 
-    @abstractmethod
     def score(self, trace: Trace, layer: int) -> Tensor:
         """(P, N): the score of every neuron of the layer for every pair of the batch; NaN where there is none."""
+        raise NotImplementedError
+
+    def scores(self, trace: Trace) -> Mapping[str, Tensor]:
+        """part -> (L, P, N): the scores of all layers. One part without a name, unless a method has several."""
+        return {"": torch.stack([self.score(trace, layer) for layer in self.layers(trace)])}
 
     def layers(self, trace: Trace) -> tuple[int, ...]:
         """The layers this method scores: all that were traced."""
@@ -107,25 +119,64 @@ class PairMethod(ABC):
         self.pairs.layers = self.layers(trace)
         names = sorted(set(trace.concepts))
         member = torch.tensor([[float(c == name) for c in trace.concepts] for name in names], device=trace.pairs.device)
-        summed = torch.stack([member @ self.score(trace, layer) for layer in self.pairs.layers], 1)  # (concepts, L, N)
-        for i, name in enumerate(names):
-            self.pairs.add(f"{trace.source}|{name}", summed[i], int(member[i].sum()))
+        for part, scores in self.scores(trace).items():
+            summed = torch.einsum("cp,lpn->cln", member, scores)
+            squared = torch.einsum("cp,lpn->cln", member, scores**2) if COHENS_D in self.reductions else None
+            for i, name in enumerate(names):
+                key, count = f"{part}|{trace.source}|{name}", int(member[i].sum())
+                self.pairs.add(key, summed[i], count)
+                if squared is not None:
+                    self.squares.add(key, squared[i], count)
+                if AUROC in self.reductions:
+                    self._count(key, scores[:, member[i].bool()])
+
+    def _count(self, key: str, scores: Tensor) -> None:
+        """Add (L, pairs, N) scores to a histogram, (L, N, BINS) int32."""
+        place = bins(scores.nan_to_num()).transpose(1, 2).cpu()
+        if key not in self.histograms:
+            self.histograms[key] = torch.zeros(*place.shape[:2], BINS, dtype=torch.int32)
+        self.histograms[key].scatter_add_(2, place, torch.ones_like(place, dtype=torch.int32))
 
     def state(self) -> Mapping[str, Tensor]:
-        return self.pairs.state()
+        squares = {f"square|{key}": value for key, value in self.squares.sums.items()}
+        histograms = {f"histogram|{key}": value for key, value in self.histograms.items()}
+        return {**self.pairs.state(), **squares, **histograms}
 
     def merge(self, state: Mapping[str, Tensor]) -> None:
         self.pairs.merge(state)
+        for name, value in state.items():
+            kind, _, key = name.partition("|")
+            if kind == "square":
+                self.squares.add(key, value, int(state[f"count|{key}"]))
+            elif kind == "histogram":
+                self.histograms[key] = self.histograms[key] + value if key in self.histograms else value
 
     def result(self) -> Iterator[NeuronMap]:
-        means = self.pairs.means()
-        for key, (mean, examples) in means.items():
-            source, _, concept = key.partition("|")
+        for key, (mean, examples) in self.pairs.means().items():
+            part, source, concept = key.split("|", 2)
+            if concept == NONE:
+                continue
             for reduce in self.reductions:
-                scores = mean
-                if reduce == CONTRAST:
-                    others = [m for k, (m, _) in means.items() if k != key and k.startswith(f"{source}|")]
-                    if not others:
-                        continue  # one concept alone has nothing to contrast with
-                    scores = mean - torch.stack(others).mean(0)
-                yield NeuronMap(concept, source, TEXT_TARGET, reduce, scores.float(), self.pairs.layers, examples)
+                scores = self._reduced(key, mean, reduce)
+                if scores is not None:
+                    layers = self.pairs.layers
+                    yield NeuronMap(concept, source, TEXT_TARGET, reduce, scores.float(), layers, examples, part)
+
+    def _reduced(self, key: str, mean: Tensor, reduce: str) -> Tensor | None:
+        """(layer, neuron), or None where nothing is there to set the concept against."""
+        if reduce == MEAN:
+            return mean
+        others = [k for k in self.pairs.sums if k != key and k.split("|", 2)[:2] == key.split("|", 2)[:2]]
+        if not others:
+            return None
+        if reduce == CONTRAST:
+            return mean - torch.stack([self.pairs.sums[k] / self.pairs.counts[k] for k in others]).mean(0)
+        if reduce == COHENS_D:
+            return cohens_d(self._sums([key]), self._sums(others))
+        negatives = torch.stack([self.histograms[k] for k in others]).sum(0)
+        scored = ~mean.isnan()
+        return torch.where(scored, auroc(self.histograms[key], negatives), torch.nan)
+
+    def _sums(self, keys: Sequence[str]) -> tuple[Tensor, Tensor, int]:
+        sums, squares = (torch.stack([of.sums[k] for k in keys]).sum(0) for of in (self.pairs, self.squares))
+        return sums, squares, sum(int(self.pairs.counts[k]) for k in keys)

@@ -7,14 +7,12 @@ from typing import Any
 
 import torch
 
-import ingest.methods
-from atlas import registry
 from atlas.live.hooks import check_layers
 from atlas.live.layout import Layout, locate
 from atlas.live.model import find_device, model_class
 from atlas.neurons import parse_layers
 from ingest import zoo
-from ingest.job import Execution, Job, complete, open_dataset
+from ingest.job import Execution, Job, complete, needs, open_dataset
 from ingest.maps import GRADIENT
 from ingest.run import collect
 
@@ -42,8 +40,8 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
     maps = len(job.methods) * len(job.sources) * len(job.concepts) * len(job.reduce)
     positions = POSITIONS + image_tokens
     size = {"float32": 4}.get(job.dtype, 2)
-    built = [registry.load(ingest.methods, name).build(**given) for name, given in job.methods.items()]
-    passes = 3.0 if any(GRADIENT in method.needs for method in built) else 1.0
+    needed = needs(job)
+    passes = 3.0 if GRADIENT in needed else 1.0
     operations = 2.0 * parameters * positions * len(examples)
     speed = _speed(device)
     captured = execution.batch_size * positions * neurons * size * (2 if passes > 1 else 1)

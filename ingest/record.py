@@ -59,12 +59,17 @@ class Record:
         dataset: Dataset,
         execution: Execution,
     ):
+        self.dataset: dict[str, Any] | None = dataset_row(dataset)
+        self._concepts = concept_rows(dataset)
+        self._set_up(atlas, kind, plain, model_row(live), environment(live, execution))
+
+    def _set_up(
+        self, atlas: Path, kind: str, plain: Mapping[str, Any], model: Mapping[str, Any], environment: dict[str, Any]
+    ) -> None:
         self.atlas, self.kind, self.plain = atlas, kind, plain
         self.run_id = run_id(plain)
         self.folder = folder_of(atlas, self.run_id)
-        self.model, self.dataset = model_row(live), dataset_row(dataset)
-        self._concepts = concept_rows(dataset)
-        self._environment = environment(live, execution)
+        self.model, self._environment = model, environment
         self._clock = time.monotonic()
         self._started_at = ledger.now()
         self.responses: dict[tuple[str, str], Response] = {}
@@ -87,7 +92,7 @@ class Record:
                 job=self.plain,
                 environment=self._environment,
                 model_id=model,
-                dataset_id=rows.dataset_id(connection, self.dataset),
+                dataset_id=None if self.dataset is None else rows.dataset_id(connection, self.dataset),
             )
             self.decoded = self._has_elsewhere("decodings")
             if ledger.status(connection, self.run_id) != ledger.DONE:  # else the answers may be this lost run's own
@@ -141,6 +146,17 @@ class Record:
         shutil.rmtree(self.folder / "shards", ignore_errors=True)
 
 
+class Derived(Record):
+    """A run made from stored runs of one model: it loads neither model nor dataset, and has no concepts of its own.
+
+    model: the columns of `models` but the id, as stored.
+    """
+
+    def __init__(self, atlas: Path, kind: str, plain: Mapping[str, Any], model: Mapping[str, Any]):
+        self.dataset, self._concepts = None, []
+        self._set_up(atlas, kind, plain, model, machine())
+
+
 def _responses(connection: Connection, model: int) -> dict[tuple[str, str], Response]:
     query = sa.select(responses).where(responses.c.model_id == model)
     return {
@@ -180,12 +196,19 @@ def concept_rows(dataset: Dataset) -> list[dict[str, Any]]:
     ]
 
 
-def environment(live: LiveModel, execution: Execution) -> dict[str, Any]:
-    """What a number may depend on besides the job, by a little rounding."""
+def machine() -> dict[str, Any]:
+    """The versions and the machine."""
     return {
         "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
         "python": platform.python_version(),
         "platform": platform.machine(),
+    }
+
+
+def environment(live: LiveModel, execution: Execution) -> dict[str, Any]:
+    """What a number may depend on besides the job, by a little rounding."""
+    return {
+        **machine(),
         "device": str(live.device),
         "dtype": live.dtype,
         "attention": str(getattr(live.model.config, "_attn_implementation", None)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+import random
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from ingest import tables, zoo
 from ingest.examples import Dataset, Example
 from ingest.feed import Feed
 from ingest.job import Execution, Job, complete, open_dataset, resolved, tasks_by_source
+from ingest.labels import Labelling, labels_table
 from ingest.record import Record
 from ingest.shards import Progress, map_all
 
@@ -54,6 +57,8 @@ def collect(job: Job, dataset: Dataset) -> list[Example]:
             per_concept=job.per_concept,
             seed=job.seed,
         )
+        if job.negatives:
+            found += negatives(job, dataset, source, tasks)
     if not found:
         raise UsageError(
             f"the dataset {job.dataset} has no {job.split} example of {', '.join(job.concepts[:5]) or 'any concept'} "
@@ -61,6 +66,20 @@ def collect(job: Job, dataset: Dataset) -> list[Example]:
             "(`atlas concepts --dataset ...` lists what there is)"
         )
     return list({e.id: e for e in found}.values())
+
+
+def negatives(job: Job, dataset: Dataset, source: str, tasks: Sequence[str]) -> list[Example]:
+    """Examples of other concepts that show none of the job's, as many of each concept as can be."""
+    others = [name for name in dataset.concepts if name not in job.concepts]
+    each = math.ceil(job.negatives / max(1, len(others) * len(tasks)))
+    found = dataset.examples(
+        source=source, split=job.split, concepts=others, tasks=tasks, per_concept=each, seed=job.seed
+    )
+    clean = [e for e in found if not any(mention.concept in job.concepts for mention in e.mentions)]
+    if not clean:
+        raise UsageError(f"every {source} example shows one of the job's concepts; leave out --negatives")
+    random.Random(f"negatives {job.seed} {source}").shuffle(clean)
+    return clean[: job.negatives]
 
 
 def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lambda done, total: None) -> Outcome:
@@ -92,6 +111,9 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
             "exemplars": tables.exemplars_table(record.run_id, live, state.exemplars, [e.id for e in examples]),
             "responses": tables.responses_table(feed.made),
         }
+        labelled = [some for m in state.methods.values() if isinstance(m, Labelling) for some in m.labels()]
+        if labelled:
+            content["labels"] = labels_table(record.run_id, labelled)
         if not record.decoded:
             content["decodings"] = tables.decodings_batches(live)
         outcome = {

@@ -12,17 +12,15 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-import ingest.methods
-from atlas import registry
 from atlas.files import finish
 from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
 from ingest.examples import Example
 from ingest.exemplars import Exemplars
 from ingest.feed import Feed, Response, batches
-from ingest.job import Execution, Job
+from ingest.job import Execution, Job, methods
 from ingest.maps import GRADIENT, Method
-from ingest.trace import shortest_first, traced
+from ingest.trace import ATTENTION, shortest_first, traced
 
 Numbered = tuple[int, Example]
 Progress = Callable[[int, int], None]
@@ -33,8 +31,7 @@ class State:
     """What a run accumulates: every method's sums and the exemplars."""
 
     def __init__(self, job: Job):
-        built = {name: registry.load(ingest.methods, name).build(**given) for name, given in job.methods.items()}
-        self.methods: dict[str, Method] = built
+        self.methods = methods(job)
         self.exemplars = Exemplars(job.exemplars)
         self.pairs = 0  # (example, concept) pairs seen
 
@@ -68,15 +65,17 @@ def map_portion(
     """One shared pass over a portion: each batch goes through the model once, and every method reads its trace."""
     state = State(job)
     grad = any(GRADIENT in method.needs for method in state.methods.values())
+    attention = any(ATTENTION in method.needs for method in state.methods.values())
     layers = parse_layers(job.layers) if job.layers else None
     for source in job.sources:
         mine = [(n, e) for n, e in portion if e.source == source]
         for some in batches(mine, 4 * execution.batch_size):
             items = shortest_first(feed.items(some, execution.batch_size))
             for chosen in batches(items, execution.batch_size):
-                with traced(live, chosen, source, layers=layers, tap=job.tap, grad=grad) as trace:
+                with traced(live, chosen, source, layers=layers, tap=job.tap, grad=grad, attention=attention) as trace:
                     for method in state.methods.values():
-                        method.update(trace)
+                        if method.sources is None or source in method.sources:
+                            method.update(trace)
                     state.exemplars.update(trace)
                 state.pairs += len(trace.concepts)
             tick(len(some))

@@ -6,8 +6,9 @@ held-out questions are asked: those about the concept (suppression: lower is bet
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +19,56 @@ from atlas.api import Atlas
 from atlas.edits import make_changes
 from atlas.errors import UsageError
 from atlas.live.layout import PRODUCT
+from atlas.live.model import LiveModel
+from atlas.neurons import Neuron
 from ingest import run
 from ingest.evaluate import (
     POOLED,
     Evaluation,
     Examiner,
+    Scores,
     controls,
     store_effects,
     stored_effects,
     summarise,
     under,
 )
-from ingest.examples import Example
+from ingest.examples import Dataset, Example
 from ingest.feed import Response, Skipped
 from ingest.job import Execution, Job, complete, open_dataset, resolved, tasks_by_source
 from ingest.record import Record
 from ingest.shards import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One method's best neurons of one concept, found from one source. share: how many, as it was asked for."""
+
+    method: str
+    share: str
+    source: str
+    concept: str
+
+    @property
+    def label(self) -> str:
+        """What the effects of ablating them are stored under."""
+        return f"{self.method}:{self.share}:{self.concept}"
+
+
+def count_of(share: str, neurons: int) -> int:
+    """How many neurons "40" or "2%" is of all, at least one.
+
+    Raises:
+        UsageError: neither.
+    """
+    number = share.removesuffix("%")
+    try:
+        count = round(float(number) / 100 * neurons) if share.endswith("%") else int(number)
+    except ValueError:
+        count = 0
+    if not 0 < count <= neurons and not (share.endswith("%") and 0 < float(number) <= 100):
+        raise UsageError(f"--top {share} is no number of neurons from 1 to {neurons}; write 40, or 2%")
+    return max(1, count)
 
 
 def survey(
@@ -41,13 +76,15 @@ def survey(
     job: Job,
     execution: Execution,
     *,
-    method: str,
-    top: int,
+    methods: Sequence[str],
+    tops: Sequence[str],
     reduce: str | None = None,
     seeds: int = 3,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
-    """Ablate each concept's top neurons and store the effects, one edit label a concept ("method:top:concept").
+    """Ablate each concept's top neurons by each method, and store the effects (labels: `Question.label`).
+
+    A method with maps of one source only (of pictures, say) is asked about that source.
 
     Raises:
         UsageError: the atlas has no such map of a concept; nothing to ask.
@@ -55,24 +92,12 @@ def survey(
     dataset = open_dataset(job)
     live = run.load_model(job, execution)
     atlas = Atlas(path)
-    job = _surveyed(atlas, complete(job, dataset), named=bool(job.concepts), method=method, model=live.name)
-    chosen = {}
-    for source in job.sources:
-        for concept in job.concepts:
-            found = atlas.query(
-                concept, method, source=source, reduce=reduce, model=live.name, dataset=dataset.name, top=top
-            )
-            if found.provenance["fingerprint"] != live.fingerprint:
-                raise UsageError(
-                    f"the {method} map of {concept}, {source}, is of other weights than {live.name} has now; "
-                    f"`atlas ingest --model {live.name} --methods {method}` makes new ones"
-                )
-            chosen[source, concept] = found.neurons
-    neurons = {f"{s}|{c}": [str(n) for n in found] for (s, c), found in chosen.items()}
+    job = _surveyed(atlas, complete(job, dataset), named=bool(job.concepts), methods=methods, model=live.name)
+    chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce)
     plain = resolved(job, dataset, run.collect(job, dataset), live.identity) | {
-        "survey": neurons,
+        "survey": {f"{q.label}|{q.source}": [str(n) for n in found] for q, found in chosen.items()},
         "seeds": seeds,
-        "methods": {method: {}},
+        "methods": {method: {} for method in methods},
     }
     record = Record(path, "evaluate", plain, live, dataset, execution)
     if record.begun():
@@ -90,40 +115,88 @@ def survey(
             skipped.merge(examiner.feed.skipped.plain())
             made += examiner.feed.made
             before = [examiner.ask()]
-            for concept in job.concepts:
-                changes = make_changes(chosen[source, concept], set_to=0.0)
-                asked = {"before": before, "edit": [under(examiner, changes, PRODUCT)]}
-                if seeds:
-                    asked["random"] = controls(examiner, changes, PRODUCT, seeds)
-                labels = {"run_id": record.run_id, "edit": f"{method}:{top}:{concept}", "concept": concept}
-                rows += [{**labels, **row} for row in summarise(asked, concept)]
-                progress(len({(r["source"], r["concept"]) for r in rows}), len(chosen))
+            for question, neurons in chosen.items():
+                if question.source == source:
+                    rows += _answered(examiner, record.run_id, question, neurons, before, seeds)
+                    progress(len({(r["source"], r["edit"]) for r in rows}), len(chosen))
         store_effects(record, examples, rows, skipped.plain(), made)
     return Evaluation(record.run_id, True, tuple(rows), skipped.plain())
 
 
-def _surveyed(atlas: Atlas, job: Job, *, named: bool, method: str, model: str) -> Job:
-    """The job with the concepts that the atlas has this method's maps of for every source, unless they were named."""
-    have = [atlas.mapped(method, source=source, model=model) for source in job.sources]
-    both = [c for c in job.concepts if all(c in concepts for concepts in have)]
+def _chosen(
+    atlas: Atlas,
+    job: Job,
+    dataset: Dataset,
+    live: LiveModel,
+    methods: Sequence[str],
+    tops: Sequence[str],
+    reduce: str | None,
+) -> dict[Question, tuple[Neuron, ...]]:
+    total = len(live.layout.layers) * live.layout.width
+    chosen = {}
+    for method in methods:
+        for source in job.sources:
+            if len(methods) > 1 and not atlas.mapped(method, source=source, model=live.name):
+                continue
+            for concept, share in itertools.product(job.concepts, tops):
+                top = count_of(share, total)
+                found = atlas.query(
+                    concept, method, source=source, reduce=reduce, model=live.name, dataset=dataset.name, top=top
+                )
+                if found.provenance["fingerprint"] != live.fingerprint:
+                    raise UsageError(
+                        f"the {method} map of {concept}, {source}, is of other weights than {live.name} has now; "
+                        f"`atlas ingest --model {live.name} --methods {method}` makes new ones"
+                    )
+                chosen[Question(method, share, source, concept)] = found.neurons
+    return chosen
+
+
+def _answered(
+    examiner: Examiner,
+    run_id: str,
+    question: Question,
+    neurons: Sequence[Neuron],
+    before: Sequence[Scores],
+    seeds: int,
+) -> list[dict[str, Any]]:
+    changes = make_changes(neurons, set_to=0.0)
+    asked = {"before": before, "edit": [under(examiner, changes, PRODUCT)]}
+    if seeds:
+        asked["random"] = controls(examiner, changes, PRODUCT, seeds)
+    labels = {"run_id": run_id, "edit": question.label, "concept": question.concept}
+    return [{**labels, **row} for row in summarise(asked, question.concept)]
+
+
+def _surveyed(atlas: Atlas, job: Job, *, named: bool, methods: Sequence[str], model: str) -> Job:
+    """The job with the concepts that the atlas has all these methods' maps of, unless they were named."""
+    have = [atlas.mapped(method, source=source, model=model) for method in methods for source in job.sources]
+    known = [concepts for concepts in have if concepts or len(methods) == 1]
+    both = [c for c in job.concepts if all(c in concepts for concepts in known)]
     return job if named or not both else replace(job, concepts=tuple(both))
 
 
 def averages(rows: Iterable[Mapping[str, Any]], metric: str = "accuracy") -> pa.Table:
-    """The mean over concepts, and the worst concept, for every source, task, subset and condition."""
-    groups: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    """The mean over concepts, and the worst concept, for every method, number of neurons, source, task, subset and
+    condition; all tasks together where there are several methods or numbers."""
+    groups: dict[tuple[str, ...], dict[str, list[float]]] = {}
+    key: tuple[str, ...]
     for row in rows:
         if row["metric"] == metric:
-            group = groups.setdefault((row["source"], row["task"], row["subset"]), {})
-            group.setdefault(row["condition"], []).append(row["value"])
+            method, share, _ = row["edit"].split(":", 2)
+            key = (method, share, row["source"], row["task"], row["subset"])
+            groups.setdefault(key, {}).setdefault(row["condition"], []).append(row["value"])
+    several = len({key[:2] for key in groups}) > 1
     out = []
-    for (source, task, subset), by_condition in sorted(groups.items()):
-        shown: dict[str, Any] = {"source": source, "task": task, "subset": subset}
+    for key, by_condition in sorted(groups.items()):
+        shown: dict[str, Any] = dict(zip(("method", "top", "source", "task", "subset"), key, strict=True))
+        if several and shown["task"] != POOLED:
+            continue
         shown |= {condition: f"{np.mean(values):.1%}" for condition, values in by_condition.items()}
-        worst = max if subset == "concept" else min
+        worst = max if shown["subset"] == "concept" else min
         shown["worst_concept"] = f"{worst(by_condition['edit']):.1%}"
         shown["concepts"] = len(by_condition["edit"])
-        out.append(shown)
+        out.append({k: v for k, v in shown.items() if several or k not in ("method", "top")})
     return pa.Table.from_pylist(out)
 
 

@@ -25,7 +25,7 @@ from ingest.shards import State
 def collect_maps(state: State, job: Job) -> list[tuple[str, NeuronMap]]:
     """Every method's maps of the reductions the job asks for, in a fixed order."""
     return [
-        (name, found)
+        (f"{name}.{found.part}" if found.part else name, found)
         for name, method in state.methods.items()
         for found in method.result()
         if found.reduce in job.reduce or found.concept is None
@@ -64,7 +64,7 @@ def maps_table(run_id: str, job: Job, found: Sequence[tuple[str, NeuronMap]], co
                 "component": LANGUAGE,
                 "reduce": m.reduce,
                 "tap": job.tap,
-                "parameters": json.dumps(job.methods[method], sort_keys=True),
+                "parameters": json.dumps(job.methods[method.partition(".")[0]], sort_keys=True),
                 "examples": m.examples,
                 "neurons": finite.size,
                 "mean": float(finite.mean()) if finite.size else 0.0,

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from atlas.errors import Unsupported, UsageError
+from atlas.live.attention import weights
 from atlas.live.encode import IMAGE_ROLE, PAD, Batch, Prompt
 from atlas.live.hooks import Capture, tracing
-from atlas.live.layout import direct_directions
+from atlas.live.layout import PRODUCT, direct_directions
 from atlas.live.model import LiveModel
 from atlas.live.replay import layer_output
 from ingest.concepts import Target
@@ -20,17 +23,36 @@ from ingest.concepts import Target
 POSITIONS = ("predicting", "all", "image")
 """Which positions of a pass a method may read: where the words are predicted, all that are no padding, the image's."""
 
+ATTENTION = "attention"
+"""What a method needs that reads attention weights."""
+
+LOG_PROBABILITY, LOGIT, PROBABILITY = "log_probability", "logit", "probability"
+OUTPUTS = (LOG_PROBABILITY, LOGIT, PROBABILITY)
+"""What of a token may be explained."""
+
+
+def one_of(name: str, value: str, known: Sequence[str]) -> str:
+    """The value of a method's parameter, or UsageError where it is none of the known."""
+    if value not in known:
+        raise UsageError(f"no {name} called '{value}'; there are: {', '.join(known)}")
+    return value
+
+
+Gradients = list[tuple[Tensor, dict[int, Tensor]]]
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """One example, encoded with its answer, and the tokens of it to explain (at least one).
 
-    number: its place among the run's examples.
+    number: its place among the run's examples. twins: for each concept, the pictures' inputs without it, and then
+    with as much taken away elsewhere, once a draw; only where a method of the job asks for them.
     """
 
     number: int
     prompt: Prompt
     targets: tuple[Target, ...]
+    twins: Mapping[str, tuple[Prompt, ...]] = field(default_factory=dict)
 
 
 def shortest_first(items: Sequence[Item]) -> list[Item]:
@@ -44,11 +66,15 @@ class Trace:
     Sizes: batch rows B, positions T, neurons N, targets K (tokens to explain), pairs P (a row and a concept).
     rows, positions, tokens, weights: (K,), the row, predicting position, token id and weight of each target.
     pairs: (P,) row of each pair; pair_of: (K,) each target's pair; concepts: each pair's concept name.
+    shared: what one method computed of the trace and others may use.
     """
 
     def __init__(self, live: LiveModel, batch: Batch, capture: Capture, items: Sequence[Item], source: str, tap: str):
         self.live, self.batch, self.capture = live, batch, capture
         self.items, self.source, self.tap = items, source, tap
+        self._gradients: dict[str, Gradients] = {}
+        self._contributions: dict[int, Tensor] = {}
+        self.shared: dict[tuple[object, ...], Any] = {}
         keys = list(dict.fromkeys((r, t.concept) for r, item in enumerate(items) for t in item.targets))
         place = {key: p for p, key in enumerate(keys)}
         flat = [(r, t) for r, item in enumerate(items) for t in item.targets]
@@ -73,6 +99,16 @@ class Trace:
     def values(self, layer: int) -> Tensor:
         """(B, T, N) float32 neuron values of the run's tap."""
         return self.capture.values[layer].detach().float()
+
+    def attention(self, layer: int, *, causal: bool = True, among: Tensor | None = None) -> Tensor:
+        """(B, T, T) float32 attention weights, query by key, their mean over the heads; 0 for padding.
+
+        Computed anew at every call, one layer at a time; needs a pass traced with attention. causal: as the model
+        computed them; else softmax(QK^T / sqrt(d_head)) without a causal mask. among: (B, T) bool, without a causal
+        mask, the only positions that count; all that are no padding by default.
+        """
+        keys = self.real if among is None else among
+        return weights(self.live.layout, self.capture, layer, keys, causal=causal).float().mean(1)
 
     def at_targets(self, layer: int) -> Tensor:
         """(K, N) float32 neuron values where each target is predicted."""
@@ -109,14 +145,27 @@ class Trace:
         """(B, T, d_model): the residual stream as it entered the final norm."""
         return layer_output(self.capture, len(self.live.layout.layers) - 1)
 
+    def require_product(self, method: str) -> None:
+        """Raise Unsupported where the values are the gate's and not what the down projection reads."""
+        if self.tap != PRODUCT and any(self.live.layout.gates[layer] is not None for layer in self.layers):
+            raise Unsupported(f"{method} reads the product tap; use --tap product")
+
+    def final_at_targets(self) -> tuple[Tensor, Tensor]:
+        """(K, d_model) each: the final norm's input and output where each target is predicted."""
+        return self._at_targets(self.capture.norm_in).detach(), self._at_targets(self.capture.norm_out).detach()
+
     def _at_targets(self, hidden: Tensor | None) -> Tensor:
         assert hidden is not None, "the traced pass did not reach the final norm"
         return hidden[self.rows, self.positions]
 
-    def log_probs(self, final: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """(K,) log-probability of each target's token (or of `tokens`), from (K, d_model) outputs of the final norm."""
-        tokens = self.tokens if tokens is None else tokens
-        return self.live.logits(final).log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    def log_probs(self, final: Tensor, tokens: Tensor | None = None, output: str = LOG_PROBABILITY) -> Tensor:
+        """(K,) log-probability (or another of OUTPUTS) of each target's token (or of `tokens`), from (K, d_model)
+        outputs of the final norm."""
+        logits = self.live.logits(final)
+        if output != LOGIT:
+            logits = logits.log_softmax(-1)
+        found = logits.gather(-1, (self.tokens if tokens is None else tokens)[:, None])[:, 0]
+        return found.exp() if output == PROBABILITY else found
 
     @cached_property
     def clean(self) -> Tensor:
@@ -136,28 +185,76 @@ class Trace:
         """(K, d_model) direction whose product with a write vector is the direct effect on the target's logit."""
         if not norm:
             return direct_directions(self.live.layout, self.tokens)
-        before, after = self._at_targets(self.capture.norm_in), self._at_targets(self.capture.norm_out)
-        return direct_directions(self.live.layout, self.tokens, before.detach(), after.detach())
+        return direct_directions(self.live.layout, self.tokens, *self.final_at_targets())
 
-    @cached_property
-    def gradients(self) -> list[tuple[Tensor, dict[int, Tensor]]]:
-        """The derivative of each pair's log-probability by every neuron value: [(pairs, layer -> (B, T, N))].
+    def contributions(self, layer: int) -> Tensor:
+        """(K, N): each value times the target's unembedding row on the write vector; methods share it."""
+        if layer not in self._contributions:
+            write = self.live.layout.write_vectors(layer).float()
+            self._contributions[layer] = self.at_targets(layer) * (self.directions(False).to(write.device) @ write)
+        return self._contributions[layer]
+
+    @property
+    def gradients(self) -> Gradients:
+        """`gradients_of` the log-probability, which methods share."""
+        return self.gradients_of(LOG_PROBABILITY)
+
+    def gradients_of(self, output: str) -> Gradients:
+        """The derivative of each pair's output (one of OUTPUTS) by every neuron value: [(pairs, layer -> (B, T, N))].
 
         Needs a pass traced with gradients. Concepts of the same row must not mix, so the first concept of every
         row is differentiated in one backward pass, the second of every row in the next, and so on; `pairs` says
-        which pairs an entry is about, at most one a row.
+        which pairs an entry is about, at most one a row. All methods that explain the same output share the passes.
         """
-        summed = self.to_pairs(self.log_probs(self._at_targets(self.capture.norm_out)))
+        if output not in self._gradients:
+            self._gradients[output] = self._differentiate(output)
+        return self._gradients[output]
+
+    def _differentiate(self, output: str) -> Gradients:
+        summed = self.to_pairs(self.log_probs(self._at_targets(self.capture.norm_out), output=output))
         seen: dict[int, int] = {}
         turn = torch.tensor([_count(seen, int(row)) for row in self.pairs], device=summed.device)
-        turns = int(turn.max()) + 1
         values = [self.capture.values[layer] for layer in self.layers]
         out = []
-        for j in range(turns):
-            found = torch.autograd.grad(summed[turn == j].sum(), values, retain_graph=j + 1 < turns)
+        for j in range(int(turn.max()) + 1):
+            found = torch.autograd.grad(summed[turn == j].sum(), values, retain_graph=True)
             grads = {layer: g.float() for layer, g in zip(self.layers, found, strict=True)}
             out.append(((turn == j).nonzero()[:, 0], grads))
         return out
+
+    def twin(self, draw: int = 0) -> Capture:
+        """The same pass on the counterfactual pictures, once for every pair: values are (P, T, N).
+
+        draw: 0 without the concept, from 1 with as much taken away elsewhere. Pairs without a concept see their own
+        picture. Runs the model; a method that needs it says so (TWIN) and asks once.
+
+        Raises:
+            Unsupported: the pictures' inputs take another number of positions.
+        """
+        prompts = []
+        for row, concept in zip(self.pairs.tolist(), self.concepts, strict=True):
+            item = self.items[row]
+            prompts.append(item.twins[concept][draw] if concept in item.twins else item.prompt)
+        batch = self.live.batch(prompts)
+        if not torch.equal(batch.roles, self.batch.roles[self.pairs, : batch.roles.shape[1]]):
+            raise Unsupported("a counterfactual picture takes other positions than its original; use other pictures")
+        with torch.no_grad(), tracing(self.live.layout, layers=self.layers, tap=self.tap) as capture:
+            self.live.forward(batch)
+        return capture
+
+
+def row_chunks(values: Tensor) -> Iterator[slice]:
+    """Slices of rows of (B, T, N) values whose intermediate results fit in the CPU's cache, or in a GPU's memory."""
+    cells = 2**19 if values.device.type == "cpu" else 2**28
+    step = max(1, cells // values[0].numel())
+    return (slice(start, start + step) for start in range(0, len(values), step))
+
+
+def sums(masks: Tensor, values: Tensor, times: Tensor | None = None) -> Tensor:
+    """(B, M, N) float32: values (B, T, N), times others where given, summed over the positions of masks (B, M, T)."""
+    if times is None:
+        return masks @ values.float()
+    return torch.cat([masks[rows] @ (values[rows].float() * times[rows].float()) for rows in row_chunks(values)])
 
 
 def _count(seen: dict[int, int], key: int) -> int:
@@ -167,11 +264,21 @@ def _count(seen: dict[int, int], key: int) -> int:
 
 @contextmanager
 def traced(
-    live: LiveModel, items: Sequence[Item], source: str, *, layers: Sequence[int] | None, tap: str, grad: bool
+    live: LiveModel,
+    items: Sequence[Item],
+    source: str,
+    *,
+    layers: Sequence[int] | None,
+    tap: str,
+    grad: bool,
+    attention: bool = False,
 ) -> Iterator[Trace]:
     """Run one teacher-forced pass over a batch and hand out its trace; the hooks live as long as the pass."""
     batch = live.batch([item.prompt for item in items])
-    with torch.set_grad_enabled(grad), tracing(live.layout, layers=layers, tap=tap, grad=grad) as capture:
+    with (
+        torch.set_grad_enabled(grad),
+        tracing(live.layout, layers=layers, tap=tap, grad=grad, attention=attention) as capture,
+    ):
         live.forward(batch)
     with torch.set_grad_enabled(grad):
         yield Trace(live, batch, capture, items, source, tap)

@@ -89,6 +89,8 @@ HEAVY = "{'torch', 'transformers', 'diffusers', 'sklearn', 'scipy'}"
         "from cli.main import main; main(['query', '--concept', 'dog', '--atlas', ATLAS])",
         "from cli.main import main; main(['neuron', '1/5', '--atlas', ATLAS])",
         "from cli.main import main; main(['edit', 'ls', '--atlas', ATLAS])",
+        "from cli.main import main; main(['labels', 'ls', '--atlas', ATLAS])",
+        "from cli.main import main; main(['geometry', '--help'])",
         "from cli.main import main; main(['methods'])",
     ],
 )

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas.errors import UsageError
+from atlas.errors import Unsupported, UsageError
 from atlas.live.layout import PRODUCT, TAPS, Layout
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -27,12 +27,16 @@ class Capture:
     values: layer -> (batch, position, neuron), as the model computed them (its dtype, on its device).
     calls: layer -> the arguments its decoder layer was called with; the hidden state comes first.
     norm_in, norm_out: (batch, position, d_model) around the final norm.
+    attention_calls, attention_out: layer -> the arguments its self-attention was called with, and its output,
+    (batch, position, d_model); only where attention was asked for.
     """
 
     values: dict[int, Tensor] = field(default_factory=dict)
     calls: dict[int, Call] = field(default_factory=dict)
     norm_in: Tensor | None = None
     norm_out: Tensor | None = None
+    attention_calls: dict[int, Call] = field(default_factory=dict)
+    attention_out: dict[int, Tensor] = field(default_factory=dict)
 
 
 def check_layers(layout: Layout, layers: Sequence[int] | None) -> tuple[int, ...]:
@@ -50,7 +54,12 @@ def check_layers(layout: Layout, layers: Sequence[int] | None) -> tuple[int, ...
 
 @contextmanager
 def tracing(
-    layout: Layout, *, layers: Sequence[int] | None = None, tap: str = PRODUCT, grad: bool = False
+    layout: Layout,
+    *,
+    layers: Sequence[int] | None = None,
+    tap: str = PRODUCT,
+    grad: bool = False,
+    attention: bool = False,
 ) -> Iterator[Capture]:
     """Record neuron values, layer inputs and the final norm of the forward pass run inside the block.
 
@@ -58,11 +67,13 @@ def tracing(
     "gate" (the activation function's output). grad: make the first layer's input a leaf that requires
     gradients, so the values are part of a graph that starts at the language model (the vision tower stays
     out of it); call the model with gradients enabled and `torch.autograd.grad` with respect to `values`.
+    attention: also record what the layers' self-attention was called with (see `atlas.live.attention`).
 
     A second forward pass in the same block overwrites the first.
 
     Raises:
         UsageError: an unknown tap or layer; no hook is left behind.
+        Unsupported: attention is asked for, and a layer has no self-attention module.
     """
     if tap not in TAPS:
         raise UsageError(f"no tap called '{tap}'; taps are {', '.join(TAPS)}")
@@ -73,6 +84,8 @@ def tracing(
         for layer in check_layers(layout, layers):
             module, is_output = layout.tapped(layer, tap)
             _record_values(stack, module, layer, capture, is_output)
+            if attention:
+                _record_attention(stack, layout, layer, capture)
         _record_norm(stack, layout.norm, capture)
         yield capture
 
@@ -112,6 +125,18 @@ def _record_values(stack: ExitStack, module: nn.Module, layer: int, capture: Cap
     stack.callback(handle.remove)
 
 
+def _record_attention(stack: ExitStack, layout: Layout, layer: int, capture: Capture) -> None:
+    module = layout.attentions[layer]
+    if module is None:
+        raise Unsupported(f"{type(layout.layers[layer]).__name__} has no self-attention module; leave out attention")
+
+    def after(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        capture.attention_calls[layer] = (args, kwargs)
+        capture.attention_out[layer] = output[0] if isinstance(output, tuple) else output
+
+    stack.callback(module.register_forward_hook(after, with_kwargs=True).remove)
+
+
 def _record_norm(stack: ExitStack, norm: nn.Module, capture: Capture) -> None:
     def after(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         capture.norm_in, capture.norm_out = args[0], output
@@ -139,6 +164,28 @@ def narrowing(module: nn.Module, positions: Tensor) -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(module.register_forward_pre_hook(before).remove)
         stack.callback(module.register_forward_hook(after).remove)
+        yield
+
+
+@contextmanager
+def shuffling(layout: Layout, order: Tensor) -> Iterator[None]:
+    """Let each position of the language model's input take another's embedding while the block lasts.
+
+    order: (batch, position) int64, which embedding each position gets. Where the model adds learned position
+    embeddings before its first layer they would move along, so such a model is refused.
+
+    Raises:
+        Unsupported: the model has learned position embeddings.
+    """
+    if layout.learned_positions:
+        raise Unsupported("image tokens cannot be shuffled: this model adds learned position embeddings to them")
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+        hidden, args, kwargs = split_hidden(args, kwargs)
+        return (hidden.gather(1, order[..., None].expand_as(hidden)), *args), kwargs
+
+    with ExitStack() as stack:
+        stack.callback(layout.layers[0].register_forward_pre_hook(before, with_kwargs=True).remove)
         yield
 
 

@@ -26,22 +26,42 @@ class Layout:
     down: one down projection a layer. gates: the activation function of each layer, whose output is the
     gate tap; None where the FFN has no gate (there the two taps are the same). ffns: the module around each
     down projection that maps (batch, position, d_model) to the same; None where the layer has no such module (OPT).
+    learned_positions: whether position embeddings are added before the first layer.
+    attentions: each layer's self-attention; None where it has none of that name.
     """
 
     layers: tuple[nn.Module, ...]
     down: tuple[nn.Module, ...]
     gates: tuple[nn.Module | None, ...]
     ffns: tuple[nn.Module | None, ...]
+    attentions: tuple[nn.Module | None, ...]
     norm: nn.Module
     head: nn.Module
     width: int
     d_model: int
     vocabulary: int
+    learned_positions: bool
 
     def write_vectors(self, layer: int) -> Tensor:
         """(d_model, neurons): column n is what neuron n adds to the residual stream, per unit of value."""
         weight: Tensor = self.down[layer].weight  # type: ignore[assignment]
         return weight
+
+    def keys(self, layer: int) -> Tensor:
+        """(neurons, d_model): row n is what neuron n reads with, of the gate's projection where there is a gate.
+
+        Raises:
+            Unsupported: the layer has no such projection.
+        """
+        found = [
+            (name, module.weight)
+            for name, module in self.layers[layer].named_modules()
+            if isinstance(module, nn.Linear) and module.weight.shape == (self.width, self.d_model)
+        ]
+        gates = [weight for name, weight in found if "gate" in name] or [weight for _, weight in found]
+        if len(gates) != 1:
+            raise Unsupported(f"layer {layer} has {len(gates)} input projections of its FFN; one is needed")
+        return gates[0]
 
     def unembedding(self) -> Tensor:
         """(vocabulary, d_model): row w scores token w."""
@@ -123,11 +143,13 @@ def locate(model: nn.Module) -> Layout:
         down=tuple(module for _, module in found),
         gates=tuple(_gate(layer, name) for layer, (name, _) in zip(layers, found, strict=True)),
         ffns=tuple(_ffn(layer, name) for layer, (name, _) in zip(layers, found, strict=True)),
+        attentions=tuple(getattr(layer, "self_attn", None) for layer in layers),
         norm=norm,
         head=head,
         width=width,
         d_model=d_model,
         vocabulary=head.weight.shape[0],
+        learned_positions=hasattr(decoder, "embed_positions"),
     )
 
 
@@ -142,6 +164,36 @@ def norm_gain(norm: nn.Module, d_model: int) -> Tensor:
         return norm.forward(ones)[0].float()  # type: ignore[no-any-return]
 
 
+class FrozenNorm:
+    """A final norm as a linear map, with the scale that it really had where it was applied.
+
+    before, after: its input and output, (K, d_model). scale: (K,). Exact for what it was applied to, linear in what
+    that is a sum of.
+    """
+
+    def __init__(self, layout: Layout, before: Tensor, after: Tensor):
+        norm = layout.norm
+        self.centred = isinstance(norm, nn.LayerNorm)
+        self.gain = norm_gain(norm, layout.d_model).to(before.device)
+        bias = norm.bias if isinstance(norm, nn.LayerNorm) else None
+        self.bias = torch.zeros(1, device=before.device) if bias is None else bias.detach().float()
+        x, y = self.unscaled(before.float()), after.float() - self.bias
+        self.scale = (x * y).sum(-1) / (x * x).sum(-1)  # y = scale * x
+
+    def unscaled(self, x: Tensor) -> Tensor:
+        """(..., d_model) residual streams, centred where the norm does it, times its gain."""
+        return self.gain * (x - x.mean(-1, keepdim=True) if self.centred else x)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(K, d_model) residual streams as the norm would give them, each at its own scale."""
+        return self.unscaled(x) * self.scale[:, None] + self.bias
+
+    def pulled_back(self, rows: Tensor) -> Tensor:
+        """(K, d_model): directions before the norm whose products equal those of `rows` behind it."""
+        rows = rows * self.gain
+        return (rows - rows.mean(-1, keepdim=True) if self.centred else rows) * self.scale[:, None]
+
+
 def direct_directions(
     layout: Layout, tokens: Tensor, before: Tensor | None = None, after: Tensor | None = None
 ) -> Tensor:
@@ -153,16 +205,4 @@ def direct_directions(
     components equal the logit exactly (up to the norm's and the head's biases).
     """
     rows = layout.unembedding()[tokens].float()
-    if before is None or after is None:
-        return rows
-    gain = norm_gain(layout.norm, layout.d_model).to(rows.device)
-    rows = rows * gain
-    x, y = before.float(), after.float()
-    if isinstance(layout.norm, nn.LayerNorm):
-        rows = rows - rows.mean(-1, keepdim=True)
-        x = x - x.mean(-1, keepdim=True)
-        if layout.norm.bias is not None:
-            y = y - layout.norm.bias.float()
-    x = x * gain
-    scale = (x * y).sum(-1, keepdim=True) / (x * x).sum(-1, keepdim=True)  # y = scale * x
-    return rows * scale
+    return rows if before is None or after is None else FrozenNorm(layout, before, after).pulled_back(rows)

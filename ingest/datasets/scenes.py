@@ -107,6 +107,11 @@ class Scenes:
         _check("concept", [concept], self.concepts)
         return _scene.render(self._scene(media).without(concept))
 
+    def background(self, media: str) -> Image:
+        """The picture's ground with nothing on it."""
+        scene = self._scene(media)
+        return _scene.render(_scene.Scene((), scene.background, scene.ground, scene.grain))
+
     def caption(self, media: str) -> str:
         """The reference caption, things from left to right: "a red car and a blue dog on the grass"."""
         return self._scene(media).caption

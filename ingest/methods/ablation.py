@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from atlas.errors import Unsupported, UsageError
-from atlas.live.hooks import affine, check_layers, editing
-from atlas.live.layout import PRODUCT, Layout
-from atlas.live.replay import layer_output, resume
+from atlas.errors import UsageError
+from atlas.live.hooks import check_layers
+from atlas.live.layout import Layout
+from atlas.live.replay import check_additive, layer_output, resume
 from atlas.neurons import LANGUAGE, Neuron, parse_layers
 from ingest.maps import PairMethod
 from ingest.trace import Trace
@@ -50,13 +50,12 @@ class Ablation(PairMethod):
 
     @torch.no_grad()
     def score(self, trace: Trace, layer: int) -> Tensor:
-        if trace.tap != PRODUCT and trace.live.layout.gates[layer] is not None:
-            raise Unsupported("ablation reads the product tap (zeroing either tap is the same); use --tap product")
+        trace.require_product("ablation")
         values = trace.values(layer)
         out = torch.zeros(len(trace.concepts), values.shape[-1], device=values.device)
         rows, neurons = self._active(trace, layer, values, out)
         if len(rows) and layer not in self._checked:
-            _check(trace, layer, values)
+            check_additive(trace.live.layout, trace.capture, layer)
             self._checked.add(layer)
         step = max(1, min(self.tokens // values.shape[1], 2**26 // trace.live.layout.vocabulary))
         for begin in range(0, len(rows), step):
@@ -117,26 +116,6 @@ def _ablate(trace: Trace, layer: int, values: Tensor, rows: Tensor, neurons: Ten
     of, pair = (rows[:, None] == trace.pairs[None]).nonzero(as_tuple=True)
     out[pair, neurons[of]] = trace.clean[pair]
     out.index_put_((trace.pair_of[target], neurons[copy]), -logp * trace.weights[target], accumulate=True)
-
-
-def _check(trace: Trace, layer: int, values: Tensor) -> None:
-    """Removing the largest neuron from the sum must equal zeroing it inside the layer.
-
-    It does not where the FFN's output is not added as it is (a norm behind it, as in Gemma 2 and 3).
-    """
-    flat = int(values.abs().amax(1).argmax())
-    rows, neurons = (torch.tensor([i], device=values.device) for i in divmod(flat, values.shape[-1]))
-    only = trace.places[0][rows]
-    quick = _without(trace, layer, values, rows, neurons, only)
-    rule = affine(neurons, torch.zeros(1, device=values.device), torch.zeros(1, device=values.device))
-    with editing(trace.live.layout, {layer: rule}):
-        hidden = trace.capture.calls[layer][0][0][rows].detach()
-        real = _gather(resume(trace.live.layout, trace.capture, layer, hidden, rows), only).float()
-    quick, clean = quick.float(), _gather(trace.final_input()[rows], only).float()
-    noise = 8 * torch.finfo(trace.live.layout.unembedding().dtype).eps * real.norm()
-    if (quick - real).norm() > 0.1 * (real - clean).norm() + noise:
-        kind = type(trace.live.model).__name__
-        raise Unsupported(f"ablation cannot restart {kind} behind its FFN; use gradient_x_activation instead")
 
 
 def build(*, layers: str = "", neurons: str = "", tokens: int = 2048) -> Ablation:

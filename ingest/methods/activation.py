@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from atlas.errors import UsageError
-from ingest.maps import MEAN, TEXT_TARGET, Means, NeuronMap, PairMethod
-from ingest.trace import POSITIONS, Trace
+from ingest.maps import TEXT_TARGET, Means, NeuronMap, PairMethod
+from ingest.reductions import MEAN
+from ingest.trace import POSITIONS, Trace, one_of, sums
 
 POOLS = ("mean", "max")
 
@@ -21,10 +21,7 @@ POOLS = ("mean", "max")
 class Activation(PairMethod):
     def __init__(self, positions: str, pool: str):
         super().__init__()
-        for name, value, known in (("positions", positions, POSITIONS), ("pool", pool, POOLS)):
-            if value not in known:
-                raise UsageError(f"no {name} called '{value}'; there are: {', '.join(known)}")
-        self.positions, self.pool = positions, pool
+        self.positions, self.pool = one_of("positions", positions, POSITIONS), one_of("pool", pool, POOLS)
         self.overall = Means()
 
     def score(self, trace: Trace, layer: int) -> Tensor:
@@ -40,7 +37,8 @@ class Activation(PairMethod):
     def update(self, trace: Trace) -> None:
         super().update(trace)
         self.overall.layers = trace.layers
-        summed = torch.stack([trace.values(layer)[trace.real].sum(0) for layer in trace.layers])
+        real = trace.real[:, None].float()
+        summed = torch.stack([sums(real, trace.values(layer))[:, 0].sum(0) for layer in trace.layers])
         self.overall.add(trace.source, summed, int(trace.real.sum()))
 
     def state(self) -> Mapping[str, Tensor]:

@@ -26,6 +26,8 @@ class Contribution(PairMethod):
         self._directions: tuple[Trace, Tensor] | None = None
 
     def score(self, trace: Trace, layer: int) -> Tensor:
+        if not self.norm:
+            return trace.to_pairs(trace.contributions(layer))
         if self._directions is None or self._directions[0] is not trace:
             self._directions = (trace, trace.directions(self.norm))
         write = trace.live.layout.write_vectors(layer).float()

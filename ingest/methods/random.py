@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ingest.maps import MEAN, NeuronMap, PairMethod
+from ingest.maps import NeuronMap, PairMethod
+from ingest.reductions import MEAN
 from ingest.trace import Trace
 
 
 class Random(PairMethod):
-    reductions = (MEAN,)
+    supported = (MEAN,)
 
     def __init__(self, seed: int):
         super().__init__()

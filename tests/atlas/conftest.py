@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,9 @@ def build_run(seed: int = 0, *, concepts: tuple[str, ...] = ("dog", "cat"), **mo
     tokens = {"tokens": [" dog", "Ġdog's"], "token_ids": [7, 8], "logits": [1.5, 1.25]}
     effect = {"run_id": run_id, "edit": "no-dog@1", "concept": concepts[0], "source": "text", "task": "name"}
     effect |= {"subset": "concept", "condition": "edit", "metric": "accuracy", "value": 0.1, "low": None, "high": 0.2}
+    measure = {"run_id": run_id, "name": "linear_cka", "method": None, "concept": concepts[0], "source": "image"}
+    measure |= {"layer": 1, "first": "text", "second": "image", "condition": "before", "value": 0.5, "low": None}
+    point = {"run_id": run_id, "projection": "pca", "layer": 1, "example_id": example, "position": 2, "role": "text"}
     shown = {"source": "image", "task": "caption", "split": "find", "prompt": "?", "answer": None, "media": ["a.jpg"]}
     tables = {
         "maps": rows("maps", [{**of_map, "map_id": i, "concept_id": c} for i, c in enumerate(local)]),
@@ -102,6 +105,8 @@ def build_run(seed: int = 0, *, concepts: tuple[str, ...] = ("dog", "cat"), **mo
             [{"model_id": 0, "example_id": example, "generation": "g", "text": "a dog", "token_ids": [1, 7]}],
         ),
         "effects": rows("effects", [{**effect, "examples": 10, "seeds": 3}]),
+        "measures": rows("measures", [{**measure, "high": 0.75, "examples": 9}]),
+        "points": rows("points", [{**point, "x": 0.5, "y": -2.0}]),
     }
     return Run(head, tables)
 
@@ -123,7 +128,7 @@ def empty(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_run() -> Callable[..., Run]:
     return build_run
 
@@ -131,6 +136,34 @@ def make_run() -> Callable[..., Run]:
 @pytest.fixture
 def dump() -> Callable[[Path], Mapping[str, list[tuple[Any, ...]]]]:
     return contents
+
+
+def add_maps(path: Path, run: Run, found: Mapping[str, Mapping[str | None, Any]], **columns: Any) -> None:
+    """Store a run with these maps instead of its own: method -> concept (None for all) -> (layer, neuron) -> score.
+
+    columns: of every map, such as source="text". Several calls with runs of one seed cannot be.
+    """
+    names = [concept["name"] for concept in run.head["concepts"]]
+    pattern = run.tables["maps"].to_pylist()[0] | columns
+    maps: list[dict[str, Any]] = []
+    scores: list[dict[str, Any]] = []
+    for method, by_concept in found.items():
+        for concept, values in by_concept.items():
+            best = sorted(values, key=lambda address: (-values[address], address))
+            scores += [
+                {"map_id": len(maps), "layer": layer, "neuron": neuron, "score": values[layer, neuron], "rank": rank}
+                for rank, (layer, neuron) in enumerate(best, start=1)
+            ]
+            at = {"map_id": len(maps), "concept_id": None if concept is None else names.index(concept)}
+            maps.append({**pattern, **at, "method": method, "neurons": len(values)})
+    tables = {**run.tables, "maps": rows("maps", maps), "scores": rows("scores", scores)}
+    with store.connect_writer(path) as connection:
+        load.load_run(connection, replace(run, tables=tables).write(path))
+
+
+@pytest.fixture(scope="session")
+def store_maps() -> Callable[..., None]:
+    return add_maps
 
 
 @pytest.fixture(scope="session")

@@ -3,52 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from atlas import load, schema, store
 from atlas.api import Atlas
 
 LAYERS, WIDTH = 2, 100
 Scores = dict[tuple[int, int], float]
 MakeRun = Callable[..., Any]
+StoreMaps = Callable[..., None]
 
 
 def drawn(seed: int, levels: int, layers: tuple[int, ...] = (0, 1)) -> Scores:
     """A score for each neuron of these layers; few levels make many ties."""
     generator = np.random.default_rng(seed)
     return {(layer, neuron): float(generator.integers(levels)) for layer in layers for neuron in range(WIDTH)}
-
-
-def add_run(path: Path, make_run: MakeRun, seed: int, found: Mapping[str, Mapping[str, Scores]]) -> None:
-    """Store a run of these maps: method -> concept -> scores."""
-    run = make_run(seed)
-    concepts = [concept["name"] for concept in run.head["concepts"]]
-    pattern = run.tables["maps"].to_pylist()[0]
-    maps, scores = [], []
-    for method, by_concept in found.items():
-        for concept, values in by_concept.items():
-            at = {"map_id": len(maps), "concept_id": concepts.index(concept)}
-            best = sorted(values, key=lambda address: (-values[address], address))
-            scores += [
-                {"map_id": len(maps), "layer": layer, "neuron": neuron, "score": values[layer, neuron], "rank": rank}
-                for rank, (layer, neuron) in enumerate(best, start=1)
-            ]
-            maps.append({**pattern, **at, "method": method, "neurons": len(values)})
-    tables = {
-        **run.tables,
-        "maps": pa.Table.from_pylist(maps, schema=schema.arrow_schema(schema.maps)),
-        "scores": pa.Table.from_pylist(scores, schema=schema.arrow_schema(schema.scores)),
-    }
-    with store.connect_writer(path) as connection:
-        load.load_run(connection, replace(run, tables=tables).write(path))
 
 
 def asked(path: Path) -> dict[str, dict[str, Any]]:
@@ -66,12 +40,17 @@ def expected(theirs: Scores, mine: Scores) -> tuple[float, float]:
 @pytest.mark.parametrize("levels", [1_000_000, 12])
 @pytest.mark.parametrize(("reference_layers", "layers"), [((0, 1), (0, 1)), ((1,), (0, 1)), ((0, 1), (1,))])
 def test_correlation_and_overlap_are_scipys_among_the_common_neurons(
-    empty: Path, make_run: MakeRun, levels: int, reference_layers: tuple[int, ...], layers: tuple[int, ...]
+    empty: Path,
+    make_run: MakeRun,
+    store_maps: StoreMaps,
+    levels: int,
+    reference_layers: tuple[int, ...],
+    layers: tuple[int, ...],
 ) -> None:
     theirs = drawn(1, levels, reference_layers)
     noise = drawn(2, levels, layers)
     mine = {address: value + 2 * theirs.get(address, 0.0) for address, value in noise.items()}
-    add_run(empty, make_run, 0, {"ablation": {"dog": theirs}, "contribution": {"dog": mine}})
+    store_maps(empty, make_run(0), {"ablation": {"dog": theirs}, "contribution": {"dog": mine}})
     row = asked(empty)["contribution"]
     correlation, overlap = expected(theirs, mine)
     assert 0.5 < correlation < 0.99  # neither nothing nor everything
@@ -80,17 +59,19 @@ def test_correlation_and_overlap_are_scipys_among_the_common_neurons(
     assert row["maps"] == 1
 
 
-def test_the_top_is_of_the_common_neurons(empty: Path, make_run: MakeRun) -> None:
+def test_the_top_is_of_the_common_neurons(empty: Path, make_run: MakeRun, store_maps: StoreMaps) -> None:
     """The method's best neurons lie in the layer that the reference did not score."""
     theirs = {(1, n): float(WIDTH - n) for n in range(WIDTH)}
     mine = theirs | {(0, n): 1000.0 + n for n in range(WIDTH)}
-    add_run(empty, make_run, 0, {"ablation": {"dog": theirs}, "contribution": {"dog": mine}})
+    store_maps(empty, make_run(0), {"ablation": {"dog": theirs}, "contribution": {"dog": mine}})
     row = asked(empty)["contribution"]
     assert row["overlap"] == 1
     assert row["correlation"] == pytest.approx(1)
 
 
-def test_a_constant_map_is_left_out_of_the_mean_and_sorted_last(empty: Path, make_run: MakeRun) -> None:
+def test_a_constant_map_is_left_out_of_the_mean_and_sorted_last(
+    empty: Path, make_run: MakeRun, store_maps: StoreMaps
+) -> None:
     reference = {"dog": drawn(1, 1000), "cat": drawn(2, 1000)}
     constant = dict.fromkeys(reference["dog"], 0.0)
     found = {
@@ -99,7 +80,7 @@ def test_a_constant_map_is_left_out_of_the_mean_and_sorted_last(empty: Path, mak
         "contribution": {"dog": reference["dog"], "cat": constant},
         "random": {"dog": drawn(3, 1000), "cat": drawn(4, 1000)},
     }
-    add_run(empty, make_run, 0, found)
+    store_maps(empty, make_run(0), found)
     rows = Atlas.open(empty).agreement("ablation").to_pylist()
     assert [row["method"] for row in rows] == ["contribution", "random", "activation"]
     assert rows[0]["correlation"] == pytest.approx(1)
@@ -108,15 +89,17 @@ def test_a_constant_map_is_left_out_of_the_mean_and_sorted_last(empty: Path, mak
     json.dumps(rows, allow_nan=False)
 
 
-def test_only_maps_of_one_run_are_compared(empty: Path, make_run: MakeRun) -> None:
+def test_only_maps_of_one_run_are_compared(empty: Path, make_run: MakeRun, store_maps: StoreMaps) -> None:
     theirs = drawn(1, 1000)
-    add_run(empty, make_run, 1, {"ablation": {"dog": theirs}, "contribution": {"dog": theirs}})
+    store_maps(empty, make_run(1), {"ablation": {"dog": theirs}, "contribution": {"dog": theirs}})
     turned = {address: -value for address, value in theirs.items()}
-    add_run(empty, make_run, 2, {"contribution": {"dog": turned}, "activation": {"dog": theirs}})  # newer, no ablation
+    store_maps(
+        empty, make_run(2), {"contribution": {"dog": turned}, "activation": {"dog": theirs}}
+    )  # newer, no ablation
     rows = asked(empty)
     assert set(rows) == {"contribution"}
     assert rows["contribution"]["correlation"] == pytest.approx(1)
-    add_run(empty, make_run, 3, {"ablation": {"dog": theirs}, "contribution": {"dog": turned}})
+    store_maps(empty, make_run(3), {"ablation": {"dog": theirs}, "contribution": {"dog": turned}})
     ranks = [rankdata([s[n] for n in sorted(s)]) for s in (theirs, turned)]
     assert asked(empty)["contribution"]["correlation"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
     assert asked(empty)["contribution"]["maps"] == 1  # the newest pair alone

@@ -40,6 +40,9 @@ SQL: list[tuple[str, str]] = [
     ("UPDATE responses SET model_id = 77", "responses: 1 model_id (the first is 77) are not in models"),
     ("UPDATE responses SET example_id = 'gone'", "responses: 1 example_id (the first is gone) are not in examples"),
     ("UPDATE effects SET run_id = 'gone'", "effects: 1 run_id (the first is gone) are not in runs"),
+    ("UPDATE measures SET run_id = 'gone'", "measures: 1 run_id (the first is gone) are not in runs"),
+    ("UPDATE points SET example_id = 'gone'", "points: 1 example_id (the first is gone) are not in examples"),
+    ("UPDATE measures SET concept = 'zebra'", "measures: 1 concepts (the first is 'zebra') are not in concepts"),
     ("UPDATE examples SET concepts = ['zebra']", "examples: 1 concepts (the first is 'zebra') are not in concepts"),
     ("UPDATE effects SET concept = 'zebra'", "effects: 1 concepts (the first is 'zebra') are not in concepts"),
     (
@@ -58,6 +61,11 @@ SQL: list[tuple[str, str]] = [
     (
         "INSERT INTO responses SELECT * FROM responses",
         "responses: 2 times several rows have the same model_id, example_id, generation",
+    ),
+    ("INSERT INTO points SELECT * FROM points", "points: 2 times several rows have the same run_id, projection, layer"),
+    (
+        "INSERT INTO measures SELECT * FROM measures",
+        "measures: 2 times several rows have the same run_id, name, method",
     ),
     ("UPDATE concepts SET name = 'dog'", "concepts: 1 times several rows have the same dataset_id, name"),
     # Scores.
@@ -89,6 +97,8 @@ SQL: list[tuple[str, str]] = [
     ("UPDATE exemplars SET value = 9", "run 6b86b273ff34: its exemplars differ from those in runs/"),
     ("DELETE FROM labels", "run 6b86b273ff34: has 0 labels in the database and 1 in runs/"),
     ("UPDATE effects SET value = 0.2", "run 6b86b273ff34: its effects differ from those in runs/"),
+    ("UPDATE measures SET value = 0.2", "run 6b86b273ff34: its measures differ from those in runs/"),
+    ("DELETE FROM points", "run 6b86b273ff34: has 0 points in the database and 1 in runs/"),
     ("UPDATE runs SET job = '{}'", "run 6b86b273ff34: its job differs from the manifest"),
     ("UPDATE models SET fingerprint = 'other'", "run 6b86b273ff34: its model differs from the manifest"),
     ("UPDATE datasets SET licence = 'other'", "run 6b86b273ff34: its dataset differs from the manifest"),

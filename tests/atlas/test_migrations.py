@@ -16,8 +16,10 @@ from sqlalchemy.pool import NullPool
 from atlas import database, migrate, schema, store
 from atlas.errors import StoreUnavailable
 
-RELEASED = ("0001",)
+RELEASED = ("0001", "0002")
 """Every revision that a user may have. A new one is added here with rows for it in `some_rows`."""
+
+NEXT = f"{int(RELEASED[-1]) + 1:04}"
 
 SHAPE = {
     "columns": "SELECT table_name, column_index, column_name, data_type, is_nullable, column_default, comment"
@@ -50,7 +52,14 @@ def some_rows(connection: Connection, revision: str) -> dict[str, list[Any]]:
     connection.exec_driver_sql(f"INSERT INTO models VALUES {model}")
     connection.exec_driver_sql("INSERT INTO concepts VALUES (1, 1, 'dog', NULL, 18, ['dog', 'dogs'])")
     connection.exec_driver_sql("INSERT INTO scores SELECT 1, 0, i, 9 - i, i + 1 FROM range(8) AS r(i)")
-    return {
+    wanted: dict[str, list[Any]] = {}
+    if revision >= "0002":
+        measure = "('r', 'linear_cka', NULL, NULL, 'image', 3, 'text', 'image', 'before', 0.5, NULL, NULL, 12)"
+        connection.exec_driver_sql(f"INSERT INTO measures VALUES {measure}")
+        connection.exec_driver_sql("INSERT INTO points VALUES ('r', 'pca', 3, 'e', 7, 'image', 0.25, -1)")
+        wanted["SELECT name, layer, first, value, low FROM measures"] = [("linear_cka", 3, "text", 0.5, None)]
+        wanted["SELECT example_id, role, x, y FROM points"] = [("e", "image", 0.25, -1.0)]
+    return wanted | {
         "SELECT model_id, name, fingerprint, width FROM models": [(1, "tiny", "f", 8)],
         "SELECT name, forms FROM concepts": [("dog", ["dog", "dogs"])],
         "SELECT count(*), sum(score), max(rank) FROM scores": [(8, 44.0, 8)],
@@ -129,20 +138,20 @@ def next_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(migrate.scripts(), scripts, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(migrate, "scripts", lambda: scripts)
     for module in (migrate, database):
-        monkeypatch.setattr(module, "VERSION", "0002")
+        monkeypatch.setattr(module, "VERSION", NEXT)
     return scripts
 
 
 def add_migration(scripts: Path, body: str) -> None:
-    text = f"from alembic import op\nrevision = '0002'\ndown_revision = '0001'\n\n\ndef upgrade():\n    {body}\n"
-    (scripts / "versions" / "0002_next.py").write_text(text)
+    head = f"from alembic import op\nrevision = '{NEXT}'\ndown_revision = '{RELEASED[-1]}'\n"
+    (scripts / "versions" / f"{NEXT}_next.py").write_text(f"{head}\n\ndef upgrade():\n    {body}\n")
 
 
 def test_an_older_atlas_is_refused_then_upgraded_with_a_backup(tmp_path: Path, next_schema: Path) -> None:
     path = tmp_path / "old.atlas"
     wanted = of_revision(path, "0001")
     add_migration(next_schema, "op.execute('ALTER TABLE scores ADD COLUMN extra INTEGER DEFAULT 5')")
-    refusal = r"schema 0001, this program needs 0002; `atlas db upgrade"
+    refusal = rf"schema 0001, this program needs {NEXT}; `atlas db upgrade"
     with pytest.raises(StoreUnavailable, match=refusal), store.connect_readonly(path):
         pass
     kept = migrate.upgrade(path)

@@ -100,7 +100,7 @@ def test_a_run_comes_back_as_it_was_written(empty: Path, make_run: Any, dump: An
         assert load.load_run(connection, folder) == run.run_id
     assert check(empty) == []
     stored = dump(empty)
-    for name in ("scores", "exemplars", "labels", "effects"):
+    for name in ("scores", "exemplars", "labels", "effects", "measures", "points"):
         wanted = [tuple(row.values()) for row in run.tables[name].to_pylist()]
         if name == "scores":
             wanted = [(row[0] + 1, *row[1:]) for row in wanted]

@@ -84,7 +84,7 @@ def test_the_manifest_of_a_run_has_its_outcome_where_the_message_says(stored_atl
     import json
 
     (file,) = (stored_atlas / "runs").glob("*/manifest.json")
-    assert set(json.loads(file.read_text())["run"]["outcome"]["skipped"]) == {"media", "unmentioned"}
+    assert set(json.loads(file.read_text())["run"]["outcome"]["skipped"]) == {"media", "unmentioned", "unplaced"}
 
 
 def test_a_component_that_the_atlas_does_not_have(stored_atlas: Path, run: Run) -> None:

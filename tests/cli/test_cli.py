@@ -39,7 +39,7 @@ def commands() -> list[list[str]]:
 def test_every_command_has_help_with_an_example(path: list[str], run: Run) -> None:
     code, out, err = run(*path, "-h")
     assert code == 0 and err == ""
-    group = path in ([], ["db"], ["edit"])
+    group = path in ([], ["db"], ["edit"], ["labels"])
     assert group or "Example: atlas" in out
     assert not group or "Commands:" in out
 
@@ -72,7 +72,7 @@ def test_quiet_explain_and_fail_empty(stored_atlas: Path, run: Run) -> None:
     question = ("query", "--concept", "dog", "--atlas", stored_atlas)
     assert run("--quiet", *question)[2] == ""
     code, out, _ = run(*question, "--explain")
-    assert code == 0 and out.startswith("WITH best AS") and "$map_id" in out
+    assert code == 0 and out.startswith("WITH chosen AS") and "$maps" in out
     assert run(*question, "--layers", "9") == (0, "", run(*question, "--layers", "9")[2])
     assert run(*question, "--layers", "9", "--fail-empty")[0] == 1
     assert run("query", "--concept", "dog", "--layers", "9", "-f", "table", "-a", stored_atlas)[1] == "(no rows)\n"
@@ -86,11 +86,34 @@ def test_quiet_explain_and_fail_empty(stored_atlas: Path, run: Run) -> None:
         (["query", "--concept", "dog", "--layers", "x"], 2, "'x' is not a set of layers; write for example 3 or 8-15"),
         (["query", "--concept", "dog", "--format", "xml"], 2, "no format called 'xml'; there are: table, json"),
         (["query", "--concept", "dog", "--json", "--csv"], 2, "choose one output format"),
-        (["query"], 2, "Missing option '--concept'"),
+        (["query"], 2, "give --concept; or --supercategory"),
+        (["query", "--concept", "dog", "--agree", "2"], 2, "--concept with --methods a,b, for --agree"),
+        (
+            ["query", "--concept", "dog", "--select", "tops:3"],
+            2,
+            "no selection rule called 'tops'; did you mean 'top'?",
+        ),
+        (["query", "--concept", "dog", "--minus", "cat"], 2, "write --minus concept=cat"),
+        (["query", "--concept", "dog", "--minus", "concept=cta"], 2, "no stored concept called 'cta'"),
+        (["query", "--concept", "dog", "--methods", "activation"], 2, "two or more different --methods"),
+        (
+            ["query", "--supercategory", "animals"],
+            2,
+            "no stored supercategory called 'animals'; did you mean 'animal'?",
+        ),
+        (["query", "--supercategory", "animal", "--layers", "1"], 2, "are for one map; leave them out"),
+        (["query", "--supercategory", "animal", "--select", "z:4", "--top", "3"], 2, "give --select or --top"),
         (["quary"], 2, "No such command 'quary'. Did you mean 'query'"),
         (["neuron", "7/7"], 2, "no neuron 7/7; "),
         (["neuron", "x"], 2, "'x' is not a neuron; write layer/index"),
         (["shared", "--concept", "dog", "--sources", "image"], 2, "two different --sources"),
+        (["shared", "--concept", "dog", "--concepts", "all"], 2, "give one --concept; or --concepts all"),
+        (["only"], 2, "give one --concept; or --concepts all"),
+        (["only", "--concepts", "dog,dgo"], 2, "no stored concept called 'dgo'; did you mean 'dog'?"),
+        (["only", "--concept", "dog", "--side", "target"], 2, "no stored target called 'image'"),
+        (["layers", "--concept", "dog", "--sources", "image"], 2, "give two --sources"),
+        (["layers", "--concept", "dog", "--top", "3", "--select", "z:4"], 2, "--top N is --select top:N"),
+        (["agreement", "--pairs", "--reference", "ablation"], 2, "leave out --reference"),
         (["shared", "--concept", "dog", "--sources", "image,audio"], 2, "source called 'audio'"),
         (["agreement", "--reference", "truth"], 2, "can be compared with 'truth'"),
         (["edit", "show", "no-dgo"], 2, "no edit called 'no-dgo'; there are none yet (`atlas edit ls` lists all)"),

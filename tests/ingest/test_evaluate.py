@@ -114,7 +114,7 @@ def test_an_evaluation_is_stored_once_with_its_control(own_atlas: Path, llava_fo
 
 
 def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job, llava: Any) -> None:
-    done = survey(own_atlas, held_out, Execution(), method="contribution", top=10, seeds=1)
+    done = survey(own_atlas, held_out, Execution(), methods=["contribution"], tops=["10"], seeds=1)
     assert {r["concept"] for r in done.rows} == {"cat", "dog"}
     assert check(own_atlas) == []
     # one concept's edit, by hand

@@ -2,57 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from attribution import ANSWERS, CONCEPTS, build, by_hand, feed, log_probability, make_items, maps_of, scaled
+from PIL import Image
 
 import ingest.methods
 from atlas import registry
 from atlas.errors import Unsupported, UsageError
-from atlas.live.hooks import affine, editing, tracing
+from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
-from ingest.concepts import find_targets
-from ingest.examples import Concept, Example, Mention
-from ingest.maps import GRADIENT, Method, NeuronMap
+from ingest.maps import Method, NeuronMap, PairMethod
+from ingest.reductions import CONTRAST
 from ingest.trace import Item, traced
 
-CONCEPTS = {
-    "dog": Concept("dog", ("dog", "dogs")),
-    "cat": Concept("cat", ("cat", "cats")),
-    "hot dog": Concept("hot dog", ("hot dog", "hot dogs")),
-}
-ANSWERS = ["a dog", "a red cat", "two dogs and a cat", "one hot dog", "a dog and a hot dog", "dog", "a cat", "red dog"]
 METHODS = registry.names(ingest.methods)
 
 
-def make_items(live: LiveModel, picture: Any = None, answers: Sequence[str] = ANSWERS, **rule: str) -> list[Item]:
-    items = []
-    for number, answer in enumerate(answers):
-        prompt = live.encoder.prompt("what is this ?", [picture] if picture else [], answer)
-        mentions = tuple(Mention(name) for name in CONCEPTS)
-        example = Example("text", "name", "find", "what is this ?", answer, mentions)
-        decoded = live.encoder.decode(prompt.answer)
-        ends = live.encoder.ends(prompt.answer)
-        targets = find_targets(example, decoded, ends, CONCEPTS, list(CONCEPTS), **rule)
-        items.append(Item(number, prompt, tuple(targets)))
-    return items
+CONCEPT_METHODS = [m for m in METHODS if isinstance(build(m), PairMethod)]
+FILTERS = ("knowledge_neurons", "two_stage")
+"""Methods whose map has only the neurons that pass."""
 
 
-def feed(method: Method, live: LiveModel, batches: Sequence[Sequence[Item]], source: str = "text") -> Method:
-    for items in batches:
-        with traced(live, items, source, layers=None, tap="product", grad=GRADIENT in method.needs) as trace:
-            method.update(trace)
-    return method
-
-
-def maps_of(method: Method) -> dict[tuple[str | None, str], NeuronMap]:
-    return {(m.concept, m.reduce): m for m in method.result()}
-
-
-def build(name: str, **parameters: Any) -> Method:
-    return registry.load(ingest.methods, name).build(**parameters)  # type: ignore[no-any-return]
+def items_for(name: str, live: LiveModel, picture: Any) -> tuple[list[Item], str]:
+    """What a method can score, and its source; text where it takes any."""
+    if build(name).sources is None:
+        return make_items(live), "text"
+    if "image" not in live.encoder.media_ids:
+        pytest.skip("a model without pictures")
+    twins = [picture.transpose(way) for way in (0, 1, 3)]
+    return make_items(live, picture, twins=twins, turn=50), "image"
 
 
 @pytest.fixture(params=["llava", "opt"])
@@ -63,7 +46,7 @@ def live(request: pytest.FixtureRequest) -> LiveModel:
 @pytest.fixture
 def planted(random_llava: Any) -> Iterator[tuple[LiveModel, tuple[int, int], int]]:
     """A model in which neuron 1/17 alone says "dog": always on, and its write vector is the token's direction."""
-    model, processor = random_llava(seed=3)
+    model, processor = random_llava(seed=4)
     live = LiveModel(model, processor, name="planted")
     token = live.encoder.prompt("a", answer="dog").answer[0]
     layer, neuron = 1, 17
@@ -76,74 +59,115 @@ def planted(random_llava: Any) -> Iterator[tuple[LiveModel, tuple[int, int], int
             block.self_attn.o_proj.weight[0] = 0
             block.mlp.down_proj.weight[0] = 0
         mlp.gate_proj.weight[neuron], mlp.up_proj.weight[neuron] = 0, 0
-        mlp.gate_proj.weight[neuron, 0] = mlp.up_proj.weight[neuron, 0] = 8.0 / norm.weight[0]
+        mlp.gate_proj.weight[neuron, 0] = mlp.up_proj.weight[neuron, 0] = 2.0 / norm.weight[0]
         row = live.layout.unembedding()[token]
-        mlp.down_proj.weight[:, neuron] = 0.3 * row / row.norm()
+        mlp.down_proj.weight[:, neuron] = row / row.norm()
     yield live, (layer, neuron), token
 
 
-@pytest.mark.parametrize("name", [m for m in METHODS if m != "random"])
-def test_every_method_ranks_the_planted_neuron_first(name: str, planted: Any) -> None:
-    live, (layer, neuron), _ = planted
-    found = maps_of(feed(build(name), live, [make_items(live)]))["dog", "mean"]
-    best = divmod(int(found.scores.flatten().argmax()), found.scores.shape[1])
-    assert best == (layer, neuron)
+@pytest.fixture
+def seen(random_llava: Any) -> tuple[LiveModel, tuple[int, int], list[Any]]:
+    """A model in which neuron 0/17 alone, at the image's positions and in this picture alone, says "dog" to the
+    predicting position through the next layer's attention; and the picture, and another without what it sees."""
+    model, processor = random_llava(seed=4)
+    live = LiveModel(model, processor, name="seen")
+    token = live.encoder.prompt("a", answer="dog").answer[0]
+    noise = np.random.default_rng(0).integers(0, 256, (2, 10, 12, 3), dtype=np.uint8)
+    picture, without = (Image.fromarray(pixels) for pixels in noise)
+    projector, hidden = model.model.multi_modal_projector, []
+    handle = projector.act.register_forward_hook(lambda _m, _i, out: hidden.append(out.detach().mean((0, 1))))
+    for shown in (picture, without):
+        live.forward(live.batch([live.encoder.prompt("a", [shown], "dog")]))
+    handle.remove()
+    first, second = live.layout.layers
+    attention = second.self_attn
+    with torch.no_grad():
+        step = hidden[0] - hidden[1]
+        projector.linear_2.weight[0] = 3 * step / (step @ step)  # 3 in this picture, 0 in the other
+        projector.linear_2.bias[0] = -(projector.linear_2.weight[0] @ hidden[1])
+        model.get_input_embeddings().weight[:, 0] = 0.0
+        for block in live.layout.layers:
+            block.self_attn.o_proj.weight[0] = 0
+            block.mlp.down_proj.weight[0] = 0
+        first.mlp.gate_proj.weight[17], first.mlp.up_proj.weight[17] = 0, 0
+        first.mlp.gate_proj.weight[17, 0] = first.mlp.up_proj.weight[17, 0] = 2.0
+        moved = attention.o_proj.weight @ attention.v_proj.weight * second.input_layernorm.weight
+        write = moved.T @ live.layout.unembedding()[token]
+        write[0] = 0
+        first.mlp.down_proj.weight[:, 17] = 3 * write / write.norm()
+    return live, (0, 17), [picture, without]
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_shapes_finiteness_determinism_and_examples(name: str, live: LiveModel) -> None:
-    items = make_items(live)
-    first, again = (maps_of(feed(build(name), live, [items])) for _ in range(2))
-    assert {c for c, _ in first} >= set(CONCEPTS)
+@pytest.mark.parametrize("name", [m for m in CONCEPT_METHODS if m != "random"])
+def test_every_method_ranks_the_planted_neuron_first(name: str, request: pytest.FixtureRequest) -> None:
+    if build(name).sources is None:
+        live, planted, _ = request.getfixturevalue("planted")
+        # What is strong for every concept is removed by a filter: there, dogs alone.
+        items, source = make_items(live, answers=["a dog", "dog"] if name in FILTERS else ANSWERS), "text"
+    else:
+        live, planted, (picture, without) = request.getfixturevalue("seen")
+        # By chance another region changes nothing, and its opposite changes something.
+        items, source = make_items(live, picture, ["a dog"] * 3, twins=[without, picture, picture]), "image"
+    found = maps_of(feed(build(name), live, [items], source))
+    assert ("dog", "mean") in found
+    for key, one in found.items():
+        if key[:2] == ("dog", "mean") and key[2:] != ("query",):  # of query neurons there is none to find
+            scores = one.scores.nan_to_num(-torch.inf)
+            assert scores[planted] == scores.max(), key
+            assert int((scores == scores.max()).sum()) <= (5 if name == "knowledge_neurons" else 1)  # it counts votes
+
+
+@pytest.mark.parametrize("name", CONCEPT_METHODS)
+def test_shapes_finiteness_determinism_and_examples(name: str, live: LiveModel, picture: Any) -> None:
+    items, source = items_for(name, live, picture)
+    first, again = (maps_of(feed(build(name), live, [items], source)) for _ in range(2))
     for key, found in first.items():
         assert found.scores.shape == (2, 64) and found.scores.dtype == torch.float32
-        assert bool(found.scores.isfinite().all())
-        assert torch.equal(found.scores, again[key].scores)
-    assert first["dog", "mean"].examples == 5  # not the pure hot dog
-    assert first["cat", "mean"].examples == 3 and first["hot dog", "mean"].examples == 2
+        assert bool(found.scores.isfinite().all()) or (name in FILTERS and not found.part)
+        assert torch.equal(found.scores.nan_to_num(7), again[key].scores.nan_to_num(7))
+    counts = {key[0]: found.examples for key, found in first.items() if key[1] == "mean" and key[0] is not None}
+    assert counts == {"dog": 5, "cat": 3, "hot dog": 2}  # a pure hot dog is no dog
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_one_batch_equals_two_and_a_merge_of_halves_equals_one_pass(name: str, live: LiveModel) -> None:
-    items = make_items(live)
-    whole = maps_of(feed(build(name), live, [items]))
-    halves = feed(build(name), live, [items[:3], items[3:]])
-    left, right = (feed(build(name), live, [part]) for part in (items[:3], items[3:]))
-    merged = build(name)
+def test_one_batch_equals_two_and_a_merge_of_halves_equals_one_pass(name: str, live: LiveModel, picture: Any) -> None:
+    items, source = items_for(name, live, picture)
+
+    def fresh() -> Method:
+        method = build(name)
+        if isinstance(method, PairMethod):
+            method.reductions = method.supported
+        return method
+
+    def maps(method: Method) -> dict[tuple[Any, ...], NeuronMap]:
+        return {(m.concept, m.source, m.reduce, m.part): m for m in method.result()}
+
+    whole = maps(feed(fresh(), live, [items], source))
+    halves = feed(fresh(), live, [items[:3], items[3:]], source)
+    left, right = (feed(fresh(), live, [part], source) for part in (items[:3], items[3:]))
+    merged = fresh()
     merged.merge(right.state())
     merged.merge(left.state())
-    for found in (maps_of(halves), maps_of(merged)):
+    assert whole
+    for found in (maps(halves), maps(merged)):
         assert found.keys() == whole.keys()
         for key, mine in found.items():
             assert mine.examples == whole[key].examples
-            assert torch.allclose(mine.scores, whole[key].scores, atol=1e-5), key
+            if key[2] == "auroc":  # rounding may put a score into the next bin
+                assert float((mine.scores - whole[key].scores).nan_to_num().abs().max()) < 0.2, key
+                continue
+            tolerance = 1e-3 if key[2] == "cohens_d" else 1e-5
+            assert torch.allclose(mine.scores, whole[key].scores, atol=tolerance, rtol=1e-3, equal_nan=True), key
 
 
-@pytest.mark.parametrize("name", [m for m in METHODS if m != "random"])
-def test_the_contrast_is_the_mean_minus_the_mean_of_the_other_concepts(name: str, opt: LiveModel) -> None:
-    found = maps_of(feed(build(name), opt, [make_items(opt)]))
+@pytest.mark.parametrize("name", [m for m in CONCEPT_METHODS if CONTRAST in build(m).supported and m not in FILTERS])
+def test_the_contrast_is_the_mean_minus_the_mean_of_the_other_concepts(
+    name: str, llava: LiveModel, picture: Any
+) -> None:
+    items, source = items_for(name, llava, picture)
+    found = maps_of(feed(build(name), llava, [items], source))
     others = torch.stack([found[c, "mean"].scores for c in ("cat", "hot dog")]).mean(0)
     assert torch.allclose(found["dog", "contrast"].scores, found["dog", "mean"].scores - others, atol=1e-6)
-
-
-def by_hand(live: LiveModel, item: Item) -> tuple[Any, dict[str, list[tuple[int, int, float]]]]:
-    """One item's own pass, and for each concept its (predicting position, token, weight)."""
-    batch = live.batch([item.prompt])
-    with torch.no_grad(), tracing(live.layout) as capture:
-        live.forward(batch)
-    places: dict[str, list[tuple[int, int, float]]] = {}
-    for t in item.targets:
-        at = batch.starts[0] + t.index
-        places.setdefault(t.concept, []).append((at - 1, int(batch.inputs["input_ids"][0, at]), t.weight))
-    return capture, places
-
-
-def log_probability(live: LiveModel, item: Item, concept: str) -> float:
-    capture, places = by_hand(live, item)
-    total = 0.0
-    for position, token, weight in places[concept]:
-        total += weight * float(live.logits(capture.norm_out[0, position]).log_softmax(-1)[token])
-    return total
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -201,12 +225,6 @@ def test_activation_pools_the_image_positions(llava: LiveModel, picture: Any) ->
     image = batch.inputs["input_ids"][0] == llava.encoder.media_ids["image"]
     expected = torch.stack([capture.values[layer][0, image].amax(0) for layer in range(2)])
     assert torch.allclose(found["dog", "mean"].scores, expected, atol=1e-5)
-
-
-def scaled(live: LiveModel, item: Item, concept: str, layer: int, neuron: int, gain: float) -> float:
-    rule = affine(torch.tensor([neuron]), torch.tensor([gain]), torch.zeros(1))
-    with editing(live.layout, {layer: rule}):
-        return log_probability(live, item, concept)
 
 
 def test_gradient_x_activation_is_the_derivative_of_scaling_the_neuron(live: LiveModel) -> None:

@@ -154,7 +154,7 @@ def test_a_survey_refuses_maps_of_other_weights(
             ingest(empty_atlas, replace(small_job, model=str(folder), methods={"contribution": {}}), Execution())
     judged = replace(small_job, model=str(folder), split="held_out", per_concept=1)
     with pytest.raises(UsageError, match="is of other weights"):
-        survey(empty_atlas, judged, Execution(), method="contribution", top=5, seeds=0)
+        survey(empty_atlas, judged, Execution(), methods=["contribution"], tops=["5"], seeds=0)
 
 
 def test_a_fingerprint_sees_writes_through_data_and_permutations(random_llava: Any) -> None:

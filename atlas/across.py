@@ -1,0 +1,210 @@
+"""What an atlas answers from several maps at once: votes, overlaps, layers, agreement. Part of `atlas.api.Atlas`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+
+from atlas import compare, queries
+from atlas.choose import ASKED, choose_map, choose_several, voters
+from atlas.database import reading
+from atlas.errors import UsageError
+from atlas.leaderboard import leaderboard
+from atlas.overlap import ConceptOverlaps, Shared, of_concept, of_concepts, sides
+from atlas.queries import Query, Which
+from atlas.rules import Rule
+from atlas.selection import NeuronSet, by_rule, by_vote, layer_distribution
+
+
+class AcrossMaps:
+    """The methods of `Atlas` that compare maps."""
+
+    path: Path
+
+    def _ask(self, question: Query) -> pa.Table:
+        with reading(self.path) as connection:
+            return question.run(connection)
+
+    def vote(
+        self,
+        concept: str | None = None,
+        methods: Sequence[str] = (),
+        *,
+        supercategory: str | None = None,
+        rule: str = "top:20",
+        at_least: int | None = None,
+        method: str | None = None,
+        source: str | None = None,
+        target: str | None = None,
+        reduce: str | None = None,
+        model: str | None = None,
+        dataset: str | None = None,
+        run: str | None = None,
+    ) -> NeuronSet:
+        """The neurons that a rule chooses in several maps: of one concept by several methods, or of all concepts of
+        a supercategory by one method.
+
+        at_least: in so many of the maps; by default in more than half, as knowledge neurons are refined over prompts
+        (Dai et al. 2022, section 3.2: a share above 0.5). Columns: votes, agree (the maps by name), ranks (in every
+        map, in order), percentile (the mean over all maps; 0 where a map does not score the neuron), tokens.
+
+        Raises:
+            UsageError: not one concept and several methods, nor a supercategory; or a map that is not there.
+        """
+        which = Which(concept, method, source, target, reduce, model, dataset, run, supercategory=supercategory)
+        return self.vote_sql(which, methods, Rule.parse(rule), at_least)[0]
+
+    def vote_sql(
+        self, which: Which, methods: Sequence[str], rule: Rule, at_least: int | None
+    ) -> tuple[NeuronSet, Query]:
+        """`vote`, and the statement that answered it."""
+        with reading(self.path) as connection:
+            chosen, names = voters(connection, which, methods)
+            return by_vote(connection, chosen, names, rule, at_least)
+
+    def shared(
+        self,
+        concept: str,
+        method: str | None = None,
+        *,
+        side: str = "source",
+        sources: Sequence[str] = (),
+        targets: Sequence[str] = (),
+        reduce: str | None = None,
+        model: str | None = None,
+        dataset: str | None = None,
+        run: str | None = None,
+        top: int = 40,
+    ) -> Shared:
+        """The neurons in the top of a concept's maps of two sources, or with side="target" of two targets.
+
+        sources, targets: two of the side that is compared (image and text by default), at most one of the other. The
+        statistics count the shared neurons, what chance would give, the ratio of the two and its p-value, against
+        any neurons and against matched ones of the same layers and activation norms.
+
+        Raises:
+            UsageError: not two modalities, or a map that the atlas does not have.
+        """
+        between, one = sides(side, sources, targets)
+        which = Which(concept, method, reduce=reduce, model=model, dataset=dataset, run=run, **one)
+        with reading(self.path) as connection:
+            return of_concept(connection, which, side, between, top, only=False)
+
+    def only(
+        self,
+        concept: str,
+        method: str | None = None,
+        *,
+        side: str = "source",
+        sources: Sequence[str] = (),
+        targets: Sequence[str] = (),
+        reduce: str | None = None,
+        model: str | None = None,
+        dataset: str | None = None,
+        run: str | None = None,
+        top: int = 40,
+    ) -> Shared:
+        """The neurons in the top of a concept's first modality and not of its second; otherwise as `shared`."""
+        between, one = sides(side, sources, targets)
+        which = Which(concept, method, reduce=reduce, model=model, dataset=dataset, run=run, **one)
+        with reading(self.path) as connection:
+            return of_concept(connection, which, side, between, top, only=True)
+
+    def overlaps(
+        self,
+        which: Which,
+        concepts: Sequence[str] = (),
+        *,
+        side: str = "source",
+        between: Sequence[str] = ("image", "text"),
+        only: bool = False,
+        top: int = 40,
+    ) -> ConceptOverlaps:
+        """The statistics of `shared`, or `only`, for every concept (of these names, of `which.supercategory`), most
+        surprising first, with q-values over the concepts.
+
+        Raises:
+            UsageError: no concept has both maps, or a name that no map has.
+        """
+        with reading(self.path) as connection:
+            return of_concepts(connection, which, side, between, top, only, concepts)
+
+    def select_each(self, which: Which, name: str, values: Sequence[str], rule: Rule) -> dict[str, NeuronSet]:
+        """What a rule chooses from the maps of several methods, sources or targets (`name`) that are alike in all else.
+
+        Raises:
+            UsageError: one of them has no such map, or they have nothing in common.
+        """
+        with reading(self.path) as connection:
+            found = {}
+            for value, chosen in zip(values, choose_several(connection, which, name, values), strict=True):
+                same = {part: chosen[part] for part in ("concept", *ASKED, "fingerprint")}
+                found[value], _ = by_rule(connection, Which(run=which.run, **same), rule)
+                found[value].provenance["assumed"] = list(chosen.assumed)
+            return found
+
+    def layers(self, neurons: NeuronSet) -> pa.Table:
+        """How a set of neurons (of any selection, or set algebra of several) lies over the layers of its model: see
+        `atlas.selection.layer_distribution`.
+
+        Raises:
+            UsageError: the atlas does not have the model of these neurons.
+        """
+        rows = self._ask(queries.model_layers(str(neurons.provenance.get("fingerprint"))))
+        if not len(rows):
+            raise UsageError("the atlas does not have the model of these neurons; `atlas models` lists those it has")
+        return layer_distribution(neurons, rows["layers"][0].as_py())
+
+    def agreement(
+        self,
+        reference: str = "ablation",
+        *,
+        concept: str | None = None,
+        source: str | None = None,
+        model: str | None = None,
+    ) -> pa.Table:
+        """How well each method's ranking of neurons follows the reference's: rank correlation, overlap of the tops."""
+        return self._ask(compare.agreement(reference, Which(concept=concept, source=source, model=model)))
+
+    def method_agreement(
+        self, *, concept: str | None = None, source: str | None = None, model: str | None = None, seed: int = 0
+    ) -> pa.Table:
+        """How far every two methods agree, of one run and over the same concepts: one row a pair, source, target and
+        reduction, best first.
+
+        correlation: Spearman's, equal scores sharing their mean rank. overlap: share of one's top 2 % that the other's
+        top 2 % has. Both are over the neurons that both maps score, and means over concepts, as in `agreement`.
+        _low, _high: 95 % percentile bootstrap interval, over the concepts, or over the neurons of the one that there
+        is. model: by default the newest.
+
+        Raises:
+            UsageError: a name that the atlas does not have.
+        """
+        from atlas.pairs import pairwise
+
+        with reading(self.path) as connection:
+            newest = choose_map(connection, Which(concept, source=source, model=model))
+            same = {name: newest[name] for name in ("model", "dataset", "fingerprint")}
+            return pairwise(connection, Which(concept, source=source, **same), seed)
+
+    def leaderboard(
+        self,
+        reference: str = "ablation",
+        *,
+        source: str | None = None,
+        reduce: str | None = "contrast",
+        model: str | None = None,
+        dataset: str | None = None,
+    ) -> pa.Table:
+        """Every method by what was measured of it, by source, the most selective first.
+
+        correlation, precision_1, precision_2: of its maps with the reference's, in the runs that have both: Spearman's
+        correlation, and the share of the reference's top 1 % and 2 % that its own has. effects: for each number of
+        neurons that `atlas evaluate --method` ablated, the accuracy left on the concept (own) and on others, the same
+        with as many random neurons, and before. selectivity: others minus own, the mean over these.
+        """
+        which = Which(source=source, reduce=reduce, model=model, dataset=dataset)
+        with reading(self.path) as connection:
+            return leaderboard(connection, which, reference)

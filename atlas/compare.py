@@ -1,0 +1,149 @@
+"""Questions about several maps: one question, one function, one SQL statement, one Arrow table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from atlas.queries import Query, Which
+from atlas.rules import Rule, bound, selected
+
+# What a neuron is in each of the maps $maps, in their order; NULL where a map does not score it.
+_PLACED = """placed AS (
+    SELECT k.layer, k.neuron, any_value(m.component) AS component, any_value(m.model_id) AS model_id,
+           list(s.rank ORDER BY a.place) AS ranks, list(s.score ORDER BY a.place) AS scores,
+           avg(coalesce(100.0 * (m.neurons - s.rank + 1) / m.neurons, 0)) AS percentile
+    FROM kept k CROSS JOIN asked a JOIN maps m USING (map_id)
+    LEFT JOIN scores s ON s.map_id = a.map_id AND s.layer = k.layer AND s.neuron = k.neuron
+    GROUP BY k.layer, k.neuron)"""
+_ASKED = "asked AS (SELECT unnest($maps::INTEGER[]) AS map_id, generate_subscripts($maps::INTEGER[], 1) AS place)"
+_TOKENS = """LEFT JOIN decodings d ON d.model_id = p.model_id AND d.component = p.component AND d.layer = p.layer
+    AND d.neuron = p.neuron AND NOT d.norm AND d.side = 'top'"""
+
+
+def shared_neurons(map_ids: Sequence[int], *, top: int, only: bool = False) -> Query:
+    """Neurons in the top of every map; with `only`, in the first map's top and in no other's.
+
+    Their ranks and scores are in the order of the maps, NULL where a map does not score the neuron. Best first by the
+    sum of the ranks; with `only`, by the first's.
+    """
+    keep = "count(*) = 1 AND min(a.place) = 1" if only else "count(*) = len($maps::INTEGER[])"
+    return Query(
+        f"""
+WITH {_ASKED},
+kept AS (
+    SELECT s.layer, s.neuron FROM scores s JOIN asked a USING (map_id)
+    WHERE s.rank <= $top GROUP BY s.layer, s.neuron HAVING {keep}),
+{_PLACED}
+SELECT p.component, p.layer, p.neuron, p.ranks, p.scores, d.tokens[1:5] AS tokens
+FROM placed p
+{_TOKENS}
+ORDER BY {"p.ranks[1]" if only else "list_sum(p.ranks)"}, p.layer, p.neuron""".strip(),
+        {"maps": list(map_ids), "top": top},
+    )
+
+
+def voted_neurons(
+    map_ids: Sequence[int], names: Sequence[str], *, rule: Rule, null_ids: Sequence[int], at_least: int
+) -> Query:
+    """Neurons that the rule chooses in at least so many of the maps.
+
+    votes: in how many. agree: the names of those maps. ranks: in all of them, in order, NULL where a map does not
+    score the neuron. percentile: the mean over all of them, 0 where it is not scored. Most votes first, then by
+    percentile.
+    """
+    return Query(
+        f"""
+WITH {_ASKED},
+{selected(rule)},
+kept AS (
+    SELECT c.layer, c.neuron, count(*) AS votes, list(($names::VARCHAR[])[a.place] ORDER BY a.place) AS agree
+    FROM chosen c JOIN asked a USING (map_id)
+    GROUP BY c.layer, c.neuron HAVING count(*) >= $at_least),
+{_PLACED}
+SELECT p.component, p.layer, p.neuron, k.votes, k.agree, p.ranks, p.percentile, d.tokens[1:5] AS tokens
+FROM placed p JOIN kept k USING (layer, neuron)
+{_TOKENS}
+ORDER BY k.votes DESC, p.percentile DESC, p.layer, p.neuron""".strip(),
+        {**bound(rule, map_ids, null_ids), "names": list(names), "at_least": at_least},
+    )
+
+
+def top_places(map_id: int, top: int) -> Query:
+    """Where the best neurons of a map are."""
+    sql = "SELECT layer, neuron FROM scores WHERE map_id = $map_id AND rank <= $top ORDER BY rank"
+    return Query(sql, {"map_id": map_id, "top": top})
+
+
+def map_scores(map_id: int) -> Query:
+    """Every neuron that a map scores, best first."""
+    return Query("SELECT layer, neuron, score FROM scores WHERE map_id = $map_id ORDER BY rank", {"map_id": map_id})
+
+
+def method_pairs(which: Which) -> Query:
+    """Pairs of maps of two methods that can be compared: of one run, and alike in all but the method.
+
+    Of several runs, the newest that has both. Pairs of one concept follow each other.
+    """
+    where, values = which.where()
+    return Query(
+        f"""
+WITH chosen AS (
+    SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at
+    FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
+    JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id WHERE {where})
+SELECT a.map_id AS first, b.map_id AS second, a.method, b.method AS other, a.concept, a.source, a.target, a.reduce,
+       a.component
+FROM chosen a JOIN chosen b ON a.run_id = b.run_id AND a.concept = b.concept AND a.source = b.source
+    AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component AND a.method < b.method
+QUALIFY row_number() OVER (
+    PARTITION BY a.model_id, a.dataset, a.concept, a.method, b.method, a.source, a.target, a.reduce, a.component
+    ORDER BY a.finished_at DESC, a.map_id DESC) = 1
+ORDER BY a.source, a.target, a.reduce, a.concept, a.run_id, first, second""".strip(),
+        values,
+    )
+
+
+def agreement(reference: str, which: Which, *, share: float = 0.02) -> Query:
+    """How well each method's ranking follows a reference method's, over the same concepts, sources and reductions.
+
+    Only maps of one run are compared, which saw the same examples; of several runs, the newest that has both. Both
+    measures are over the neurons that both maps score, and means over the maps that both methods have.
+    correlation: Spearman's, tied scores sharing their mean rank; NULL where a map is constant, and such maps are left
+    out of the mean. overlap: how much of the reference's top the method's top has, each this share of the neurons, at
+    least one.
+    """
+    where, values = which.where()
+    return Query(
+        f"""
+WITH chosen AS (
+    SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at
+    FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
+    JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id WHERE {where}),
+pairs AS (
+    SELECT a.map_id AS theirs, b.map_id AS mine, b.method, b.source, b.reduce
+    FROM chosen a JOIN chosen b ON a.run_id = b.run_id AND a.concept = b.concept AND a.source = b.source
+        AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component
+    WHERE a.method = $reference AND b.method <> $reference
+    QUALIFY row_number() OVER (
+        PARTITION BY b.model_id, b.dataset, b.concept, b.method, b.source, b.target, b.reduce, b.component
+        ORDER BY b.finished_at DESC, b.map_id DESC) = 1),
+placed AS (  -- places among the neurons that both maps score
+    SELECT p.*, a.score AS their_score, b.score AS my_score,
+           row_number() OVER (PARTITION BY p.mine ORDER BY a.rank) AS their_place,
+           row_number() OVER (PARTITION BY p.mine ORDER BY b.rank) AS my_place,
+           greatest(1, count(*) OVER (PARTITION BY p.mine) * $share::DECIMAL(9, 6)) AS top
+    FROM pairs p JOIN scores a ON a.map_id = p.theirs
+    JOIN scores b ON b.map_id = p.mine AND b.layer = a.layer AND b.neuron = a.neuron),
+ranked AS (
+    SELECT *, avg(their_place) OVER (PARTITION BY mine, their_score) AS their_rank,
+           avg(my_place) OVER (PARTITION BY mine, my_score) AS my_rank FROM placed),
+each AS (
+    SELECT method, source, reduce,
+           CASE WHEN stddev_pop(their_rank) * stddev_pop(my_rank) > 0 THEN corr(their_rank, my_rank) END AS correlation,
+           count(*) FILTER (their_place <= top AND my_place <= top) / count(*) FILTER (their_place <= top) AS overlap
+    FROM ranked GROUP BY mine, method, source, reduce)
+SELECT method, source, reduce, avg(correlation) AS correlation, stddev_samp(correlation) AS spread,
+       avg(overlap) AS overlap, count(*) AS maps
+FROM each GROUP BY method, source, reduce ORDER BY source, reduce, correlation DESC NULLS LAST, method""".strip(),
+        {**values, "reference": reference, "share": share},
+    )

@@ -1,0 +1,90 @@
+"""Stored labels: which there are, which neurons have them, and how they lie over the layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from atlas.database import reading
+from atlas.errors import UsageError, unknown
+from atlas.queries import Query
+from atlas.selection import NeuronSet
+
+_LISTED = """
+SELECT l.run_id[1:8] AS run, r.kind, m.name AS model, l.rule, l.label, count(*) AS neurons,
+       min(l.score) AS least, max(l.score) AS largest
+FROM labels l JOIN runs r USING (run_id) LEFT JOIN models m USING (model_id)
+GROUP BY l.run_id, r.kind, r.finished_at, m.name, l.rule, l.label ORDER BY r.finished_at, l.run_id, l.rule, l.label"""
+
+_NEURONS = """
+SELECT l.component, l.layer, l.neuron, l.label, l.score, d.tokens[1:5] AS tokens
+FROM labels l JOIN runs r USING (run_id)
+LEFT JOIN decodings d ON d.model_id = r.model_id AND d.component = l.component AND d.layer = l.layer
+    AND d.neuron = l.neuron AND NOT d.norm AND d.side = 'top'
+WHERE l.run_id = $run AND ($label IS NULL OR l.label = $label)
+ORDER BY l.score DESC, l.layer, l.neuron, l.label LIMIT $top"""
+
+_LAYERS = """
+SELECT layer, label, count(*) AS neurons,
+       count(*) FILTER (labels > 1) AS also_other
+FROM (SELECT *, count(*) OVER (PARTITION BY component, layer, neuron, rule) AS labels FROM labels WHERE run_id = $run)
+GROUP BY layer, label ORDER BY layer, label"""
+
+_OVERLAPS = """
+SELECT a.label AS first, b.label AS second, count(*) AS neurons
+FROM labels a JOIN labels b ON a.run_id = b.run_id AND a.rule = b.rule AND a.component = b.component
+    AND a.layer = b.layer AND a.neuron = b.neuron AND a.label < b.label
+WHERE a.run_id = $run GROUP BY ALL ORDER BY ALL"""
+
+
+def listing(path: Path) -> pa.Table:
+    """Every label of every run: its rule, how many neurons have it, the range of their scores."""
+    with reading(path) as connection:
+        return Query(_LISTED.strip(), {}).run(connection)
+
+
+def labelled(path: Path, run: str, label: str | None = None, *, top: int | None = None) -> NeuronSet:
+    """The neurons that a run labelled, the clearest first. A neuron with two labels is there twice.
+
+    run: the beginning of its id. label: only this one.
+
+    Raises:
+        UsageError: no run with labels begins so, or several do; no such label.
+    """
+    with reading(path) as connection:
+        row = _run(connection, run)
+        labels = [
+            r[0]
+            for r in connection.execute("SELECT DISTINCT label FROM labels WHERE run_id = $run", row["run"]).fetchall()
+        ]
+        if label is not None and label not in labels:
+            raise unknown("label of this run", label, labels, "atlas labels ls")
+        asked = {**row["run"], "label": label, "top": 2**31 - 1 if top is None else top}
+        rows = Query(_NEURONS.strip(), asked).run(connection)
+    return NeuronSet(rows, {"fingerprint": row["fingerprint"], "labels": {"run_id": row["run"]["run"], "label": label}})
+
+
+def layers(path: Path, run: str) -> tuple[pa.Table, pa.Table]:
+    """For every layer and label, the neurons and how many of them have another label too; for every two labels, the
+    neurons that have both."""
+    with reading(path) as connection:
+        asked = _run(connection, run)["run"]
+        return Query(_LAYERS.strip(), asked).run(connection), Query(_OVERLAPS.strip(), asked).run(connection)
+
+
+def _run(connection: Any, prefix: str) -> dict[str, Any]:
+    """The one run with labels that begins so, as a query's parameters, and its model's fingerprint."""
+    query = """
+SELECT DISTINCT l.run_id, m.fingerprint FROM labels l JOIN runs r USING (run_id) LEFT JOIN models m USING (model_id)
+ORDER BY l.run_id"""
+    there = connection.execute(query).fetchall()
+    mine = [row for row in there if row[0].startswith(prefix)]
+    if len(mine) == 1:
+        return {"run": {"run": mine[0][0]}, "fingerprint": mine[0][1]}
+    if mine:
+        raise UsageError(
+            f"several runs with labels begin with '{prefix}': {', '.join(row[0][:12] for row in mine[:5])}"
+        )
+    raise unknown("run with labels", prefix, [row[0][:8] for row in there], "atlas labels ls")

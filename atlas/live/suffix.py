@@ -1,0 +1,106 @@
+"""Run the last layers again at the last positions only: what a change there cannot reach is read from the traced pass.
+
+In a causal model a position sees itself and those before it, so a change at some positions leaves all earlier ones as
+they were. Their keys and values are recorded once, as in generation, and every changed copy attends to them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atlas.live.hooks import Capture, split_hidden
+from atlas.live.layout import Layout
+from atlas.live.replay import layer_output, rows_of
+
+
+class _Prefix:
+    """What an attention module takes for its cache: it records the first positions, then puts them before new ones."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, tuple[Tensor, Tensor]] = {}
+        self.rows: Tensor | None = None
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        if self.rows is None:
+            self.states[layer] = (keys, values)
+            return keys, values
+        before = (state[self.rows] for state in self.states[layer])
+        found = (torch.cat([b, new], dim=-2) for b, new in zip(before, (keys, values), strict=True))
+        return next(found), next(found)
+
+    def get_seq_length(self, *_: Any) -> int:
+        return next(iter(self.states.values()))[0].shape[-2] if self.states else 0
+
+
+class Suffix:
+    """The layers of one traced pass from position `begin` on.
+
+    works: whether the model's layers, called so, gave what the traced pass gave; where they do not (another kind of
+    attention mask or cache), `resume` must not be used.
+    """
+
+    def __init__(self, layout: Layout, capture: Capture, begin: int):
+        self.layout, self.capture, self.begin = layout, capture, begin
+        self.batch, self.length = capture.calls[0][0][0].shape[:2]
+        self._prefix = _Prefix()
+        self.works = 0 < begin < self.length and self._record()
+
+    @torch.no_grad()
+    def _record(self) -> bool:
+        every = torch.arange(self.batch, device=self.capture.calls[0][0][0].device)
+        try:
+            for layer in range(len(self.layout.layers)):
+                hidden = self.capture.calls[layer][0][0].detach()[:, : self.begin]
+                self._call(layer, hidden, every, slice(0, self.begin))
+            self._prefix.rows = every
+            found = self.resume(0, self.capture.calls[0][0][0].detach()[:, self.begin :], every)
+        except (TypeError, ValueError, IndexError, AttributeError, RuntimeError):
+            return False  # layers of another make
+        real = layer_output(self.capture, len(self.layout.layers) - 1).detach()[:, self.begin :]
+        close = min(100 * torch.finfo(real.dtype).eps, 0.05)
+        same = (found - real).float().norm() <= close * real.float().norm()
+        return len(self._prefix.states) == len(self.layout.layers) and bool(same)
+
+    def resume(self, layer: int, hidden: Tensor, rows: Tensor) -> Tensor:
+        """The final norm's input at the positions from `begin` on when `hidden` enters decoder layer `layer` there.
+
+        hidden: (copies, positions, d_model). rows: (copies,) int64, the traced row that each copy stands for.
+        """
+        self._prefix.rows = rows
+        for index in range(layer, len(self.layout.layers)):
+            hidden = self._call(index, hidden, rows, slice(self.begin, self.length))
+        return hidden
+
+    def _call(self, layer: int, hidden: Tensor, rows: Tensor, part: slice) -> Tensor:
+        args, kwargs = self.capture.calls[layer]
+        _, args, kwargs = split_hidden(args, kwargs)
+        cut = {name: self._cut(rows_of(value, rows, self.batch), part) for name, value in kwargs.items()}
+        cut |= {"attention_mask": self._mask(kwargs.get("attention_mask"), rows, part, hidden)}
+        cut |= {"past_key_values": self._prefix}
+        args = tuple(self._cut(rows_of(a, rows, self.batch), part) for a in args)
+        output = self.layout.layers[layer](hidden, *args, **cut)
+        found: Tensor = output[0] if isinstance(output, tuple) else output
+        return found
+
+    def _cut(self, value: Any, part: slice) -> Any:
+        """The part of a layer argument that belongs to some positions: (T,) or (rows, T, ...)."""
+        if isinstance(value, tuple | list):
+            return type(value)(self._cut(item, part) for item in value)
+        if isinstance(value, Tensor) and value.dim() >= 2 and value.shape[1] == self.length:
+            return value[:, part]
+        return value[part] if isinstance(value, Tensor) and value.shape == (self.length,) else value
+
+    def _mask(self, whole: Any, rows: Tensor, part: slice, hidden: Tensor) -> Tensor:
+        """(1 or copies, 1, queries, keys): the part of the traced mask, or the causal one where it had none."""
+        if isinstance(whole, Tensor):
+            if whole.dim() != 4:
+                raise ValueError("a mask of another kind")
+            return rows_of(whole, rows, self.batch)[..., part, : part.stop]  # type: ignore[no-any-return]
+        keys = torch.arange(part.stop, device=hidden.device)
+        hidden_from = keys[None] > keys[part][:, None]
+        return torch.zeros_like(hidden_from, dtype=hidden.dtype).masked_fill(
+            hidden_from, torch.finfo(hidden.dtype).min
+        )[None, None]

@@ -1,0 +1,161 @@
+"""Neurons that two modalities share for a concept, or that one has alone, beside what chance would give."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from atlas import compare
+from atlas.choose import EVERYTHING, Chosen, choose_concepts, choose_several, provenance
+from atlas.errors import UsageError
+from atlas.neurons import LANGUAGE
+from atlas.nulls import benjamini_hochberg, matched_cells, matched_statistics, overlap_statistics
+from atlas.queries import Which, find_maps
+from atlas.selection import NeuronSet
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
+
+    from atlas.nulls import Places
+
+SIDES = ("source", "target")
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Neurons in the top of two maps, or in the first's alone, and how many chance would give.
+
+    between: the two modalities. statistics: shared (how many both have), only (how many the first has alone, where
+    that was asked), top; expected, lift and p_value against any neurons (`overlap_statistics`), and the same with
+    matched_ before them against neurons of the same cells (`matched_statistics`). matched: what neurons of a cell have
+    in common, "layer" or "layer and activation norm"; "" where nothing is known of the model's other neurons.
+    """
+
+    neurons: NeuronSet
+    between: tuple[str, ...]
+    statistics: dict[str, float | None]
+    matched: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConceptOverlaps:
+    """One row a concept: shared or only, expected, lift, p_value, q_value, and the same for the matched null.
+
+    q_value: Benjamini and Hochberg's, over the rows. left_out: concepts that have a map of one modality alone.
+    """
+
+    rows: pa.Table
+    between: tuple[str, ...]
+    matched: str
+    left_out: tuple[str, ...]
+    provenance: dict[str, Any]
+
+
+def sides(side: str, sources: Sequence[str], targets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The two modalities to compare, and the one of the other side where it was given.
+
+    Raises:
+        UsageError: not two different ones of the side that is compared, or several of the other.
+    """
+    if side not in SIDES:
+        raise UsageError(f"maps are compared on one --side, source or target, not '{side}'")
+    given = {"source": tuple(sources), "target": tuple(targets)}
+    other = SIDES[1 - SIDES.index(side)]
+    between = given[side] or ("image", "text")
+    if len(between) != 2 or len(set(between)) != 2:
+        raise UsageError(f"give two different --{side}s, for example --{side}s image,text")
+    if len(given[other]) > 1:
+        raise UsageError(f"with --side {side}, give one of --{other}s; --side {other} compares two of them")
+    return between, {other: given[other][0]} if given[other] else {}
+
+
+def of_concept(connection: Connection, which: Which, side: str, between: Sequence[str], top: int, only: bool) -> Shared:
+    """See `Atlas.shared` and `Atlas.only`."""
+    chosen = choose_several(connection, which, side, between)
+    cells, matched = _cells(connection, chosen)
+    rows, statistics = _overlap(connection, chosen, cells, top, only)
+    rule = {"top": top, "only" if only else "shared": list(between), "side": side}
+    return Shared(NeuronSet(rows, provenance(chosen, rule)), tuple(between), statistics, matched)
+
+
+def of_concepts(
+    connection: Connection,
+    which: Which,
+    side: str,
+    between: Sequence[str],
+    top: int,
+    only: bool,
+    concepts: Sequence[str] = (),
+) -> ConceptOverlaps:
+    """See `Atlas.shared_concepts`."""
+    first = choose_concepts(connection, replace(which, **{side: between[0]}), concepts)
+    same = {name: first[0][name] for name in EVERYTHING if name not in (side, "component")}
+    second = choose_concepts(connection, replace(which, **same, **{side: between[1]}), concepts)
+    pairs = {c["concept"]: [c] for c in first}
+    for c in second:
+        pairs.setdefault(c["concept"], []).append(c)
+    both = {concept: maps for concept, maps in pairs.items() if len(maps) == 2}
+    if not both:
+        raise UsageError(f"no concept has maps of both {' and '.join(between)} (`atlas concepts` lists what there is)")
+    chosen = [c for maps in both.values() for c in maps]
+    cells, matched = _cells(connection, chosen)
+    rows = []
+    for concept, maps in sorted(both.items()):
+        _, statistics = _overlap(connection, maps, cells, top, only)
+        rows.append({"concept": concept, "supercategory": maps[0]["supercategory"], **statistics})
+    for name in ("p_value", "matched_p_value"):
+        if name in rows[0]:
+            for row, q in zip(rows, benjamini_hochberg([row[name] for row in rows]), strict=True):
+                row[name.replace("p_value", "q_value")] = q
+    rows.sort(key=lambda row: (row["p_value"], row["concept"]))
+    rule = {"top": top, "only" if only else "shared": list(between), "side": side}
+    left_out = tuple(sorted(set(pairs) - set(both)))
+    return ConceptOverlaps(pa.Table.from_pylist(rows), tuple(between), matched, left_out, provenance(chosen, rule))
+
+
+def _overlap(
+    connection: Connection, chosen: Sequence[Chosen], cells: Places | None, top: int, only: bool
+) -> tuple[pa.Table, dict[str, float | None]]:
+    ids = [c["map_id"] for c in chosen]
+    rows = compare.shared_neurons(ids, top=top, only=only).run(connection)
+    sizes = [min(top, c["neurons"]) for c in chosen]
+    shared = sizes[0] - rows.num_rows if only else rows.num_rows
+    counts: dict[str, float | None] = {"shared": shared, **({"only": rows.num_rows} if only else {}), "top": top}
+    total = max(c["neurons"] for c in chosen) if cells is None else len(cells)
+    counts |= overlap_statistics(sizes, shared, total, only=only)
+    if cells is not None:
+        width, places = chosen[0]["width"], []
+        for map_id in ids:
+            at = compare.top_places(map_id, top).run(connection)
+            places.append(cells[at["layer"].to_numpy().astype(int) * width + at["neuron"].to_numpy()])
+        matched = matched_statistics(places[0], places[1], cells, shared, only=only)
+        counts |= {f"matched_{name}": value for name, value in matched.items()}
+    return rows, counts
+
+
+def _cells(connection: Connection, chosen: Sequence[Chosen]) -> tuple[Places | None, str]:
+    """The cell of every neuron of the model, and what the neurons of a cell have in common.
+
+    The activation norm of a neuron is the size of its mean value over all positions of a source, as the method
+    `activation` stored it for the concept "*"; of two sources, both count.
+    """
+    import numpy as np
+
+    row = chosen[0]
+    if row["component"] != LANGUAGE:  # how wide other components are is not stored
+        return None, ""
+    norms = []
+    for source in sorted({c["source"] for c in chosen}):
+        same = {name: row[name] for name in ("model", "dataset", "fingerprint", "tap")}
+        which = Which("*", "activation", source, reduce="mean", **same)
+        found = [m for m in find_maps(which).run(connection).to_pylist() if m["component"] == LANGUAGE]
+        if not found:
+            return matched_cells([], row["layers"], row["width"]), "layer"
+        stored = compare.map_scores(found[0]["map_id"]).run(connection)
+        norm = np.zeros((row["layers"], row["width"]))
+        norm[stored["layer"].to_numpy(), stored["neuron"].to_numpy()] = np.abs(stored["score"].to_numpy())
+        norms.append(norm)
+    return matched_cells(norms, row["layers"], row["width"]), "layer and activation norm"

@@ -1,0 +1,167 @@
+"""Do methods agree: rank correlation and overlap of the tops for every pair of methods, with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from atlas import compare
+from atlas.queries import Which
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from duckdb import DuckDBPyConnection as Connection
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Whole = NDArray[np.int64]
+
+TOP = 50
+"""One in so many neurons is in a top: 2 %, at least one."""
+
+OVER_CONCEPTS, OVER_NEURONS = 1000, 200
+"""Resamples. A resample of neurons ranks them all anew, one of concepts only takes means."""
+
+SCHEMA = pa.schema(
+    [(name, pa.string()) for name in ("method", "other", "source", "target", "reduce")]
+    + [(f"{name}{end}", pa.float64()) for name in ("correlation", "overlap") for end in ("", "_low", "_high")]
+    + [("concepts", pa.int64()), ("interval", pa.string())]
+)
+
+
+def pairwise(connection: Connection, which: Which, seed: int = 0) -> pa.Table:
+    """One row for every two methods, source, target and reduction: see `Atlas.method_agreement`."""
+    pairs = compare.method_pairs(which).run(connection).to_pylist()
+    kinds: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
+    counts: dict[tuple[str, ...], int] = defaultdict(int)
+    for pair in pairs:
+        counts[_kind(pair)] += 1
+    names = ("source", "target", "reduce", "concept", "component")
+    for _, group in groupby(pairs, key=lambda pair: tuple(pair[name] for name in names)):
+        together = list(group)
+        maps = {i: _load(connection, i) for i in {p[end] for p in together for end in ("first", "second")}}
+        alone = any(counts[_kind(p)] == 1 for p in together)
+        for pair, (values, draws) in zip(together, _compared(together, maps, alone, seed), strict=True):
+            kinds[_kind(pair)].append({"values": values, "draws": draws})
+    rows = [_row(kind, found, seed) for kind, found in kinds.items()]
+    rows.sort(key=lambda r: (r["source"], r["target"], r["reduce"], -(r["correlation"] or 0), r["method"], r["other"]))
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def _kind(pair: dict[str, Any]) -> tuple[str, ...]:
+    return tuple(pair[name] for name in ("method", "other", "source", "target", "reduce"))
+
+
+def _load(connection: Connection, map_id: int) -> tuple[Whole, Floats, Whole]:
+    """A map's neurons as sorted numbers, and their scores and ranks in that order."""
+    import numpy as np
+
+    table = compare.map_scores(map_id).run(connection)
+    keys = table["layer"].to_numpy().astype(np.int64) << 32 | table["neuron"].to_numpy()
+    order = np.argsort(keys)
+    return keys[order], table["score"].to_numpy().astype(np.float64)[order], order
+
+
+def _compared(
+    pairs: Sequence[dict[str, Any]], maps: dict[int, tuple[Whole, Floats, Whole]], alone: bool, seed: int
+) -> Iterator[tuple[Floats, Floats | None]]:
+    """For each pair its correlation and overlap, (2,), and with `alone` those of resampled neurons, (resamples, 2).
+
+    Maps of the same neurons are ranked together, once; maps of different neurons pair by pair among the common ones.
+    """
+    import numpy as np
+
+    done: dict[tuple[int, ...], tuple[Floats, Floats | None]] = {}
+    for pair in pairs:
+        ids: tuple[int, ...] = (pair["first"], pair["second"])
+        common, other = (maps[i][0] for i in ids)
+        if np.array_equal(common, other):
+            ids = tuple(i for i, (theirs, _, _) in maps.items() if np.array_equal(theirs, common))
+        else:
+            common = np.intersect1d(common, other, assume_unique=True)
+        if len(common) < 2:
+            yield np.full(2, np.nan), None
+            continue
+        if ids not in done:
+            at = [np.searchsorted(maps[i][0], common) for i in ids]
+            scores = np.stack([maps[i][1][places] for i, places in zip(ids, at, strict=True)])
+            ranks = np.stack([maps[i][2][places] for i, places in zip(ids, at, strict=True)])
+            once = np.ones((1, len(common)), dtype=np.int64)
+            weights = _resampled(len(common), seed) if alone else None
+            done[ids] = (
+                weighted_agreement(scores, ranks, once)[0],
+                None if weights is None else weighted_agreement(scores, ranks, weights),
+            )
+        values, draws = done[ids]
+        a, b = ids.index(pair["first"]), ids.index(pair["second"])
+        yield values[:, a, b], None if draws is None else draws[:, :, a, b]
+
+
+def _resampled(count: int, seed: int) -> Iterator[Whole]:
+    """How often each of `count` neurons is in a draw of as many with replacement."""
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    for _ in range(OVER_NEURONS):
+        yield np.bincount(generator.integers(count, size=count), minlength=count)
+
+
+def weighted_agreement(scores: Floats, ranks: Whole, weights: Iterator[Whole] | Whole) -> Floats:
+    """Spearman's correlation and overlap of the tops between every two methods, where neurons count several times.
+
+    scores: (methods, neurons); equal ones share their mean rank. ranks: (methods, neurons), what orders the tops.
+    weights: for each resample, how often each neuron is in it, as many in all as there are neurons. Returns (resamples,
+    2, methods, methods); a correlation is NaN where all of a method's scores are equal.
+    """
+    import numpy as np
+
+    methods, count = scores.shape
+    top = max(1, count // TOP)
+    by_score = np.argsort(scores, axis=1, kind="stable")
+    ordered = np.take_along_axis(scores, by_score, axis=1)
+    starts = [np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) for row in ordered]
+    by_rank = np.argsort(ranks, axis=1)
+    found = []
+    for weight in weights:
+        placed, copies = np.empty((methods, count)), np.empty((methods, count), dtype=np.int64)
+        for m in range(methods):
+            ties = np.add.reduceat(weight[by_score[m]], starts[m])
+            middle = np.cumsum(ties) - (ties - 1) / 2  # the mean of the ranks that tied neurons take up
+            placed[m, by_score[m]] = np.repeat(middle, np.diff(np.r_[starts[m], count]))
+            best = weight[by_rank[m]]
+            copies[m, by_rank[m]] = np.clip(top - (np.cumsum(best) - best), 0, best)
+        placed -= (count + 1) / 2
+        products = (placed * weight) @ placed.T
+        size = np.sqrt(np.outer(products.diagonal(), products.diagonal()))
+        correlation = np.divide(products, size, out=np.full_like(products, np.nan), where=size > 0)
+        tops = copies[:, copies.any(axis=0)]
+        overlap = np.minimum(tops[:, None], tops[None]).sum(axis=-1) / top
+        found.append(np.stack([np.clip(correlation, -1, 1), overlap]))
+    return np.stack(found)
+
+
+def _row(kind: tuple[str, ...], found: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
+    """The means over concepts, and the 95 % intervals: of resampled concepts, or of neurons where there is one."""
+    import numpy as np
+
+    row: dict[str, Any] = dict(zip(SCHEMA.names, kind, strict=False)) | {"concepts": len(found)}
+    row["interval"] = "neurons" if len(found) == 1 else "concepts"
+    for i, name in enumerate(("correlation", "overlap")):
+        each = np.array([f["values"][i] for f in found])
+        each = each[~np.isnan(each)]  # a constant map has no correlation
+        draws: Floats = np.empty(0)
+        if len(found) > 1 and len(each):
+            drawn = np.random.default_rng(seed).integers(len(each), size=(OVER_CONCEPTS, len(each)))
+            draws = each[drawn].mean(axis=1)
+        elif len(found) == 1 and found[0]["draws"] is not None:
+            draws = found[0]["draws"][:, i]
+            draws = draws[~np.isnan(draws)]
+        row[name] = float(each.mean()) if len(each) else None
+        low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (None, None)
+        row[f"{name}_low"], row[f"{name}_high"] = low, high
+    return row

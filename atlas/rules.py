@@ -1,0 +1,140 @@
+"""Selection rules: which neurons of a stored map count, written `name:amount` (`atlas query --select`).
+
+A rule is about one map and sees all of it; over several maps it is applied to each by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from atlas.errors import UsageError, unknown
+
+MAD, MEAN_AD = 1.482602218505602, 1.2533141373155003
+"""What a normal distribution's median, and mean, absolute deviation is multiplied by to give its standard deviation."""
+
+
+class Measure(NamedTuple):
+    """What a rule measures of a neuron, and which values choose it."""
+
+    sql: str
+    keeps: str
+    least: float  # of the amount that a user may give
+    most: float
+    meaning: str
+
+
+LAYER_RANK = "row_number() OVER (PARTITION BY s.map_id, s.layer ORDER BY s.rank)"
+OF_LARGEST = "s.score::DOUBLE / nullif(greatest(max(s.score) OVER (PARTITION BY s.map_id), 0), 0)::DOUBLE"
+PERCENTILE = "100.0 * (m.neurons - s.rank + 1) / m.neurons"
+Z = "(s.score - n.center) / nullif(n.scale, 0)"
+RULES: Mapping[str, Measure] = {
+    "top": Measure("s.rank", "<=", 1, 1e9, "the N best of the map"),
+    "per_layer": Measure(LAYER_RANK, "<=", 1, 1e9, "the N best of each layer"),
+    "percentile": Measure(PERCENTILE, ">=", 0, 100, "at or above this percentile"),
+    "fraction": Measure(OF_LARGEST, ">", 0, 1, "above this fraction of the map's largest score"),
+    "z": Measure(Z, ">=", -1e9, 1e9, "so many robust standard deviations above the median"),
+}
+NULL_NAMES = ("concept", "method", "source", "target", "reduce")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One selection rule.
+
+    top, per_layer: counts. percentile: 100 is the best neuron's (see `atlas.queries`). fraction: of the map's largest
+    score, exceeded; knowledge neurons take 0.3 (Dai et al. 2022, section 3.2); a map without a positive score has
+    none. z: (score - median) / (1.4826 * MAD), of the map itself or of a null map: a map's own neurons of interest
+    would inflate a mean and a standard deviation. Where more than half of the scores are equal, as where most neurons
+    never fire, MAD is 0 and 1.2533 times the mean absolute deviation takes its place (Iglewicz & Hoaglin 1993).
+
+    null: of `z`, the names in which the null map differs from the map that is asked, such as {"concept": "cat"}:
+    `z:4,concept=cat`. It must share the map's scale, which the scores of another method (`random` too) do not.
+    """
+
+    name: str
+    amount: float
+    null: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Rule:
+        """Read `top:50`, `per_layer:5`, `percentile:99`, `fraction:0.3`, `z:4` or `z:4,concept=cat`.
+
+        Raises:
+            UsageError: not a rule; the message says which there are.
+        """
+        name, _, rest = text.strip().partition(":")
+        if name not in RULES:
+            raise unknown("selection rule", name, RULES, "atlas query --help")
+        amount_text, _, null = rest.partition(",")
+        rule = RULES[name]
+        whole = name in ("top", "per_layer")
+        try:
+            amount = float(int(amount_text)) if whole else float(amount_text)
+        except ValueError:
+            amount = float("nan")
+        if not rule.least <= amount <= rule.most:
+            bounds = "for example 4" if name == "z" else f"{rule.least:g} to {rule.most:g}"
+            if whole:
+                bounds = f"at least {rule.least:g}"
+            number = "a whole number" if whole else "a number"
+            raise UsageError(f"--select {name} needs {number}, {bounds}: {rule.meaning}; '{text}' has none")
+        if null and name != "z":
+            raise UsageError(f"only z is measured against another map; write {name}:{amount_text}")
+        return cls(name, amount, names_given(null, "--select z:4,") if null else {})
+
+    def __str__(self) -> str:
+        amount = int(self.amount) if self.amount == int(self.amount) else self.amount
+        return f"{self.name}:{amount}" + "".join(f",{key}={value}" for key, value in self.null.items())
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return {"amount": int(self.amount) if self.name in ("top", "per_layer") else self.amount}
+
+
+def names_given(text: str, option: str) -> dict[str, str]:
+    """Read `concept=cat,source=text`: names in which one map differs from another.
+
+    Raises:
+        UsageError: not `name=value`, or a name that tells no two maps apart.
+    """
+    given: dict[str, str] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not equals or not value or name not in NULL_NAMES:
+            raise UsageError(f"'{part}' names no map; write {option}concept=cat (or {', '.join(NULL_NAMES[1:])})")
+        given[name] = value
+    return given
+
+
+def selected(rule: Rule) -> str:
+    """Common table expressions, the last of them `chosen`: the rows of the maps $maps that the rule chooses.
+
+    Every choice of text here is from RULES; what the user wrote is bound ($amount, $maps, $nulls).
+    """
+    measure = RULES[rule.name]
+    spread, joined = "", ""
+    if rule.name == "z":
+        joined = "JOIN spread n USING (map_id)"
+        spread = f"""spread AS (  -- median and robust standard deviation of each map's null
+    SELECT n.map_id, any_value(s.center) AS center,
+           coalesce(nullif({MAD} * mad(s.score), 0), {MEAN_AD} * avg(abs(s.score - s.center))) AS scale
+    FROM (SELECT unnest($maps::INTEGER[]) AS map_id, unnest($nulls::INTEGER[]) AS null_id) n
+    JOIN (SELECT map_id, score::DOUBLE AS score, median(score::DOUBLE) OVER (PARTITION BY map_id) AS center
+          FROM scores WHERE map_id IN (SELECT unnest($nulls::INTEGER[]))) s ON s.map_id = n.null_id
+    GROUP BY n.map_id),
+"""
+    return f"""{spread}chosen AS (
+    SELECT * FROM (
+        SELECT s.map_id, m.model_id, m.component, s.layer, s.neuron, s.score, s.rank,
+               {PERCENTILE} AS percentile, {measure.sql} AS measure
+        FROM scores s JOIN maps m USING (map_id) {joined}
+        WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])))
+    WHERE measure {measure.keeps} $amount)"""
+
+
+def bound(rule: Rule, map_ids: Sequence[int], null_ids: Sequence[int]) -> dict[str, Any]:
+    """The parameters of `selected`."""
+    nulls = {"nulls": list(null_ids)} if rule.name == "z" else {}
+    return {"maps": list(map_ids), **nulls, **rule.parameters}

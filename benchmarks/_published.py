@@ -1,0 +1,89 @@
+"""The loops of published code, written out plainly from their description, for comparison in the same run.
+
+MM_Neurons' scoring (Pan et al. 2023): the static table of every neuron's logits is made beforehand and not timed.
+MINER's importance scores and selection (Huang et al. 2024): its file for every sample is left out, and the attention
+is given to it. Integrated gradients a layer at a time (knowledge-neurons): a whole forward and backward pass a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from atlas.live.hooks import editing, tracing
+from ingest.trace import Trace
+
+KEPT = 10_000
+
+
+def score_nouns(values: list[Tensor], table: list[Tensor], rows: Sequence[tuple[int, int]]) -> list[list[tuple]]:
+    """values: layer -> (K, N). table: layer -> (N, V). rows: (target, token). The best neurons of each noun."""
+    found = []
+    for k, token in rows:
+        scores = torch.stack([values[layer][k] * table[layer][:, token] for layer in range(len(table))])
+        flat, order = scores.flatten().sort(descending=True)
+        best = []
+        for i in range(min(KEPT, len(flat))):
+            place = order[i].item()
+            best.append((place // scores.shape[1], place % scores.shape[1], flat[i].item()))
+        found.append(best)
+    return found
+
+
+def importance(values: Tensor, attention: Tensor, masks: dict[str, Tensor]) -> Tensor:
+    """(5, modalities, N) of one sample and layer: values (T, N), attention (T, T), masks (T,) by modality."""
+    out = []
+    for mask in masks.values():
+        x, b = values[mask], attention[mask][:, mask]
+        metrics = [
+            (x > 0).float().mean(0),
+            x.mean(0),
+            x.amax(0),
+            (b.softmax(0).transpose(0, 1) @ x).sum(0),
+            (b.softmax(1) @ x).sum(0),
+        ]
+        out.append(torch.stack([(m - m.min()) / (m.max() - m.min()) for m in metrics]))
+    return torch.stack(out, 1)
+
+
+def select_evenly(scores: Tensor, ratio: float) -> list[list[tuple[int, int]]]:
+    """LA_MU: the best K // M neurons of every modality over all layers; scores (M, L, N)."""
+    modalities, layers, neurons = scores.shape
+    count = int(ratio * layers * neurons) // modalities
+    chosen = []
+    for m in range(modalities):
+        best, order = scores[m].flatten().topk(count)
+        found = []
+        for i in range(count):
+            for place in order:  # where the value stands, by comparing elements
+                layer, neuron = int(place) // neurons, int(place) % neurons
+                if scores[m, layer, neuron] == best[i]:
+                    found.append((layer, neuron))
+                    break
+        chosen.append(found)
+    return chosen
+
+
+def integrated_gradients(trace: Trace, steps: int) -> Tensor:
+    """(L, P, N) at the predicting position of every pair's one target, for layers one after the other."""
+    live, out = trace.live, []
+    for layer in trace.layers:
+        total = torch.zeros(len(trace.concepts), live.layout.width)
+        with torch.no_grad(), tracing(live.layout, layers=[layer]) as baseline:
+            live.forward(trace.batch)
+        own = baseline.values[layer][trace.rows, trace.positions]
+        for step in range(1, steps + 1):
+            leaf = (own * (step / steps)).detach().requires_grad_(True)
+
+            def rule(values: Tensor, leaf: Tensor = leaf) -> Tensor:
+                return values.index_put((trace.rows, trace.positions), leaf)
+
+            with torch.enable_grad(), editing(live.layout, {layer: rule}), tracing(live.layout, layers=[]) as run:
+                live.forward(trace.batch)
+                assert run.norm_out is not None
+                y = trace.log_probs(run.norm_out[trace.rows, trace.positions]).sum()
+            total += torch.autograd.grad(y, leaf)[0]
+        out.append(own * total / steps)
+    return torch.stack(out)

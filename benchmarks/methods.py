@@ -1,0 +1,203 @@
+"""What attribution costs beside the model itself, beside the published loops, and how it grows.
+
+On one random model (4 layers, d_model 256, 1,024 neurons a layer, 64 image tokens): forward-only methods together over
+a bare forward pass; gradient methods together over forward and backward; three published loops over ours, outputs
+compared first; and how reading the trace grows with neurons, rows and concepts.
+"""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable
+
+import _published as published
+import torch
+from _models import middling_llava, prompts
+from _timing import interleaved, report
+
+from atlas.live.model import LiveModel
+from atlas.strategies import select
+from ingest.concepts import Target
+from ingest.maps import GRADIENT, Method
+from ingest.methods import (
+    activation,
+    contribution,
+    gradient,
+    gradient_x_activation,
+    lape,
+    logprob_increase,
+    miner,
+    modality_profile,
+    nam_text,
+    random,
+    schwettmann,
+)
+from ingest.paths import Paths
+from ingest.roles import prompt_masks, with_unions
+from ingest.trace import Item, Trace, traced
+
+BATCH = 16
+FORWARD = (contribution, nam_text, activation, random, lape, modality_profile, miner)
+
+
+def items(count: int, concepts: int = 1) -> list[Item]:
+    targets = tuple(Target(f"concept {c}", c % 4, 1.0) for c in range(concepts))
+    return [Item(n, p, targets) for n, p in enumerate(prompts(count))]
+
+
+def reading(live: LiveModel, some: list[Item], methods: list[Method]) -> Callable[[], None]:
+    grad = any(GRADIENT in m.needs for m in methods)
+
+    def run() -> None:
+        with traced(live, some, "image", layers=None, tap="product", grad=grad) as trace:
+            for method in methods:
+                method.update(trace)
+
+    return run
+
+
+def forward_only(live: LiveModel) -> None:
+    some = items(BATCH)
+    batch = live.batch([item.prompt for item in some])
+
+    def bare() -> None:
+        with torch.no_grad():
+            live.forward(batch)
+
+    sides = {"bare": bare, "together": reading(live, some, [m.build() for m in FORWARD])}
+    for module in (*FORWARD, logprob_increase):
+        sides[module.__name__.rpartition(".")[2]] = reading(live, some, [module.build()])
+    seconds = interleaved(sides, 11)
+    each = ", ".join(
+        f"{name} {seconds[name] / seconds['bare']:.2f}" for name in sides if name not in ("bare", "together")
+    )
+    report("forward-only methods together / bare forward", seconds["together"] / seconds["bare"], "<= 1.15", each)
+
+
+def gradients(live: LiveModel) -> None:
+    some = items(BATCH)
+    batch = live.batch([item.prompt for item in some])
+    shared = [
+        gradient.build(),
+        gradient_x_activation.build(),
+        schwettmann.build(output="log_probability"),
+        contribution.build(),
+        activation.build(),
+    ]
+    other = [*shared[:2], schwettmann.build()]
+
+    def bare() -> None:
+        from atlas.live.hooks import tracing
+
+        with torch.enable_grad(), tracing(live.layout, grad=True) as capture:
+            live.forward(batch)
+            assert capture.norm_out is not None
+            y = live.logits(capture.norm_out[:, -4]).log_softmax(-1)[:, 7].sum()
+            torch.autograd.grad(y, list(capture.values.values()))
+
+    sides = {"bare": bare, "together": reading(live, some, shared), "logit": reading(live, some, other)}
+    seconds = interleaved(sides, 11)
+    detail = f"one explained by its logit takes a second backward pass: {seconds['logit'] / seconds['bare']:.2f}"
+    report("gradient methods together / forward and backward", seconds["together"] / seconds["bare"], "<= 1.20", detail)
+
+
+def scoring(live: LiveModel, trace: Trace) -> None:
+    write = [live.layout.write_vectors(layer) for layer in trace.layers]
+    table = [w.T @ live.layout.unembedding().T for w in write]
+    values = [trace.at_targets(layer) for layer in trace.layers]
+    rows = list(enumerate(trace.tokens.tolist()))
+
+    def ours() -> tuple[torch.Tensor, torch.Tensor]:
+        directions = trace.directions(norm=False)
+        scores = torch.stack([v * (directions @ w) for v, w in zip(values, write, strict=True)], 1).flatten(1)
+        return scores.topk(min(published.KEPT, scores.shape[1]))
+
+    best, places = ours()
+    for k, found in enumerate(published.score_nouns(values, table, rows)):
+        assert torch.allclose(best[k], torch.tensor([s for _, _, s in found]), atol=1e-6)
+        top = [layer * live.layout.width + neuron for layer, neuron, _ in found[:20]]
+        assert top == places[k, :20].tolist()
+    seconds = interleaved({"loop": lambda: published.score_nouns(values, table, rows), "ours": ours}, 7)
+    detail = f"{len(rows)} nouns, {best.shape[1]:,} neurons, the table made beforehand and not counted"
+    report("published scoring of nouns / ours", seconds["loop"] / seconds["ours"], ">= 50", detail)
+
+
+def modalities(live: LiveModel, trace: Trace) -> None:
+    masks = with_unions(prompt_masks(trace))
+    attention = {layer: trace.attention(layer, causal=False, among=masks["prompt"]) for layer in trace.layers}
+
+    def loop() -> torch.Tensor:
+        whole = torch.zeros(5, len(masks), len(trace.layers), live.layout.width)
+        for row in range(len(trace.items)):
+            for place, layer in enumerate(trace.layers):
+                mine = {name: mask[row] for name, mask in masks.items()}
+                whole[:, :, place] += published.importance(trace.values(layer)[row], attention[layer][row], mine)
+        return whole / len(trace.items)
+
+    def ours() -> torch.Tensor:
+        method = miner.build(attention=True)
+        method.update(trace)
+        return torch.stack([method.sums[r] / method.counts[r] for r in masks], 1).float()
+
+    assert torch.allclose(loop(), ours(), atol=1e-4)
+    seconds = interleaved({"loop": loop, "ours": ours}, 5)
+    detail = f"{len(masks)} modalities, {len(trace.items)} samples; ours with its own attention"
+    report("published importance scores / ours", seconds["loop"] / seconds["ours"], ">= 20", detail)
+    chosen = [list(masks).index(role) for role in masks if role not in ("prompt", "special_text")]
+    scores = torch.einsum("m,mrln->rln", torch.tensor([0.0, 0.25, 0.25, 0.5, 0.0]), ours())[chosen]
+    found = select(scores.numpy(), 0.02, "LA_MU")
+    for m, neurons in enumerate(published.select_evenly(scores, 0.02)):
+        assert set(zip(*(axis.tolist() for axis in found[m].nonzero()), strict=True)) == set(neurons)
+    sides = {
+        "loop": lambda: published.select_evenly(scores, 0.02),
+        "ours": lambda: select(scores.numpy(), 0.02, "LA_MU"),
+    }
+    seconds = interleaved(sides, 7)
+    report("published selection / ours", seconds["loop"] / seconds["ours"], ">= 20", f"{int(found.sum())} neurons")
+
+
+def paths(trace: Trace) -> None:
+    ours = Paths(20, "right", "predicting", "log_probability", 8192)
+
+    def mine() -> torch.Tensor:
+        return torch.stack([ours.attribute(trace, layer) for layer in trace.layers])
+
+    assert torch.allclose(mine(), published.integrated_gradients(trace, 20), atol=1e-4)
+    seconds = interleaved({"loop": lambda: published.integrated_gradients(trace, 20), "ours": mine}, 3)
+    detail = f"{len(trace.items)} rows, all layers, 20 steps"
+    report("published integrated gradients / ours", seconds["loop"] / seconds["ours"], ">= 10", detail)
+
+
+def growth() -> None:
+    for name, sizes in (("neurons", (512, 1024, 2048, 4096)), ("concepts", (1, 2, 4, 8)), ("rows", (4, 8, 16, 32))):
+        sides = {}
+        for size in sizes:
+            live = middling_llava(width=size) if name == "neurons" else middling_llava()
+            some = items(size if name == "rows" else 8, size if name == "concepts" else 1)
+            with traced(live, some, "image", layers=None, tap="product", grad=False) as trace:
+                methods = [m.build() for m in FORWARD]
+
+                def update(trace: Trace = trace, methods: list[Method] = methods) -> None:
+                    for method in methods:
+                        method.update(trace)
+
+                sides[str(size)] = update
+        seconds = interleaved(sides, 7)
+        shown = ", ".join(f"{size}: {1000 * taken:.1f} ms" for size, taken in seconds.items())
+        print(f"reading a trace by the number of {name}: {shown}")
+
+
+def main() -> None:
+    live = middling_llava()
+    forward_only(live)
+    gradients(live)
+    with traced(live, items(BATCH), "image", layers=None, tap="product", grad=False, attention=True) as trace:
+        scoring(live, trace)
+        modalities(live, trace)
+        paths(trace)
+    growth()
+    print(f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""Questions about several maps: shared, only, layers, agreement. Nothing here loads torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from atlas.errors import UsageError
+from cli.ask import Dataset, Model, Run, Select, Supercategory
+from cli.common import AtlasPath, Concept, Method, Reduce, Source, Target, note_assumed, resolve, say, words
+from cli.render import Csv, Format, Json, chosen_format, show
+
+OneConcept = Annotated[str | None, typer.Option("--concept", "-c", help="The concept's name: one row a neuron.")]
+Concepts = Annotated[
+    str | None, typer.Option("--concepts", help="all, or several: dog,cat. One row a concept, with q-values.")
+]
+Side = Annotated[str, typer.Option("--side", help="Compare two sources, or two targets: source or target.")]
+Sources = Annotated[
+    str | None, typer.Option("--sources", help="Two modalities; with --side target, one. [default: image,text]")
+]
+Targets = Annotated[
+    str | None, typer.Option("--targets", help="With --side target, two modalities; else one. [default: image,text]")
+]
+SideTop = Annotated[int, typer.Option("--top", min=1, help="How many of the best neurons of each side.")]
+Rows = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows to print.")]
+
+
+def shared(
+    concept: OneConcept = None,
+    concepts: Concepts = None,
+    supercategory: Supercategory = None,
+    side: Side = "source",
+    sources: Sources = None,
+    targets: Targets = None,
+    method: Method = None,
+    reduce: Reduce = None,
+    model: Model = None,
+    dataset: Dataset = None,
+    run: Run = None,
+    top: SideTop = 40,
+    limit: Rows = 1000,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Which neurons carry a concept in both modalities, and how many chance and matched neurons would give.
+
+    Rows come best first by the sum of their ranks, which are in the order of --sources. Matched neurons are of the
+    same layers, and of about the same activation where the atlas has that. Over several concepts: one row a concept.
+
+    Example: atlas shared --concept dog --sources image,text --top 40
+
+    Example: atlas shared --concepts all --method contribution
+    """
+    names = {"method": method, "reduce": reduce, "model": model, "dataset": dataset, "run": run}
+    asked = {"side": side, "sources": words(sources), "targets": words(targets)}
+    form = chosen_format(form, as_json, as_csv)
+    if _is_one(concept, concepts, supercategory):
+        _show_neurons(concept, False, names | asked, top, limit, form, atlas)
+    else:
+        _show_concepts(concepts, supercategory, False, names, asked, top, limit, form, atlas)
+
+
+def only(
+    concept: OneConcept = None,
+    concepts: Concepts = None,
+    supercategory: Supercategory = None,
+    side: Side = "source",
+    sources: Sources = None,
+    targets: Targets = None,
+    method: Method = None,
+    reduce: Reduce = None,
+    model: Model = None,
+    dataset: Dataset = None,
+    run: Run = None,
+    top: SideTop = 40,
+    limit: Rows = 1000,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Which neurons carry a concept in the first modality's top and not in the second's, and what chance would give.
+
+    Ranks are in the order of --sources: `--sources text,image` gives the text's own neurons. Over several concepts:
+    one row a concept.
+
+    Example: atlas only --concept dog --sources image,text --top 40
+    """
+    names = {"method": method, "reduce": reduce, "model": model, "dataset": dataset, "run": run}
+    asked = {"side": side, "sources": words(sources), "targets": words(targets)}
+    form = chosen_format(form, as_json, as_csv)
+    if _is_one(concept, concepts, supercategory):
+        _show_neurons(concept, True, names | asked, top, limit, form, atlas)
+    else:
+        _show_concepts(concepts, supercategory, True, names, asked, top, limit, form, atlas)
+
+
+def _is_one(concept: str | None, concepts: str | None, supercategory: str | None) -> bool:
+    if (concept is None) == (concepts is None and supercategory is None):
+        raise UsageError(
+            "give one --concept; or --concepts all, --concepts dog,cat, --supercategory animal for a row each"
+        )
+    return concept is not None
+
+
+def _show_neurons(
+    concept: str | None, only: bool, asked: dict[str, Any], top: int, limit: int, form: str, atlas: Any
+) -> None:
+    from atlas.api import Atlas
+
+    there = Atlas(resolve(atlas))
+    found = (there.only if only else there.shared)(str(concept), top=top, **asked)
+    note_assumed(found.neurons.provenance)
+    s = found.statistics
+    more = {"statistics": s, "matched": found.matched, "provenance": found.neurons.provenance}
+    show(found.neurons.to_arrow().slice(0, limit), form, more=more)
+    first, second = found.between
+    what = f"in {first} and not in {second}" if only else f"shared by {first} and {second}"
+    say(f"{s['only' if only else 'shared']} of {s['top']} {what}; {_chance(s, '')}")
+    if found.matched:
+        say(f"against neurons of the same {found.matched}: {_chance(s, 'matched_')}")
+
+
+def _chance(statistics: dict[str, float | None], prefix: str) -> str:
+    expected, lift, p = (statistics[prefix + name] for name in ("expected", "lift", "p_value"))
+    shown = "" if lift is None else f" lift {lift:.3g},"
+    return f"{expected:.2g} expected by chance,{shown} p = {p:.2g}"
+
+
+def _show_concepts(
+    concepts: str | None,
+    supercategory: str | None,
+    only: bool,
+    names: dict[str, Any],
+    asked: dict[str, Any],
+    top: int,
+    limit: int,
+    form: str,
+    atlas: Any,
+) -> None:
+    from atlas.api import Atlas
+    from atlas.overlap import sides
+    from atlas.queries import Which
+
+    between, one = sides(asked["side"], asked["sources"], asked["targets"])
+    listed = () if concepts in (None, "all") else words(concepts)
+    which = Which(supercategory=supercategory, **names, **one)
+    found = Atlas(resolve(atlas)).overlaps(which, listed, side=asked["side"], between=between, only=only, top=top)
+    note_assumed(found.provenance)
+    show(found.rows.slice(0, limit), form, more={"matched": found.matched, "provenance": found.provenance})
+    matched = f"; matched: neurons of the same {found.matched}" if found.matched else ""
+    say(f"{found.rows.num_rows} concepts; q_value is the false discovery rate over them{matched}")
+    if found.left_out:
+        say(f"left out, with a map of {' or '.join(between)} alone: {', '.join(found.left_out)}")
+
+
+def layers(
+    concept: Concept,
+    method: Method = None,
+    methods: Annotated[str | None, typer.Option("--methods", help="Two methods, and what both choose.")] = None,
+    source: Source = None,
+    sources: Annotated[str | None, typer.Option("--sources", help="Two sources, and what both have.")] = None,
+    target: Target = None,
+    reduce: Reduce = None,
+    model: Model = None,
+    dataset: Dataset = None,
+    run: Run = None,
+    select: Select = None,
+    top: Annotated[int | None, typer.Option("--top", "-n", min=1, help="How many neurons. [default: 40]")] = None,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """How a concept's neurons lie over the layers: count, share, cumulative share, enrichment over an even spread.
+
+    With --sources or --methods, of two selections and of the neurons in both.
+
+    Example: atlas layers --concept dog --top 40
+
+    Example: atlas layers --concept dog --sources image,text --select percentile:99
+    """
+    from atlas.api import Atlas
+    from atlas.queries import Which
+    from atlas.rules import Rule
+
+    form = chosen_format(form, as_json, as_csv)
+    if select and top:
+        raise UsageError("--top N is --select top:N; give one of them")
+    rule = Rule.parse(select) if select else Rule("top", top or 40)
+    which = Which(concept, method, source, target, reduce, model, dataset, run)
+    there = Atlas(resolve(atlas))
+    if not methods and not sources:
+        found, _ = there.query_sql(which, rule=rule)
+        sets = {str(found.provenance["maps"][0]["source"]): found}
+    else:
+        name, two = ("method", words(methods)) if methods else ("source", words(sources))
+        if (methods and (sources or method)) or (sources and source) or len(set(two)) != 2 or len(two) != 2:
+            raise UsageError("give two --sources, for example image,text, or two --methods; not both, nor one besides")
+        sets = there.select_each(which, name, two, rule)
+        found = sets[two[0]]
+        sets["both"] = found & sets[two[1]]
+    note_assumed(found.provenance)
+    _show_layers({name: there.layers(neurons) for name, neurons in sets.items()}, form, sets)
+
+
+def _show_layers(tables: dict[str, Any], form: str, sets: dict[str, Any]) -> None:
+    import pyarrow as pa
+
+    named = [table.add_column(0, "set", pa.array([name] * len(table), pa.string())) for name, table in tables.items()]
+    more = {"neurons": {name: len(s) for name, s in sets.items()}, "provenance": sets[list(sets)[-1]].provenance}
+    show(pa.concat_tables(named), form, more=more)
+
+
+def agreement(
+    reference: Annotated[
+        str | None, typer.Option("--reference", help="The method the others are compared with. [default: ablation]")
+    ] = None,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Every two methods, with 95 % intervals.")] = False,
+    concept: Annotated[str | None, typer.Option("--concept", "-c", help="One concept instead of all.")] = None,
+    source: Source = None,
+    model: Model = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the intervals' resampling.")] = 0,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """How well each method's ranking of neurons follows exact ablation's: rank correlation and overlap of the tops.
+
+    With --pairs, how far every two methods agree, with 95 % bootstrap intervals: over concepts, or over the neurons
+    of the one --concept.
+
+    Example: atlas agreement --source image
+
+    Example: atlas agreement --pairs --concept dog --source text
+    """
+    from atlas.api import Atlas
+
+    form = chosen_format(form, as_json, as_csv)
+    there = Atlas(resolve(atlas))
+    if pairs and reference is not None:
+        raise UsageError("--pairs compares all methods with each other; leave out --reference")
+    against = reference or "ablation"
+    if pairs:
+        table = there.method_agreement(concept=concept, source=source, model=model, seed=seed)
+    else:
+        table = there.agreement(against, concept=concept, source=source, model=model)
+    if not table.num_rows and pairs:
+        raise UsageError("no run has maps of two methods; ingest with --methods ablation,contribution")
+    if not table.num_rows:
+        raise UsageError(
+            f"no map of another method can be compared with '{against}'; "
+            f"ingest with --methods {against},contribution (`atlas concepts` lists what is stored)"
+        )
+    show(table, form, more={"seed": seed} if pairs else {"reference": against})

@@ -1,0 +1,104 @@
+"""`atlas geometry`: how the kinds of token lie and flow through a model's layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import typer
+
+from atlas.errors import UsageError
+from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Revision, resolve, say, words
+from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, pairs, progressing, report
+from cli.render import Csv, Format, Json, chosen_format, show
+
+if TYPE_CHECKING:
+    from ingest.geometry import Ablated
+
+
+def geometry(
+    model: ModelName = None,
+    revision: Revision = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH.")] = None,
+    option: Options = None,
+    edit: Annotated[str | None, typer.Option("--edit", help="Look also with this stored edit applied.")] = None,
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="Look also without the neurons of a run of labels: RUN or RUN:LABEL.")
+    ] = None,
+    only: Annotated[str | None, typer.Option("--only", help="Print only these measures, separated by commas.")] = None,
+    concepts: Concepts = None,
+    sources: Sources = None,
+    tasks: Tasks = None,
+    per_concept: PerConcept = None,
+    seed: Seed = None,
+    layers: Annotated[str | None, typer.Option("--layers", help="Only these layers: 3, 8-15.")] = None,
+    sample: Annotated[int, typer.Option("--sample", min=1, help="Tokens of each role, and examples, to keep.")] = 200,
+    neighbours: Annotated[int, typer.Option("--neighbours", min=1, help="Nearest neighbours of a token.")] = 10,
+    projections: Annotated[str, typer.Option("--projections", help="pca, tsne or both; '' for none.")] = "pca,tsne",
+    points: Annotated[int, typer.Option("--points", min=1, help="Tokens of each role to lay out.")] = 100,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    batch_size: BatchSize = 16,
+    no_progress: NoProgress = False,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """How text, image and special tokens lie in each layer, and what the last one takes from each, with and without
+    some neurons. Stored as measures and points.
+
+    Example: atlas geometry --model tiny-llava --dataset scenes --only centroid_distance
+    """
+    chosen = chosen_format(form, as_json, as_csv)
+    path = resolve(atlas)
+    from ingest.geometry import Settings, measure
+    from ingest.job import Execution, make_job
+
+    content: dict[str, Any] = {"dtype": dtype, "options": pairs(option or [])}
+    named = {"concepts": concepts, "sources": sources, "tasks": tasks}
+    content |= {k: words(v) for k, v in named.items() if v is not None}
+    plain = {"model": model, "revision": revision, "dataset": dataset, "per_concept": per_concept, "seed": seed}
+    content |= {k: v for k, v in (plain | {"layers": layers}).items() if v is not None}
+    settings = Settings(sample, neighbours, words(projections), points)
+    ablated = _ablated(path, edit, labels)
+    with progressing(no_progress) as progress:
+        done = measure(path, make_job(content), Execution(device, None, batch_size), settings, ablated, progress)
+    report(dict(done.skipped), path / "runs" / done.run_id / "manifest.json")
+    if not done.fresh:
+        say(f"run {done.run_id[:8]} was done before; these are its stored measures")
+    show(_shown(done.rows, words(only)), chosen, more={"run": done.run_id})
+
+
+def _ablated(path: Path, edit: str | None, labels: str | None) -> Ablated | None:
+    """The neurons to look without."""
+    if edit is not None and labels is not None:
+        raise UsageError("look without an --edit's neurons or without those of --labels, not both")
+    from ingest.geometry import Ablated
+
+    if edit is not None:
+        from atlas.api import Atlas
+
+        data = Atlas(path).edit(edit).data
+        return Ablated(data.label, tuple(data.changes), data.fingerprint, data.tap)
+    if labels is None:
+        return None
+    from atlas.edits import make_changes
+    from atlas.labels import labelled
+
+    run, _, label = labels.partition(":")
+    found = labelled(path, run, label or None)
+    neurons = sorted(set(found.neurons))
+    return Ablated(labels, tuple(make_changes(neurons, set_to=0.0)), found.provenance["fingerprint"])
+
+
+def _shown(rows: pa.Table, only: tuple[str, ...]) -> pa.Table:
+    known = sorted(set(rows["name"].to_pylist()))
+    for name in only:
+        if name not in known:
+            raise UsageError(f"no measure called '{name}'; there are: {', '.join(known)}")
+    if only:
+        rows = rows.filter(pc.is_in(rows["name"], pa.array(only)))
+    return rows.drop_columns(["run_id", "method", "concept"])

@@ -1,0 +1,97 @@
+"""`atlas labels`: neurons with a name for what they serve, by a stated rule."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from atlas.errors import UsageError
+from cli.common import AtlasPath, resolve, say, words
+from cli.make import pairs
+from cli.render import Csv, Format, Json, chosen_format, show
+
+app = typer.Typer(no_args_is_help=True, help="Label neurons by what they serve; list and show the labels.")
+
+Run = Annotated[str, typer.Argument(help="The run, by the beginning of its id (`atlas labels ls`).")]
+
+
+@app.command()
+def make(
+    rule: Annotated[str, typer.Option("--rule", help="miner or lape: whose stored maps are read, and how.")] = "miner",
+    runs: Annotated[
+        str | None, typer.Option("--runs", help="Runs to pool, by the beginnings of their ids. [the newest with maps]")
+    ] = None,
+    strategy: Annotated[
+        str | None, typer.Option("--strategy", help="LA_MU (default), adaptive, LU_MA, uniform or random.")
+    ] = None,
+    ratio: Annotated[float | None, typer.Option("--ratio", help="The share of all neurons to choose. [0.02]")] = None,
+    weights: Annotated[
+        str | None, typer.Option("--weights", help="prob,mean,max,attn_k,attn_q: five numbers, or a preset.")
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="special_text_separate (default), special_text_as_one or prompt."),
+    ] = None,
+    param: Annotated[list[str] | None, typer.Option("--param", help="KEY=VALUE for the rule; repeatable.")] = None,
+    atlas: AtlasPath = None,
+) -> None:
+    """Label neurons from the maps that runs with --methods miner or lape stored; no model is loaded.
+
+    Example: atlas labels make --rule miner --strategy LA_MU --ratio 0.02
+    """
+    from ingest.labelling import make as start
+
+    plain = {"strategy": strategy, "ratio": ratio, "weights": weights, "split": split}
+    given: dict[str, Any] = pairs(param or []) | {k: v for k, v in plain.items() if v is not None}
+    path = resolve(atlas)
+    done = start(path, rule, words(runs), given)
+    if not runs:
+        say(f"taken: runs={done.runs[0][:8]}")
+    if not done.fresh:
+        say(f"run {done.run_id[:8]} was done before; nothing to do")
+    print(done.run_id)
+
+
+@app.command()
+def ls(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
+    """Every label: the rule that gave it, and how many neurons have it.
+
+    Example: atlas labels ls
+    """
+    from atlas.labels import listing
+
+    show(listing(resolve(atlas)), chosen_format(form, as_json, as_csv))
+
+
+@app.command(name="show")
+def show_(
+    run: Run,
+    label: Annotated[str | None, typer.Option("--label", help="Only this label.")] = None,
+    by_layer: Annotated[
+        bool, typer.Option("--by-layer", help="Count the neurons of every layer and label instead.")
+    ] = False,
+    top: Annotated[int, typer.Option("--top", "-n", "--limit", min=1, help="How many neurons.")] = 20,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """The neurons that a run labelled, the clearest first; or how they lie over the layers.
+
+    Example: atlas labels show 3fa1 --label image --top 10
+    """
+    from atlas.labels import labelled, layers
+
+    chosen = chosen_format(form, as_json, as_csv)
+    path = resolve(atlas)
+    if not by_layer:
+        found = labelled(path, run, label, top=top)
+        show(found.to_arrow(), chosen, more={"provenance": found.provenance})
+        return
+    if label is not None:
+        raise UsageError("--by-layer counts every label; leave out --label")
+    counts, overlaps = layers(path, run)
+    show(counts, chosen, more={"overlaps": overlaps.to_pylist()})
+    for both in overlaps.to_pylist():
+        say(f"{both['neurons']} neurons are both {both['first']} and {both['second']}")

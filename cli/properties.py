@@ -1,0 +1,87 @@
+"""`atlas properties`: what the papers claim of the neurons a method finds, measured beside chance."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pyarrow as pa
+import typer
+
+from atlas.errors import UsageError
+from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Revision, resolve, say, words
+from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, pairs, progressing, report
+from cli.render import Csv, Format, Json, chosen_format, show
+
+
+def properties(
+    method: Annotated[str, typer.Option("--method", help="The attribution method.")] = "contribution",
+    concept: Annotated[str | None, typer.Option("--concept", "-c", help="Print only this concept.")] = None,
+    param: Annotated[list[str] | None, typer.Option("--param", help="KEY=VALUE of the method; repeatable.")] = None,
+    top: Annotated[str, typer.Option("--top", "-n", help="How many of the best neurons: one or several numbers.")] = (
+        "10,50"
+    ),
+    model: ModelName = None,
+    revision: Revision = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH.")] = None,
+    option: Options = None,
+    concepts: Concepts = None,
+    sources: Sources = None,
+    tasks: Tasks = None,
+    per_concept: PerConcept = None,
+    seed: Seed = None,
+    inpainter: Annotated[str | None, typer.Option("--inpainter", help="For a method that needs twins.")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    batch_size: BatchSize = 16,
+    no_progress: NoProgress = False,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Sensitivity, invariance to shuffled image tokens and to other pictures, and exclusivity of the best neurons of a
+    method, beside as many random ones. Stored as measures; --concepts says which are compared with each other.
+
+    Example: atlas properties --method contribution --concepts dog,cat,bird --per-concept 8
+    """
+    chosen = chosen_format(form, as_json, as_csv)
+    path = resolve(atlas)
+    try:
+        ks = sorted({int(k) for k in words(top)})
+    except ValueError:
+        raise UsageError(f"--top {top} are no numbers; write 10, or 10,50,100") from None
+    from ingest.job import Execution, make_job
+    from ingest.properties import measure
+
+    content: dict[str, Any] = {"dtype": dtype, "options": pairs(option or []), "methods": {method: pairs(param or [])}}
+    named = {"concepts": concepts, "sources": sources, "tasks": tasks}
+    content |= {k: words(v) for k, v in named.items() if v is not None}
+    plain = {"model": model, "revision": revision, "dataset": dataset, "per_concept": per_concept, "seed": seed}
+    content |= {k: v for k, v in (plain | {"inpainter": inpainter}).items() if v is not None}
+    job = make_job(content)
+    if concept is not None and job.concepts and concept not in job.concepts:
+        raise UsageError(f"--concept {concept} is not among --concepts {','.join(job.concepts)}; add it there")
+    with progressing(no_progress) as progress:
+        done = measure(path, job, Execution(device, None, batch_size), ks, progress)
+    report(dict(done.skipped), path / "runs" / done.run_id / "manifest.json")
+    if not done.fresh:
+        say(f"run {done.run_id[:8]} was done before; these are its stored measures")
+    rows = [r for r in done.rows.to_pylist() if concept is None or r["concept"] == concept]
+    if chosen == "table":
+        show(pa.Table.from_pylist(_brief(rows)), chosen)
+        return
+    show(pa.Table.from_pylist(rows, schema=done.rows.schema), chosen, more={"run": done.run_id})
+
+
+def _brief(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line a source, concept, measure and k: the value with its interval, then what others and chance give."""
+    lines: dict[tuple[str, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = (row["source"], row["concept"], row["name"], row["first"])
+        line = lines.setdefault(key, dict(zip(("source", "concept", "property", "of"), key, strict=True)))
+        shown = f"{row['value']:.2f}"
+        if row["low"] is not None and row["condition"] == "before":
+            shown += f" [{row['low']:.2f}, {row['high']:.2f}]"
+        line[{"before": "value", "others": "other_concepts", "random": "chance"}[row["condition"]]] = shown
+    names = ("source", "concept", "property", "of", "value", "other_concepts", "chance")
+    return [{name: line.get(name) for name in names} for line in lines.values()]

@@ -1,0 +1,78 @@
+"""What the last position of the prompt takes from each kind of token: how information reaches the first answer token.
+
+For layer l and role m, summed over the positions j of m in the prompt, with t its last position:
+
+    attention_contribution = sum over heads h of A[l, h, t, j] * ||value vector of j in head h||
+    saliency               = | sum over heads h of A[l, h, t, j] * dy / dA[l, h, t, j] |
+
+with y the log-probability of the answer's first token. Each is also given as a share of its sum over all positions of
+the prompt, one example like another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atlas.live.attention import last_saliency, value_norms, weights
+from ingest.roles import prompt_masks
+from ingest.trace import Trace
+
+NAMES = ("attention_contribution", "attention_share", "saliency", "saliency_share")
+
+
+class Flow:
+    """Sums over examples of one source. Needs passes traced with gradients and attention.
+
+    sums, squares: role -> (names, layers) float64. counts: role -> examples that have the role.
+    """
+
+    def __init__(self, layers: Sequence[int]):
+        self.layers = tuple(layers)
+        self.sums: dict[str, np.ndarray] = {}
+        self.squares: dict[str, np.ndarray] = {}
+        self.counts: dict[str, int] = {}
+
+    def update(self, trace: Trace) -> None:
+        into = [torch.stack(pair) for pair in self._into_last(trace)]  # (2, B, T) a layer
+        for role, mask in prompt_masks(trace).items():
+            having = mask.any(1)
+            found = torch.stack([_both(both, mask)[:, having] for both in into], 1).double().cpu().numpy()
+            self.sums[role] = self.sums.get(role, 0) + found.sum(-1)
+            self.squares[role] = self.squares.get(role, 0) + (found**2).sum(-1)
+            self.counts[role] = self.counts.get(role, 0) + int(having.sum())
+
+    def _into_last(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
+        """For each layer, the attention contribution and the saliency of every position, (B, T) each."""
+        layout, capture = trace.live.layout, trace.capture
+        rows = torch.arange(len(trace.items), device=trace.real.device)
+        last = torch.tensor(trace.batch.starts, device=rows.device) - 1
+        first = torch.tensor([item.prompt.answer[0] for item in trace.items], device=rows.device)
+        assert capture.norm_out is not None, "the traced pass did not reach the final norm"
+        y = trace.live.logits(capture.norm_out[rows, last]).log_softmax(-1)[rows, first]
+        outputs = [capture.attention_out[layer] for layer in self.layers]
+        out = []
+        for layer, slope in zip(self.layers, torch.autograd.grad(y.sum(), outputs), strict=True):
+            attended = weights(layout, capture, layer, trace.real)[rows, :, last].float()  # (B, H, T)
+            contribution = (attended * value_norms(layout, capture, layer)).sum(1)
+            out.append((contribution, last_saliency(layout, capture, layer, trace.real, last, slope)))
+        return out
+
+    def means(self) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+        """role -> (names, layers) mean over the examples, half its 95 % interval, examples."""
+        out = {}
+        for role, count in self.counts.items():
+            mean = self.sums[role] / count
+            spread = np.sqrt(np.maximum(self.squares[role] / count - mean**2, 0) * count / max(count - 1, 1))
+            out[role] = (mean, 1.96 * spread / np.sqrt(count), count)
+        return out
+
+
+def _both(into: Tensor, mask: Tensor) -> Tensor:
+    """(names, B) from (2, B, T): each of the two over the role's positions, and as a share of the whole row."""
+    mine, whole = (into * mask).sum(-1), into.sum(-1)
+    share = mine / torch.where(whole > 0, whole, 1)
+    return torch.stack([mine[0], share[0], mine[1], share[1]])

@@ -1,0 +1,206 @@
+"""How the kinds of token lie and flow through the layers, as numbers: with a set of neurons ablated, and without.
+
+After the analyses of Huang et al. 2024 (MINER), whose code was not released; the quantities are this project's. Layer l
+is the residual stream that enters layer l (0: the embeddings; the last number, one more than there are layers: what
+enters the final norm), except for attention and saliency, which belong to layer l itself. Every source by itself:
+
+    centroid_distance   1 - cosine between the mean representations of two roles, over all positions
+    linear_cka          between two roles' mean representations in each example, over sampled examples
+    knn_mixing          share of a sampled token's nearest neighbours that have another role; knn_chance: by chance
+    probe_accuracy      of a linear classifier of roles on sampled tokens of held-out examples; probe_chance: of
+                        always naming the commonest role
+    semantic_probing    mean cosine distance of image (video, audio) tokens to the text tokens' centroid
+    semantic_telomere   the same of special tokens; text_spread: of the text tokens themselves
+    attention_contribution, attention_share, saliency, saliency_share    see `ingest.flow`
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from atlas.database import reading
+from atlas.edits import Change
+from atlas.errors import Unsupported, UsageError
+from atlas.live.edit import changing
+from atlas.live.hooks import check_layers
+from atlas.live.layout import PRODUCT
+from atlas.live.model import LiveModel
+from atlas.neurons import parse_layers
+from atlas.schema import arrow_schema, measures
+from ingest import run, tables
+from ingest.evaluate import moved
+from ingest.examples import Example
+from ingest.feed import Feed, batches
+from ingest.flow import Flow
+from ingest.geometry_rows import flow_rows, place_rows, point_rows
+from ingest.job import Execution, Job, complete, open_dataset, resolved
+from ingest.record import Record
+from ingest.representations import Representations
+from ingest.shards import Progress
+from ingest.trace import Item, shortest_first, traced
+
+PROJECTIONS = ("pca", "tsne")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """sample: tokens of each role, and examples, that are kept. neighbours: of knn_mixing. projections: of points;
+    points: tokens of each role that are drawn."""
+
+    sample: int = 200
+    neighbours: int = 10
+    projections: tuple[str, ...] = PROJECTIONS
+    points: int = 100
+
+    def __post_init__(self) -> None:
+        for name in self.projections:
+            if name not in PROJECTIONS:
+                raise UsageError(f"no projection called '{name}'; there are: {', '.join(PROJECTIONS)}")
+        if min(self.sample, self.neighbours, self.points) < 1:
+            raise UsageError("sample, neighbours and points must be at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Ablated:
+    """The neurons to look without, and what they are: an edit's label or a run's labels."""
+
+    name: str
+    changes: tuple[Change, ...]
+    fingerprint: str
+    tap: str = PRODUCT
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """The stored measures. fresh: False where the same had been measured before."""
+
+    run_id: str
+    fresh: bool
+    rows: pa.Table
+    skipped: Mapping[str, Any]
+
+
+@dataclass
+class Seen:
+    """What one condition gathers, by source."""
+
+    places: dict[str, Representations] = field(default_factory=dict)
+    flows: dict[str, Flow] = field(default_factory=dict)
+
+
+def measure(
+    atlas: Path,
+    job: Job,
+    execution: Execution,
+    settings: Settings,
+    ablated: Ablated | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Measured:
+    """Measure a model on a dataset's prompts and store the numbers, and points to draw, as a run of their own.
+
+    Raises:
+        Unsupported: scikit-learn is not installed, or the model does not give its attention weights.
+        UsageError: the neurons are of other weights than the model has now.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        raise Unsupported("the probe and t-SNE need scikit-learn: pip install 'neuron-atlas[analysis]'")
+    dataset = open_dataset(job)
+    job = complete(job, dataset)
+    examples = run.collect(job, dataset)
+    live = run.load_model(job, execution)
+    if ablated is not None and ablated.fingerprint != live.fingerprint:
+        raise UsageError(f"{ablated.name} is of other weights than {live.name} has now; make it again for this model")
+    plain = resolved(job, dataset, examples, live.identity) | _asked(settings, ablated)
+    record = Record(atlas, "geometry", plain, live, dataset, execution)
+    if record.begun():
+        return Measured(record.run_id, False, stored_measures(atlas, record.run_id), {})
+    with record.running():
+        feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=record.responses)
+        seen = _look(live, feed, job, execution, settings, ablated, examples, progress)
+        found = pa.Table.from_pylist(_rows(record.run_id, seen, settings, job.seed), schema=arrow_schema(measures))
+        ids = [e.id for e in examples]
+        content = {
+            "examples": tables.examples_table(examples),
+            "responses": tables.responses_table(feed.made),
+            "measures": found,
+            "points": point_rows(record.run_id, seen["before"].places, settings, job.seed, ids),
+        }
+        skipped = feed.skipped.plain()
+        record.finish({"examples": len(examples), "measures": found.num_rows, "skipped": skipped}, content)
+    return Measured(record.run_id, True, found, skipped)
+
+
+def _asked(settings: Settings, ablated: Ablated | None) -> dict[str, Any]:
+    """What the job says beyond model and examples."""
+    without = None if ablated is None else [[str(c.neuron), c.gain, c.bias] for c in ablated.changes]
+    tap = PRODUCT if ablated is None else ablated.tap
+    return {"methods": {}, "geometry": asdict(settings), "without": without, "tap": tap}
+
+
+def _look(
+    live: LiveModel,
+    feed: Feed,
+    job: Job,
+    execution: Execution,
+    settings: Settings,
+    ablated: Ablated | None,
+    examples: Sequence[Example],
+    progress: Progress,
+) -> dict[str, Seen]:
+    """Every batch under every condition: before; and with neurons to look without: edit, and random ones."""
+    conditions: dict[str, Sequence[Change]] = {"before": ()}
+    if ablated is not None:
+        conditions["edit"] = ablated.changes
+        conditions["random"] = moved(ablated.changes, live.layout.width, job.seed)
+    seen = {name: Seen() for name in conditions}
+    layers = check_layers(live.layout, parse_layers(job.layers) if job.layers else None)
+    last = len(live.layout.layers)
+    depths = [*layers, last] if last - 1 in layers else list(layers)
+    done = 0
+    for source in job.sources:
+        for mine in seen.values():
+            mine.places[source] = Representations(depths, settings.sample, job.seed)
+            mine.flows[source] = Flow(layers)
+        numbered = [(n, e) for n, e in enumerate(examples) if e.source == source]
+        for some in batches(numbered, 4 * execution.batch_size):
+            items = shortest_first(feed.items(some, execution.batch_size))
+            for name, changes in conditions.items():
+                under = changing(live, changes, tap=ablated.tap) if ablated and changes else nullcontext()
+                with under:
+                    for chosen in batches(items, execution.batch_size):
+                        _gather(live, chosen, source, layers, seen[name])
+            done += len(some)
+            progress(done, len(examples))
+    return seen
+
+
+def _gather(live: LiveModel, items: Sequence[Item], source: str, layers: Sequence[int], seen: Seen) -> None:
+    with traced(live, items, source, layers=layers, tap=PRODUCT, grad=True, attention=True) as trace:
+        seen.places[source].update(trace)
+        seen.flows[source].update(trace)
+
+
+def _rows(run_id: str, seen: Mapping[str, Seen], settings: Settings, seed: int) -> list[dict[str, Any]]:
+    usual = {"run_id": run_id, "method": None, "concept": None}
+    out = []
+    for condition, mine in seen.items():
+        for source, places in mine.places.items():
+            labels = {**usual, "source": source, "condition": condition}
+            found = [*place_rows(places, settings.neighbours, seed), *flow_rows(mine.flows[source])]
+            out += [{**labels, **row} for row in found]
+    return out
+
+
+def stored_measures(atlas: Path, run_id: str) -> pa.Table:
+    """The measures of a run that is done."""
+    with reading(atlas) as connection:
+        query = "SELECT * FROM measures WHERE run_id = $run_id"
+        table: pa.Table = connection.sql(query, params={"run_id": run_id}).to_arrow_table()
+        return table

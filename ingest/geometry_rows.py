@@ -1,0 +1,124 @@
+"""Rows of `measures` and `points` from what the passes gathered (see `ingest.geometry`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from atlas.schema import arrow_schema, points
+from ingest.evaluate import wilson
+from ingest.flow import NAMES, Flow
+from ingest.representations import Representations, Token, priority
+from ingest.roles import DISJOINT, SPECIAL, TEXT
+from ingest.spaces import cosine_distance, interval, linear_cka, mixing, plane, probe, to_cluster
+
+Row = dict[str, Any]
+HELD_OUT = 0.3
+"""The share of examples on which the probe is judged."""
+
+
+class Drawing(Protocol):
+    @property
+    def projections(self) -> tuple[str, ...]: ...
+    @property
+    def points(self) -> int: ...
+
+
+def _row(
+    name: str,
+    layer: int,
+    first: str | None,
+    second: str | None,
+    value: float,
+    examples: int,
+    bounds: tuple[float, float] | None = None,
+) -> Row:
+    low, high = bounds or (None, None)
+    row: Row = {"name": name, "layer": layer, "first": first, "second": second, "value": value, "examples": examples}
+    return {**row, "low": low, "high": high}
+
+
+def place_rows(places: Representations, neighbours: int, seed: int) -> Iterator[Row]:
+    """Every measure of where the roles lie, but those that are no number (one role alone, constant vectors)."""
+    roles = [role for role in DISJOINT if role in places.sums]
+    for i, layer in enumerate(places.depths):
+        for row in _of_layer(places, roles, i, layer, neighbours, seed):
+            if math.isfinite(row["value"]):
+                yield row
+
+
+def _of_layer(
+    places: Representations, roles: Sequence[str], i: int, layer: int, neighbours: int, seed: int
+) -> Iterator[Row]:
+    centroids = {role: places.sums[role][i] / places.counts[role] for role in roles}
+    for first, second in combinations(roles, 2):
+        distance = float(cosine_distance(centroids[first], centroids[second]))
+        yield _row("centroid_distance", layer, first, second, distance, places.examples)
+        both = [m for m in places.means.values() if first in m and second in m]
+        if len(both) > 2:
+            cka = linear_cka(np.stack([m[first][i] for m in both]), np.stack([m[second][i] for m in both]))
+            yield _row("linear_cka", layer, first, second, cka, len(both))
+    vectors = {role: np.stack([v[i] for v in places.tokens[role].values()]) for role in roles}
+    if TEXT in roles:
+        for role, distances in to_cluster(vectors, TEXT).items():
+            name = {TEXT: "text_spread", SPECIAL: "semantic_telomere"}.get(role, "semantic_probing")
+            yield _row(name, layer, role, TEXT, float(distances.mean()), len(distances), interval(distances))
+    names = np.array([role for role in roles for _ in vectors[role]])
+    if len(roles) > 1:
+        whole = np.concatenate([vectors[role] for role in roles])
+        for role, (share, chance) in mixing(whole, names, neighbours).items():
+            count = int((names == role).sum())
+            yield _row("knn_mixing", layer, role, None, share, count)
+            yield _row("knn_chance", layer, role, None, chance, count)
+        yield from _probed(whole, names, held_out(places, roles, seed), layer)
+
+
+def _probed(vectors: np.ndarray, names: np.ndarray, apart: np.ndarray, layer: int) -> Iterator[Row]:
+    found = probe(vectors, names, apart)
+    if found is not None:
+        right, count, commonest = found
+        yield _row("probe_accuracy", layer, None, None, right / count, count, wilson(right, count))
+        yield _row("probe_chance", layer, None, None, commonest / count, count)
+
+
+def held_out(places: Representations, roles: Sequence[str], seed: int) -> np.ndarray:
+    """(tokens,) bool, in the order of roles and their tokens: whole examples are held out, the same at every layer."""
+    tokens = [place for role in roles for place in places.tokens[role]]
+    numbers = sorted({number for number, _ in tokens}, key=lambda n: priority(seed + 1, n))
+    apart = set(numbers[: round(HELD_OUT * len(numbers))])
+    return np.array([number in apart for number, _ in tokens])
+
+
+def flow_rows(flow: Flow) -> Iterator[Row]:
+    for role, (mean, half, count) in flow.means().items():
+        for i, name in enumerate(NAMES):
+            for j, layer in enumerate(flow.layers):
+                value, width = float(mean[i, j]), float(half[i, j])
+                yield _row(name, layer, role, None, value, count, (value - width, value + width))
+
+
+def point_rows(
+    run_id: str, places: Mapping[str, Representations], drawing: Drawing, seed: int, ids: Sequence[str]
+) -> pa.Table:
+    """Coordinates of sampled tokens, every source, layer and projection by itself. ids: of the run's examples."""
+    rows: list[Row] = []
+    for mine in places.values():
+        chosen: list[tuple[str, Token, np.ndarray]] = [
+            (role, place, vectors)
+            for role, tokens in mine.tokens.items()
+            for place, vectors in list(tokens.items())[: drawing.points]
+        ]
+        for projection in drawing.projections if len(chosen) > 4 else ():
+            for i, layer in enumerate(mine.depths):
+                flat = plane(projection, np.stack([vectors[i] for _, _, vectors in chosen]), seed)
+                labels = {"run_id": run_id, "projection": projection, "layer": layer}
+                rows += [
+                    {**labels, "example_id": ids[number], "position": t, "role": role, "x": float(x), "y": float(y)}
+                    for (role, (number, t), _), (x, y) in zip(chosen, flat, strict=True)
+                ]
+    return pa.Table.from_pylist(rows, schema=arrow_schema(points))

@@ -1,0 +1,84 @@
+"""Counterfactual twins: the same picture without the thing, and the same picture without another region of its size.
+
+The paper inpaints the object's region (Sato & Takagi 2025, section 3.3 of the method notes); how large a difference
+is by chance is told by inpainting the same shape elsewhere, which is the null of the automatic threshold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import platformdirs
+
+import ingest.inpainters
+from atlas import registry
+from atlas.files import finish
+from ingest.examples import BadMedia, Dataset
+from ingest.media import open_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+class Inpainter(Protocol):
+    """cached: whether its pictures are worth keeping for the next run."""
+
+    cached: bool
+
+    def fill(self, picture: Image, region: np.ndarray, *, dataset: Dataset, media: str, seed: int) -> Image:
+        """The RGB picture, of the same size, with the region, (height, width) bool, filled from what is around it."""
+        ...
+
+
+def default_inpainter(dataset: Dataset) -> str:
+    """`exact` for a dataset that knows what is behind its things, else `classical`."""
+    return "exact" if hasattr(dataset, "background") else "classical"
+
+
+def elsewhere(region: np.ndarray, seed: int) -> np.ndarray:
+    """The same shape at a random place of the picture, wholly inside it: (height, width) bool."""
+    rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
+    shape = region[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    generator = np.random.default_rng(seed)
+    top = int(generator.integers(region.shape[0] - shape.shape[0] + 1))
+    left = int(generator.integers(region.shape[1] - shape.shape[1] + 1))
+    moved = np.zeros_like(region)
+    moved[top : top + shape.shape[0], left : left + shape.shape[1]] = shape
+    return moved
+
+
+class Twins:
+    """The counterfactual pictures of one dataset by one inpainter, kept on disk by the content that they come from."""
+
+    def __init__(self, dataset: Dataset, name: str, options: Mapping[str, Any]):
+        self.dataset, self.name, self.options = dataset, name, dict(options)
+        self.inpainter: Inpainter = registry.load(ingest.inpainters, name).build(**options)
+        self.folder = Path(platformdirs.user_cache_dir("neuron-atlas")) / "twins"
+
+    def shown(self, media: str, concept: str) -> np.ndarray | None:
+        """The region of the concept, or None where the picture has none."""
+        region = self.dataset.mask(media, concept)
+        return region if region.any() else None
+
+    def without(self, media: str, picture: Image, region: np.ndarray, draw: int = 0) -> Image:
+        """The picture without the region; draw above 0: without the same shape at the draw-th random place instead."""
+        content = json.dumps([self.name, self.options, draw, list(region.shape)], sort_keys=True).encode()
+        key = hashlib.sha256(content + np.packbits(region).tobytes() + picture.tobytes()).hexdigest()
+        seed = int(key[:15], 16)
+        file = self.folder / key[:2] / f"{key}.png"
+        if self.inpainter.cached and file.is_file():
+            with suppress(BadMedia):  # a damaged one is made again
+                return open_image(file)
+        region = elsewhere(region, seed) if draw else region
+        made = self.inpainter.fill(picture, region, dataset=self.dataset, media=media, seed=seed)
+        if self.inpainter.cached:
+            with suppress(OSError):  # a full disk costs time, not the run
+                file.parent.mkdir(parents=True, exist_ok=True)
+                finish(file, lambda temporary: made.save(temporary, format="PNG"))
+        return made

@@ -1,0 +1,62 @@
+"""In how many of a concept's prompts a neuron is among the strongest by integrated gradients, minus the usual suspects.
+
+Dai et al. 2022, "Knowledge Neurons in Pretrained Transformers". In one prompt the coarse set is
+
+    {(l, n): IG[l, n] > threshold * max IG}
+
+with IG the integrated gradient of the word's probability at the predicting position. A neuron's score is the share of
+the concept's prompts (each example is one) whose coarse set has it; the refined set is where that is above `share`.
+Neurons whose share among the other concepts' prompts is above `share` too are removed (they get no score), which the
+released code means to do and does not. The part `knowledge_neurons.coarse` keeps them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from atlas.errors import UsageError
+from ingest.maps import NeuronMap
+from ingest.methods.integrated_gradients import IntegratedGradients
+from ingest.reductions import MEAN
+from ingest.trace import Trace
+
+COARSE = "coarse"
+
+
+class KnowledgeNeurons(IntegratedGradients):
+    supported = (MEAN,)
+
+    def __init__(self, steps: int, endpoints: str, threshold: float, share: float, tokens: int):
+        super().__init__(steps, endpoints, "predicting", "probability", tokens)
+        if not (0 < threshold < 1 and 0 <= share < 1):
+            raise UsageError("knowledge_neurons: threshold must lie between 0 and 1, share from 0 to below 1")
+        self.threshold, self.share = threshold, share
+
+    def scores(self, trace: Trace) -> Mapping[str, Tensor]:
+        found = torch.stack([self.score(trace, layer) for layer in trace.layers])  # (L, P, N)
+        peak = found.amax((0, 2), keepdim=True)
+        return {COARSE: ((found > self.threshold * peak) & (peak > 0)).float()}
+
+    def result(self) -> Iterator[NeuronMap]:
+        for found in super().result():
+            yield found
+            own = f"{COARSE}|{found.source}|{found.concept}"
+            others = [k for k in self.pairs.sums if k != own and k.startswith(f"{COARSE}|{found.source}|")]
+            scores = found.scores
+            if others:
+                sums = torch.stack([self.pairs.sums[k] for k in others]).sum(0)
+                usual = sums / sum(int(self.pairs.counts[k]) for k in others)
+                scores = scores.masked_fill(usual > self.share, torch.nan)
+            yield replace(found, scores=scores, part="")
+
+
+def build(
+    *, steps: int = 20, endpoints: str = "both", threshold: float = 0.3, share: float = 0.5, tokens: int = 8192
+) -> KnowledgeNeurons:
+    """steps, endpoints: of the path (see integrated_gradients). threshold: of the largest IG in a prompt. share: of
+    the other concepts' prompts above which a neuron is removed. tokens: positions run in one batch."""
+    return KnowledgeNeurons(steps, endpoints, threshold, share, tokens)

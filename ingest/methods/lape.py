@@ -1,0 +1,58 @@
+"""How often every neuron is above zero, by token role and by kind of input: what domain entropy is made of.
+
+Tang et al. 2024, Language Activation Probability Entropy (LAPE), and MMNeuron (Huo et al. 2024), which has visual
+domains in place of languages. The rate is
+
+    p[d, l, n] = share of the domain's token positions with A[l, t, n] > 0
+
+Domains are whole runs (datasets), the token roles of one run (`lape.role`, whose source is the role) or its sources
+(`lape.input`, over all prompt positions of the examples with that source). Entropy, thresholds and the assignment to
+domains need all domains at once: `atlas labels make --rule lape`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from ingest.maps import TEXT_TARGET, Means, NeuronMap
+from ingest.reductions import MEAN
+from ingest.roles import PROMPT, sums_of
+from ingest.trace import Trace
+
+ROLE, INPUT = "role", "input"
+
+
+class Lape:
+    needs: frozenset[str] = frozenset()
+    sources: frozenset[str] | None = None
+
+    def __init__(self) -> None:
+        self.positive = Means()
+
+    def update(self, trace: Trace) -> None:
+        self.positive.layers = trace.layers
+        found = [sums_of(trace, layer) for layer in trace.layers]
+        for role in found[0]:
+            positive = torch.stack([f[role].positive.sum(0) for f in found])
+            self.positive.add(f"{ROLE}|{role}", positive, int(found[0][role].count.sum()))
+        positive = torch.stack([f[PROMPT].positive.sum(0) for f in found])
+        self.positive.add(f"{INPUT}|{trace.source}", positive, int(found[0][PROMPT].count.sum()))
+
+    def state(self) -> Mapping[str, Tensor]:
+        return self.positive.state()
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        self.positive.merge(state)
+
+    def result(self) -> Iterator[NeuronMap]:
+        for key, (rate, positions) in self.positive.means().items():
+            part, _, domain = key.partition("|")
+            yield NeuronMap(None, domain, TEXT_TARGET, MEAN, rate.float(), self.positive.layers, positions, part)
+
+
+def build() -> Lape:
+    """No parameters."""
+    return Lape()

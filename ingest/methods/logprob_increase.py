@@ -1,0 +1,88 @@
+"""How much a neuron's own write raises the concept's log-probability, with the final norm's real scale: no gradients.
+
+Yu & Ananiadou 2024, "Neuron-Level Knowledge Attribution in Large Language Models". Value neurons:
+
+    S[l, n] = log p(w | h + A[l, t, n] v[l, n]) - log p(w | h)
+
+with h the residual stream before the FFN of layer l adds its output, t the predicting position, and log p through the
+final norm with its scale frozen at the real last layer's, so it is the exact direct effect. Query neurons (the part
+`logprob_increase.query`) activate the pair's strongest value neurons: the sum over the `values` best of them, in later
+layers, of A v[l, n] . key, the key being the row of the FFN's (gate's) input projection that the neuron reads with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from atlas.errors import UsageError
+from atlas.live.layout import FrozenNorm
+from atlas.live.replay import check_additive, layer_output
+from ingest.maps import PairMethod
+from ingest.trace import Trace
+
+QUERY = "query"
+CELLS = 2**25
+"""Logits held at once."""
+
+
+class LogprobIncrease(PairMethod):
+    def __init__(self, query: bool, values: int):
+        super().__init__()
+        if values < 1:
+            raise UsageError("logprob_increase: values must be at least 1")
+        self.query, self.values = query, values
+        self._checked: set[int] = set()
+
+    @torch.no_grad()
+    def scores(self, trace: Trace) -> Mapping[str, Tensor]:
+        trace.require_product("logprob_increase")
+        found = torch.stack([trace.to_pairs(self._increase(trace, layer)) for layer in trace.layers])
+        return {"": found, QUERY: self._queries(trace, found)} if self.query else {"": found}
+
+    def _increase(self, trace: Trace, layer: int) -> Tensor:
+        """(K, N): what each neuron's write does to each target's log-probability."""
+        layout = trace.live.layout
+        if layer not in self._checked:
+            check_additive(layout, trace.capture, layer)
+            self._checked.add(layer)
+        norm = FrozenNorm(layout, *trace.final_at_targets())
+        values, down = trace.at_targets(layer), layout.down[layer]
+        after = layer_output(trace.capture, layer)[trace.rows, trace.positions].float()
+        wrote = down(values.to(layout.write_vectors(layer).dtype)).float()
+        before = trace.live.logits(norm(after - wrote).to(layout.unembedding().dtype))  # (K, V)
+        start = before.log_softmax(-1).gather(-1, trace.tokens[:, None])  # (K, 1)
+        found = torch.empty_like(values)
+        step = max(1, CELLS // layout.vocabulary)
+        for begin in range(0, layout.width, step):
+            write = layout.write_vectors(layer)[:, begin : begin + step].T.float()
+            raised = norm.unscaled(write) @ layout.unembedding().float().T  # (n, V): a unit write, scale 1
+            for k, token in enumerate(trace.tokens.tolist()):
+                weight = norm.scale[k] * values[k, begin : begin + step, None]
+                end = (before[k] + weight * raised).log_softmax(-1)[:, token]
+                found[k, begin : begin + step] = end - start[k]
+        return found
+
+    def _queries(self, trace: Trace, found: Tensor) -> Tensor:
+        """(L, P, N) from the value neurons' (L, P, N)."""
+        layout, width = trace.live.layout, found.shape[-1]
+        best = found.transpose(0, 1).flatten(1).topk(min(self.values, found.shape[0] * width)).indices  # (P, values)
+        keys = [layout.keys(layer).float() for layer in trace.layers]
+        out = torch.zeros_like(found)
+        for p, chosen in enumerate(best.tolist()):
+            wanted = torch.zeros(len(keys), layout.d_model, device=found.device)
+            for flat in chosen:
+                place, neuron = divmod(flat, width)
+                wanted[:place] += keys[place][neuron]  # read by every layer below
+            mine = (trace.pair_of == p).nonzero()[:, 0]
+            for place, layer in enumerate(trace.layers):
+                value = (trace.at_targets(layer)[mine] * trace.weights[mine, None]).sum(0)
+                out[place, p] = value * (wanted[place] @ layout.write_vectors(layer).float())
+        return out
+
+
+def build(*, query: bool = True, values: int = 30) -> LogprobIncrease:
+    """query: score query neurons too. values: how many value neurons of a pair the query neurons are to activate."""
+    return LogprobIncrease(query, values)

@@ -1,0 +1,99 @@
+"""What share of a neuron's activity falls on each kind of token, how often it fires there, and what that makes it.
+
+After the classes of Xu et al. 2025, "Deciphering Functions of Neurons in Vision-Language Models" (visual, text and
+multi-modal neurons), with a rule of this project's own. Over the prompt's positions of role r:
+
+    share[r] = mean |A| at r, over the sum of mean |A| over the roles      rate[r] = share of positions with A > 0
+    mean[r] = mean A
+
+The share compares means and not sums, so that a picture's many positions do not make every neuron visual. Labels: a
+neuron is `visual` where image and video tokens have at least `threshold` of the share of text, image and video tokens,
+`text` where text tokens have, else `multimodal`; `audio` likewise. Special tokens have no part in it: they are few, and
+some draw very large values. A neuron that is zero everywhere has no label, and no share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from atlas.errors import UsageError
+from ingest.labels import Labels, chosen
+from ingest.maps import TEXT_TARGET, Means, NeuronMap
+from ingest.reductions import MEAN
+from ingest.roles import DISJOINT, prompt_masks, sums_of
+from ingest.trace import Trace
+
+KINDS = {"text": ("text",), "visual": ("image", "video"), "audio": ("audio",)}
+MULTIMODAL = "multimodal"
+
+
+class ModalityProfile:
+    needs: frozenset[str] = frozenset()
+    sources: frozenset[str] | None = None
+
+    def __init__(self, threshold: float):
+        if not 0.5 < threshold <= 1:
+            raise UsageError(
+                f"the threshold is {threshold}; a share above 0.5, up to 1, tells one kind from the others"
+            )
+        self.threshold = threshold
+        self.sums = {name: Means() for name in ("mass", "rate", "mean")}
+
+    def update(self, trace: Trace) -> None:
+        found = [sums_of(trace, layer) for layer in trace.layers]
+        for means in self.sums.values():
+            means.layers = trace.layers
+        for role in prompt_masks(trace):
+            count = int(found[0][role].count.sum())
+            self.sums["mass"].add(role, torch.stack([f[role].mass.sum(0) for f in found]), count)
+            self.sums["rate"].add(role, torch.stack([f[role].positive.sum(0) for f in found]), count)
+            self.sums["mean"].add(role, torch.stack([f[role].total.sum(0) for f in found]), count)
+
+    def state(self) -> Mapping[str, Tensor]:
+        return {f"{name}|{k}": v for name, means in self.sums.items() for k, v in means.state().items()}
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        for name, means in self.sums.items():
+            beginning = f"{name}|"
+            means.merge({k.removeprefix(beginning): v for k, v in state.items() if k.startswith(beginning)})
+
+    def shares(self) -> dict[str, Tensor]:
+        """role -> (L, N) float64; NaN where a neuron is zero everywhere."""
+        mass = {role: mean for role, (mean, _) in self.sums["mass"].means().items()}
+        total = torch.stack(list(mass.values())).sum(0)
+        return {role: torch.where(total > 0, m / total, torch.nan) for role, m in mass.items()}
+
+    def result(self) -> Iterator[NeuronMap]:
+        if not self.sums["mass"].sums:
+            return
+        parts = {"share": self.shares()}
+        parts |= {name: {r: m for r, (m, _) in self.sums[name].means().items()} for name in ("rate", "mean")}
+        for role in (r for r in DISJOINT if r in parts["share"]):
+            positions, layers = int(self.sums["mass"].counts[role]), self.sums["mass"].layers
+            for part, maps in parts.items():
+                yield NeuronMap(None, role, TEXT_TARGET, MEAN, maps[role].float(), layers, positions, part)
+
+    def labels(self) -> Iterator[Labels]:
+        """visual, text, audio or multimodal; the score is the largest kind's share."""
+        mass = {role: mean for role, (mean, _) in self.sums["mass"].means().items()}
+        kinds = {kind: [mass[r] for r in roles if r in mass] for kind, roles in KINDS.items()}
+        summed = {kind: torch.stack(found).sum(0) for kind, found in kinds.items() if found}
+        if len(summed) < 2:
+            return  # one kind alone is told from nothing
+        total = torch.stack(list(summed.values())).sum(0)
+        share = {kind: m / total for kind, m in summed.items()}
+        largest = torch.stack(list(share.values())).amax(0).numpy()
+        rule = f"modality_profile: at least {self.threshold:g} of mean |value| over {', '.join(summed)} tokens"
+        some, layers = (total > 0).numpy(), self.sums["mass"].layers
+        clear = some & (largest >= self.threshold)
+        for kind, values in share.items():
+            yield chosen(kind, rule, layers, clear & (values.numpy() >= self.threshold), largest)
+        yield chosen(MULTIMODAL, rule, layers, some & ~clear, largest)
+
+
+def build(*, threshold: float = 0.75) -> ModalityProfile:
+    """threshold: the share of its activity from which a neuron belongs to one kind of token alone."""
+    return ModalityProfile(threshold)

@@ -1,0 +1,77 @@
+"""Contribution of the neurons that say the word above all others, or the value itself where that is larger.
+
+Text neurons of NAM (Fang et al. 2024, "Towards Neuron Attributions in Multi-Modal Large Language Models"). With
+c = A[l, t, n] * (W_u[w] . v[l, n]) the contribution to the word w predicted at t, kept where w is the neuron's own
+first choice (`filter`), and zero elsewhere:
+
+    S[l, n] = max( c / max |c| ,  weight * A[l, t, n] / max |A| )
+
+the maxima running over all neurons. A neuron's choice is the token that it raises most: the top of its write vector
+through the unembedding where its value is positive, the bottom where it is negative, special tokens apart. The exact
+filter and the weight are not stated in what could be read of the paper; both are options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from atlas.errors import UsageError
+from atlas.live.decode import decode
+from atlas.live.model import LiveModel
+from ingest.maps import PairMethod
+from ingest.trace import Trace, one_of
+
+FILTERS = ("argmax", "topk", "none")
+
+
+class NamText(PairMethod):
+    def __init__(self, filter: str, top: int, weight: float):
+        super().__init__()
+        self.filter = one_of("filter", filter, FILTERS)
+        if top < 1 or weight < 0:
+            raise UsageError("nam_text: top must be at least 1 and weight at least 0")
+        self.top, self.weight = 1 if filter == "argmax" else top, weight
+        self._choices: dict[tuple[int, str], Tensor] = {}
+
+    def scores(self, trace: Trace) -> Mapping[str, Tensor]:
+        found, values = [], []
+        for layer in trace.layers:
+            value, c = trace.at_targets(layer), trace.contributions(layer)
+            if self.filter != "none":
+                c = c * self._chosen(trace, layer, value)
+            found.append(trace.to_pairs(c))
+            values.append(trace.to_pairs(value))
+        return {"": torch.maximum(_normalised(found), self.weight * _normalised(values))}
+
+    def _chosen(self, trace: Trace, layer: int, value: Tensor) -> Tensor:
+        """(K, N) bool: the target is among the tokens that the neuron, at its value, raises most."""
+        if not self._choices:
+            self._choices = choices(trace.live, self.top)
+        top, bottom = (
+            (self._choices[layer, side].to(value.device)[None] == trace.tokens[:, None, None]).any(-1)
+            for side in ("top", "bottom")
+        )
+        return torch.where(value > 0, top, bottom & (value < 0))
+
+
+def choices(live: LiveModel, top: int) -> dict[tuple[int, str], Tensor]:
+    """(layer, "top" or "bottom") -> (N, top) token ids, best first, through the plain unembedding."""
+    parts: dict[tuple[int, str], list[Tensor]] = {}
+    for block in decode(live, norm=False, top=top):
+        parts.setdefault((block.layer, block.side), []).append(block.tokens)
+    return {key: torch.cat(blocks) for key, blocks in parts.items()}
+
+
+def _normalised(layers: list[Tensor]) -> Tensor:
+    """(L, P, N), each pair's largest size made 1."""
+    whole = torch.stack(layers)
+    return whole / whole.abs().amax((0, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def build(*, filter: str = "argmax", top: int = 10, weight: float = 1.0) -> NamText:
+    """filter: argmax | topk | none, which neurons' contributions count. top: how many tokens topk looks at. weight: of
+    the normalised value beside the normalised contribution."""
+    return NamText(filter, top, weight)

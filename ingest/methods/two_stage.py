@@ -1,0 +1,120 @@
+"""Neurons whose value falls when the thing is inpainted, and of those the ones whose gradient says that it matters.
+
+Sato & Takagi 2025, "Identifying Multi-modal Knowledge Neurons in Pretrained Transformers via Two-stage Filtering".
+With A the values at the image's positions p, A' the same on the picture with the thing inpainted, and y the concept's
+output, each pooled over p:
+
+    stage 1:  D[l, n] = A[l, p, n] - A'[l, p, n]
+    stage 2:  g[l, n] = A[l, p, n] * dy / dA[l, p, n]
+
+The map holds g of the neurons that pass both, D above `threshold` and g above `least`; the parts `two_stage.stage1` and
+`two_stage.stage2` hold D and g of all neurons. Thresholds of D: "auto", a z-score above `z` against inpainting the same
+shape at random places (`draws` a picture); "fraction", the largest share of all neurons; "absolute". It needs
+counterfactual pictures (`--inpainter`) and scores pictures only. Its gradient is of the logit, as in GradCAM;
+output=log_probability shares the backward pass of the other gradient methods.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from atlas.errors import UsageError
+from atlas.live.encode import IMAGE_ROLE
+from ingest.maps import GRADIENT, TWIN, NeuronMap, PairMethod
+from ingest.trace import OUTPUTS, Trace, one_of
+
+STAGE1, STAGE2, NULL, NULL_SQUARE = "stage1", "stage2", "null", "null_square"
+POOLS = ("max", "mean")
+THRESHOLDS = ("auto", "fraction", "absolute")
+
+
+class TwoStage(PairMethod):
+    needs = frozenset({GRADIENT, TWIN})
+    sources = frozenset({"image"})
+
+    def __init__(self, pool: str, threshold: str, levels: Mapping[str, float], least: float, output: str, draws: int):
+        super().__init__()
+        self.pool, self.threshold = one_of("pool", pool, POOLS), one_of("threshold", threshold, THRESHOLDS)
+        self.output = one_of("output", output, OUTPUTS)
+        if not 0 < levels["fraction"] <= 1 or draws < 1:
+            raise UsageError("two_stage: fraction must lie in (0, 1] and draws be at least 1")
+        self.level, self.least = levels[threshold], least
+        self.draws = draws if threshold == "auto" else 0
+
+    def scores(self, trace: Trace) -> Mapping[str, Tensor]:
+        out = {STAGE1: self._difference(trace, 0), STAGE2: self._gradient(trace)}
+        nulls = [self._difference(trace, draw) for draw in range(1, self.draws + 1)]
+        if nulls:
+            out[NULL], out[NULL_SQUARE] = torch.stack(nulls).mean(0), torch.stack(nulls).square().mean(0)
+        return out
+
+    def _difference(self, trace: Trace, draw: int) -> Tensor:
+        """(L, P, N)"""
+        twin, where = trace.twin(draw), trace.where("image")
+        return torch.stack(
+            [
+                self._pooled(trace.values(layer)[trace.pairs] - twin.values[layer].float(), where)
+                for layer in trace.layers
+            ]
+        )
+
+    def _gradient(self, trace: Trace) -> Tensor:
+        """(L, P, N): the largest over the image's positions, as any of them may pass."""
+        others = (trace.batch.roles != IMAGE_ROLE)[..., None]
+        out = torch.zeros(len(trace.layers), len(trace.concepts), trace.live.layout.width, device=trace.pairs.device)
+        for pairs, gradients in trace.gradients_of(self.output):
+            for place, layer in enumerate(trace.layers):
+                product = trace.values(layer) * gradients[layer]
+                out[place, pairs] = product.masked_fill_(others, -torch.inf).amax(1)[trace.pairs[pairs]]
+        return out
+
+    def _pooled(self, values: Tensor, where: Tensor) -> Tensor:
+        """(P, N) from (P, T, N) and (P, T) bool."""
+        if self.pool == "max":
+            return values.masked_fill(~where[..., None], -torch.inf).amax(1)
+        return (values * where[..., None]).sum(1) / where.sum(1)[:, None]
+
+    def result(self) -> Iterator[NeuronMap]:
+        means = {key: mean for key, (mean, _) in self.pairs.means().items()}
+        for found in super().result():
+            if found.part not in (STAGE1, STAGE2):
+                continue
+            yield found
+            if found.part == STAGE2:
+                of = f"|{found.source}|{found.concept}"
+                passed = self._candidates(means, of, found.examples) & (means[STAGE2 + of] > self.least)
+                if passed.any():
+                    yield replace(found, scores=found.scores.masked_fill(~passed, torch.nan), part="")
+
+    def _candidates(self, means: Mapping[str, Tensor], of: str, examples: int) -> Tensor:
+        """(L, N) bool: what passes stage 1."""
+        difference = means[STAGE1 + of]
+        if self.threshold == "absolute":
+            return difference > self.level
+        if self.threshold == "fraction":
+            count = max(1, round(self.level * difference.numel()))
+            return difference >= difference.flatten().topk(count).values[-1]
+        chance = means[NULL + of]
+        spread = (means[NULL_SQUARE + of] - chance**2).clamp(min=0).sqrt()
+        return (difference - chance) * math.sqrt(examples) > self.level * spread
+
+
+def build(
+    *,
+    pool: str = "max",
+    threshold: str = "auto",
+    z: float = 3.0,
+    fraction: float = 0.05,
+    absolute: float = 0.0,
+    least: float = 0.0,
+    output: str = "logit",
+    draws: int = 2,
+) -> TwoStage:
+    """pool: max | mean over the image's positions. threshold: auto | fraction | absolute, with z, fraction and absolute
+    their levels. least: of stage 2. output: logit | log_probability | probability. draws: random regions a picture."""
+    return TwoStage(pool, threshold, {"auto": z, "fraction": fraction, "absolute": absolute}, least, output, draws)

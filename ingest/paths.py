@@ -1,0 +1,87 @@
+"""Integrated gradients of one layer's neurons, with everything below the layer computed once.
+
+The FFN adds A @ W_out^T to the residual stream, so scaling a layer's neurons by s is taking (1 - s) of what they
+wrote off its output, and dy/dA = dy/dh . v with h that output. A step of the path therefore restarts the model behind
+the layer, whatever the number of neurons, at the positions that the path can reach, and the steps of all pairs run as
+copies of one batch.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+import torch
+from torch import Tensor
+
+from atlas.live.replay import check_additive, layer_output, resume
+from atlas.live.suffix import Suffix
+from ingest.trace import Trace
+
+ENDPOINTS = ("right", "midpoint", "both")
+
+
+def nodes(steps: int, endpoints: str) -> Tensor:
+    """(steps,) where on the path, from 0 to 1, gradients are taken; they count alike.
+
+    right: j/m for j = 1..m (NAM). midpoint: (j - 1/2)/m, the most exact. both: linspace(0, 1, m), with the start at
+    zero, as the released code of knowledge neurons has it.
+    """
+    if endpoints == "both":
+        return torch.linspace(0, 1, steps)
+    return (torch.arange(1, steps + 1) - (0.5 if endpoints == "midpoint" else 0.0)) / steps
+
+
+class Paths:
+    """Path-averaged gradients of a batch. tokens: at most so many positions run in one batch."""
+
+    def __init__(self, steps: int, endpoints: str, positions: str, output: str, tokens: int):
+        self.nodes = nodes(steps, endpoints)
+        self.positions, self.output, self.tokens = positions, output, tokens
+        self._checked: set[int] = set()
+        self._of: weakref.ref[Trace] | None = None
+        self._suffix: Suffix
+
+    def attribute(self, trace: Trace, layer: int) -> Tensor:
+        """(P, N): the sum over the positions of A * mean gradient along the path from 0 to A."""
+        if layer not in self._checked:
+            check_additive(trace.live.layout, trace.capture, layer)
+            self._checked.add(layer)
+        write = trace.live.layout.write_vectors(layer)
+        where = trace.where(self.positions)
+        first = self._first(trace, where)
+        values = trace.values(layer)[:, first:][trace.pairs] * where[:, first:, None]
+        wrote = values.to(write.dtype) @ write.T  # (P, T - first, d_model)
+        hidden = layer_output(trace.capture, layer).detach()[:, first:][trace.pairs]
+        total = torch.zeros_like(hidden, dtype=torch.float32)
+        count, length = len(trace.concepts), hidden.shape[1]
+        copies = [(p, float(s)) for s in self.nodes for p in range(count)]
+        step = max(1, self.tokens // length)
+        for begin in range(0, len(copies), step):
+            pairs, scales = zip(*copies[begin : begin + step], strict=True)
+            at = torch.tensor(pairs, device=hidden.device)
+            left = 1 - torch.tensor(scales, device=hidden.device, dtype=hidden.dtype)
+            leaf = (hidden[at] - left[:, None, None] * wrote[at]).requires_grad_(True)
+            total.index_add_(0, at, self._gradient(trace, layer, leaf, at, first).float())
+        gradient = (total / len(self.nodes)) @ write.float()
+        return (values * gradient).sum(1)
+
+    def _first(self, trace: Trace, where: Tensor) -> int:
+        """The position from which on the path changes anything; 0 where the model cannot be restarted there."""
+        if self._of is None or self._of() is not trace:
+            self._of = weakref.ref(trace)
+            self._suffix = Suffix(trace.live.layout, trace.capture, int(where.any(0).nonzero()[0]))
+        return self._suffix.begin if self._suffix.works else 0
+
+    @torch.enable_grad()
+    def _gradient(self, trace: Trace, layer: int, leaf: Tensor, pairs: Tensor, first: int) -> Tensor:
+        """(copies, T - first, d_model): the derivative of each copy's output by the stream behind the layer."""
+        rows = trace.pairs[pairs]
+        if first:
+            last = self._suffix.resume(layer + 1, leaf, rows)
+        else:
+            last = resume(trace.live.layout, trace.capture, layer + 1, leaf, rows)
+        copy, target = (pairs[:, None] == trace.pair_of[None]).nonzero(as_tuple=True)
+        final = trace.live.layout.norm(last[copy, trace.positions[target] - first])
+        found = trace.log_probs(final, trace.tokens[target], self.output) * trace.weights[target]
+        (gradient,) = torch.autograd.grad(found.sum(), leaf)
+        return gradient

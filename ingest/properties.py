@@ -1,0 +1,223 @@
+"""What the papers claim of the neurons that a method finds, as numbers with what chance gives beside them.
+
+With k neurons in a top, of an example's own map where nothing else is said (Pan et al. 2023, their properties; Fang et
+al. 2024, section 4 of NAM):
+
+    sensitivity         share of the concept's top k that raise one of its words among their first ten tokens
+    region_invariance   share of an example's top k that stay when its image tokens are shuffled
+    image_invariance    share of the top k that two examples of the concept have in common; beside it (`others`) what
+                        an example of the concept and one of another have
+    sample_invariance   share of the top k that the maps of two random halves of the examples have in common
+    exclusivity         share of the concept's top k that are in no other concept's
+
+`random` is what k random neurons would give. Maps of single examples are reduced to their tops at once, and only the
+first 50 of a concept are kept, so memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from atlas.errors import UsageError
+from atlas.live.encode import IMAGE_ROLE
+from atlas.live.hooks import check_layers, shuffling
+from atlas.live.model import LiveModel
+from atlas.neurons import parse_layers
+from atlas.schema import arrow_schema, measures
+from ingest import run, tables
+from ingest.concepts import NONE
+from ingest.evaluate import spread
+from ingest.examples import IMAGE
+from ingest.feed import Feed, batches
+from ingest.geometry import Measured, stored_measures
+from ingest.job import Execution, Job, complete, methods, needs, open_dataset, resolved
+from ingest.maps import GRADIENT, PairMethod
+from ingest.methods.nam_text import choices
+from ingest.record import Record
+from ingest.shards import Progress
+from ingest.trace import Item, shortest_first, traced
+
+REPEATS = 10
+MOST = 50
+"""Examples of a concept whose own tops are kept and compared in pairs."""
+
+WORDS = 10
+"""Tokens of a neuron that are looked at for the concept's words."""
+
+
+@dataclass
+class Concept:
+    """What is kept of one concept and source: each example's top neurons, best first, and sums over random halves."""
+
+    tops: list[np.ndarray] = field(default_factory=list)
+    shuffled: list[np.ndarray] = field(default_factory=list)
+    halves: list[list[Tensor | None]] = field(default_factory=lambda: [[None, None] for _ in range(REPEATS)])
+    words: set[int] = field(default_factory=set)
+    total: Tensor | None = None
+    examples: int = 0
+
+
+def measure(
+    atlas: Path,
+    job: Job,
+    execution: Execution,
+    ks: Sequence[int],
+    progress: Progress = lambda done, total: None,
+) -> Measured:
+    """Measure the job's one method on its concepts and store the numbers as a run of their own.
+
+    Raises:
+        UsageError: not exactly one method, or one without a map for each example.
+    """
+    dataset = open_dataset(job)
+    job = complete(job, dataset)
+    (name, method), *others = methods(job).items()
+    if others or not isinstance(method, PairMethod):
+        raise UsageError("properties are of one method that scores every example, such as contribution")
+    examples = run.collect(job, dataset)
+    live = run.load_model(job, execution)
+    layers = check_layers(live.layout, parse_layers(job.layers) if job.layers else None)
+    if max(ks) > len(layers) * live.layout.width or min(ks) < 1:
+        raise UsageError(f"--top must lie between 1 and {len(layers) * live.layout.width}")
+    plain = resolved(job, dataset, examples, live.identity) | {"properties": list(ks)}
+    record = Record(atlas, "properties", plain, live, dataset, execution)
+    if record.begun():
+        return Measured(record.run_id, False, stored_measures(atlas, record.run_id), {})
+    with record.running():
+        feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=record.responses)
+        rows: list[dict[str, Any]] = []
+        done = 0
+        for source in job.sources:
+            numbered = [(n, e) for n, e in enumerate(examples) if e.source == source]
+            if method.sources is None or source in method.sources:
+                seen: dict[str, Concept] = {}
+                for some in batches(numbered, 4 * execution.batch_size):
+                    items = shortest_first(feed.items(some, execution.batch_size))
+                    for chosen in batches(items, execution.batch_size):
+                        _gather(live, method, job, chosen, source, max(ks), seen)
+                    done += len(some)
+                    progress(done, len(examples))
+                labels = {"run_id": record.run_id, "method": name, "source": source, "layer": None}
+                rows += [{**labels, **row} for row in _rows(live, layers, seen, ks)]
+        found = pa.Table.from_pylist(rows, schema=arrow_schema(measures))
+        skipped = feed.skipped.plain()
+        content = {
+            "examples": tables.examples_table(examples),
+            "responses": tables.responses_table(feed.made),
+            "measures": found,
+        }
+        record.finish({"examples": len(examples), "measures": found.num_rows, "skipped": skipped}, content)
+    return Measured(record.run_id, True, found, skipped)
+
+
+def _gather(
+    live: LiveModel, method: PairMethod, job: Job, items: Sequence[Item], source: str, k: int, seen: dict[str, Concept]
+) -> None:
+    concepts, numbers, scores, words = _scored(live, method, job, items, source, shuffle=False)
+    for p, concept in enumerate(concepts):
+        if concept == NONE:
+            continue
+        mine = seen.setdefault(concept, Concept())
+        if len(mine.tops) < MOST:
+            mine.tops.append(_top(scores[p], k))
+        mine.examples += 1
+        mine.words |= words[p]
+        mine.total = scores[p] if mine.total is None else mine.total + scores[p]
+        for repeat, halves in enumerate(mine.halves):
+            side = random.Random(f"{job.seed} {repeat} {numbers[p]}").randrange(2)
+            before = halves[side]
+            halves[side] = scores[p] if before is None else before + scores[p]
+    if source == IMAGE:
+        concepts, _, scores, _ = _scored(live, method, job, items, source, shuffle=True)
+        for p, concept in enumerate(concepts):
+            if concept != NONE and len(seen[concept].shuffled) < MOST:
+                seen[concept].shuffled.append(_top(scores[p], k))
+
+
+def _scored(
+    live: LiveModel, method: PairMethod, job: Job, items: Sequence[Item], source: str, *, shuffle: bool
+) -> tuple[list[str], list[int], Tensor, list[set[int]]]:
+    """Each pair's concept, example number, (L * N,) scores and target tokens."""
+    layers = parse_layers(job.layers) if job.layers else None
+    grad = GRADIENT in needs(job)
+    if not shuffle:
+        with traced(live, items, source, layers=layers, tap=job.tap, grad=grad) as trace:
+            found = method.scores(trace)
+    else:
+        with (
+            shuffling(live.layout, _orders(live, items, job.seed)),
+            traced(live, items, source, layers=layers, tap=job.tap, grad=grad) as trace,
+        ):
+            found = method.scores(trace)
+    scores = found.get("", next(iter(found.values()))).transpose(0, 1).flatten(1).detach().cpu()
+    words: list[set[int]] = [set() for _ in trace.concepts]
+    for pair, token in zip(trace.pair_of.tolist(), trace.tokens.tolist(), strict=True):
+        words[pair].add(token)
+    return trace.concepts, [items[r].number for r in trace.pairs.tolist()], scores, words
+
+
+def _orders(live: LiveModel, items: Sequence[Item], seed: int) -> Tensor:
+    """(B, T): each row's image positions in an order of its own, the others in theirs."""
+    roles = live.batch([item.prompt for item in items]).roles
+    order = torch.arange(roles.shape[1], device=roles.device).repeat(len(items), 1)
+    for row, item in enumerate(items):
+        image = (roles[row] == IMAGE_ROLE).nonzero()[:, 0]
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + item.number)
+        order[row, image] = image[torch.randperm(len(image), generator=generator).to(image.device)]
+    return order
+
+
+def _top(scores: Tensor, k: int) -> np.ndarray:
+    """The k best neurons as places in (layer, neuron) order, best first; equal ones in that order."""
+    order: np.ndarray = np.argsort(-scores.nan_to_num(-torch.inf).numpy(), kind="stable")[:k]
+    return order
+
+
+def _rows(
+    live: LiveModel, layers: Sequence[int], seen: Mapping[str, Concept], ks: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    tokens = choices(live, WORDS)
+    raised = torch.cat([tokens[layer, "top"] for layer in layers])  # (L * N, WORDS)
+    for k, (concept, mine) in product(ks, sorted(seen.items())):
+        chance = k / len(raised)
+        assert mine.total is not None
+        best = _top(mine.total, k)
+        others = {n for c, o in seen.items() if c != concept and o.total is not None for n in _top(o.total, k).tolist()}
+
+        def row(name: str, condition: str, values: Sequence[float]) -> dict[str, Any]:
+            low, high = spread(values) if len(values) > 1 else (None, None)
+            found = {"name": name, "concept": concept, "first": f"top {k}", "second": None, "condition": condition}  # noqa: B023
+            return found | {"value": float(np.mean(values)), "low": low, "high": high, "examples": mine.examples}  # noqa: B023
+
+        says = torch.isin(raised, torch.tensor(sorted(mine.words))).any(-1).numpy()
+        yield row("sensitivity", "before", [float(says[best].mean())])
+        yield row("sensitivity", "random", [float(says.mean())])
+        if mine.shuffled:
+            pairs = zip(mine.tops, mine.shuffled, strict=True)
+            yield row("region_invariance", "before", [_share(a[:k], b[:k]) for a, b in pairs])
+            yield row("region_invariance", "random", [chance])
+        same = [_share(a[:k], b[:k]) for a, b in combinations(mine.tops, 2)]
+        cross = [_share(a[:k], b[:k]) for c, o in seen.items() if c != concept for a, b in product(mine.tops, o.tops)]
+        halves = [_share(_top(a, k), _top(b, k)) for a, b in mine.halves if a is not None and b is not None]
+        for name, values in (("image_invariance", same), ("sample_invariance", halves)):
+            if values:
+                yield row(name, "before", values)
+                yield row(name, "random", [chance])
+        if cross:
+            yield row("image_invariance", "others", cross)
+            yield row("exclusivity", "before", [float(np.mean([n not in others for n in best.tolist()]))])
+            yield row("exclusivity", "random", [(1 - chance) ** (len(seen) - 1)])
+
+
+def _share(a: np.ndarray, b: np.ndarray) -> float:
+    return len(np.intersect1d(a, b)) / len(a)

@@ -1,0 +1,102 @@
+"""Where token representations of different roles lie: distances, similarity, mixing, a probe, and planes to draw.
+
+All take float arrays of one layer. Cosines and not Euclidean distances, as residual streams grow with depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+
+def cosine_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """1 - cosine of two vectors, (..., d) each; 1 where one of them is 0."""
+    lengths = np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1)
+    return np.asarray(1 - (a * b).sum(-1) / np.where(lengths > 0, lengths, 1))
+
+
+def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
+    """Linear centred kernel alignment of two (n, d) matrices whose rows belong together (Kornblith et al. 2019, eq. 3).
+
+    ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) of the centred matrices, from (n, n) Gram matrices. NaN where one is constant up
+    to float32 rounding (a first token without anything before it, the same in every example). With fewer rows than
+    dimensions it lies above what many rows would give: compare layers, not studies.
+    """
+    a, b = (m - m.mean(0) for m in (x.astype(np.float64), y.astype(np.float64)))
+    if any(np.linalg.norm(c) <= 1e-6 * np.linalg.norm(m) for c, m in ((a, x), (b, y))):
+        return float("nan")
+    k, m = a @ a.T, b @ b.T
+    return float((k * m).sum() / (np.linalg.norm(k) * np.linalg.norm(m)))
+
+
+def mixing(vectors: np.ndarray, roles: np.ndarray, neighbours: int) -> dict[str, tuple[float, float]]:
+    """role -> (share of its tokens' nearest neighbours by cosine that have another role, the share chance gives)."""
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-30)
+    closeness = unit @ unit.T
+    np.fill_diagonal(closeness, -np.inf)
+    k = min(neighbours, len(roles) - 1)
+    nearest = np.argsort(-closeness, axis=-1, kind="stable")[:, :k]
+    other = (roles[nearest] != roles[:, None]).mean(-1)
+    found = {}
+    for role in np.unique(roles):
+        mine = roles == role
+        found[str(role)] = (float(other[mine].mean()), float((~mine).sum() / (len(roles) - 1)))
+    return found
+
+
+def probe(vectors: np.ndarray, roles: np.ndarray, held_out: np.ndarray) -> tuple[int, int, int] | None:
+    """Right answers, tokens and tokens of the commonest role, on the held-out tokens, of a linear classifier of roles.
+
+    Logistic regression on standardised vectors (scikit-learn's defaults). held_out: (n,) bool. None where the rest
+    has one role alone, or nothing is held out.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    train, test = vectors[~held_out], vectors[held_out]
+    if not len(test) or len(np.unique(roles[~held_out])) < 2:
+        return None
+    spread = train.std(0)
+    centre, scale = train.mean(0), np.where(spread > 1e-6, spread, 1)
+    model = LogisticRegression(max_iter=2000).fit((train - centre) / scale, roles[~held_out])
+    right = int((model.predict((test - centre) / scale) == roles[held_out]).sum())
+    commonest = int(np.unique(roles[held_out], return_counts=True)[1].max())
+    return right, len(test), commonest
+
+
+def pca(vectors: np.ndarray) -> np.ndarray:
+    """(n, 2) coordinates on the two principal axes, each axis turned so that its largest loading is positive."""
+    centred = vectors.astype(np.float64) - vectors.mean(0)
+    u, s, axes = np.linalg.svd(centred, full_matrices=False)
+    flat = np.zeros((len(vectors), 2))
+    for i in range(min(2, len(s))):
+        flat[:, i] = u[:, i] * s[i] * np.sign(axes[i, np.abs(axes[i]).argmax()])
+    return flat
+
+
+def tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
+    """(n, 2) coordinates by t-SNE, begun from the principal axes, with perplexity 30 or a third of few tokens."""
+    from sklearn.manifold import TSNE
+
+    start = pca(vectors)
+    start = start / max(start[:, 0].std(), 1e-30) * 1e-4
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    model = TSNE(init=start.astype(np.float32), perplexity=perplexity, random_state=seed, learning_rate="auto")
+    return np.asarray(model.fit_transform(vectors.astype(np.float32)), dtype=np.float64)
+
+
+def plane(projection: str, vectors: np.ndarray, seed: int) -> np.ndarray:
+    return tsne(vectors, seed) if projection == "tsne" else pca(vectors)
+
+
+def to_cluster(vectors: Mapping[str, np.ndarray], anchor: str) -> dict[str, np.ndarray]:
+    """role -> (n,) cosine distance of each of its tokens to the centroid of the anchor's tokens."""
+    centre = vectors[anchor].mean(0)
+    return {role: cosine_distance(found, centre) for role, found in vectors.items()}
+
+
+def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The normal 95 % interval of a mean."""
+    found = np.asarray(values, dtype=np.float64)
+    half = 1.96 * found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else 0.0
+    return float(found.mean() - half), float(found.mean() + half)

@@ -1,0 +1,191 @@
+"""Shared and only, over sources and targets, one concept and several, against loops over the scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import false_discovery_control, hypergeom
+
+from atlas import Atlas, store
+from atlas.errors import UsageError
+from atlas.queries import Which
+
+LAYERS, WIDTH, TOP = 3, 100, 30
+Scores = dict[tuple[int, int], float]
+EVERY = [(layer, n) for layer in range(LAYERS) for n in range(WIDTH)]
+
+
+def drawn(seed: int, common: Scores | None = None) -> Scores:
+    generator = np.random.default_rng(seed)
+    return {at: float(np.float32(generator.normal() + (common[at] if common else 0))) for at in EVERY}
+
+
+NORM = {"image": drawn(10), "text": drawn(11)}
+CONCEPTS = {"dog": drawn(1), "cat": drawn(2), "cow": drawn(3)}
+SCORES = {
+    source: {c: drawn(10 * i + j, common) for i, (c, common) in enumerate(CONCEPTS.items())}
+    for j, source in ((4, "image"), (5, "text"))
+}
+
+
+@pytest.fixture(scope="module")
+def atlas(
+    tmp_path_factory: pytest.TempPathFactory, make_run: Callable[..., Any], store_maps: Callable[..., None]
+) -> Atlas:
+    """contribution of three concepts and two sources (one of them for text alone), activation norms, two targets."""
+    path = tmp_path_factory.mktemp("overlap") / "maps.atlas"
+    store.init(path)
+    for seed, source in enumerate(("image", "text")):
+        run = make_run(seed, concepts=("dog", "cat", "cow"), layers=LAYERS, width=WIDTH)
+        maps = {c: s for c, s in SCORES[source].items() if c != "cow" or source == "text"}
+        store_maps(path, run, {"contribution": maps, "activation": {None: NORM[source]}}, source=source)
+    run = make_run(3, concepts=("dog", "cat", "cow"), layers=LAYERS, width=WIDTH)
+    store_maps(path, run, {"contribution": {"dog": SCORES["text"]["dog"]}}, source="image", target="image")
+    return Atlas.open(path)
+
+
+def top(scores: Scores) -> list[tuple[int, int]]:
+    return sorted(scores, key=lambda at: (-scores[at], at))[:TOP]
+
+
+def cells(norms: list[Scores]) -> dict[tuple[int, int], tuple[int, ...]]:
+    """Layer, and for each norm the bin of its size among the layer's neurons."""
+    bins = int((WIDTH / 20) ** (1 / len(norms))) if norms else 1
+    found = {}
+    for layer, n in EVERY:
+        places = [sum(abs(s[layer, other]) < abs(s[layer, n]) for other in range(WIDTH)) for s in norms]
+        found[layer, n] = (layer, *(place * bins // WIDTH for place in places))
+    return found
+
+
+def expected_within(first: list[tuple[int, int]], second: list[tuple[int, int]], of: dict[Any, Any]) -> float:
+    total = 0.0
+    for cell in set(of.values()):
+        members = [at for at in EVERY if of[at] == cell]
+        total += len(set(first) & set(members)) * len(set(second) & set(members)) / len(members)
+    return total
+
+
+def test_shared_over_sources_and_only_in_either(atlas: Atlas) -> None:
+    image, text = top(SCORES["image"]["dog"]), top(SCORES["text"]["dog"])
+    both = set(image) & set(text)
+    found = atlas.shared("dog", top=TOP)
+    assert found.between == ("image", "text") and found.matched == "layer and activation norm"
+    assert {(n.layer, n.index) for n in found.neurons} == both
+    s = found.statistics
+    assert (s["shared"], s["top"]) == (len(both), TOP)
+    assert s["expected"] == pytest.approx(TOP * TOP / 300) and s["lift"] == pytest.approx(len(both) / 3)
+    assert s["p_value"] == pytest.approx(hypergeom(300, TOP, TOP).sf(len(both) - 1))
+    alike = cells([NORM["image"], NORM["text"]])
+    assert s["matched_expected"] == pytest.approx(expected_within(image, text, alike))
+    swapped = atlas.shared("dog", sources=("text", "image"), top=TOP)
+    assert swapped.statistics == pytest.approx(s)
+    ranks = {n: r["ranks"] for n, r in zip(found.neurons, found.neurons.to_arrow().to_pylist(), strict=True)}
+    for neuron, row in zip(swapped.neurons, swapped.neurons.to_arrow().to_pylist(), strict=True):
+        assert row["ranks"] == ranks[neuron][::-1]
+    for sources, mine, other in ((("image", "text"), image, text), (("text", "image"), text, image)):
+        alone = atlas.only("dog", sources=sources, top=TOP)
+        assert [(n.layer, n.index) for n in alone.neurons] == [at for at in mine if at not in other]
+        assert alone.statistics["only"] == TOP - len(both)
+        assert alone.statistics["p_value"] == pytest.approx(hypergeom(300, TOP, TOP).cdf(len(both)))
+        every = sorted(SCORES[sources[1]]["dog"].items(), key=lambda item: (-item[1], item[0]))
+        places = [at for at, _ in every]
+        for neuron, row in zip(alone.neurons, alone.neurons.to_arrow().to_pylist(), strict=True):
+            at = (neuron.layer, neuron.index)
+            assert row["ranks"] == [mine.index(at) + 1, places.index(at) + 1]
+
+
+def test_the_matched_p_value_is_what_drawing_within_cells_gives(atlas: Atlas) -> None:
+    """Exchange the text's neurons within their cells many times."""
+    image, text = top(SCORES["image"]["cat"]), top(SCORES["text"]["cat"])
+    of = cells([NORM["image"], NORM["text"]])
+    generator = np.random.default_rng(0)
+    members: dict[Any, list[int]] = {}
+    for i, at in enumerate(EVERY):
+        members.setdefault(of[at], []).append(i)
+    chosen = {EVERY.index(at) for at in image}
+    shared = np.zeros(4000)
+    for cell, theirs in members.items():
+        many = sum(of[at] == cell for at in text)
+        hits = np.isin(theirs, list(chosen))
+        shared += [hits[generator.permutation(len(theirs))[:many]].sum() for _ in range(4000)]
+    s = atlas.shared("cat", top=TOP).statistics
+    share = float(np.mean(shared >= len(set(image) & set(text))))
+    assert s["matched_expected"] == pytest.approx(shared.mean(), abs=0.1)
+    assert s["matched_p_value"] == pytest.approx(share, abs=4 * (max(share, 0.001) / 4000) ** 0.5)
+
+
+def test_shared_over_targets(atlas: Atlas) -> None:
+    found = atlas.shared("dog", side="target", sources=("image",), top=TOP)
+    to_image, to_text = top(SCORES["text"]["dog"]), top(SCORES["image"]["dog"])
+    assert {(n.layer, n.index) for n in found.neurons} == set(to_image) & set(to_text)
+    alike = cells([NORM["image"]])  # of the one source
+    assert found.statistics["matched_expected"] == pytest.approx(expected_within(to_image, to_text, alike))
+    assert [m["target"] for m in found.neurons.provenance["maps"]] == ["image", "text"]
+
+
+def test_over_several_concepts_with_q_values(atlas: Atlas) -> None:
+    found = atlas.overlaps(Which(), top=TOP)
+    assert found.left_out == ("cow",)  # its image has no map
+    rows = {r["concept"]: r for r in found.rows.to_pylist()}
+    assert list(rows) == sorted(rows, key=lambda c: rows[c]["p_value"])
+    for concept in ("dog", "cat"):
+        alone = atlas.shared(concept, top=TOP).statistics
+        assert {name: rows[concept][name] for name in alone} == pytest.approx(alone)
+    for name in ("", "matched_"):
+        p = [rows[c][f"{name}p_value"] for c in ("cat", "dog")]
+        assert [rows[c][f"{name}q_value"] for c in ("cat", "dog")] == pytest.approx(list(false_discovery_control(p)))
+    only = atlas.overlaps(Which(), ["dog"], only=True, top=TOP).rows.to_pylist()
+    assert only[0]["only"] == TOP - rows["dog"]["shared"] and len(only) == 1
+    with pytest.raises(UsageError, match="no stored concept called 'dgo'"):
+        atlas.overlaps(Which(), ["dgo"])
+    assert atlas.overlaps(Which(supercategory="animal")).rows.num_rows == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"sources": ("image", "image")}, "two different --sources"),
+        ({"sources": ("image",)}, "two different --sources"),
+        ({"side": "target", "targets": ("text",)}, "two different --targets"),
+        ({"side": "target", "sources": ("image", "text")}, "give one of --sources; --side source compares two"),
+        ({"side": "left"}, "source or target, not 'left'"),
+        ({"sources": ("image", "audio")}, "no stored source called 'audio'"),
+        ({"side": "target", "sources": ("text",)}, "no stored target called 'image'"),
+    ],
+)
+def test_what_cannot_be_compared(atlas: Atlas, asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        atlas.shared("dog", **asked)
+
+
+def test_a_concept_that_one_side_lacks(atlas: Atlas) -> None:
+    with pytest.raises(UsageError, match="image"):
+        atlas.shared("cow")
+
+
+def test_a_filters_map_is_a_verdict_on_all_neurons(
+    empty: Path, make_run: Callable[..., Any], store_maps: Callable[..., None]
+) -> None:
+    """A map of few candidates: its top is what it has, chance is over all neurons of the model."""
+    for seed, source in enumerate(("image", "text")):
+        candidates = {at: s for at, s in SCORES[source]["dog"].items() if at in top(SCORES[source]["dog"])[:12]}
+        run = make_run(seed, layers=LAYERS, width=WIDTH)
+        store_maps(empty, run, {"two_stage": {"dog": candidates}}, source=source)
+    found = Atlas.open(empty).shared("dog", top=TOP)
+    assert found.statistics["expected"] == pytest.approx(12 * 12 / 300)
+    assert found.matched == "layer"  # no activation is stored
+    first, second = (top(SCORES[source]["dog"])[:12] for source in ("image", "text"))
+    assert found.statistics["matched_expected"] == pytest.approx(expected_within(first, second, cells([])))
+
+
+def test_maps_of_no_concept_have_no_row_a_concept(
+    empty: Path, make_run: Callable[..., Any], store_maps: Callable[..., None]
+) -> None:
+    store_maps(empty, make_run(0, layers=LAYERS, width=WIDTH), {"lape": {None: NORM["image"]}})
+    with pytest.raises(UsageError, match="these maps are of no single concept"):
+        Atlas.open(empty).overlaps(Which())

@@ -1,0 +1,129 @@
+"""query with rules and votes, shared, only, layers and agreement as commands: what is printed where."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from atlas import Atlas, store
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def rows(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def addresses(out: str) -> list[tuple[int, int]]:
+    return [(r["layer"], r["neuron"]) for r in rows(out)]
+
+
+def test_query_by_rule_minus_another_map(stored_atlas: Path, run: Run) -> None:
+    atlas = Atlas.open(stored_atlas)
+    question = ("query", "--concept", "dog", "--atlas", stored_atlas)
+    code, out, err = run(*question, "--select", "per_layer:9")
+    dog = [(n.layer, n.index) for n in atlas.select("per_layer:9", "dog")]
+    assert code == 0 and addresses(out) == dog and len(dog) == 18
+    cat = [(n.layer, n.index) for n in atlas.select("per_layer:9", "cat")]
+    _, out, _ = run(*question, "--select", "per_layer:9", "--minus", "concept=cat")
+    assert addresses(out) == [at for at in dog if at not in cat]
+    _, out, _ = run(*question, "--minus", "concept=cat,source=text", "--json")
+    whole = json.loads(out)["provenance"]
+    assert (whole["set"], whole["right"]["maps"][0]["source"]) == ("minus", "text")
+    _, out, err = run(*question, "--select", "per_layer:9", "--top", "4")
+    assert addresses(out) == dog[:4] and "a larger --top shows them" in err
+    assert "per_layer" not in run(*question, "--select", "per_layer:9", "--explain")[1]  # the SQL, with bound values
+    assert run(*question)[1] == run(*question, "--select", "top:20")[1] == run(*question, "--top", "20")[1]
+
+
+def test_methods_and_concepts_vote(stored_atlas: Path, run: Run) -> None:
+    code, out, err = run(
+        *("query", "--concept", "dog", "--methods", "contribution,activation,ablation"),
+        *("--agree", "2", "--source", "text", "--top", "30", "--atlas", stored_atlas),
+    )
+    atlas = Atlas.open(stored_atlas)
+    tops = {m: set(atlas.query("dog", m, source="text", top=30)) for m in ("contribution", "activation", "ablation")}
+    found = rows(out)
+    assert code == 0 and found and "agree=" not in err, err
+    for row in found:
+        who = [m for m, top in tops.items() if (row["layer"], row["neuron"]) in {(n.layer, n.index) for n in top}]
+        assert row["agree"] == who and row["votes"] == len(who) >= 2
+    code, out, err = run("query", "--supercategory", "animal", "--top", "60", "--atlas", stored_atlas)
+    assert code == 0 and all(r["agree"] == ["cat", "dog"] for r in rows(out))
+    assert "taken: agree=2 (more than half of 2)" in err
+    few = run("query", "--supercategory", "animal", "--top", "1", "--reduce", "contrast", "--atlas", stored_atlas)
+    assert few[:2] == (0, "") and "a smaller --agree asks for fewer" in few[2]
+
+
+def test_shared_and_only_say_what_chance_gives(stored_atlas: Path, run: Run) -> None:
+    question = ("--concept", "dog", "--method", "contribution", "--top", "20", "--atlas", stored_atlas)
+    _, out, err = run("shared", *question, "--json")
+    whole = json.loads(out)
+    s = whole["statistics"]
+    assert len(whole["rows"]) == s["shared"] and whole["matched"] == "layer and activation norm"
+    assert f"{s['shared']} of 20 shared by image and text; {s['expected']:.2g} expected by chance, lift" in err
+    assert "against neurons of the same layer and activation norm: " in err
+    _, out, err = run("only", *question, "--sources", "text,image", "--json")
+    alone = json.loads(out)
+    assert len(alone["rows"]) == alone["statistics"]["only"] == 20 - s["shared"]
+    assert f"{20 - s['shared']} of 20 in text and not in image; " in err
+    assert run("shared", *question[:2], "--only", "image", "--atlas", stored_atlas)[0] == 2
+
+
+def test_one_row_a_concept(stored_atlas: Path, run: Run) -> None:
+    question = ("--concepts", "all", "--method", "contribution", "--top", "20", "--atlas", stored_atlas)
+    _, out, err = run("shared", *question)
+    found = {r["concept"]: r for r in rows(out)}
+    assert set(found) == {"cat", "dog"} and all(r["q_value"] >= r["p_value"] for r in found.values())
+    assert "2 concepts; q_value is the false discovery rate over them; matched: neurons of the same" in err
+    _, out, _ = run("only", "--supercategory", "animal", *question[2:], "--csv")
+    for row in csv.DictReader(io.StringIO(out)):
+        assert int(row["only"]) == 20 - found[row["concept"]]["shared"]
+    assert len(rows(run("shared", "--concepts", "dog", *question[2:])[1])) == 1
+
+
+def test_layers_of_one_selection_and_of_two(stored_atlas: Path, run: Run) -> None:
+    question = ("layers", "--concept", "dog", "--method", "contribution", "--atlas", stored_atlas)
+    _, out, _ = run(*question, "--source", "text", "--top", "30")
+    found = rows(out)
+    assert [(r["set"], r["layer"]) for r in found] == [("text", 0), ("text", 1)]
+    assert sum(r["count"] for r in found) == 30 and found[-1]["cumulative"] == pytest.approx(1)
+    _, out, _ = run(*question, "--sources", "text,image", "--select", "top:30")
+    found = rows(out)
+    assert [r["set"] for r in found] == ["text", "text", "image", "image", "both", "both"]
+    shared = Atlas.open(stored_atlas).shared("dog", "contribution", top=30).neurons
+    assert [r["count"] for r in found[4:]] == [sum(n.layer == layer for n in shared) for layer in (0, 1)]
+    code, out, err = run("layers", "--concept", "dog", "--methods", "random,activation", "--atlas", stored_atlas)
+    assert code == 0 and {r["set"] for r in rows(out)} == {"random", "activation", "both"}
+    assert "reduce" not in err  # mean is the only one that both have
+
+
+def test_agreement_where_there_is_nothing_to_compare(own_atlas: Path, run: Run) -> None:
+    with store.connect_writer(own_atlas) as connection:
+        connection.exec_driver_sql("DELETE FROM maps WHERE method <> 'contribution'")
+    code, _, err = run("agreement", "--pairs", "--atlas", own_atlas)
+    assert code == 2 and "no run has maps of two methods" in err
+
+
+def test_agreement_of_pairs(stored_atlas: Path, run: Run) -> None:
+    question = ("agreement", "--source", "text", "--atlas", stored_atlas)
+    _, out, _ = run(*question, "--pairs", "--concept", "dog", "--json")
+    whole = json.loads(out)
+    assert whole["seed"] == 0 and {r["interval"] for r in whole["rows"]} == {"neurons"}
+    assert json.loads(run(*question, "--json")[1])["reference"] == "ablation"
+
+
+def test_the_questions_load_neither_torch_nor_scipy_to_start() -> None:
+    code = (
+        "import sys, cli.main, atlas.api; "
+        "print([m for m in ('torch', 'transformers', 'scipy', 'sqlalchemy') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
