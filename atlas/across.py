@@ -194,14 +194,15 @@ class AcrossMaps:
         reference: str = "ablation",
         *,
         source: str | None = None,
-        reduce: str | None = "contrast",
+        reduce: str | None = None,
         model: str | None = None,
         dataset: str | None = None,
     ) -> pa.Table:
         """Every method by what was measured of it, by source, the most selective first.
 
-        correlation, precision_1, precision_2: of its maps with the reference's, in the runs that have both: Spearman's
-        correlation, and the share of the reference's top 1 % and 2 % that its own has. effects: for each number of
+        correlation, precision_1, precision_2: of its maps with the reference's, in the runs that have both, by contrast
+        where there is one (`reduce` says): Spearman's correlation, and the share of its top 1 % and 2 % of all neurons
+        that is in the reference's. concepts: how many these are means over. effects: for each number of
         neurons that `atlas evaluate --method` ablated, the accuracy left on the concept (own) and on others, the same
         with as many random neurons, and before. selectivity: others minus own, the mean over these.
         """

@@ -84,7 +84,6 @@ class Atlas(AcrossMaps):
         dataset: str | None = None,
         run: str | None = None,
         layers: Sequence[int] = (),
-        min_percentile: float | None = None,
         top: int = 20,
     ) -> NeuronSet:
         """The neurons that score best for a concept: component, layer, neuron, score, rank, percentile, decoded
@@ -97,20 +96,19 @@ class Atlas(AcrossMaps):
             UsageError: the atlas has no such map; the message has the nearest name.
         """
         which = Which(concept, method, source, target, reduce, model, dataset, run)
-        return self.query_sql(which, layers=layers, min_percentile=min_percentile, top=top)[0]
+        return self.query_sql(which, layers=layers, top=top)[0]
 
     def query_sql(
         self,
         which: Which,
         *,
         layers: Sequence[int] = (),
-        min_percentile: float | None = None,
         top: int | None = None,
         rule: Rule | None = None,
     ) -> tuple[NeuronSet, Query]:
         """`query` or `select`, and the statement that answered it."""
         with reading(self.path) as connection:
-            return by_rule(connection, which, rule, layers=layers, min_percentile=min_percentile, top=top)
+            return by_rule(connection, which, rule, layers=layers, top=top)
 
     def select(
         self,

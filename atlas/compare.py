@@ -103,35 +103,40 @@ ORDER BY a.source, a.target, a.reduce, a.concept, a.run_id, first, second""".str
     )
 
 
-def agreement(reference: str, which: Which, *, share: float = 0.02) -> Query:
-    """How well each method's ranking follows a reference method's, over the same concepts, sources and reductions.
-
-    Only maps of one run are compared, which saw the same examples; of several runs, the newest that has both. Both
-    measures are over the neurons that both maps score, and means over the maps that both methods have.
-    correlation: Spearman's, tied scores sharing their mean rank; NULL where a map is constant, and such maps are left
-    out of the mean. overlap: how much of the reference's top the method's top has, each this share of the neurons, at
-    least one.
-    """
-    where, values = which.where()
-    return Query(
-        f"""
+def _with_reference(where: str) -> str:
+    """CTEs that end in `pairs`: a method's map (mine) and the reference's (theirs) of the same run, concept, source,
+    target and reduction; of several runs, the newest that has both."""
+    return f"""
 WITH chosen AS (
-    SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at
+    SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at, mo.layers * mo.width AS total
     FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
     JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id WHERE {where}),
 pairs AS (
-    SELECT a.map_id AS theirs, b.map_id AS mine, b.method, b.source, b.reduce
+    SELECT a.map_id AS theirs, b.map_id AS mine, b.method, b.source, b.reduce, b.total
     FROM chosen a JOIN chosen b ON a.run_id = b.run_id AND a.concept = b.concept AND a.source = b.source
         AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component
     WHERE a.method = $reference AND b.method <> $reference
     QUALIFY row_number() OVER (
         PARTITION BY b.model_id, b.dataset, b.concept, b.method, b.source, b.target, b.reduce, b.component
-        ORDER BY b.finished_at DESC, b.map_id DESC) = 1),
+        ORDER BY b.finished_at DESC, b.map_id DESC) = 1)"""
+
+
+def agreement(reference: str, which: Which) -> Query:
+    """How well each method's ranking follows a reference method's, over the same concepts, sources and reductions.
+
+    Only maps of one run are compared, which saw the same examples. Both measures are over the neurons that both maps
+    score, and means over the maps that both methods have. correlation: Spearman's, tied scores sharing their mean rank;
+    NULL where a map is constant or fewer than ten neurons are common, and such maps are left out of the mean. overlap:
+    share of the reference's top 2 % (at least one neuron) that the method's top 2 % has.
+    """
+    where, values = which.where()
+    return Query(
+        f"""{_with_reference(where)},
 placed AS (  -- places among the neurons that both maps score
     SELECT p.*, a.score AS their_score, b.score AS my_score,
            row_number() OVER (PARTITION BY p.mine ORDER BY a.rank) AS their_place,
            row_number() OVER (PARTITION BY p.mine ORDER BY b.rank) AS my_place,
-           greatest(1, count(*) OVER (PARTITION BY p.mine) * $share::DECIMAL(9, 6)) AS top
+           greatest(1, count(*) OVER (PARTITION BY p.mine) * 0.02) AS top
     FROM pairs p JOIN scores a ON a.map_id = p.theirs
     JOIN scores b ON b.map_id = p.mine AND b.layer = a.layer AND b.neuron = a.neuron),
 ranked AS (
@@ -139,11 +144,32 @@ ranked AS (
            avg(my_place) OVER (PARTITION BY mine, my_score) AS my_rank FROM placed),
 each AS (
     SELECT method, source, reduce,
-           CASE WHEN stddev_pop(their_rank) * stddev_pop(my_rank) > 0 THEN corr(their_rank, my_rank) END AS correlation,
+           CASE WHEN count(*) >= 10 AND stddev_pop(their_rank) * stddev_pop(my_rank) > 0
+                THEN corr(their_rank, my_rank) END AS correlation,
            count(*) FILTER (their_place <= top AND my_place <= top) / count(*) FILTER (their_place <= top) AS overlap
     FROM ranked GROUP BY mine, method, source, reduce)
 SELECT method, source, reduce, avg(correlation) AS correlation, stddev_samp(correlation) AS spread,
        avg(overlap) AS overlap, count(*) AS maps
 FROM each GROUP BY method, source, reduce ORDER BY source, reduce, correlation DESC NULLS LAST, method""".strip(),
-        {**values, "reference": reference, "share": share},
+        {**values, "reference": reference},
+    )
+
+
+def precision(reference: str, which: Which, shares: Sequence[float]) -> Query:
+    """For each share of the model's neurons (at least one), how many of a method's top are in the reference's top of
+    the same size; a map with fewer neurons is judged by those it has. Means over maps."""
+    where, values = which.where()
+    return Query(
+        f"""{_with_reference(where)},
+tops AS (
+    SELECT *, greatest(1, round(share * total)) AS k
+    FROM pairs CROSS JOIN (SELECT unnest($shares::DOUBLE[]) AS share)),
+each AS (
+    SELECT t.method, t.source, t.reduce, t.share, count(a.rank) / count(*) AS hits
+    FROM tops t JOIN scores b ON b.map_id = t.mine AND b.rank <= t.k
+    LEFT JOIN scores a ON a.map_id = t.theirs AND a.layer = b.layer AND a.neuron = b.neuron AND a.rank <= t.k
+    GROUP BY t.mine, t.method, t.source, t.reduce, t.share)
+SELECT method, source, reduce, share, avg(hits) AS precision, count(*) AS maps
+FROM each GROUP BY method, source, reduce, share ORDER BY source, reduce, share, method""".strip(),
+        {**values, "reference": reference, "shares": list(shares)},
     )

@@ -178,7 +178,7 @@ def make_changes(
     if sum(given) != 1:
         raise UsageError("say what becomes of the neurons with exactly one of --set, --scale, --shift and --mean")
     if not neurons:
-        raise UsageError("the selection has no neurons; loosen it (--top, --layers, --min-percentile)")
+        raise UsageError("the selection has no neurons; loosen it (--top, --select, --layers)")
     if means is not None:
         missing = [str(n) for n in neurons if n not in means]
         if missing:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atlas import compare
+from atlas.choose import PREFERRED
 from atlas.queries import Query, Which
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
-PRECISION = (0.01, 0.02)
+PRECISION = {0.01: "precision_1", 0.02: "precision_2"}
 """At which shares of the neurons a method's top is compared with the reference's."""
 
 DONE = pa.struct(
@@ -25,7 +26,7 @@ DONE = pa.struct(
     + [("concepts", pa.int64())]
 )
 SCHEMA = pa.schema(
-    [("method", pa.string()), ("source", pa.string())]
+    [("method", pa.string()), ("source", pa.string()), ("reduce", pa.string()), ("concepts", pa.int64())]
     + [(name, pa.float64()) for name in ("correlation", "precision_1", "precision_2", "selectivity")]
     + [("effects", pa.list_(DONE))]
 )
@@ -64,18 +65,27 @@ ORDER BY method, source, coalesce(try_cast(rtrim(top, '%') AS DOUBLE), 0)""".str
 def leaderboard(connection: Connection, which: Which, reference: str = "ablation") -> pa.Table:
     """One row for every source and method, the most selective first: see `Atlas.leaderboard`."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
-    for share, name in zip(PRECISION, ("precision_1", "precision_2"), strict=True):
-        for found in compare.agreement(reference, which, share=share).run(connection).to_pylist():
-            row = rows.setdefault((found["source"], found["method"]), {"correlation": found["correlation"]})
-            row[name] = found["overlap"]
+    for found in _preferred(compare.agreement(reference, which).run(connection).to_pylist()):
+        kept = {name: found[name] for name in ("reduce", "correlation")}
+        rows[found["source"], found["method"]] = {**kept, "concepts": found["maps"]}
+    for found in _preferred(compare.precision(reference, which, list(PRECISION)).run(connection).to_pylist()):
+        rows.setdefault((found["source"], found["method"]), {})[PRECISION[found["share"]]] = found["precision"]
     for effect in surveyed(which).run(connection).to_pylist():
-        row = rows.setdefault((effect["source"], effect["method"]), {})
-        row.setdefault("effects", []).append(effect)
+        rows.setdefault((effect["source"], effect["method"]), {}).setdefault("effects", []).append(effect)
     for row in rows.values():
         done = [e for e in row.get("effects", []) if e["own"] is not None and e["others"] is not None]
         row["selectivity"] = sum(e["others"] - e["own"] for e in done) / len(done) if done else None
     ordered = sorted(rows.items(), key=lambda item: (item[0][0], -_or(item[1]["selectivity"]), item[0][1]))
     return pa.Table.from_pylist([{"method": m, "source": s, **row} for (s, m), row in ordered], schema=SCHEMA)
+
+
+def _preferred(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Of each method and source, the rows of the reduction that questions take too."""
+    order = {reduce: place for place, reduce in enumerate(PREFERRED["reduce"])}
+    best: dict[tuple[str, str], str] = {}
+    for row in sorted(rows, key=lambda r: order.get(r["reduce"], len(order))):
+        best.setdefault((row["method"], row["source"]), row["reduce"])
+    return [row for row in rows if best[row["method"], row["source"]] == row["reduce"]]
 
 
 def _or(value: float | None) -> float:

@@ -110,7 +110,6 @@ def top_neurons(
     *,
     top: int | None = 20,
     layers: Sequence[int] = (),
-    min_percentile: float | None = None,
     peers: Sequence[int] = (),
     rule: Rule | None = None,
     null_id: int | None = None,
@@ -122,16 +121,13 @@ def top_neurons(
     the rule chooses, and as far down as there are such. null_id: the map that the rule z measures against.
     """
     if rule is None:
-        filtered = layers or min_percentile is not None or top is None
+        filtered = layers or top is None
         rule = EVERY if filtered else Rule("top", float(top or 0))  # the latter reads only the best rows
     values = {**bound(rule, [map_id], [null_id or map_id]), "top": top, "peers": list(peers)}
     conditions = []
     if layers:
         conditions.append("layer IN (SELECT unnest($layers))")
         values["layers"] = list(layers)
-    if min_percentile is not None:
-        conditions.append("percentile >= $min_percentile")
-        values["min_percentile"] = min_percentile
     return Query(
         f"""
 WITH {selected(rule)},

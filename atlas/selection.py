@@ -142,7 +142,6 @@ def by_rule(
     rule: Rule | None,
     *,
     layers: Sequence[int] = (),
-    min_percentile: float | None = None,
     top: int | None = None,
 ) -> tuple[NeuronSet, Query]:
     """The neurons of one map that a rule chooses, and the statement that found them: see `Atlas.select`."""
@@ -154,12 +153,11 @@ def by_rule(
         chosen["map_id"],
         top=top,
         layers=layers,
-        min_percentile=min_percentile,
         peers=peers(connection, chosen),
         rule=rule,
         null_id=null["map_id"] if null else None,
     )
-    said: dict[str, Any] = {"top": top, "layers": list(layers), "min_percentile": min_percentile}
+    said: dict[str, Any] = {"top": top, "layers": list(layers)}
     if rule is not None:
         said |= {"rule": str(rule), **({"null": null.summary()} if null else {})}
     return NeuronSet(question.run(connection), provenance([chosen], said)), question

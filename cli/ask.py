@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, Method, Reduce, Source, Target, note_assumed, resolve, say, words
+from cli.common import AtlasPath, Method, Reduce, Select, Source, Target, note_assumed, resolve, say, words
 from cli.render import Csv, Format, Json, chosen_format, show
 
 if TYPE_CHECKING:
@@ -21,14 +20,6 @@ Dataset = Annotated[
 ]
 Layers = Annotated[str | None, typer.Option("--layers", help="Only these layers: 3, 8-15, 0,2,8-15.")]
 Run = Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")]
-Select = Annotated[
-    str | None,
-    typer.Option(
-        "--select",
-        help="A rule instead of --top: top:50, per_layer:5, percentile:99, fraction:0.3 (of the largest score), "
-        "z:4 (robust, against the map itself), z:4,concept=cat (against another map).",
-    ),
-]
 Supercategory = Annotated[
     str | None, typer.Option("--supercategory", help="All concepts of it (`atlas concepts` lists them).")
 ]
@@ -59,9 +50,6 @@ def query(
         typer.Option("--agree", help="In how many of the --methods, or concepts. [default: more than half]"),
     ] = None,
     layers: Layers = None,
-    min_percentile: Annotated[
-        float | None, typer.Option("--min-percentile", help="Only neurons at or above it.")
-    ] = None,
     top: Annotated[
         int | None,
         typer.Option(
@@ -96,10 +84,8 @@ def query(
     rule = Rule.parse(select) if select else None
     there = Atlas(resolve(atlas))
     if methods or supercategory:
-        if layers or min_percentile is not None or minus:
-            raise UsageError(
-                "--layers, --min-percentile and --minus are for one map; leave them out where several vote"
-            )
+        if layers or minus:
+            raise UsageError("--layers and --minus are for one map; leave them out where several vote")
         if rule and top:
             raise UsageError("the maps vote by one rule; give --select or --top")
         found, question = there.vote_sql(which, words(methods), rule or Rule("top", top or 20), agree)
@@ -110,11 +96,7 @@ def query(
         if concept is None or agree is not None:
             raise UsageError("give --concept; or --supercategory, or --concept with --methods a,b, for --agree")
         top = top if rule or top else 20
-        asked: dict[str, Any] = {
-            "layers": parse_layers(layers) if layers else (),
-            "min_percentile": min_percentile,
-            "top": top,
-        }
+        asked: dict[str, Any] = {"layers": parse_layers(layers) if layers else (), "top": top}
         found, question = there.query_sql(which, rule=rule, **asked)
     note_assumed(found.provenance)
     if explain:
@@ -126,8 +108,8 @@ def query(
     if chosen == "table" and "ranks" in table.column_names and len(found.provenance["maps"]) > 8:
         table = table.drop_columns(["ranks"])  # too many to read
     show(table, chosen, more={"provenance": found.provenance})
-    if top and not (methods or supercategory or minus):
-        _note_more(len(found), top, bool(layers or rule), min_percentile, found.provenance)
+    if top and (layers or rule) and len(found) == top and not (methods or supercategory or minus):
+        say(f"{top} neurons; there may be more, and a larger --top shows them")
     if fail_empty and not len(found):
         raise typer.Exit(1)
 
@@ -141,19 +123,6 @@ def elsewhere(found: NeuronSet, names: str) -> Which:
     (mine,) = found.provenance["maps"]
     same = {name: mine[name] for name in ("concept", *ASKED, "fingerprint")}
     return Which(**(same | names_given(names, "--minus ")))
-
-
-def _note_more(shown: int, top: int, filtered: bool, min_percentile: float | None, provenance: dict[str, Any]) -> None:
-    """Say on stderr that --top, and not the filters, ended the rows."""
-    if shown < top or not (filtered or min_percentile is not None):
-        return
-    if filtered or min_percentile is None:
-        say(f"{shown} neurons; there may be more, and a larger --top shows them")
-        return
-    count = int(provenance["maps"][0]["neurons"])
-    fits = bisect_right(range(1, count + 1), -min_percentile, key=lambda rank: -100.0 * (count - rank + 1) / count)
-    if fits > shown:
-        say(f"{shown} of the {fits} neurons at or above percentile {min_percentile:g}; --top {fits} shows all")
 
 
 def neuron(

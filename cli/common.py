@@ -27,6 +27,14 @@ Source = Annotated[
     str | None, typer.Option("--source", help="The modality that carries the concept in: image or text.")
 ]
 Target = Annotated[str | None, typer.Option("--target", help="The modality of the output explained.")]
+Select = Annotated[
+    str | None,
+    typer.Option(
+        "--select",
+        help="A rule instead of --top: top:50, per_layer:5, percentile:99, fraction:0.3 (of the largest score), "
+        "z:4 (robust, against the map itself), z:4,concept=cat (against another map).",
+    ),
+]
 Reduce = Annotated[
     str | None, typer.Option("--reduce", help="mean over the concept's examples, or contrast with others.")
 ]

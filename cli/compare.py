@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from atlas.errors import UsageError
-from cli.ask import Dataset, Model, Run, Select, Supercategory
-from cli.common import AtlasPath, Concept, Method, Reduce, Source, Target, note_assumed, resolve, say, words
+from cli.ask import Dataset, Model, Run, Supercategory
+from cli.common import AtlasPath, Concept, Method, Reduce, Select, Source, Target, note_assumed, resolve, say, words
 from cli.render import Csv, Format, Json, chosen_format, show
 
 OneConcept = Annotated[str | None, typer.Option("--concept", "-c", help="The concept's name: one row a neuron.")]

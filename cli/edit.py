@@ -16,6 +16,7 @@ from cli.common import (
     Method,
     ModelName,
     Reduce,
+    Select,
     Source,
     Target,
     note_assumed,
@@ -43,10 +44,11 @@ def create(
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="The dataset's name.")] = None,
     run: Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")] = None,
     layers: Annotated[str | None, typer.Option("--layers", help="Only neurons of these layers: 3, 8-15.")] = None,
-    min_percentile: Annotated[
-        float | None, typer.Option("--min-percentile", help="Only neurons at or above it.")
+    select: Select = None,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", "-n", min=1, help="How many neurons. [default: 40, or all that --select does]"),
     ] = None,
-    top: Annotated[int, typer.Option("--top", "-n", min=1, help="How many neurons.")] = 40,
     set_to: Annotated[
         float | None, typer.Option("--set", help="Replace the values by this constant; 0 ablates.")
     ] = None,
@@ -61,20 +63,14 @@ def create(
     """
     from atlas.api import Atlas
     from atlas.neurons import parse_layers
+    from atlas.queries import Which
+    from atlas.rules import Rule
 
     there = Atlas(resolve(atlas))
-    found = there.query(
-        concept,
-        method,
-        source=source,
-        target=target,
-        reduce=reduce,
-        model=model,
-        dataset=dataset,
-        run=run,
-        layers=parse_layers(layers) if layers else (),
-        min_percentile=min_percentile,
-        top=top,
+    which = Which(concept, method, source, target, reduce, model, dataset, run)
+    rule = Rule.parse(select) if select else None
+    found, _ = there.query_sql(
+        which, rule=rule, layers=parse_layers(layers) if layers else (), top=top if rule or top else 40
     )
     note_assumed(found.provenance)
     edit = there.create_edit(name, found, set_to=set_to, scale=scale, shift=shift, mean=mean)

@@ -37,9 +37,7 @@ def leaderboard(
     from atlas.api import Atlas
 
     chosen = chosen_format(form, as_json, as_csv)
-    found = Atlas(resolve(atlas)).leaderboard(
-        reference, source=source, reduce=reduce or "contrast", model=model, dataset=dataset
-    )
+    found = Atlas(resolve(atlas)).leaderboard(reference, source=source, reduce=reduce, model=model, dataset=dataset)
     if not found.num_rows:
         raise UsageError(
             f"nothing to compare yet: `atlas ingest --methods {reference},contribution` ranks neurons, "
@@ -56,7 +54,7 @@ def _brief(rows: list[dict[str, Any]]) -> pa.Table:
     tops = list(dict.fromkeys(e["top"] for row in rows for e in row["effects"] or []))
     out = []
     for row in rows:
-        shown = {name: row[name] for name in ("source", "method")}
+        shown = {name: row[name] for name in ("source", "method", "reduce", "concepts")}
         for name in ("correlation", "precision_1", "precision_2", "selectivity"):
             shown[name] = None if row[name] is None else f"{row[name]:.2f}"
         done = {e["top"]: e for e in row["effects"] or []}

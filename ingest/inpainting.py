@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+TRIES = 16
+
+
 class Inpainter(Protocol):
     """cached: whether its pictures are worth keeping for the next run."""
 
@@ -42,15 +45,21 @@ def default_inpainter(dataset: Dataset) -> str:
 
 
 def elsewhere(region: np.ndarray, seed: int) -> np.ndarray:
-    """The same shape at a random place of the picture, wholly inside it: (height, width) bool."""
+    """The same shape elsewhere, wholly inside the picture: (height, width) bool.
+
+    Of `TRIES` random places the one that shares the fewest pixels with the region, as a large thing leaves no other.
+    """
     rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
     shape = region[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     generator = np.random.default_rng(seed)
-    top = int(generator.integers(region.shape[0] - shape.shape[0] + 1))
-    left = int(generator.integers(region.shape[1] - shape.shape[1] + 1))
-    moved = np.zeros_like(region)
-    moved[top : top + shape.shape[0], left : left + shape.shape[1]] = shape
-    return moved
+    found = []
+    for _ in range(TRIES):
+        top = int(generator.integers(region.shape[0] - shape.shape[0] + 1))
+        left = int(generator.integers(region.shape[1] - shape.shape[1] + 1))
+        moved = np.zeros_like(region)
+        moved[top : top + shape.shape[0], left : left + shape.shape[1]] = shape
+        found.append(moved)
+    return min(found, key=lambda m: int((m & region).sum()))
 
 
 class Twins:

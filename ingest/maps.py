@@ -15,7 +15,7 @@ from ingest.trace import Trace
 
 TEXT_TARGET = "text"
 
-GRADIENT, TWIN, NULLS = "gradient", "twin", "nulls"
+GRADIENT, TWIN = "gradient", "twin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,9 @@ class Method(Protocol):
     """A streaming estimator; `ingest/methods/<name>.py` exposes `build(**parameters) -> Method`.
 
     sources: the only sources it can score ("image" for one that reads the image's positions), or None: all.
-    needs: what the shared pass must provide besides values: GRADIENT; TWIN, a second pass on the counterfactual
-    pictures, and NULLS, more on pictures with another region inpainted (see `Trace.twin`).
+    needs: what the shared pass must provide besides values: GRADIENT; ATTENTION (`Trace.attention`); TWIN, more passes
+    on counterfactual pictures (`Trace.twin`; `draws`, an attribute of such a method, says how many at random places).
+    A method may also give labels (`ingest.labels.Labelling`), which the run stores beside the maps.
     state: tensors that `merge` accepts, in any order and grouping, as if the examples had come in one pass.
     """
 

@@ -12,8 +12,9 @@ from atlas.live.layout import Layout, locate
 from atlas.live.model import find_device, model_class
 from atlas.neurons import parse_layers
 from ingest import zoo
-from ingest.job import Execution, Job, complete, needs, open_dataset
-from ingest.maps import GRADIENT
+from ingest.job import Execution, Job, complete, needs, null_draws, open_dataset
+from ingest.maps import GRADIENT, TWIN
+from ingest.reductions import AUROC, BINS, COHENS_D
 from ingest.run import collect
 
 BYTES_A_SCORE = 6
@@ -41,11 +42,13 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
     positions = POSITIONS + image_tokens
     size = {"float32": 4}.get(job.dtype, 2)
     needed = needs(job)
-    passes = 3.0 if GRADIENT in needed else 1.0
+    twins = 1 + null_draws(job) if TWIN in needed else 0
+    passes = (3.0 if GRADIENT in needed else 1.0) + twins
     operations = 2.0 * parameters * positions * len(examples)
     speed = _speed(device)
-    captured = execution.batch_size * positions * neurons * size * (2 if passes > 1 else 1)
-    kept = 8 * neurons * len(job.methods) * len(job.sources) * len(job.concepts)
+    captured = execution.batch_size * positions * neurons * size * (1 + (GRADIENT in needed) + (twins > 0))
+    sums = 8 + 8 * (COHENS_D in job.reduce) + 4 * BINS * (AUROC in job.reduce)
+    kept = sums * neurons * len(job.methods) * len(job.sources) * len(job.concepts)
     rows = [
         ("examples", f"{len(examples):,}", f"{job.split}, at most {job.per_concept} a concept and task"),
         ("neurons", f"{neurons:,}", f"{layers} layers of {layout.width:,}"),
@@ -53,12 +56,21 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
         ("scores", f"{maps * neurons:,}", "one a neuron and map"),
         ("disk", _bytes(maps * neurons * BYTES_A_SCORE), f"{BYTES_A_SCORE} bytes a score"),
         ("memory", _bytes(parameters * size + captured + kept), "weights, one batch's values, every method's sums"),
-        ("passes", f"{_seconds(passes * operations / speed)}", "forward" + (" and backward" if passes > 1 else "")),
+        ("passes", f"{_seconds(passes * operations / speed)}", _kinds(needed, twins)),
     ]
+    for name in ("integrated_gradients", "knowledge_neurons"):
+        if name in job.methods:
+            most = 3 * job.methods[name]["steps"] * operations * layers / 2
+            rows.append((name, f"{_seconds(most / speed)} at most", "less where words are predicted near the end"))
     if "ablation" in job.methods:
         most = operations * neurons * 0.5
         rows.append(("ablation", f"{_seconds(most / speed)} at most", "neurons that are zero cost nothing"))
     return [dict(zip(("what", "how_much", "reckoned_from"), row, strict=True)) for row in rows]
+
+
+def _kinds(needed: frozenset[str], twins: int) -> str:
+    backward = " and backward" if GRADIENT in needed else ""
+    return f"forward{backward}" + (f", and {twins} of counterfactual pictures" if twins else "")
 
 
 def _sketch(job: Job) -> tuple[Layout, int, int]:

@@ -5,7 +5,7 @@ The roles of a prompt's positions are disjoint, so a union's sum, count and maxi
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +46,8 @@ def with_unions(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """Over one role's positions in each row of a batch. count: (B,). total, positive, mass: (B, N) sum of the values,
-    number above zero, sum of their sizes."""
+    """Over one role's positions in each row of a batch. count: (B,). total, positive, mass: (L, B, N) sum of the
+    values, number above zero, sum of their sizes."""
 
     count: Tensor
     total: Tensor
@@ -55,53 +55,50 @@ class Sums:
     mass: Tensor
 
 
-def _stacked(masks: Mapping[str, Tensor]) -> Tensor:
-    return torch.stack(list(masks.values()), 1)
-
-
-def sums(values: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Sums]:
-    """For every disjoint role and every union: values (B, T, N), masks of the disjoint roles, (B, T) each."""
-    roles, parts = _stacked(masks).float(), []  # (B, R, T)
-    for rows in row_chunks(values):
-        mine, chunk = roles[rows], values[rows].float()
-        # Products with 0 and 1 run several times as fast as masks do.
-        total, mass = mine @ chunk, mine @ chunk.abs()
-        parts.append((total, mine @ chunk.clamp(min=0).sign_(), mass))
-    found = {
-        role: Sums(roles[:, i].sum(-1), *(torch.cat([p[k][:, i] for p in parts]) for k in range(3)))
-        for i, role in enumerate(masks)
-    }
+def sums(layers: Sequence[Tensor], masks: Mapping[str, Tensor]) -> dict[str, Sums]:
+    """For every disjoint role and every union: each layer's values (B, T, N), masks of the disjoint roles, (B, T)."""
+    roles = torch.stack(list(masks.values()), 1).float()  # (B, R, T)
+    found = roles.new_empty(3, len(layers), *roles.shape[:2], layers[0].shape[-1])
+    for place, values in enumerate(layers):
+        for rows in row_chunks(values):
+            mine, chunk, out = roles[rows], values[rows].float(), found[:, place, rows]
+            if place == 0 and rows.start == 0:
+                scratch = torch.empty_like(chunk)  # fresh memory for every chunk would cost more than the sums
+            buffer = scratch[: len(chunk)]
+            torch.bmm(mine, chunk, out=out[0])
+            torch.bmm(mine, torch.gt(chunk, 0, out=buffer), out=out[1])
+            torch.bmm(mine, torch.abs(chunk, out=buffer), out=out[2])
+    counts = roles.sum(-1)
+    by_role = {role: Sums(counts[:, i], *found[..., i, :]) for i, role in enumerate(masks)}
     for union, members in _unions(masks).items():
-        of = [found[m] for m in members]
-        found[union] = Sums(
-            torch.stack([s.count for s in of]).sum(0),
-            torch.stack([s.total for s in of]).sum(0),
-            torch.stack([s.positive for s in of]).sum(0),
-            torch.stack([s.mass for s in of]).sum(0),
-        )
-    return found
+        of = [by_role[m] for m in members]
+        parts = zip(*((s.count, s.total, s.positive, s.mass) for s in of), strict=True)
+        by_role[union] = Sums(*(torch.stack(part).sum(0) for part in parts))
+    return by_role
 
 
-def peaks(values: Tensor, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """(B, N) the largest value at the positions of every role and union; -inf where a row has no such position.
+def peaks(layers: Sequence[Tensor], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """(L, B, N) the largest value at the positions of every role and union; -inf where a row has no such position.
 
     Spans of positions, in each of which no row changes its role, are reduced first: they are few, and no value is
     read twice.
     """
-    roles = _stacked(masks)
+    roles = torch.stack(list(masks.values()), 1)
     starts = (roles[..., 1:] != roles[..., :-1]).any(0).any(0).nonzero()[:, 0] + 1
-    spans = torch.stack([span.amax(1) for span in values.tensor_split(starts.cpu(), 1)], 1).float()  # (B, S, N)
+    edges = starts.tolist()
+    spans = torch.stack([torch.stack([s.amax(1) for s in values.tensor_split(edges, 1)], 1) for values in layers])
     bounds = torch.where(roles[:, :, torch.cat([starts.new_zeros(1), starts])], torch.inf, -torch.inf)
-    found = {role: torch.minimum(spans, bounds[:, i, :, None]).amax(1) for i, role in enumerate(masks)}
+    # spans (L, B, S, N), bounds (B, R, S)
+    found = {role: torch.minimum(spans.float(), bounds[:, i, :, None]).amax(2) for i, role in enumerate(masks)}
     for union, members in _unions(masks).items():
         found[union] = torch.stack([found[m] for m in members]).amax(0)
     return found
 
 
-def sums_of(trace: Trace, layer: int) -> dict[str, Sums]:
-    """`sums` of a layer's values over the batch's prompts, computed once for all methods of a job."""
-    key = ("sums", layer)
-    if key not in trace.shared:
-        trace.shared[key] = sums(trace.capture.values[layer].detach(), prompt_masks(trace))
-    found: dict[str, Sums] = trace.shared[key]
+def sums_of(trace: Trace) -> dict[str, Sums]:
+    """`sums` of all layers' values over the batch's prompts, computed once for all methods of a job."""
+    if ("sums",) not in trace.shared:
+        layers = [trace.capture.values[layer].detach() for layer in trace.layers]
+        trace.shared["sums",] = sums(layers, prompt_masks(trace))
+    found: dict[str, Sums] = trace.shared["sums",]
     return found

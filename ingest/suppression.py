@@ -132,23 +132,31 @@ def _chosen(
     tops: Sequence[str],
     reduce: str | None,
 ) -> dict[Question, tuple[Neuron, ...]]:
-    total = len(live.layout.layers) * live.layout.width
+    counts = {share: count_of(share, len(live.layout.layers) * live.layout.width) for share in tops}
     chosen = {}
-    for method in methods:
-        for source in job.sources:
-            if len(methods) > 1 and not atlas.mapped(method, source=source, model=live.name):
-                continue
-            for concept, share in itertools.product(job.concepts, tops):
-                top = count_of(share, total)
-                found = atlas.query(
-                    concept, method, source=source, reduce=reduce, model=live.name, dataset=dataset.name, top=top
+    for method, source in itertools.product(methods, job.sources):
+        known = atlas.mapped(method, source=source, model=live.name)
+        for concept in job.concepts:
+            if len(methods) > 1 and concept not in known:
+                continue  # a filter may have found nothing, a method of pictures has no map from text
+            found = atlas.query(
+                concept,
+                method,
+                source=source,
+                reduce=reduce,
+                model=live.name,
+                dataset=dataset.name,
+                top=max(counts.values()),
+            )
+            if found.provenance["fingerprint"] != live.fingerprint:
+                raise UsageError(
+                    f"the {method} map of {concept}, {source}, is of other weights than {live.name} has now; "
+                    f"`atlas ingest --model {live.name} --methods {method}` makes new ones"
                 )
-                if found.provenance["fingerprint"] != live.fingerprint:
-                    raise UsageError(
-                        f"the {method} map of {concept}, {source}, is of other weights than {live.name} has now; "
-                        f"`atlas ingest --model {live.name} --methods {method}` makes new ones"
-                    )
-                chosen[Question(method, share, source, concept)] = found.neurons
+            for share, top in counts.items():
+                chosen[Question(method, share, source, concept)] = found.neurons[:top]
+    if not chosen:
+        raise UsageError(f"no map of {', '.join(methods)} for these concepts; `atlas concepts` lists what is stored")
     return chosen
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import torch
 from torch import Tensor
 
 from ingest.maps import TEXT_TARGET, Means, NeuronMap
@@ -34,12 +33,11 @@ class Lape:
 
     def update(self, trace: Trace) -> None:
         self.positive.layers = trace.layers
-        found = [sums_of(trace, layer) for layer in trace.layers]
-        for role in found[0]:
-            positive = torch.stack([f[role].positive.sum(0) for f in found])
-            self.positive.add(f"{ROLE}|{role}", positive, int(found[0][role].count.sum()))
-        positive = torch.stack([f[PROMPT].positive.sum(0) for f in found])
-        self.positive.add(f"{INPUT}|{trace.source}", positive, int(found[0][PROMPT].count.sum()))
+        found = sums_of(trace)
+        for role, of in found.items():
+            self.positive.add(f"{ROLE}|{role}", of.positive.sum(1), int(of.count.sum()))
+        prompt = found[PROMPT]
+        self.positive.add(f"{INPUT}|{trace.source}", prompt.positive.sum(1), int(prompt.count.sum()))
 
     def state(self) -> Mapping[str, Tensor]:
         return self.positive.state()

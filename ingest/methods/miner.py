@@ -30,7 +30,7 @@ from ingest.importance import METRICS, parse_weights
 from ingest.maps import TEXT_TARGET, NeuronMap
 from ingest.reductions import MEAN
 from ingest.roles import ROWS, Sums, peaks, prompt_masks, sums_of, with_unions
-from ingest.trace import ATTENTION, Trace, one_of, sums
+from ingest.trace import ATTENTION, Trace, one_of
 
 NORMALISATIONS = ("published", "none")
 
@@ -49,27 +49,25 @@ class Miner:
 
     def update(self, trace: Trace) -> None:
         self.layers = trace.layers
-        whole = with_unions(prompt_masks(trace))
-        found = [self._layer(trace, layer, whole) for layer in trace.layers]
-        for role, mask in whole.items():
-            self._add(role, torch.stack([f[role] for f in found], 1).cpu().double(), int(mask.any(1).sum()))
+        masks = prompt_masks(trace)
+        whole = with_unions(masks)
+        largest = peaks([trace.capture.values[layer].detach() for layer in trace.layers], masks)
+        attended = self._attended(trace, whole) if self.needs else {}
+        for role, sums in sums_of(trace).items():
+            metrics = torch.stack([*_simple(sums, largest[role]), *attended.get(role, ())])
+            scaled = min_max(metrics) if self.normalise == "published" else metrics  # (metrics, L, B, N)
+            present = whole[role].any(1)
+            self._add(role, scaled[:, :, present].sum(2).cpu().double(), int(present.sum()))
 
-    def _layer(self, trace: Trace, layer: int, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """role -> (metrics, N), summed over the batch's examples that have the role."""
-        values = trace.capture.values[layer].detach()
-        largest = peaks(values, prompt_masks(trace))
-        found = {role: _simple(s, largest[role]) for role, s in sums_of(trace, layer).items()}
-        if self.needs:
-            attended = trace.attention(layer, causal=False, among=whole["prompt"])
-            weights = attention_weights(attended, torch.stack(list(whole.values()), 1).float())
-            read = sums(weights.flatten(1, 2), values).unflatten(1, weights.shape[1:3])
-            for role, pair in zip(whole, read.unbind(1), strict=True):
-                found[role] = torch.cat([found[role], pair], 1)
-        out = {}
-        for role, metrics in found.items():
-            scaled = min_max(metrics) if self.normalise == "published" else metrics
-            out[role] = scaled[whole[role].any(1)].sum(0)
-        return out
+    def _attended(self, trace: Trace, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """role -> (2, L, B, N): attn_k and attn_q."""
+        masks, found = torch.stack(list(whole.values()), 1).float(), []
+        for layer in trace.layers:
+            weights = attention_weights(trace.attention(layer, causal=False, among=whole["prompt"]), masks)
+            read = weights.flatten(1, 2) @ trace.values(layer)
+            found.append(read.unflatten(1, weights.shape[1:3]))
+        by_role = torch.stack(found).permute(2, 3, 0, 1, 4)  # (R, 2, L, B, N)
+        return dict(zip(whole, by_role, strict=True))
 
     def _add(self, role: str, sums: Tensor, count: int) -> None:
         self.sums[role] = self.sums[role] + sums if role in self.sums else sums
@@ -96,10 +94,10 @@ class Miner:
                 yield NeuronMap(None, role, TEXT_TARGET, MEAN, scores.float(), self.layers, examples, part)
 
 
-def _simple(s: Sums, peak: Tensor) -> Tensor:
-    """(B, 3, N): prob, mean, max; of no meaning where the example lacks the role."""
-    count = s.count.clamp(min=1)[:, None]
-    return torch.stack([s.positive / count, s.total / count, peak.nan_to_num(neginf=0.0)], 1)
+def _simple(sums: Sums, peak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(L, B, N) each: prob, mean, max; of no meaning where the example lacks the role."""
+    count = sums.count.clamp(min=1)[:, None]
+    return sums.positive / count, sums.total / count, peak.nan_to_num(neginf=0.0)
 
 
 def min_max(values: Tensor) -> Tensor:

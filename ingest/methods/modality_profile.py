@@ -43,14 +43,12 @@ class ModalityProfile:
         self.sums = {name: Means() for name in ("mass", "rate", "mean")}
 
     def update(self, trace: Trace) -> None:
-        found = [sums_of(trace, layer) for layer in trace.layers]
         for means in self.sums.values():
             means.layers = trace.layers
         for role in prompt_masks(trace):
-            count = int(found[0][role].count.sum())
-            self.sums["mass"].add(role, torch.stack([f[role].mass.sum(0) for f in found]), count)
-            self.sums["rate"].add(role, torch.stack([f[role].positive.sum(0) for f in found]), count)
-            self.sums["mean"].add(role, torch.stack([f[role].total.sum(0) for f in found]), count)
+            of = sums_of(trace)[role]
+            for name, summed in (("mass", of.mass), ("rate", of.positive), ("mean", of.total)):
+                self.sums[name].add(role, summed.sum(1), int(of.count.sum()))
 
     def state(self) -> Mapping[str, Tensor]:
         return {f"{name}|{k}": v for name, means in self.sums.items() for k, v in means.state().items()}

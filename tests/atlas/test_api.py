@@ -52,7 +52,7 @@ def test_filters_keep_the_whole_maps_ranks(stored_atlas: Path) -> None:
     layer = atlas.query("dog", "contribution", source="image", reduce="mean", layers=(1,), top=5)
     assert list(layer) == [n for n in whole if n.layer == 1][:5]
     assert [r["rank"] for r in layer.to_arrow().to_pylist()] == [whole.index(n) + 1 for n in layer]
-    high = atlas.query("dog", "contribution", source="image", reduce="mean", min_percentile=95, top=100)
+    high = atlas.select("percentile:95", "dog", "contribution", source="image", reduce="mean")
     assert list(high) == whole[: math.floor(0.05 * 128) + 1]
     assert len(atlas.query("dog", layers=(7,))) == 0
     with pytest.raises(UsageError, match="--top"):

@@ -97,11 +97,9 @@ def test_a_component_that_the_atlas_does_not_have(stored_atlas: Path, run: Run) 
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        (["--min-percentile", "90", "--top", "5"], "5 of the 13 neurons at or above percentile 90; --top 13 shows all"),
-        (["--min-percentile", "90", "--top", "13"], None),
-        (["--min-percentile", "90"], None),
-        (["--min-percentile", "100", "--top", "1"], None),
-        (["--min-percentile", "0", "--top", "5"], "5 of the 128 neurons"),
+        (["--select", "percentile:90", "--top", "5"], "5 neurons; there may be more"),
+        (["--select", "percentile:90"], None),
+        (["--select", "percentile:90", "--top", "14"], None),
         (["--layers", "1", "--top", "5"], "5 neurons; there may be more"),
         (["--layers", "1", "--top", "65"], None),
         (["--top", "5"], None),
@@ -112,7 +110,7 @@ def test_rows_that_top_cut_off_are_told(filters: list[str], message: str | None,
     told = [line for line in err.splitlines() if not line.startswith("taken: ")]
     assert code == 0
     assert (len(told) == 1 and message in told[0]) if message else told == []
-    if filters == ["--min-percentile", "90"]:
+    if filters == ["--select", "percentile:90"]:
         assert len(out.splitlines()) == 13
 
 

@@ -45,6 +45,7 @@ def test_a_random_region_has_the_same_shape_and_lies_inside() -> None:
     moved = [elsewhere(region, seed) for seed in range(30)]
     assert all(m.sum() == region.sum() and m.shape == region.shape for m in moved)
     assert len({m.tobytes() for m in moved}) > 20
+    assert not any((m & region).any() for m in moved)  # there is room beside it
     assert np.array_equal(moved[3], elsewhere(region, 3))
 
 
