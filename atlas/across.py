@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from atlas import compare, queries
-from atlas.choose import ASKED, choose_map, choose_several, voters
+from atlas.choose import ASKED, choose_several, first_answer, voters
 from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.leaderboard import leaderboard
@@ -16,6 +17,9 @@ from atlas.overlap import ConceptOverlaps, Shared, of_concept, of_concepts, side
 from atlas.queries import Query, Which
 from atlas.rules import Rule
 from atlas.selection import NeuronSet, by_rule, by_vote, layer_distribution
+
+REFERENCE = "ablation"
+"""The method that the others are compared with: it measures what they estimate."""
 
 
 class AcrossMaps:
@@ -81,8 +85,8 @@ class AcrossMaps:
         """The neurons in the top of a concept's maps of two sources, or with side="target" of two targets.
 
         sources, targets: two of the side that is compared (image and text by default), at most one of the other. The
-        statistics count the shared neurons, what chance would give, the ratio of the two and its p-value, against
-        any neurons and against matched ones of the same layers and activation norms.
+        statistics count the shared neurons, what chance would give, the ratio of the two and its p-value, among
+        the neurons that both maps score: against any, and against matched ones of the same layer and mean activation.
 
         Raises:
             UsageError: not two modalities, or a map that the atlas does not have.
@@ -159,17 +163,41 @@ class AcrossMaps:
 
     def agreement(
         self,
-        reference: str = "ablation",
+        reference: str | None = None,
         *,
         concept: str | None = None,
         source: str | None = None,
         model: str | None = None,
+        dataset: str | None = None,
     ) -> pa.Table:
-        """How well each method's ranking of neurons follows the reference's: rank correlation, overlap of the tops."""
-        return self._ask(compare.agreement(reference, Which(concept=concept, source=source, model=model)))
+        """How well each method's ranking of neurons follows the reference's: rank correlation, overlap of the tops.
+
+        reference: a stored method, by default exact ablation. model, dataset: by default the newest that have maps to
+        compare.
+
+        Raises:
+            UsageError: a name that the atlas does not have.
+        """
+        return self.agreement_for(Which(concept, source=source, model=model, dataset=dataset), reference)[0]
+
+    def agreement_for(self, which: Which, reference: str | None) -> tuple[pa.Table, tuple[str, ...]]:
+        """`agreement`, and what was left open, as `name=value (others: ...)`."""
+        there = replace(which, method=reference)  # the reference's own maps, where one was named
+        with reading(self.path) as connection:
+
+            def ask(one: Which) -> pa.Table:
+                return compare.agreement(reference or REFERENCE, replace(one, method=None)).run(connection)
+
+            return first_answer(connection, there, ask)
 
     def method_agreement(
-        self, *, concept: str | None = None, source: str | None = None, model: str | None = None, seed: int = 0
+        self,
+        *,
+        concept: str | None = None,
+        source: str | None = None,
+        model: str | None = None,
+        dataset: str | None = None,
+        seed: int = 0,
     ) -> pa.Table:
         """How far every two methods agree, of one run and over the same concepts: one row a pair, source, target and
         reduction, best first.
@@ -177,21 +205,23 @@ class AcrossMaps:
         correlation: Spearman's, equal scores sharing their mean rank. overlap: share of one's top 2 % that the other's
         top 2 % has. Both are over the neurons that both maps score, and means over concepts, as in `agreement`.
         _low, _high: 95 % percentile bootstrap interval, over the concepts, or over the neurons of the one that there
-        is. model: by default the newest.
+        is. model, dataset: by default the newest that have maps of two methods.
 
         Raises:
             UsageError: a name that the atlas does not have.
         """
+        return self.method_agreement_for(Which(concept, source=source, model=model, dataset=dataset), seed)[0]
+
+    def method_agreement_for(self, which: Which, seed: int) -> tuple[pa.Table, tuple[str, ...]]:
+        """`method_agreement`, and what was left open."""
         from atlas.pairs import pairwise
 
         with reading(self.path) as connection:
-            newest = choose_map(connection, Which(concept, source=source, model=model))
-            same = {name: newest[name] for name in ("model", "dataset", "fingerprint")}
-            return pairwise(connection, Which(concept, source=source, **same), seed)
+            return first_answer(connection, which, lambda one: pairwise(connection, one, seed))
 
     def leaderboard(
         self,
-        reference: str = "ablation",
+        reference: str | None = None,
         *,
         source: str | None = None,
         reduce: str | None = None,
@@ -200,12 +230,29 @@ class AcrossMaps:
     ) -> pa.Table:
         """Every method by what was measured of it, by source, the most selective first.
 
-        correlation, precision_1, precision_2: of its maps with the reference's, in the runs that have both, by contrast
-        where there is one (`reduce` says): Spearman's correlation, and the share of its top 1 % and 2 % of all neurons
-        that is in the reference's. concepts: how many these are means over. effects: for each number of
-        neurons that `atlas evaluate --method` ablated, the accuracy left on the concept (own) and on others, the same
-        with as many random neurons, and before. selectivity: others minus own, the mean over these.
+        correlation, precision_1, precision_2: of its maps with the reference's (exact ablation's by default), in the
+        runs that have both, by contrast where there is one (`reduce` says): Spearman's correlation, and the share of
+        its top 1 % and 2 % of all neurons that is in the reference's. ranked: how many concepts these are means over.
+
+        effects: for each number of neurons that `atlas evaluate --method` ablated, found by that reduction, in its
+        newest run: the accuracy left on the concept (own) and on others, the same with as many random neurons, and
+        before. selectivity: others minus own, the mean over the numbers of neurons that all measured methods of the
+        source have. ablated: how many concepts these effects are means over, the fewest where numbers differ.
+
+        model, dataset: by default the newest of which anything was measured.
+
+        Raises:
+            UsageError: a name that the atlas does not have.
         """
         which = Which(source=source, reduce=reduce, model=model, dataset=dataset)
+        return self.leaderboard_for(which, reference)[0]
+
+    def leaderboard_for(self, which: Which, reference: str | None) -> tuple[pa.Table, tuple[str, ...]]:
+        """`leaderboard`, and what was left open."""
+        there = replace(which, method=reference)
         with reading(self.path) as connection:
-            return leaderboard(connection, which, reference)
+
+            def ask(one: Which) -> pa.Table:
+                return leaderboard(connection, replace(one, method=None), reference or REFERENCE)
+
+            return first_answer(connection, there, ask)

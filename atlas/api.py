@@ -127,7 +127,7 @@ class Atlas(AcrossMaps):
     ) -> NeuronSet:
         """The neurons that a rule chooses from a concept's map, with the columns of `query`.
 
-        rule: `top:50`, `per_layer:5`, `percentile:99`, `fraction:0.3`, `z:4` or `z:4,concept=cat`; see
+        rule: `top:50`, `per_layer:5`, `percentile:99`, `fraction:0.3`, `above:0.5`, `z:4` or `z:4,concept=cat`; see
         `atlas.rules.Rule`. layers: only these, of what the rule chooses from the whole map. top: the best so many.
         Another selection is left out with `-`: `atlas.select("top:50", "dog") - atlas.select("top:50", "cat")`.
 

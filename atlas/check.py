@@ -136,7 +136,7 @@ def _maps(connection: Connection) -> Iterator[Finding]:
 
 
 def _score_order(connection: Connection) -> Iterator[Finding]:
-    """Maps that are not stored in one piece, best first, with ranks 1, 2, 3, ... and ties in (layer, neuron) order.
+    """Maps that are not stored in one piece, best first, with ranks 1, 2, 3, ...
 
     `lag() OVER ()` follows the order of storage, so that one pass without sorting sees every pair of neighbours.
     """
@@ -144,12 +144,10 @@ def _score_order(connection: Connection) -> Iterator[Finding]:
         SELECT map_id,
                count(*) FILTER (map_id IS DISTINCT FROM last_map),
                count(*) FILTER (rank <> CASE WHEN map_id IS DISTINCT FROM last_map THEN 1 ELSE last_rank + 1 END),
-               count(*) FILTER (map_id = last_map AND (score > last_score
-                                OR (score = last_score AND (layer, neuron) <= (last_layer, last_neuron)))),
+               count(*) FILTER (map_id = last_map AND score > last_score),
                count(*) FILTER (NOT isfinite(score))
         FROM (SELECT *, lag(map_id) OVER () AS last_map, lag(rank) OVER () AS last_rank,
-                     lag(score) OVER () AS last_score, lag(layer) OVER () AS last_layer,
-                     lag(neuron) OVER () AS last_neuron FROM scores)
+                     lag(score) OVER () AS last_score FROM scores)
         GROUP BY map_id ORDER BY map_id"""
     for number, pieces, ranks, order, infinite in connection.exec_driver_sql(query):
         where = f"map {number}"

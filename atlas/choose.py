@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError, unknown
 from atlas.neurons import LANGUAGE
-from atlas.queries import Which, find_maps, runs_beginning
+from atlas.queries import Which, find_maps, mapping_runs, runs_beginning
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from duckdb import DuckDBPyConnection as Connection
 
 PREFERRED: dict[str, tuple[str, ...]] = {
@@ -25,6 +26,9 @@ PREFERRED: dict[str, tuple[str, ...]] = {
 
 ASKED = ("model", "dataset", "method", "source", "target", "reduce")
 """The names that a question may leave open, in the order in which they are filled in."""
+
+SETTING = ("model", "dataset", "fingerprint")
+"""What numbers that stand side by side must have in common."""
 
 EVERYTHING = (*ASKED, "component", "fingerprint", "tap")
 """All but the concept that maps which are compared must have in common."""
@@ -124,6 +128,31 @@ def choose_concepts(connection: Connection, which: Which, names: Sequence[str] =
     return [Chosen(r, (*assumed, *_newest(r))) for r in sorted(rows, key=lambda r: str(r["concept"]))]
 
 
+def first_answer(
+    connection: Connection, which: Which, ask: Callable[[Which], pa.Table]
+) -> tuple[pa.Table, tuple[str, ...]]:
+    """A question's answer about one model and dataset, and what was taken: the newest of which it has one.
+
+    Raises:
+        UsageError: no map is meant; the message says which name is wrong.
+    """
+    rows = find_maps(which).run(connection).to_pylist()
+    if not rows:
+        raise _nothing(connection, which)
+    settings = list(dict.fromkeys(tuple(r[name] for name in SETTING) for r in rows))
+    for setting in settings:
+        found = ask(replace(which, **dict(zip(SETTING, setting, strict=True))))
+        if found.num_rows:
+            break
+    else:
+        return found, ()
+    assumed = []
+    for name, taken in zip(SETTING, setting, strict=True):
+        assumed += _noted(name, str(taken), dict.fromkeys(str(r[name]) for r in rows))
+        rows = [r for r in rows if r[name] == taken]
+    return found, tuple(assumed)
+
+
 def voters(connection: Connection, which: Which, methods: Sequence[str]) -> tuple[list[Chosen], list[str]]:
     """The maps that vote, and their names: a concept's by several methods, or those of a supercategory's concepts.
 
@@ -163,8 +192,12 @@ def _narrowed(rows: list[dict[str, Any]], names: Sequence[str]) -> tuple[list[di
 
 def _preferred(name: str, there: Sequence[str]) -> tuple[str, list[str]]:
     value = next((v for v in PREFERRED.get(name, ()) if v in there), _plain(name, there))
+    return value, _noted(name, value, there)
+
+
+def _noted(name: str, value: str, there: Iterable[str]) -> list[str]:
     others = ", ".join(sorted(v for v in there if v != value))
-    return value, [f"{name}={value} (others: {others})"] if others else []
+    return [f"{name}={value} (others: {others})"] if others else []
 
 
 def _newest(row: Mapping[str, Any]) -> list[str]:
@@ -193,18 +226,33 @@ def _nothing(connection: Connection, which: Which) -> UsageError:
         value = getattr(which, name)
         if value is None:
             continue
+        if name == "run":
+            runs = mapping_runs(sofar).run(connection)["run_id"].to_pylist()
+            if not any(r.startswith(value) for r in runs):
+                return unknown(name, value, {r[:8] for r in runs}, "atlas runs")
         rows = find_maps(sofar).run(connection).to_pylist()
-        key = "run_id" if name == "run" else name
-        there = {str(r[key]) for r in rows if r[key] is not None}
         if not rows:
-            break
-        if name == "run" and not any(t.startswith(value) for t in there):
-            return unknown(name, value, {t[:8] for t in there}, "atlas runs")
-        if name != "run" and value not in there:
+            return UsageError("this atlas has no maps yet; `atlas ingest` makes some, `atlas demo` makes an example")
+        there = {str(r[name]) for r in rows if r[name] is not None} if name != "run" else {value}
+        if value not in there:
             listed = f"atlas {name}s" if name in ("model", "dataset") else "atlas concepts"
-            return unknown(f"stored {name}", value, there, listed)
+            return _elsewhere(connection, sofar, name, value) or unknown(f"stored {name}", value, there, listed)
         sofar = replace(sofar, **{name: value})
-    return UsageError("this atlas has no maps yet; `atlas ingest` makes some, `atlas demo` makes an example")
+    return UsageError("the atlas has no such map of these weights and this tap; `atlas runs` lists what was run")
+
+
+def _elsewhere(connection: Connection, sofar: Which, name: str, value: str) -> UsageError | None:
+    """The error for a name that is stored, but for other concepts than the one that is meant."""
+    if sofar.concept is None:
+        return None
+    rows = find_maps(replace(sofar, concept=None, **{name: value})).run(connection).to_pylist()
+    if not rows:
+        return None
+    concepts = sorted({str(r["concept"]) for r in rows})
+    shown = ", ".join(f"'{c}'" for c in concepts[:8]) + (", ..." if len(concepts) > 8 else "")
+    given = {n: getattr(sofar, n) for n in ("concept", "method", "source", "target")}
+    said = ", ".join(f"{n} '{v}'" for n, v in given.items() if v is not None)
+    return UsageError(f"{name} '{value}' has no map of {said}; it has of: {shown} (`atlas concepts` lists all)")
 
 
 def peers(connection: Connection, chosen: Chosen) -> list[int]:

@@ -1,4 +1,7 @@
-"""Questions about several maps: one question, one function, one SQL statement, one Arrow table."""
+"""Questions about several maps: one question, one function, one SQL statement, one Arrow table.
+
+A share of n neurons is a whole number everywhere: rounded (a half to the even number), at least one; see `size`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from collections.abc import Sequence
 
 from atlas.queries import Query, Which
 from atlas.rules import Rule, bound, selected
+
+TOP = 0.02
+"""The share of the neurons that agreement compares the tops of."""
 
 # What a neuron is in each of the maps $maps, in their order; NULL where a map does not score it.
 _PLACED = """placed AS (
@@ -18,6 +24,16 @@ _PLACED = """placed AS (
 _ASKED = "asked AS (SELECT unnest($maps::INTEGER[]) AS map_id, generate_subscripts($maps::INTEGER[], 1) AS place)"
 _TOKENS = """LEFT JOIN decodings d ON d.model_id = p.model_id AND d.component = p.component AND d.layer = p.layer
     AND d.neuron = p.neuron AND NOT d.norm AND d.side = 'top'"""
+
+
+def size(share: float, neurons: int) -> int:
+    """How many neurons a share of so many is."""
+    return max(1, round(share * neurons))
+
+
+def size_sql(neurons: str, share: str) -> str:
+    """`size` in SQL."""
+    return f"greatest(1, round_even({share} * {neurons}, 0))"
 
 
 def shared_neurons(map_ids: Sequence[int], *, top: int, only: bool = False) -> Query:
@@ -72,6 +88,15 @@ def top_places(map_id: int, top: int) -> Query:
     """Where the best neurons of a map are."""
     sql = "SELECT layer, neuron FROM scores WHERE map_id = $map_id AND rank <= $top ORDER BY rank"
     return Query(sql, {"map_id": map_id, "top": top})
+
+
+def scored_by_both(first: int, second: int) -> Query:
+    """The neurons that two maps both score, and their ranks in either."""
+    sql = """
+SELECT a.layer, a.neuron, a.rank AS first, b.rank AS second
+FROM scores a JOIN scores b ON a.layer = b.layer AND a.neuron = b.neuron
+WHERE a.map_id = $first AND b.map_id = $second ORDER BY a.rank"""
+    return Query(sql.strip(), {"first": first, "second": second})
 
 
 def map_scores(map_id: int) -> Query:
@@ -136,7 +161,7 @@ placed AS (  -- places among the neurons that both maps score
     SELECT p.*, a.score AS their_score, b.score AS my_score,
            row_number() OVER (PARTITION BY p.mine ORDER BY a.rank) AS their_place,
            row_number() OVER (PARTITION BY p.mine ORDER BY b.rank) AS my_place,
-           greatest(1, count(*) OVER (PARTITION BY p.mine) * 0.02) AS top
+           {size_sql("count(*) OVER (PARTITION BY p.mine)", "$share::DOUBLE")} AS top
     FROM pairs p JOIN scores a ON a.map_id = p.theirs
     JOIN scores b ON b.map_id = p.mine AND b.layer = a.layer AND b.neuron = a.neuron),
 ranked AS (
@@ -151,7 +176,7 @@ each AS (
 SELECT method, source, reduce, avg(correlation) AS correlation, stddev_samp(correlation) AS spread,
        avg(overlap) AS overlap, count(*) AS maps
 FROM each GROUP BY method, source, reduce ORDER BY source, reduce, correlation DESC NULLS LAST, method""".strip(),
-        {**values, "reference": reference},
+        {**values, "reference": reference, "share": TOP},
     )
 
 
@@ -162,7 +187,7 @@ def precision(reference: str, which: Which, shares: Sequence[float]) -> Query:
     return Query(
         f"""{_with_reference(where)},
 tops AS (
-    SELECT *, greatest(1, round(share * total)) AS k
+    SELECT *, {size_sql("total", "share")} AS k
     FROM pairs CROSS JOIN (SELECT unnest($shares::DOUBLE[]) AS share)),
 each AS (
     SELECT t.method, t.source, t.reduce, t.share, count(a.rank) / count(*) AS hits

@@ -26,64 +26,94 @@ DONE = pa.struct(
     + [("concepts", pa.int64())]
 )
 SCHEMA = pa.schema(
-    [("method", pa.string()), ("source", pa.string()), ("reduce", pa.string()), ("concepts", pa.int64())]
+    [("method", pa.string()), ("source", pa.string()), ("reduce", pa.string())]
+    + [("ranked", pa.int64()), ("ablated", pa.int64())]
     + [(name, pa.float64()) for name in ("correlation", "precision_1", "precision_2", "selectivity")]
     + [("effects", pa.list_(DONE))]
 )
 
+Rows = dict[tuple[str, str], dict[str, Any]]
+"""(source, method) -> what was measured of it."""
+
 
 def surveyed(which: Which) -> Query:
-    """The newest measured effect of every method and number of neurons: mean accuracy over concepts, all tasks."""
-    parts, values = [], {}
-    for name, column in (("source", "e.source"), ("model", "m.name"), ("dataset", "d.name"), ("concept", "e.concept")):
-        if (value := getattr(which, name)) is not None:
-            parts.append(f" AND {column} = ${name}")
-            values[name] = value
+    """The effects of every method, number of neurons and reduction: mean accuracy over concepts, all tasks.
+
+    Each by the newest run that has it: other runs ask other concepts or other examples. Effects of a survey are stored
+    under `method:number:reduction:concept`.
+    """
+    method, top, reduce = (f"split_part(e.edit, ':', {place})" for place in (1, 2, 3))
+    columns = {"source": "e.source", "reduce": reduce, "model": "m.name", "dataset": "d.name"}
+    columns |= {"fingerprint": "m.fingerprint"}
+    values = {name: value for name in columns if (value := getattr(which, name)) is not None}
+    asked = "".join(f" AND {columns[name]} = ${name}" for name in values)
     return Query(
         f"""
 WITH effect AS (
-    SELECT split_part(e.edit, ':', 1) AS method, split_part(e.edit, ':', 2) AS top, e.source, e.subset, e.condition,
-           e.value, e.concept
+    SELECT {method} AS method, {top} AS top, {reduce} AS reduce, e.source,
+           e.subset, e.condition, e.value, e.concept
     FROM effects e JOIN runs r USING (run_id) JOIN models m USING (model_id) JOIN datasets d USING (dataset_id)
     WHERE r.kind = 'evaluate' AND r.status = 'done' AND e.metric = 'accuracy' AND e.task = '*'
-        AND e.edit LIKE '%:%:%'{"".join(parts)}
-    QUALIFY row_number() OVER (
-        PARTITION BY m.model_id, e.edit, e.source, e.subset, e.condition ORDER BY r.finished_at DESC, r.run_id) = 1)
-SELECT method, top, source, avg(value) FILTER (subset = 'concept' AND condition = 'edit') AS own,
+        AND e.edit = concat_ws(':', {method}, {top}, {reduce}, e.concept){asked}
+    QUALIFY dense_rank() OVER (
+        PARTITION BY {method}, {top}, {reduce}, e.source ORDER BY r.finished_at DESC, r.run_id) = 1)
+SELECT method, top, source, reduce, avg(value) FILTER (subset = 'concept' AND condition = 'edit') AS own,
        avg(value) FILTER (subset = 'others' AND condition = 'edit') AS others,
        avg(value) FILTER (subset = 'concept' AND condition = 'random') AS random_own,
        avg(value) FILTER (subset = 'others' AND condition = 'random') AS random_others,
        avg(value) FILTER (subset = 'concept' AND condition = 'before') AS own_before,
        avg(value) FILTER (subset = 'others' AND condition = 'before') AS others_before,
        count(DISTINCT concept) AS concepts
-FROM effect GROUP BY method, top, source
-ORDER BY method, source, coalesce(try_cast(rtrim(top, '%') AS DOUBLE), 0)""".strip(),
+FROM effect GROUP BY method, top, source, reduce
+ORDER BY method, source, reduce, ends_with(top, '%') DESC, coalesce(try_cast(rtrim(top, '%') AS DOUBLE), 0)""".strip(),
         values,
     )
 
 
-def leaderboard(connection: Connection, which: Which, reference: str = "ablation") -> pa.Table:
-    """One row for every source and method, the most selective first: see `Atlas.leaderboard`."""
-    rows: dict[tuple[str, str], dict[str, Any]] = {}
+def leaderboard(connection: Connection, which: Which, reference: str) -> pa.Table:
+    """One row for every source and method, the most selective first: see `Atlas.leaderboard`.
+
+    which: of one model and dataset.
+    """
+    rows: Rows = {}
     for found in _preferred(compare.agreement(reference, which).run(connection).to_pylist()):
         kept = {name: found[name] for name in ("reduce", "correlation")}
-        rows[found["source"], found["method"]] = {**kept, "concepts": found["maps"]}
-    for found in _preferred(compare.precision(reference, which, list(PRECISION)).run(connection).to_pylist()):
-        rows.setdefault((found["source"], found["method"]), {})[PRECISION[found["share"]]] = found["precision"]
-    for effect in surveyed(which).run(connection).to_pylist():
-        rows.setdefault((effect["source"], effect["method"]), {}).setdefault("effects", []).append(effect)
-    for row in rows.values():
-        done = [e for e in row.get("effects", []) if e["own"] is not None and e["others"] is not None]
-        row["selectivity"] = sum(e["others"] - e["own"] for e in done) / len(done) if done else None
+        rows[found["source"], found["method"]] = {**kept, "ranked": found["maps"]}
+    for found in compare.precision(reference, which, list(PRECISION)).run(connection).to_pylist():
+        row = rows.get((found["source"], found["method"]), {})
+        if row.get("reduce") == found["reduce"]:
+            row[PRECISION[found["share"]]] = found["precision"]
+    _add_effects(rows, surveyed(which).run(connection).to_pylist())
     ordered = sorted(rows.items(), key=lambda item: (item[0][0], -_or(item[1]["selectivity"]), item[0][1]))
     return pa.Table.from_pylist([{"method": m, "source": s, **row} for (s, m), row in ordered], schema=SCHEMA)
+
+
+def _add_effects(rows: Rows, found: list[dict[str, Any]]) -> None:
+    """Put the effects into their rows: of the row's reduction, or of the preferred one where nothing is ranked."""
+    chosen = {(e["source"], e["method"]): e["reduce"] for e in _preferred(found)}
+    for effect in found:
+        key = (effect["source"], effect["method"])
+        row = rows.setdefault(key, {"reduce": chosen[key]})
+        if effect["reduce"] == row["reduce"]:
+            row.setdefault("effects", []).append(effect)
+    done = {key: {e["top"]: e for e in row.get("effects", []) if _complete(e)} for key, row in rows.items()}
+    for (source, method), row in rows.items():
+        each = [set(tops) for (other, _), tops in done.items() if other == source and tops]
+        common = set.intersection(*each) if each else set()
+        taken = [e for top, e in done[source, method].items() if top in common]
+        row["selectivity"] = sum(e["others"] - e["own"] for e in taken) / len(taken) if taken else None
+        row["ablated"] = min((e["concepts"] for e in taken or row.get("effects", [])), default=None)
+
+
+def _complete(effect: dict[str, Any]) -> bool:
+    return effect["own"] is not None and effect["others"] is not None
 
 
 def _preferred(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each method and source, the rows of the reduction that questions take too."""
     order = {reduce: place for place, reduce in enumerate(PREFERRED["reduce"])}
     best: dict[tuple[str, str], str] = {}
-    for row in sorted(rows, key=lambda r: order.get(r["reduce"], len(order))):
+    for row in sorted(rows, key=lambda r: (order.get(r["reduce"], len(order)), r["reduce"])):
         best.setdefault((row["method"], row["source"]), row["reduce"])
     return [row for row in rows if best[row["method"], row["source"]] == row["reduce"]]
 

@@ -19,17 +19,19 @@ LEAST = 20
 """Neurons that a cell of matched neurons should have on average: in smaller ones, a draw has little to choose from."""
 
 
-def overlap_statistics(sizes: Sequence[int], shared: int, total: int, *, only: bool = False) -> dict[str, float | None]:
-    """How surprising it is that two sets of neurons, drawn from `total`, share `shared`.
+def overlap_statistics(
+    sizes: Sequence[int], shared: int, total: int, *, only: bool = False, alone: int = 0
+) -> dict[str, float | None]:
+    """How surprising it is that two sets of neurons, drawn from the same `total`, share `shared`.
 
     expected: by chance, the product of the sizes over the total. lift: shared / expected. p_value: of at least
-    so many shared, hypergeometric. The null draws uniformly over all neurons; sets that prefer the same layers
+    so many shared, hypergeometric. The null draws uniformly over these neurons; sets that prefer the same layers
     overlap more than it says even without a common concept: see `matched_statistics`.
 
     only: about the neurons of the first set that the second lacks, instead of those that both have; p_value: of at
-    least so many.
+    least so many. alone: how many more the first set has where the second can have none.
     """
-    return _statistics([sizes[0]], [sizes[1]], [total], shared, only)
+    return _statistics([sizes[0], alone], [sizes[1], 0], [total, alone], shared, only)
 
 
 def matched_statistics(
@@ -41,11 +43,12 @@ def matched_statistics(
     neurons with a and b of the two sets, the number shared is hypergeometric (n, a, b), and the sum over cells is the
     convolution of these. Given the cell counts this is Fisher's exact test stratified by cell (Birch 1964).
 
-    first, second: the cells of the sets' neurons. cells: those of all neurons. Keys as in `overlap_statistics`.
+    first, second: the cells of the sets' neurons. cells: those of all neurons that may be drawn; in a cell
+    where the second set has none, nothing can be shared. Keys as in `overlap_statistics`.
     """
     import numpy as np
 
-    count = int(cells.max()) + 1
+    count = int(cells.max(initial=0)) + 1
     each = [np.bincount(of, minlength=count) for of in (first, second, cells)]
     return _statistics(each[0], each[1], each[2], shared, only)
 
@@ -63,12 +66,11 @@ def _statistics(
     a, b, n = (np.asarray(x, dtype=np.int64) for x in (first, second, total))
     expected = float((a * b / np.maximum(n, 1)).sum())
     met = np.flatnonzero((a > 0) & (b > 0))
-    if len(met) == 1 or not len(met):  # one cell: SciPy's tail, exact to the last digit also where it is tiny
-        cell = met[0] if len(met) else 0
-        tail, head = (
-            hypergeom(n[cell], a[cell], b[cell]).sf(shared - 1),
-            hypergeom(n[cell], a[cell], b[cell]).cdf(shared),
-        )
+    if not len(met):  # none can be shared
+        tail, head = float(shared <= 0), 1.0
+    elif len(met) == 1:  # SciPy's tail, exact to the last digit also where it is tiny
+        cell = hypergeom(n[met[0]], a[met[0]], b[met[0]])
+        tail, head = cell.sf(shared - 1), cell.cdf(shared)
     else:
         chance = np.ones(1)
         for cell in met:
@@ -79,20 +81,20 @@ def _statistics(
     return {"expected": by_chance, "lift": found / by_chance if by_chance else None, "p_value": p_value}
 
 
-def matched_cells(norms: Sequence[Floats], layers: int, width: int) -> Places:
-    """Cells of alike neurons: of one layer, and of one bin of every activation norm given.
+def matched_cells(means: Sequence[Floats], layers: int, width: int) -> Places:
+    """Cells of alike neurons: of one layer, and of one bin of every mean activation given.
 
-    norms: each (layers, width); bins hold equally many neurons of a layer. As many bins, 10 at most, as leave a cell
-    20 neurons on average. Returns (layers * width,): a number for each cell; without norms, the layer.
+    means: each (layers, width); bins hold equally many neurons of a layer. As many bins, 10 at most, as leave a cell
+    20 neurons on average. Returns (layers * width,): a number for each cell; without means, the layer.
     """
     import numpy as np
 
     cells = np.repeat(np.arange(layers), width)
-    if not norms:
+    if not means:
         return cells
-    bins = int(min(10, max(1, (width / LEAST) ** (1 / len(norms)))))
-    for norm in norms:
-        order = np.argsort(np.argsort(norm, axis=1, kind="stable"), axis=1)
+    bins = int(min(10, max(1, (width / LEAST) ** (1 / len(means)))))
+    for mean in means:
+        order = np.argsort(np.argsort(mean, axis=1, kind="stable"), axis=1)
         cells = cells * bins + (order * bins // width).reshape(-1)
     return cells
 

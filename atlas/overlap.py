@@ -17,7 +17,9 @@ from atlas.queries import Which, find_maps
 from atlas.selection import NeuronSet
 
 if TYPE_CHECKING:
+    import numpy as np
     from duckdb import DuckDBPyConnection as Connection
+    from numpy.typing import NDArray
 
     from atlas.nulls import Places
 
@@ -29,9 +31,10 @@ class Shared:
     """Neurons in the top of two maps, or in the first's alone, and how many chance would give.
 
     between: the two modalities. statistics: shared (how many both have), only (how many the first has alone, where
-    that was asked), top; expected, lift and p_value against any neurons (`overlap_statistics`), and the same with
-    matched_ before them against neurons of the same cells (`matched_statistics`). matched: what neurons of a cell have
-    in common, "layer" or "layer and activation norm"; "" where nothing is known of the model's other neurons.
+    that was asked), top; expected, lift and p_value against any neurons that both maps score
+    (`overlap_statistics`), and the same with matched_ before them against those of the same cells
+    (`matched_statistics`). matched: what neurons of a cell have in common, "layer" or "layer and mean activation"; ""
+    where nothing is known of the model's other neurons.
     """
 
     neurons: NeuronSet
@@ -124,38 +127,61 @@ def _overlap(
     sizes = [min(top, c["neurons"]) for c in chosen]
     shared = sizes[0] - rows.num_rows if only else rows.num_rows
     counts: dict[str, float | None] = {"shared": shared, **({"only": rows.num_rows} if only else {}), "top": top}
-    total = max(c["neurons"] for c in chosen) if cells is None else len(cells)
-    counts |= overlap_statistics(sizes, shared, total, only=only)
+    if cells is not None and all(c["neurons"] == len(cells) for c in chosen):
+        counts |= overlap_statistics(sizes, shared, len(cells), only=only)
+        places = [cells[_at(compare.top_places(i, top).run(connection), chosen[0]["width"])] for i in ids]
+    else:  # a filter's map, or one of some layers: only what both score can be shared
+        both = compare.scored_by_both(ids[0], ids[1]).run(connection)
+        tops = [both[name].to_numpy() <= top for name in ("first", "second")]
+        alone = sizes[0] - int(tops[0].sum())
+        within = [int(t.sum()) for t in tops]
+        counts |= overlap_statistics(within, shared, both.num_rows, only=only, alone=alone)
+        if cells is not None:
+            cells, places = _within(cells, _at(both, chosen[0]["width"]), tops, alone)
     if cells is not None:
-        width, places = chosen[0]["width"], []
-        for map_id in ids:
-            at = compare.top_places(map_id, top).run(connection)
-            places.append(cells[at["layer"].to_numpy().astype(int) * width + at["neuron"].to_numpy()])
         matched = matched_statistics(places[0], places[1], cells, shared, only=only)
         counts |= {f"matched_{name}": value for name, value in matched.items()}
     return rows, counts
 
 
+def _at(neurons: pa.Table, width: int) -> Places:
+    """The numbers of neurons in the order of layers."""
+    found: Places = neurons["layer"].to_numpy().astype(int) * width + neurons["neuron"].to_numpy()
+    return found
+
+
+def _within(cells: Places, both: Places, tops: Sequence[NDArray[np.bool_]], alone: int) -> tuple[Places, list[Places]]:
+    """The cells of the neurons `both`, and those of the two tops among them.
+
+    What the first has `alone` is in a cell apart, of which the second has none.
+    """
+    import numpy as np
+
+    apart = np.full(alone, cells.max() + 1)
+    kept = cells[both]
+    return np.concatenate([kept, apart]), [np.concatenate([kept[tops[0]], apart]), kept[tops[1]]]
+
+
 def _cells(connection: Connection, chosen: Sequence[Chosen]) -> tuple[Places | None, str]:
     """The cell of every neuron of the model, and what the neurons of a cell have in common.
 
-    The activation norm of a neuron is the size of its mean value over all positions of a source, as the method
-    `activation` stored it for the concept "*"; of two sources, both count.
+    The mean activation is taken without its sign, over all positions of a source, as the method `activation` stored it
+    for the concept "*"; of two sources, both count. It must be known of as many neurons as the maps score.
     """
     import numpy as np
 
     row = chosen[0]
     if row["component"] != LANGUAGE:  # how wide other components are is not stored
         return None, ""
-    norms = []
+    means = []
     for source in sorted({c["source"] for c in chosen}):
         same = {name: row[name] for name in ("model", "dataset", "fingerprint", "tap")}
         which = Which("*", "activation", source, reduce="mean", **same)
         found = [m for m in find_maps(which).run(connection).to_pylist() if m["component"] == LANGUAGE]
-        if not found:
+        if not found or found[0]["neurons"] < max(c["neurons"] for c in chosen):
             return matched_cells([], row["layers"], row["width"]), "layer"
         stored = compare.map_scores(found[0]["map_id"]).run(connection)
-        norm = np.zeros((row["layers"], row["width"]))
-        norm[stored["layer"].to_numpy(), stored["neuron"].to_numpy()] = np.abs(stored["score"].to_numpy())
-        norms.append(norm)
-    return matched_cells(norms, row["layers"], row["width"]), "layer and activation norm"
+        mean = np.zeros((row["layers"], row["width"]))
+        mean[stored["layer"].to_numpy(), stored["neuron"].to_numpy()] = np.abs(stored["score"].to_numpy())
+        means.append(mean)
+    return matched_cells(means, row["layers"], row["width"]), "layer and mean activation"

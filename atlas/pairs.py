@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Whole = NDArray[np.int64]
 
-TOP = 50
-"""One in so many neurons is in a top: 2 %, at least one."""
-
 OVER_CONCEPTS, OVER_NEURONS = 1000, 200
 """Resamples. A resample of neurons ranks them all anew, one of concepts only takes means."""
 
@@ -121,7 +118,7 @@ def weighted_agreement(scores: Floats, ranks: Whole, weights: Iterator[Whole] | 
     import numpy as np
 
     methods, count = scores.shape
-    top = max(1, count // TOP)
+    top = compare.size(compare.TOP, count)
     by_score = np.argsort(scores, axis=1, kind="stable")
     ordered = np.take_along_axis(scores, by_score, axis=1)
     starts = [np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) for row in ordered]

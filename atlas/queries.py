@@ -105,6 +105,19 @@ WHERE starts_with(run_id, $prefix) AND status = 'done' AND kind = 'ingest' ORDER
     return Query(sql.strip(), {"prefix": prefix})
 
 
+def mapping_runs(which: Which) -> Query:
+    """The runs that have maps which are meant, also where a newer run has the same map."""
+    where, values = which.where()
+    return Query(
+        f"""
+SELECT DISTINCT m.run_id
+FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
+LEFT JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
+WHERE {where} ORDER BY m.run_id""".strip(),
+        values,
+    )
+
+
 def top_neurons(
     map_id: int,
     *,

@@ -15,6 +15,9 @@ from typing import Any
 
 from atlas.errors import UsageError, unknown
 
+LISTED = ("methods", "datasets")
+"""Folders that a command lists."""
+
 
 def names(package: ModuleType) -> list[str]:
     """The entries of a package's folder, sorted; nothing is imported."""
@@ -29,7 +32,7 @@ def load(package: ModuleType, name: str) -> ModuleType:
     """
     kinds = package.__name__.rpartition(".")[2]
     if name not in names(package):
-        raise unknown(kinds.removesuffix("s"), name, names(package), f"atlas {kinds}")
+        raise unknown(kinds.removesuffix("s"), name, names(package), f"atlas {kinds if kinds in LISTED else '--help'}")
     return importlib.import_module(f"{package.__name__}.{name}")
 
 
@@ -49,7 +52,7 @@ def resolve(name: str, build: Callable[..., Any], given: dict[str, Any]) -> dict
     for key in given:
         if key not in known:
             kinds = build.__module__.split(".")[-2]  # the entry's folder, which is also the command that lists it
-            raise unknown(f"parameter of {name}", key, known, f"atlas {kinds}")
+            raise unknown(f"parameter of {name}", key, known, f"atlas {kinds if kinds in LISTED else '--help'}")
     return {key: _cast(name, key, given[key], default) if key in given else default for key, default in known.items()}
 
 

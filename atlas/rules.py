@@ -5,6 +5,7 @@ A rule is about one map and sees all of it; over several maps it is applied to e
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -34,8 +35,12 @@ RULES: Mapping[str, Measure] = {
     "per_layer": Measure(LAYER_RANK, "<=", 1, 1e9, "the N best of each layer"),
     "percentile": Measure(PERCENTILE, ">=", 0, 100, "at or above this percentile"),
     "fraction": Measure(OF_LARGEST, ">", 0, 1, "above this fraction of the map's largest score"),
+    "above": Measure("s.score", ">", -1e30, 1e30, "a score above this"),
     "z": Measure(Z, ">=", -1e9, 1e9, "so many robust standard deviations above the median"),
 }
+EXAMPLES = {"z": "for example 4", "above": "for example 0.5"}
+"""What is said of a rule whose amount has no bounds worth telling."""
+
 NULL_NAMES = ("concept", "method", "source", "target", "reduce")
 
 
@@ -45,9 +50,10 @@ class Rule:
 
     top, per_layer: counts. percentile: 100 is the best neuron's (see `atlas.queries`). fraction: of the map's largest
     score, exceeded; knowledge neurons take 0.3 (Dai et al. 2022, section 3.2); a map without a positive score has
-    none. z: (score - median) / (1.4826 * MAD), of the map itself or of a null map: a map's own neurons of interest
-    would inflate a mean and a standard deviation. Where more than half of the scores are equal, as where most neurons
-    never fire, MAD is 0 and 1.2533 times the mean absolute deviation takes its place (Iglewicz & Hoaglin 1993).
+    none. above: a score that is exceeded; 0.5 of a `knowledge_neurons` map, whose scores are shares of prompts, gives
+    their refined set. z: (score - median) / (1.4826 * MAD), of the map itself or of a null map: a map's own neurons of
+    interest would inflate a mean and a standard deviation. Where more than half of the scores are equal, as where most
+    neurons never fire, MAD is 0 and 1.2533 times the mean absolute deviation takes its place (Iglewicz & Hoaglin 1993).
 
     null: of `z`, the names in which the null map differs from the map that is asked, such as {"concept": "cat"}:
     `z:4,concept=cat`. It must share the map's scale, which the scores of another method (`random` too) do not.
@@ -59,7 +65,7 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> Rule:
-        """Read `top:50`, `per_layer:5`, `percentile:99`, `fraction:0.3`, `z:4` or `z:4,concept=cat`.
+        """Read `top:50`, `per_layer:5`, `percentile:99`, `fraction:0.3`, `above:0.5`, `z:4` or `z:4,concept=cat`.
 
         Raises:
             UsageError: not a rule; the message says which there are.
@@ -75,7 +81,7 @@ class Rule:
         except ValueError:
             amount = float("nan")
         if not rule.least <= amount <= rule.most:
-            bounds = "for example 4" if name == "z" else f"{rule.least:g} to {rule.most:g}"
+            bounds = EXAMPLES.get(name, f"{rule.least:g} to {rule.most:g}")
             if whole:
                 bounds = f"at least {rule.least:g}"
             number = "a whole number" if whole else "a number"
@@ -90,6 +96,8 @@ class Rule:
 
     @property
     def parameters(self) -> dict[str, Any]:
+        if self.name == "above":  # scores are stored in single precision: 0.7 is not above 0.7
+            return {"amount": struct.unpack("f", struct.pack("f", self.amount))[0]}
         return {"amount": int(self.amount) if self.name in ("top", "per_layer") else self.amount}
 
 

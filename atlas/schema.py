@@ -123,7 +123,7 @@ scores = Table(
     Column("layer", SmallInteger, nullable=False),
     Column("neuron", Integer, nullable=False),
     Column("score", Float, nullable=False),
-    Column("rank", Integer, nullable=False),  # 1 is best; ties in (layer, neuron) order
+    Column("rank", Integer, nullable=False),  # 1 is best; ties in a drawn order of the map's own
 )
 
 exemplars = Table(

@@ -12,7 +12,8 @@ from atlas.live.model import LiveModel
 TEXT_TOKENS = 32
 
 
-def middling_llava(width: int = 1024) -> LiveModel:
+def middling_llava(width: int = 1024, image: int = 64) -> LiveModel:
+    """width: neurons a layer. image: the picture's side in pixels; (image / 8)² tokens."""
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
     torch.manual_seed(0)
@@ -22,7 +23,7 @@ def middling_llava(width: int = 1024) -> LiveModel:
             intermediate_size=256,
             num_hidden_layers=2,
             num_attention_heads=4,
-            image_size=64,
+            image_size=image,
             patch_size=8,
         ),
         text_config=LlamaConfig(
@@ -53,12 +54,12 @@ class _Processor:
     tokenizer: Any = _Tokenizer()
 
 
-def prompts(count: int) -> list[Prompt]:
-    """Prompts of 64 image and 32 text tokens, the last four of them the answer."""
+def prompts(count: int, image: int = 64) -> list[Prompt]:
+    """Prompts of (image / 8)² image and 32 text tokens, the last four of them the answer."""
     generator = torch.Generator().manual_seed(1)
     made = []
     for _ in range(count):
         text = torch.randint(10, 2000, (TEXT_TOKENS,), generator=generator).tolist()
-        pixels = torch.randn(1, 3, 64, 64, generator=generator)
-        made.append(Prompt((*[3] * 64, *text[:-4]), tuple(text[-4:]), {"pixel_values": pixels}))
+        pixels = torch.randn(1, 3, image, image, generator=generator)
+        made.append(Prompt((*[3] * (image // 8) ** 2, *text[:-4]), tuple(text[-4:]), {"pixel_values": pixels}))
     return made

@@ -32,7 +32,8 @@ Select = Annotated[
     typer.Option(
         "--select",
         help="A rule instead of --top: top:50, per_layer:5, percentile:99, fraction:0.3 (of the largest score), "
-        "z:4 (robust, against the map itself), z:4,concept=cat (against another map).",
+        "above:0.5 (a score above it: of knowledge_neurons, the refined set), z:4 (robust, against the map itself), "
+        "z:4,concept=cat (against another map).",
     ),
 ]
 Reduce = Annotated[

@@ -48,7 +48,8 @@ def shared(
     """Which neurons carry a concept in both modalities, and how many chance and matched neurons would give.
 
     Rows come best first by the sum of their ranks, which are in the order of --sources. Matched neurons are of the
-    same layers, and of about the same activation where the atlas has that. Over several concepts: one row a concept.
+    same layers, and of about the same mean activation where the atlas has that; chance draws from the neurons that
+    both maps score. Over several concepts: one row a concept.
 
     Example: atlas shared --concept dog --sources image,text --top 40
 
@@ -223,6 +224,7 @@ def agreement(
     concept: Annotated[str | None, typer.Option("--concept", "-c", help="One concept instead of all.")] = None,
     source: Source = None,
     model: Model = None,
+    dataset: Dataset = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the intervals' resampling.")] = 0,
     form: Format = None,
     as_json: Json = False,
@@ -238,17 +240,17 @@ def agreement(
 
     Example: atlas agreement --pairs --concept dog --source text
     """
+    from atlas.across import REFERENCE
     from atlas.api import Atlas
+    from atlas.queries import Which
 
     form = chosen_format(form, as_json, as_csv)
     there = Atlas(resolve(atlas))
     if pairs and reference is not None:
         raise UsageError("--pairs compares all methods with each other; leave out --reference")
-    against = reference or "ablation"
-    if pairs:
-        table = there.method_agreement(concept=concept, source=source, model=model, seed=seed)
-    else:
-        table = there.agreement(against, concept=concept, source=source, model=model)
+    against = reference or REFERENCE
+    which = Which(concept, source=source, model=model, dataset=dataset)
+    table, assumed = there.method_agreement_for(which, seed) if pairs else there.agreement_for(which, reference)
     if not table.num_rows and pairs:
         raise UsageError("no run has maps of two methods; ingest with --methods ablation,contribution")
     if not table.num_rows:
@@ -256,4 +258,6 @@ def agreement(
             f"no map of another method can be compared with '{against}'; "
             f"ingest with --methods {against},contribution (`atlas concepts` lists what is stored)"
         )
-    show(table, form, more={"seed": seed} if pairs else {"reference": against})
+    note_assumed({"assumed": assumed})
+    more: dict[str, Any] = {"seed": seed} if pairs else {"reference": against}
+    show(table, form, more=more | {"assumed": list(assumed)})

@@ -8,19 +8,20 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, Reduce, Source, resolve, say
+from cli.common import AtlasPath, Reduce, Source, note_assumed, resolve, say
 from cli.render import Csv, Format, Json, chosen_format, show
 
 
 def leaderboard(
     reference: Annotated[
-        str, typer.Option("--reference", help="The method whose ranking the others are compared with.")
-    ] = "ablation",
+        str | None,
+        typer.Option("--reference", help="The method whose ranking the others are compared with. [default: ablation]"),
+    ] = None,
     source: Source = None,
     reduce: Reduce = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="The model, where there are several.")] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="The dataset, where there are several.")
+        str | None, typer.Option("--dataset", "-d", help="The dataset, where there are several. [default: the newest]")
     ] = None,
     form: Format = None,
     as_json: Json = False,
@@ -30,33 +31,41 @@ def leaderboard(
     """Methods against exact ablation: rank correlation, precision of the top 1 % and 2 %, and what ablating their
     neurons did: accuracy on their concept / on the others / on their concept with as many random neurons, in percent.
 
+    Means over concepts: `ranked` of them for correlation and precision, `ablated` for the others. Selectivity is over
+    the numbers of neurons that all measured methods of the source have.
+
     The rows come from `atlas ingest` (with ablation in the job) and `atlas evaluate --method A,B --top 1%,2%`.
 
     Example: atlas leaderboard --source text
     """
+    from atlas.across import REFERENCE
     from atlas.api import Atlas
+    from atlas.queries import Which
 
     chosen = chosen_format(form, as_json, as_csv)
-    found = Atlas(resolve(atlas)).leaderboard(reference, source=source, reduce=reduce, model=model, dataset=dataset)
+    which = Which(source=source, reduce=reduce, model=model, dataset=dataset)
+    found, assumed = Atlas(resolve(atlas)).leaderboard_for(which, reference)
+    against = reference or REFERENCE
     if not found.num_rows:
         raise UsageError(
-            f"nothing to compare yet: `atlas ingest --methods {reference},contribution` ranks neurons, "
+            f"nothing to compare yet: `atlas ingest --methods {against},contribution` ranks neurons, "
             "`atlas evaluate --method contribution --top 1%,2%` measures what they do"
         )
+    note_assumed({"assumed": assumed})
     if chosen != "table":
-        show(found, chosen, more={"reference": reference})
+        show(found, chosen, more={"reference": against, "assumed": list(assumed)})
         return
     show(_brief(found.to_pylist()), "table")
-    say(f"correlation and precision against {reference}; the others: own / others' accuracy left / own with random, %")
+    say(f"correlation and precision against {against}; the others: own / others' accuracy left / own with random, %")
 
 
 def _brief(rows: list[dict[str, Any]]) -> pa.Table:
     tops = list(dict.fromkeys(e["top"] for row in rows for e in row["effects"] or []))
     out = []
     for row in rows:
-        shown = {name: row[name] for name in ("source", "method", "reduce", "concepts")}
+        shown = {name: row[name] for name in ("source", "method", "reduce", "ranked", "ablated")}
         for name in ("correlation", "precision_1", "precision_2", "selectivity"):
-            shown[name] = None if row[name] is None else f"{row[name]:.2f}"
+            shown[name] = None if row[name] is None else f"{round(row[name], 2) + 0.0:.2f}"
         done = {e["top"]: e for e in row["effects"] or []}
         shown |= {top: _cell(done[top]) if top in done else None for top in tops}
         out.append(shown)

@@ -138,6 +138,8 @@ def ingest(
         say(f"run {done.run_id[:8]} was done before; nothing to do")
         print(done.run_id)
         return
+    for method, lacking in done.outcome["empty"].items():
+        say(f"{method}: no neuron passed for {', '.join(lacking)}; its parts have maps (`atlas concepts`)")
     o = done.outcome
     say(f"{o['maps']} maps from {o['examples']} examples in {o['seconds']:.1f} s")
     print(done.run_id)

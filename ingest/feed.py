@@ -95,7 +95,6 @@ class Feed:
             twins = self._twins(example, prompt, targets)
             if self.twins is not None and example.media:
                 self.skipped.unplaced.update({t.concept for t in targets if t.concept not in (NONE, *twins)})
-                targets = [t for t in targets if t.concept in (NONE, *twins)]
             if targets:
                 items.append(Item(number, prompt, tuple(targets), twins))
         self._pictures.clear()

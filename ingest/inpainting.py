@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-TRIES = 16
+TRIES = 64
 
 
 class Inpainter(Protocol):
@@ -63,7 +63,10 @@ def elsewhere(region: np.ndarray, seed: int) -> np.ndarray:
 
 
 class Twins:
-    """The counterfactual pictures of one dataset by one inpainter, kept on disk by the content that they come from."""
+    """The counterfactual pictures of one dataset by one inpainter, kept on disk by the content that they come from.
+
+    A diffusion pipeline counts by its name, folder or revision: one whose weights changed needs another name.
+    """
 
     def __init__(self, dataset: Dataset, name: str, options: Mapping[str, Any]):
         self.dataset, self.name, self.options = dataset, name, dict(options)
@@ -83,7 +86,9 @@ class Twins:
         file = self.folder / key[:2] / f"{key}.png"
         if self.inpainter.cached and file.is_file():
             with suppress(BadMedia):  # a damaged one is made again
-                return open_image(file)
+                found = open_image(file)
+                if found.size == picture.size:
+                    return found
         region = elsewhere(region, seed) if draw else region
         made = self.inpainter.fill(picture, region, dataset=self.dataset, media=media, seed=seed)
         if self.inpainter.cached:

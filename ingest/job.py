@@ -176,6 +176,8 @@ def complete(job: Job, dataset: Dataset) -> Job:
         inpainter = job.inpainter or default_inpainter(dataset)
         options = registry.resolve(inpainter, registry.load(ingest.inpainters, inpainter).build, job.inpainting)
     for name, method in methods(job).items():
+        if isinstance(method, PairMethod) and not method.reductions:
+            raise UsageError(f"{name} has no {' or '.join(reduce)}; add {' or '.join(method.supported)} to --reduce")
         if method.sources is not None and not method.sources & set(sources):
             raise UsageError(f"{name} scores examples with {' or '.join(sorted(method.sources))}; add it to --sources")
     return replace(

@@ -65,8 +65,8 @@ class Means:
         """scores: (layer, neuron), already summed over `count` examples."""
         scores = scores.cpu().double()
         if key in self.sums:
-            self.sums[key] += scores
-            self.counts[key] += count
+            self.sums[key] = self.sums[key] + scores  # not in place: the tensor may be another's
+            self.counts[key] = self.counts[key] + count
         else:
             self.sums[key] = scores
             self.counts[key] = torch.tensor(count)
@@ -92,12 +92,13 @@ class PairMethod:
     in `scores` where a neuron's score depends on the others'.
 
     reductions: the maps to make of the pairs (see `ingest.reductions`); a job sets it before the first update.
-    supported: those that make sense for the method.
+    supported: those that make sense for the method. per_example: whether a single pair's scores mean anything.
     """
 
     needs: frozenset[str] = frozenset()
     sources: frozenset[str] | None = None
     supported: tuple[str, ...] = REDUCTIONS
+    per_example = True
 
     def __init__(self) -> None:
         self.reductions = tuple(r for r in USUAL if r in self.supported)
@@ -112,6 +113,10 @@ class PairMethod:
         """part -> (L, P, N): the scores of all layers. One part without a name, unless a method has several."""
         return {"": torch.stack([self.score(trace, layer) for layer in self.layers(trace)])}
 
+    def scored(self, trace: Trace) -> Sequence[bool]:
+        """For every pair of the batch, whether the method has what it needs to score it."""
+        return [True] * len(trace.concepts)
+
     def layers(self, trace: Trace) -> tuple[int, ...]:
         """The layers this method scores: all that were traced."""
         return trace.layers
@@ -119,12 +124,22 @@ class PairMethod:
     def update(self, trace: Trace) -> None:
         self.pairs.layers = self.layers(trace)
         names = sorted(set(trace.concepts))
-        member = torch.tensor([[float(c == name) for c in trace.concepts] for name in names], device=trace.pairs.device)
+        scored = self.scored(trace)
+        member = torch.tensor(
+            [[float(c == name and s) for c, s in zip(trace.concepts, scored, strict=True)] for name in names],
+            device=trace.pairs.device,
+        )
+        exact = COHENS_D in self.reductions  # a variance is a small difference of large squares
+        if exact:
+            member = member.double()
         for part, scores in self.scores(trace).items():
+            scores = scores.to(member.dtype)
             summed = torch.einsum("cp,lpn->cln", member, scores)
-            squared = torch.einsum("cp,lpn->cln", member, scores**2) if COHENS_D in self.reductions else None
+            squared = torch.einsum("cp,lpn->cln", member, scores**2) if exact else None
             for i, name in enumerate(names):
                 key, count = f"{part}|{trace.source}|{name}", int(member[i].sum())
+                if not count:
+                    continue
                 self.pairs.add(key, summed[i], count)
                 if squared is not None:
                     self.squares.add(key, squared[i], count)
@@ -171,13 +186,20 @@ class PairMethod:
         if not others:
             return None
         if reduce == CONTRAST:
-            return mean - torch.stack([self.pairs.sums[k] / self.pairs.counts[k] for k in others]).mean(0)
+            return mean - _added(self.pairs.sums[k] / self.pairs.counts[k] for k in others) / len(others)
         if reduce == COHENS_D:
             return cohens_d(self._sums([key]), self._sums(others))
-        negatives = torch.stack([self.histograms[k] for k in others]).sum(0)
-        scored = ~mean.isnan()
-        return torch.where(scored, auroc(self.histograms[key], negatives), torch.nan)
+        found = auroc(self.histograms[key], _added(self.histograms[k] for k in others))
+        return torch.where(mean.isnan(), torch.nan, found)
 
     def _sums(self, keys: Sequence[str]) -> tuple[Tensor, Tensor, int]:
-        sums, squares = (torch.stack([of.sums[k] for k in keys]).sum(0) for of in (self.pairs, self.squares))
+        sums, squares = (_added(of.sums[k] for k in keys) for of in (self.pairs, self.squares))
         return sums, squares, sum(int(self.pairs.counts[k]) for k in keys)
+
+
+def _added(tensors: Iterator[Tensor]) -> Tensor:
+    """Their sum, with one of them in memory at a time."""
+    total = next(tensors).clone()
+    for tensor in tensors:
+        total += tensor
+    return total

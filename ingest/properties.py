@@ -11,12 +11,14 @@ al. 2024, section 4 of NAM):
     exclusivity         share of the concept's top k that are in no other concept's
 
 `random` is what k random neurons would give. Maps of single examples are reduced to their tops at once, and only the
-first 50 of a concept are kept, so memory does not grow with their number.
+first 50 of a concept are kept, so memory does not grow with their number. Of a method with several parts it is the
+first (`two_stage.stage1`); the method `random`, which draws once for all examples, has none.
 """
 
 from __future__ import annotations
 
 import random
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
@@ -65,6 +67,7 @@ class Concept:
     words: set[int] = field(default_factory=set)
     total: Tensor | None = None
     examples: int = 0
+    part: str = ""
 
 
 def measure(
@@ -82,7 +85,7 @@ def measure(
     dataset = open_dataset(job)
     job = complete(job, dataset)
     (name, method), *others = methods(job).items()
-    if others or not isinstance(method, PairMethod):
+    if others or not isinstance(method, PairMethod) or not method.per_example:
         raise UsageError("properties are of one method that scores every example, such as contribution")
     examples = run.collect(job, dataset)
     live = run.load_model(job, execution)
@@ -107,7 +110,9 @@ def measure(
                         _gather(live, method, job, chosen, source, max(ks), seen)
                     done += len(some)
                     progress(done, len(examples))
-                labels = {"run_id": record.run_id, "method": name, "source": source, "layer": None}
+                part = {c.part for c in seen.values()}.pop() if seen else ""
+                labels = {"method": f"{name}.{part}" if part else name, "source": source, "layer": None}
+                labels |= {"run_id": record.run_id}
                 rows += [{**labels, **row} for row in _rows(live, layers, seen, ks)]
         found = pa.Table.from_pylist(rows, schema=arrow_schema(measures))
         skipped = feed.skipped.plain()
@@ -123,14 +128,14 @@ def measure(
 def _gather(
     live: LiveModel, method: PairMethod, job: Job, items: Sequence[Item], source: str, k: int, seen: dict[str, Concept]
 ) -> None:
-    concepts, numbers, scores, words = _scored(live, method, job, items, source, shuffle=False)
+    concepts, numbers, scores, words, part = _scored(live, method, job, items, source, shuffle=False)
     for p, concept in enumerate(concepts):
         if concept == NONE:
             continue
         mine = seen.setdefault(concept, Concept())
         if len(mine.tops) < MOST:
-            mine.tops.append(_top(scores[p], k))
-        mine.examples += 1
+            mine.tops.append(_top(scores[p], k, 2 * numbers[p]))
+        mine.examples, mine.part = mine.examples + 1, part
         mine.words |= words[p]
         mine.total = scores[p] if mine.total is None else mine.total + scores[p]
         for repeat, halves in enumerate(mine.halves):
@@ -138,16 +143,17 @@ def _gather(
             before = halves[side]
             halves[side] = scores[p] if before is None else before + scores[p]
     if source == IMAGE:
-        concepts, _, scores, _ = _scored(live, method, job, items, source, shuffle=True)
+        concepts, numbers, scores, _, _ = _scored(live, method, job, items, source, shuffle=True)
         for p, concept in enumerate(concepts):
             if concept != NONE and len(seen[concept].shuffled) < MOST:
-                seen[concept].shuffled.append(_top(scores[p], k))
+                seen[concept].shuffled.append(_top(scores[p], k, 2 * numbers[p] + 1))
 
 
 def _scored(
     live: LiveModel, method: PairMethod, job: Job, items: Sequence[Item], source: str, *, shuffle: bool
-) -> tuple[list[str], list[int], Tensor, list[set[int]]]:
-    """Each pair's concept, example number, (L * N,) scores and target tokens."""
+) -> tuple[list[str], list[int], Tensor, list[set[int]], str]:
+    """Each pair's concept (NONE where the method cannot score it), example number, (L * N,) scores and target tokens;
+    and which of the method's parts they are, the first."""
     layers = parse_layers(job.layers) if job.layers else None
     grad = GRADIENT in needs(job)
     if not shuffle:
@@ -159,11 +165,13 @@ def _scored(
             traced(live, items, source, layers=layers, tap=job.tap, grad=grad) as trace,
         ):
             found = method.scores(trace)
-    scores = found.get("", next(iter(found.values()))).transpose(0, 1).flatten(1).detach().cpu()
+    part, whole = next(iter(found.items()))
+    scores = whole.transpose(0, 1).flatten(1).detach().cpu()
+    concepts = [c if can else NONE for c, can in zip(trace.concepts, method.scored(trace), strict=True)]
     words: list[set[int]] = [set() for _ in trace.concepts]
     for pair, token in zip(trace.pair_of.tolist(), trace.tokens.tolist(), strict=True):
         words[pair].add(token)
-    return trace.concepts, [items[r].number for r in trace.pairs.tolist()], scores, words
+    return concepts, [items[r].number for r in trace.pairs.tolist()], scores, words, part
 
 
 def _orders(live: LiveModel, items: Sequence[Item], seed: int) -> Tensor:
@@ -177,9 +185,11 @@ def _orders(live: LiveModel, items: Sequence[Item], seed: int) -> Tensor:
     return order
 
 
-def _top(scores: Tensor, k: int) -> np.ndarray:
-    """The k best neurons as places in (layer, neuron) order, best first; equal ones in that order."""
-    order: np.ndarray = np.argsort(-scores.nan_to_num(-torch.inf).numpy(), kind="stable")[:k]
+def _top(scores: Tensor, k: int, draw: int) -> np.ndarray:
+    """The k best neurons as places in (layer, neuron) order, best first; equal ones in an order that `draw` draws, as
+    many may be 0 and would overlap for no reason."""
+    chance = np.random.default_rng(draw).permutation(len(scores))
+    order: np.ndarray = np.lexsort((chance, -scores.nan_to_num(-torch.inf).numpy()))[:k]
     return order
 
 
@@ -189,34 +199,47 @@ def _rows(
     tokens = choices(live, WORDS)
     raised = torch.cat([tokens[layer, "top"] for layer in layers])  # (L * N, WORDS)
     for k, (concept, mine) in product(ks, sorted(seen.items())):
-        chance = k / len(raised)
-        assert mine.total is not None
-        best = _top(mine.total, k)
-        others = {n for c, o in seen.items() if c != concept and o.total is not None for n in _top(o.total, k).tolist()}
-
-        def row(name: str, condition: str, values: Sequence[float]) -> dict[str, Any]:
-            low, high = spread(values) if len(values) > 1 else (None, None)
-            found = {"name": name, "concept": concept, "first": f"top {k}", "second": None, "condition": condition}  # noqa: B023
-            return found | {"value": float(np.mean(values)), "low": low, "high": high, "examples": mine.examples}  # noqa: B023
-
+        labels = {"concept": concept, "first": f"top {k}", "second": None, "examples": mine.examples}
         says = torch.isin(raised, torch.tensor(sorted(mine.words))).any(-1).numpy()
-        yield row("sensitivity", "before", [float(says[best].mean())])
-        yield row("sensitivity", "random", [float(says.mean())])
-        if mine.shuffled:
-            pairs = zip(mine.tops, mine.shuffled, strict=True)
-            yield row("region_invariance", "before", [_share(a[:k], b[:k]) for a, b in pairs])
-            yield row("region_invariance", "random", [chance])
-        same = [_share(a[:k], b[:k]) for a, b in combinations(mine.tops, 2)]
-        cross = [_share(a[:k], b[:k]) for c, o in seen.items() if c != concept for a, b in product(mine.tops, o.tops)]
-        halves = [_share(_top(a, k), _top(b, k)) for a, b in mine.halves if a is not None and b is not None]
-        for name, values in (("image_invariance", same), ("sample_invariance", halves)):
+        for (name, condition), values in _values(concept, mine, seen, k, says).items():
             if values:
-                yield row(name, "before", values)
-                yield row(name, "random", [chance])
-        if cross:
-            yield row("image_invariance", "others", cross)
-            yield row("exclusivity", "before", [float(np.mean([n not in others for n in best.tolist()]))])
-            yield row("exclusivity", "random", [(1 - chance) ** (len(seen) - 1)])
+                low, high = spread(values) if len(values) > 1 else (None, None)
+                bounds = (low, high) if low is None or high is None else (max(0.0, low), min(1.0, high))
+                found = {"name": name, "condition": condition, "value": float(np.mean(values))}
+                yield labels | found | dict(zip(("low", "high"), bounds, strict=True))
+
+
+def _values(
+    concept: str, mine: Concept, seen: Mapping[str, Concept], k: int, says: np.ndarray
+) -> dict[tuple[str, str], list[float]]:
+    """(property, condition) -> its values, whose mean it is; none where it cannot be told."""
+    chance = [k / len(says)]
+    best = _best(concept, mine, k)
+    elsewhere = {c: o for c, o in seen.items() if c != concept}
+    others = {n for c, o in elsewhere.items() for n in _best(c, o, k).tolist()}
+    moved = [_share(a[:k], b[:k]) for a, b in zip(mine.tops, mine.shuffled, strict=bool(mine.shuffled))]
+    same = [_share(a[:k], b[:k]) for a, b in combinations(mine.tops, 2)]
+    halves = [_share(_top(a, k, 0), _top(b, k, 1)) for a, b in mine.halves if a is not None and b is not None]
+    cross = [_share(a[:k], b[:k]) for o in elsewhere.values() for a, b in product(mine.tops, o.tops)]
+    own = [float(np.mean([n not in others for n in best.tolist()]))] if elsewhere else []
+    return {
+        ("sensitivity", "before"): [float(says[best].mean())],
+        ("sensitivity", "random"): [float(says.mean())],
+        ("region_invariance", "before"): moved,
+        ("region_invariance", "random"): chance if moved else [],
+        ("image_invariance", "before"): same,
+        ("image_invariance", "others"): cross,
+        ("image_invariance", "random"): chance if same else [],
+        ("sample_invariance", "before"): halves,
+        ("sample_invariance", "random"): chance if halves else [],
+        ("exclusivity", "before"): own,
+        ("exclusivity", "random"): [(1 - chance[0]) ** len(elsewhere)] if own else [],
+    }
+
+
+def _best(name: str, concept: Concept, k: int) -> np.ndarray:
+    assert concept.total is not None
+    return _top(concept.total, k, zlib.crc32(name.encode()))
 
 
 def _share(a: np.ndarray, b: np.ndarray) -> float:

@@ -5,7 +5,8 @@ examples that show none of them (the job's `negatives`).
 
 mean: over the positives. contrast: that mean minus the mean of the others' means, every concept counting alike.
 cohens_d: the gap of positives and negatives over their pooled standard deviation. auroc: the share of (positive,
-negative) pairs that the score tells apart, ties counting half, from histograms with two bins an octave.
+negative) pairs that the score tells apart, ties counting half, from histograms with four bins an octave: scores within
+a fifth of each other may count as tied.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ MEAN, CONTRAST, COHENS_D, AUROC = "mean", "contrast", "cohens_d", "auroc"
 REDUCTIONS = (MEAN, CONTRAST, COHENS_D, AUROC)
 USUAL = (MEAN, CONTRAST)
 
-OCTAVES_BELOW, AN_OCTAVE, SIDE = 24, 2, 64
-"""Bins for each sign: from 2^-24, two an octave, 64 of them; smaller values share the middle bin."""
+OCTAVES_BELOW, AN_OCTAVE, SIDE = 16, 4, 96
+"""Bins for each sign: from 2^-16, four an octave, 96 of them; smaller values share the middle bin."""
 BINS = 2 * SIDE + 1
 
 

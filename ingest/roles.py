@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from atlas.live.encode import PAD, ROLES
-from ingest.trace import Trace, row_chunks
+from ingest.trace import Trace, chunks
 
 TEXT, SPECIAL, PROMPT, SPECIAL_TEXT = "text", "special", "prompt", "special_text"
 DISJOINT = tuple(role for role in ROLES if role != ROLES[PAD])
@@ -58,16 +58,16 @@ class Sums:
 def sums(layers: Sequence[Tensor], masks: Mapping[str, Tensor]) -> dict[str, Sums]:
     """For every disjoint role and every union: each layer's values (B, T, N), masks of the disjoint roles, (B, T)."""
     roles = torch.stack(list(masks.values()), 1).float()  # (B, R, T)
-    found = roles.new_empty(3, len(layers), *roles.shape[:2], layers[0].shape[-1])
+    found = roles.new_zeros(3, len(layers), *roles.shape[:2], layers[0].shape[-1])
+    scratch: Tensor | None = None  # fresh memory for every chunk would cost more than the sums
     for place, values in enumerate(layers):
-        for rows in row_chunks(values):
-            mine, chunk, out = roles[rows], values[rows].float(), found[:, place, rows]
-            if place == 0 and rows.start == 0:
-                scratch = torch.empty_like(chunk)  # fresh memory for every chunk would cost more than the sums
-            buffer = scratch[: len(chunk)]
-            torch.bmm(mine, chunk, out=out[0])
-            torch.bmm(mine, torch.gt(chunk, 0, out=buffer), out=out[1])
-            torch.bmm(mine, torch.abs(chunk, out=buffer), out=out[2])
+        for rows, at in chunks(values):
+            mine, chunk, out = roles[rows, :, at], values[rows, at].float(), found[:, place, rows]
+            scratch = torch.empty_like(chunk) if scratch is None else scratch  # the first is the largest
+            buffer = scratch[: chunk.shape[0], : chunk.shape[1]]
+            out[0].baddbmm_(mine, chunk)
+            out[1].baddbmm_(mine, torch.gt(chunk, 0, out=buffer))
+            out[2].baddbmm_(mine, torch.abs(chunk, out=buffer))
     counts = roles.sum(-1)
     by_role = {role: Sums(counts[:, i], *found[..., i, :]) for i, role in enumerate(masks)}
     for union, members in _unions(masks).items():

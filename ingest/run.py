@@ -107,7 +107,7 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
         content: dict[str, Any] = {
             "examples": tables.examples_table(examples),
             "maps": tables.maps_table(record.run_id, job, found, names),
-            "scores": tables.score_batches(found),
+            "scores": tables.score_batches(record.run_id, found),
             "exemplars": tables.exemplars_table(record.run_id, live, state.exemplars, [e.id for e in examples]),
             "responses": tables.responses_table(feed.made),
         }
@@ -120,6 +120,7 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
             "examples": len(examples),
             "pairs": state.pairs,
             "maps": len(found),
+            "empty": tables.without_map(found),
             "skipped": feed.skipped.plain(),
         }
         return Outcome(record.run_id, True, record.finish(outcome, content))

@@ -42,17 +42,19 @@ from ingest.shards import Progress
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One method's best neurons of one concept, found from one source. share: how many, as it was asked for."""
+    """One method's best neurons of one concept, found from one source. share: how many, as it was asked for. reduce:
+    of the map that they were taken from."""
 
     method: str
     share: str
+    reduce: str
     source: str
     concept: str
 
     @property
     def label(self) -> str:
         """What the effects of ablating them are stored under."""
-        return f"{self.method}:{self.share}:{self.concept}"
+        return f"{self.method}:{self.share}:{self.reduce}:{self.concept}"
 
 
 def count_of(share: str, neurons: int) -> int:
@@ -61,14 +63,17 @@ def count_of(share: str, neurons: int) -> int:
     Raises:
         UsageError: neither.
     """
-    number = share.removesuffix("%")
     try:
-        count = round(float(number) / 100 * neurons) if share.endswith("%") else int(number)
+        if share.endswith("%"):
+            percent = float(share.removesuffix("%"))
+            count = max(1, round(percent / 100 * neurons)) if 0 < percent <= 100 else 0
+        else:
+            count = int(share)
     except ValueError:
         count = 0
-    if not 0 < count <= neurons and not (share.endswith("%") and 0 < float(number) <= 100):
+    if not 0 < count <= neurons:
         raise UsageError(f"--top {share} is no number of neurons from 1 to {neurons}; write 40, or 2%")
-    return max(1, count)
+    return count
 
 
 def survey(
@@ -154,9 +159,14 @@ def _chosen(
                     f"`atlas ingest --model {live.name} --methods {method}` makes new ones"
                 )
             for share, top in counts.items():
-                chosen[Question(method, share, source, concept)] = found.neurons[:top]
-    if not chosen:
-        raise UsageError(f"no map of {', '.join(methods)} for these concepts; `atlas concepts` lists what is stored")
+                reduced = str(found.provenance["maps"][0]["reduce"])
+                chosen[Question(method, share, reduced, source, concept)] = found.neurons[:top]
+    for method in methods:
+        if not any(question.method == method for question in chosen):
+            raise UsageError(
+                f"the atlas has no {method} map of these concepts; `atlas ingest --methods {method}` makes some, "
+                "and `atlas concepts` lists what is stored"
+            )
     return chosen
 
 
@@ -191,7 +201,7 @@ def averages(rows: Iterable[Mapping[str, Any]], metric: str = "accuracy") -> pa.
     key: tuple[str, ...]
     for row in rows:
         if row["metric"] == metric:
-            method, share, _ = row["edit"].split(":", 2)
+            method, share, _, _ = row["edit"].split(":", 3)
             key = (method, share, row["source"], row["task"], row["subset"])
             groups.setdefault(key, {}).setdefault(row["condition"], []).append(row["value"])
     several = len({key[:2] for key in groups}) > 1

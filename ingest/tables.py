@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -32,10 +33,25 @@ def collect_maps(state: State, job: Job) -> list[tuple[str, NeuronMap]]:
     ]
 
 
-def ranked(found: NeuronMap) -> dict[str, np.ndarray]:
-    """layer, neuron, score, rank of a map, best first, equal scores by (layer, neuron), without what has no score."""
+def without_map(found: Sequence[tuple[str, NeuronMap]]) -> dict[str, list[str]]:
+    """method -> the concepts of which it has parts and, as no neuron passed, no map."""
+    have = {(name, m.source, m.concept) for name, m in found}
+    lacking: dict[str, set[str]] = {}
+    for name, m in found:
+        method, dot, _ = name.partition(".")
+        if dot and m.concept is not None and (method, m.source, m.concept) not in have:
+            lacking.setdefault(method, set()).add(m.concept)
+    return {method: sorted(concepts) for method, concepts in sorted(lacking.items())}
+
+
+def ranked(found: NeuronMap, seed: int = 0) -> dict[str, np.ndarray]:
+    """layer, neuron, score, rank of a map, best first, without what has no score.
+
+    Equal scores come in an order that `seed` draws: most scores of a map may be exactly 0, and any order that maps
+    share would make their tops overlap for no reason.
+    """
     flat = found.scores.numpy().reshape(-1)
-    order = np.argsort(-flat, kind="stable")
+    order = np.lexsort((np.random.default_rng(seed).permutation(flat.size), -flat))
     order = order[np.isfinite(flat[order])]
     layer, neuron = np.divmod(order, found.scores.shape[1])
     return {
@@ -74,11 +90,11 @@ def maps_table(run_id: str, job: Job, found: Sequence[tuple[str, NeuronMap]], co
     return pa.Table.from_pylist(rows, schema=arrow_schema(maps))
 
 
-def score_batches(found: Sequence[tuple[str, NeuronMap]]) -> Iterator[pa.RecordBatch]:
+def score_batches(run_id: str, found: Sequence[tuple[str, NeuronMap]]) -> Iterator[pa.RecordBatch]:
     """One batch a map, so that memory holds one map at a time."""
     schema = arrow_schema(scores)
     for i, (_, m) in enumerate(found):
-        columns = ranked(m)
+        columns = ranked(m, int(hashlib.sha256(f"{run_id} {i}".encode()).hexdigest()[:15], 16))
         ids = np.full(len(columns["rank"]), i, dtype=np.int32)
         yield pa.RecordBatch.from_arrays([pa.array(ids), *(pa.array(c) for c in columns.values())], schema=schema)
 

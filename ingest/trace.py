@@ -75,6 +75,8 @@ class Trace:
         self._gradients: dict[str, Gradients] = {}
         self._contributions: dict[int, Tensor] = {}
         self.shared: dict[tuple[object, ...], Any] = {}
+        if len({value.device for value in capture.values.values()} | {live.device}) > 1:
+            raise Unsupported("attribution needs all layers on one device; leave out --device-map")
         keys = list(dict.fromkeys((r, t.concept) for r, item in enumerate(items) for t in item.targets))
         place = {key: p for p, key in enumerate(keys)}
         flat = [(r, t) for r, item in enumerate(items) for t in item.targets]
@@ -243,18 +245,24 @@ class Trace:
         return capture
 
 
-def row_chunks(values: Tensor) -> Iterator[slice]:
-    """Slices of rows of (B, T, N) values whose intermediate results fit in the CPU's cache, or in a GPU's memory."""
+def chunks(values: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Rows and positions of (B, T, N) values whose intermediate results fit in the CPU's cache, or a GPU's memory."""
+    rows, positions, neurons = values.shape
     cells = 2**19 if values.device.type == "cpu" else 2**28
-    step = max(1, cells // values[0].numel())
-    return (slice(start, start + step) for start in range(0, len(values), step))
+    step, length = max(1, cells // (positions * neurons)), max(32, cells // neurons)
+    for row in range(0, rows, step):
+        for position in range(0, positions, length):
+            yield slice(row, row + step), slice(position, position + length)
 
 
 def sums(masks: Tensor, values: Tensor, times: Tensor | None = None) -> Tensor:
     """(B, M, N) float32: values (B, T, N), times others where given, summed over the positions of masks (B, M, T)."""
     if times is None:
         return masks @ values.float()
-    return torch.cat([masks[rows] @ (values[rows].float() * times[rows].float()) for rows in row_chunks(values)])
+    found = masks.new_zeros(*masks.shape[:2], values.shape[-1])
+    for rows, at in chunks(values):
+        found[rows].baddbmm_(masks[rows, :, at], values[rows, at].float() * times[rows, at].float())
+    return found
 
 
 def _count(seen: dict[int, int], key: int) -> int:

@@ -22,6 +22,7 @@ class Activation(PairMethod):
     def __init__(self, positions: str, pool: str):
         super().__init__()
         self.positions, self.pool = one_of("positions", positions, POSITIONS), one_of("pool", pool, POOLS)
+        self.sources = frozenset({"image"}) if positions == "image" else None
         self.overall = Means()
 
     def score(self, trace: Trace, layer: int) -> Tensor:

@@ -18,20 +18,21 @@ from torch import Tensor
 from ingest.maps import PairMethod
 from ingest.trace import Trace
 
+DIRECTIONS = ("directions", "norm")
+
 
 class Contribution(PairMethod):
     def __init__(self, norm: bool):
         super().__init__()
         self.norm = norm
-        self._directions: tuple[Trace, Tensor] | None = None
 
     def score(self, trace: Trace, layer: int) -> Tensor:
         if not self.norm:
             return trace.to_pairs(trace.contributions(layer))
-        if self._directions is None or self._directions[0] is not trace:
-            self._directions = (trace, trace.directions(self.norm))
+        if DIRECTIONS not in trace.shared:
+            trace.shared[DIRECTIONS] = trace.directions(norm=True)
         write = trace.live.layout.write_vectors(layer).float()
-        return trace.to_pairs(trace.at_targets(layer) * (self._directions[1].to(write.device) @ write))
+        return trace.to_pairs(trace.at_targets(layer) * (trace.shared[DIRECTIONS].to(write.device) @ write))
 
 
 def build(*, norm: bool = False) -> Contribution:

@@ -22,6 +22,7 @@ class Gradient(PairMethod):
     def __init__(self, positions: str, output: str, times_activation: bool = False):
         super().__init__()
         self.positions = one_of("positions", positions, POSITIONS)
+        self.sources = frozenset({"image"}) if positions == "image" else None
         self.output = one_of("output", output, OUTPUTS)
         self.times_activation = times_activation
 

@@ -25,6 +25,7 @@ class IntegratedGradients(PairMethod):
             raise UsageError("steps and tokens must be at least 1")
         one_of("endpoints", endpoints, ENDPOINTS)
         one_of("positions", positions, POSITIONS)
+        self.sources = frozenset({"image"}) if positions == "image" else None
         self.paths = Paths(steps, endpoints, positions, one_of("output", output, OUTPUTS), tokens)
 
     def score(self, trace: Trace, layer: int) -> Tensor:

@@ -56,9 +56,10 @@ class LogprobIncrease(PairMethod):
         start = before.log_softmax(-1).gather(-1, trace.tokens[:, None])  # (K, 1)
         found = torch.empty_like(values)
         step = max(1, CELLS // layout.vocabulary)
+        unembedding = layout.unembedding()
         for begin in range(0, layout.width, step):
-            write = layout.write_vectors(layer)[:, begin : begin + step].T.float()
-            raised = norm.unscaled(write) @ layout.unembedding().float().T  # (n, V): a unit write, scale 1
+            write = norm.unscaled(layout.write_vectors(layer)[:, begin : begin + step].T.float())
+            raised = (write.to(unembedding.dtype) @ unembedding.T).float()  # (n, V): a unit write, scale 1
             for k, token in enumerate(trace.tokens.tolist()):
                 weight = norm.scale[k] * values[k, begin : begin + step, None]
                 end = (before[k] + weight * raised).log_softmax(-1)[:, token]
@@ -69,17 +70,18 @@ class LogprobIncrease(PairMethod):
         """(L, P, N) from the value neurons' (L, P, N)."""
         layout, width = trace.live.layout, found.shape[-1]
         best = found.transpose(0, 1).flatten(1).topk(min(self.values, found.shape[0] * width)).indices  # (P, values)
-        keys = [layout.keys(layer).float() for layer in trace.layers]
+        keys = [layout.keys(layer) for layer in trace.layers]
         out = torch.zeros_like(found)
         for p, chosen in enumerate(best.tolist()):
             wanted = torch.zeros(len(keys), layout.d_model, device=found.device)
             for flat in chosen:
                 place, neuron = divmod(flat, width)
-                wanted[:place] += keys[place][neuron]  # read by every layer below
+                wanted[:place] += keys[place][neuron].float()  # read by every layer below
             mine = (trace.pair_of == p).nonzero()[:, 0]
             for place, layer in enumerate(trace.layers):
                 value = (trace.at_targets(layer)[mine] * trace.weights[mine, None]).sum(0)
-                out[place, p] = value * (wanted[place] @ layout.write_vectors(layer).float())
+                write = layout.write_vectors(layer)
+                out[place, p] = value * (wanted[place].to(write.dtype) @ write).float()
         return out
 
 

@@ -64,9 +64,8 @@ class Miner:
         masks, found = torch.stack(list(whole.values()), 1).float(), []
         for layer in trace.layers:
             weights = attention_weights(trace.attention(layer, causal=False, among=whole["prompt"]), masks)
-            read = weights.flatten(1, 2) @ trace.values(layer)
-            found.append(read.unflatten(1, weights.shape[1:3]))
-        by_role = torch.stack(found).permute(2, 3, 0, 1, 4)  # (R, 2, L, B, N)
+            found.append(weights.flatten(1, 2) @ trace.values(layer))  # (B, R * 2, N)
+        by_role = torch.stack(found).movedim(2, 0).view(len(whole), 2, len(found), *found[0].shape[::2])
         return dict(zip(whole, by_role, strict=True))
 
     def _add(self, role: str, sums: Tensor, count: int) -> None:

@@ -15,6 +15,7 @@ from ingest.trace import Trace
 
 class Random(PairMethod):
     supported = (MEAN,)
+    per_example = False
 
     def __init__(self, seed: int):
         super().__init__()

@@ -14,8 +14,6 @@ from ingest.methods.gradient import Gradient
 
 
 class Schwettmann(Gradient):
-    sources = frozenset({"image"})
-
     def __init__(self, output: str):
         super().__init__("image", output, times_activation=True)
 

@@ -2,22 +2,22 @@
 
 Sato & Takagi 2025, "Identifying Multi-modal Knowledge Neurons in Pretrained Transformers via Two-stage Filtering".
 With A the values at the image's positions p, A' the same on the picture with the thing inpainted, and y the concept's
-output, each pooled over p:
+output, D pooled over p and g the largest over p:
 
     stage 1:  D[l, n] = A[l, p, n] - A'[l, p, n]
     stage 2:  g[l, n] = A[l, p, n] * dy / dA[l, p, n]
 
-The map holds g of the neurons that pass both, D above `threshold` and g above `least`; the parts `two_stage.stage1` and
+The map holds g of the neurons that pass both, D above a threshold and g above `least`; the parts `two_stage.stage1` and
 `two_stage.stage2` hold D and g of all neurons. Thresholds of D: "auto", a z-score above `z` against inpainting the same
-shape at random places (`draws` a picture); "fraction", the largest share of all neurons; "absolute". It needs
-counterfactual pictures (`--inpainter`) and scores pictures only. Its gradient is of the logit, as in GradCAM;
-output=log_probability shares the backward pass of the other gradient methods.
+shape elsewhere (`draws` a picture; a world's exact pictures change only where the two places overlap); "fraction", the
+largest share of all neurons; "absolute". It needs counterfactual pictures (`--inpainter`) and scores pictures only. Its
+gradient is of the logit, as in GradCAM; output=log_probability shares the other gradient methods' backward pass.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from atlas.errors import UsageError
 from atlas.live.encode import IMAGE_ROLE
+from ingest.concepts import NONE
 from ingest.maps import GRADIENT, TWIN, NeuronMap, PairMethod
 from ingest.trace import OUTPUTS, Trace, one_of
 
@@ -45,6 +46,11 @@ class TwoStage(PairMethod):
             raise UsageError("two_stage: fraction must lie in (0, 1] and draws be at least 1")
         self.level, self.least = levels[threshold], least
         self.draws = draws if threshold == "auto" else 0
+
+    def scored(self, trace: Trace) -> Sequence[bool]:
+        """Where the picture does not say where the concept is, nothing can be taken out of it."""
+        rows = zip(trace.pairs.tolist(), trace.concepts, strict=True)
+        return [concept == NONE or concept in trace.items[row].twins for row, concept in rows]
 
     def scores(self, trace: Trace) -> Mapping[str, Tensor]:
         out = {STAGE1: self._difference(trace, 0), STAGE2: self._gradient(trace)}
@@ -101,7 +107,8 @@ class TwoStage(PairMethod):
             return difference >= difference.flatten().topk(count).values[-1]
         chance = means[NULL + of]
         spread = (means[NULL_SQUARE + of] - chance**2).clamp(min=0).sqrt()
-        return (difference - chance) * math.sqrt(examples) > self.level * spread
+        error = spread * math.sqrt((1 + 1 / self.draws) / examples)  # of the mean difference, and of chance
+        return difference - chance > self.level * error
 
 
 def build(

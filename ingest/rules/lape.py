@@ -60,7 +60,8 @@ class Lape:
 def specific(rates: np.ndarray, share: float, quantile: float) -> tuple[np.ndarray, np.ndarray]:
     """(D, L, N) bool: which neurons are specific to which domain; (L, N): log D minus the entropy.
 
-    rates: (D, L, N). The quantile is the k-th smallest rate with k = round(quantile * count), as published.
+    rates: (D, L, N). Of neurons of equal entropy those with the largest rate come first. The quantile is the k-th
+    smallest rate with k = round(quantile * count), as published.
     """
     total = rates.sum(0)
     q = rates / np.where(total > 0, total, 1)
@@ -70,7 +71,8 @@ def specific(rates: np.ndarray, share: float, quantile: float) -> tuple[np.ndarr
     active = rates > bar
     ranked = np.where(active.any(0), entropy, np.inf).reshape(-1)
     taken = np.zeros(ranked.size, dtype=bool)
-    taken[np.argsort(ranked, kind="stable")[: round(share * ranked.size)]] = True
+    # Neurons that fire for one domain alone all have entropy 0: of equals, those that fire most.
+    taken[np.lexsort((-rates.max(0).reshape(-1), ranked))[: round(share * ranked.size)]] = True
     return active & taken.reshape(entropy.shape), np.log(len(rates)) - entropy
 
 

@@ -1,13 +1,15 @@
 """Modality-specific neurons: MINER's importances pooled over runs, and the best of each modality by a strategy.
 
-Huang et al. 2024. A run is one dataset. The importance of a modality is the weighted sum of its metrics (`miner.mean`,
-...), averaged over the runs in which the modality occurs. A split says which token roles are told apart, and a
-strategy how many neurons of which layer and modality are taken (`atlas.strategies`). A modality that does not occur, or
-in which nothing stands out, has no part in the selection. The score is the importance.
+Huang et al. 2024. The importance of a modality is the weighted sum of its metrics (`miner.mean`, ...), averaged over
+the datasets in which the modality occurs; several runs of one dataset count as one, their mean. A split says which
+token roles are told apart, and a strategy how many neurons of which layer and modality are taken (`atlas.strategies`).
+A modality that does not occur, or in which nothing stands out, has no part in the selection. The score is the
+importance.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -59,10 +61,15 @@ class Miner:
 
 
 def pooled(runs: Sequence[RunMaps], role: str, metrics: Sequence[str], weights: Sequence[float]) -> np.ndarray:
-    """(L, N): the mean over the runs that have the role of the weighted sum of the metrics."""
+    """(L, N): the mean over the datasets that have the role of the weighted sum of the metrics."""
     having = [run for run in runs if run.has(metrics[0], role)]
-    summed = sum(w * run.scores(name, role) for run in having for name, w in zip(metrics, weights, strict=True))
-    return np.asarray(summed) / len(having)
+    datasets = Counter(run.dataset for run in having)
+    summed = sum(
+        w * run.scores(name, role) / datasets[run.dataset]
+        for run in having
+        for name, w in zip(metrics, weights, strict=True)
+    )
+    return np.asarray(summed) / len(datasets)
 
 
 def build(

@@ -7,11 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
+from atlas import compare
 from atlas.api import Atlas
+from atlas.errors import UsageError
+from atlas.queries import Which
+from ingest.suppression import count_of
 
 LAYERS, WIDTH = 2, 100
 Scores = dict[tuple[int, int], float]
@@ -33,7 +38,7 @@ def expected(theirs: Scores, mine: Scores) -> tuple[float, float]:
     """Spearman's correlation, and the share of the reference's top 2 %, both among the common neurons."""
     common = sorted(theirs.keys() & mine.keys())
     a, b = [theirs[n] for n in common], [mine[n] for n in common]
-    tops = [set(sorted(common, key=lambda n: (-s[n], n))[: max(1, len(common) // 50)]) for s in (theirs, mine)]
+    tops = [set(sorted(common, key=lambda n: (-s[n], n))[: max(1, round(0.02 * len(common)))]) for s in (theirs, mine)]
     return float(spearmanr(a, b).statistic), len(tops[0] & tops[1]) / len(tops[0])
 
 
@@ -103,3 +108,58 @@ def test_only_maps_of_one_run_are_compared(empty: Path, make_run: MakeRun, store
     ranks = [rankdata([s[n] for n in sorted(s)]) for s in (theirs, turned)]
     assert asked(empty)["contribution"]["correlation"] == pytest.approx(np.corrcoef(*ranks)[0, 1])
     assert asked(empty)["contribution"]["maps"] == 1  # the newest pair alone
+
+
+def test_a_dataset_that_has_something_to_compare_is_taken(
+    empty: Path, make_run: MakeRun, store_maps: StoreMaps
+) -> None:
+    """The newest dataset has maps of one method alone."""
+    theirs = drawn(1, 1000)
+    turned = {address: -value for address, value in theirs.items()}
+    for seed, name in ((1, "old"), (2, "scenes")):
+        run = make_run(seed)
+        run.head["dataset"]["name"] = name
+        store_maps(empty, run, {"ablation": {"dog": theirs}, "contribution": {"dog": theirs if seed == 1 else turned}})
+    run = make_run(3)
+    run.head["dataset"]["name"] = "newest"
+    store_maps(empty, run, {"contribution": {"dog": theirs}})
+    atlas = Atlas.open(empty)
+    for table, assumed in (atlas.agreement_for(Which(), None), atlas.method_agreement_for(Which(), 0)):
+        (row,) = table.to_pylist()
+        assert row["correlation"] == pytest.approx(-1)  # of scenes, and of no mean with old
+        assert assumed == ("dataset=scenes (others: newest, old)",)
+    for ask in (atlas.agreement, atlas.method_agreement):
+        assert ask(dataset="old")["correlation"].to_pylist() == [pytest.approx(1)]
+        assert ask(dataset="newest").num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"reference": "ablaton"}, "no stored method called 'ablaton'; did you mean 'ablation'"),
+        ({"concept": "zebra"}, "no stored concept called 'zebra'"),
+        ({"reference": "random", "concept": "dog"}, "method 'random' has no map of concept 'dog'; it has of: 'cat'"),
+        ({"source": "x"}, "no stored source called 'x'; there are: image"),
+        ({"dataset": "coco"}, "no stored dataset called 'coco'; there are: scenes"),
+    ],
+)
+def test_names_that_no_map_has(
+    empty: Path, make_run: MakeRun, store_maps: StoreMaps, asked: dict[str, Any], message: str
+) -> None:
+    scores = drawn(1, 1000)
+    store_maps(empty, make_run(0), {"ablation": {"dog": scores}, "random": {"cat": scores}})
+    with pytest.raises(UsageError, match=message):
+        Atlas.open(empty).agreement(**asked)
+    if "reference" not in asked:
+        with pytest.raises(UsageError, match=message):
+            Atlas.open(empty).method_agreement(**asked)
+
+
+def test_a_share_of_the_neurons_is_one_number_everywhere() -> None:
+    counts = range(1, 3000)
+    for share in (0.01, 0.02, 0.005):
+        sql = f"SELECT {compare.size_sql('n', '$share::DOUBLE')} FROM (SELECT unnest($counts) AS n)"
+        found = duckdb.execute(sql, {"share": share, "counts": list(counts)}).fetchall()
+        assert [int(n) for (n,) in found] == [compare.size(share, n) for n in counts]
+        assert [count_of(f"{100 * share:g}%", n) for n in counts] == [compare.size(share, n) for n in counts]
+    assert [compare.size(0.02, n) for n in (3, 2000, 2030, 2048)] == [1, 40, 41, 41]

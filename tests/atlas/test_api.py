@@ -113,7 +113,7 @@ def test_shared_neurons_and_what_chance_would_give(stored_atlas: Path) -> None:
         assert row["ranks"] == [image.index(neuron) + 1, text.index(neuron) + 1]
     assert found.statistics["expected"] == pytest.approx(20 * 20 / 128)
     assert found.statistics["shared"] == len(set(image) & set(text))
-    assert found.matched == "layer and activation norm"
+    assert found.matched == "layer and mean activation"
     only = atlas.only("dog", "contribution", sources=("text", "image"), top=20)
     assert set(only.neurons) == set(text) - set(image)
     assert only.statistics["shared"] == found.statistics["shared"]

@@ -24,7 +24,7 @@ def drawn(seed: int, common: Scores | None = None) -> Scores:
     return {at: float(np.float32(generator.normal() + (common[at] if common else 0))) for at in EVERY}
 
 
-NORM = {"image": drawn(10), "text": drawn(11)}
+MEANS = {"image": drawn(10), "text": drawn(11)}
 CONCEPTS = {"dog": drawn(1), "cat": drawn(2), "cow": drawn(3)}
 SCORES = {
     source: {c: drawn(10 * i + j, common) for i, (c, common) in enumerate(CONCEPTS.items())}
@@ -36,13 +36,13 @@ SCORES = {
 def atlas(
     tmp_path_factory: pytest.TempPathFactory, make_run: Callable[..., Any], store_maps: Callable[..., None]
 ) -> Atlas:
-    """contribution of three concepts and two sources (one of them for text alone), activation norms, two targets."""
+    """contribution of three concepts and two sources (one of them for text alone), mean activations, two targets."""
     path = tmp_path_factory.mktemp("overlap") / "maps.atlas"
     store.init(path)
     for seed, source in enumerate(("image", "text")):
         run = make_run(seed, concepts=("dog", "cat", "cow"), layers=LAYERS, width=WIDTH)
         maps = {c: s for c, s in SCORES[source].items() if c != "cow" or source == "text"}
-        store_maps(path, run, {"contribution": maps, "activation": {None: NORM[source]}}, source=source)
+        store_maps(path, run, {"contribution": maps, "activation": {None: MEANS[source]}}, source=source)
     run = make_run(3, concepts=("dog", "cat", "cow"), layers=LAYERS, width=WIDTH)
     store_maps(path, run, {"contribution": {"dog": SCORES["text"]["dog"]}}, source="image", target="image")
     return Atlas.open(path)
@@ -52,12 +52,12 @@ def top(scores: Scores) -> list[tuple[int, int]]:
     return sorted(scores, key=lambda at: (-scores[at], at))[:TOP]
 
 
-def cells(norms: list[Scores]) -> dict[tuple[int, int], tuple[int, ...]]:
-    """Layer, and for each norm the bin of its size among the layer's neurons."""
-    bins = int((WIDTH / 20) ** (1 / len(norms))) if norms else 1
+def cells(means: list[Scores]) -> dict[tuple[int, int], tuple[int, ...]]:
+    """Layer, and for each mean the bin of its size among the layer's neurons."""
+    bins = int((WIDTH / 20) ** (1 / len(means))) if means else 1
     found = {}
     for layer, n in EVERY:
-        places = [sum(abs(s[layer, other]) < abs(s[layer, n]) for other in range(WIDTH)) for s in norms]
+        places = [sum(abs(s[layer, other]) < abs(s[layer, n]) for other in range(WIDTH)) for s in means]
         found[layer, n] = (layer, *(place * bins // WIDTH for place in places))
     return found
 
@@ -74,13 +74,13 @@ def test_shared_over_sources_and_only_in_either(atlas: Atlas) -> None:
     image, text = top(SCORES["image"]["dog"]), top(SCORES["text"]["dog"])
     both = set(image) & set(text)
     found = atlas.shared("dog", top=TOP)
-    assert found.between == ("image", "text") and found.matched == "layer and activation norm"
+    assert found.between == ("image", "text") and found.matched == "layer and mean activation"
     assert {(n.layer, n.index) for n in found.neurons} == both
     s = found.statistics
     assert (s["shared"], s["top"]) == (len(both), TOP)
     assert s["expected"] == pytest.approx(TOP * TOP / 300) and s["lift"] == pytest.approx(len(both) / 3)
     assert s["p_value"] == pytest.approx(hypergeom(300, TOP, TOP).sf(len(both) - 1))
-    alike = cells([NORM["image"], NORM["text"]])
+    alike = cells([MEANS["image"], MEANS["text"]])
     assert s["matched_expected"] == pytest.approx(expected_within(image, text, alike))
     swapped = atlas.shared("dog", sources=("text", "image"), top=TOP)
     assert swapped.statistics == pytest.approx(s)
@@ -102,7 +102,7 @@ def test_shared_over_sources_and_only_in_either(atlas: Atlas) -> None:
 def test_the_matched_p_value_is_what_drawing_within_cells_gives(atlas: Atlas) -> None:
     """Exchange the text's neurons within their cells many times."""
     image, text = top(SCORES["image"]["cat"]), top(SCORES["text"]["cat"])
-    of = cells([NORM["image"], NORM["text"]])
+    of = cells([MEANS["image"], MEANS["text"]])
     generator = np.random.default_rng(0)
     members: dict[Any, list[int]] = {}
     for i, at in enumerate(EVERY):
@@ -123,7 +123,7 @@ def test_shared_over_targets(atlas: Atlas) -> None:
     found = atlas.shared("dog", side="target", sources=("image",), top=TOP)
     to_image, to_text = top(SCORES["text"]["dog"]), top(SCORES["image"]["dog"])
     assert {(n.layer, n.index) for n in found.neurons} == set(to_image) & set(to_text)
-    alike = cells([NORM["image"]])  # of the one source
+    alike = cells([MEANS["image"]])  # of the one source
     assert found.statistics["matched_expected"] == pytest.approx(expected_within(to_image, to_text, alike))
     assert [m["target"] for m in found.neurons.provenance["maps"]] == ["image", "text"]
 
@@ -168,24 +168,71 @@ def test_a_concept_that_one_side_lacks(atlas: Atlas) -> None:
         atlas.shared("cow")
 
 
-def test_a_filters_map_is_a_verdict_on_all_neurons(
+def store_parts(
+    path: Path, make_run: Any, store_maps: Any, parts: dict[str, set[Any]], **more: Any
+) -> dict[str, Scores]:
+    """Maps of dog that score only some neurons, each source others."""
+    kept = {source: {at: SCORES[source]["dog"][at] for at in sorted(part)} for source, part in parts.items()}
+    for seed, (source, scores) in enumerate(kept.items()):
+        also = {name: {None: values[source]} for name, values in more.items()}
+        run = make_run(seed, layers=LAYERS, width=WIDTH)
+        store_maps(path, run, {"two_stage": {"dog": scores}, **also}, source=source)
+    return kept
+
+
+def test_chance_draws_from_the_neurons_that_both_maps_score(
     empty: Path, make_run: Callable[..., Any], store_maps: Callable[..., None]
 ) -> None:
-    """A map of few candidates: its top is what it has, chance is over all neurons of the model."""
-    for seed, source in enumerate(("image", "text")):
-        candidates = {at: s for at, s in SCORES[source]["dog"].items() if at in top(SCORES[source]["dog"])[:12]}
-        run = make_run(seed, layers=LAYERS, width=WIDTH)
-        store_maps(empty, run, {"two_stage": {"dog": candidates}}, source=source)
+    """Two filters' maps with candidates of their own, most of them in the second layer."""
+    generator = np.random.default_rng(0)
+    parts = {s: {at for at in EVERY if generator.random() < (0.3, 0.8, 0.4)[at[0]]} for s in ("image", "text")}
+    kept = store_parts(empty, make_run, store_maps, parts)
+    common = parts["image"] & parts["text"]
+    tops = [set(top(kept[source])) for source in ("image", "text")]
+    shared, within = len(tops[0] & tops[1]), [len(t & common) for t in tops]
+    assert within[0] < TOP and shared
     found = Atlas.open(empty).shared("dog", top=TOP)
-    assert found.statistics["expected"] == pytest.approx(12 * 12 / 300)
     assert found.matched == "layer"  # no activation is stored
-    first, second = (top(SCORES[source]["dog"])[:12] for source in ("image", "text"))
-    assert found.statistics["matched_expected"] == pytest.approx(expected_within(first, second, cells([])))
+    s = found.statistics
+    assert s["shared"] == shared and s["expected"] == pytest.approx(within[0] * within[1] / len(common))
+    assert s["p_value"] == pytest.approx(hypergeom(len(common), *within).sf(shared - 1))
+    groups = (tops[0] & common, tops[1] & common, common)
+    each = [[sum(at[0] == layer for at in group) for layer in range(LAYERS)] for group in groups]
+    expected = sum(a * b / n for a, b, n in zip(*each, strict=True))
+    assert s["matched_expected"] == pytest.approx(expected)
+    only = Atlas.open(empty).only("dog", top=TOP).statistics
+    assert only["only"] == TOP - shared and only["expected"] == pytest.approx(TOP - within[0] * within[1] / len(common))
+    assert only["p_value"] == pytest.approx(hypergeom(len(common), *within).cdf(shared))
+    assert only["matched_expected"] == pytest.approx(TOP - expected)
+
+
+def test_maps_of_some_layers(empty: Path, make_run: Callable[..., Any], store_maps: Callable[..., None]) -> None:
+    """Two of three layers, and the mean activation of these alone."""
+    part = {at for at in EVERY if at[0] > 0}
+    means = {source: {at: MEANS[source][at] for at in part} for source in MEANS}
+    kept = store_parts(empty, make_run, store_maps, {"image": part, "text": part}, activation=means)
+    found = Atlas.open(empty).shared("dog", "two_stage", top=TOP)
+    assert found.matched == "layer and mean activation"
+    assert found.statistics["expected"] == pytest.approx(TOP * TOP / 200)
+    alike = cells([MEANS["image"], MEANS["text"]])
+    expected = expected_within(top(kept["image"]), top(kept["text"]), alike)
+    assert found.statistics["matched_expected"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("overlap", [12, 5, 0])
+def test_maps_whose_every_neuron_is_in_the_top_cannot_surprise(
+    empty: Path, make_run: Callable[..., Any], store_maps: Callable[..., None], overlap: int
+) -> None:
+    parts = {"image": set(EVERY[:12]), "text": set(EVERY[12 - overlap : 24 - overlap])}
+    store_parts(empty, make_run, store_maps, parts)
+    s = Atlas.open(empty).shared("dog", top=TOP).statistics
+    assert s["shared"] == overlap
+    assert (s["expected"], s["p_value"]) == (s["matched_expected"], s["matched_p_value"]) == (overlap, 1)
 
 
 def test_maps_of_no_concept_have_no_row_a_concept(
     empty: Path, make_run: Callable[..., Any], store_maps: Callable[..., None]
 ) -> None:
-    store_maps(empty, make_run(0, layers=LAYERS, width=WIDTH), {"lape": {None: NORM["image"]}})
+    store_maps(empty, make_run(0, layers=LAYERS, width=WIDTH), {"lape": {None: MEANS["image"]}})
     with pytest.raises(UsageError, match="these maps are of no single concept"):
         Atlas.open(empty).overlaps(Which())

@@ -69,6 +69,8 @@ def by_hand(rule: str, scores: Scores, null: Scores) -> list[tuple[int, int]]:
         return [at for i, at in enumerate(ranked) if 100 * (len(ranked) - i) / len(ranked) >= amount]
     if name == "fraction":
         return [at for at in ranked if scores[at] > amount * max(scores.values())]
+    if name == "above":
+        return [at for at in ranked if scores[at] > np.float32(amount)]
     values = np.array(list(null.values()))
     spread = median_abs_deviation(values, scale="normal")
     if spread == 0:
@@ -84,7 +86,8 @@ def addresses(found: Any) -> list[tuple[int, int]]:
     "rule",
     [
         *("top:1", "top:17", "top:9999", "per_layer:1", "per_layer:7", "percentile:0", "percentile:90.5"),
-        *("percentile:100", "fraction:0.3", "fraction:0", "fraction:1", "z:1.5", "z:-1", "z:0"),
+        *("percentile:100", "fraction:0.3", "fraction:0", "fraction:1", "above:0.5", "above:-1", "above:9"),
+        *("z:1.5", "z:-1", "z:0"),
     ],
 )
 @pytest.mark.parametrize("method", ["contribution", "activation", "two_stage.stage1", "sparse"])
@@ -109,6 +112,17 @@ def test_maps_without_anything_to_choose(atlas: Atlas) -> None:
     assert len(atlas.select("fraction:0.3", "dog", "negative")) == 0  # no score is above zero
     assert len(atlas.select("z:0", "dog", "constant")) == 0  # no scale at all
     assert len(atlas.select("top:5", "dog", "constant")) == 5
+
+
+def test_above_takes_shares_that_exceed_it_and_none_that_equal_it(
+    empty: Path, make_run: Callable[..., Any], store_maps: Callable[..., None]
+) -> None:
+    """Shares of ten prompts, which single precision cannot hold exactly."""
+    shares = {(layer, n): (n % 11) / 10 for layer in range(LAYERS) for n in range(WIDTH)}
+    store_maps(empty, make_run(0, layers=LAYERS, width=WIDTH), {"knowledge_neurons": {"dog": shares}})
+    for tenths in range(11):
+        found = Atlas.open(empty).select(f"above:{tenths / 10}", "dog", "knowledge_neurons")
+        assert set(addresses(found)) == {(layer, n) for layer, n in shares if n % 11 > tenths}
 
 
 def test_rules_with_layers_top_and_set_algebra(atlas: Atlas) -> None:
@@ -187,7 +201,10 @@ def test_parts_of_methods_maps_of_no_concept_and_token_roles(
         ({"concept": "dog", "methods": ["contribution", "contribution"]}, "two or more different --methods"),
         ({"methods": ["contribution", "activation"]}, "one --concept"),
         ({"concept": "dog", "methods": ["contribution", "activaton"]}, "did you mean 'activation'"),
-        ({"concept": "cat", "methods": ["contribution", "sparse"]}, "no stored method called 'sparse'"),
+        (
+            {"concept": "cat", "methods": ["contribution", "sparse"]},
+            "method 'sparse' has no map of concept 'cat'; it has of: 'dog'",
+        ),
         ({"concept": "dog", "methods": ["contribution", "random"], "at_least": 3}, "1 to 2 here, not 3"),
         ({"concept": "dog", "supercategory": "animal"}, "leave out --concept"),
         ({"supercategory": "plant"}, "no stored supercategory called 'plant'; there are: animal"),
@@ -209,6 +226,9 @@ def test_votes_that_cannot_be(atlas: Atlas, asked: dict[str, Any], message: str)
         ("fraction:x", "0 to 1"),
         ("fraction:nan", "0 to 1"),
         ("z:", "for example 4"),
+        ("above:x", "needs a number, for example 0.5: a score above this"),
+        ("above:inf", "for example 0.5"),
+        ("above:0.5,concept=cat", "only z is measured against another map"),
         ("top:5,concept=cat", "only z is measured against another map; write top:5"),
         ("z:4,cat", "'cat' names no map; write --select z:4,concept=cat"),
         ("z:4,layer=3", "'layer=3' names no map"),

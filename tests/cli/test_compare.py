@@ -68,9 +68,9 @@ def test_shared_and_only_say_what_chance_gives(stored_atlas: Path, run: Run) -> 
     _, out, err = run("shared", *question, "--json")
     whole = json.loads(out)
     s = whole["statistics"]
-    assert len(whole["rows"]) == s["shared"] and whole["matched"] == "layer and activation norm"
+    assert len(whole["rows"]) == s["shared"] and whole["matched"] == "layer and mean activation"
     assert f"{s['shared']} of 20 shared by image and text; {s['expected']:.2g} expected by chance, lift" in err
-    assert "against neurons of the same layer and activation norm: " in err
+    assert "against neurons of the same layer and mean activation: " in err
     _, out, err = run("only", *question, "--sources", "text,image", "--json")
     alone = json.loads(out)
     assert len(alone["rows"]) == alone["statistics"]["only"] == 20 - s["shared"]
@@ -119,6 +119,34 @@ def test_agreement_of_pairs(stored_atlas: Path, run: Run) -> None:
     whole = json.loads(out)
     assert whole["seed"] == 0 and {r["interval"] for r in whole["rows"]} == {"neurons"}
     assert json.loads(run(*question, "--json")[1])["reference"] == "ablation"
+
+
+def test_the_leaderboard_says_what_it_is_a_mean_over_and_of_what(own_atlas: Path, run: Run) -> None:
+    code, out, err = run("leaderboard", "--atlas", own_atlas)
+    found = {(r["source"], r["method"]): r for r in rows(out)}
+    assert code == 0 and found["text", "contribution"]["ranked"] == 2
+    assert found["text", "contribution"]["ablated"] is None and "dataset" not in err
+    table = run("leaderboard", "--format", "table", "--atlas", own_atlas)[1]
+    assert table.split()[:5] == ["source", "method", "reduce", "ranked", "ablated"]
+    copies = (
+        "datasets SELECT * REPLACE (99 AS dataset_id, 'old' AS name)",
+        "concepts SELECT * REPLACE (concept_id + 90 AS concept_id, 99 AS dataset_id)",
+        "runs SELECT * REPLACE ('old' || run_id AS run_id, 99 AS dataset_id, '2001-01-01T00:00:00' AS finished_at)",
+        "maps SELECT * REPLACE (map_id + 9000 AS map_id, 'old' || run_id AS run_id, concept_id + 90 AS concept_id)",
+        "scores SELECT * REPLACE (map_id + 9000 AS map_id)",
+    )
+    with store.connect_writer(own_atlas) as connection:
+        for copy in copies:
+            connection.exec_driver_sql(f"INSERT INTO {copy} FROM {copy.split()[0]}")
+        connection.exec_driver_sql(
+            "DELETE FROM maps WHERE map_id >= 9000 AND concept_id IS NOT NULL AND concept_id % 90 > 0"
+        )
+    for command in ("leaderboard", "agreement"):
+        code, out, err = run(command, "--source", "text", "--atlas", own_atlas)
+        assert code == 0 and "taken: dataset=scenes (others: old)" in err
+        assert {r.get("ranked", r.get("maps")) for r in rows(out)} <= {2, None}
+        _, out, err = run(command, "--source", "text", "--dataset", "old", "--atlas", own_atlas)
+        assert {r.get("ranked", r.get("maps")) for r in rows(out)} <= {1, None} and "taken: " not in err
 
 
 def test_the_questions_load_neither_torch_nor_scipy_to_start() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from atlas.errors import Unsupported, UsageError
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
 from ingest.paths import nodes
-from ingest.trace import Item
+from ingest.trace import Item, traced
 
 LAYERS, WIDTH = 2, 64
 
@@ -275,11 +277,33 @@ def test_the_automatic_threshold_compares_with_random_regions(llava: LiveModel, 
     assert torch.equal(both.scores.isfinite(), expected)
 
 
-def test_a_concept_with_no_counterfactual_sees_its_own_picture(llava: LiveModel, picture: Any) -> None:
-    items = [Item(i.number, i.prompt, i.targets) for i in make_items(llava, picture, ["a dog", "a cat"])]
-    found = maps_of(feed(build("two_stage"), llava, [items], "image"))
-    assert float(found["dog", "mean", "stage1"].scores.abs().max()) < 1e-5
-    assert ("dog", "mean") not in found
+def test_a_picture_that_does_not_say_where_the_concept_is_counts_for_other_methods_only(
+    llava: LiveModel, picture: Any
+) -> None:
+    twins = [picture.transpose(way) for way in (0, 1, 3)]
+    items = make_items(llava, picture, ["a dog", "a cat", "dog"], twins=twins, turn=40)
+    unplaced = [Item(i.number, i.prompt, i.targets, {} if i.number == 2 else i.twins) for i in items]
+    two, one = (maps_of(feed(build("two_stage"), llava, [some], "image")) for some in (unplaced, items[:2]))
+    assert two["dog", "mean", "stage1"].examples == 1
+    assert torch.allclose(two["dog", "mean", "stage1"].scores, one["dog", "mean", "stage1"].scores, atol=1e-5)
+    assert maps_of(feed(build("activation"), llava, [unplaced], "image"))["dog", "mean"].examples == 2
+
+
+@pytest.mark.parametrize("name", ["activation", "gradient", "gradient_x_activation", "integrated_gradients"])
+def test_the_images_positions_are_of_pictures_only(name: str) -> None:
+    assert build(name, positions="image").sources == {"image"} and build(name).sources is None
+
+
+def test_no_method_keeps_a_trace_alive(llava: LiveModel) -> None:
+    items = make_items(llava)
+    for name, parameters in (("contribution", {"norm": True}), ("integrated_gradients", {}), ("nam_text", {})):
+        method = build(name, **parameters)
+        with traced(llava, items, "text", layers=None, tap="product", grad=False) as trace:
+            method.update(trace)
+            seen = weakref.ref(trace)
+        del trace
+        gc.collect()
+        assert seen() is None, name
 
 
 def test_scaling_the_neuron_agrees_with_ablation_for_the_helpers(llava: LiveModel) -> None:

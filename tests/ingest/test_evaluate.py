@@ -113,6 +113,11 @@ def test_an_evaluation_is_stored_once_with_its_control(own_atlas: Path, llava_fo
         evaluate(own_atlas, other, held_out, Execution())
 
 
+def test_a_survey_names_the_method_that_the_atlas_does_not_have(own_atlas: Path, held_out: Job) -> None:
+    with pytest.raises(UsageError, match="no bogus map of these concepts"):
+        survey(own_atlas, held_out, Execution(), methods=["contribution", "bogus"], tops=["10"], seeds=0)
+
+
 def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job, llava: Any) -> None:
     done = survey(own_atlas, held_out, Execution(), methods=["contribution"], tops=["10"], seeds=1)
     assert {r["concept"] for r in done.rows} == {"cat", "dog"}

@@ -19,7 +19,7 @@ from ingest.importance import METRICS, PRESETS, SPLITS
 from ingest.job import Execution, make_job
 from ingest.labelling import Labelled, find_runs, make, stored
 from ingest.rules.lape import specific
-from ingest.rules.miner import build
+from ingest.rules.miner import build, pooled
 from ingest.run import ingest
 
 L, N = 2, 64
@@ -251,3 +251,18 @@ def test_runs_that_do_not_go_together_are_refused(
     assert rules == {"miner LA_MU 0.1 special_text_separate 0,0.5,0.5,0,0"}
     with reading(own) as connection:
         assert find_runs(connection, [], "miner") == [plain], "the newest, where none is named"
+
+
+def test_several_runs_of_one_dataset_count_as_one() -> None:
+    class Run:
+        def __init__(self, dataset: str, value: float):
+            self.dataset, self.value = dataset, value
+
+        def has(self, method: str, role: str) -> bool:
+            return True
+
+        def scores(self, method: str, role: str) -> np.ndarray:
+            return np.full((2, 3), self.value)
+
+    runs: Any = [Run("a", 1.0), Run("a", 3.0), Run("b", 6.0)]
+    assert np.allclose(pooled(runs, "text", ["miner.mean"], [0.5]), 0.5 * (2 + 6) / 2)

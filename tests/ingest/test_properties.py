@@ -119,5 +119,18 @@ def test_what_cannot_be_asked(empty_atlas: Path, job: Job) -> None:
     with pytest.raises(UsageError, match="must lie between 1 and 128"):
         measure(empty_atlas, job, Execution(), [129])
     two = replace(job, methods={"contribution": {"norm": False}, "random": {"seed": 0}})
-    with pytest.raises(UsageError, match="properties are of one method"):
-        measure(empty_atlas, two, Execution(), [5])
+    control = replace(job, methods={"random": {"seed": 0}})
+    for several in (two, control):
+        with pytest.raises(UsageError, match="properties are of one method"):
+            measure(empty_atlas, several, Execution(), [5])
+
+
+def test_votes_that_tie_are_invariant_by_chance_alone(empty_atlas: Path, job: Job) -> None:
+    """Most neurons have no vote: two examples' tops share few of those, and the part is named."""
+    voted = replace(job, methods={"knowledge_neurons": dict(VOTES)}, sources=("text",))
+    done = measure(empty_atlas, voted, Execution(), [30])
+    assert {r["method"] for r in done.rows.to_pylist()} == {"knowledge_neurons.coarse"}
+    assert value(done, name="image_invariance", condition="others", concept="dog") < 0.6
+
+
+VOTES = {"steps": 4, "endpoints": "right", "threshold": 0.3, "share": 0.5, "tokens": 8192}

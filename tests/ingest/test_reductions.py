@@ -72,7 +72,7 @@ def test_every_reduction_against_its_definition(labelled: tuple[list[str], Tenso
     area = found["dog", "auroc"].numpy()
     pairs = dog[:, :, None] - rest[:, None]
     exact = ((pairs > 0) + 0.5 * (pairs == 0)).mean((1, 2))
-    assert np.abs(area - exact).max() < 0.08  # two bins an octave
+    assert np.abs(area - exact).max() < 0.05  # four bins an octave
     assert area[0, 2] == exact[0, 2] == 1.0 and area[1, 4] == 0.5
 
 
@@ -131,3 +131,24 @@ def test_the_vocabulary_finds_every_concept_that_the_answer_names(llava: object)
         job = make_job({"sources": ["text"], "mentions": mentions, "concepts": ["cat", "dog"]})
         (item,) = Feed(llava, world, job).items([(0, example)], 1)  # type: ignore[arg-type]
         assert {t.concept for t in item.targets} == expected
+
+
+def test_cohens_d_of_scores_that_barely_vary_is_exact() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scores = 1 + 1e-4 * torch.randn(2, 60, N, generator=generator)
+    concepts = ["dog"] * 30 + ["cat"] * 30
+    found = {(m.concept, m.reduce): m.scores for m in fed(concepts, scores, 7).result()}["dog", "cohens_d"]
+    dog, cat = scores[:, :30].double(), scores[:, 30:].double()
+    expected = (dog.mean(1) - cat.mean(1)) / ((dog.var(1) + cat.var(1)) / 2).sqrt()
+    assert torch.allclose(found, expected.float(), atol=0.02)
+
+
+def test_merging_leaves_the_other_state_as_it_was(labelled: tuple[list[str], Tensor]) -> None:
+    concepts, scores = labelled
+    other = fed(concepts, scores, 4).state()
+    before = {key: value.clone() for key, value in other.items()}
+    method = Given()
+    method.reductions = REDUCTIONS
+    method.merge(other)
+    method.merge(other)
+    assert all(torch.equal(value, before[key]) for key, value in other.items())
