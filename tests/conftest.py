@@ -10,6 +10,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -153,7 +154,7 @@ def llava_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def picture() -> Image.Image:
-    return Image.effect_noise((12, 10), 80).convert("RGB")
+    return Image.fromarray(np.random.default_rng(7).integers(0, 256, (10, 12, 3), dtype=np.uint8))
 
 
 @pytest.fixture(scope="session")
