@@ -255,7 +255,7 @@ def live_logit(live: LiveModel, run: Any, item: Item, target: Any) -> Tensor:
 
 
 def test_the_automatic_threshold_compares_with_random_regions(llava: LiveModel, picture: Any) -> None:
-    """Two examples, two draws: D beyond z standard errors of the null's mean, by hand."""
+    """Two examples, two draws: D beyond the null's mean by z standard errors of both, by hand."""
     twins = [picture.transpose(way) for way in (0, 1, 3)]
     items = make_items(llava, picture, ["dog", "red dog"], twins=twins, turn=40)
     method = build("two_stage", z=1.0, draws=2)
@@ -270,7 +270,8 @@ def test_the_automatic_threshold_compares_with_random_regions(llava: LiveModel, 
 
     difference = torch.stack([pooled(item, 0) for item in items]).mean(0)
     null = torch.stack([pooled(item, draw) for item in items for draw in (1, 2)])
-    z = (difference - null.mean(0)) / (null.std(0, unbiased=False) / 2**0.5)
+    error = null.std(0, unbiased=False) * ((1 + 1 / 2) / 2) ** 0.5  # of the means of 2 differences and 4 nulls
+    z = (difference - null.mean(0)) / error
     expected = (z > 1.0) & (found["dog", "mean", "stage2"].scores > 0)
     both = found.get(("dog", "mean"))
     assert int(expected.sum()) > 0 and both is not None
