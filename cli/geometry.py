@@ -11,7 +11,7 @@ import typer
 
 from atlas.errors import UsageError
 from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Revision, resolve, say, words
-from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, pairs, progressing, report
+from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, given, pairs, progressing, report
 from cli.render import Csv, Format, Json, chosen_format, show
 
 if TYPE_CHECKING:
@@ -58,10 +58,8 @@ def geometry(
     from ingest.job import Execution, make_job
 
     content: dict[str, Any] = {"dtype": dtype, "options": pairs(option or [])}
-    named = {"concepts": concepts, "sources": sources, "tasks": tasks}
-    content |= {k: words(v) for k, v in named.items() if v is not None}
     plain = {"model": model, "revision": revision, "dataset": dataset, "per_concept": per_concept, "seed": seed}
-    content |= {k: v for k, v in (plain | {"layers": layers}).items() if v is not None}
+    content |= given(plain | {"layers": layers}, {"concepts": concepts, "sources": sources, "tasks": tasks})
     settings = Settings(sample, neighbours, words(projections), points)
     ablated = _ablated(path, edit, labels)
     with progressing(no_progress) as progress:

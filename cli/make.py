@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -116,10 +116,8 @@ def ingest(
     plain |= {"seed": seed, "tap": tap, "layers": layers, "occurrences": occurrences, "tokens": tokens}
     plain |= {"max_new_tokens": max_new_tokens, "exemplars": exemplars, "dtype": dtype}
     plain |= {"negatives": negatives, "mentions": mentions, "inpainter": inpainter}
-    content |= {k: v for k, v in plain.items() if v is not None}
-    lists = {"concepts": concepts, "sources": sources, "tasks": tasks, "reduce": reduce}
-    content |= {k: words(v) for k, v in lists.items() if v is not None}
-    content |= {key: pairs(given) for key, given in (("options", option), ("inpainting", inpaint_option)) if given}
+    content |= given(plain, {"concepts": concepts, "sources": sources, "tasks": tasks, "reduce": reduce})
+    content |= {key: pairs(text) for key, text in (("options", option), ("inpainting", inpaint_option)) if text}
     if methods is not None:
         content["methods"] = {name: content.get("methods", {}).get(name, {}) for name in words(methods)}
     _parameters(content, param or [])
@@ -143,6 +141,12 @@ def ingest(
     o = done.outcome
     say(f"{o['maps']} maps from {o['examples']} examples in {o['seconds']:.1f} s")
     print(done.run_id)
+
+
+def given(plain: Mapping[str, Any], lists: Mapping[str, str | None]) -> dict[str, Any]:
+    """The job's fields that were given on the command line; lists are words separated by commas."""
+    found = {key: value for key, value in plain.items() if value is not None}
+    return found | {key: words(text) for key, text in lists.items() if text is not None}
 
 
 def pairs(given: list[str]) -> dict[str, Any]:

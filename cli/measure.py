@@ -10,7 +10,7 @@ import typer
 
 from atlas.errors import UsageError
 from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Reduce, resolve, say, words
-from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, pairs, progressing, report
+from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, given, pairs, progressing, report
 from cli.render import Csv, Format, Json, chosen_format, show
 
 
@@ -58,9 +58,8 @@ def evaluate(
         raise UsageError("--reduce and --top choose a method's neurons; the edit has its own: leave them out")
     path = resolve(atlas)
     content: dict[str, Any] = {"split": "held_out", "dtype": dtype, "options": pairs(option or [])}
-    content |= {k: words(v) for k, v in {"concepts": concepts, "sources": sources, "tasks": tasks}.items() if v}
     plain = {"model": model, "dataset": dataset, "per_concept": per_concept, "seed": seed}
-    content |= {k: v for k, v in plain.items() if v is not None}
+    content |= given(plain, {"concepts": concepts, "sources": sources, "tasks": tasks})
     where = {"device": device, "batch_size": batch_size}
     if name is not None:
         done, shown = _edit(path, name, content, where, seeds)

@@ -9,7 +9,7 @@ import typer
 
 from atlas.errors import UsageError
 from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Revision, resolve, say, words
-from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, pairs, progressing, report
+from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, given, pairs, progressing, report
 from cli.render import Csv, Format, Json, chosen_format, show
 
 
@@ -54,10 +54,8 @@ def properties(
     from ingest.properties import measure
 
     content: dict[str, Any] = {"dtype": dtype, "options": pairs(option or []), "methods": {method: pairs(param or [])}}
-    named = {"concepts": concepts, "sources": sources, "tasks": tasks}
-    content |= {k: words(v) for k, v in named.items() if v is not None}
     plain = {"model": model, "revision": revision, "dataset": dataset, "per_concept": per_concept, "seed": seed}
-    content |= {k: v for k, v in (plain | {"inpainter": inpainter}).items() if v is not None}
+    content |= given(plain | {"inpainter": inpainter}, {"concepts": concepts, "sources": sources, "tasks": tasks})
     job = make_job(content)
     if concept is not None and job.concepts and concept not in job.concepts:
         raise UsageError(f"--concept {concept} is not among --concepts {','.join(job.concepts)}; add it there")

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.api import Atlas
+from atlas.compare import size
 from atlas.edits import make_changes
 from atlas.errors import UsageError
 from atlas.live.layout import PRODUCT
@@ -66,7 +67,7 @@ def count_of(share: str, neurons: int) -> int:
     try:
         if share.endswith("%"):
             percent = float(share.removesuffix("%"))
-            count = max(1, round(percent / 100 * neurons)) if 0 < percent <= 100 else 0
+            count = size(percent / 100, neurons) if 0 < percent <= 100 else 0
         else:
             count = int(share)
     except ValueError:

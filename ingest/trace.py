@@ -17,7 +17,6 @@ from atlas.live.encode import IMAGE_ROLE, PAD, Batch, Prompt
 from atlas.live.hooks import Capture, tracing
 from atlas.live.layout import PRODUCT, direct_directions
 from atlas.live.model import LiveModel
-from atlas.live.replay import layer_output
 from ingest.concepts import Target
 
 POSITIONS = ("predicting", "all", "image")
@@ -73,7 +72,6 @@ class Trace:
         self.live, self.batch, self.capture = live, batch, capture
         self.items, self.source, self.tap = items, source, tap
         self._gradients: dict[str, Gradients] = {}
-        self._contributions: dict[int, Tensor] = {}
         self.shared: dict[tuple[object, ...], Any] = {}
         if len({value.device for value in capture.values.values()} | {live.device}) > 1:
             raise Unsupported("attribution needs all layers on one device; leave out --device-map")
@@ -143,10 +141,6 @@ class Trace:
             positions[row, column:] = position
         return positions, torch.tensor(place, device=self.rows.device)
 
-    def final_input(self) -> Tensor:
-        """(B, T, d_model): the residual stream as it entered the final norm."""
-        return layer_output(self.capture, len(self.live.layout.layers) - 1)
-
     def require_product(self, method: str) -> None:
         """Raise Unsupported where the values are the gate's and not what the down projection reads."""
         if self.tap != PRODUCT and any(self.live.layout.gates[layer] is not None for layer in self.layers):
@@ -185,21 +179,18 @@ class Trace:
 
     def directions(self, norm: bool) -> Tensor:
         """(K, d_model) direction whose product with a write vector is the direct effect on the target's logit."""
-        if not norm:
-            return direct_directions(self.live.layout, self.tokens)
-        return direct_directions(self.live.layout, self.tokens, *self.final_at_targets())
+        if ("directions", norm) not in self.shared:
+            around = self.final_at_targets() if norm else ()
+            self.shared["directions", norm] = direct_directions(self.live.layout, self.tokens, *around)
+        return self.shared["directions", norm]  # type: ignore[no-any-return]
 
-    def contributions(self, layer: int) -> Tensor:
-        """(K, N): each value times the target's unembedding row on the write vector; methods share it."""
-        if layer not in self._contributions:
+    def contributions(self, layer: int, *, norm: bool = False) -> Tensor:
+        """(K, N): each value times the target's direction (see `directions`) on the write vector; methods share it."""
+        key = ("contributions", layer, norm)
+        if key not in self.shared:
             write = self.live.layout.write_vectors(layer).float()
-            self._contributions[layer] = self.at_targets(layer) * (self.directions(False).to(write.device) @ write)
-        return self._contributions[layer]
-
-    @property
-    def gradients(self) -> Gradients:
-        """`gradients_of` the log-probability, which methods share."""
-        return self.gradients_of(LOG_PROBABILITY)
+            self.shared[key] = self.at_targets(layer) * (self.directions(norm).to(write.device) @ write)
+        return self.shared[key]  # type: ignore[no-any-return]
 
     def gradients_of(self, output: str) -> Gradients:
         """The derivative of each pair's output (one of OUTPUTS) by every neuron value: [(pairs, layer -> (B, T, N))].

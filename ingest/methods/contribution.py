@@ -18,8 +18,6 @@ from torch import Tensor
 from ingest.maps import PairMethod
 from ingest.trace import Trace
 
-DIRECTIONS = ("directions", "norm")
-
 
 class Contribution(PairMethod):
     def __init__(self, norm: bool):
@@ -27,12 +25,7 @@ class Contribution(PairMethod):
         self.norm = norm
 
     def score(self, trace: Trace, layer: int) -> Tensor:
-        if not self.norm:
-            return trace.to_pairs(trace.contributions(layer))
-        if DIRECTIONS not in trace.shared:
-            trace.shared[DIRECTIONS] = trace.directions(norm=True)
-        write = trace.live.layout.write_vectors(layer).float()
-        return trace.to_pairs(trace.at_targets(layer) * (trace.shared[DIRECTIONS].to(write.device) @ write))
+        return trace.to_pairs(trace.contributions(layer, norm=self.norm))
 
 
 def build(*, norm: bool = False) -> Contribution:
