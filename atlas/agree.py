@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, Table
 from atlas import schema
 from atlas.check import Finding
 from atlas.database import literal
+from atlas.edit_files import tensors_of
 from atlas.errors import IntegrityError
 from atlas.files import sha256
 from atlas.ledger import DONE, json_text
@@ -140,7 +141,8 @@ def edits_agree(connection: Connection, path: Path) -> Iterator[Finding]:
     """Differences between the table of edits, their changes, and edits/."""
     counts = "SELECT edit_id, count(*) FROM changes GROUP BY edit_id"
     changed = {int(number): int(count) for number, count in connection.exec_driver_sql(counts)}
-    files = {file.stem: file for file in (path / "edits").glob("*.safetensors")}
+    files = {file.stem: file for file in (path / "edits").glob("*@*.json")}
+    named: set[str] = set()
     for row in connection.execute(sa.select(schema.edits).order_by(schema.edits.c.edit_id)):
         where = f"edit {row.name}@{row.version}"
         file = files.pop(f"{row.name}@{row.version}", None)
@@ -148,10 +150,19 @@ def edits_agree(connection: Connection, path: Path) -> Iterator[Finding]:
             yield Finding(where, "its file is missing from edits/")
         elif sha256(file) != row.sha256:
             yield Finding(where, f"{file} is not the file that was stored (sha256)")
+        else:
+            try:
+                named |= tensors_of(file, verify=True)
+            except IntegrityError as error:
+                yield Finding(where, str(error))
         if changed.get(row.edit_id, 0) != row.changes:
             yield Finding(where, f"has {changed.get(row.edit_id, 0)} changes, its row says {row.changes}")
     for file in sorted(files.values()):
         yield Finding("edits", f"{file} is not in the database; `atlas db rebuild` stores it")
+        named |= tensors_of(file)
+    for file in sorted((path / "edits").glob("*.safetensors")):
+        if file.stem not in named:
+            yield Finding("edits", f"no edit names {file}; it may be removed")
 
 
 def _content(table: Table) -> str:

@@ -18,7 +18,8 @@ from atlas.errors import UsageError
 from atlas.neurons import Neuron
 from atlas.queries import Query, Which
 from atlas.rules import Rule
-from atlas.selection import NeuronSet, by_rule
+from atlas.selection import NeuronSet, by_rule, everything_but
+from atlas.where import EVERYWHERE, Where
 
 if TYPE_CHECKING:
     from atlas.edits import Edit
@@ -187,18 +188,48 @@ class Atlas(AcrossMaps):
         scale: float | None = None,
         shift: float | None = None,
         mean: bool = False,
+        minimum: bool = False,
+        noise: float | None = None,
+        write_noise: float | None = None,
+        where: str | Where = EVERYWHERE,
+        seed: int = 0,
+        note: str | None = None,
     ) -> Edit:
         """Store an edit of these neurons, as the next version of its name: x <- gain * x + bias.
 
-        set_to: a constant (0 ablates). scale, shift: the factor, the addition. mean: each neuron's mean value over
-        all positions of the ingested examples, averaged over the sources that the neurons were found from.
+        set_to: a constant (0 ablates). scale, shift: the factor, the addition. mean, minimum: each neuron's own over
+        all positions of the ingested examples, of the sources that the neurons were found from. noise: the standard
+        deviation of Gaussian noise on the values, drawn anew at every position (Sato & Takagi 2025). write_noise: of
+        Gaussian noise on the write vectors (Pan et al. 2024). where: `role=image`, `phase=prefill`; see
+        `atlas.where.Where`. seed: of the noise.
 
         Raises:
-            UsageError: a bad name, no neurons, not exactly one kind of change, or no stored means.
+            UsageError: a bad name, no neurons, not exactly one kind of change, or no stored reference values.
         """
         from atlas import stored
 
-        return stored.create(self.path, name, neurons, set_to=set_to, scale=scale, shift=shift, mean=mean)
+        return stored.create(
+            self.path,
+            name,
+            neurons,
+            set_to=set_to,
+            scale=scale,
+            shift=shift,
+            mean=mean,
+            minimum=minimum,
+            noise=noise,
+            write_noise=write_noise,
+            where=where,
+            seed=seed,
+            note=note,
+        )
+
+    def complement(self, neurons: NeuronSet) -> NeuronSet:
+        """Every other neuron of the same language model."""
+        from atlas import stored
+
+        model = stored.model_row(self.path, neurons.provenance["fingerprint"])
+        return everything_but(neurons, model["layers"], model["width"])
 
     def edit(self, label: str) -> StoredEdit:
         """A stored edit: `name` for the newest version, `name@version` for one.

@@ -1,55 +1,75 @@
-"""An edit is data: what becomes of some neurons' values in one model, and where the choice came from.
+"""An edit is data: what becomes of some neurons in one model, and where the choice came from.
 
-Every change is affine, x <- gain * x + bias, on the neuron's value at the edit's tap. An edit is one file,
-`edits/<name>@<version>.safetensors`, whose tensors are the changes and whose header is the rest.
+A change is affine on the neuron's value at the edit's tap, x <- gain * x + bias (+ noise), plus an optional delta on
+its write vector: its column of the down projection. Ablations, steering, noise and learned word swaps are all this.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
-from atlas.errors import IntegrityError, UsageError
-from atlas.files import finish, sha256
-from atlas.neurons import Neuron
-
-ALL_TOKENS = "all"
+from atlas.errors import UsageError
+from atlas.neurons import PRODUCT, Neuron
+from atlas.where import EVERYWHERE, Where
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of one neuron's value at every position: gain * x + bias."""
+    """What becomes of one neuron: gain * x + bias, and Gaussian noise of this standard deviation, drawn anew at every
+    position of a sequence. write: the row of the deltas that is added to its write vector."""
 
     neuron: Neuron
     gain: float = 1.0
     bias: float = 0.0
+    noise: float = 0.0
+    where: Where = EVERYWHERE
+    write: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Intervention:
+    """Changes to the neurons of one model, by themselves: what an edit does without its name and origin.
+
+    deltas: (rows, d_model) float32, what `Change.write` points to. seed: of the noise.
+    """
+
+    changes: tuple[Change, ...]
+    tap: str = PRODUCT
+    deltas: np.ndarray | None = field(default=None, compare=False)
+    seed: int = 0
+
+    @property
+    def neurons(self) -> tuple[Neuron, ...]:
+        """The neurons, each once."""
+        return tuple(dict.fromkeys(c.neuron for c in self.changes))
+
+    def delta(self, change: Change) -> np.ndarray | None:
+        """(d_model,) what is added to a change's write vector."""
+        return None if change.write is None or self.deltas is None else self.deltas[change.write]
 
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """A named, versioned set of changes to the neurons of one model.
+    """A named, versioned intervention in one model.
 
     model: the columns of `models` without the id, `fingerprint` among them: other weights are refused.
-    concept: what it is about, where that is one concept. provenance: the question that chose the neurons.
+    concept: what it is about, where that is one concept. provenance: the question that chose the neurons, or what
+    solved or composed it. note: the author's own words.
     """
 
     name: str
     version: int
     model: Mapping[str, Any]
-    tap: str
     concept: str | None
     provenance: Mapping[str, Any]
-    changes: tuple[Change, ...]
+    intervention: Intervention
     created_at: str
+    note: str | None = None
 
     @property
     def label(self) -> str:
@@ -60,8 +80,22 @@ class Edit:
         return str(self.model["fingerprint"])
 
     @property
+    def tap(self) -> str:
+        return self.intervention.tap
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return self.intervention.changes
+
+    @property
     def neurons(self) -> tuple[Neuron, ...]:
-        return tuple(c.neuron for c in self.changes)
+        return self.intervention.neurons
+
+    @property
+    def solver(self) -> str | None:
+        """What computed it, where something did."""
+        found = self.provenance.get("solver")
+        return None if found is None else str(found["name"])
 
 
 def check_name(name: str) -> None:
@@ -78,87 +112,21 @@ def split_label(label: str) -> tuple[str, int | None]:
     return name, int(version) if at else None
 
 
-def file_of(atlas: Path, name: str, version: int) -> Path:
-    return atlas / "edits" / f"{name}@{version}.safetensors"
+CHANGES = ("set", "scale", "shift", "mean", "min", "noise", "write_noise")
+"""What can become of a set of neurons; each is also the name of the option that says so."""
 
 
-def write_edit(atlas: Path, edit: Edit) -> Path:
-    """Write the edit's file, whole or not at all, and return it."""
-    file = file_of(atlas, edit.name, edit.version)
-    head = {k: getattr(edit, k) for k in ("name", "version", "model", "tap", "concept", "provenance", "created_at")}
-    tensors: dict[str, np.ndarray] = {
-        "layer": np.array([c.neuron.layer for c in edit.changes], dtype=np.int16),
-        "neuron": np.array([c.neuron.index for c in edit.changes], dtype=np.int32),
-        "gain": np.array([c.gain for c in edit.changes], dtype=np.float32),
-        "bias": np.array([c.bias for c in edit.changes], dtype=np.float32),
-    }
-    head["component"] = [c.neuron.component for c in edit.changes]
-    metadata = {"edit": json.dumps(head, sort_keys=True)}
-    finish(file, lambda temporary: save_file(tensors, temporary, metadata=metadata))
-    return file
-
-
-def read_edit(file: Path) -> Edit:
-    """Read an edit's file.
+def check_kind(**given: object) -> str:
+    """The one of CHANGES that was given.
 
     Raises:
-        UsageError: there is none.
-        IntegrityError: it is damaged.
+        UsageError: none or several are given.
     """
-    if not file.is_file():
-        raise UsageError(f"the edit's file {file} is gone; create the edit again")
-    try:
-        with safe_open(file, "numpy") as handle:
-            head = json.loads(handle.metadata()["edit"])
-            columns = [handle.get_tensor(name).tolist() for name in ("layer", "neuron", "gain", "bias")]
-        found = tuple(
-            Change(Neuron(component, layer, index), gain, bias)
-            for component, layer, index, gain, bias in zip(head.pop("component"), *columns, strict=True)
-        )
-        return Edit(**head, changes=found)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(f"the edit's file {file} is damaged ({error}); create the edit again") from error
-
-
-def edit_row(edit: Edit, file: Path) -> dict[str, Any]:
-    """The edit as `atlas.rebuild.load_edit` takes it."""
-    return {
-        "name": edit.name,
-        "version": edit.version,
-        "model": dict(edit.model),
-        "fingerprint": edit.fingerprint,
-        "tap": edit.tap,
-        "concept": edit.concept,
-        "provenance": json.dumps(edit.provenance, sort_keys=True),
-        "sha256": sha256(file),
-        "created_at": edit.created_at,
-    }
-
-
-def changes_table(edit: Edit) -> pa.Table:
-    """The columns of `changes` but `edit_id`."""
-    from atlas.schema import arrow_schema, changes  # SQLAlchemy is not loaded to read an edit
-
-    rows = [
-        {
-            "component": c.neuron.component,
-            "layer": c.neuron.layer,
-            "neuron": c.neuron.index,
-            "gain": c.gain,
-            "bias": c.bias,
-            "where": ALL_TOKENS,
-            "write": None,
-        }
-        for c in edit.changes
-    ]
-    schema = arrow_schema(changes)
-    return pa.Table.from_pylist(rows, schema=schema.remove(schema.get_field_index("edit_id")))
-
-
-def read_stored(file: Path) -> tuple[dict[str, Any], pa.Table]:
-    """One file of edits/ as `atlas.rebuild.rebuild` reads it back."""
-    edit = read_edit(file)
-    return edit_row(edit, file), changes_table(edit)
+    chosen = [name for name, value in given.items() if value is not None and value is not False]
+    if len(chosen) != 1:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGES)
+        raise UsageError(f"say what becomes of the neurons with exactly one of {options}")
+    return chosen[0]
 
 
 def make_changes(
@@ -167,23 +135,44 @@ def make_changes(
     set_to: float | None = None,
     scale: float | None = None,
     shift: float | None = None,
-    means: Mapping[Neuron, float] | None = None,
+    values: Mapping[Neuron, float] | None = None,
+    noise: float | None = None,
+    where: Where = EVERYWHERE,
 ) -> tuple[Change, ...]:
-    """The same change for every neuron, or each its own mean. Exactly one of the four must be given.
+    """The same change for every neuron, or each its own value (its mean, its minimum). Exactly one kind must be given.
 
     Raises:
-        UsageError: none or several are given, no neurons, or a neuron without a mean.
+        UsageError: none or several are given, no neurons, or a neuron without a value.
     """
-    given = [value is not None for value in (set_to, scale, shift, means)]
-    if sum(given) != 1:
-        raise UsageError("say what becomes of the neurons with exactly one of --set, --scale, --shift and --mean")
+    check_kind(set=set_to, scale=scale, shift=shift, mean=values, noise=noise)
     if not neurons:
         raise UsageError("the selection has no neurons; loosen it (--top, --select, --layers)")
-    if means is not None:
-        missing = [str(n) for n in neurons if n not in means]
+    if values is not None:
+        missing = [str(n) for n in neurons if n not in values]
         if missing:
-            raise UsageError(f"no stored mean for neuron {missing[0]}; ingest with --methods activation first")
-        return tuple(Change(n, 0.0, means[n]) for n in neurons)
+            raise UsageError(f"no stored value for neuron {missing[0]}; ingest with --methods activation first")
+        return tuple(Change(n, 0.0, values[n], where=where) for n in neurons)
     if set_to is not None:
-        return tuple(Change(n, 0.0, set_to) for n in neurons)
-    return tuple(Change(n, 1.0 if scale is None else scale, shift or 0.0) for n in neurons)
+        return tuple(Change(n, 0.0, set_to, where=where) for n in neurons)
+    return tuple(Change(n, 1.0 if scale is None else scale, shift or 0.0, noise or 0.0, where=where) for n in neurons)
+
+
+def write_noise(
+    neurons: Sequence[Neuron], sigma: float, d_model: int, seed: int, where: Where = EVERYWHERE
+) -> tuple[tuple[Change, ...], np.ndarray]:
+    """Gaussian noise on each neuron's write vector, v += sigma * eps (Pan et al. 2024, causal evaluation).
+
+    Returns the changes and the deltas, (neurons, d_model) float32.
+    """
+    if not neurons:
+        raise UsageError("the selection has no neurons; loosen it (--top, --select, --layers)")
+    deltas = sigma * np.random.default_rng(seed).standard_normal((len(neurons), d_model))
+    return tuple(Change(n, where=where, write=i) for i, n in enumerate(neurons)), deltas.astype(np.float32)
+
+
+def with_deltas(changes: Sequence[Change], deltas: Sequence[np.ndarray | None]) -> Intervention:
+    """Changes with a delta (d_model,) each, or None, numbered anew."""
+    rows = [d for d in deltas if d is not None]
+    numbers = iter(range(len(rows)))
+    numbered = [replace(c, write=None if d is None else next(numbers)) for c, d in zip(changes, deltas, strict=True)]
+    return Intervention(tuple(numbered), deltas=np.stack(rows).astype(np.float32) if rows else None)

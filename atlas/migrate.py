@@ -98,8 +98,20 @@ def upgrade(path: Path) -> Path | None:
     with connect_any_version(path, read_only=False) as connection:
         with connection.begin():
             migrate(connection)
+            if found < "0003":
+                _reload_edits(connection, path)
         raw(connection).execute("CHECKPOINT")
     return kept
+
+
+def _reload_edits(connection: Connection, path: Path) -> None:
+    """Write the edits' files in today's form, and store them again: their sums are others."""
+    from atlas.edit_files import convert_old, read_stored
+    from atlas.rebuild import load_edit
+
+    convert_old(path)
+    for file in sorted((path / "edits").glob("*@*.json")):
+        load_edit(connection, *read_stored(file))
 
 
 def backup(path: Path) -> Path:

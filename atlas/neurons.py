@@ -14,6 +14,10 @@ from atlas.errors import UsageError
 LANGUAGE = "language"
 """The component whose neurons need no prefix: the language model."""
 
+PRODUCT, GATE = "product", "gate"
+TAPS = (PRODUCT, GATE)
+"""Where a neuron is read: the down projection's input, or the activation function's output alone."""
+
 _ADDRESS = re.compile(r"(?:(?P<component>[a-z][a-z0-9_]*)/)?(?P<layer>\d{1,6})/(?P<index>\d{1,9})")
 
 

@@ -241,7 +241,7 @@ FROM concepts c JOIN datasets d USING (dataset_id)
 LEFT JOIN maps m ON m.concept_id = c.concept_id AND m.component = '{LANGUAGE}'
 GROUP BY ALL ORDER BY maps DESC, c.name""",
     "edits": """
-SELECT e.name, e.version, e.concept, e.changes, e.tap, m.name AS model, e.created_at
+SELECT e.name, e.version, e.concept, e.changes, e.tap, e.solver, m.name AS model, e.created_at, e.note
 FROM edits e JOIN models m USING (model_id) ORDER BY e.name, e.version""",
     "effects": """
 SELECT e.edit, e.concept, e.source, e.task, e.subset, e.condition, e.metric, e.value, e.low, e.high, e.examples,

@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from atlas import migrate
 from atlas.database import VERSION, database, revision, wal
+from atlas.edit_files import convert_old
 from atlas.errors import IntegrityError, StoreUnavailable
 from atlas.failures import unwritable
 from atlas.load import load_run
@@ -87,11 +88,12 @@ def rebuild(path: Path, *, read_edit: Callable[[Path], StoredEdit]) -> Rebuilt:
         raise unwritable(path, error) from error
     try:
         migrate.create(workshop)
+        convert_old(path)
         skipped: list[str] = []
         loaded = [_stored(workshop, skipped, partial(load_run, folder=folder)) for folder in _finished(path, skipped)]
         edited = [
             _stored(workshop, skipped, partial(_load_edit_file, file=file, read_edit=read_edit))
-            for file in sorted((path / "edits").glob("*.safetensors"))
+            for file in sorted((path / "edits").glob("*@*.json"))
         ]
         old = _swap(path, database(workshop))
     finally:

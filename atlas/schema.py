@@ -190,8 +190,10 @@ edits = Table(
     Column("concept", String),
     _json("provenance"),  # the query, the runs and the selection that made it
     Column("changes", Integer, nullable=False),
-    Column("sha256", String, nullable=False),  # of edits/<name>@<version>.safetensors
+    Column("sha256", String, nullable=False),  # of edits/<name>@<version>.json
     _at("created_at"),
+    Column("solver", String),  # what computed it, where something did
+    Column("note", String),  # the author's own words
 )
 
 changes = Table(
@@ -203,8 +205,9 @@ changes = Table(
     Column("neuron", Integer, nullable=False),
     Column("gain", Float, nullable=False),
     Column("bias", Float, nullable=False),
-    Column("where", String, nullable=False),  # all, or roles and phase
+    Column("where", String, nullable=False),  # all, or roles, positions and phase: see atlas.where
     Column("write", Integer),  # row of the edit's delta matrix
+    Column("noise", Float),  # standard deviation of Gaussian noise
 )
 
 effects = Table(

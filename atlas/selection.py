@@ -92,6 +92,22 @@ class NeuronSet:
         return self._rows.to_pandas()
 
 
+def everything_but(neurons: NeuronSet, layers: int, width: int) -> NeuronSet:
+    """Every neuron of the language model that is not in the set: MINER's complementary mask (Huang et al. 2024).
+
+    layers, width: of the model.
+    """
+    taken = frozenset(neurons.neurons)
+    left = [(y, i) for y in range(layers) for i in range(width) if Neuron(LANGUAGE, y, i) not in taken]
+    columns = {
+        "component": pa.array([LANGUAGE] * len(left), pa.string()),
+        "layer": pa.array([y for y, _ in left], pa.int16()),
+        "neuron": pa.array([i for _, i in left], pa.int32()),
+    }
+    origin = {"fingerprint": neurons.provenance["fingerprint"], "set": "complement", "of": neurons.provenance}
+    return NeuronSet(pa.table(columns), origin)
+
+
 def matched_random(neurons: Sequence[Neuron], width: int, seed: int) -> list[Neuron]:
     """As many other neurons of each layer, drawn without replacement: the control beside an edit.
 

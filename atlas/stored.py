@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlas import edits, queries
-from atlas.choose import choose_map, one_tap
+import pyarrow as pa
+
+from atlas import edit_files, edits, queries
 from atlas.database import reading
-from atlas.edits import Edit
+from atlas.edits import Edit, Intervention
 from atlas.errors import UsageError, unknown
-from atlas.neurons import Neuron
-from atlas.queries import Which
+from atlas.reference import MEAN, MIN, maps_of, reference_values, tap_of
 from atlas.selection import NeuronSet
+from atlas.where import EVERYWHERE, Where
 
 if TYPE_CHECKING:
+    from atlas.live.edit import Attached
     from atlas.live.model import LiveModel
 
 
@@ -26,18 +30,95 @@ class StoredEdit:
     def __init__(self, data: Edit):
         self.data = data
 
-    def on(self, model: LiveModel | Any) -> AbstractContextManager[None]:
-        """Apply the edit to a live model (a `LiveModel` or a HuggingFace model) while a `with` block lasts.
+    def on(
+        self, model: LiveModel | Any, *, processor: Any = None, any_weights: bool = False
+    ) -> AbstractContextManager[None]:
+        """Apply the edit to a live model while a `with` block lasts; blocks nest, the outer edit acts first.
 
             with atlas.edit("no-dog").on(model):
                 model.generate(**inputs)
+
+        model: a HuggingFace model, a `transformers.pipeline` or a `LiveModel`. processor: the model's, for edits that
+        tell text from special tokens on a bare model. any_weights: also on other weights of the same shape.
 
         Raises:
             UsageError: on entering, where the model's weights are not those the edit was made for.
         """
         from atlas.live.edit import applied
 
-        return applied(self.data, model)
+        return applied(self.data, model, processor=processor, any_weights=any_weights)
+
+    def attach(self, model: LiveModel | Any, *, processor: Any = None, any_weights: bool = False) -> Attached:
+        """Apply the edit until `.remove()` is called on what comes back; for notebooks. Otherwise as `on`."""
+        from atlas.live.edit import Attached
+
+        return Attached(self.data, model, processor=processor, any_weights=any_weights)
+
+    @property
+    def neurons(self) -> NeuronSet:
+        """The edit's neurons, for set algebra: `atlas.edit("a").neurons & atlas.edit("b").neurons`."""
+        addresses = [(n.component, n.layer, n.index) for n in self.data.neurons]
+        columns = zip(*addresses, strict=True)
+        types = {"component": pa.string(), "layer": pa.int16(), "neuron": pa.int32()}
+        rows = pa.table([pa.array(c, t) for c, t in zip(columns, types.values(), strict=True)], names=list(types))
+        origin = {"fingerprint": self.data.fingerprint, "edit": self.data.label, "of": dict(self.data.provenance)}
+        return NeuronSet(rows, origin)
+
+
+def store(path: Path, edit: Edit) -> Edit:
+    """Store an edit as the next version of its name; its own version is not looked at.
+
+    Returns:
+        The edit with its version.
+    """
+    import sqlalchemy as sa
+
+    from atlas.rebuild import load_edit
+    from atlas.store import connect_writer
+
+    edits.check_name(edit.name)
+    with connect_writer(path) as connection:
+        # Effects keep the names of removed edits, so a version is never given twice.
+        newest = sa.text(
+            "SELECT max(v) FROM (SELECT coalesce(max(version), 0) AS v FROM edits WHERE name = :name UNION ALL "
+            "SELECT coalesce(max(split_part(edit, '@', 2)::INTEGER), 0) FROM effects "
+            "WHERE split_part(edit, '@', 1) = :name AND contains(edit, '@'))"
+        )
+        version = int(connection.execute(newest, {"name": edit.name}).scalar_one()) + 1
+        edit = replace(edit, version=version)
+        file = edit_files.write_edit(path, edit)
+        load_edit(connection, edit_files.edit_row(edit, file), edit_files.changes_table(edit))
+    return edit
+
+
+def model_row(path: Path, fingerprint: str, name: str | None = None) -> dict[str, Any]:
+    """The model of these weights as an edit keeps it, of this name where several have them.
+
+    Raises:
+        UsageError: the atlas does not know them.
+    """
+    sql = "SELECT * EXCLUDE (model_id) FROM models WHERE fingerprint = $fingerprint ORDER BY name <> $name LIMIT 1"
+    with reading(path) as connection:
+        rows = queries.Query(sql, {"fingerprint": fingerprint, "name": name or ""}).run(connection).to_pylist()
+    if not rows:
+        raise UsageError("the atlas knows no model of these weights; `atlas ingest --model ...` makes it known")
+    return dict(rows[0])
+
+
+def new(
+    path: Path, name: str, intervention: Intervention, provenance: Mapping[str, Any], *, note: str | None = None
+) -> Edit:
+    """Store an intervention under a name.
+
+    provenance: has the fingerprint, and the maps whose concept it is about, or `concept`.
+    """
+    from atlas.ledger import now
+
+    maps = list(maps_of(provenance))
+    concepts = {m["concept"] for m in maps} or {provenance.get("concept")}
+    model = model_row(path, provenance["fingerprint"], maps[0]["model"] if maps else provenance.get("model"))
+    concept = concepts.pop() if len(concepts) == 1 else None
+    return store(path, Edit(name, 0, model, concept, dict(provenance), intervention, now(), note))
 
 
 def create(
@@ -49,75 +130,31 @@ def create(
     scale: float | None = None,
     shift: float | None = None,
     mean: bool = False,
+    minimum: bool = False,
+    noise: float | None = None,
+    write_noise: float | None = None,
+    where: str | Where = EVERYWHERE,
+    seed: int = 0,
+    note: str | None = None,
 ) -> Edit:
     """See `Atlas.create_edit`."""
-    import sqlalchemy as sa
-
-    from atlas import store
-    from atlas.ledger import now
-    from atlas.rebuild import load_edit
-
     edits.check_name(name)
-    maps = list(maps_of(neurons.provenance))
-    means = means_of(path, maps) if mean else None
-    changes = edits.make_changes(neurons.neurons, set_to=set_to, scale=scale, shift=shift, means=means)
-    concepts = {m["concept"] for m in maps}
-    with store.connect_writer(path) as connection:
-        # Effects keep the names of removed edits, so a version is never given twice.
-        newest = sa.text(
-            "SELECT max(v) FROM (SELECT coalesce(max(version), 0) AS v FROM edits WHERE name = :name UNION ALL "
-            "SELECT coalesce(max(split_part(edit, '@', 2)::INTEGER), 0) FROM effects "
-            "WHERE split_part(edit, '@', 1) = :name AND contains(edit, '@'))"
-        )
-        version = int(connection.execute(newest, {"name": name}).scalar_one()) + 1
-        models = sa.text(
-            "SELECT * EXCLUDE (model_id) FROM models WHERE fingerprint = :fingerprint ORDER BY name <> :name LIMIT 1"
-        )
-        asked = {"fingerprint": neurons.provenance["fingerprint"], "name": maps[0]["model"]}
-        model = connection.execute(models, asked).mappings().one()
-        edit = Edit(
-            name=name,
-            version=version,
-            model=dict(model),
-            tap=one_tap(maps),
-            concept=concepts.pop() if len(concepts) == 1 else None,
-            provenance=neurons.provenance | {"change": {"set": set_to, "scale": scale, "shift": shift, "mean": mean}},
-            changes=changes,
-            created_at=now(),
-        )
-        file = edits.write_edit(path, edit)
-        load_edit(connection, edits.edit_row(edit, file), edits.changes_table(edit))
-    return edit
-
-
-def means_of(path: Path, maps: Sequence[Mapping[str, Any]]) -> dict[Neuron, float]:
-    """Every neuron's mean over all positions, averaged over the sources of `maps`.
-
-    The means are those that the method `activation` keeps, of the same weights and tap.
-
-    Raises:
-        UsageError: there are none.
-    """
-    sources = sorted({str(m["source"]) for m in maps})
-    sums: dict[Neuron, float] = {}
-    with reading(path) as connection:
-        for source in sources:
-            row = next(m for m in maps if m["source"] == source)
-            same = {name: row[name] for name in ("source", "target", "model", "dataset", "fingerprint")}
-            which = Which(concept="*", method="activation", reduce="mean", tap=one_tap(maps), **same)
-            try:
-                chosen = choose_map(connection, which)
-            except UsageError:
-                raise UsageError(
-                    f"no mean values are stored for {row['model']}, source {source}, tap {row['tap']}; "
-                    f"`atlas ingest --methods activation --tap {row['tap']}` stores them"
-                ) from None
-            found = queries.top_neurons(chosen["map_id"], top=chosen["neurons"]).run(connection)
-            columns = (found[name].to_pylist() for name in ("component", "layer", "neuron", "score"))
-            for component, layer, index, score in zip(*columns, strict=True):
-                neuron = Neuron(component, layer, index)
-                sums[neuron] = sums.get(neuron, 0.0) + score / len(sources)
-    return sums
+    said = {"set": set_to, "scale": scale, "shift": shift, "mean": mean, "min": minimum}
+    said |= {"noise": noise, "write_noise": write_noise}
+    kind = edits.check_kind(**said)
+    at = Where.parse(where) if isinstance(where, str) else where
+    chosen = tuple(dict.fromkeys(neurons.neurons))
+    deltas = None
+    if write_noise is not None:
+        d_model = int(model_row(path, neurons.provenance["fingerprint"])["d_model"])
+        changes, deltas = edits.write_noise(chosen, write_noise, d_model, seed, at)
+    else:
+        statistic = {"mean": MEAN, "min": MIN}.get(kind)
+        values = reference_values(path, neurons.provenance, statistic) if statistic else None
+        plain = {"set_to": set_to, "scale": scale, "shift": shift, "noise": noise}
+        changes = edits.make_changes(chosen, **plain, values=values, where=at)
+    intervention = Intervention(changes, tap_of(neurons.provenance), deltas, seed)
+    return new(path, name, intervention, {**neurons.provenance, "change": said}, note=note)
 
 
 def _known(path: Path) -> list[dict[str, Any]]:
@@ -141,28 +178,36 @@ def _versions(path: Path, label: str) -> tuple[str, list[int]]:
 def read(path: Path, label: str) -> StoredEdit:
     """See `Atlas.edit`."""
     name, versions = _versions(path, label)
-    return StoredEdit(edits.read_edit(edits.file_of(path, name, versions[-1])))
+    return StoredEdit(edit_files.read_edit(edit_files.file_of(path, name, versions[-1])))
 
 
 def remove(path: Path, label: str) -> list[str]:
     """See `Atlas.remove_edit`."""
     import sqlalchemy as sa
 
-    from atlas import store
     from atlas.rebuild import forget_edit
+    from atlas.store import connect_writer
 
     name, versions = _versions(path, label)
-    with store.connect_writer(path) as connection:
+    with connect_writer(path) as connection:
         for version in versions:
             query = sa.text("SELECT edit_id FROM edits WHERE name = :name AND version = :version")
             forget_edit(connection, int(connection.execute(query, {"name": name, "version": version}).scalar_one()))
-            edits.file_of(path, name, version).unlink(missing_ok=True)
+            edit_files.remove_edit(path, name, version)
     return [f"{name}@{version}" for version in versions]
 
 
-def maps_of(provenance: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every map that a set of neurons came from, through set algebra."""
-    yield from provenance.get("maps", ())
-    for side in ("left", "right"):
-        if side in provenance:
-            yield from maps_of(provenance[side])
+def of_edits(path: Path, expression: str) -> NeuronSet:
+    """The neurons of edits, joined by set algebra from left to right: `no-dog`, `no-dog & no-cat`, `no-dog - no-cat`.
+
+    Raises:
+        UsageError: not such an expression, an unknown edit, or edits of two models.
+    """
+    words = re.split(r"\s+([&|-])\s+", expression.strip())
+    if any(" " in label for label in words[::2]):
+        raise UsageError(f"'{expression}' is not a set of edits; write for example 'no-dog & no-cat', spaces around &")
+    found = read(path, words[0]).neurons
+    for sign, label in zip(words[1::2], words[2::2], strict=True):
+        other = read(path, label).neurons
+        found = {"&": found.__and__, "|": found.__or__, "-": found.__sub__}[sign](other)
+    return found

@@ -77,7 +77,7 @@ def rebuild(atlas: AtlasPath = None) -> None:
 
     Example: atlas db rebuild
     """
-    from atlas.edits import read_stored
+    from atlas.edit_files import read_stored
     from atlas.rebuild import rebuild as make
 
     done = make(resolve(atlas), read_edit=read_stored)

@@ -80,16 +80,16 @@ def _ablated(path: Path, edit: str | None, labels: str | None) -> Ablated | None
         from atlas.api import Atlas
 
         data = Atlas(path).edit(edit).data
-        return Ablated(data.label, tuple(data.changes), data.fingerprint, data.tap)
+        return Ablated(data.label, data.intervention, data.fingerprint)
     if labels is None:
         return None
-    from atlas.edits import make_changes
+    from atlas.edits import Intervention, make_changes
     from atlas.labels import labelled
 
     run, _, label = labels.partition(":")
     found = labelled(path, run, label or None)
     neurons = sorted(set(found.neurons))
-    return Ablated(labels, tuple(make_changes(neurons, set_to=0.0)), found.provenance["fingerprint"])
+    return Ablated(labels, Intervention(make_changes(neurons, set_to=0.0)), found.provenance["fingerprint"])
 
 
 def _shown(rows: pa.Table, only: tuple[str, ...]) -> pa.Table:

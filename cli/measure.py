@@ -99,7 +99,7 @@ def _edit(path: Path, name: str, content: dict[str, Any], where: dict[str, Any],
 def _own(path: Path, edit: Any) -> str:
     """The dataset that an edit's neurons were found on, where the user has it now."""
     from atlas.api import Atlas
-    from atlas.stored import maps_of
+    from atlas.reference import maps_of
 
     names = sorted({str(m["dataset"]) for m in maps_of(edit.provenance)})
     if len(names) != 1:

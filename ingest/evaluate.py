@@ -18,15 +18,15 @@ import pyarrow as pa
 import torch
 
 from atlas.database import reading
-from atlas.edits import Change, Edit
+from atlas.edit_files import digest
+from atlas.edits import Edit, Intervention
 from atlas.errors import UsageError
 from atlas.live.edit import applied, changing
-from atlas.live.layout import PRODUCT
 from atlas.live.model import LiveModel
-from atlas.neurons import Neuron
+from atlas.neurons import PRODUCT, Neuron
+from atlas.reference import MEAN, MIN, reference_values
 from atlas.schema import arrow_schema, effects
 from atlas.selection import matched_random
-from atlas.stored import maps_of, means_of
 from ingest import run, tables
 from ingest.examples import Dataset, Example
 from ingest.feed import Feed, Response, batches
@@ -167,37 +167,46 @@ def _logp(repeats: Sequence[np.ndarray]) -> tuple[list[float], tuple[float, floa
     return means, spread(list(repeats[0]) if len(repeats) == 1 else means)
 
 
-def under(examiner: Examiner, changes: Sequence[Change], tap: str) -> Scores:
-    """The scores with some changes applied."""
-    with changing(examiner.live, changes, tap=tap):
+def under(examiner: Examiner, intervention: Intervention) -> Scores:
+    """The scores with an intervention."""
+    with changing(examiner.live, intervention):
         return examiner.ask()
 
 
 def controls(
     examiner: Examiner,
-    changes: Sequence[Change],
-    tap: str,
+    intervention: Intervention,
     seeds: int,
-    means: Mapping[Neuron, float] | None = None,
+    values: Mapping[Neuron, float] | None = None,
 ) -> list[Scores]:
     """The scores with the same changes made to as many random neurons of the same layers, once a seed.
 
-    means: for an edit to the mean, every neuron's mean: a random neuron is set to its own.
+    values: see `moved`.
     """
-    found = []
-    for seed in range(seeds):
-        others = moved(changes, examiner.live.layout.width, seed)
-        if means is not None:
-            others = [replace(c, bias=means[c.neuron]) for c in others]
-        found.append(under(examiner, others, tap))
-    return found
+    width = examiner.live.layout.width
+    return [under(examiner, moved(intervention, width, seed, values)) for seed in range(seeds)]
 
 
-def moved(changes: Sequence[Change], width: int, seed: int) -> list[Change]:
-    """The same changes to as many random neurons of the same layers. width: neurons a layer."""
-    ordered = sorted(changes, key=lambda c: (c.neuron.component, c.neuron.layer))
-    drawn = matched_random([c.neuron for c in ordered], width, seed)
-    return [replace(c, neuron=n) for c, n in zip(ordered, drawn, strict=True)]
+def moved(
+    intervention: Intervention, width: int, seed: int, values: Mapping[Neuron, float] | None = None
+) -> Intervention:
+    """The same changes to as many random neurons of the same layers. width: neurons a layer.
+
+    values: for an edit that sets each neuron to its own mean or minimum: a random neuron is set to its own.
+    """
+    ordered = sorted(intervention.neurons, key=lambda n: (n.component, n.layer))
+    drawn = dict(zip(ordered, matched_random(ordered, width, seed), strict=True))
+    changes = [replace(c, neuron=drawn[c.neuron]) for c in intervention.changes]
+    if values is not None:
+        changes = [replace(c, bias=values[c.neuron]) for c in changes]
+    return replace(intervention, changes=tuple(changes))
+
+
+def own_values(atlas: Path, edit: Edit) -> dict[Neuron, float] | None:
+    """Every neuron's own reference value, where the edit sets its neurons to theirs."""
+    said = edit.provenance.get("change", {})
+    statistic = next((name for name in (MEAN, MIN) if said.get(name)), None)
+    return None if statistic is None else reference_values(atlas, edit.provenance, statistic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,8 +234,7 @@ def evaluate(atlas: Path, edit: Edit, job: Job, execution: Execution, *, seeds: 
     plain = resolved(job, dataset, run.collect(job, dataset), live.identity) | {
         "edit": edit.label,
         "concept": edit.concept,
-        "tap": edit.tap,
-        "changes": [[str(c.neuron), c.gain, c.bias] for c in edit.changes],
+        "intervention": digest(edit.intervention),
         "seeds": seeds,
         "methods": {},
     }
@@ -240,11 +248,9 @@ def evaluate(atlas: Path, edit: Edit, job: Job, execution: Execution, *, seeds: 
                 f"no {job.split} example of {job.dataset} asks about '{edit.concept}'; "
                 "give --concepts with it in, other --tasks, or the --dataset that has it"
             )
-        found = {"before": [examiner.ask()], "edit": [under(examiner, edit.changes, edit.tap)]}
+        found = {"before": [examiner.ask()], "edit": [under(examiner, edit.intervention)]}
         if seeds:
-            to_mean = edit.provenance.get("change", {}).get("mean", False)
-            means = means_of(atlas, list(maps_of(edit.provenance))) if to_mean else None
-            found["random"] = controls(examiner, edit.changes, edit.tap, seeds, means)
+            found["random"] = controls(examiner, edit.intervention, seeds, own_values(atlas, edit))
         labels = {"run_id": record.run_id, "edit": edit.label, "concept": edit.concept}
         effects_rows = [{**labels, **row} for row in summarise(found, edit.concept)]
         skipped = examiner.feed.skipped.plain()

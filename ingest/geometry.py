@@ -26,13 +26,13 @@ from typing import Any
 import pyarrow as pa
 
 from atlas.database import reading
-from atlas.edits import Change
+from atlas.edit_files import digest
+from atlas.edits import Intervention
 from atlas.errors import Unsupported, UsageError
 from atlas.live.edit import changing
 from atlas.live.hooks import check_layers
-from atlas.live.layout import PRODUCT
 from atlas.live.model import LiveModel
-from atlas.neurons import parse_layers
+from atlas.neurons import PRODUCT, parse_layers
 from atlas.schema import arrow_schema, measures
 from ingest import run, tables
 from ingest.evaluate import moved
@@ -72,9 +72,8 @@ class Ablated:
     """The neurons to look without, and what they are: an edit's label or a run's labels."""
 
     name: str
-    changes: tuple[Change, ...]
+    intervention: Intervention
     fingerprint: str
-    tap: str = PRODUCT
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +138,8 @@ def measure(
 
 def _asked(settings: Settings, ablated: Ablated | None) -> dict[str, Any]:
     """What the job says beyond model and examples."""
-    without = None if ablated is None else [[str(c.neuron), c.gain, c.bias] for c in ablated.changes]
-    tap = PRODUCT if ablated is None else ablated.tap
-    return {"methods": {}, "geometry": asdict(settings), "without": without, "tap": tap}
+    without = None if ablated is None else digest(ablated.intervention)
+    return {"methods": {}, "geometry": asdict(settings), "without": without, "tap": PRODUCT}
 
 
 def _look(
@@ -155,10 +153,10 @@ def _look(
     progress: Progress,
 ) -> dict[str, Seen]:
     """Every batch under every condition: before; and with neurons to look without: edit, and random ones."""
-    conditions: dict[str, Sequence[Change]] = {"before": ()}
+    conditions: dict[str, Intervention | None] = {"before": None}
     if ablated is not None:
-        conditions["edit"] = ablated.changes
-        conditions["random"] = moved(ablated.changes, live.layout.width, job.seed)
+        conditions["edit"] = ablated.intervention
+        conditions["random"] = moved(ablated.intervention, live.layout.width, job.seed)
     seen = {name: Seen() for name in conditions}
     layers = check_layers(live.layout, parse_layers(job.layers) if job.layers else None)
     last = len(live.layout.layers)
@@ -171,9 +169,8 @@ def _look(
         numbered = [(n, e) for n, e in enumerate(examples) if e.source == source]
         for some in batches(numbered, 4 * execution.batch_size):
             items = shortest_first(feed.items(some, execution.batch_size))
-            for name, changes in conditions.items():
-                under = changing(live, changes, tap=ablated.tap) if ablated and changes else nullcontext()
-                with under:
+            for name, intervention in conditions.items():
+                with nullcontext() if intervention is None else changing(live, intervention):
                     for chosen in batches(items, execution.batch_size):
                         _gather(live, chosen, source, layers, seen[name])
             done += len(some)

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atlas.live.encode import PAD, ROLES
+from atlas import where
+from atlas.live.encode import PAD
+from atlas.where import ROLES
 from ingest.trace import Trace, chunks
 
-TEXT, SPECIAL, PROMPT, SPECIAL_TEXT = "text", "special", "prompt", "special_text"
+TEXT, SPECIAL, PROMPT = "text", "special", "prompt"
 DISJOINT = tuple(role for role in ROLES if role != ROLES[PAD])
-UNIONS: Mapping[str, tuple[str, ...]] = {SPECIAL_TEXT: (TEXT, SPECIAL), PROMPT: DISJOINT}
+UNIONS: Mapping[str, tuple[str, ...]] = {**where.UNIONS, PROMPT: DISJOINT}
 ROWS = (*DISJOINT, *UNIONS)
 """What a map of a modality method may have as its source."""
 

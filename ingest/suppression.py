@@ -17,9 +17,8 @@ import pyarrow as pa
 
 from atlas.api import Atlas
 from atlas.compare import size
-from atlas.edits import make_changes
+from atlas.edits import Intervention, make_changes
 from atlas.errors import UsageError
-from atlas.live.layout import PRODUCT
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest import run
@@ -179,10 +178,10 @@ def _answered(
     before: Sequence[Scores],
     seeds: int,
 ) -> list[dict[str, Any]]:
-    changes = make_changes(neurons, set_to=0.0)
-    asked = {"before": before, "edit": [under(examiner, changes, PRODUCT)]}
+    zeroed = Intervention(make_changes(neurons, set_to=0.0))
+    asked = {"before": before, "edit": [under(examiner, zeroed)]}
     if seeds:
-        asked["random"] = controls(examiner, changes, PRODUCT, seeds)
+        asked["random"] = controls(examiner, zeroed, seeds)
     labels = {"run_id": run_id, "edit": question.label, "concept": question.concept}
     return [{**labels, **row} for row in summarise(asked, question.concept)]
 

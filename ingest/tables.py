@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.live.decode import decode
-from atlas.live.encode import ROLES
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE
 from atlas.schema import arrow_schema, decodings, examples, exemplars, maps, responses, scores
+from atlas.where import ROLES
 from ingest.examples import Example
 from ingest.exemplars import Exemplars
 from ingest.feed import Response

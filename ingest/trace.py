@@ -15,8 +15,9 @@ from atlas.errors import Unsupported, UsageError
 from atlas.live.attention import weights
 from atlas.live.encode import IMAGE_ROLE, PAD, Batch, Prompt
 from atlas.live.hooks import Capture, tracing
-from atlas.live.layout import PRODUCT, direct_directions
+from atlas.live.layout import direct_directions
 from atlas.live.model import LiveModel
+from atlas.neurons import PRODUCT
 from ingest.concepts import Target
 
 POSITIONS = ("predicting", "all", "image")

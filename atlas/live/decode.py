@@ -59,5 +59,5 @@ def decode(live: LiveModel, *, norm: bool, top: int = 10, block: int = 512) -> I
 def _hidden(live: LiveModel) -> list[int]:
     """Token ids that are no words: special tokens, media placeholders, rows beyond the tokenizer's end."""
     known = len(live.encoder.tokenizer)
-    named = {*live.encoder.tokenizer.all_special_ids, *live.encoder.media_ids.values()}
+    named = {*live.encoder.tokenizer.all_special_ids, *live.encoder.role_of.media_ids.values()}
     return sorted(i for i in {*named, *range(known, live.layout.vocabulary)} if i < live.layout.vocabulary)

@@ -2,71 +2,222 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from atlas.edits import Change, Edit
+from atlas.edits import Change, Edit, Intervention
 from atlas.errors import UsageError
+from atlas.live.encode import TokenRoles
 from atlas.live.fingerprint import fingerprint
-from atlas.live.hooks import Rule, affine, editing
-from atlas.live.layout import PRODUCT, locate
+from atlas.live.hooks import Rule, Write, affinely, editing, writing
+from atlas.live.layout import Layout, locate
 from atlas.live.model import LiveModel
+from atlas.live.places import Places
 from atlas.neurons import LANGUAGE
+from atlas.where import EVERYWHERE, Where
+
+Group = tuple[Where, list[Change]]
+"""Changes of one layer that act at the same positions; the groups of a layer act one after another."""
 
 
-def rules(changes: Sequence[Change]) -> dict[int, Rule]:
-    """One vectorised rule a layer.
+def grouped(changes: Sequence[Change]) -> dict[int, list[Group]]:
+    """Layer -> its changes by where they act.
 
     Raises:
-        UsageError: a neuron is changed twice, or is not one of the language model's.
+        UsageError: a neuron is changed twice at the same positions, or is not one of the language model's.
     """
-    by_layer: dict[int, list[Change]] = {}
+    found: dict[int, dict[Where, list[Change]]] = {}
     for change in changes:
         if change.neuron.component != LANGUAGE:
             raise UsageError(f"cannot edit neuron {change.neuron}: only the language model's neurons can be edited")
-        by_layer.setdefault(change.neuron.layer, []).append(change)
+        found.setdefault(change.neuron.layer, {}).setdefault(change.where, []).append(change)
+    for layer, groups in found.items():
+        for where, mine in groups.items():
+            if len({c.neuron for c in mine}) != len(mine):
+                raise UsageError(f"the edit changes a neuron of layer {layer} twice where {where}")
+    return {layer: list(groups.items()) for layer, groups in sorted(found.items())}
+
+
+def rules(changes: Sequence[Change], places: Places, seed: int = 0) -> dict[int, Rule]:
+    """One vectorised rule a layer for what becomes of the values; layers without any are left out."""
     found = {}
-    for layer, mine in by_layer.items():
-        index = torch.tensor([c.neuron.index for c in mine])
-        if len({c.neuron for c in mine}) != len(mine):
-            raise UsageError(f"the edit changes a neuron of layer {layer} twice")
-        gain, bias = torch.tensor([c.gain for c in mine]), torch.tensor([c.bias for c in mine])
-        found[layer] = affine(index, gain, bias)
+    for layer, groups in grouped(changes).items():
+        moved = [(w, m) for w, some in groups if (m := [c for c in some if _changes_value(c)])]
+        if moved:
+            found[layer] = _rule([_affine(w, mine, places, seed, layer) for w, mine in moved])
     return found
 
 
-@contextmanager
-def changing(model: LiveModel | Any, changes: Sequence[Change], *, tap: str = PRODUCT) -> Iterator[None]:
-    """Apply changes to a model (a `LiveModel` or a HuggingFace model) while the block lasts.
+def _changes_value(change: Change) -> bool:
+    return (change.gain, change.bias, change.noise) != (1.0, 0.0, 0.0)
 
+
+def _rule(steps: Sequence[Rule]) -> Rule:
+    def rule(values: Tensor) -> Tensor:
+        for step in steps:
+            values = step(values)
+        return values
+
+    return rule
+
+
+def _affine(where: Where, mine: Sequence[Change], places: Places, seed: int, layer: int) -> Rule:
+    index = torch.tensor([c.neuron.index for c in mine])
+    gain, bias = torch.tensor([c.gain for c in mine]), torch.tensor([c.bias for c in mine])
+    noise = Noise(torch.tensor([c.noise for c in mine]), seed, layer) if any(c.noise for c in mine) else None
+
+    def rule(values: Tensor) -> Tensor:
+        at = index.to(values.device)
+        chosen = values.index_select(-1, at)
+        changed = affinely(chosen, gain, bias)
+        if noise is not None:
+            changed = changed + noise.at(places, chosen)
+        if where != EVERYWHERE:
+            mask = places.mask(where).to(values.device).reshape(values.shape[:-1])
+            changed = torch.where(mask[..., None], changed, chosen)
+        return values.index_copy(-1, at, changed)
+
+    return rule
+
+
+class Noise:
+    """Gaussian noise that depends on seed, layer, neuron and place in the row alone: the same with and without the KV
+    cache, in any batch, and every time. sigma: (neurons,)."""
+
+    def __init__(self, sigma: Tensor, seed: int, layer: int):
+        self.sigma, self.seed, self.layer = sigma, seed, layer
+        self._drawn: dict[int, Tensor] = {}
+
+    def at(self, places: Places, like: Tensor) -> Tensor:
+        """Noise of the running pass's positions, in the shape of `like`, (..., neurons)."""
+        places.mask(EVERYWHERE)  # refuses a pass that was not seen
+        assert places.numbers is not None
+        numbers = places.numbers.clamp(min=0)
+        rows = torch.stack([self._row(n) for n in range(int(numbers.max()) + 1)])
+        return rows[numbers.cpu()].to(like).reshape(like.shape)
+
+    def _row(self, place: int) -> Tensor:
+        if place not in self._drawn:
+            generator = np.random.default_rng([self.seed, self.layer, place])
+            drawn = torch.from_numpy(generator.standard_normal(len(self.sigma)).astype(np.float32))
+            self._drawn[place] = drawn * self.sigma
+        return self._drawn[place]
+
+
+def writes(intervention: Intervention, places: Places) -> dict[int, list[Write]]:
+    """What is added to the write vectors of each layer."""
+    found: dict[int, list[Write]] = {}
+    for layer, groups in grouped(intervention.changes).items():
+        for where, mine in groups:
+            rows = [(c, d) for c in mine if (d := intervention.delta(c)) is not None]
+            if rows:
+                index = torch.tensor([c.neuron.index for c, _ in rows])
+                deltas = torch.from_numpy(np.stack([d for _, d in rows]))
+                found.setdefault(layer, []).append((index, deltas, _masked(where, places)))
+    return found
+
+
+def _masked(where: Where, places: Places) -> Callable[[Tensor], Tensor | None]:
+    if where == EVERYWHERE:
+        return lambda values: None
+    return lambda values: places.mask(where).to(values.device).reshape(values.shape[:-1])
+
+
+def module_of(model: LiveModel | Any) -> Any:
+    """The HuggingFace model in a `LiveModel` or a `transformers.pipeline`, or the model itself."""
+    inner = getattr(model, "model", None)
+    return inner if isinstance(model, LiveModel) or type(model).__name__.endswith("Pipeline") else model
+
+
+def _roles(model: LiveModel | Any, processor: Any) -> TokenRoles:
+    if isinstance(model, LiveModel):
+        return model.encoder.role_of
+    found = processor or getattr(model, "processor", None) or getattr(model, "tokenizer", None)
+    tokenizer = getattr(found, "tokenizer", found)
+    return TokenRoles(module_of(model).config, None if tokenizer is None else tokenizer.all_special_ids)
+
+
+def check_fits(intervention: Intervention, layout: Layout) -> None:
+    """Raise UsageError where a model does not have the neurons, or the width of the deltas."""
+    deep = len(layout.layers)
+    for neuron in intervention.neurons:
+        if neuron.index >= layout.width or neuron.layer >= deep:
+            raise UsageError(f"no neuron {neuron}; this model has neurons 0/0 to {deep - 1}/{layout.width - 1}")
+    deltas = intervention.deltas
+    if deltas is not None and deltas.shape[1] != layout.d_model:
+        raise UsageError(f"the edit's deltas have {deltas.shape[1]} numbers, this model's residual {layout.d_model}")
+
+
+@contextmanager
+def changing(model: LiveModel | Any, intervention: Intervention, *, processor: Any = None) -> Iterator[None]:
+    """Apply an intervention to a model (a `LiveModel`, a HuggingFace model or a pipeline) while the block lasts.
+
+    processor: what tells text from special tokens, for edits that are about these, where the model is a bare one.
     Afterwards, also after an exception, the model is bit for bit what it was: no weight is touched.
 
     Raises:
-        UsageError: a neuron the model does not have.
+        UsageError: a neuron the model does not have, or deltas of another width.
     """
-    layout = model.layout if isinstance(model, LiveModel) else locate(model)
-    for change in changes:
-        if change.neuron.index >= layout.width:
-            raise UsageError(f"no neuron {change.neuron}; this model has neurons 0-{layout.width - 1} in each layer")
-    with editing(layout, rules(changes), tap=tap):
+    module = module_of(model)
+    layout = model.layout if isinstance(model, LiveModel) else locate(module)
+    check_fits(intervention, layout)
+    places = Places(_roles(model, processor))
+    with ExitStack() as stack:
+        if any(c.where != EVERYWHERE or c.noise for c in intervention.changes):
+            stack.enter_context(places.watching(module))
+        stack.enter_context(
+            editing(layout, rules(intervention.changes, places, intervention.seed), tap=intervention.tap)
+        )
+        stack.enter_context(writing(layout, writes(intervention, places)))
         yield
 
 
-@contextmanager
-def applied(edit: Edit, model: LiveModel | Any) -> Iterator[None]:
-    """Apply a stored edit while the block lasts.
-
-    Raises:
-        UsageError: the model's weights are not those the edit was made for.
-    """
-    found = fingerprint(model.model if isinstance(model, LiveModel) else model)
+def require_own(edit: Edit, model: LiveModel | Any) -> None:
+    """Raise UsageError where a model's weights are not those that an edit was made for."""
+    found = fingerprint(module_of(model))
     if found != edit.fingerprint:
         raise UsageError(
             f"edit {edit.label} was made for {edit.model['name']} (weights {edit.fingerprint[:12]}), "
             f"not for these weights ({found[:12]}); load that model, or create the edit for this one"
         )
-    with changing(model, edit.changes, tap=edit.tap):
+
+
+@contextmanager
+def applied(edit: Edit, model: LiveModel | Any, *, processor: Any = None, any_weights: bool = False) -> Iterator[None]:
+    """Apply a stored edit while the block lasts.
+
+    any_weights: also to other weights of the same shape, a quantised copy for example.
+
+    Raises:
+        UsageError: the model's weights are not those the edit was made for.
+    """
+    if not any_weights:
+        require_own(edit, model)
+    with changing(model, edit.intervention, processor=processor):
         yield
+
+
+class Attached:
+    """An edit on a model until it is taken off: for notebooks, where no block lasts over several cells.
+
+    Leaving a `with` block takes it off too.
+    """
+
+    def __init__(self, edit: Edit, model: LiveModel | Any, *, processor: Any = None, any_weights: bool = False):
+        self._stack = ExitStack()
+        self._stack.enter_context(applied(edit, model, processor=processor, any_weights=any_weights))
+
+    def remove(self) -> None:
+        """Take the edit off; a second time does nothing."""
+        self._stack.close()
+
+    def __enter__(self) -> Attached:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.remove()

@@ -9,11 +9,37 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from atlas.where import ROLES
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ROLES = ("pad", "text", "special", "image", "video", "audio")
 PAD, TEXT_ROLE, SPECIAL, IMAGE_ROLE = 0, 1, 2, 3
+
+
+class TokenRoles:
+    """Which role each token id of a model has.
+
+    special: the tokenizer's special ids; None where there is no tokenizer, so that text cannot be told from them.
+    """
+
+    def __init__(self, config: Any, special: Sequence[int] | None):
+        self.special = None if special is None else torch.tensor(sorted(special))
+        self.media_ids = {
+            role: token
+            for role in ("image", "video", "audio")
+            for token in [getattr(config, f"{role}_token_id", None) or getattr(config, f"{role}_token_index", None)]
+            if token is not None
+        }
+
+    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(batch, position) int8, an index into ROLES, from token ids and the mask of what is no padding."""
+        special = self.special.to(ids.device) if self.special is not None else torch.tensor([], device=ids.device)
+        roles = torch.where(torch.isin(ids, special), SPECIAL, TEXT_ROLE).to(torch.int8)
+        for role, token in self.media_ids.items():
+            roles[ids == token] = ROLES.index(role)
+        roles[mask == 0] = PAD
+        return roles
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +79,7 @@ class Encoder:
     def __init__(self, processor: Any, config: Any):
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
-        self.media_ids = {
-            role: token
-            for role in ("image", "video", "audio")
-            for token in [getattr(config, f"{role}_token_id", None) or getattr(config, f"{role}_token_index", None)]
-            if token is not None
-        }
+        self.role_of = TokenRoles(config, self.tokenizer.all_special_ids)
         pad = self.tokenizer.pad_token_id
         self.pad_id = pad if pad is not None else (self.tokenizer.eos_token_id or 0)
 
@@ -128,7 +149,7 @@ class Encoder:
             mask[i, shift : shift + len(row)] = 1
             starts.append(shift + len(prompt.ids))
         inputs = {"input_ids": ids, "attention_mask": mask, **self._extras(prompts, ids, mask)}
-        roles = self._roles(ids, mask)
+        roles = self.role_of(ids, mask)
         return Batch({k: v.to(device) for k, v in inputs.items()}, roles.to(device), tuple(starts))
 
     def _extras(self, prompts: Sequence[Prompt], ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
@@ -144,14 +165,6 @@ class Encoder:
             else:
                 merged[key] = torch.cat([part for _, part in parts])
         return merged
-
-    def _roles(self, ids: Tensor, mask: Tensor) -> Tensor:
-        special = torch.tensor(self.tokenizer.all_special_ids)
-        roles = torch.where(torch.isin(ids, special), SPECIAL, TEXT_ROLE).to(torch.int8)
-        for role, token in self.media_ids.items():
-            roles[ids == token] = ROLES.index(role)
-        roles[mask == 0] = PAD
-        return roles
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))

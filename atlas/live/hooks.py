@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from atlas.errors import Unsupported, UsageError
-from atlas.live.layout import PRODUCT, TAPS, Layout
+from atlas.live.layout import Layout
+from atlas.neurons import PRODUCT, TAPS
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -219,10 +221,43 @@ def affine(index: Tensor, gain: Tensor, bias: Tensor) -> Rule:
 
     def rule(values: Tensor) -> Tensor:
         at = index.to(values.device)
-        chosen = values.index_select(-1, at)
-        changed = chosen * gain.to(chosen) + bias.to(chosen)
-        # A gain of 0 ablates even an infinity, which 0 * x would turn into NaN.
-        changed = torch.where(gain.to(chosen) == 0, bias.to(chosen), changed)
+        changed = affinely(values.index_select(-1, at), gain, bias)
         return values.index_copy(-1, at, changed)
 
     return rule
+
+
+def affinely(chosen: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """gain * chosen + bias, for (..., neurons) and (neurons,) tensors."""
+    changed = chosen * gain.to(chosen) + bias.to(chosen)
+    # A gain of 0 ablates even an infinity, which 0 * x would turn into NaN.
+    return torch.where(gain.to(chosen) == 0, bias.to(chosen), changed)
+
+
+Write = tuple[Tensor, Tensor, Callable[[Tensor], Tensor | None]]
+"""Which neurons' write vectors change, (k,) int64; by what, (k, d_model); and where: the down projection's input,
+(..., neurons), -> bool for its leading dimensions, or None for everywhere."""
+
+
+@contextmanager
+def writing(layout: Layout, writes: Mapping[int, Sequence[Write]]) -> Iterator[None]:
+    """Add deltas to neurons' write vectors while the block lasts; no weight is touched.
+
+    The same as adding them to columns of the down projection. Gradients flow to deltas that require them.
+    """
+
+    def after(_: nn.Module, args: tuple[Any, ...], output: Tensor, *, mine: Sequence[Write]) -> Tensor:
+        added = torch.zeros_like(output, dtype=torch.float32)
+        for index, deltas, where in mine:
+            values = args[0].index_select(-1, index.to(args[0].device)).float()
+            mask = where(args[0])
+            # Not a product with the mask: 0 * infinity would be NaN.
+            values = values if mask is None else values.masked_fill(~mask[..., None], 0.0)
+            added = added + values @ deltas.to(values)
+        return (output.float() + added).to(output.dtype)
+
+    with ExitStack() as stack:
+        for layer in check_layers(layout, sorted(writes)):
+            handle = layout.down[layer].register_forward_hook(partial(after, mine=writes[layer]))
+            stack.callback(handle.remove)
+        yield

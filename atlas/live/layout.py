@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import Unsupported
-
-PRODUCT, GATE = "product", "gate"
-TAPS = (PRODUCT, GATE)
+from atlas.neurons import GATE
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from atlas.errors import Unsupported, UsageError
 from atlas.live.encode import Batch, Encoder, Prompt
 from atlas.live.fingerprint import configuration, fingerprint
 from atlas.live.layout import Layout, locate
+from atlas.live.places import answers_from
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -112,7 +113,8 @@ class LiveModel:
 
     def forward(self, batch: Batch) -> None:
         """One teacher-forced pass, for a `tracing` or `editing` block around it; logits are left to the caller."""
-        self.model(**batch.inputs, **self._keep, use_cache=False)
+        with answers_from(batch.starts):
+            self.model(**batch.inputs, **self._keep, use_cache=False)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., vocabulary) float32 from the final norm's output, (..., d_model)."""

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from atlas import Atlas, edits, store
+from atlas import Atlas, store
 from atlas.check import check
+from atlas.edit_files import read_stored
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
 from atlas.neurons import Neuron, parse_layers
 from atlas.rebuild import rebuild
@@ -172,7 +173,7 @@ def test_edits_are_stored_versioned_read_back_and_removed(own_atlas: Path) -> No
     assert atlas.edit("no-dog").data == third and atlas.edit("no-dog@1").data == first
     assert first.provenance["maps"][0]["concept"] == "dog" and first.concept == "dog"
     assert check(own_atlas) == []
-    done = rebuild(own_atlas, read_edit=edits.read_stored)
+    done = rebuild(own_atlas, read_edit=read_stored)
     assert (done.runs, done.edits, done.skipped) == (1, 4, ())
     assert atlas.edit("no-dog@2").data == second
     assert atlas.remove_edit("no-dog@2") == ["no-dog@2"]
@@ -184,7 +185,7 @@ def test_edits_are_stored_versioned_read_back_and_removed(own_atlas: Path) -> No
 
 def scores_everywhere(path: Path) -> dict[Neuron, float]:
     sql = """SELECT s.layer, s.neuron, s.score FROM scores s JOIN maps m USING (map_id)
-             WHERE m.concept_id IS NULL AND m.source = 'image'"""
+             WHERE m.concept_id IS NULL AND m.source = 'image' AND m.reduce = 'mean'"""
     with store.connect_readonly(path) as connection:
         rows = store.raw(connection).execute(sql).fetchall()
     return {Neuron("language", layer, index): score for layer, index, score in rows}
@@ -202,7 +203,7 @@ def test_an_edit_that_cannot_be_is_refused(own_atlas: Path) -> None:
     with pytest.raises(UsageError, match="no neurons"):
         atlas.create_edit("x", atlas.query("dog", layers=(9,)), set_to=0)
     atlas.create_edit("x", neurons, set_to=0)
-    file = own_atlas / "edits" / "x@1.safetensors"
+    file = own_atlas / "edits" / "x@1.json"
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
     with pytest.raises(IntegrityError, match="damaged"):

@@ -46,15 +46,15 @@ SQL: list[tuple[str, str]] = [
     ("UPDATE examples SET concepts = ['zebra']", "examples: 1 concepts (the first is 'zebra') are not in concepts"),
     ("UPDATE effects SET concept = 'zebra'", "effects: 1 concepts (the first is 'zebra') are not in concepts"),
     (
-        "INSERT INTO edits VALUES (5, 'e', 1, 77, 'f', 'product', 'zebra', '{}', 0, 's', 'now')",
+        "INSERT INTO edits VALUES (5, 'e', 1, 77, 'f', 'product', 'zebra', '{}', 0, 's', 'now', NULL, NULL)",
         "edits: 1 model_id (the first is 77) are not in models",
     ),
     (
-        "INSERT INTO edits VALUES (5, 'e', 1, 1, 'f', 'product', 'zebra', '{}', 0, 's', 'now')",
+        "INSERT INTO edits VALUES (5, 'e', 1, 1, 'f', 'product', 'zebra', '{}', 0, 's', 'now', NULL, NULL)",
         "edits: 1 concepts (the first is 'zebra') are not in concepts",
     ),
     (
-        "INSERT INTO changes VALUES (5, 'language', 0, 0, 0, 0, 'all', NULL)",
+        "INSERT INTO changes VALUES (5, 'language', 0, 0, 0, 0, 'all', NULL, 0)",
         "changes: 1 edit_id (the first is 5) are not in edits",
     ),
     # Rows that are there twice.
@@ -159,10 +159,10 @@ def test_a_folder_that_says_otherwise_than_the_database_is_found(filled: Path, m
 
 
 def test_edits_and_their_files(filled: Path) -> None:
-    file = filled / "edits" / "no-dog@1.safetensors"
+    file = filled / "edits" / "no-dog@1.json"
     file.write_bytes(b"weights")
     assert found(filled) == [f"edits: {file} is not in the database; `atlas db rebuild` stores it"]
-    edit = "(1, 'no-dog', 1, 1, 'f', 'product', 'dog', '{}', 2, 'not its sha256', 'now')"
+    edit = "(1, 'no-dog', 1, 1, 'f', 'product', 'dog', '{}', 2, 'not its sha256', 'now', NULL, NULL)"
     with store.connect_writer(filled) as connection:
         connection.exec_driver_sql(f"INSERT INTO edits VALUES {edit}")
     assert found(filled) == [

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from atlas import database, migrate, schema, store
 from atlas.errors import StoreUnavailable
 
-RELEASED = ("0001", "0002")
+RELEASED = ("0001", "0002", "0003")
 """Every revision that a user may have. A new one is added here with rows for it in `some_rows`."""
 
 NEXT = f"{int(RELEASED[-1]) + 1:04}"

@@ -285,15 +285,21 @@ def no_edits(_file: Path) -> Any:
 def an_edit(file: Path) -> tuple[dict[str, Any], pa.Table]:
     name, version = file.stem.split("@")
     row = {"name": name, "version": int(version), "fingerprint": "f" * 64, "tap": "product", "concept": "dog"}
-    row |= {"provenance": "{}", "sha256": manifest.sha256(file), "created_at": "2026-01-01T00:00:00"}
+    row |= {
+        "provenance": "{}",
+        "sha256": manifest.sha256(file),
+        "created_at": "2026-01-01T00:00:00",
+        "solver": None,
+        "note": None,
+    }
     model = {"name": "tiny", "revision": None, "fingerprint": "f" * 64, "model_type": "llava", "layers": 2, "width": 8}
     row["model"] = model | {"d_model": 4, "vocabulary": 32, "created_at": "2026-01-01T00:00:00"}
     change = {"edit_id": 0, "component": "language", "layer": 1, "neuron": 3, "gain": 0.0, "bias": 0.0, "where": "all"}
-    return row, table("changes", [change | {"write": None}]).drop_columns(["edit_id"])
+    return row, table("changes", [change | {"write": None, "noise": 0.0}]).drop_columns(["edit_id"])
 
 
 def test_the_database_is_made_again_from_its_files(filled: Path, dump: Any) -> None:
-    file = filled / "edits" / "no-dog@1.safetensors"
+    file = filled / "edits" / "no-dog@1.json"
     file.write_bytes(b"weights")
     with store.connect_writer(filled) as connection:
         assert rebuild.load_edit(connection, *an_edit(file)) == 1

@@ -124,7 +124,7 @@ def test_quiet_explain_and_fail_empty(stored_atlas: Path, run: Run) -> None:
         (["leaderboard", "--reference", "ablaton"], 2, "no stored method called 'ablaton'; did you mean 'ablation'?"),
         (["leaderboard", "--dataset", "coco"], 2, "no stored dataset called 'coco'"),
         (["edit", "show", "no-dgo"], 2, "no edit called 'no-dgo'; there are none yet (`atlas edit ls` lists all)"),
-        (["edit", "create", "x", "--concept", "dog"], 2, "exactly one of --set, --scale, --shift and --mean"),
+        (["edit", "create", "x", "--concept", "dog"], 2, "exactly one of --set, --scale"),
         (["edit", "create", "a/b", "--concept", "dog", "--set", "0"], 2, "'a/b' cannot name an edit"),
         (["evaluate"], 2, "name an edit, or a --method"),
         (["ingest", "--methods", "contribtion"], 2, "did you mean 'contribution'?"),

@@ -229,7 +229,7 @@ def test_the_two_stages_equal_a_plain_loop(pool: str, llava: LiveModel, picture:
     items, found = two_stages(llava, picture, pool=pool, threshold="fraction", fraction=0.25)
     here, _ = by_hand(llava, items[0])
     there, _ = by_hand(llava, Item(0, items[0].twins["dog"][0], items[0].targets))
-    image = llava.batch([items[0].prompt]).inputs["input_ids"][0] == llava.encoder.media_ids["image"]
+    image = llava.batch([items[0].prompt]).inputs["input_ids"][0] == llava.encoder.role_of.media_ids["image"]
     difference = torch.stack([(here.values[n] - there.values[n])[0, image] for n in range(LAYERS)])
     first = difference.amax(1) if pool == "max" else difference.mean(1)
     assert torch.allclose(found["dog", "mean", "stage1"].scores, first, atol=1e-5)
@@ -260,7 +260,7 @@ def test_the_automatic_threshold_compares_with_random_regions(llava: LiveModel, 
     items = make_items(llava, picture, ["dog", "red dog"], twins=twins, turn=40)
     method = build("two_stage", z=1.0, draws=2)
     found = maps_of(feed(method, llava, [items], "image"))
-    image = llava.batch([items[0].prompt]).inputs["input_ids"][0] == llava.encoder.media_ids["image"]
+    image = llava.batch([items[0].prompt]).inputs["input_ids"][0] == llava.encoder.role_of.media_ids["image"]
 
     def pooled(item: Item, draw: int) -> Tensor:
         here, _ = by_hand(llava, item)

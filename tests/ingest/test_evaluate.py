@@ -127,9 +127,9 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
     job = replace(complete(held_out, dataset), sources=("text",))
     neurons = Atlas.open(own_atlas).query("dog", "contribution", source="text", top=10)
     examiner = Examiner(llava, dataset, job, Execution())
-    from atlas.edits import make_changes
+    from atlas.edits import Intervention, make_changes
 
-    with changing(llava, make_changes(list(neurons), set_to=0.0)):
+    with changing(llava, Intervention(make_changes(list(neurons), set_to=0.0))):
         scores = examiner.ask()
     mine = [p for a, p in zip(scores.asked, scores.log_probability, strict=True) if a.concept == "dog"]
     (row,) = [
@@ -150,7 +150,7 @@ def test_the_control_of_a_mean_edit_sets_random_neurons_to_their_own_means(
 ) -> None:
     import ingest.evaluate
     from atlas.edits import Change
-    from atlas.stored import maps_of, means_of
+    from atlas.reference import reference_values
 
     atlas = Atlas.open(own_atlas)
     atlas.create_edit("calm", atlas.query("dog", source="text", top=6), mean=True)
@@ -158,11 +158,9 @@ def test_the_control_of_a_mean_edit_sets_random_neurons_to_their_own_means(
     assert edit.provenance["change"]["mean"] is True
     seen: list[list[Change]] = []
     plain = ingest.evaluate.under
-    monkeypatch.setattr(
-        ingest.evaluate, "under", lambda e, changes, tap: seen.append(list(changes)) or plain(e, changes, tap)
-    )
+    monkeypatch.setattr(ingest.evaluate, "under", lambda e, i: seen.append(list(i.changes)) or plain(e, i))
     evaluate(own_atlas, edit, held_out, Execution(), seeds=2)
-    means = means_of(own_atlas, list(maps_of(edit.provenance)))
+    means = reference_values(own_atlas, edit.provenance)
     assert len(seen) == 3  # the edit and two draws
     for changes in seen:
         assert all(c.gain == 0 and c.bias == pytest.approx(means[c.neuron], abs=1e-6) for c in changes)

@@ -75,7 +75,7 @@ def test_decoding_in_blocks_equals_the_full_table(family: str, norm: bool, reque
         rows = rows * norm_gain(live.layout.norm, 32)
         if isinstance(live.layout.norm, torch.nn.LayerNorm):
             rows = rows - rows.mean(1, keepdim=True)
-    hidden = set(live.encoder.tokenizer.all_special_ids) | set(live.encoder.media_ids.values())
+    hidden = set(live.encoder.tokenizer.all_special_ids) | set(live.encoder.role_of.media_ids.values())
     seen = {"top": 0, "bottom": 0}
     for block in decode(live, norm=norm, top=4, block=24):
         seen[block.side] += len(block.tokens)

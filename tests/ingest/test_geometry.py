@@ -16,7 +16,7 @@ import torch
 from atlas import Atlas, store
 from atlas.check import check
 from atlas.database import reading
-from atlas.edits import make_changes
+from atlas.edits import Intervention, make_changes
 from atlas.errors import Unsupported, UsageError
 from atlas.live.encode import ROLES
 from atlas.live.hooks import affine, editing, tracing
@@ -36,7 +36,7 @@ TEXTS = ["<s>what is this ?", "describe the picture", "<s>is this a dog or a red
 
 
 def items_of(live: LiveModel, picture: Any) -> list[Item]:
-    turned = [[picture.rotate(90 * i)] if live.encoder.media_ids else [] for i in range(len(TEXTS))]
+    turned = [[picture.rotate(90 * i)] if live.encoder.role_of.media_ids else [] for i in range(len(TEXTS))]
     prompts = [live.encoder.prompt(text, shown, "a dog") for text, shown in zip(TEXTS, turned, strict=True)]
     return [Item(i, prompt, (Target("dog", 1, 1.0),)) for i, prompt in enumerate(prompts)]
 
@@ -71,7 +71,7 @@ def test_sums_tokens_and_means_are_of_the_prompts_positions(live: LiveModel, pic
     items = items_of(live, picture)
     places, _ = gathered(live, [items], 1000)
     seen = [by_hand(live, item) for item in items]
-    for role in ("text", "special", "image") if live.encoder.media_ids else ("text", "special"):
+    for role in ("text", "special", "image") if live.encoder.role_of.media_ids else ("text", "special"):
         mine = np.concatenate([states[:, [r == role for r in roles]] for roles, states in seen], 1)
         assert places.counts[role] == mine.shape[1] == len(places.tokens[role])
         assert np.allclose(places.sums[role], mine.sum(1), atol=1e-3)
@@ -248,7 +248,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory, job: Job) -> tuple[Path, 
     plain = measure(path, job, Execution(), SETTINGS)
     live = run.load_model(job, Execution())
     changes = make_changes([Neuron("language", layer, i) for layer in (0, 1) for i in range(20)], set_to=0.0)
-    return path, plain, measure(path, job, Execution(), SETTINGS, Ablated("some", tuple(changes), live.fingerprint))
+    ablated = Ablated("some", Intervention(changes), live.fingerprint)
+    return path, plain, measure(path, job, Execution(), SETTINGS, ablated)
 
 
 def test_a_run_stores_its_measures_and_points(measured: tuple[Path, Measured, Measured], job: Job) -> None:
@@ -337,7 +338,7 @@ def test_an_edit_and_labels_are_looked_without(
     atlas = Atlas(own_atlas)
     atlas.create_edit("no-dog", atlas.query("dog", "contribution", source="text", top=7), set_to=0.0)
     found = _ablated(own_atlas, "no-dog", None)
-    assert found is not None and len(found.changes) == 7 and found.name == "no-dog@1"
+    assert found is not None and len(found.intervention.changes) == 7 and found.name == "no-dog@1"
     with pytest.raises(UsageError, match="not both"):
         _ablated(own_atlas, "no-dog", "3f")
     assert _ablated(own_atlas, None, None) is None

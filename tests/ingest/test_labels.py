@@ -13,7 +13,7 @@ from atlas import labels as stored_labels
 from atlas import rebuild, store
 from atlas.check import check
 from atlas.database import reading
-from atlas.edits import read_stored
+from atlas.edit_files import read_stored
 from atlas.errors import UsageError
 from ingest.importance import METRICS, PRESETS, SPLITS
 from ingest.job import Execution, make_job

@@ -32,7 +32,7 @@ def items_for(name: str, live: LiveModel, picture: Any) -> tuple[list[Item], str
     """What a method can score, and its source; text where it takes any."""
     if build(name).sources is None:
         return make_items(live), "text"
-    if "image" not in live.encoder.media_ids:
+    if "image" not in live.encoder.role_of.media_ids:
         pytest.skip("a model without pictures")
     twins = [picture.transpose(way) for way in (0, 1, 3)]
     return make_items(live, picture, twins=twins, turn=50), "image"
@@ -222,7 +222,7 @@ def test_activation_pools_the_image_positions(llava: LiveModel, picture: Any) ->
     batch = llava.batch([items[0].prompt])
     with torch.no_grad(), tracing(llava.layout) as capture:
         llava.forward(batch)
-    image = batch.inputs["input_ids"][0] == llava.encoder.media_ids["image"]
+    image = batch.inputs["input_ids"][0] == llava.encoder.role_of.media_ids["image"]
     expected = torch.stack([capture.values[layer][0, image].amax(0) for layer in range(2)])
     assert torch.allclose(found["dog", "mean"].scores, expected, atol=1e-5)
 

@@ -76,7 +76,7 @@ def test_every_property_equals_the_same_by_hand(empty_atlas: Path, job: Job, lla
     own = np.mean([n not in whole["cat"] for n in whole["dog"]])
     assert value(done, name="exclusivity", condition="before", **of) == pytest.approx(own)
     says = []
-    hidden = [*llava.encoder.tokenizer.all_special_ids, *llava.encoder.media_ids.values()]
+    hidden = [*llava.encoder.tokenizer.all_special_ids, *llava.encoder.role_of.media_ids.values()]
     for n in range(128):
         raised = llava.layout.unembedding() @ llava.layout.write_vectors(n // 64)[:, n % 64]
         raised[hidden] = -torch.inf

@@ -13,9 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from atlas import Atlas, edits
+from atlas import Atlas
 from atlas.check import check
 from atlas.database import reading
+from atlas.edit_files import read_stored
 from atlas.errors import UsageError
 from atlas.live.fingerprint import fingerprint
 from atlas.rebuild import rebuild
@@ -125,7 +126,7 @@ def test_a_run_whose_folder_lost_its_manifest_is_done_anew_and_nothing_is_lost(o
     assert check(own_atlas) != []
     assert ingest(own_atlas, small_job, Execution()).fresh
     assert check(own_atlas) == []
-    rebuild(own_atlas, read_edit=edits.read_stored)
+    rebuild(own_atlas, read_edit=read_stored)
     assert {table: count(own_atlas, table) for table in tables} == before
 
 

@@ -23,7 +23,7 @@ def live(request: pytest.FixtureRequest) -> LiveModel:
 
 def two_rows(live: LiveModel, picture: Any) -> Batch:
     """Two prompts of different lengths, with a picture where the model sees."""
-    pictures = [[picture], []] if live.encoder.media_ids else [[], []]
+    pictures = [[picture], []] if live.encoder.role_of.media_ids else [[], []]
     texts = ["what is this ?", "describe the picture"]
     answers = ["a dog", "two dogs and one hot dog"]
     return live.batch([live.encoder.prompt(t, p, a) for t, p, a in zip(texts, pictures, answers, strict=True)])

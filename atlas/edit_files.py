@@ -1,0 +1,186 @@
+"""Edits as files: `edits/<name>@<version>.json` and, where there are deltas, `edits/<sha256>.safetensors`.
+
+The tensors are written first and named by their content; the JSON file names them and is the commit marker.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import load_file, save
+
+from atlas.edits import Change, Edit, Intervention
+from atlas.errors import IntegrityError, UsageError
+from atlas.files import finish, sha256
+from atlas.neurons import Neuron
+from atlas.where import Where
+
+HEAD = ("name", "version", "model", "concept", "provenance", "created_at", "note")
+COLUMNS = ("component", "layer", "neuron", "gain", "bias", "noise", "where", "write")
+
+
+def file_of(atlas: Path, name: str, version: int) -> Path:
+    return atlas / "edits" / f"{name}@{version}.json"
+
+
+def write_edit(atlas: Path, edit: Edit) -> Path:
+    """Write the edit's files, whole or not at all, and return the JSON file."""
+    file = file_of(atlas, edit.name, edit.version)
+    tensors = None
+    if edit.intervention.deltas is not None:
+        content = save({"deltas": np.ascontiguousarray(edit.intervention.deltas, dtype=np.float32)})
+        tensors = hashlib.sha256(content).hexdigest()
+        finish(file.with_name(f"{tensors}.safetensors"), lambda temporary: temporary.write_bytes(content))
+    said = {name: getattr(edit, name) for name in HEAD} | {"tap": edit.tap, "seed": edit.intervention.seed}
+    said |= {"tensors": tensors, "changes": {"count": len(edit.changes), **_columns(edit.changes)}}
+    text = json.dumps(said, indent=1, ensure_ascii=False)
+    finish(file, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+    return file
+
+
+def _columns(changes: Sequence[Change]) -> dict[str, Any]:
+    """The changes column by column; a column that is the same everywhere is written once."""
+    rows = [
+        (c.neuron.component, c.neuron.layer, c.neuron.index, c.gain, c.bias, c.noise, str(c.where), c.write)
+        for c in changes
+    ]
+    columns: dict[str, list[Any]] = {name: list(v) for name, v in zip(COLUMNS, zip(*rows, strict=True), strict=True)}
+    return {name: values[0] if len(set(values)) == 1 else values for name, values in columns.items()}
+
+
+def digest(intervention: Intervention) -> str:
+    """64 hex digits of all that decides what an intervention does."""
+    said = [_columns(intervention.changes), intervention.tap, intervention.seed]
+    found = hashlib.sha256(json.dumps(said).encode())
+    if intervention.deltas is not None:
+        found.update(np.ascontiguousarray(intervention.deltas, dtype=np.float32).data)
+    return found.hexdigest()
+
+
+def read_edit(file: Path) -> Edit:
+    """Read an edit's files.
+
+    Raises:
+        UsageError: there are none.
+        IntegrityError: they are damaged.
+    """
+    if not file.is_file():
+        raise UsageError(f"the edit's file {file} is gone; create the edit again")
+    try:
+        said = json.loads(file.read_text(encoding="utf-8"))
+        tensors, rows = said.pop("tensors"), said.pop("changes")
+        deltas = None if tensors is None else _deltas(file.with_name(f"{tensors}.safetensors"), tensors)
+        intervention = Intervention(_changes(rows), said.pop("tap"), deltas, said.pop("seed"))
+        if any(c.write is not None and (deltas is None or c.write >= len(deltas)) for c in intervention.changes):
+            raise ValueError("a change points to no delta")
+        return Edit(**said, intervention=intervention)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, UsageError) as error:
+        raise IntegrityError(f"the edit's file {file} is damaged ({error}); create the edit again") from error
+
+
+def _deltas(file: Path, digest: str) -> np.ndarray:
+    if sha256(file) != digest:
+        raise ValueError(f"{file.name} has other content than its name says")
+    found: np.ndarray = load_file(file)["deltas"]
+    return found
+
+
+def _changes(said: Mapping[str, Any]) -> tuple[Change, ...]:
+    count = said["count"]
+    columns = [v if isinstance(v, list) else [v] * count for v in (said[name] for name in COLUMNS)]
+    wheres = {text: Where.parse(text) for text in set(columns[6])}
+    found = tuple(
+        Change(Neuron(component, layer, index), gain, bias, noise, wheres[where], write)
+        for component, layer, index, gain, bias, noise, where, write in zip(*columns, strict=True)
+    )
+    if len(found) != count:
+        raise ValueError(f"it has {len(found)} changes and says {count}")
+    return found
+
+
+def remove_edit(atlas: Path, name: str, version: int) -> None:
+    """Remove an edit's files; tensors that another edit names stay."""
+    file = file_of(atlas, name, version)
+    named = {path.stem: tensors_of(path) for path in (atlas / "edits").glob("*@*.json")}
+    mine = named.pop(file.stem, set())
+    file.unlink(missing_ok=True)
+    for digest in mine.difference(*named.values()):
+        file.with_name(f"{digest}.safetensors").unlink(missing_ok=True)
+
+
+def tensors_of(file: Path, *, verify: bool = False) -> set[str]:
+    """The names (sha256) of the tensors that an edit's file names; none for a damaged one.
+
+    Raises:
+        IntegrityError: with `verify`, they are missing or damaged.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))["tensors"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    if found is not None and verify:
+        tensors = file.with_name(f"{found}.safetensors")
+        if not tensors.is_file() or sha256(tensors) != found:
+            raise IntegrityError(f"its deltas {tensors} are missing or damaged; create the edit again")
+    return set() if found is None else {str(found)}
+
+
+def edit_row(edit: Edit, file: Path) -> dict[str, Any]:
+    """The edit as `atlas.rebuild.load_edit` takes it."""
+    return {
+        "name": edit.name,
+        "version": edit.version,
+        "model": dict(edit.model),
+        "fingerprint": edit.fingerprint,
+        "tap": edit.tap,
+        "concept": edit.concept,
+        "provenance": json.dumps(edit.provenance, sort_keys=True),
+        "sha256": sha256(file),
+        "created_at": edit.created_at,
+        "solver": edit.solver,
+        "note": edit.note,
+    }
+
+
+def changes_table(edit: Edit) -> pa.Table:
+    """The columns of `changes` but `edit_id`."""
+    from atlas.schema import arrow_schema, changes  # SQLAlchemy is not loaded to read an edit
+
+    schema = arrow_schema(changes)
+    schema = schema.remove(schema.get_field_index("edit_id"))
+    said = _columns(edit.changes)
+    count = len(edit.changes)
+    columns = {name: v if isinstance(v, list) else [v] * count for name, v in said.items()}
+    return pa.Table.from_pydict({name: columns[name] for name in schema.names}, schema=schema)
+
+
+def read_stored(file: Path) -> tuple[dict[str, Any], pa.Table]:
+    """One file of edits/ as `atlas.rebuild.rebuild` reads it back."""
+    edit = read_edit(file)
+    return edit_row(edit, file), changes_table(edit)
+
+
+def convert_old(atlas: Path) -> None:
+    """Write edits of the form before schema 0003, one safetensors file each with the rest in its header, as JSON.
+
+    Damaged ones stay as they are.
+    """
+    for old in sorted((atlas / "edits").glob("*@*.safetensors")):
+        try:
+            with safe_open(old, "numpy") as handle:
+                said = json.loads(handle.metadata()["edit"])
+                columns = [handle.get_tensor(name).tolist() for name in ("layer", "neuron", "gain", "bias")]
+            rows = zip(said.pop("component"), *columns, strict=True)
+            changes = tuple(Change(Neuron(c, layer, index), gain, bias) for c, layer, index, gain, bias in rows)
+            edit = Edit(intervention=Intervention(changes, said.pop("tap")), **said)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+            continue
+        write_edit(atlas, edit)
+        old.unlink()

@@ -1,0 +1,83 @@
+"""Stored statistics of neuron values over a reference set: what mean and minimum ablation put in their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from atlas import queries
+from atlas.choose import choose_map, one_tap
+from atlas.database import reading
+from atlas.errors import UsageError
+from atlas.neurons import PRODUCT, Neuron
+from atlas.queries import Which
+
+MEAN, MIN = "mean", "min"
+
+
+def maps_of(provenance: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every map that a set of neurons came from, through set algebra and edits."""
+    yield from provenance.get("maps", ())
+    for side in ("left", "right", "of"):
+        if isinstance(provenance.get(side), Mapping):
+            yield from maps_of(provenance[side])
+
+
+def tap_of(provenance: Mapping[str, Any]) -> str:
+    """The tap that a set of neurons was found at; the product where no map is behind it.
+
+    Raises:
+        UsageError: there are two.
+    """
+    maps = list(maps_of(provenance))
+    return one_tap(maps) if maps else PRODUCT
+
+
+def reference_values(path: Path, provenance: Mapping[str, Any], statistic: str = MEAN) -> dict[Neuron, float]:
+    """Every neuron's mean, or minimum, over all positions of the ingested examples.
+
+    Of the sources that the neurons were found from (of all sources there are, where no map is behind them): the means
+    are averaged over them, of the minima the least is taken. They are those that the method `activation` keeps, of the
+    same weights and tap.
+
+    Raises:
+        UsageError: there are none.
+    """
+    tap = tap_of(provenance)
+    found: dict[Neuron, list[float]] = {}
+    with reading(path) as connection:
+        for asked in _asked(path, provenance):
+            which = Which(concept="*", method="activation", reduce=statistic, tap=tap, **asked)
+            try:
+                chosen = choose_map(connection, which)
+            except UsageError:
+                raise UsageError(
+                    f"no {statistic} values are stored for {asked.get('model', 'these weights')}, source "
+                    f"{asked.get('source', 'any')}, tap {tap}; "
+                    f"`atlas ingest --methods activation --tap {tap}` stores them"
+                ) from None
+            scored = queries.top_neurons(chosen["map_id"], top=chosen["neurons"]).run(connection)
+            columns = (scored[name].to_pylist() for name in ("component", "layer", "neuron", "score"))
+            for component, layer, index, score in zip(*columns, strict=True):
+                found.setdefault(Neuron(component, layer, index), []).append(score)
+    reduce = min if statistic == MIN else _mean
+    return {neuron: reduce(values) for neuron, values in found.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _asked(path: Path, provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Which maps hold the reference: one question a source."""
+    maps = list(maps_of(provenance))
+    if maps:
+        names = ("source", "target", "model", "dataset", "fingerprint")
+        first = {str(m["source"]): {name: m[name] for name in names} for m in reversed(maps)}
+        return [first[source] for source in sorted(first)]
+    which = Which(concept="*", method="activation", fingerprint=provenance["fingerprint"])
+    with reading(path) as connection:
+        there = queries.find_maps(which).run(connection).to_pylist()
+    fingerprint = {"fingerprint": provenance["fingerprint"]}
+    return [{**fingerprint, "source": s} for s in sorted({m["source"] for m in there})] or [fingerprint]

@@ -1,0 +1,87 @@
+"""At which token positions an edit acts: roles, positions of the prompt, and the phase of generation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from atlas.errors import UsageError
+
+ROLES = ("pad", "text", "special", "image", "video", "audio")
+"""What a position of a batch is; stored as an index into this."""
+
+SPECIAL_TEXT = "special_text"
+UNIONS = {SPECIAL_TEXT: ("text", "special")}
+PHASES = ("prefill", "decode")
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """The positions that an edit changes; everything where nothing is said.
+
+    roles: what the tokens are (ROLES). spans: places in the prompt as Python writes them, `-1` or `2:5`, counted
+    without padding. phase: "prefill", the prompt's positions, or "decode", those of the answer. With the KV cache a
+    generated token passes alone, after the prompt: what acts on the prompt acts at prefill, later through the cache.
+    """
+
+    roles: tuple[str, ...] = ()
+    spans: tuple[str, ...] = ()
+    phase: str | None = None
+
+    def __str__(self) -> str:
+        """The form that is stored and that `parse` reads: `all`, or `role=image;position=-1;phase=prefill`."""
+        parts = [f"role={','.join(self.roles)}"] if self.roles else []
+        parts += [f"position={','.join(self.spans)}"] if self.spans else []
+        parts += [f"phase={self.phase}"] if self.phase else []
+        return ";".join(parts) or "all"
+
+    @classmethod
+    def parse(cls, text: str) -> Where:
+        """Read `all`, `role=image,text`, `position=-1,2:5`, `phase=prefill`, or several with `;` between them.
+
+        Raises:
+            UsageError: anything else.
+        """
+        found: dict[str, tuple[str, ...]] = {}
+        for part in [] if text.strip() in ("", "all") else text.split(";"):
+            key, equals, value = part.strip().partition("=")
+            if not equals or key not in ("role", "position", "phase") or key in found:
+                raise UsageError(f"'{part}' is no --where; write role=image,text, position=-1,2:5 or phase=prefill")
+            found[key] = tuple(item.strip() for item in value.split(","))
+        phase = found.get("phase", (None,))
+        if len(phase) != 1 or phase[0] not in (None, *PHASES):
+            raise UsageError(f"--where phase={','.join(map(str, phase))} is neither {' nor '.join(PHASES)}")
+        spans = found.get("position", ())
+        for span in spans:
+            as_slice(span)
+        if spans and phase[0] == "decode":
+            raise UsageError("--where position counts in the prompt; phase=decode has none of its positions")
+        return cls(_roles(found.get("role", ())), spans, phase[0])
+
+
+EVERYWHERE = Where()
+
+
+def _roles(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, unions spelled out, in one order."""
+    for name in names:
+        if name not in (*ROLES[1:], *UNIONS):
+            raise UsageError(f"no token role called '{name}'; there are: {', '.join((*ROLES[1:], *UNIONS))}")
+    wanted = {role for name in names for role in UNIONS.get(name, (name,))}
+    return tuple(role for role in ROLES if role in wanted)
+
+
+def as_slice(span: str) -> slice:
+    """`3` or `-1` as the slice of one position, `2:5` and `-3:` as Python's.
+
+    Raises:
+        UsageError: neither.
+    """
+    first, colon, last = span.partition(":")
+    try:
+        if colon:
+            return slice(int(first) if first else None, int(last) if last else None)
+        at = int(first)
+        return slice(at, at + 1 if at != -1 else None)
+    except ValueError:
+        raise UsageError(f"'{span}' is no position of a prompt; write 0, -1, 2:5 or -3:") from None
