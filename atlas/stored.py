@@ -106,19 +106,27 @@ def model_row(path: Path, fingerprint: str, name: str | None = None) -> dict[str
 
 
 def new(
-    path: Path, name: str, intervention: Intervention, provenance: Mapping[str, Any], *, note: str | None = None
+    path: Path,
+    name: str,
+    intervention: Intervention,
+    provenance: Mapping[str, Any],
+    *,
+    model: Mapping[str, Any] | None = None,
+    note: str | None = None,
 ) -> Edit:
     """Store an intervention under a name.
 
-    provenance: has the fingerprint, and the maps whose concept it is about, or `concept`.
+    provenance: has the fingerprint, and the maps whose concept it is about, or `concept`. model: its row; by default
+    the atlas's own for the fingerprint.
     """
     from atlas.ledger import now
 
     maps = list(maps_of(provenance))
     concepts = {m["concept"] for m in maps} or {provenance.get("concept")}
-    model = model_row(path, provenance["fingerprint"], maps[0]["model"] if maps else provenance.get("model"))
+    if model is None:
+        model = model_row(path, provenance["fingerprint"], maps[0]["model"] if maps else None)
     concept = concepts.pop() if len(concepts) == 1 else None
-    return store(path, Edit(name, 0, model, concept, dict(provenance), intervention, now(), note))
+    return store(path, Edit(name, 0, dict(model), concept, dict(provenance), intervention, now(), note))
 
 
 def create(

@@ -24,15 +24,16 @@ def load_for(model: str, *, revision: str | None = None, device: str = "cpu", dt
 
 
 def open_pictures(names: Sequence[str]) -> list[Image]:
-    """Pictures by file name, or as DATASET:POINTER for a dataset that draws its own (scenes:held_out/3).
+    """Several pictures; see `open_picture`."""
+    return [open_picture(name) for name in names]
+
+
+def open_picture(name: str) -> Image:
+    """A picture by file name, or as DATASET:POINTER for a dataset that draws its own (scenes:held_out/3).
 
     Raises:
         BadMedia: missing, corrupt or too large.
     """
-    return [_open(name) for name in names]
-
-
-def _open(name: str) -> Image:
     dataset, colon, pointer = name.partition(":")
     if colon and not Path(name).exists() and dataset in registry.names(ingest.datasets):
         return open_dataset(Job(dataset=dataset)).image(pointer)

@@ -1,0 +1,198 @@
+"""Edits that are computed: from a job's examples, or from one prompt with its pictures, to a stored edit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ingest.solvers
+from atlas import registry, stored
+from atlas.edits import Edit, check_name
+from atlas.errors import UsageError
+from atlas.live.model import LiveModel
+from atlas.selection import NeuronSet
+from ingest import run
+from ingest.asking import open_picture
+from ingest.concepts import spans
+from ingest.examples import FIND, IMAGE, TEXT, Concept, Dataset, Example, Mention
+from ingest.feed import Feed
+from ingest.job import Execution, Job, complete, open_dataset, tasks_by_source
+from ingest.record import model_row
+from ingest.shards import Progress
+from ingest.solving import Problem, Solution, Solver
+from ingest.swaps import Swap, make_cases, spoken
+from ingest.trace import Item
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to compute. solver: a file of `ingest/solvers`, with its parameters. swap: the words. goal: the concept to
+    move to, for solvers of representations. keep: how many examples of other concepts must stay as they are."""
+
+    solver: str
+    swap: Swap
+    params: Mapping[str, Any] = field(default_factory=dict)
+    goal: str | None = None
+    keep: int = 64
+
+
+def build_solver(wanted: Wanted) -> tuple[Solver, dict[str, Any]]:
+    """The solver and all of its parameters.
+
+    Raises:
+        UsageError: an unknown solver or parameter; the message has the nearest name.
+    """
+    build = registry.load(ingest.solvers, wanted.solver).build
+    params = registry.resolve(wanted.solver, build, dict(wanted.params))
+    return build(**params), params
+
+
+def solve(
+    atlas: Path,
+    name: str,
+    wanted: Wanted,
+    job: Job,
+    execution: Execution,
+    *,
+    asked: Asked | None = None,
+    neurons: NeuronSet | None = None,
+    note: str | None = None,
+    progress: Progress = lambda done, total: None,
+) -> tuple[Edit, Solution]:
+    """Compute an edit on the job's examples (or on what is `asked`) and store it.
+
+    neurons: those that may change; the solver chooses them by default.
+
+    Raises:
+        UsageError: nothing to swap, an unknown word, neurons of another model.
+    """
+    check_name(name)
+    solver, params = build_solver(wanted)
+    dataset: Dataset = open_dataset(job) if asked is None else asked
+    live = run.load_model(job, execution)
+    if neurons is not None and neurons.provenance["fingerprint"] != live.fingerprint:
+        raise UsageError("these neurons are of other weights than the model has now; ingest it again")
+    job = _about(job, dataset, wanted)
+    problem = pose(live, dataset, job, wanted, execution.batch_size, neurons, progress)
+    started = time.perf_counter()
+    solution = solver.solve(problem)
+    seconds = round(time.perf_counter() - started, 3)
+    origin = {} if neurons is None else {"of": neurons.provenance}
+    said = {"name": wanted.solver, "params": params, "seed": job.seed, **_plain(wanted), "cases": len(problem.cases)}
+    said |= {"report": dict(solution.report), "seconds": seconds, "chosen": neurons is not None}
+    concept = job.concepts[0] if len(job.concepts) == 1 and asked is None else None
+    about = {"fingerprint": live.fingerprint, "model": live.name, "concept": concept, **origin}
+    about |= {"solver": said, "dataset": dataset.name, "job": _job(job)}
+    return stored.new(atlas, name, solution.intervention, about, model=model_row(live), note=note), solution
+
+
+def _plain(wanted: Wanted) -> dict[str, Any]:
+    return {"swap": asdict(wanted.swap), "goal": wanted.goal, "keep": wanted.keep}
+
+
+def _job(job: Job) -> dict[str, Any]:
+    """What of the job decides the examples."""
+    names = ("concepts", "sources", "tasks", "split", "per_concept", "seed", "max_new_tokens")
+    return {name: getattr(job, name) for name in names}
+
+
+def _about(job: Job, dataset: Dataset, wanted: Wanted) -> Job:
+    """The job with the concepts whose answers may have the word: those it names, that of the word, else all."""
+    named = [c.name for c in dataset.concepts.values() if wanted.swap.said.lower() in c.forms]
+    return complete(replace(job, concepts=job.concepts or tuple(named)), dataset)
+
+
+def pose(
+    live: LiveModel,
+    dataset: Dataset,
+    job: Job,
+    wanted: Wanted,
+    batch_size: int,
+    neurons: NeuronSet | None = None,
+    progress: Progress = lambda done, total: None,
+) -> Problem:
+    """The problem that a job's examples are: those whose answer says the word, and others to keep.
+
+    Raises:
+        UsageError: no answer has the word, or the model does not say it.
+    """
+    feed = Feed(live, dataset, job)
+    examples = run.collect(replace(job, negatives=0), dataset)
+    cases = make_cases(feed, list(enumerate(examples)), wanted.swap, batch_size)
+    if not cases:
+        raise UsageError(
+            f"no answer of {len(examples)} says '{wanted.swap.said}'; choose other --concepts, --tasks or --sources "
+            "(`atlas datasets NAME` lists tasks)"
+        )
+    cases = spoken(live, cases, wanted.swap, batch_size)
+    return Problem(
+        live,
+        cases,
+        suppress=wanted.swap.wanted is None,
+        keep=kept(live, dataset, job, wanted, batch_size),
+        goals=_goals(live, dataset, job, wanted, batch_size),
+        neurons=None if neurons is None else list(dict.fromkeys(neurons.neurons)),
+        batch_size=batch_size,
+        seed=job.seed,
+        progress=progress,
+    )
+
+
+def kept(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_size: int) -> list[Item]:
+    """Answers of the other concepts, without the word, that must stay as they are."""
+    if not wanted.keep or len(job.concepts) == len(dataset.concepts):
+        return []
+    asking = replace(job, negatives=wanted.keep)
+    each = [run.negatives(asking, dataset, s, t) for s, t in tasks_by_source(job, dataset).items() if t]
+    feed = Feed(live, dataset, job)
+    found = feed.items([(i, e) for i, e in enumerate(e for some in each for e in some)], batch_size)
+    return [i for i in found if not spans(live.encoder.decode(i.prompt.answer), [wanted.swap.said])][: wanted.keep]
+
+
+def _goals(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_size: int) -> list[Item]:
+    if wanted.goal is None:
+        return []
+    job = complete(replace(job, concepts=(wanted.goal,), negatives=0), dataset)
+    examples = run.collect(job, dataset)
+    found = Feed(live, dataset, job).items(list(enumerate(examples)), batch_size)
+    if not found:
+        raise UsageError(f"no answer mentions '{wanted.goal}'; give another --to-concept or other --tasks")
+    return found
+
+
+class Asked:
+    """One prompt with its pictures as a dataset: its answer is the model's own."""
+
+    name, revision, licence = "asked", "", ""
+    path: str | None = None
+
+    def __init__(self, prompt: str, pictures: Sequence[str], concept: str):
+        self.concepts = {concept: Concept(concept, (concept.lower(),))}
+        self._source = IMAGE if pictures else TEXT
+        self.all_tasks: Mapping[str, tuple[str, ...]] = {self._source: ("asked",)}
+        self.tasks = self.all_tasks
+        self.metrics: Mapping[str, tuple[str, ...]] = {}
+        mention = (Mention(concept),)
+        self._example = Example(self._source, "asked", FIND, prompt, None, mention, tuple(pictures))
+
+    def examples(
+        self, *, source: str, split: str, concepts: Sequence[str], tasks: Sequence[str], per_concept: int, seed: int
+    ) -> list[Example]:
+        """The one that there is."""
+        return [self._example]
+
+    def image(self, media: str) -> Image:
+        return open_picture(media)
+
+    def digest(self, media: str) -> str:
+        return media
+
+    def mask(self, media: str, concept: str) -> np.ndarray:
+        raise UsageError("what is asked has no masks")

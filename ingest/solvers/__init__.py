@@ -1,0 +1,1 @@
+"""One file, one solver of edits: `build(**parameters)` gives an object with `solve(problem) -> Solution`."""

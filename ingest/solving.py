@@ -1,0 +1,238 @@
+"""Edits that are computed: what a solver is given, what it gives back, and the pass behind it that is cached.
+
+A solver is one file of `ingest/solvers/`: `build(**parameters)` gives an object with `solve(problem) -> Solution`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from atlas.edits import Intervention
+from atlas.errors import UsageError
+from atlas.live.encode import PAD, SPECIAL, TEXT_ROLE, Batch
+from atlas.live.hooks import Capture, tracing, writing
+from atlas.live.model import LiveModel
+from atlas.live.replay import resume
+from atlas.neurons import Neuron
+from ingest.feed import batches
+from ingest.swaps import Case
+from ingest.trace import Item, shortest_first
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a solver is given.
+
+    cases: what is to change. suppress: whether the word is to disappear only. keep: answered prompts that must stay as
+    they are. goals: examples that show what the cases are to become, for solvers of representations. neurons: those
+    that may change, the best first; None: the solver chooses. batch_size: of a pass.
+    """
+
+    live: LiveModel
+    cases: Sequence[Case]
+    suppress: bool = False
+    keep: Sequence[Item] = ()
+    goals: Sequence[Item] = ()
+    neurons: Sequence[Neuron] | None = None
+    batch_size: int = 16
+    seed: int = 0
+    progress: Callable[[int, int], None] = lambda done, total: None
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """What a solver found. report: what it did and how well, as plain values."""
+
+    intervention: Intervention
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Solver(Protocol):
+    def solve(self, problem: Problem) -> Solution:
+        """Compute an intervention.
+
+        Raises:
+            UsageError: the problem is not one for this solver.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """The weights of the terms of the loss, as in methods' section of the README."""
+
+    kl: float = 1.0
+    repetition: float = 10.0
+    norm: float = 0.1
+    keep: float = 1.0
+
+
+Writes = Mapping[int, tuple[Tensor, Tensor]]
+"""layer -> the neurons whose write vectors change, (k,) int64, and by what, (k, d_model)."""
+
+
+class Piece:
+    """One batch, traced once: restarted at the lowest edited layer for every step.
+
+    rows, positions, tokens: (K,), of each token of the words that are to be said (or not). case_of: (K,) its row.
+    reference: (R, vocabulary) log-probabilities of the unedited model at `stay`, (R, 2) rows and positions.
+    """
+
+    def __init__(self, live: LiveModel, items: Sequence[Item], lowest: int, *, change: bool):
+        self.live, self.lowest, self.change = live, lowest, change
+        self.batch: Batch = live.batch([item.prompt for item in items])
+        with torch.no_grad(), tracing(live.layout, layers=[]) as capture:
+            live.forward(self.batch)
+        self.capture: Capture = capture
+        flat = [(r, t.index) for r, item in enumerate(items) for t in item.targets]
+        device = live.device
+        self.rows = torch.tensor([r for r, _ in flat], device=device)
+        self.positions = torch.tensor([self.batch.starts[r] + i - 1 for r, i in flat], device=device)
+        self.tokens = torch.tensor([items[r].prompt.answer[i] for r, i in flat], device=device)
+        self.stay = self._stay()
+        with torch.no_grad():
+            self.reference = self._log_probs(self._final(), self.stay[:, 0], self.stay[:, 1])
+
+    def _final(self) -> Tensor:
+        assert self.capture.norm_out is not None, "the traced pass did not reach the final norm"
+        return self.capture.norm_out
+
+    def _stay(self) -> Tensor:
+        """Where the model is to go on as before: where text is, but not where the words are predicted."""
+        roles = self.batch.roles
+        found = (roles == TEXT_ROLE) | (roles == SPECIAL)
+        if self.change:
+            found[self.rows, self.positions] = False
+        else:  # the answers alone: from the position that predicts the first token on
+            at = torch.arange(roles.shape[1], device=roles.device)[None]
+            found = (roles != PAD) & (at >= torch.tensor(self.batch.starts, device=roles.device)[:, None] - 1)
+        return found.nonzero()
+
+    def _log_probs(self, final: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
+        return self.live.logits(final[rows, positions]).log_softmax(-1)
+
+    def rerun(self, writes: Writes) -> Tensor:
+        """(batch, position, d_model): the final norm's output with deltas on the write vectors."""
+        layout = self.live.layout
+        hidden = self.capture.calls[self.lowest][0][0]
+        everywhere = {y: [(index, deltas, lambda values: None)] for y, (index, deltas) in writes.items()}
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        with writing(layout, everywhere):
+            return layout.norm(resume(layout, self.capture, self.lowest, hidden, rows))  # type: ignore[no-any-return]
+
+    def drift(self, final: Tensor) -> Tensor:
+        """The mean divergence KL(before || now) where nothing is to change."""
+        now = self._log_probs(final, self.stay[:, 0], self.stay[:, 1])
+        return (self.reference.exp() * (self.reference - now)).sum(-1).mean()
+
+    def said(self, final: Tensor) -> Tensor:
+        """(K,) log-probability of each token of the words."""
+        return self._log_probs(final, self.rows, self.positions).gather(-1, self.tokens[:, None])[:, 0]
+
+    def repeated(self, final: Tensor) -> Tensor:
+        """(K,) log-probability of each token once more, right behind itself."""
+        return self._log_probs(final, self.rows, self.positions + 1).gather(-1, self.tokens[:, None])[:, 0]
+
+    def worst(self, values: Tensor) -> Tensor:
+        """The mean over rows of the greatest value, from (K,) values of the words' tokens."""
+        highest = values.new_full((len(self.batch),), -torch.inf).scatter_reduce(0, self.rows, values, "amax")
+        return highest[~highest.isinf()].mean()
+
+
+def pieces(problem: Problem, lowest: int) -> list[Piece]:
+    """The problem's cases and what is to be kept, in cached batches."""
+    made = []
+    cases = shortest_first([case.item() for case in problem.cases])
+    for some in batches(cases, problem.batch_size):
+        made.append(Piece(problem.live, some, lowest, change=True))
+    for some in batches(shortest_first(list(problem.keep)), problem.batch_size):
+        made.append(Piece(problem.live, some, lowest, change=False))
+    return made
+
+
+def objective(piece: Piece, writes: Writes, weights: Weights, *, suppress: bool) -> tuple[Tensor, Tensor]:
+    """The loss of one batch without the norm term, and the (K,) probabilities of the words' tokens.
+
+    For a wanted word: max_i NLL_i + kl * KL(before || now) + repetition * max_i -log(1 - p(token i again)); for one
+    that is to disappear max_i -log(1 - p_i) takes the place of the first term and there is no third. The released code
+    of FiNE (Pan et al. 2025) is the source of the terms; what is kept adds keep * KL.
+    """
+    final = piece.rerun(writes)
+    if not piece.change:
+        return weights.keep * piece.drift(final), torch.empty(0)
+    logp = piece.said(final)
+    loss = weights.kl * piece.drift(final)
+    if suppress:
+        return loss + piece.worst(unlikely(logp)), logp.detach().exp()
+    loss = loss + piece.worst(-logp)
+    if weights.repetition:
+        loss = loss + weights.repetition * piece.worst(unlikely(piece.repeated(final)))
+    return loss, logp.detach().exp()
+
+
+def unlikely(logp: Tensor) -> Tensor:
+    """-log(1 - p), finite at p = 1."""
+    return -torch.log1p(-logp.exp().clamp(max=1 - 1e-6))
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """How parameters are learned: Adam, at most so many epochs over all batches, until the worst of the words' tokens
+    is above `confidence` (below 1 - confidence, for a word that is to disappear)."""
+
+    lr: float
+    epochs: int
+    confidence: float
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0 or self.epochs < 1 or not 0 < self.confidence < 1:
+            raise UsageError("lr must be above 0, epochs at least 1, confidence between 0 and 1")
+
+
+def learn(
+    problem: Problem,
+    parameters: Sequence[Tensor],
+    writes_of: Callable[[], Writes],
+    lowest: int,
+    weights: Weights,
+    descent: Descent,
+) -> dict[str, Any]:
+    """Fit parameters so that the words are said (or not); gradients flow to them alone.
+
+    writes_of: the deltas that the parameters stand for now. Returns the report: epochs, losses, the worst probability
+    before and after.
+    """
+    ready = pieces(problem, lowest)
+    optimiser = torch.optim.Adam(list(parameters), lr=descent.lr)
+    losses: list[float] = []
+    worst: list[float] = []
+    for epoch in range(descent.epochs):
+        total, said = 0.0, []
+        for piece in ready:
+            with torch.enable_grad():
+                loss, probabilities = objective(piece, writes_of(), weights, suppress=problem.suppress)
+                loss = loss + weights.norm * torch.stack([p.norm() for p in parameters]).sum() / len(ready)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total += loss.item() / len(ready)
+            said.append(probabilities.cpu())
+        losses.append(total)
+        worst.append(_worst(said, suppress=problem.suppress))
+        problem.progress(epoch + 1, descent.epochs)
+        if (1 - worst[-1] if problem.suppress else worst[-1]) > descent.confidence:
+            break
+    with torch.no_grad():
+        said = [objective(p, writes_of(), weights, suppress=problem.suppress)[1].cpu() for p in ready]
+    after = _worst(said, suppress=problem.suppress)
+    return {"epochs": len(losses), "losses": losses, "worst_before": worst[0], "worst_after": after}
+
+
+def _worst(said: Sequence[Tensor], *, suppress: bool) -> float:
+    values = torch.cat(list(said))
+    return float(values.max() if suppress else values.min())

@@ -1,0 +1,115 @@
+"""Word swaps as data: prompts whose answer says one word, with the answer that is wanted instead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from atlas.errors import UsageError
+from atlas.live.encode import Encoder, Prompt
+from atlas.live.model import LiveModel
+from atlas.neurons import PRODUCT
+from ingest.concepts import Target, spans, tokens_of
+from ingest.examples import Example
+from ingest.feed import Feed, batches
+from ingest.trace import Item, shortest_first, traced
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """said: the word that the model says. wanted: what it is to say there; None to never say the word."""
+
+    said: str
+    wanted: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.said.strip() or (self.wanted is not None and not self.wanted.strip()):
+            raise UsageError("a word to swap is empty; write --from dog --to cat, or --from dog alone")
+        if self.wanted is not None and self.said.lower() == self.wanted.lower():
+            raise UsageError(f"'{self.said}' is to become itself; give another --to")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One prompt whose answer is to change.
+
+    number: its place among the examples. said: with the answer as it is. wanted: with the answer as it is to be (the
+    same for a word that is only to disappear). said_at, wanted_at: which of the answer's tokens are the word's.
+    """
+
+    number: int
+    said: Prompt
+    wanted: Prompt
+    said_at: tuple[int, ...]
+    wanted_at: tuple[int, ...]
+
+    def item(self, *, original: bool = False) -> Item:
+        """The case for a trace, its word's tokens as targets, of equal weight."""
+        at = self.said_at if original else self.wanted_at
+        targets = tuple(Target("", i, 1 / len(at)) for i in at)
+        return Item(self.number, self.said if original else self.wanted, targets)
+
+
+def check_words(encoder: Encoder, swap: Swap) -> None:
+    """Raise UsageError where the tokenizer does not know a word."""
+    tokenizer = encoder.tokenizer
+    for word in (swap.said, swap.wanted):
+        if word is None:
+            continue
+        ids = tokenizer(word, add_special_tokens=False).input_ids
+        if not ids or tokenizer.unk_token_id in ids:
+            raise UsageError(f"the model's tokenizer does not know '{word}'; write it in the tokenizer's script")
+
+
+def word_at(encoder: Encoder, prompt: Prompt, word: str, place: int = 0) -> tuple[int, ...]:
+    """Which of the answer's tokens are a word's, at its occurrence number `place`; none where it is not there."""
+    found = spans(encoder.decode(prompt.answer), [word])
+    return tuple(tokens_of(found[place], encoder.ends(prompt.answer))) if len(found) > place else ()
+
+
+def make_cases(feed: Feed, examples: Sequence[tuple[int, Example]], swap: Swap, batch_size: int) -> list[Case]:
+    """The examples whose answer (the reference, else the model's own) has the word; its first occurrence counts."""
+    check_words(feed.live.encoder, swap)
+    found = []
+    for number, example, said in feed.answered(examples, batch_size):
+        case = _case(feed, number, example, said, swap)
+        if case is not None:
+            found.append(case)
+    return found
+
+
+def _case(feed: Feed, number: int, example: Example, said: Prompt, swap: Swap) -> Case | None:
+    encoder = feed.live.encoder
+    text = encoder.decode(said.answer).strip()
+    there = spans(text, [swap.said])
+    at = word_at(encoder, said, swap.said)
+    if not there or not at:
+        return None
+    if swap.wanted is None:
+        return Case(number, said, said, at, at[:1])  # a word that is never begun is never said
+    (first, last), place = there[0], len(spans(text[: there[0][0]], [swap.wanted]))
+    wanted = feed.prompt(replace(example, answer=text[:first] + swap.wanted + text[last:]))
+    assert wanted is not None, "a picture that was open is open"
+    found = word_at(encoder, wanted, swap.wanted, place)
+    return Case(number, said, wanted, at, found) if found else None
+
+
+def spoken(live: LiveModel, cases: Sequence[Case], swap: Swap, batch_size: int) -> list[Case]:
+    """The cases in which the model does say the word: each of its tokens is the model's first choice.
+
+    Raises:
+        UsageError: there is none; the word is already absent.
+    """
+    ordered = shortest_first([case.item(original=True) for case in cases])
+    said: set[int] = set()
+    for some in batches(ordered, batch_size):
+        with traced(live, some, "", layers=[], tap=PRODUCT, grad=False) as trace:
+            missed, _ = trace.verdicts()
+        said |= {some[row].number for row, m in zip(trace.pairs.tolist(), missed.tolist(), strict=True) if m == 0}
+    kept = [case for case in cases if case.number in said]
+    if not kept:
+        raise UsageError(
+            f"'{swap.said}' is already absent: the model says it in none of {len(cases)} answers; "
+            "`atlas generate` shows what it says"
+        )
+    return kept
