@@ -38,9 +38,7 @@ def write_edit(atlas: Path, edit: Edit) -> Path:
         content = save({"deltas": np.ascontiguousarray(edit.intervention.deltas, dtype=np.float32)})
         tensors = hashlib.sha256(content).hexdigest()
         finish(file.with_name(f"{tensors}.safetensors"), lambda temporary: temporary.write_bytes(content))
-    said = {name: getattr(edit, name) for name in HEAD} | {"tap": edit.tap, "seed": edit.intervention.seed}
-    said |= {"tensors": tensors, "changes": {"count": len(edit.changes), **_columns(edit.changes)}}
-    text = json.dumps(said, indent=1, ensure_ascii=False)
+    text = json.dumps({**as_json(edit), "tensors": tensors}, indent=1, ensure_ascii=False)
     finish(file, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
     return file
 
@@ -75,14 +73,29 @@ def read_edit(file: Path) -> Edit:
         raise UsageError(f"the edit's file {file} is gone; create the edit again")
     try:
         said = json.loads(file.read_text(encoding="utf-8"))
-        tensors, rows = said.pop("tensors"), said.pop("changes")
-        deltas = None if tensors is None else _deltas(file.with_name(f"{tensors}.safetensors"), tensors)
-        intervention = Intervention(_changes(rows), said.pop("tap"), deltas, said.pop("seed"))
-        if any(c.write is not None and (deltas is None or c.write >= len(deltas)) for c in intervention.changes):
-            raise ValueError("a change points to no delta")
-        return Edit(**said, intervention=intervention)
+        tensors = said.pop("tensors")
+        return from_json(said, None if tensors is None else _deltas(file.with_name(f"{tensors}.safetensors"), tensors))
     except (SafetensorError, OSError, KeyError, TypeError, ValueError, UsageError) as error:
         raise IntegrityError(f"the edit's file {file} is damaged ({error}); create the edit again") from error
+
+
+def as_json(edit: Edit) -> dict[str, Any]:
+    """All of an edit but its deltas."""
+    said = {name: getattr(edit, name) for name in HEAD} | {"tap": edit.tap, "seed": edit.intervention.seed}
+    return said | {"changes": {"count": len(edit.changes), **_columns(edit.changes)}}
+
+
+def from_json(said: dict[str, Any], deltas: np.ndarray | None) -> Edit:
+    """The edit of `as_json` and its deltas.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is none.
+    """
+    rows = said.pop("changes")
+    intervention = Intervention(_changes(rows), said.pop("tap"), deltas, said.pop("seed"))
+    if any(c.write is not None and (deltas is None or not 0 <= c.write < len(deltas)) for c in intervention.changes):
+        raise ValueError("a change points to no delta")
+    return Edit(**said, intervention=intervention)
 
 
 def _deltas(file: Path, digest: str) -> np.ndarray:

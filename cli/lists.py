@@ -69,7 +69,12 @@ def datasets(
 
     found = open_dataset(make_job({"dataset": name}))
     rows = [
-        {"source": source, "task": task, "default": "yes" if task in found.tasks[source] else "no"}
+        {
+            "source": source,
+            "task": task,
+            "default": "yes" if task in found.tasks[source] else "no",
+            "metrics": " ".join(found.metrics.get(task, ())),
+        }
         for source, tasks in found.all_tasks.items()
         for task in tasks
     ]

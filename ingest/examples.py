@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-IMAGE, TEXT = "image", "text"
+IMAGE, TEXT, AUDIO, VIDEO = "image", "text", "audio", "video"
 FIND, HELD_OUT = "find", "held_out"
 
 
 class BadMedia(AtlasError):
-    """A picture that is missing, corrupt or too large; the message has its path."""
+    """A picture or a recording that is missing, corrupt or too large; the message has its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,15 @@ class Mention:
 class Example:
     """One prompt with its media (pointers, never copies) and its reference answer.
 
-    source: the modality that carries the concept in: "image" or "text".
+    source: the modality that carries the concept in: "image", "text", "audio" or "video". Models are asked with
+    pictures and text so far (see `ingest.feed`).
     task: what is asked ("caption", "name", "does", ...); evaluations report each task by itself.
     split: "find" (neurons are found on these) or "held_out" (edits are judged on these).
     prompt: the user's words, without chat markup. With source "text" no media are given to the model.
-    answer: the reference answer, or None: the model's own response stands in for it.
+    answer: the answer that is teacher-forced and explained, or None: the model's own response stands in for it.
     media: pointers that `Dataset.image` resolves: a path below the dataset's root, or a scene's address.
+    references: every answer that a metric compares a generated one with; empty: `answer` is the only one, and
+    where that is None there is nothing to judge by.
     """
 
     source: str
@@ -71,19 +74,23 @@ class Example:
     answer: str | None
     mentions: tuple[Mention, ...]
     media: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
         """32 hex digits of the content: same example, same id, on every machine."""
         content: list[object] = [self.source, self.task, self.prompt, self.answer, list(self.media)]
         content.append([[m.concept, m.words] for m in self.mentions])
+        if self.references:  # else the id is what it was before there were any
+            content.append(list(self.references))
         return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()[:32]
 
 
 class Dataset(Protocol):
     """name: as on the command line. path: what the user gave, or None. revision: hex digest of everything
     that decides the examples (annotation bytes, generator version, seed), so equal revisions give equal
-    examples. all_tasks: every task there is, by source. tasks: those that are taken by default."""
+    examples. all_tasks: every task there is, by source. tasks: those that are taken by default. metrics: for each task
+    whose generated answers are judged, the names of the metrics (files of `ingest/metrics`) that judge them."""
 
     name: str
     path: str | None
@@ -92,6 +99,7 @@ class Dataset(Protocol):
     concepts: Mapping[str, Concept]
     all_tasks: Mapping[str, tuple[str, ...]]
     tasks: Mapping[str, tuple[str, ...]]
+    metrics: Mapping[str, tuple[str, ...]]
 
     def examples(
         self, *, source: str, split: str, concepts: Sequence[str], tasks: Sequence[str], per_concept: int, seed: int
@@ -114,4 +122,17 @@ class Dataset(Protocol):
 
     def mask(self, media: str, concept: str) -> np.ndarray:
         """(height, width) bool: the picture's pixels that show the concept; all False where none does."""
+        ...
+
+
+class Recordings(Dataset, Protocol):
+    """A dataset with source "audio"."""
+
+    def audio(self, media: str) -> tuple[np.ndarray, int]:
+        """The recording behind a pointer: (samples,) float32 between -1 and 1, channels averaged; its rate in Hz.
+
+        Raises:
+            BadMedia: missing, corrupt, or above the limits.
+            Unsupported: its format needs a package that is not installed.
+        """
         ...

@@ -11,10 +11,11 @@ from typing import TypeVar
 
 from PIL.Image import Image
 
+from atlas.errors import Unsupported
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from ingest.concepts import NONE, Target, find_targets, negative_targets
-from ingest.examples import BadMedia, Dataset, Example, Mention
+from ingest.examples import IMAGE, TEXT, BadMedia, Dataset, Example, Mention
 from ingest.inpainting import Twins
 from ingest.job import Job, null_draws
 from ingest.trace import Item
@@ -83,14 +84,11 @@ class Feed:
         """Encoded examples with at least one target; what is left out is counted in `skipped`.
 
         Raises:
+            Unsupported: an example is a recording or a video.
             BadMedia: a picture cannot be opened and the job says to fail.
         """
-        prompts = [(number, e, prompt) for number, e in examples if (prompt := self._prompt(e)) is not None]
-        answers = self._answers([(e, prompt) for _, e, prompt in prompts if e.answer is None], batch_size)
         items = []
-        for number, example, prompt in prompts:
-            if example.answer is None:
-                prompt = prompt.answered(answers[example.id])
+        for number, example, prompt in self.answered(examples, batch_size):
             targets = self._targets(example, prompt)
             twins = self._twins(example, prompt, targets)
             if self.twins is not None and example.media:
@@ -99,6 +97,16 @@ class Feed:
                 items.append(Item(number, prompt, tuple(targets), twins))
         self._pictures.clear()
         return items
+
+    def answered(self, examples: Sequence[tuple[int, Example]], batch_size: int) -> list[tuple[int, Example, Prompt]]:
+        """The examples whose media open, encoded with their reference answers, or else with the model's own.
+
+        Raises:
+            BadMedia: a picture cannot be opened and the job says to fail.
+        """
+        prompts = [(number, e, prompt) for number, e in examples if (prompt := self.prompt(e)) is not None]
+        answers = self._answers([(e, prompt) for _, e, prompt in prompts if e.answer is None], batch_size)
+        return [(n, e, p if e.answer is not None else p.answered(answers[e.id])) for n, e, p in prompts]
 
     def _twins(self, example: Example, prompt: Prompt, targets: Sequence[Target]) -> dict[str, tuple[Prompt, ...]]:
         """For each concept that the pictures show: the prompt without it, then without as much elsewhere."""
@@ -120,7 +128,12 @@ class Feed:
             found[concept] = tuple(made)
         return found
 
-    def _prompt(self, example: Example) -> Prompt | None:
+    def prompt(self, example: Example) -> Prompt | None:
+        """An example encoded, with its reference answer where it has one; None where its media do not open."""
+        if example.source not in (IMAGE, TEXT):
+            raise Unsupported(
+                f"models are asked with pictures and text only, so far; {self.dataset.name} gives {example.source}"
+            )
         try:
             pictures = [self._picture(pointer) for pointer in example.media]
         except BadMedia as error:

@@ -1,12 +1,18 @@
-"""Opening pictures that someone else made: limits first, pixels after."""
+"""Opening pictures and recordings that someone else made: limits first, content after."""
 
 from __future__ import annotations
 
+import importlib
+import stat
 import struct
 import warnings
+import wave
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from atlas.errors import Unsupported
 from ingest.examples import BadMedia
 
 if TYPE_CHECKING:
@@ -14,6 +20,9 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 200_000_000
+MAX_SECONDS = 600.0
+MAX_SAMPLES = 100_000_000
+"""Of all channels together: a header may name any rate, and so make ten minutes of any size."""
 
 
 def open_image(path: Path, max_pixels: int = MAX_PIXELS, *, max_bytes: int = MAX_BYTES) -> Image:
@@ -27,11 +36,7 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS, *, max_bytes: int = MAX
     import PIL.Image
     from PIL import ImageOps
 
-    if not path.is_file():
-        raise BadMedia(f"{path} is missing; the dataset's pictures must lie below its folder")
-    size = path.stat().st_size
-    if size > max_bytes:
-        raise BadMedia(f"{path} has {size:,} bytes, the limit is {max_bytes:,}")
+    _require(path, "pictures", max_bytes)
     try:
         with warnings.catch_warnings():
             # Our own limit decides, from the same header.
@@ -47,3 +52,87 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS, *, max_bytes: int = MAX
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, struct.error) as error:
         # What the decoders of the many formats raise on bytes that are cut or changed.
         raise BadMedia(f"{path} is corrupt or cut: {error}") from error
+
+
+def open_audio(path: Path, max_seconds: float = MAX_SECONDS, *, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, int]:
+    """The recording of a file: (samples,) float32 between -1 and 1, channels averaged; its rate in samples a second.
+
+    `.wav` of whole numbers (PCM) is read here; every other format (FLAC, ...) by the package soundfile.
+    max_seconds: refused from the header, before anything is decoded.
+
+    Raises:
+        BadMedia: missing, no recording, corrupt, cut, empty, or above a limit; the message has the path.
+        Unsupported: the format needs soundfile, and it is not installed.
+    """
+    _require(path, "recordings", max_bytes)
+    samples, rate = (_wav if path.suffix.lower() == ".wav" else _sound)(path, max_seconds)
+    if not samples.size:
+        raise BadMedia(f"{path} is a recording of nothing")
+    return samples.mean(1, dtype=np.float32), rate
+
+
+def _require(path: Path, kind: str, max_bytes: int) -> None:
+    """Refuse what is no file, or too large a one."""
+    try:
+        found = path.stat()
+        size = found.st_size if stat.S_ISREG(found.st_mode) else None
+    except (OSError, ValueError):  # not there, not to be read, or no name that a file can have
+        size = None
+    if size is None:
+        raise BadMedia(f"{path} is missing; the dataset's {kind} must lie below its folder")
+    if size > max_bytes:
+        raise BadMedia(f"{path} has {size:,} bytes, the limit is {max_bytes:,}")
+
+
+def _limit(path: Path, frames: int, rate: int, channels: int, max_seconds: float) -> None:
+    """Refuse what a header promises, before it is read."""
+    if rate < 1 or channels < 1 or frames < 0:
+        raise BadMedia(f"{path} is corrupt: {channels} channels of {rate} samples a second")
+    if frames / rate > max_seconds:
+        raise BadMedia(f"{path} is {frames / rate:,.0f} seconds long, the limit is {max_seconds:,.0f}")
+    if frames * channels > MAX_SAMPLES:
+        raise BadMedia(f"{path} has {frames * channels:,} samples, the limit is {MAX_SAMPLES:,}")
+
+
+def _wav(path: Path, max_seconds: float) -> tuple[np.ndarray, int]:
+    """(frames, channels) float32 and the rate, of a PCM file of 8, 16, 24 or 32 bits."""
+    try:
+        with wave.open(str(path), "rb") as found:
+            channels, width, rate, frames = found.getparams()[:4]
+            _limit(path, frames, rate, channels, max_seconds)
+            if width > 4:
+                raise BadMedia(f"{path} has samples of {8 * width} bits; 8, 16, 24 and 32 are read")
+            data = found.readframes(frames)
+    except (wave.Error, EOFError, OSError, ValueError, OverflowError, struct.error) as error:
+        raise BadMedia(f"{path} is no PCM recording, or corrupt: {error or 'it ends too soon'}") from error
+    if len(data) != frames * channels * width:
+        raise BadMedia(f"{path} is cut: {len(data):,} of {frames * channels * width:,} bytes of sound are there")
+    return _numbers(data, width).reshape(-1, channels), rate
+
+
+def _numbers(data: bytes, width: int) -> np.ndarray:
+    """(samples,) float32 between -1 and 1, of little-endian whole numbers of `width` bytes; one byte has no sign."""
+    if width == 1:
+        return (np.frombuffer(data, np.uint8).astype(np.float32) - 128) / 128
+    if width == 3:  # in the upper three bytes of four
+        wide = np.zeros((len(data) // 3, 4), np.uint8)
+        wide[:, 1:] = np.frombuffer(data, np.uint8).reshape(-1, 3)
+        data, width = wide.tobytes(), 4
+    return np.frombuffer(data, f"<i{width}").astype(np.float32) / np.float32(2 ** (8 * width - 1))
+
+
+def _sound(path: Path, max_seconds: float) -> tuple[np.ndarray, int]:
+    """(frames, channels) float32 and the rate, of whatever libsndfile reads."""
+    try:
+        soundfile = importlib.import_module("soundfile")
+    except (ImportError, OSError) as error:  # OSError: the package without its library
+        raise Unsupported(f"reading {path.name} needs soundfile: pip install 'neuron-atlas[audio]'") from error
+    try:
+        about = soundfile.info(str(path))
+        _limit(path, about.frames, about.samplerate, about.channels, max_seconds)
+        samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
+    except (RuntimeError, OSError, ValueError, TypeError) as error:
+        raise BadMedia(f"{path} is no recording, corrupt or cut: {error}") from error
+    if len(samples) != about.frames:
+        raise BadMedia(f"{path} is cut: {len(samples):,} of {about.frames:,} samples are there")
+    return samples, int(rate)

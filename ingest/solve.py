@@ -174,7 +174,7 @@ class Asked:
     path: str | None = None
 
     def __init__(self, prompt: str, pictures: Sequence[str], concept: str):
-        self.concepts = {concept: Concept(concept, (concept.lower(),))}
+        self.concepts: Mapping[str, Concept] = {concept: Concept(concept, (concept.lower(),))}
         self._source = IMAGE if pictures else TEXT
         self.all_tasks: Mapping[str, tuple[str, ...]] = {self._source: ("asked",)}
         self.tasks = self.all_tasks

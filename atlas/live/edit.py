@@ -14,7 +14,7 @@ from atlas.edits import Change, Edit, Intervention
 from atlas.errors import UsageError
 from atlas.live.encode import TokenRoles
 from atlas.live.fingerprint import fingerprint
-from atlas.live.hooks import Rule, Write, affinely, editing, writing
+from atlas.live.hooks import Rule, Write, affinely, editing, watching, writing
 from atlas.live.layout import Layout, locate
 from atlas.live.model import LiveModel
 from atlas.live.places import Places
@@ -169,7 +169,7 @@ def changing(model: LiveModel | Any, intervention: Intervention, *, processor: A
     places = Places(_roles(model, processor))
     with ExitStack() as stack:
         if any(c.where != EVERYWHERE or c.noise for c in intervention.changes):
-            stack.enter_context(places.watching(module))
+            stack.enter_context(watching(module, places.look))
         stack.enter_context(
             editing(layout, rules(intervention.changes, places, intervention.seed), tap=intervention.tap)
         )

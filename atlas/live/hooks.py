@@ -234,6 +234,16 @@ def affinely(chosen: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     return torch.where(gain.to(chosen) == 0, bias.to(chosen), changed)
 
 
+@contextmanager
+def watching(module: nn.Module, look: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> Iterator[None]:
+    """Let `look` see the arguments of every call of a module while the block lasts."""
+    handle = module.register_forward_pre_hook(lambda _m, args, kwargs: look(args, kwargs), with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 Write = tuple[Tensor, Tensor, Callable[[Tensor], Tensor | None]]
 """Which neurons' write vectors change, (k,) int64; by what, (k, d_model); and where: the down projection's input,
 (..., neurons), -> bool for its leading dimensions, or None for everywhere."""

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from atlas.errors import Unsupported
 from atlas.live.encode import TokenRoles
@@ -43,16 +43,8 @@ class Places:
         self.lengths: Tensor | None = None
         self._masks: dict[Where, Tensor] = {}
 
-    @contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
-        """Look at every pass of the whole model (`model.generate` included) while the block lasts."""
-        handle = model.register_forward_pre_hook(self._look, with_kwargs=True)
-        try:
-            yield
-        finally:
-            handle.remove()
-
-    def _look(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """See the arguments of a pass of the whole model (see `atlas.live.hooks.watching`)."""
         ids = kwargs.get("input_ids", args[0] if args else None)
         shaped = ids if ids is not None else kwargs["inputs_embeds"][..., 0]
         batch, length = shaped.shape

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from atlas.errors import IntegrityError, UsageError
-from ingest.examples import BadMedia
+from ingest.datasets._files import require_inside
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def _parsed(file: Path, digest: Any, keys: Sequence[str]) -> dict[str, Any]:
     try:
         data = file.read_bytes()
         found = json.loads(data)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise IntegrityError(f"{file} cannot be read: {error}; download it again") from error
     digest.update(hashlib.sha256(data).digest())
     if not isinstance(found, dict) or any(not isinstance(found.get(key), list) for key in keys):
@@ -105,17 +105,6 @@ def _require(root: Path, whole: dict[str, list[Any]]) -> None:
         raise IntegrityError(f"{root}: annotation {strange['id']} has category {strange['category_id']}, which is none")
 
 
-def require_inside(name: str) -> None:
-    """Refuse a picture's name that is absolute or climbs out of its folder.
-
-    Raises:
-        BadMedia: with the name.
-    """
-    path = PurePosixPath(name.replace("\\", "/"))
-    if not path.name or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\0" in name:
-        raise BadMedia(f"the picture's name '{name}' leads out of the dataset's folder")
-
-
 def index_of(whole: dict[str, list[Any]]) -> Any:
     """pycocotools' index; what it prints is not wanted on stdout. Annotations of unlisted pictures are left out."""
     from pycocotools.coco import COCO
@@ -135,16 +124,3 @@ def picture_folders(root: Path) -> list[str]:
     nested = sorted(folder for top in images for folder in top.iterdir() if folder.is_dir())
     others = [folder for folder in below if folder.name != "images"]
     return [folder.relative_to(root).as_posix() for folder in (*images, *nested, *others)] + ["."]
-
-
-def inside(root: Path, media: str) -> Path:
-    """The file behind a pointer, links followed.
-
-    Raises:
-        BadMedia: it lies outside the root.
-    """
-    require_inside(media)
-    path = (root / media).resolve()
-    if not path.is_relative_to(root.resolve()):
-        raise BadMedia(f"{root / media} is a link out of the dataset's folder; give the folder it leads to")
-    return path

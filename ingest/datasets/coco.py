@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atlas.errors import UsageError, unknown
+from atlas.errors import UsageError
 from atlas.files import sha256
 from ingest.concepts import pattern
 from ingest.datasets import _coco_files
 from ingest.datasets._coco_masks import mask_of
 from ingest.datasets._coco_words import forms
+from ingest.datasets._files import check, inside, order, split_of
 from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Concept, Example, Mention
 from ingest.media import MAX_PIXELS, open_image
 
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 PROMPT = "Describe the image in few words."
 CAPTION = "caption"
-RULES = 1  # raised whenever the same files would give other examples
+RULES = 2  # raised whenever the same files would give other examples
 
 
 class Coco:
@@ -64,6 +65,8 @@ class Coco:
             TEXT: (CAPTION,) if any(files.captions.values()) else (),
         }
         self.tasks = self.all_tasks
+        # Without human captions there is nothing to judge the model's by.
+        self.metrics: Mapping[str, tuple[str, ...]] = dict.fromkeys(self.tasks[TEXT], ("bleu", "rouge_l", "cider"))
 
     def examples(
         self, *, source: str, split: str, concepts: Sequence[str], tasks: Sequence[str], per_concept: int, seed: int
@@ -76,9 +79,9 @@ class Coco:
             UsageError: a source, split, concept or task that the dataset does not have.
         """
         for kind, asked, known in (("source", [source], self.tasks), ("split", [split], (FIND, HELD_OUT))):
-            _check(kind, asked, known)
-        _check("concept", concepts, self.concepts)
-        _check("task", tasks, self.tasks[source])
+            check(kind, asked, known)
+        check("concept", concepts, self.concepts)
+        check("task", tasks, self.tasks[source])
         if not tasks:
             return []
         found: dict[str, Example] = {}
@@ -93,7 +96,7 @@ class Coco:
         Raises:
             BadMedia: missing, corrupt, too large, outside the folder, or of another shape than its masks.
         """
-        path = _coco_files.inside(self._root, media)
+        path = inside(self._root, media)
         record = self._record(media)
         found = open_image(path, self.max_pixels)
         # A picture may be kept smaller than COCO's; turned on its side its masks would be wrong.
@@ -105,7 +108,7 @@ class Coco:
     def digest(self, media: str) -> str:
         """The sha256 of the file's bytes, or "missing"."""
         try:
-            return sha256(_coco_files.inside(self._root, media))
+            return sha256(inside(self._root, media))
         except (OSError, BadMedia):
             return "missing"
 
@@ -118,7 +121,7 @@ class Coco:
             BadMedia: no such picture.
             IntegrityError: an outline is not of any form COCO has.
         """
-        _check("concept", [concept], self.concepts)
+        check("concept", [concept], self.concepts)
         record = self._record(media)
         shown = np.zeros((record["height"], record["width"]), dtype=bool)
         for instance in self._index.imgToAnns[record["id"]]:
@@ -127,18 +130,20 @@ class Coco:
         return shown
 
     def _pictures(self, concept: str, split: str, seed: int) -> list[Example]:
-        """The pictures of a split that show the concept, in the order that the seed decides."""
+        """The pictures of a split that show the concept, in the order that the seed decides; what the model says of one
+        is judged by its human captions."""
         ids = [number for number in self._showing[concept] if split_of(number) == split]
-        ids.sort(key=lambda number: (concept not in self._said[number], _order(seed, concept, number)))
-        return [
-            Example(IMAGE, CAPTION, split, PROMPT, None, tuple(map(Mention, self._shown[number])), (media,))
-            for number, media in ((number, self._media(number)) for number in ids)
-        ]
+        ids.sort(key=lambda number: (concept not in self._said[number], order(seed, concept, number)))
+        return [self._picture(number, split) for number in ids]
+
+    def _picture(self, number: int, split: str) -> Example:
+        mentions, said = tuple(map(Mention, self._shown[number])), tuple(self._captions[number])
+        return Example(IMAGE, CAPTION, split, PROMPT, None, mentions, (self._media(number),), said)
 
     def _sayings(self, concept: str, split: str, seed: int) -> list[Example]:
         """The human captions of a split that mention the concept, in the order that the seed decides."""
         texts = [text for text in self._mentioning[concept] if self._caption_split[text] == split]
-        texts.sort(key=lambda text: _order(seed, concept, text))
+        texts.sort(key=lambda text: order(seed, concept, text))
         return [
             Example(TEXT, CAPTION, split, PROMPT, text, tuple(map(Mention, self._mentions[text]))) for text in texts
         ]
@@ -249,28 +254,19 @@ def _narrowed(files: _coco_files.Files, classes: Sequence[str], max_samples: int
         return files
     whole = dict(files.index.dataset)
     if classes:
-        _check("class", classes, [_concept(c).name for c in whole["categories"]])
+        check("class", classes, [_concept(c).name for c in whole["categories"]])
         whole["categories"] = [c for c in whole["categories"] if _concept(c).name in classes]
         kept = {c["id"] for c in whole["categories"]}
         whole["annotations"] = [a for a in whole["annotations"] if a["category_id"] in kept]
         shown = {a["image_id"] for a in whole["annotations"]}
         whole["images"] = [image for image in whole["images"] if image["id"] in shown]
     if max_samples > 0:
-        whole["images"] = sorted(whole["images"], key=lambda i: _order(seed, "", i["id"]))[:max_samples]
+        whole["images"] = sorted(whole["images"], key=lambda i: order(seed, "", i["id"]))[:max_samples]
     if not whole["images"]:
         raise UsageError(f"no picture shows {', '.join(classes)}; there is nothing to ingest")
     ids = {image["id"] for image in whole["images"]}
     captions = {number: texts for number, texts in files.captions.items() if number in ids}
     return _coco_files.Files(_coco_files.index_of(whole), captions, files.digest)
-
-
-def split_of(image_id: int) -> str:
-    """ "held_out" for about one image in five, by a hash of its id: the same in every subset and on every machine."""
-    return HELD_OUT if int(_order(0, "split", image_id)[:8], 16) % 5 == 0 else FIND
-
-
-def _order(seed: int, purpose: str, key: object) -> str:
-    return hashlib.sha256(f"{seed}/{purpose}/{key}".encode()).hexdigest()
 
 
 def _inverse(lists: Mapping[Any, list[str]]) -> Mapping[str, list[Any]]:
@@ -291,9 +287,3 @@ def _licence(whole: Mapping[str, Any]) -> str:
     names = {row.get("id"): row.get("name") for row in whole.get("licenses", []) if isinstance(row, Mapping)}
     used = sorted({str(names[image.get("license")]) for image in whole["images"] if names.get(image.get("license"))})
     return "; ".join(used) or "unknown"
-
-
-def _check(kind: str, asked: Sequence[str], known: Mapping[str, object] | Sequence[str]) -> None:
-    for name in asked:
-        if name not in known:
-            raise unknown(kind, name, known, "atlas datasets")

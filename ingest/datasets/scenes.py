@@ -62,6 +62,7 @@ class Scenes:
         self.drawn = tuple(thing.name for thing in DRAWN)
         self.all_tasks: Mapping[str, tuple[str, ...]] = TASKS
         self.tasks: Mapping[str, tuple[str, ...]] = {IMAGE: FACTS, TEXT: FACTS}
+        self.metrics: Mapping[str, tuple[str, ...]] = {"caption": ("bleu", "rouge_l", "cider")}
 
     def examples(
         self, *, source: str, split: str, concepts: Sequence[str], tasks: Sequence[str], per_concept: int, seed: int

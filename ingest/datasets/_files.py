@@ -1,0 +1,194 @@
+"""Reading a folder that someone else made: annotations checked, media found, nothing outside the folder touched."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from atlas.errors import UsageError, unknown
+from ingest.examples import FIND, HELD_OUT, BadMedia
+
+
+def order(seed: int, purpose: str, key: object) -> str:
+    """Hex digits to sort by: an order of the keys that the seed draws, the same on every machine."""
+    return hashlib.sha256(f"{seed}/{purpose}/{key}".encode()).hexdigest()
+
+
+def split_of(key: object) -> str:
+    """ "held_out" for about one picture (speaker, ...) in five, by a hash of its id: the same in every subset."""
+    return HELD_OUT if int(order(0, "split", key)[:8], 16) % 5 == 0 else FIND
+
+
+def check(kind: str, asked: Sequence[str], known: Iterable[str]) -> None:
+    """Raises UsageError for the first name that is not known, with the nearest that is."""
+    names = list(known)
+    for name in asked:
+        if name not in names:
+            raise unknown(kind, name, names, "atlas datasets")
+
+
+def require_inside(name: str) -> None:
+    """Refuse a medium's name that is absolute or climbs out of its folder.
+
+    Raises:
+        BadMedia: with the name.
+    """
+    path = PurePosixPath(name.replace("\\", "/"))
+    if not path.name or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\0" in name:
+        raise BadMedia(f"the name '{name}' leads out of the dataset's folder")
+
+
+def inside(root: Path, media: str) -> Path:
+    """The file behind a pointer, links followed.
+
+    Raises:
+        BadMedia: it lies outside the root.
+    """
+    require_inside(media)
+    path = (root / media).resolve()
+    if not path.is_relative_to(root.resolve()):
+        raise BadMedia(f"{root / media} is a link out of the dataset's folder; give the folder it leads to")
+    return path
+
+
+def folder(path: str | None, name: str) -> Path:
+    """The dataset's folder.
+
+    Raises:
+        UsageError: none was given, or there is none.
+    """
+    if path is None:
+        raise UsageError(f"{name} needs a folder; use --dataset {name}:PATH")
+    root = Path(path)
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {root}; use --dataset {name}:PATH")
+    return root
+
+
+def only(root: Path, patterns: Sequence[str], layout: str) -> Path:
+    """The one file that a pattern finds, the first pattern that finds any.
+
+    Raises:
+        UsageError: no pattern finds one, or one finds several. layout: what the folder should look like.
+    """
+    for pattern in patterns:
+        found = sorted(file for file in root.glob(pattern) if file.is_file())
+        if len(found) > 1:
+            raise UsageError(f"{root} has {' and '.join(f.name for f in found[:2])}; keep one of them")
+        if found:
+            return found[0]
+    raise UsageError(f"{root} has no {' or '.join(patterns)}; expected is {layout}")
+
+
+def read_text(file: Path) -> str:
+    """A file's words, in UTF-8.
+
+    Raises:
+        UsageError: missing or not UTF-8.
+    """
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} cannot be read: {error}") from error
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        UsageError: missing, cut or not JSON.
+    """
+    try:
+        return json.loads(read_text(file))
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{file} is not JSON, or cut: {error}; download it again") from error
+
+
+def rows_of(file: Path, key: str | None) -> list[Mapping[str, Any]]:
+    """The rows of a JSON file: the list itself, or the list under `key`.
+
+    Raises:
+        UsageError: not JSON, no such list, an empty one, or a row that is no object.
+    """
+    whole = read_json(file)
+    found = whole if key is None else whole.get(key) if isinstance(whole, dict) else None
+    if not isinstance(found, list):
+        raise UsageError(f"{file} is not what it should be: it has no list{f' of {key}' if key else ''}")
+    for number, row in enumerate(found):
+        if not isinstance(row, dict):
+            raise UsageError(f"{file}: row {number} is not an object: {json.dumps(row)[:80]}")
+    if not found:
+        raise UsageError(f"{file} has no rows; there is nothing to ingest")
+    return found
+
+
+def require_unique(rows: Sequence[Mapping[str, Any]], key: str, file: Path) -> None:
+    """Raises UsageError where two rows have the same value of `key`, or one has none."""
+    seen: set[str] = set()
+    for number, row in enumerate(rows):
+        value = identifier(row.get(key), f"{file}: the {key} of row {number}")
+        if value in seen:
+            raise UsageError(f"{file}: row {number} has the {key} {value} a second time")
+        seen.add(value)
+
+
+def words(value: object, where: str) -> str:
+    """A text with its outer white space gone.
+
+    where: file, row and field, for the message.
+
+    Raises:
+        UsageError: no text, an empty one, or one that no file can hold (half a character).
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"{where} is no text: {json.dumps(value, default=str)[:80]}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{where} has half a character: {value[:80]!a}") from None
+    return value.strip()
+
+
+def line(value: object, where: str) -> str:
+    """The same in one line, with single spaces."""
+    return " ".join(words(value, where).split())
+
+
+def identifier(value: object, where: str) -> str:
+    """A number or a text that names something.
+
+    Raises:
+        UsageError: neither.
+    """
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else words(value, where)
+
+
+def placed(root: Path, folders: Sequence[str], names: Iterable[str]) -> list[str]:
+    """Each name's pointer: below the first folder that has it, else below the first there could be.
+
+    Raises:
+        BadMedia: a name leads out of the folder.
+        UsageError: not one of them is there.
+    """
+    listed: dict[Path, set[str]] = {}
+    found, pointers, first = False, [], ""
+    for name in names:
+        require_inside(name)
+        first = first or name
+        place = next((p for p in folders if _has(listed, root / p / name)), None)
+        found = found or place is not None
+        place = folders[0] if place is None else place
+        pointers.append(name if place == "." else f"{place}/{name}")
+    if pointers and not found:
+        raise UsageError(f"none of the files is below {root} (looked for {first} in {', '.join(folders)})")
+    return pointers
+
+
+def _has(listed: dict[Path, set[str]], file: Path) -> bool:
+    """Whether the file's folder lists it; every folder is read once, as there may be a hundred thousand files."""
+    if file.parent not in listed:
+        listed[file.parent] = {entry.name for entry in file.parent.iterdir()} if file.parent.is_dir() else set()
+    return file.name in listed[file.parent]

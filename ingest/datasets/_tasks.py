@@ -1,0 +1,148 @@
+"""A dataset of questions with reference answers, read from a folder: what the loaders of task evaluations share."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from atlas.errors import UsageError
+from atlas.files import sha256
+from ingest.datasets._files import check, inside, order
+from ingest.examples import AUDIO, FIND, HELD_OUT, IMAGE, VIDEO, BadMedia, Concept, Example, Mention
+from ingest.media import open_audio, open_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+RULES = 1  # raised whenever the same examples would be given in another order
+
+UNSEEN = {AUDIO: "is a recording, no picture", VIDEO: "is a video, and videos are not read yet"}
+
+
+class Tasks:
+    """Examples with one concept each; see `ingest.examples.Dataset` and `ingest.examples.Recordings`.
+
+    Examples of equal content count once. The split is the loader's, by `split_of` of the picture, speaker, ...
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: Path,
+        *,
+        licence: str,
+        concepts: Iterable[Concept],
+        metrics: Mapping[str, tuple[str, ...]],
+        examples: Iterable[Example],
+    ) -> None:
+        """Raises UsageError where there are no examples, or where a medium is in both splits."""
+        self.name, self.licence = name, f"{licence}, as stated by its authors"
+        self._root = root
+        self.path: str | None = str(root)
+        self.concepts: Mapping[str, Concept] = {concept.name: concept for concept in concepts}
+        self.metrics: Mapping[str, tuple[str, ...]] = metrics
+        self._examples = {example.id: example for example in examples}
+        if not self._examples:
+            raise UsageError(f"{root} has no examples; there is nothing to ingest")
+        tasks: dict[str, tuple[str, ...]] = {}
+        self._sources: dict[str, str] = {}
+        splits: dict[str, str] = {}
+        for example in self._examples.values():
+            tasks[example.source] = tuple(dict.fromkeys((*tasks.get(example.source, ()), example.task)))
+            for media in example.media:
+                self._sources[media] = example.source
+                if splits.setdefault(media, example.split) != example.split:
+                    raise UsageError(f"{root}: {media} has two ids, and so would be in both splits")
+        self.all_tasks: Mapping[str, tuple[str, ...]] = tasks
+        self.tasks: Mapping[str, tuple[str, ...]] = tasks
+        forms = [[concept.name, list(concept.forms)] for concept in self.concepts.values()]
+        said = [RULES, name, forms, [[number, example.split] for number, example in self._examples.items()]]
+        self.revision = hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+    def examples(
+        self, *, source: str, split: str, concepts: Sequence[str], tasks: Sequence[str], per_concept: int, seed: int
+    ) -> list[Example]:
+        """At most `per_concept` examples of each concept and task, in a fixed order that `seed` decides.
+
+        Raises:
+            UsageError: a source, split, concept or task that the dataset does not have.
+        """
+        check("source", [source], self.all_tasks)
+        check("split", [split], (FIND, HELD_OUT))
+        check("concept", concepts, self.concepts)
+        check("task", tasks, self.all_tasks[source])
+        wanted: dict[tuple[str, str], list[str]] = {(task, name): [] for task in tasks for name in concepts}
+        for number, example in self._examples.items():
+            key = example.task, example.mentions[0].concept
+            if key in wanted and (example.source, example.split) == (source, split):
+                wanted[key].append(number)
+        chosen = []
+        for (_, name), numbers in wanted.items():
+            chosen += sorted(numbers, key=lambda number: order(seed, name, number))[:per_concept]
+        return [self._examples[number] for number in chosen]
+
+    def image(self, media: str) -> Image:
+        """The RGB picture behind a pointer.
+
+        Raises:
+            BadMedia: no picture of the dataset, missing, corrupt, too large, or outside the folder.
+        """
+        path = self._file(media)
+        if self._sources[media] != IMAGE:
+            raise BadMedia(f"{path} {UNSEEN[self._sources[media]]}; its pointer is all that is known of it")
+        return open_image(path)
+
+    def audio(self, media: str) -> tuple[np.ndarray, int]:
+        """The recording behind a pointer: (samples,) float32 between -1 and 1, channels averaged; its rate in Hz.
+
+        Raises:
+            BadMedia: no recording of the dataset, missing, corrupt, too long, or outside the folder.
+            Unsupported: its format needs soundfile, and it is not installed.
+        """
+        path = self._file(media)
+        if self._sources[media] != AUDIO:
+            raise BadMedia(f"{path} is no recording")
+        return open_audio(path)
+
+    def digest(self, media: str) -> str:
+        """The sha256 of the file's bytes, or "missing"."""
+        try:
+            path = inside(self._root, media)
+            return sha256(path) if path.is_file() else "missing"
+        except (OSError, BadMedia):
+            return "missing"
+
+    def mask(self, media: str, concept: str) -> np.ndarray:
+        """(height, width) bool, all False: where in a picture the answer can be seen is not known.
+
+        Raises:
+            UsageError: no such concept.
+            BadMedia: as `image`.
+        """
+        check("concept", [concept], self.concepts)
+        picture = self.image(media)
+        return np.zeros((picture.height, picture.width), dtype=bool)
+
+    def _file(self, media: str) -> Path:
+        path = inside(self._root, media)
+        if media not in self._sources:
+            raise BadMedia(f"'{media}' is no medium of the dataset at {self._root}")
+        return path
+
+
+def whole(name: str) -> Concept:
+    """The one concept of a dataset without concepts of its own: every example mentions it, by its answer's words.
+
+    It has no other words, so a job that looks for concepts in answers (mentions = "vocabulary") finds none.
+    """
+    return Concept(name, (name,))
+
+
+def answered(name: str, answer: str) -> tuple[Mention, ...]:
+    """The mention of such a concept: the whole answer stands for it."""
+    return (Mention(name, answer),)

@@ -1,0 +1,110 @@
+"""coco_captions: photographs with five human captions each, in Karpathy's split.
+
+    PATH/dataset_coco.json (or below karpathy/, annotations/, caption_datasets/)
+    PATH/val2014/COCO_val2014_000000000042.jpg, or images/val2014/...; the other parts need train2014/ too
+
+The first caption is the answer, all of them are its references. One concept, coco_captions, whose words are the
+answer's; for things and their masks see `coco`. Karpathy & Fei-Fei 2015, Deep Visual-Semantic Alignments for Generating
+Image Descriptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from atlas.errors import UsageError
+from ingest.datasets._files import (
+    check,
+    folder,
+    identifier,
+    line,
+    only,
+    order,
+    placed,
+    require_unique,
+    rows_of,
+    split_of,
+)
+from ingest.datasets._tasks import Tasks, answered, whole
+from ingest.examples import IMAGE, Example
+
+NAME, TASK = "coco_captions", "caption"
+PARTS = ("test", "val", "train", "restval")
+FILE = "dataset_coco.json"
+LAYOUT = f"{FILE} beside val2014/ with the pictures"
+PROMPT = "Describe the picture in one short sentence."
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """number: COCO's own id, so that a picture is held out here where `coco` holds it out."""
+
+    number: str
+    file: str
+    part: str
+    captions: tuple[str, ...]
+
+
+def build(path: str | None = None, *, part: str = "test", shots: int = 0) -> Tasks:
+    """Read a folder with COCO's captions.
+
+    part: test | val | train | restval. shots: so many captions of other pictures in the prompt, as examples of the
+    style (MINER: 4); they are of other parts where there are any, else of pictures that are then left out.
+    About one picture in five is held out, whatever the part.
+
+    Raises:
+        UsageError: no such folder, file or part; a file that is cut or not Karpathy's; not one picture there.
+        BadMedia: a picture's name leads out of the folder.
+    """
+    check("part", [part], PARTS)
+    if shots < 0:
+        raise UsageError("shots must be at least 0")
+    root = folder(path, NAME)
+    places = ("", "karpathy/", "annotations/", "caption_datasets/")
+    file = only(root, [f"{place}{FILE}" for place in places], LAYOUT)
+    pictures = _pictures(file)
+    lent = sorted(pictures, key=lambda p: (p.part == part, order(0, "shots", p.number)))[:shots]
+    prompt = _prompt([picture.captions[0] for picture in lent])
+    chosen = [picture for picture in pictures if picture.part == part and picture not in lent]
+    if not chosen:
+        raise UsageError(f"{file} has no pictures of the part {part}, beside those for the prompt")
+    metrics = {TASK: ("bleu", "rouge_l", "cider", "tfidf_cosine")}
+    examples = _examples(root, chosen, prompt)
+    return Tasks(NAME, root, licence="CC BY 4.0", concepts=[whole(NAME)], metrics=metrics, examples=examples)
+
+
+def _pictures(file: Path) -> list[Picture]:
+    """The rows of the file, checked."""
+    rows = rows_of(file, "images")
+    require_unique(rows, "cocoid", file)
+    return [_picture(row, f"{file}: row {number}") for number, row in enumerate(rows)]
+
+
+def _picture(row: Mapping[str, Any], where: str) -> Picture:
+    part, said = line(row.get("split"), f"{where}, the split"), row.get("sentences")
+    if part not in PARTS:
+        raise UsageError(f"{where} has the split {part!r}; there are {', '.join(PARTS)}")
+    raw = [s.get("raw") if isinstance(s, dict) else None for s in said] if isinstance(said, list) else []
+    captions = [line(text, f"{where}, a sentence") for text in raw if not (isinstance(text, str) and not text.strip())]
+    if not captions:
+        raise UsageError(f"{where} has no sentences")
+    name = line(row.get("filename"), f"{where}, the filename")
+    place = line(row.get("filepath"), f"{where}, the filepath") if row.get("filepath") else ""
+    number = identifier(row.get("cocoid"), f"{where}, the cocoid")
+    return Picture(number, f"{place}/{name}" if place else name, part, tuple(captions))
+
+
+def _prompt(captions: Sequence[str]) -> str:
+    if not captions:
+        return PROMPT
+    return "\n".join([f"{PROMPT} Such sentences are:", *(f"- {caption}" for caption in captions)])
+
+
+def _examples(root: Path, pictures: Sequence[Picture], prompt: str) -> Iterator[Example]:
+    pointers = placed(root, (".", "images"), [picture.file for picture in pictures])
+    for picture, media in zip(pictures, pointers, strict=True):
+        answer, split = picture.captions[0], split_of(picture.number)
+        yield Example(IMAGE, TASK, split, prompt, answer, answered(NAME, answer), (media,), picture.captions)

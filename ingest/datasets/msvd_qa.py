@@ -1,0 +1,93 @@
+"""msvd_qa: questions about short videos, each answered by one word.
+
+    PATH/test_qa.json (train_qa.json, val_qa.json)
+    PATH/youtube_mapping.txt    lines of "NAME vidN"; without it a video's file is called vidN
+    PATH/video/NAME.avi, or YouTubeClips/, videos/, ...; .mp4 and other endings too
+
+Source "video": the pointers are kept, but videos are not read yet, so no model can be asked. One concept, msvd_qa,
+whose words are the answer's. Xu et al. 2017, Video Question Answering via Gradually Refined Attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from atlas.errors import UsageError
+from ingest.datasets._files import check, folder, identifier, line, only, placed, read_text, rows_of, split_of
+from ingest.datasets._tasks import Tasks, answered, whole
+from ingest.examples import VIDEO, Example
+
+NAME, TASK = "msvd_qa", "vqa"
+PARTS = ("test", "val", "train")
+FOLDERS = ("video", "YouTubeClips", "videos", ".")
+ENDINGS = (".avi", ".mp4", ".mkv", ".webm")
+LAYOUT = "test_qa.json and youtube_mapping.txt beside video/ or YouTubeClips/ with the videos"
+
+
+def build(
+    path: str | None = None, *, part: str = "test", instruction: str = "Answer in a single word or a short phrase."
+) -> Tasks:
+    """Read an MSVD-QA folder.
+
+    part: test | val | train. instruction: words that follow each question on a line of theirs.
+    About one video in five is held out, whatever the part.
+
+    Raises:
+        UsageError: no such folder, file or part; a file that is cut or not MSVD-QA's; not one video there.
+        BadMedia: a video's name leads out of the folder.
+    """
+    check("part", [part], PARTS)
+    root = folder(path, NAME)
+    file = only(root, [f"{part}_qa.json"], LAYOUT)
+    rows = rows_of(file, None)
+    ids = [identifier(row.get("video_id"), f"{file}: the video_id of row {n}") for n, row in enumerate(rows)]
+    media = _pointers(root, ids)
+
+    def read() -> Iterator[Example]:
+        for number, (row, video) in enumerate(zip(rows, ids, strict=True)):
+            asked = line(row.get("question"), f"{file}: the question of row {number}")
+            prompt = f"{asked}\n{instruction}" if instruction else asked
+            answer = line(row.get("answer"), f"{file}: the answer of row {number}")
+            yield Example(VIDEO, TASK, split_of(video), prompt, answer, answered(NAME, answer), (media[video],))
+
+    metrics = {TASK: ("exact", "vqa_any")}
+    return Tasks(NAME, root, licence="research use", concepts=[whole(NAME)], metrics=metrics, examples=read())
+
+
+def _pointers(root: Path, ids: list[str]) -> dict[str, str]:
+    """Where each video lies, or would lie, by its id."""
+    file = root / "youtube_mapping.txt"
+    names = _names(file) if file.exists() else None
+    stems: dict[str, str] = {}
+    for video in dict.fromkeys(ids):
+        if names is not None and f"vid{video}" not in names:
+            raise UsageError(f"{file} has no name for vid{video}")
+        stems[video] = f"vid{video}" if names is None else names[f"vid{video}"]
+    endings = _endings(root)
+    files = [f"{stem}{endings.get(stem, ENDINGS[0])}" for stem in stems.values()]
+    return dict(zip(stems, placed(root, FOLDERS, files), strict=True))
+
+
+def _names(file: Path) -> Mapping[str, str]:
+    """ "vidN" -> the name of its video."""
+    found: dict[str, str] = {}
+    for number, text in enumerate(read_text(file).splitlines(), 1):
+        parts = text.split()
+        if not parts:
+            continue
+        if len(parts) != 2:
+            raise UsageError(f"{file}: line {number} is not 'NAME vidN': {text[:80]}")
+        if found.setdefault(parts[1], parts[0]) != parts[0]:
+            raise UsageError(f"{file}: line {number} gives {parts[1]} a second name")
+    return found
+
+
+def _endings(root: Path) -> Mapping[str, str]:
+    """The ending of every video there is, by its name without it."""
+    found: dict[str, str] = {}
+    for place in FOLDERS:
+        for entry in sorted((root / place).iterdir()) if (root / place).is_dir() else ():
+            if entry.suffix in ENDINGS:
+                found.setdefault(entry.stem, entry.suffix)
+    return found

@@ -1,0 +1,66 @@
+"""textvqa: questions about the words that can be read in photographs, each with ten people's answers.
+
+    PATH/TextVQA_0.5.1_val.json (train: TextVQA_0.5.1_train.json)
+    PATH/train_images/IMAGE_ID.jpg, or train_val_images/train_images/, images/, ...
+
+The answer is the most frequent of the ten, the first of equals; all ten are its references. One concept, textvqa, whose
+words are the answer's. Singh et al. 2019, Towards VQA Models That Can Read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from atlas.errors import UsageError
+from ingest.datasets._files import check, folder, identifier, line, only, placed, require_unique, rows_of, split_of
+from ingest.datasets._tasks import Tasks, answered, whole
+from ingest.examples import IMAGE, Example
+
+NAME, TASK = "textvqa", "vqa"
+PARTS = ("val", "train")
+FOLDERS = ("train_images", "train_val_images/train_images", "train_val_images", "images", "val_images", ".")
+LAYOUT = "TextVQA_0.5.1_val.json beside train_images/ with the pictures"
+
+
+def build(path: str | None = None, *, part: str = "val", instruction: str = "") -> Tasks:
+    """Read a TextVQA folder.
+
+    part: val | train. instruction: words of your own that follow each question on a line of theirs; MINER has none.
+    About one picture in five is held out, whatever the part.
+
+    Raises:
+        UsageError: no such folder, file or part; a file that is cut or not TextVQA's; not one picture there.
+        BadMedia: a picture's id leads out of the folder.
+    """
+    check("part", [part], PARTS)
+    root = folder(path, NAME)
+    file = only(root, [f"TextVQA_[0-9]*_{part}.json"], LAYOUT)
+    rows = rows_of(file, "data")
+    require_unique(rows, "question_id", file)
+    ids = [identifier(row.get("image_id"), f"{file}: the image_id of row {n}") for n, row in enumerate(rows)]
+    media = placed(root, FOLDERS, [f"{image}.jpg" for image in ids])
+
+    def read() -> Iterator[Example]:
+        for number, (row, image, pointer) in enumerate(zip(rows, ids, media, strict=True)):
+            where = f"of row {number}"
+            asked = line(row.get("question"), f"{file}: the question {where}")
+            prompt = f"{asked}\n{instruction}" if instruction else asked
+            said = _answers(row, f"{file}: an answer {where}")
+            [(answer, _)] = Counter(said).most_common(1)
+            mentions = answered(NAME, answer)
+            yield Example(IMAGE, TASK, split_of(image), prompt, answer, mentions, (pointer,), said)
+
+    metrics = {TASK: ("vqa", "vqa_any")}
+    return Tasks(NAME, root, licence="CC BY 4.0", concepts=[whole(NAME)], metrics=metrics, examples=read())
+
+
+def _answers(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
+    """Every answer that is not blank, as a person may have left it."""
+    found = row.get("answers")
+    given = found if isinstance(found, list) else []
+    said = [line(answer, where) for answer in given if not (isinstance(answer, str) and not answer.strip())]
+    if not said:
+        raise UsageError(f"{where} is not there; the test part has none to judge by, so take val or train")
+    return tuple(said)

@@ -1,0 +1,106 @@
+"""vocalsound: short recordings of people who laugh, sigh, cough, clear their throat, sneeze or sniff.
+
+    PATH/audio_16k/SPEAKER_N_LABEL.wav (or audio_44k/, or PATH itself), for example f0003_0_throatclearing.wav
+    PATH/datafiles/te.json (tr, val), or meta/te_meta.csv: which of them are the test (training, validation) part
+
+Source "audio"; the label is in the file's name. The six sounds are the concepts. Gong et al. 2022, VocalSound: A
+Dataset for Improving Human Vocal Sounds Recognition.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from atlas.errors import UsageError
+from ingest.datasets._files import check, folder, line, read_text, rows_of, split_of
+from ingest.datasets._tasks import Tasks
+from ingest.examples import AUDIO, Concept, Example, Mention
+
+NAME, TASK = "vocalsound", "sound"
+PARTS = {"all": "", "train": "tr", "val": "val", "test": "te"}
+FOLDERS = ("audio_16k", "audio_44k", ".")
+LAYOUT = "audio_16k/ with recordings such as f0003_0_throatclearing.wav"
+FILE = re.compile(r"(?P<speaker>[A-Za-z]*\d+)_(?P<take>\d+)_(?P<label>[a-z]+)\.wav")
+
+SOUNDS = {
+    "laughter": Concept("laughter", ("laughter", "laugh", "laughs", "laughing")),
+    "sigh": Concept("sigh", ("sigh", "sighs", "sighing")),
+    "cough": Concept("cough", ("cough", "coughs", "coughing")),
+    "throatclearing": Concept("throat clearing", ("throat clearing", "clearing the throat", "clears the throat")),
+    "sneeze": Concept("sneeze", ("sneeze", "sneezes", "sneezing")),
+    "sniff": Concept("sniff", ("sniff", "sniffs", "sniffing")),
+}
+"""The label in a file's name -> the concept, whose name is the answer."""
+
+PROMPT = (
+    "Which sound does the person in this recording make: laughter, sigh, cough, throat clearing, sneeze or sniff? "
+    "Answer with one of these six."
+)
+
+
+def build(path: str | None = None, *, part: str = "all") -> Tasks:
+    """Read a VocalSound folder.
+
+    part: all | train | val | test; all but "all" need datafiles/ or meta/. About one speaker in five is held out.
+
+    Raises:
+        UsageError: no such folder or part; no recordings; a name without a label; a listing that is cut or names no
+            recording that is there.
+    """
+    check("part", [part], PARTS)
+    root = folder(path, NAME)
+    found = _recordings(root)
+    if part != "all":
+        found = _chosen(root, found, PARTS[part])
+    metrics = {TASK: ("label",)}
+    return Tasks(
+        NAME, root, licence="CC BY-SA 4.0", concepts=SOUNDS.values(), metrics=metrics, examples=_examples(found)
+    )
+
+
+def _recordings(root: Path) -> dict[str, str]:
+    """File name -> pointer, of the first folder that has any."""
+    for place in FOLDERS:
+        entries = (root / place).iterdir() if (root / place).is_dir() else ()
+        names = sorted(e.name for e in entries if e.suffix == ".wav" and not e.name.startswith("."))
+        for name in names:
+            match = FILE.fullmatch(name)
+            if match is None or match["label"] not in SOUNDS:
+                known = ", ".join(SOUNDS)
+                raise UsageError(f"{root / place / name} is not named SPEAKER_N_LABEL.wav with a label of {known}")
+        if names:
+            return {name: name if place == "." else f"{place}/{name}" for name in names}
+    raise UsageError(f"{root} has no recordings; expected is {LAYOUT}")
+
+
+def _chosen(root: Path, found: dict[str, str], short: str) -> dict[str, str]:
+    """The recordings of one part: those that datafiles/ lists, else those of the speakers that meta/ lists."""
+    listing, speakers = root / "datafiles" / f"{short}.json", root / "meta" / f"{short}_meta.csv"
+    if listing.is_file():
+        names = [
+            line(row.get("wav"), f"{listing}: the wav of row {n}") for n, row in enumerate(rows_of(listing, "data"))
+        ]
+        wanted = {name.replace("\\", "/").rpartition("/")[2] for name in names}  # its authors' folders come first
+        chosen = {name: media for name, media in found.items() if name in wanted}
+    elif speakers.is_file():
+        try:
+            known = {row[0].strip() for row in csv.reader(read_text(speakers).splitlines()) if row}
+        except csv.Error as error:
+            raise UsageError(f"{speakers} is no table: {error}; download it again") from error
+        chosen = {name: media for name, media in found.items() if name.partition("_")[0] in known}
+    else:
+        raise UsageError(f"{root} does not say which part a recording is of: no {listing.name} or {speakers.name}")
+    if not chosen:
+        raise UsageError(f"{listing if listing.is_file() else speakers} lists none of the recordings below {root}")
+    return chosen
+
+
+def _examples(found: dict[str, str]) -> Iterator[Example]:
+    for name, media in found.items():
+        match = FILE.fullmatch(name)
+        assert match is not None
+        sound = SOUNDS[match["label"]].name
+        yield Example(AUDIO, TASK, split_of(match["speaker"]), PROMPT, sound, (Mention(sound, sound),), (media,))
