@@ -1,0 +1,36 @@
+"""BLEU-1 to BLEU-4 of each sentence (Papineni et al. 2002) by sacrebleu, against all references at once; 0 to 1.
+
+Lower case, 13a tokens, exponential smoothing; n-grams longer than the answer do not count against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ingest.judging import Judged
+from ingest.metrics._common import need
+
+ORDERS = (1, 2, 3, 4)
+
+
+class Bleu:
+    def __init__(self) -> None:
+        bleu = need("bleu", "sacrebleu").BLEU
+        self.scorers = {
+            n: bleu(lowercase=True, smooth_method="exp", max_ngram_order=n, effective_order=True) for n in ORDERS
+        }
+
+    def score(self, judged: Sequence[Judged]) -> dict[str, np.ndarray]:
+        found = {f"bleu{n}": np.zeros(len(judged)) for n in ORDERS}
+        for i, one in enumerate(judged):
+            for n, scorer in self.scorers.items():
+                percent = scorer.sentence_score(one.answer, list(one.references)).score
+                found[f"bleu{n}"][i] = min(percent / 100, 1.0)  # rounding can leave a perfect one just above
+        return found
+
+
+def build() -> Bleu:
+    """No parameters."""
+    return Bleu()

@@ -1,0 +1,76 @@
+"""CLIPScore (Hessel et al. 2021): 2.5 max(0, cosine) of picture and answer in a CLIP; 0 to 2.5, seldom above 1.
+
+References are not looked at. An empty answer scores 0; one that is longer than the model takes is cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from atlas.errors import UsageError
+from ingest.judging import Judged
+from ingest.metrics._common import from_pretrained, longest
+
+NEEDS_IMAGE = True
+WEIGHT = 2.5
+
+
+class ClipScore:
+    def __init__(self, model: Any, tokenizer: Any, pictures: Any, prefix: str, batch_size: int):
+        self.model, self.tokenizer, self.pictures = model, tokenizer, pictures
+        self.prefix, self.batch_size = prefix, batch_size
+        self.length = longest(tokenizer, model.config.text_config.max_position_embeddings)
+
+    def score(self, judged: Sequence[Judged]) -> dict[str, np.ndarray]:
+        if blind := sum(one.image is None for one in judged):
+            raise UsageError(f"clipscore looks at pictures, and {blind} of {len(judged)} answers have none")
+        values = np.zeros(len(judged))
+        spoken = [i for i, one in enumerate(judged) if one.answer.strip()]
+        for start in range(0, len(spoken), self.batch_size):
+            chosen = spoken[start : start + self.batch_size]
+            values[chosen] = WEIGHT * self._cosines([judged[i] for i in chosen]).clip(min=0)
+        return {"clipscore": values}
+
+    def _cosines(self, judged: Sequence[Judged]) -> np.ndarray:
+        import torch
+
+        texts = self.tokenizer(
+            [self.prefix + one.answer.strip() for one in judged],
+            padding=True,
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
+        )
+        images = [one.image.convert("RGB") for one in judged if one.image is not None]
+        pixels = self.pictures(images, return_tensors="pt").pixel_values
+        device = self.model.device
+        with torch.inference_mode():
+            out = self.model(texts.input_ids.to(device), pixels.to(device), texts.attention_mask.to(device))
+        found: np.ndarray = (out.image_embeds * out.text_embeds).sum(-1).double().cpu().numpy()  # both of length 1
+        return found
+
+
+def build(
+    *,
+    model: str = "",
+    revision: str = "",
+    prefix: str = "A photo depicts ",
+    batch_size: int = 32,
+    device: str = "cpu",
+) -> ClipScore:
+    """model: a CLIP, HuggingFace id or folder (the paper's is openai/clip-vit-base-patch32). prefix: what the paper
+    puts before every answer."""
+    import transformers
+
+    from atlas.live.model import find_device
+
+    config = from_pretrained("clipscore", transformers.AutoConfig, model, revision)
+    if not isinstance(config, transformers.CLIPConfig):
+        raise UsageError(f"clipscore wants a CLIP; '{model}' is a {config.model_type}")
+    clip = from_pretrained("clipscore", transformers.CLIPModel, model, revision)
+    tokenizer = from_pretrained("clipscore", transformers.AutoTokenizer, model, revision)
+    pictures = from_pretrained("clipscore", transformers.AutoImageProcessor, model, revision)
+    return ClipScore(clip.eval().to(find_device(device)), tokenizer, pictures, prefix, batch_size)
