@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -230,6 +230,30 @@ class Atlas(AcrossMaps):
 
         model = stored.model_row(self.path, neurons.provenance["fingerprint"])
         return everything_but(neurons, model["layers"], model["width"])
+
+    def compose_edits(
+        self, name: str, labels: Sequence[str], *, conflict: str = "error", note: str | None = None
+    ) -> Edit:
+        """Store one edit that does what several do; see `atlas.compose.compose` for `conflict`.
+
+        Raises:
+            UsageError: fewer than two, an unknown edit, or edits that cannot be one.
+        """
+        from atlas import stored
+
+        return stored.composed(self.path, name, labels, conflict, note=note)
+
+    def import_edit(self, file: str | Path, *, name: str | None = None) -> Edit:
+        """Store an edit that someone handed on (`atlas edit export`), as the next version of its name or another.
+
+        Raises:
+            UsageError: no such file, or no edit; IntegrityError: damaged.
+        """
+        from atlas import stored
+        from atlas.edit_bundle import read_bundle
+
+        edit = read_bundle(Path(file))
+        return stored.store(self.path, edit if name is None else replace(edit, name=name))
 
     def edit(self, label: str) -> StoredEdit:
         """A stored edit: `name` for the newest version, `name@version` for one.

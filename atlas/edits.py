@@ -48,6 +48,13 @@ class Intervention:
         """The neurons, each once."""
         return tuple(dict.fromkeys(c.neuron for c in self.changes))
 
+    def parameters(self, d_model: int) -> int:
+        """How many weights would be others, were it written into the model: d_model for each neuron that is scaled or
+        has a delta, and for each layer with a neuron that is shifted or set (its bias); none for noise alone."""
+        columns = {c.neuron for c in self.changes if c.gain != 1 or c.write is not None}
+        biases = {(c.neuron.component, c.neuron.layer) for c in self.changes if c.bias}
+        return d_model * (len(columns) + len(biases))
+
     def delta(self, change: Change) -> np.ndarray | None:
         """(d_model,) what is added to a change's write vector."""
         return None if change.write is None or self.deltas is None else self.deltas[change.write]

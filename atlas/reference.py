@@ -22,6 +22,8 @@ def maps_of(provenance: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     for side in ("left", "right", "of"):
         if isinstance(provenance.get(side), Mapping):
             yield from maps_of(provenance[side])
+    for part in provenance.get("parts", ()):
+        yield from maps_of(part)
 
 
 def tap_of(provenance: Mapping[str, Any]) -> str:

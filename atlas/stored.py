@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -203,6 +203,21 @@ def remove(path: Path, label: str) -> list[str]:
             forget_edit(connection, int(connection.execute(query, {"name": name, "version": version}).scalar_one()))
             edit_files.remove_edit(path, name, version)
     return [f"{name}@{version}" for version in versions]
+
+
+def composed(path: Path, name: str, labels: Sequence[str], conflict: str, *, note: str | None = None) -> Edit:
+    """See `Atlas.compose_edits`."""
+    from atlas.compose import compose
+
+    if len(labels) < 2:
+        raise UsageError("compose two edits or more: atlas edit compose no-pets no-dog no-cat")
+    parts = [read(path, label).data for label in labels]
+    concepts = {part.concept for part in parts}
+    concept = concepts.pop() if len(concepts) == 1 else None
+    about: dict[str, Any] = {"fingerprint": parts[0].fingerprint, "concept": concept}
+    about |= {"composed": [part.label for part in parts], "conflict": conflict}
+    about |= {"parts": [dict(part.provenance) for part in parts]}
+    return new(path, name, compose(parts, conflict), about, model=parts[0].model, note=note)
 
 
 def of_edits(path: Path, expression: str) -> NeuronSet:

@@ -22,11 +22,23 @@ class Where:
     roles: what the tokens are (ROLES). spans: places in the prompt as Python writes them, `-1` or `2:5`, counted
     without padding. phase: "prefill", the prompt's positions, or "decode", those of the answer. With the KV cache a
     generated token passes alone, after the prompt: what acts on the prompt acts at prefill, later through the cache.
+
+    Raises:
+        UsageError: an unknown role or phase, a span that is none, or spans of an answer.
     """
 
     roles: tuple[str, ...] = ()
     spans: tuple[str, ...] = ()
     phase: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "roles", _roles(self.roles))
+        for span in self.spans:
+            as_slice(span)
+        if self.phase not in (None, *PHASES):
+            raise UsageError(f"--where phase={self.phase} is neither {' nor '.join(PHASES)}")
+        if self.spans and self.phase == "decode":
+            raise UsageError("--where position counts in the prompt; phase=decode has none of its positions")
 
     def __str__(self) -> str:
         """The form that is stored and that `parse` reads: `all`, or `role=image;position=-1;phase=prefill`."""
@@ -48,18 +60,8 @@ class Where:
             if not equals or key not in ("role", "position", "phase") or key in found:
                 raise UsageError(f"'{part}' is no --where; write role=image,text, position=-1,2:5 or phase=prefill")
             found[key] = tuple(item.strip() for item in value.split(","))
-        phase = found.get("phase", (None,))
-        if len(phase) != 1 or phase[0] not in (None, *PHASES):
-            raise UsageError(f"--where phase={','.join(map(str, phase))} is neither {' nor '.join(PHASES)}")
-        spans = found.get("position", ())
-        for span in spans:
-            as_slice(span)
-        if spans and phase[0] == "decode":
-            raise UsageError("--where position counts in the prompt; phase=decode has none of its positions")
-        return cls(_roles(found.get("role", ())), spans, phase[0])
-
-
-EVERYWHERE = Where()
+        phase = ",".join(found["phase"]) if "phase" in found else None
+        return cls(found.get("role", ()), found.get("position", ()), phase)
 
 
 def _roles(names: Sequence[str]) -> tuple[str, ...]:
@@ -85,3 +87,6 @@ def as_slice(span: str) -> slice:
         return slice(at, at + 1 if at != -1 else None)
     except ValueError:
         raise UsageError(f"'{span}' is no position of a prompt; write 0, -1, 2:5 or -3:") from None
+
+
+EVERYWHERE = Where()

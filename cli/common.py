@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,12 +47,30 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")]
 Revision = Annotated[str | None, typer.Option("--revision", help="The HuggingFace revision.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Examples in one forward pass.")]
+Images = Annotated[list[str] | None, typer.Option("--image", "-i", help="A picture: a file, or DATASET:POINTER.")]
+PromptText = Annotated[str, typer.Option("--prompt", "-p", help="What to ask the model.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="The longest answer.")]
 
 
 def words(text: str | None) -> tuple[str, ...]:
     """A comma-separated option as its parts."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def given(plain: Mapping[str, Any], lists: Mapping[str, str | None]) -> dict[str, Any]:
+    """The job's fields that were given on the command line; lists are words separated by commas."""
+    found = {key: value for key, value in plain.items() if value is not None}
+    return found | {key: words(text) for key, text in lists.items() if text is not None}
+
+
+def pairs(given: list[str]) -> dict[str, Any]:
+    found = {}
+    for pair in given:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise UsageError(f"'{pair}' is no KEY=VALUE")
+        found[key] = value
+    return found
 
 
 def resolve(path: Path | None) -> Path:

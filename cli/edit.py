@@ -1,80 +1,25 @@
-"""`atlas edit`: store, list, show, remove and apply edits of a model's neurons."""
+"""`atlas edit`: list, show, compare, remove, apply and hand on stored edits (cli.edit_make makes them)."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import pyarrow as pa
 import typer
 
-from cli.common import (
-    AtlasPath,
-    Concept,
-    Device,
-    Dtype,
-    MaxNewTokens,
-    Method,
-    ModelName,
-    Reduce,
-    Select,
-    Source,
-    Target,
-    note_assumed,
-    resolve,
-    say,
-)
+from cli.common import AtlasPath, Device, Dtype, Images, MaxNewTokens, ModelName, PromptText, resolve, say
+from cli.edit_bake import bake, unbake
+from cli.edit_make import compose, create, solve
 from cli.render import Csv, Format, Json, chosen_format, show
 
-app = typer.Typer(no_args_is_help=True, help="Store, list, show, remove and apply edits of a model's neurons.")
+app = typer.Typer(no_args_is_help=True, help="Make, list, compare, apply and hand on edits of a model's neurons.")
 
 Name = Annotated[str, typer.Argument(help="The edit: name, or name@version.")]
-Images = Annotated[list[str] | None, typer.Option("--image", "-i", help="A picture: a file, or DATASET:POINTER.")]
-PromptText = Annotated[str, typer.Option("--prompt", "-p", help="What to ask the model.")]
 
-
-@app.command()
-def create(
-    name: Annotated[str, typer.Argument(help="A name for the edit, for example no-dog.")],
-    concept: Concept,
-    method: Method = None,
-    source: Source = None,
-    target: Target = None,
-    reduce: Reduce = None,
-    model: ModelName = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="The dataset's name.")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")] = None,
-    layers: Annotated[str | None, typer.Option("--layers", help="Only neurons of these layers: 3, 8-15.")] = None,
-    select: Select = None,
-    top: Annotated[
-        int | None,
-        typer.Option("--top", "-n", min=1, help="How many neurons. [default: 40, or all that --select does]"),
-    ] = None,
-    set_to: Annotated[
-        float | None, typer.Option("--set", help="Replace the values by this constant; 0 ablates.")
-    ] = None,
-    scale: Annotated[float | None, typer.Option("--scale", help="Multiply the values by this.")] = None,
-    shift: Annotated[float | None, typer.Option("--shift", help="Add this to the values.")] = None,
-    mean: Annotated[bool, typer.Option("--mean", help="Replace each value by the neuron's stored mean.")] = False,
-    atlas: AtlasPath = None,
-) -> None:
-    """Choose a concept's best neurons and store what becomes of them; a name given again gets the next version.
-
-    Example: atlas edit create no-dog --concept dog --method contribution --source text --top 40 --set 0
-    """
-    from atlas.api import Atlas
-    from atlas.neurons import parse_layers
-    from atlas.queries import Which
-    from atlas.rules import Rule
-
-    there = Atlas(resolve(atlas))
-    which = Which(concept, method, source, target, reduce, model, dataset, run)
-    rule = Rule.parse(select) if select else None
-    found, _ = there.query_sql(
-        which, rule=rule, layers=parse_layers(layers) if layers else (), top=top if rule or top else 40
-    )
-    note_assumed(found.provenance)
-    edit = there.create_edit(name, found, set_to=set_to, scale=scale, shift=shift, mean=mean)
-    print(f"{edit.label}: {len(edit.changes)} neurons of {edit.model['name']}")
+app.command()(create)
+app.command()(solve)
+app.command()(compose)
 
 
 @app.command()
@@ -96,18 +41,51 @@ def show_edit(
 
     Example: atlas edit show no-dog
     """
+    import numpy as np
+
     from atlas.api import Atlas
 
     chosen = chosen_format(form, as_json, as_csv)
     edit = Atlas(resolve(atlas)).edit(name).data
-    rows = [{"neuron": str(c.neuron), "gain": c.gain, "bias": c.bias} for c in edit.changes]
-    facts = {"edit": edit.label, "concept": edit.concept, "tap": edit.tap, "model": dict(edit.model)}
-    facts |= {"created_at": edit.created_at, "provenance": dict(edit.provenance)}
+    rows = []
+    for change in edit.changes:
+        delta = edit.intervention.delta(change)
+        row = {"neuron": str(change.neuron), "gain": change.gain, "bias": change.bias, "noise": change.noise}
+        row |= {"where": str(change.where), "delta": None if delta is None else float(np.linalg.norm(delta))}
+        rows.append(row)
+    facts: dict[str, object] = {"edit": edit.label, "concept": edit.concept, "tap": edit.tap, "model": dict(edit.model)}
+    facts |= {"created_at": edit.created_at, "note": edit.note, "seed": edit.intervention.seed}
+    facts |= {"provenance": dict(edit.provenance)}
     say(
-        f"{edit.label} of {edit.model['name']} (weights {edit.fingerprint[:12]}), "
-        f"concept {edit.concept}, tap {edit.tap}"
+        f"{edit.label} of {edit.model['name']} (weights {edit.fingerprint[:12]}), concept {edit.concept}, "
+        f"tap {edit.tap}{f', by {edit.solver}' if edit.solver else ''}{f': {edit.note}' if edit.note else ''}"
     )
     show(pa.Table.from_pylist(rows), chosen, more=facts)
+
+
+@app.command()
+def diff(
+    first: Name,
+    second: Annotated[str, typer.Argument(help="The other edit.")],
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """What two edits do differently: the neurons that only one of them changes, or both do otherwise.
+
+    Example: atlas edit diff no-dog@1 no-dog@2
+    """
+    from atlas.api import Atlas
+    from atlas.compose import difference
+
+    chosen = chosen_format(form, as_json, as_csv)
+    there = Atlas(resolve(atlas))
+    one, other = there.edit(first).data, there.edit(second).data
+    found = difference(one, other)
+    shared = len(set(one.neurons) & set(other.neurons))
+    say(f"{one.label}: {len(one.neurons)} neurons, {other.label}: {len(other.neurons)}, in both: {shared}")
+    show(found, chosen, more={"first": one.label, "second": other.label, "shared": shared})
 
 
 @app.command()
@@ -154,3 +132,40 @@ def apply(
         edited = live.ask(prompt, pictures, max_new_tokens=max_new_tokens)
     rows = [{"edit": "(none)", "answer": without}, {"edit": stored.data.label, "answer": edited}]
     show(pa.Table.from_pylist(rows), chosen)
+
+
+@app.command()
+def export(
+    name: Name,
+    file: Annotated[Path, typer.Argument(help="The file to write, for example no-dog.safetensors.")],
+    atlas: AtlasPath = None,
+) -> None:
+    """Write an edit to one file, to hand on: everything it does, and where it came from.
+
+    Example: atlas edit export no-dog no-dog.safetensors
+    """
+    from atlas.api import Atlas
+    from atlas.edit_bundle import write_bundle
+
+    write_bundle(Atlas(resolve(atlas)).edit(name).data, file)
+    print(file)
+
+
+@app.command("import")
+def import_edit(
+    file: Annotated[Path, typer.Argument(help="A file that `atlas edit export` wrote.")],
+    name: Annotated[str | None, typer.Option("--name", help="Another name for it here.")] = None,
+    atlas: AtlasPath = None,
+) -> None:
+    """Store an edit that someone handed on, as the next version of its name; its sums and numbers are checked.
+
+    Example: atlas edit import no-dog.safetensors
+    """
+    from atlas.api import Atlas
+
+    edit = Atlas(resolve(atlas)).import_edit(file, name=name)
+    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']} (weights {edit.fingerprint[:12]})")
+
+
+app.command()(bake)
+app.command()(unbake)

@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Revision, resolve, say, words
-from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, given, pairs, progressing, report
+from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Revision, given, pairs, resolve, say, words
+from cli.make import Concepts, Options, PerConcept, Seed, Sources, Tasks, report
+from cli.progress import NoProgress, progressing
 from cli.render import Csv, Format, Json, chosen_format, show
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, resolve, say, words
-from cli.make import pairs
+from cli.common import AtlasPath, pairs, resolve, say, words
 from cli.render import Csv, Format, Json, chosen_format, show
 
 app = typer.Typer(no_args_is_help=True, help="Label neurons by what they serve; list and show the labels.")

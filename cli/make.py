@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,14 +16,18 @@ from cli.common import (
     BatchSize,
     Device,
     Dtype,
+    Images,
     MaxNewTokens,
     ModelName,
+    PromptText,
     Revision,
+    given,
+    pairs,
     resolve,
     say,
     words,
 )
-from cli.edit import Images, PromptText
+from cli.progress import NoProgress, progressing
 from cli.render import show
 
 Concepts = Annotated[str | None, typer.Option("--concepts", "--classes", help="Only these, separated by commas.")]
@@ -42,7 +44,6 @@ Options = Annotated[list[str] | None, typer.Option("--option", help="KEY=VALUE f
 BadMedia = Annotated[
     str, typer.Option("--bad-media", help="skip (and report) or fail at a picture that does not open.")
 ]
-NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress on stderr.")]
 
 
 def init(atlas: AtlasPath = None) -> None:
@@ -143,22 +144,6 @@ def ingest(
     print(done.run_id)
 
 
-def given(plain: Mapping[str, Any], lists: Mapping[str, str | None]) -> dict[str, Any]:
-    """The job's fields that were given on the command line; lists are words separated by commas."""
-    found = {key: value for key, value in plain.items() if value is not None}
-    return found | {key: words(text) for key, text in lists.items() if text is not None}
-
-
-def pairs(given: list[str]) -> dict[str, Any]:
-    found = {}
-    for pair in given:
-        key, equals, value = pair.partition("=")
-        if not equals or not key:
-            raise UsageError(f"'{pair}' is no KEY=VALUE")
-        found[key] = value
-    return found
-
-
 def _parameters(content: dict[str, Any], given: list[str]) -> None:
     for name, value in pairs(given).items():
         method, dot, key = name.partition(".")
@@ -190,40 +175,6 @@ def resumable() -> Iterator[None]:
     except KeyboardInterrupt:
         say("\nwhat was finished is kept; the same command goes on from there")
         raise
-
-
-@contextmanager
-def progressing(off: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a line every few seconds elsewhere, both on stderr."""
-    if off:
-        yield lambda done, total: None
-    elif sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        rate = TextColumn("{task.fields[rate]}")
-        columns = (BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-        started = time.monotonic()
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("", total=None, rate="")
-
-            def advance(done: int, total: int) -> None:
-                each = done / max(time.monotonic() - started, 1e-9)
-                bar.update(task, completed=done, total=total, rate=f"{each:.1f}/s")
-
-            yield advance
-    else:
-        started = last = time.monotonic()
-
-        def line(done: int, total: int) -> None:
-            nonlocal last
-            now = time.monotonic()
-            if now - last >= 5:
-                last = now
-                rate = done / (now - started)
-                say(f"{done} of {total}, {rate:.1f}/s, {(total - done) / rate:.0f} s to go")
-
-        yield line
 
 
 def generate(

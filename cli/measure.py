@@ -9,9 +9,13 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Reduce, resolve, say, words
-from cli.make import Concepts, NoProgress, Options, PerConcept, Seed, Sources, Tasks, given, pairs, progressing, report
+from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Reduce, given, pairs, resolve, say, words
+from cli.make import Concepts, Options, PerConcept, Seed, Sources, Tasks, report
+from cli.progress import NoProgress, progressing
 from cli.render import Csv, Format, Json, chosen_format, show
+
+SHOWN = ("accuracy", "success", "whole_success", "wanted_probability", "said", "whole_unchanged", "kl")
+"""The metrics of the table; with --json all of them."""
 
 
 def evaluate(
@@ -20,10 +24,26 @@ def evaluate(
         str | None, typer.Option("--method", "--methods", help="Attribution methods, separated by commas.")
     ] = None,
     reduce: Reduce = None,
-    top: Annotated[
+    doses: Annotated[
         str | None,
-        typer.Option("--top", "-n", help="With --method: how many neurons of each concept: 40, or 1%,2%. [40]"),
+        typer.Option("--doses", "--top", "-n", help="With --method: how many neurons: 40, or 0.5%,1%,2%. [40]"),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option("--metrics", help="Of whole answers: bleu,rouge_l,cider,... or none. [those the dataset names]"),
+    ] = None,
+    metric_option: Annotated[
+        list[str] | None, typer.Option("--metric-option", help="METRIC.KEY=VALUE; repeatable.")
+    ] = None,
+    bertscore_model: Annotated[
+        str | None, typer.Option("--bertscore-model", help="The encoder of bertscore: a folder or HuggingFace id.")
+    ] = None,
+    clipscore_model: Annotated[
+        str | None, typer.Option("--clipscore-model", help="The CLIP of clipscore: a folder or HuggingFace id.")
+    ] = None,
+    against: Annotated[
+        str, typer.Option("--against", help="Judge answers by the dataset's references, or by those from before.")
+    ] = "references",
     model: ModelName = None,
     dataset: Annotated[
         str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH; by default the edit's own, or scenes.")
@@ -46,54 +66,69 @@ def evaluate(
 ) -> None:
     """What an edit does on held-out examples, to its concept and to the others, beside as many random neurons.
 
-    Without a name: the same for methods, every concept's --top neurons ablated in turn, averaged over the concepts
+    Without a name: the same for methods, every concept's best neurons ablated at every dose, averaged over the concepts
     (`atlas leaderboard` sets several methods side by side).
 
-    Example: atlas evaluate no-dog, or atlas evaluate --method contribution --top 41
+    Example: atlas evaluate no-dog, or atlas evaluate --method contribution --doses 0.5%,1%,2%
     """
     chosen = chosen_format(form, as_json, as_csv)
     if (name is None) == (method is None):
         raise UsageError("name an edit, or a --method: atlas evaluate no-dog, atlas evaluate --method contribution")
-    if name is not None and (reduce is not None or top is not None):
-        raise UsageError("--reduce and --top choose a method's neurons; the edit has its own: leave them out")
+    if name is not None and (reduce is not None or doses is not None):
+        raise UsageError("--reduce and --doses choose a method's neurons; the edit has its own: leave them out")
     path = resolve(atlas)
     content: dict[str, Any] = {"split": "held_out", "dtype": dtype, "options": pairs(option or [])}
     plain = {"model": model, "dataset": dataset, "per_concept": per_concept, "seed": seed}
     content |= given(plain, {"concepts": concepts, "sources": sources, "tasks": tasks})
     where = {"device": device, "batch_size": batch_size}
+    options = _metric_options(metric_option or [], bertscore_model, clipscore_model)
+    named = None if metrics is None else words(metrics if metrics != "none" else "")
     if name is not None:
-        done, shown = _edit(path, name, content, where, seeds)
+        judged = {"metrics": named, "options": options, "against": against}
+        done, shown = _edit(path, name, content, where, seeds, judged)
     else:
-        done, shown = _method(
-            path,
-            content,
-            where,
-            no_progress,
-            methods=words(str(method)),
-            reduce=reduce,
-            tops=words(top or "40"),
-            seeds=seeds,
-        )
+        asked = {"methods": words(str(method)), "reduce": reduce, "tops": words(doses or "40"), "seeds": seeds}
+        done, shown = _method(path, content, where, no_progress, **asked)
     report(done.skipped, path / "runs" / done.run_id / "manifest.json")
+    for note in done.notes:
+        say(note)
     if not done.fresh:
         say(f"run {done.run_id[:8]} was done before; these are its stored effects")
     show(shown if chosen == "table" else pa.Table.from_pylist(list(done.rows)), chosen)
 
 
-def _edit(path: Path, name: str, content: dict[str, Any], where: dict[str, Any], seeds: int) -> tuple[Any, pa.Table]:
+def _metric_options(texts: list[str], bertscore: str | None, clipscore: str | None) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in pairs(texts).items():
+        metric, dot, option = key.partition(".")
+        if not dot:
+            raise UsageError(f"--metric-option {key}=... needs a metric before a dot, as in rouge_l.stemmer=true")
+        found.setdefault(metric, {})[option] = value
+    for metric, model in (("bertscore", bertscore), ("clipscore", clipscore)):
+        if model is not None:
+            found.setdefault(metric, {})["model"] = model
+    return found
+
+
+def _edit(
+    path: Path, name: str, content: dict[str, Any], where: dict[str, Any], seeds: int, judged: dict[str, Any]
+) -> tuple[Any, pa.Table]:
     from atlas.api import Atlas
 
     edit = Atlas(path).edit(name).data
+    from ingest.effects import table
+    from ingest.evaluate import Measures, own_examples
     from ingest.evaluate import evaluate as start
-    from ingest.evaluate import table
     from ingest.job import Execution, make_job
 
-    own = {"model": str(edit.model["name"]), "dataset": _own(path, edit)}
+    own = {"model": str(edit.model["name"]), "dataset": _own(path, edit)} | own_examples(edit)
     if "model" not in content and edit.model["revision"]:
         own["revision"] = str(edit.model["revision"])
     job = make_job(own | content)
-    done = start(path, edit, job, Execution(**where), seeds=seeds)
-    return done, table(done.rows)
+    done = start(path, edit, job, Execution(**where), seeds=seeds, measures=Measures(**judged))
+    judging = [r["metric"] for r in done.rows if r["metric"] not in (*SHOWN, "log_probability", "unchanged")]
+    wanted = [m for m in SHOWN if edit.solver is not None or m == "accuracy"]
+    return done, table(done.rows, tuple(dict.fromkeys([*wanted, *judging])))
 
 
 def _own(path: Path, edit: Any) -> str:
@@ -101,11 +136,16 @@ def _own(path: Path, edit: Any) -> str:
     from atlas.api import Atlas
     from atlas.reference import maps_of
 
-    names = sorted({str(m["dataset"]) for m in maps_of(edit.provenance)})
+    names = sorted({str(m["dataset"]) for m in maps_of(edit.provenance)}) or _solved_on(edit)
     if len(names) != 1:
         raise UsageError(f"the edit's neurons come from the datasets {' and '.join(names)}; choose one with --dataset")
     there = [d["path"] for d in Atlas(path).listing("datasets").to_pylist() if d["name"] == names[0] and d["path"]]
     return f"{names[0]}:{there[-1]}" if there else names[0]
+
+
+def _solved_on(edit: Any) -> list[str]:
+    found = edit.provenance.get("dataset", "scenes")
+    return [str(found)]
 
 
 def _method(

@@ -1,180 +1,54 @@
-"""What an edit does: accuracy on its concept and on the others, before, with the edit, and with matched random neurons.
+"""What an edit does, on held-out examples: before, with the edit, and with as many random neurons of the same layers.
 
 An answer counts as right where every token of the words that stand for the concept is the model's first choice, given
 what comes before it in the reference answer (teacher forcing). Where the dataset has no reference, the unedited model's
-own answer is the reference.
+own answer is the reference. Word swaps and datasets that name metrics are asked for whole answers too.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-import pyarrow as pa
-import torch
-
-from atlas.database import reading
 from atlas.edit_files import digest
 from atlas.edits import Edit, Intervention
 from atlas.errors import UsageError
-from atlas.live.edit import applied, changing
+from atlas.live.edit import changing, require_own
 from atlas.live.model import LiveModel
-from atlas.neurons import PRODUCT, Neuron
+from atlas.neurons import Neuron
 from atlas.reference import MEAN, MIN, reference_values
-from atlas.schema import arrow_schema, effects
 from atlas.selection import matched_random
-from ingest import run, tables
-from ingest.examples import Dataset, Example
-from ingest.feed import Feed, Response, batches
-from ingest.job import Execution, Job, complete, open_dataset, resolved
+from ingest import run
+from ingest.answers import REFERENCES, AnswerExaminer, chosen_metrics
+from ingest.effects import Evaluation, of_model, store_effects, stored_effects, summarise
+from ingest.examiner import Examiner, Scores
+from ingest.examples import FIND, Dataset
+from ingest.job import Execution, Job, complete, make_job, open_dataset, resolved
 from ingest.record import Record
-from ingest.trace import Item, shortest_first, traced
-
-POOLED = "*"
-"""The task of an effect that pools all tasks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One thing asked of the model: the concept that an example's target stands for, and all that it mentions."""
-
-    source: str
-    task: str
-    concept: str
-    mentioned: frozenset[str]
+from ingest.solve import Wanted, build_solver, pose
+from ingest.swap_effects import SwapExaminer
+from ingest.swaps import Swap
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """What was asked and, in the same order, whether it was right (bool) and its log-probability (float)."""
+class Puts(Protocol):
+    """Whatever puts held-out questions to a model as it is."""
 
-    asked: tuple[Asked, ...]
-    right: np.ndarray
-    log_probability: np.ndarray
+    live: LiveModel
 
-
-class Examiner:
-    """Held-out questions, encoded once, put to a model under any number of conditions."""
-
-    def __init__(self, live: LiveModel, dataset: Dataset, job: Job, execution: Execution, record: Record | None = None):
-        """record: the run that the questions are put for; its model's stored answers are not made again."""
-        self.live, self.batch_size = live, execution.batch_size
-        self.examples: list[Example] = run.collect(job, dataset)
-        responses = None if record is None else record.responses
-        self.feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=responses)
-        self.items: dict[str, list[Item]] = {}
-        for source in job.sources:
-            mine = [(n, e) for n, e in enumerate(self.examples) if e.source == source]
-            self.items[source] = shortest_first(self.feed.items(mine, execution.batch_size))
-        if not any(self.items.values()):
-            raise UsageError("no held-out answer mentions a concept; give other --concepts or a larger --per-concept")
-
-    def concepts(self) -> set[str]:
-        """What is asked about."""
-        return {target.concept for items in self.items.values() for item in items for target in item.targets}
-
-    @torch.no_grad()
-    def ask(self) -> Scores:
-        """The model's score on every question as it is now; the caller's `with` block decides how it is edited."""
-        asked: list[Asked] = []
-        right: list[torch.Tensor] = []
-        logp: list[torch.Tensor] = []
-        for source, items in self.items.items():
-            for some in batches(items, self.batch_size):
-                with traced(self.live, some, source, layers=[], tap=PRODUCT, grad=False) as trace:
-                    missed, pair_logp = trace.verdicts()
-                for row, concept in zip(trace.pairs.tolist(), trace.concepts, strict=True):
-                    example = self.examples[some[row].number]
-                    asked.append(Asked(source, example.task, concept, frozenset(m.concept for m in example.mentions)))
-                right.append(missed == 0)
-                logp.append(pair_logp)
-        return Scores(tuple(asked), torch.cat(right).cpu().numpy(), torch.cat(logp).cpu().numpy())
+    def ask(self) -> Scores: ...
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson's score interval)."""
-    z, share = 1.96, right / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a mean over seeds (Student's t); the value itself for one seed."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, mean
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-    return mean - half, mean + half
-
-
-Group = tuple[str, str, str]
-"""source, task (or POOLED), subset ("concept" or "others")."""
-
-
-def grouped(scores: Scores, concept: str | None) -> dict[Group, np.ndarray]:
-    """The questions of every group, by their places. "others" are about another concept, in an example that does not
-    mention this one; without a concept everything is "others"."""
-    groups: dict[Group, list[int]] = {}
-    for i, asked in enumerate(scores.asked):
-        if asked.concept != concept and concept in asked.mentioned:
-            continue
-        subset = "concept" if asked.concept == concept else "others"
-        for task in (asked.task, POOLED):
-            groups.setdefault((asked.source, task, subset), []).append(i)
-    return {key: np.array(index) for key, index in sorted(groups.items())}
-
-
-def summarise(conditions: Mapping[str, Sequence[Scores]], concept: str | None) -> list[dict[str, Any]]:
-    """One row for every group, condition and metric. conditions: name -> the scores, one for each seed."""
-    rows = []
-    groups = grouped(next(iter(conditions.values()))[0], concept)  # every condition was asked the same
-    for condition, repeats in conditions.items():
-        for (source, task, subset), index in groups.items():
-            right = [int(s.right[index].sum()) for s in repeats]
-            shares = [r / len(index) for r in right]
-            single = len(repeats) == 1
-            measured = {
-                "accuracy": (shares, wilson(right[0], len(index)) if single else spread(shares)),
-                "log_probability": _logp([s.log_probability[index] for s in repeats]),
-            }
-            for metric, (values, (low, high)) in measured.items():
-                rows.append(
-                    {
-                        "source": source,
-                        "task": task,
-                        "subset": subset,
-                        "condition": condition,
-                        "metric": metric,
-                        "value": float(np.mean(values)),
-                        "low": low,
-                        "high": high,
-                        "examples": len(index),
-                        "seeds": len(repeats),
-                    }
-                )
-    return rows
-
-
-def _logp(repeats: Sequence[np.ndarray]) -> tuple[list[float], tuple[float, float]]:
-    means = [float(r.mean()) for r in repeats]
-    return means, spread(list(repeats[0]) if len(repeats) == 1 else means)
-
-
-def under(examiner: Examiner, intervention: Intervention) -> Scores:
+def under(examiner: Puts, intervention: Intervention) -> Scores:
     """The scores with an intervention."""
     with changing(examiner.live, intervention):
         return examiner.ask()
 
 
 def controls(
-    examiner: Examiner,
+    examiner: Puts,
     intervention: Intervention,
     seeds: int,
     values: Mapping[Neuron, float] | None = None,
@@ -209,85 +83,151 @@ def own_values(atlas: Path, edit: Edit) -> dict[Neuron, float] | None:
     return None if statistic is None else reference_values(atlas, edit.provenance, statistic)
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """The stored effects of an edit. fresh: False where the same evaluation had been done before. skipped: what was
-    left out and why (see `ingest.feed.Skipped`)."""
+@dataclass(frozen=True)
+class Measures:
+    """What to measure beside the teacher-forced questions. metrics: by name; None: those that the dataset names for the
+    tasks. options: of metrics, by name. against: what answers are compared with."""
 
-    run_id: str
-    fresh: bool
-    rows: tuple[dict[str, Any], ...]
-    skipped: Mapping[str, Any]
+    metrics: tuple[str, ...] | None = None
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    against: str = REFERENCES
 
 
-def evaluate(atlas: Path, edit: Edit, job: Job, execution: Execution, *, seeds: int = 5) -> Evaluation:
+def evaluate(
+    atlas: Path,
+    edit: Edit,
+    job: Job,
+    execution: Execution,
+    *,
+    seeds: int = 5,
+    measures: Measures | None = None,
+) -> Evaluation:
     """Measure a stored edit on held-out examples and store the effects as a run of their own.
+
+    Beside it, `seeds` times, the same done to random neurons of the same layers; an edit that a solver learned is
+    learned again on them.
 
     Raises:
         UsageError: the model's weights are not the edit's; nothing to ask.
     """
+    measures = measures or Measures()
     dataset = open_dataset(job)
     job = complete(job, dataset)
     live = run.load_model(job, execution)
-    with applied(edit, live):
-        pass  # refuses another model before anything is measured
+    require_own(edit, live)
     plain = resolved(job, dataset, run.collect(job, dataset), live.identity) | {
         "edit": edit.label,
         "concept": edit.concept,
         "intervention": digest(edit.intervention),
         "seeds": seeds,
+        "metrics": [measures.metrics, measures.options, measures.against],
         "methods": {},
     }
     record = Record(atlas, "evaluate", plain, live, dataset, execution)
     if record.begun():
         return Evaluation(record.run_id, False, stored_effects(atlas, record.run_id), {})
     with record.running():
+        notes: list[str] = []
         examiner = Examiner(live, dataset, job, execution, record)
-        if edit.concept is not None and edit.concept not in examiner.concepts():
+        if edit.concept is not None and edit.concept not in examiner.concepts() and edit.solver is None:
             raise UsageError(
                 f"no {job.split} example of {job.dataset} asks about '{edit.concept}'; "
                 "give --concepts with it in, other --tasks, or the --dataset that has it"
             )
-        found = {"before": [examiner.ask()], "edit": [under(examiner, edit.intervention)]}
-        if seeds:
-            found["random"] = controls(examiner, edit.intervention, seeds, own_values(atlas, edit))
+        rows = _rows(atlas, edit, [examiner, *_further(edit, examiner, measures, notes)], seeds, notes)
         labels = {"run_id": record.run_id, "edit": edit.label, "concept": edit.concept}
-        effects_rows = [{**labels, **row} for row in summarise(found, edit.concept)]
+        rows = [{**labels, **row} for row in rows]
         skipped = examiner.feed.skipped.plain()
-        store_effects(record, examiner.examples, effects_rows, skipped, examiner.feed.made)
-    return Evaluation(record.run_id, True, tuple(effects_rows), skipped)
+        store_effects(record, examiner.examples, rows, skipped, examiner.feed.made)
+    return Evaluation(record.run_id, True, tuple(rows), skipped, tuple(notes))
 
 
-def store_effects(
-    record: Record,
-    examples: Sequence[Example],
-    found: Sequence[Mapping[str, Any]],
-    skipped: Mapping[str, Any],
-    made: Sequence[Response],
-) -> None:
-    """Finish a run whose result is effects. made: the answers that the model gave for it."""
-    content = {
-        "examples": tables.examples_table(examples),
-        "responses": tables.responses_table(made),
-        "effects": pa.Table.from_pylist(list(found), schema=arrow_schema(effects)),
-    }
-    record.finish({"examples": len(examples), "skipped": skipped}, content)
+def _further(edit: Edit, examiner: Examiner, measures: Measures, notes: list[str]) -> list[Puts]:
+    """What is asked besides: whole answers of a word swap, and answers that metrics judge."""
+    feed, batch_size, found = examiner.feed, examiner.batch_size, list[Puts]()
+    if (swap := swap_of(edit)) is not None:
+        concept = edit.concept or swap.said
+        swapping = SwapExaminer(feed, examiner.examples, swap, batch_size, concept)
+        if not swapping.cases:
+            notes.append(f"no held-out answer says '{swap.said}'; success is not measured (other --tasks may have it)")
+        found.append(swapping)
+    tasks = sorted({e.task for e in examiner.examples})
+    metrics = chosen_metrics(feed.dataset, tasks, measures.metrics, measures.options, tell=notes)
+    if metrics:
+        about = (edit.concept, batch_size, measures.against)
+        found.append(AnswerExaminer(feed, examiner.examples, metrics, *about))
+    return found
 
 
-def stored_effects(atlas: Path, run_id: str) -> tuple[dict[str, Any], ...]:
-    """The effects of a run that is done."""
-    with reading(atlas) as connection:
-        query = "SELECT * FROM effects WHERE run_id = $run_id"
-        return tuple(connection.sql(query, params={"run_id": run_id}).to_arrow_table().to_pylist())
+def _rows(atlas: Path, edit: Edit, examiners: Sequence[Puts], seeds: int, notes: list[str]) -> list[dict[str, Any]]:
+    """The effects of every condition, as every examiner sees it."""
+    live = examiners[0].live
+    found: list[dict[str, list[Scores]]] = [{} for _ in examiners]
+
+    def under_all(condition: str, intervention: Intervention | None) -> None:
+        for examiner, scores in zip(examiners, found, strict=True):
+            asked = examiner.ask() if intervention is None else under(examiner, intervention)
+            scores.setdefault(condition, []).append(asked)
+
+    started = time.perf_counter()
+    under_all("before", None)
+    before = time.perf_counter()
+    under_all("edit", edit.intervention)
+    seconds = {"before": before - started, "edit": time.perf_counter() - before}
+    for control in random_controls(atlas, edit, live, seeds, notes):
+        under_all("random", control)
+    rows = [row for scores in found for row in summarise(scores, edit.concept or "")]
+    rows += [of_model(condition, "seconds", value) for condition, value in seconds.items()]
+    return [*rows, of_model("edit", "changed_parameters", edit.intervention.parameters(live.layout.d_model))]
 
 
-def table(rows: Iterable[Mapping[str, Any]], metric: str = "accuracy") -> pa.Table:
-    """Effects for a person: one row a group, a column for each condition, in percent with intervals."""
-    groups: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        if row["metric"] != metric:
-            continue
-        key = (row["source"], row["task"], row["subset"])
-        shown = groups.setdefault(key, {"source": key[0], "task": key[1], "subset": key[2], "n": row["examples"]})
-        shown[row["condition"]] = f"{row['value']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
-    return pa.Table.from_pylist([groups[key] for key in sorted(groups)])
+def random_controls(atlas: Path, edit: Edit, live: LiveModel, seeds: int, notes: list[str]) -> list[Intervention]:
+    """The same done to as many random neurons of the same layers, once a seed; what a solver learned is learned again.
+
+    notes: gets a word where there can be no control: the edit changes every neuron of its layers.
+    """
+    width = live.layout.width
+    per_layer = {n.layer: 0 for n in edit.neurons}
+    for neuron in edit.neurons:
+        per_layer[neuron.layer] += 1
+    if seeds and all(count == width for count in per_layer.values()):
+        notes.append("no random control: the edit changes every neuron of its layers")
+        return []
+    if edit.solver is None:
+        values = own_values(atlas, edit) if seeds else None
+        return [moved(edit.intervention, width, seed, values) for seed in range(seeds)]
+    again = solving_again(edit, live)
+    return [again(matched_random(edit.neurons, width, seed)) for seed in range(seeds)]
+
+
+def solving_again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], Intervention]:
+    """Solve a solved edit's problem once more on other neurons."""
+    said = edit.provenance["solver"]
+    wanted = Wanted(said["name"], Swap(**said["swap"]), said["params"], said["goal"], said["keep"])
+    solver, _ = build_solver(wanted)
+    if edit.provenance.get("asked"):
+        from ingest.solve import Asked
+
+        dataset: Dataset = Asked(**edit.provenance["asked"])
+    else:
+        dataset = open_dataset(Job(dataset=edit.provenance["dataset"], options=edit.provenance["options"]))
+    job = complete(make_job({**edit.provenance["job"], "split": FIND}), dataset)
+    problem = pose(live, dataset, job, wanted, 16)
+    return lambda neurons: solver.solve(replace(problem, neurons=list(neurons))).intervention
+
+
+def own_examples(edit: Edit) -> dict[str, Any]:
+    """What of a job a solved edit asks for by default: its tasks, and the dataset's usual ones of every source beside
+    them, where nothing is to change."""
+    told = edit.provenance.get("job", {})
+    if edit.solver is None or edit.provenance.get("asked") or not told.get("tasks"):
+        return {}
+    dataset = open_dataset(Job(dataset=edit.provenance["dataset"], options=edit.provenance["options"]))
+    usual = [task for tasks in dataset.tasks.values() for task in tasks]
+    return {"tasks": list(dict.fromkeys([*told["tasks"], *usual])), "options": edit.provenance["options"]}
+
+
+def swap_of(edit: Edit) -> Swap | None:
+    """The words that an edit swaps, where it does."""
+    said = edit.provenance.get("solver")
+    return None if said is None else Swap(**said["swap"])

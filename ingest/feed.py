@@ -105,7 +105,7 @@ class Feed:
             BadMedia: a picture cannot be opened and the job says to fail.
         """
         prompts = [(number, e, prompt) for number, e in examples if (prompt := self.prompt(e)) is not None]
-        answers = self._answers([(e, prompt) for _, e, prompt in prompts if e.answer is None], batch_size)
+        answers = self.answers([(e, prompt) for _, e, prompt in prompts if e.answer is None], batch_size)
         return [(n, e, p if e.answer is not None else p.answered(answers[e.id])) for n, e, p in prompts]
 
     def _twins(self, example: Example, prompt: Prompt, targets: Sequence[Target]) -> dict[str, tuple[Prompt, ...]]:
@@ -172,8 +172,8 @@ class Feed:
             return negative_targets(len(prompt.answer)) if self.job.negatives else []
         return targets
 
-    def _answers(self, asked: Sequence[tuple[Example, Prompt]], batch_size: int) -> dict[str, tuple[int, ...]]:
-        """The model's greedy answers, made once for each example."""
+    def answers(self, asked: Sequence[tuple[Example, Prompt]], batch_size: int) -> dict[str, tuple[int, ...]]:
+        """The unedited model's greedy answers, made once for each example: its id -> token ids."""
         key = {e.id: self._generation(e) for e, _ in asked}
         missing = [(e, p) for e, p in asked if (e.id, key[e.id]) not in self.responses]
         for some in batches(missing, batch_size):

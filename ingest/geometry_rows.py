@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.schema import arrow_schema, points
-from ingest.evaluate import wilson
+from ingest.effects import wilson
 from ingest.flow import NAMES, Flow
 from ingest.representations import Representations, Token, priority
 from ingest.roles import DISJOINT, SPECIAL, TEXT

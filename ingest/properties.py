@@ -38,7 +38,7 @@ from atlas.neurons import parse_layers
 from atlas.schema import arrow_schema, measures
 from ingest import run, tables
 from ingest.concepts import NONE
-from ingest.evaluate import spread
+from ingest.effects import spread
 from ingest.examples import IMAGE
 from ingest.feed import Feed, batches
 from ingest.geometry import Measured, stored_measures

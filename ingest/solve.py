@@ -89,7 +89,8 @@ def solve(
     said |= {"report": dict(solution.report), "seconds": seconds, "chosen": neurons is not None}
     concept = job.concepts[0] if len(job.concepts) == 1 and asked is None else None
     about = {"fingerprint": live.fingerprint, "model": live.name, "concept": concept, **origin}
-    about |= {"solver": said, "dataset": dataset.name, "job": _job(job)}
+    about |= {"solver": said, "dataset": job.dataset, "options": dict(job.options), "job": _job(job)}
+    about |= {} if asked is None else {"asked": asked.plain()}
     return stored.new(atlas, name, solution.intervention, about, model=model_row(live), note=note), solution
 
 
@@ -100,7 +101,7 @@ def _plain(wanted: Wanted) -> dict[str, Any]:
 def _job(job: Job) -> dict[str, Any]:
     """What of the job decides the examples."""
     names = ("concepts", "sources", "tasks", "split", "per_concept", "seed", "max_new_tokens")
-    return {name: getattr(job, name) for name in names}
+    return {n: list(v) if isinstance(v := getattr(job, n), tuple) else v for n in names}
 
 
 def _about(job: Job, dataset: Dataset, wanted: Wanted) -> Job:
@@ -177,10 +178,18 @@ class Asked:
         self.concepts: Mapping[str, Concept] = {concept: Concept(concept, (concept.lower(),))}
         self._source = IMAGE if pictures else TEXT
         self.all_tasks: Mapping[str, tuple[str, ...]] = {self._source: ("asked",)}
-        self.tasks = self.all_tasks
+        self.tasks: Mapping[str, tuple[str, ...]] = self.all_tasks
         self.metrics: Mapping[str, tuple[str, ...]] = {}
         mention = (Mention(concept),)
         self._example = Example(self._source, "asked", FIND, prompt, None, mention, tuple(pictures))
+
+    def plain(self) -> dict[str, Any]:
+        """What makes it again."""
+        return {
+            "prompt": self._example.prompt,
+            "pictures": list(self._example.media),
+            "concept": next(iter(self.concepts)),
+        }
 
     def examples(
         self, *, source: str, split: str, concepts: Sequence[str], tasks: Sequence[str], per_concept: int, seed: int

@@ -22,17 +22,9 @@ from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest import run
-from ingest.evaluate import (
-    POOLED,
-    Evaluation,
-    Examiner,
-    Scores,
-    controls,
-    store_effects,
-    stored_effects,
-    summarise,
-    under,
-)
+from ingest.effects import POOLED, Evaluation, store_effects, stored_effects, summarise
+from ingest.evaluate import controls, under
+from ingest.examiner import Examiner, Scores
 from ingest.examples import Dataset, Example
 from ingest.feed import Response, Skipped
 from ingest.job import Execution, Job, complete, open_dataset, resolved, tasks_by_source

@@ -15,7 +15,7 @@ from atlas.errors import UsageError
 from atlas.live.encode import TokenRoles
 from atlas.live.fingerprint import fingerprint
 from atlas.live.hooks import Rule, Write, affinely, editing, watching, writing
-from atlas.live.layout import Layout, locate
+from atlas.live.layout import Layout, innermost_decoder, locate
 from atlas.live.model import LiveModel
 from atlas.live.places import Places
 from atlas.neurons import LANGUAGE
@@ -69,7 +69,7 @@ def _rule(steps: Sequence[Rule]) -> Rule:
 def _affine(where: Where, mine: Sequence[Change], places: Places, seed: int, layer: int) -> Rule:
     index = torch.tensor([c.neuron.index for c in mine])
     gain, bias = torch.tensor([c.gain for c in mine]), torch.tensor([c.bias for c in mine])
-    noise = Noise(torch.tensor([c.noise for c in mine]), seed, layer) if any(c.noise for c in mine) else None
+    noise = Noise(mine, seed, layer) if any(c.noise for c in mine) else None
 
     def rule(values: Tensor) -> Tensor:
         at = index.to(values.device)
@@ -78,8 +78,7 @@ def _affine(where: Where, mine: Sequence[Change], places: Places, seed: int, lay
         if noise is not None:
             changed = changed + noise.at(places, chosen)
         if where != EVERYWHERE:
-            mask = places.mask(where).to(values.device).reshape(values.shape[:-1])
-            changed = torch.where(mask[..., None], changed, chosen)
+            changed = torch.where(places.at(where, values)[..., None], changed, chosen)
         return values.index_copy(-1, at, changed)
 
     return rule
@@ -87,25 +86,27 @@ def _affine(where: Where, mine: Sequence[Change], places: Places, seed: int, lay
 
 class Noise:
     """Gaussian noise that depends on seed, layer, neuron and place in the row alone: the same with and without the KV
-    cache, in any batch, and every time. sigma: (neurons,)."""
+    cache, in any batch, whichever other neurons change, and every time."""
 
-    def __init__(self, sigma: Tensor, seed: int, layer: int):
-        self.sigma, self.seed, self.layer = sigma, seed, layer
+    def __init__(self, changes: Sequence[Change], seed: int, layer: int):
+        self.sigma = np.array([c.noise for c in changes])
+        self.neurons = np.array([c.neuron.index for c in changes])
+        self.seed, self.layer = seed, layer
         self._drawn: dict[int, Tensor] = {}
 
     def at(self, places: Places, like: Tensor) -> Tensor:
         """Noise of the running pass's positions, in the shape of `like`, (..., neurons)."""
-        places.mask(EVERYWHERE)  # refuses a pass that was not seen
+        places.at(EVERYWHERE, like)  # refuses a pass that was not seen
         assert places.numbers is not None
-        numbers = places.numbers.clamp(min=0)
-        rows = torch.stack([self._row(n) for n in range(int(numbers.max()) + 1)])
-        return rows[numbers.cpu()].to(like).reshape(like.shape)
+        numbers, which = torch.unique(places.numbers.clamp(min=0).cpu(), return_inverse=True)
+        rows = torch.stack([self._row(n) for n in numbers.tolist()])
+        return rows[which].to(like).reshape(like.shape)
 
     def _row(self, place: int) -> Tensor:
         if place not in self._drawn:
-            generator = np.random.default_rng([self.seed, self.layer, place])
-            drawn = torch.from_numpy(generator.standard_normal(len(self.sigma)).astype(np.float32))
-            self._drawn[place] = drawn * self.sigma
+            # All neurons up to the last are drawn, so that a neuron's noise does not depend on which others have some.
+            every = np.random.default_rng([self.seed, self.layer, place]).standard_normal(self.neurons.max() + 1)
+            self._drawn[place] = torch.from_numpy((every[self.neurons] * self.sigma).astype(np.float32))
         return self._drawn[place]
 
 
@@ -125,13 +126,16 @@ def writes(intervention: Intervention, places: Places) -> dict[int, list[Write]]
 def _masked(where: Where, places: Places) -> Callable[[Tensor], Tensor | None]:
     if where == EVERYWHERE:
         return lambda values: None
-    return lambda values: places.mask(where).to(values.device).reshape(values.shape[:-1])
+    return lambda values: places.at(where, values)
 
 
 def module_of(model: LiveModel | Any) -> Any:
     """The HuggingFace model in a `LiveModel` or a `transformers.pipeline`, or the model itself."""
-    inner = getattr(model, "model", None)
-    return inner if isinstance(model, LiveModel) or type(model).__name__.endswith("Pipeline") else model
+    # A HuggingFace model has an attribute `model` too, which is only a part of it.
+    found = model if isinstance(model, torch.nn.Module) else getattr(model, "model", None)
+    if found is None:
+        raise UsageError(f"a {type(model).__name__} is no model; give a HuggingFace model, a pipeline or a LiveModel")
+    return found
 
 
 def _roles(model: LiveModel | Any, processor: Any) -> TokenRoles:
@@ -170,6 +174,7 @@ def changing(model: LiveModel | Any, intervention: Intervention, *, processor: A
     with ExitStack() as stack:
         if any(c.where != EVERYWHERE or c.noise for c in intervention.changes):
             stack.enter_context(watching(module, places.look))
+            stack.enter_context(watching(innermost_decoder(module), places.look_inside, places.leave))
         stack.enter_context(
             editing(layout, rules(intervention.changes, places, intervention.seed), tap=intervention.tap)
         )

@@ -4,27 +4,65 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from atlas.errors import Unsupported
 
 _known: WeakKeyDictionary[nn.Module, tuple[str, str]] = WeakKeyDictionary()
 
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
+def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Every parameter, in the order of the names, and what quantised projections keep in buffers instead.
+
+    Raises:
+        Unsupported: some cannot be read.
+    """
+    named: dict[str, Tensor] = dict(model.named_parameters())
+    if any(value.is_meta for value in named.values()):
+        # Weights put on the disk are no longer one tensor where they are tied.
+        tied = getattr(model, "all_tied_weights_keys", None) or {}
+        named = {name: value for name, value in named.items() if tied.get(name) not in named}
+    for name, module in model.named_modules():
+        if hasattr(module, "in_features") and type(module) is not nn.Linear:
+            kept = {f"{name}.{buffer}": value for buffer, value in module.named_buffers()}
+            if not kept and next(module.parameters(), None) is None:
+                raise Unsupported(
+                    f"the weights of {name} ({type(module).__name__}) cannot be read, so it cannot be told which "
+                    "model this is; an edit goes on any weights with .on(model, any_weights=True)"
+                )
+            named |= kept
+    for name in sorted(named):
+        yield name, _offloaded(model, name) if named[name].is_meta else named[name].detach()
+
+
+def _offloaded(model: nn.Module, name: str) -> Tensor:
+    """A weight that accelerate keeps on the disk or on the CPU until its module is called."""
+    parts = name.split(".")
+    for cut in reversed(range(len(parts))):
+        hook = getattr(model.get_submodule(".".join(parts[:cut])), "_hf_hook", None)
+        for one in getattr(hook, "hooks", (hook,)):
+            if getattr(one, "offload", False):
+                found: Tensor = one.weights_map[".".join(parts[cut:])]
+                return found
+    raise Unsupported(f"the weights {name} are nowhere (device 'meta'); load the model with its weights")
+
+
 @torch.no_grad()
-def _state(parameters: Sequence[tuple[str, nn.Parameter]]) -> str:
+def _state(model: nn.Module) -> str:
     """A quick check of content: the bits of every parameter, read as integers, summed by row and by column.
 
     PyTorch's own version counters miss what is written through `.data`.
     """
     digest = hashlib.blake2b()
-    for _, parameter in parameters:
-        bits = parameter.detach().contiguous().view(_BITS[parameter.element_size()])
+    for _, value in _weights(model):
+        bits = value.contiguous().view(_BITS[value.element_size()])
         bits = bits.reshape(bits.shape[0], -1) if bits.dim() else bits.reshape(1, 1)
         for dimension in (0, 1):
             digest.update(bits.sum(dimension, dtype=torch.int64).cpu().numpy().data)
@@ -37,15 +75,18 @@ def fingerprint(model: nn.Module) -> str:
     Rounding makes a float32 checkpoint and the same checkpoint loaded as bfloat16 one model, so an edit
     found in one precision applies in the other; any change of at least one part in 256 in any weight gives
     another fingerprint. The answer is remembered until a parameter's content changes, however it was written to.
+    A quantised copy has another fingerprint; a copy spread over devices, or partly on the disk, has the same.
+
+    Raises:
+        Unsupported: weights that cannot be read.
     """
-    parameters = sorted(model.named_parameters(), key=lambda pair: pair[0])
-    state = _state(parameters)
+    state = _state(model)
     if model in _known and _known[model][0] == state:
         return _known[model][1]
     digest = hashlib.sha256()
-    for name, parameter in parameters:
-        digest.update(f"{name}{list(parameter.shape)}".encode())
-        values = parameter.detach().to("cpu")
+    for name, value in _weights(model):
+        digest.update(f"{name}{list(value.shape)}".encode())
+        values = value.to("cpu")
         if values.is_floating_point():
             values = values.to(torch.bfloat16).contiguous().view(torch.int16)
         digest.update(values.contiguous().numpy().data)

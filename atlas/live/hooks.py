@@ -234,14 +234,21 @@ def affinely(chosen: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     return torch.where(gain.to(chosen) == 0, bias.to(chosen), changed)
 
 
+Look = Callable[[tuple[Any, ...], dict[str, Any]], None]
+"""What sees the arguments of a call."""
+
+
 @contextmanager
-def watching(module: nn.Module, look: Callable[[tuple[Any, ...], dict[str, Any]], None]) -> Iterator[None]:
-    """Let `look` see the arguments of every call of a module while the block lasts."""
-    handle = module.register_forward_pre_hook(lambda _m, args, kwargs: look(args, kwargs), with_kwargs=True)
-    try:
+def watching(module: nn.Module, look: Look, leave: Callable[[], None] | None = None) -> Iterator[None]:
+    """Let `look` see the arguments of every call of a module while the block lasts; `leave` is told of its end, also
+    of one by an exception."""
+    with ExitStack() as stack:
+        handle = module.register_forward_pre_hook(lambda _m, args, kwargs: look(args, kwargs), with_kwargs=True)
+        stack.callback(handle.remove)
+        if leave is not None:
+            after = module.register_forward_hook(lambda _m, _args, _output: leave(), always_call=True)
+            stack.callback(after.remove)
         yield
-    finally:
-        handle.remove()
 
 
 Write = tuple[Tensor, Tensor, Callable[[Tensor], Tensor | None]]

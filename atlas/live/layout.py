@@ -41,8 +41,17 @@ class Layout:
     learned_positions: bool
 
     def write_vectors(self, layer: int) -> Tensor:
-        """(d_model, neurons): column n is what neuron n adds to the residual stream, per unit of value."""
-        weight: Tensor = self.down[layer].weight  # type: ignore[assignment]
+        """(d_model, neurons): column n is what neuron n adds to the residual stream, per unit of value.
+
+        Raises:
+            Unsupported: the layer is quantised, so that its weights are not what it multiplies with.
+        """
+        weight = self.down[layer].weight
+        if not (isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape[1:] == (self.width,)):
+            raise Unsupported(
+                f"layer {layer} is quantised ({type(self.down[layer]).__name__}), so its neurons' write vectors "
+                "cannot be read; load the model without quantisation (hooks need no weights: `atlas edit apply`)"
+            )
         return weight
 
     def keys(self, layer: int) -> Tensor:
@@ -90,11 +99,10 @@ def innermost_decoder(model: nn.Module) -> nn.Module:
 
 
 def _down_projection(layer: nn.Module, d_model: int, width: int) -> tuple[str, nn.Module]:
-    found = [
-        (name, module)
-        for name, module in layer.named_modules()
-        if isinstance(module, nn.Linear) and (module.in_features, module.out_features) == (width, d_model)
-    ]
+    # By their widths and not as nn.Linear, which quantised layers often are not. Of one inside another (an adapter
+    # around a Linear) the outer one is what the model calls.
+    fitting = [(n, m) for n, m in layer.named_modules() if _widths(m) == (width, d_model)]
+    found = [(n, m) for n, m in fitting if not any(n.startswith(f"{outer}.") for outer, _ in fitting)]
     named = [pair for pair in found if pair[0].rsplit(".", 1)[-1] in ("down_proj", "fc2")]
     candidates = named or found
     if len(candidates) != 1:
@@ -102,6 +110,10 @@ def _down_projection(layer: nn.Module, d_model: int, width: int) -> tuple[str, n
             f"{type(layer).__name__} has {len(candidates)} projections from {width} to {d_model}, not one"
         )
     return candidates[0]
+
+
+def _widths(module: nn.Module) -> tuple[Any, Any]:
+    return getattr(module, "in_features", None), getattr(module, "out_features", None)
 
 
 def _gate(layer: nn.Module, down_name: str) -> nn.Module | None:
@@ -132,7 +144,8 @@ def locate(model: nn.Module) -> Layout:
     decoder = innermost_decoder(model)
     layers = tuple(decoder.layers)  # type: ignore[arg-type]
     found = [_down_projection(layer, d_model, width) for layer in layers]
-    norm = getattr(decoder, "norm", None) or getattr(decoder, "final_layer_norm", None)
+    norms = (getattr(decoder, name, None) for name in ("norm", "final_layer_norm", "final_layernorm"))
+    norm = next((n for n in norms if n is not None), None)
     head = model.get_output_embeddings()  # type: ignore[operator]
     if norm is None or head is None:
         raise Unsupported(f"{type(model).__name__} has no {'final norm' if norm is None else 'unembedding'}")
@@ -146,7 +159,7 @@ def locate(model: nn.Module) -> Layout:
         head=head,
         width=width,
         d_model=d_model,
-        vocabulary=head.weight.shape[0],
+        vocabulary=head.weight.shape[0] if isinstance(head.weight, Tensor) else head.out_features,
         learned_positions=hasattr(decoder, "embed_positions"),
     )
 

@@ -33,41 +33,62 @@ class Places:
 
     roles: None where the tokens' roles are not known. numbers: (batch, position) int64, the place of each position of
     the running pass in its row, without padding; prompt: (batch, position) bool; lengths: (batch,), the prompt's.
+    All are None while no pass runs, so that a layer called by itself is refused and not taken for the last pass.
     """
 
     def __init__(self, roles: TokenRoles):
         self._role_of = roles
+        self.leave()
+
+    def leave(self) -> None:
+        """The decoder has finished."""
         self.roles: Tensor | None = None
         self.numbers: Tensor | None = None
         self.prompt: Tensor | None = None
         self.lengths: Tensor | None = None
         self._masks: dict[Where, Tensor] = {}
+        self._in_parts = self._waits = False
 
     def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See the arguments of a pass of the whole model (see `atlas.live.hooks.watching`)."""
-        ids = kwargs.get("input_ids", args[0] if args else None)
-        shaped = ids if ids is not None else kwargs["inputs_embeds"][..., 0]
+        self._read(args, kwargs)
+        self._waits = True
+
+    def look_inside(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """See those of its decoder. It knows less (no token ids), and is all that passes where a model like BLIP-2
+        generates with its language model alone."""
+        if not (self._waits and self.prompt is not None and _shaped(args, kwargs).shape == self.prompt.shape):
+            self._read(args, kwargs)
+        self._waits = False
+
+    def _read(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.leave()
+        ids = _ids(args, kwargs)
+        shaped = _shaped(args, kwargs)
         batch, length = shaped.shape
         cache = kwargs.get("past_key_values")
         seen = int(cache.get_seq_length()) if cache is not None else 0
-        mask = kwargs.get("attention_mask")
-        if not isinstance(mask, Tensor) or mask.dim() != 2:
-            if batch > 1 and mask is not None:
-                raise Unsupported("an edit with --where needs the (batch, position) attention mask; give one")
-            mask = torch.ones(batch, seen + length, dtype=torch.long, device=shaped.device)
+        mask = _mask(kwargs.get("attention_mask"), shaped, seen)
         real = mask[:, seen : seen + length] != 0
-        self._masks = {}
         self.numbers = ((mask != 0).cumsum(1) - 1)[:, seen : seen + length]
         self.roles = None if ids is None else self._role_of(ids, real)
+        self._in_parts = seen > 0 and length > 1
+        starts = _starts.get()
         if seen:
             self.prompt = torch.zeros_like(real)
-            return
-        starts = _starts.get()
-        self.prompt = real
-        if starts is not None:
+        elif starts is None:
+            self.prompt = real
+        else:
             before = torch.arange(length, device=real.device) < torch.tensor(starts, device=real.device)[:, None]
             self.prompt = real & before
         self.lengths = self.prompt.sum(1)
+
+    def at(self, where: Where, values: Tensor) -> Tensor:
+        """`mask` for values of neurons (..., neurons): a bool for each of the leading dimensions, on their device."""
+        mask = self.mask(where)
+        if mask.numel() != values[..., 0].numel():
+            raise Unsupported("this model's FFN does not see every position once, so --where cannot be followed")
+        return mask.to(values.device).reshape(values.shape[:-1])
 
     def mask(self, where: Where) -> Tensor:
         """(batch, position) bool: the positions of the running pass that an edit changes.
@@ -85,6 +106,11 @@ class Places:
         found = torch.ones_like(self.prompt)
         if where.roles:
             found &= self._of_roles(where.roles)
+        if (where.phase is not None or where.spans) and self._in_parts:
+            raise Unsupported(
+                "several tokens behind a cache may be the rest of a prompt or guesses at an answer; "
+                "for an edit of a phase or of positions give the prompt in one pass"
+            )
         if where.phase is not None:
             found &= self.prompt == (where.phase == "prefill")
         if where.spans:
@@ -107,3 +133,31 @@ class Places:
                 first, last, _ = as_slice(span).indices(length)
                 found[row] |= (self.numbers[row] >= first) & (self.numbers[row] < last)
         return found
+
+
+def _ids(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    found: Tensor | None = kwargs.get("input_ids", args[0] if args else None)
+    return found
+
+
+def _shaped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    """Something of the shape (batch, position) of a pass."""
+    ids = _ids(args, kwargs)
+    if ids is not None:
+        return ids
+    embedded: Tensor = kwargs["inputs_embeds"]
+    return embedded[..., 0]
+
+
+def _mask(given: Any, shaped: Tensor, seen: int) -> Tensor:
+    """(batch, seen + position): what is no padding.
+
+    Raises:
+        Unsupported: it cannot be known.
+    """
+    batch, length = shaped.shape
+    if isinstance(given, Tensor) and given.dim() == 2 and given.shape[1] >= seen + length:
+        return given
+    if given is not None and (batch > 1 or (isinstance(given, Tensor) and given.dim() == 2)):
+        raise Unsupported("an edit with --where needs the (batch, position) attention mask of the whole row; give one")
+    return torch.ones(batch, seen + length, dtype=torch.long, device=shaped.device)

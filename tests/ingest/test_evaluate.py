@@ -15,7 +15,9 @@ from atlas import Atlas
 from atlas.check import check
 from atlas.errors import UsageError
 from atlas.live.edit import changing
-from ingest.evaluate import POOLED, Asked, Examiner, Scores, evaluate, grouped, spread, summarise, table, wilson
+from ingest.effects import POOLED, grouped, spread, summarise, table, wilson
+from ingest.evaluate import evaluate
+from ingest.examiner import ACCURACY, LOG_PROBABILITY, Asked, Examiner, Scores
 from ingest.job import Execution, Job, complete, open_dataset
 from ingest.suppression import averages, pooled, survey
 
@@ -43,7 +45,7 @@ def test_what_is_right_is_counted_as_a_plain_loop_counts_it(llava: Any, held_out
             logp = np.mean([float(logits[p - 1].log_softmax(-1)[t]) for p, t in zip(places, tokens, strict=True)])
             expected.setdefault((source, example.task, item.targets[0].concept), []).append((right, float(logp)))
     found: dict[tuple[str, str, str], list[tuple[bool, float]]] = {}
-    for asked, right, logp in zip(scores.asked, scores.right, scores.log_probability, strict=True):
+    for asked, right, logp in zip(scores.asked, scores.values[ACCURACY], scores.values[LOG_PROBABILITY], strict=True):
         found.setdefault((asked.source, asked.task, asked.concept), []).append((bool(right), float(logp)))
     assert found.keys() == expected.keys()
     for key, values in expected.items():
@@ -59,10 +61,14 @@ def test_groups_leave_out_what_is_neither_the_concepts_nor_the_others() -> None:
         Asked("image", "caption", "dog", both),
         Asked("image", "caption", "cat", both),  # another concept in a picture of the dog: neither
     )
-    groups = grouped(Scores(asked, np.array([1, 0, 1, 1], bool), np.zeros(4)), "dog")
+    groups = grouped(Scores(asked, {ACCURACY: np.array([1.0, 0, 1, 1])}), "dog")
     assert groups["image", POOLED, "concept"].tolist() == [0, 2]
     assert groups["image", POOLED, "others"].tolist() == [1]
     assert ("image", "caption", "others") not in groups
+
+
+def scored(asked: tuple[Asked, ...], right: list[float], logp: list[float]) -> Scores:
+    return Scores(asked, {ACCURACY: np.array(right, float), LOG_PROBABILITY: np.array(logp)})
 
 
 def test_intervals() -> None:
@@ -76,9 +82,9 @@ def test_intervals() -> None:
 
 def test_a_summary_has_every_condition_beside_its_control() -> None:
     asked = tuple(Asked("text", "does", c, frozenset({c})) for c in ("dog", "cat", "cat"))
-    before = Scores(asked, np.array([1, 1, 1], bool), np.array([-0.1, -0.1, -0.1]))
-    edit = Scores(asked, np.array([0, 1, 1], bool), np.array([-5.0, -0.1, -0.1]))
-    random = [Scores(asked, np.array([1, 1, r], bool), np.array([-0.1, -0.1, -0.2])) for r in (0, 1)]
+    before = scored(asked, [1, 1, 1], [-0.1, -0.1, -0.1])
+    edit = scored(asked, [0, 1, 1], [-5.0, -0.1, -0.1])
+    random = [scored(asked, [1, 1, r], [-0.1, -0.1, -0.2]) for r in (0, 1)]
     rows = summarise({"before": [before], "edit": [edit], "random": random}, "dog")
     value = {(r["subset"], r["condition"], r["metric"], r["task"]): r["value"] for r in rows}
     assert value["concept", "edit", "accuracy", "does"] == 0 and value["others", "edit", "accuracy", POOLED] == 1
@@ -98,7 +104,8 @@ def test_an_evaluation_is_stored_once_with_its_control(own_atlas: Path, llava_fo
     assert not again.fresh and len(again.rows) == len(done.rows)
     effects = atlas.listing("effects").to_pylist()
     assert {r["condition"] for r in effects} == {"before", "edit", "random"}
-    assert {r["subset"] for r in effects} == {"concept", "others"}
+    assert {r["subset"] for r in effects} == {"concept", "others", "model"}
+    assert {r["value"] for r in effects if r["metric"] == "changed_parameters"} == {40 * 32}
     assert all(r["seeds"] == (2 if r["condition"] == "random" else 1) for r in effects)
     assert check(own_atlas) == []
     # the edit changed something: on the random model too, forty of 128 neurons move every log-probability
@@ -131,7 +138,7 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
 
     with changing(llava, Intervention(make_changes(list(neurons), set_to=0.0))):
         scores = examiner.ask()
-    mine = [p for a, p in zip(scores.asked, scores.log_probability, strict=True) if a.concept == "dog"]
+    mine = [p for a, p in zip(scores.asked, scores.values[LOG_PROBABILITY], strict=True) if a.concept == "dog"]
     (row,) = [
         r
         for r in done.rows

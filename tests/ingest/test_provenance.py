@@ -21,7 +21,7 @@ from atlas.errors import UsageError
 from atlas.live.fingerprint import fingerprint
 from atlas.rebuild import rebuild
 from ingest.datasets import scenes
-from ingest.evaluate import evaluate
+from ingest.evaluate import Measures, evaluate
 from ingest.job import Execution, Job, make_job
 from ingest.run import ingest
 from ingest.suppression import survey
@@ -110,11 +110,14 @@ def test_answers_are_made_once_for_every_method_and_evaluation(
     atlas = Atlas.open(empty_atlas)
     atlas.create_edit("no-dog", atlas.query("dog", "contribution", source="image", top=20), set_to=0)
     judged = replace(captions, split="held_out", per_concept=20, concepts=(), sources=("image",))
-    evaluate(empty_atlas, atlas.edit("no-dog").data, judged, Execution(), seeds=1)
+    edit = atlas.edit("no-dog").data
+    evaluate(empty_atlas, edit, judged, Execution(), seeds=1, measures=Measures(metrics=()))
     made = sum(asked)
     assert made > 0
-    evaluate(empty_atlas, atlas.edit("no-dog").data, judged, Execution(), seeds=2)
+    evaluate(empty_atlas, edit, judged, Execution(), seeds=2, measures=Measures(metrics=()))
     assert sum(asked) == made
+    evaluate(empty_atlas, edit, judged, Execution(), seeds=2)  # the dataset's metrics: answers of three edited models
+    assert sum(asked) == 4 * made
     assert check(empty_atlas) == []
 
 

@@ -1,0 +1,9 @@
+"""Being written."""
+
+
+def bake() -> None:
+    """Being written."""
+
+
+def unbake() -> None:
+    """Being written."""

@@ -1,0 +1,273 @@
+"""`atlas edit create`, `solve` and `compose`: neurons and what becomes of them, to a stored edit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from atlas.errors import UsageError
+from cli.common import (
+    AtlasPath,
+    BatchSize,
+    Device,
+    Dtype,
+    Images,
+    Method,
+    ModelName,
+    Reduce,
+    Select,
+    Source,
+    Target,
+    given,
+    note_assumed,
+    pairs,
+    resolve,
+    say,
+)
+from cli.make import Options, PerConcept, Sources, Tasks
+from cli.progress import NoProgress, progressing
+
+ConceptName = Annotated[
+    str | None, typer.Option("--concept", "-c", help="The concept's name (`atlas concepts` lists them).")
+]
+Layers = Annotated[str | None, typer.Option("--layers", help="Only neurons of these layers: 3, 8-15.")]
+Run = Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")]
+Top = Annotated[
+    int | None, typer.Option("--top", "-n", min=1, help="How many neurons. [default: 40, or all that --select does]")
+]
+Labels = Annotated[
+    str | None,
+    typer.Option("--labels", help="The neurons that a run labelled: RUN or RUN:LABEL (`atlas labels ls`)."),
+]
+Of = Annotated[
+    str | None,
+    typer.Option("--of", help="The neurons of other edits: 'no-dog', 'no-dog & no-cat', 'no-dog - no-cat', 'a | b'."),
+]
+Note = Annotated[str | None, typer.Option("--note", help="Your own words about it.")]
+Whose = Annotated[str | None, typer.Option("--dataset", "-d", help="The dataset's name.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of the noise; which examples a solver sees.")]
+
+
+def create(
+    name: Annotated[str, typer.Argument(help="A name for the edit, for example no-dog.")],
+    concept: ConceptName = None,
+    method: Method = None,
+    source: Source = None,
+    target: Target = None,
+    reduce: Reduce = None,
+    model: ModelName = None,
+    dataset: Whose = None,
+    run: Run = None,
+    layers: Layers = None,
+    select: Select = None,
+    top: Top = None,
+    labels: Labels = None,
+    of: Of = None,
+    complement: Annotated[
+        bool, typer.Option("--complement", help="Every neuron but these: what is left when only they work.")
+    ] = False,
+    set_to: Annotated[
+        float | None, typer.Option("--set", help="Replace the values by this constant; 0 ablates.")
+    ] = None,
+    scale: Annotated[float | None, typer.Option("--scale", help="Multiply the values by this.")] = None,
+    shift: Annotated[float | None, typer.Option("--shift", help="Add this to the values (steering).")] = None,
+    mean: Annotated[bool, typer.Option("--mean", help="Replace each value by the neuron's stored mean.")] = False,
+    minimum: Annotated[bool, typer.Option("--min", help="Replace each value by the neuron's stored minimum.")] = False,
+    noise: Annotated[
+        float | None, typer.Option("--noise", help="Add Gaussian noise of this deviation to the values.")
+    ] = None,
+    write_noise: Annotated[
+        float | None, typer.Option("--write-noise", help="Add Gaussian noise of this deviation to the write vectors.")
+    ] = None,
+    where: Annotated[
+        str, typer.Option("--where", help="role=image,text; position=-1,2:5; phase=prefill; joined by ';'.")
+    ] = "all",
+    seed: Seed = 0,
+    note: Note = None,
+    atlas: AtlasPath = None,
+) -> None:
+    """Choose neurons (a concept's best, labelled ones, other edits') and store what becomes of them; a name given
+    again gets the next version.
+
+    Example: atlas edit create no-dog --concept dog --method contribution --source text --top 40 --set 0
+    """
+    from atlas.api import Atlas
+    from atlas.queries import Which
+
+    there = Atlas(resolve(atlas))
+    which = Which(concept, method, source, target, reduce, model, dataset, run)
+    found = neurons_of(there, which, select=select, top=top, layers=layers, labels=labels, of=of)
+    if complement:
+        found = there.complement(found)
+    edit = there.create_edit(
+        name,
+        found,
+        set_to=set_to,
+        scale=scale,
+        shift=shift,
+        mean=mean,
+        minimum=minimum,
+        noise=noise,
+        write_noise=write_noise,
+        where=where,
+        seed=seed,
+        note=note,
+    )
+    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
+
+
+def neurons_of(
+    there: Any,
+    which: Any,
+    *,
+    select: str | None,
+    top: int | None,
+    layers: str | None,
+    labels: str | None,
+    of: str | None,
+) -> Any:
+    """The set of neurons that a command line means."""
+    from atlas import stored
+    from atlas.labels import labelled
+    from atlas.neurons import parse_layers
+    from atlas.rules import Rule
+
+    if (which.concept is not None) + (labels is not None) + (of is not None) != 1:
+        raise UsageError("choose neurons by one of --concept dog, --labels RUN:LABEL and --of 'no-dog & no-cat'")
+    if which.concept is None and (select or layers or top or which.method):
+        raise UsageError("--select, --top, --layers and --method choose a concept's neurons: give --concept")
+    if of is not None:
+        return stored.of_edits(there.path, of)
+    if labels is not None:
+        run, _, label = labels.partition(":")
+        return labelled(there.path, run, label or None)
+    rule = Rule.parse(select) if select else None
+    found, _ = there.query_sql(
+        which, rule=rule, layers=parse_layers(layers) if layers else (), top=top if rule or top else 40
+    )
+    note_assumed(found.provenance)
+    return found
+
+
+def solve(
+    name: Annotated[str, typer.Argument(help="A name for the edit, for example dog-to-cat.")],
+    said: Annotated[str, typer.Option("--from", help="The word that the model says.")],
+    wanted: Annotated[
+        str | None, typer.Option("--to", help="The word it is to say there. [default: never say the first]")
+    ] = None,
+    solver: Annotated[
+        str, typer.Option("--solver", help="word_swap, minimal_norm, rank_one, fine_tune.")
+    ] = "word_swap",
+    param: Annotated[list[str] | None, typer.Option("--param", help="KEY=VALUE for the solver; repeatable.")] = None,
+    goal: Annotated[
+        str | None, typer.Option("--to-concept", help="minimal_norm: the concept to move to. [default: --to]")
+    ] = None,
+    keep: Annotated[int, typer.Option("--keep", min=0, help="Answers of other concepts that must stay.")] = 64,
+    image: Images = None,
+    prompt: Annotated[
+        str | None, typer.Option("--prompt", "-p", help="Solve on this one question instead of a dataset.")
+    ] = None,
+    concept: ConceptName = None,
+    method: Method = None,
+    source: Source = None,
+    select: Select = None,
+    top: Top = None,
+    layers: Layers = None,
+    labels: Labels = None,
+    of: Of = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH. [scenes]")] = None,
+    option: Options = None,
+    sources: Sources = None,
+    tasks: Tasks = None,
+    per_concept: PerConcept = None,
+    model: ModelName = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="The HuggingFace revision.")] = None,
+    device: Device = "cpu",
+    dtype: Dtype = "float32",
+    batch_size: BatchSize = 16,
+    seed: Seed = 0,
+    note: Note = None,
+    no_progress: NoProgress = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Compute an edit: one word becomes another, or is never said, on a dataset's examples or on one question.
+
+    The neurons are those that contribute most to what the model says, found on the spot, or a map's (--method), a
+    run's labels, other edits'.
+
+    Example: atlas edit solve dog-to-cat --from dog --to cat --tasks caption --sources image
+    """
+    from atlas.api import Atlas
+    from atlas.queries import Which
+
+    path = resolve(atlas)
+    neurons = None
+    if method or select or top or layers or labels or of:
+        about = None if labels or of else concept or said
+        which = Which(about, method, source, None, None, model)
+        neurons = neurons_of(
+            Atlas(path), which, select=select, top=top if select else top or 20, layers=layers, labels=labels, of=of
+        )
+    from ingest.job import Execution, make_job
+    from ingest.solve import Asked, Wanted
+    from ingest.solve import solve as start
+    from ingest.swaps import Swap
+
+    asks = _asked(prompt, image, said, tasks or sources or dataset or concept)
+    plain = {"model": model, "revision": revision, "dataset": dataset, "per_concept": per_concept, "seed": seed}
+    content: dict[str, Any] = {"dtype": dtype, "options": pairs(option or [])}
+    content |= given(plain, {"concepts": concept, "sources": sources, "tasks": tasks})
+    goal = goal if goal or solver != "minimal_norm" else wanted
+    what = Wanted(solver, Swap(said, wanted), pairs(param or []), goal, keep)
+    with progressing(no_progress) as progress:
+        edit, solution = start(
+            path,
+            name,
+            what,
+            make_job(content),
+            Execution(device, None, batch_size),
+            asked=Asked(*asks, said) if asks else None,
+            neurons=neurons,
+            note=note,
+            progress=progress,
+        )
+    for key, value in solution.report.items():
+        if not isinstance(value, list):
+            say(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}")
+    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
+
+
+def _asked(
+    prompt: str | None, image: list[str] | None, said: str, of_dataset: str | None
+) -> tuple[str, list[str]] | None:
+    if prompt is None:
+        if image:
+            raise UsageError(
+                f"--image needs the question about it: --prompt \"what is this?\" (its answer says '{said}')"
+            )
+        return None
+    if of_dataset:
+        raise UsageError("--prompt is one question; --dataset, --tasks, --sources and --concept are for many: choose")
+    return prompt, [str(Path(i)) if Path(i).exists() else i for i in image or []]
+
+
+def compose(
+    name: Annotated[str, typer.Argument(help="A name for the edit that does what all of them do.")],
+    edits: Annotated[list[str], typer.Argument(help="Two or more edits: name, or name@version.")],
+    conflict: Annotated[
+        str,
+        typer.Option("--conflict", help="A neuron in several: error, priority (the first has it) or sequence."),
+    ] = "error",
+    note: Note = None,
+    atlas: AtlasPath = None,
+) -> None:
+    """Store one edit that does what several do.
+
+    Example: atlas edit compose no-pets no-dog no-cat --conflict priority
+    """
+    from atlas.api import Atlas
+
+    edit = Atlas(resolve(atlas)).compose_edits(name, edits, conflict=conflict, note=note)
+    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")

@@ -1,0 +1,130 @@
+"""Generated answers judged by metrics, before and after an edit: captions, question answering, transcripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+import ingest.metrics
+from atlas import registry
+from atlas.errors import Unsupported, UsageError
+from atlas.live.encode import Prompt
+from ingest.examiner import Asked, Scores
+from ingest.examples import Dataset, Example
+from ingest.feed import Feed, batches
+from ingest.judging import Judged, Metric, judge, load_metrics
+
+REFERENCES, BEFORE = AGAINST = ("references", "before")
+"""What answers are compared with: the dataset's, or what the unedited model says (Sato & Takagi 2025)."""
+
+
+def chosen_metrics(
+    dataset: Dataset,
+    tasks: Sequence[str],
+    names: Sequence[str] | None,
+    options: Mapping[str, Mapping[str, Any]],
+    *,
+    tell: list[str],
+) -> dict[str, dict[str, Metric]]:
+    """task -> its metrics: those that are named, for every task, or those that the dataset names for its tasks.
+
+    tell: gets what the dataset names and this machine lacks; what is named here and lacks is refused.
+
+    Raises:
+        UsageError: an unknown metric or option. Unsupported: a metric's package or data is missing.
+    """
+    if names is not None:
+        built = load_metrics(names, options)
+        return dict.fromkeys(tasks, built) if built else {}
+    found: dict[str, dict[str, Metric]] = {}
+    for task in tasks:
+        for name in dataset.metrics.get(task, ()):
+            try:
+                mine = {k: v for k, v in options.items() if k == name}
+                found.setdefault(task, {}).update(load_metrics([name], mine))
+            except Unsupported as error:
+                tell.append(f"{name} was left out: {error}")
+    return found
+
+
+class AnswerExaminer:
+    """Held-out examples whose generated answers are judged; the first time they are asked is what comes before.
+
+    metrics: task -> its metrics; examples of other tasks are left out. A question counts as about a concept where its
+    example mentions it.
+    """
+
+    def __init__(
+        self,
+        feed: Feed,
+        examples: Sequence[Example],
+        metrics: Mapping[str, Mapping[str, Metric]],
+        concept: str | None,
+        batch_size: int,
+        against: str = REFERENCES,
+    ):
+        if against not in AGAINST:
+            raise UsageError(f"no --against called '{against}'; there are: {', '.join(AGAINST)}")
+        self.live = feed.live
+        self.feed, self.metrics, self.concept, self.batch_size = feed, metrics, concept, batch_size
+        self.against = against
+        self.asked: list[tuple[Example, Prompt]] = []
+        for example in examples:
+            prompt = feed.prompt(example) if example.task in metrics else None
+            if prompt is not None:
+                self.asked.append((example, Prompt(prompt.ids, (), prompt.extras)))
+        self._pictured = any(
+            getattr(registry.load(ingest.metrics, name), "NEEDS_IMAGE", False)
+            for some in metrics.values()
+            for name in some
+        )
+        self._before: list[str] = []
+
+    def ask(self) -> Scores:
+        """Every metric of every answer; the caller's `with` block decides how the model is edited."""
+        answers = answered(self.feed, self.asked, self.batch_size, first=not self._before)
+        self._before = self._before or answers
+        values: dict[str, np.ndarray] = {}
+        for task, metrics in self.metrics.items():
+            index = [i for i, (e, _) in enumerate(self.asked) if e.task == task and self._references(i)]
+            judged = [Judged(answers[i], self._references(i), self._image(self.asked[i][0])) for i in index]
+            for name, scores in judge(metrics, judged).items() if judged else ():
+                values.setdefault(name, np.full(len(answers), np.nan))[index] = scores
+        return Scores(tuple(self._told(e) for e, _ in self.asked), values)
+
+    def _references(self, number: int) -> tuple[str, ...]:
+        example = self.asked[number][0]
+        if self.against == REFERENCES:
+            if example.references:
+                return example.references
+            if example.answer is not None:
+                return (example.answer,)
+        return (self._before[number],) if self._before[number] else ()
+
+    def _image(self, example: Example) -> Any:
+        return self.feed.dataset.image(example.media[0]) if self._pictured and example.media else None
+
+    def _told(self, example: Example) -> Asked:
+        mentioned = frozenset(m.concept for m in example.mentions)
+        concept = self.concept if self.concept in mentioned else ""
+        return Asked(example.source, example.task, concept or "", mentioned)
+
+
+def answered(feed: Feed, asked: Sequence[tuple[Example, Prompt]], batch_size: int, *, first: bool) -> list[str]:
+    """The model's greedy answers as text, in the order of what is asked; batches of like length.
+
+    first: the model is as it is, so its stored answers are taken, and new ones are stored.
+    """
+    decode, prompts = feed.live.encoder.decode, [prompt for _, prompt in asked]
+    if first:
+        made = feed.answers(asked, batch_size)
+        return [decode(made[example.id]).strip() for example, _ in asked]
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
+    found = [""] * len(order)
+    for some in batches(order, batch_size):
+        new = feed.live.generate([prompts[i] for i in some], max_new_tokens=feed.job.max_new_tokens)
+        for i, ids in zip(some, new, strict=True):
+            found[i] = decode(ids).strip()
+    return found

@@ -1,0 +1,110 @@
+"""Held-out questions put to a model under any number of conditions: teacher-forced, word by word."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atlas.errors import UsageError
+from atlas.live.model import LiveModel
+from atlas.neurons import PRODUCT
+from ingest import run
+from ingest.examples import Dataset, Example
+from ingest.feed import Feed, batches
+from ingest.job import Execution, Job
+from ingest.record import Record
+from ingest.trace import Item, Trace, shortest_first, traced
+
+ACCURACY, LOG_PROBABILITY, KL, UNCHANGED = "accuracy", "log_probability", "kl", "unchanged"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One thing asked of the model: the concept that an example's target stands for, and all that it mentions."""
+
+    source: str
+    task: str
+    concept: str
+    mentioned: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What was asked and, in the same order, what was measured: metric -> (questions,) float, NaN where it is not
+    measured."""
+
+    asked: tuple[Asked, ...]
+    values: Mapping[str, np.ndarray]
+
+
+class Examiner:
+    """Held-out questions, encoded once, put to a model under any number of conditions.
+
+    The first time they are put, to the model as it is, is what `kl` and `unchanged` compare with; its log-probabilities
+    are kept: (tokens asked about, vocabulary) float32 on the CPU.
+    """
+
+    def __init__(self, live: LiveModel, dataset: Dataset, job: Job, execution: Execution, record: Record | None = None):
+        """record: the run that the questions are put for; its model's stored answers are not made again."""
+        self.live, self.batch_size = live, execution.batch_size
+        self.examples: list[Example] = run.collect(job, dataset)
+        responses = None if record is None else record.responses
+        self.feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=responses)
+        self.items: dict[str, list[Item]] = {}
+        for source in job.sources:
+            mine = [(n, e) for n, e in enumerate(self.examples) if e.source == source]
+            self.items[source] = shortest_first(self.feed.items(mine, execution.batch_size))
+        if not any(self.items.values()):
+            raise UsageError("no held-out answer mentions a concept; give other --concepts or a larger --per-concept")
+        self._before: list[Tensor] = []
+
+    def concepts(self) -> set[str]:
+        """What is asked about."""
+        return {target.concept for items in self.items.values() for item in items for target in item.targets}
+
+    @torch.no_grad()
+    def ask(self) -> Scores:
+        """The model's score on every question as it is now; the caller's `with` block decides how it is edited.
+
+        accuracy: whether every token of the words is the model's first choice. log_probability: the mean over their
+        tokens. kl: the mean KL(before || now) there. unchanged: whether the first choices are those of before.
+        """
+        asked: list[Asked] = []
+        found: dict[str, list[Tensor]] = {name: [] for name in (ACCURACY, LOG_PROBABILITY, KL, UNCHANGED)}
+        number, first = 0, not self._before
+        for source, items in self.items.items():
+            for some in batches(items, self.batch_size):
+                with traced(self.live, some, source, layers=[], tap=PRODUCT, grad=False) as trace:
+                    logp = self.live.logits(trace.final_at_targets()[1]).log_softmax(-1)
+                if first:
+                    self._before.append(logp.cpu())
+                for name, values in measured(trace, logp, self._before[number].to(logp)).items():
+                    found[name].append(values.cpu())
+                number += 1
+                for row, concept in zip(trace.pairs.tolist(), trace.concepts, strict=True):
+                    example = self.examples[some[row].number]
+                    asked.append(Asked(source, example.task, concept, frozenset(m.concept for m in example.mentions)))
+        return Scores(tuple(asked), {name: torch.cat(values).double().numpy() for name, values in found.items()})
+
+
+def measured(trace: Trace, logp: Tensor, before: Tensor) -> dict[str, Tensor]:
+    """(P,) each metric of each pair. logp, before: (K, vocabulary) log-probabilities now and of the unedited model."""
+    mine = logp.gather(-1, trace.tokens[:, None])[:, 0]
+    choice = logp.argmax(-1)
+    divergence = (before.exp() * (before - logp)).sum(-1).clamp(min=0)
+    return {
+        ACCURACY: (_missed(trace, choice != trace.tokens) == 0).float(),
+        LOG_PROBABILITY: trace.to_pairs(mine),
+        KL: trace.to_pairs(divergence),
+        UNCHANGED: (_missed(trace, choice != before.argmax(-1)) == 0).float(),
+    }
+
+
+def _missed(trace: Trace, wrong: Tensor) -> Tensor:
+    """(P,) how many of each pair's tokens are wrong, from (K,) bool."""
+    out = torch.zeros(len(trace.concepts), dtype=torch.long, device=wrong.device)
+    return out.index_add(0, trace.pair_of, wrong.long())

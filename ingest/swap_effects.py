@@ -1,0 +1,104 @@
+"""Does a word swap hold, where else does it hold, and what else does it change? Held-out examples, before and after.
+
+Where the reference answer (or the model's own) has the word: is the other word said in its place (`success`, teacher
+forcing; `whole_success`: the whole generated answer is that of before with the word replaced), is the word still in the
+answer (`said`), how probable are both words. Elsewhere: is the generated answer as before (`whole_unchanged`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from atlas.live.encode import Prompt
+from atlas.live.model import LiveModel
+from atlas.neurons import PRODUCT
+from ingest.answers import answered
+from ingest.concepts import spans
+from ingest.examiner import Asked, Scores
+from ingest.examples import Example
+from ingest.feed import Feed, batches
+from ingest.swaps import Case, Swap, make_cases, spoken
+from ingest.trace import Item, shortest_first, traced
+
+OTHERS = ""
+
+
+class SwapExaminer:
+    """Held-out examples, put to a model under any number of conditions; the first time is what is compared with.
+
+    concept: what the effects on examples with the word are filed under.
+    """
+
+    def __init__(self, feed: Feed, examples: Sequence[Example], swap: Swap, batch_size: int, concept: str):
+        """Raises UsageError where the model says the word in none of the answers."""
+        self.live: LiveModel = feed.live
+        self.feed, self.swap, self.batch_size, self.concept = feed, swap, batch_size, concept
+        numbered = list(enumerate(examples))
+        made = make_cases(feed, numbered, swap, batch_size)
+        self.cases: list[Case] = spoken(self.live, made, swap, batch_size) if made else []
+        mine = {case.number for case in self.cases}
+        others = [(n, e) for n, e in numbered if n not in mine and not self._about(e)]
+        self.prompts: list[tuple[Example, Prompt]] = []
+        for number, example in [*((c.number, examples[c.number]) for c in self.cases), *others]:
+            prompt = feed.prompt(example)
+            if prompt is not None and (number in mine or not self._has_word(example, prompt)):
+                self.prompts.append((example, Prompt(prompt.ids, (), prompt.extras)))
+        self._before: list[str] = []
+
+    def _about(self, example: Example) -> bool:
+        return any(m.concept == self.concept for m in example.mentions)
+
+    def _has_word(self, example: Example, prompt: Prompt) -> bool:
+        return bool(spans(self.live.encoder.decode(prompt.answer), [self.swap.said]))
+
+    @torch.no_grad()
+    def ask(self) -> Scores:
+        """Every metric of every example; the caller's `with` block decides how the model is edited."""
+        answers = answered(self.feed, self.prompts, self.batch_size, first=not self._before)
+        self._before = self._before or answers
+        count, cases = len(self.prompts), len(self.cases)
+        values = {name: np.full(count, np.nan) for name in ("whole_success", "whole_unchanged", "said")}
+        for i, (case, answer) in enumerate(zip(self.cases, answers, strict=False)):
+            there = bool(spans(answer, [self.swap.said]))
+            values["said"][i] = there
+            values["whole_success"][i] = answer == self._wanted(i, case) if self.swap.wanted is not None else not there
+        for i in range(cases, count):
+            values["whole_unchanged"][i] = answers[i] == self._before[i]
+        said = self._forced([case.item(original=True) for case in self.cases])
+        values |= {"said_probability": _padded(said["probability"], count)}
+        if self.swap.wanted is not None:
+            wanted_ones = self._forced([case.item() for case in self.cases])
+            values |= {name: _padded(v, count) for name, v in (("success", wanted_ones["first"]),)}
+            values |= {"wanted_probability": _padded(wanted_ones["probability"], count)}
+        asked = [
+            Asked(e.source, e.task, self.concept if i < cases else OTHERS, frozenset())
+            for i, (e, _) in enumerate(self.prompts)
+        ]
+        return Scores(tuple(asked), values)
+
+    def _wanted(self, number: int, case: Case) -> str:
+        """The model's own answer from before with the word replaced; where it did not say the word, the reference's."""
+        before = self._before[number]
+        there = spans(before, [self.swap.said])
+        if not there or self.swap.wanted is None:
+            return self.live.encoder.decode(case.wanted.answer).strip()
+        return before[: there[0][0]] + self.swap.wanted + before[there[0][1] :]
+
+    def _forced(self, items: Sequence[Item]) -> dict[str, np.ndarray]:
+        """For each item, whether each token of its word is the first choice, and the word's probability."""
+        place = {item.number: i for i, item in enumerate(items)}
+        first, probability = np.zeros(len(items)), np.zeros(len(items))
+        for some in batches(shortest_first(items), self.batch_size):
+            with traced(self.live, some, "", layers=[], tap=PRODUCT, grad=False) as trace:
+                missed, logp = trace.verdicts()
+            for row, miss, mean in zip(trace.pairs.tolist(), missed.tolist(), logp.tolist(), strict=True):
+                at = place[some[row].number]
+                first[at], probability[at] = miss == 0, np.exp(mean * len(some[row].targets))
+        return {"first": first, "probability": probability}
+
+
+def _padded(values: np.ndarray, count: int) -> np.ndarray:
+    return np.concatenate([values, np.full(count - len(values), np.nan)])
