@@ -11,8 +11,9 @@ import pyarrow as pa
 from atlas import compare, queries
 from atlas.choose import ASKED, choose_several, first_answer, voters
 from atlas.database import reading
+from atlas.doses import doses
 from atlas.errors import UsageError
-from atlas.leaderboard import leaderboard
+from atlas.leaderboard import ORDERS, leaderboard
 from atlas.overlap import ConceptOverlaps, Shared, of_concept, of_concepts, sides
 from atlas.queries import Query, Which
 from atlas.rules import Rule
@@ -227,8 +228,10 @@ class AcrossMaps:
         reduce: str | None = None,
         model: str | None = None,
         dataset: str | None = None,
+        by: str = "selectivity",
     ) -> pa.Table:
-        """Every method by what was measured of it, by source, the most selective first.
+        """Every method by what was measured of it, by source, the best first: by selectivity, suppression (the least
+        accuracy left on the concept), retention (the most on others) or correlation.
 
         correlation, precision_1, precision_2: of its maps with the reference's (exact ablation's by default), in the
         runs that have both, by contrast where there is one (`reduce` says): Spearman's correlation, and the share of
@@ -245,14 +248,30 @@ class AcrossMaps:
             UsageError: a name that the atlas does not have.
         """
         which = Which(source=source, reduce=reduce, model=model, dataset=dataset)
-        return self.leaderboard_for(which, reference)[0]
+        return self.leaderboard_for(which, reference, by)[0]
 
-    def leaderboard_for(self, which: Which, reference: str | None) -> tuple[pa.Table, tuple[str, ...]]:
+    def leaderboard_for(
+        self, which: Which, reference: str | None, by: str = "selectivity"
+    ) -> tuple[pa.Table, tuple[str, ...]]:
         """`leaderboard`, and what was left open."""
+        if by not in ORDERS:
+            raise UsageError(f"no --by called '{by}'; there are: {', '.join(ORDERS)}")
         there = replace(which, method=reference)
         with reading(self.path) as connection:
 
             def ask(one: Which) -> pa.Table:
-                return leaderboard(connection, replace(one, method=None), reference or REFERENCE)
+                return leaderboard(connection, replace(one, method=None), reference or REFERENCE, by)
 
             return first_answer(connection, there, ask)
+
+    def doses(self, which: Which) -> tuple[pa.Table, tuple[str, ...]]:
+        """What `atlas evaluate --method A,B --doses 0.5%,1%,2%` measured, one row for every source, method and dose:
+        how many neurons (share: of all), the accuracy left on their concept (own) and on others, with as many random
+        neurons of the same layers, and before; means over `concepts`, own_error and random_own_error half of their
+        95 % intervals over these. And what was left open: the newest model and dataset that have any.
+
+        Raises:
+            UsageError: a name that the atlas does not have.
+        """
+        with reading(self.path) as connection:
+            return first_answer(connection, which, lambda one: doses(connection, one))

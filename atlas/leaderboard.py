@@ -6,6 +6,7 @@ Ranking: against a reference method's maps (`atlas.compare.agreement`). Doing: t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -43,6 +44,10 @@ def surveyed(which: Which) -> Query:
     under `method:number:reduction:concept`.
     """
     method, top, reduce = (f"split_part(e.edit, ':', {place})" for place in (1, 2, 3))
+    own_error, random_error = (
+        f"1.96 * stddev_samp(value) FILTER ({mine}) / sqrt(count(*) FILTER ({mine}))"
+        for mine in (f"subset = 'concept' AND condition = '{condition}'" for condition in ("edit", "random"))
+    )
     columns = {"source": "e.source", "reduce": reduce, "model": "m.name", "dataset": "d.name"}
     columns |= {"fingerprint": "m.fingerprint"}
     values = {name: value for name in columns if (value := getattr(which, name)) is not None}
@@ -58,6 +63,7 @@ WITH effect AS (
     QUALIFY dense_rank() OVER (
         PARTITION BY {method}, {top}, {reduce}, e.source ORDER BY r.finished_at DESC, r.run_id) = 1)
 SELECT method, top, source, reduce, avg(value) FILTER (subset = 'concept' AND condition = 'edit') AS own,
+       {own_error} AS own_error, {random_error} AS random_own_error,
        avg(value) FILTER (subset = 'others' AND condition = 'edit') AS others,
        avg(value) FILTER (subset = 'concept' AND condition = 'random') AS random_own,
        avg(value) FILTER (subset = 'others' AND condition = 'random') AS random_others,
@@ -70,8 +76,23 @@ ORDER BY method, source, reduce, ends_with(top, '%') DESC, coalesce(try_cast(rtr
     )
 
 
-def leaderboard(connection: Connection, which: Which, reference: str) -> pa.Table:
-    """One row for every source and method, the most selective first: see `Atlas.leaderboard`.
+def _smallest(row: dict[str, Any], name: str) -> float | None:
+    """Minus or plus the mean of an effect over a row's numbers of neurons: own accuracy is to be small."""
+    found = [e[name] for e in row.get("effects", []) if e[name] is not None]
+    return sum(found) / len(found) * (-1 if name == "own" else 1) if found else None
+
+
+ORDERS: dict[str, Callable[[dict[str, Any]], float | None]] = {
+    "selectivity": lambda row: row["selectivity"],
+    "suppression": lambda row: _smallest(row, "own"),
+    "retention": lambda row: _smallest(row, "others"),
+    "correlation": lambda row: row.get("correlation"),
+}
+"""What the methods can be ordered by."""
+
+
+def leaderboard(connection: Connection, which: Which, reference: str, by: str = "selectivity") -> pa.Table:
+    """One row for every source and method, the best first: see `Atlas.leaderboard`.
 
     which: of one model and dataset.
     """
@@ -84,7 +105,8 @@ def leaderboard(connection: Connection, which: Which, reference: str) -> pa.Tabl
         if row.get("reduce") == found["reduce"]:
             row[PRECISION[found["share"]]] = found["precision"]
     _add_effects(rows, surveyed(which).run(connection).to_pylist())
-    ordered = sorted(rows.items(), key=lambda item: (item[0][0], -_or(item[1]["selectivity"]), item[0][1]))
+    best = ORDERS[by]
+    ordered = sorted(rows.items(), key=lambda item: (item[0][0], -_or(best(item[1])), item[0][1]))
     return pa.Table.from_pylist([{"method": m, "source": s, **row} for (s, m), row in ordered], schema=SCHEMA)
 
 

@@ -17,6 +17,9 @@ def leaderboard(
         str | None,
         typer.Option("--reference", help="The method whose ranking the others are compared with. [default: ablation]"),
     ] = None,
+    by: Annotated[
+        str, typer.Option("--by", help="Order by selectivity, suppression, retention or correlation.")
+    ] = "selectivity",
     source: Source = None,
     reduce: Reduce = None,
     model: Annotated[str | None, typer.Option("--model", "-m", help="The model, where there are several.")] = None,
@@ -44,7 +47,7 @@ def leaderboard(
 
     chosen = chosen_format(form, as_json, as_csv)
     which = Which(source=source, reduce=reduce, model=model, dataset=dataset)
-    found, assumed = Atlas(resolve(atlas)).leaderboard_for(which, reference)
+    found, assumed = Atlas(resolve(atlas)).leaderboard_for(which, reference, by)
     against = reference or REFERENCE
     if not found.num_rows:
         raise UsageError(

@@ -14,7 +14,7 @@ import typer
 from typer.exceptions import TyperException
 
 from atlas.errors import AtlasError
-from cli import ask, compare, db, edit, geometry, labels, leaderboard, lists, make, measure, properties
+from cli import ask, compare, db, edit, geometry, labels, leaderboard, lists, make, measure, plot, properties
 from cli.common import be_quiet
 
 INTERRUPTED = 130
@@ -60,6 +60,7 @@ for command in COMMANDS:
     app.command()(command)
 app.add_typer(edit.app, name="edit")
 app.add_typer(labels.app, name="labels")
+app.add_typer(plot.app, name="plot")
 app.add_typer(db.app, name="db")
 
 

@@ -30,7 +30,9 @@ from cli.common import (
 from cli.progress import NoProgress, progressing
 from cli.render import show
 
-Concepts = Annotated[str | None, typer.Option("--concepts", "--classes", help="Only these, separated by commas.")]
+Concepts = Annotated[
+    str | None, typer.Option("--concepts", "--classes", "--concept", help="Only these, separated by commas.")
+]
 Sources = Annotated[str | None, typer.Option("--sources", help="image, text or both; what the dataset has by default.")]
 Tasks = Annotated[
     str | None, typer.Option("--tasks", help="Which tasks (`atlas datasets NAME`), not the default ones.")

@@ -20,7 +20,7 @@ from ingest.concepts import spans
 from ingest.examiner import Asked, Scores
 from ingest.examples import Example
 from ingest.feed import Feed, batches
-from ingest.swaps import Case, Swap, make_cases, spoken
+from ingest.swaps import Case, Swap, make_cases, replaced, spoken
 from ingest.trace import Item, shortest_first, traced
 
 OTHERS = ""
@@ -81,11 +81,9 @@ class SwapExaminer:
 
     def _wanted(self, number: int, case: Case) -> str:
         """The model's own answer from before with the word replaced; where it did not say the word, the reference's."""
-        before = self._before[number]
-        there = spans(before, [self.swap.said])
-        if not there or self.swap.wanted is None:
-            return self.live.encoder.decode(case.wanted.answer).strip()
-        return before[: there[0][0]] + self.swap.wanted + before[there[0][1] :]
+        assert self.swap.wanted is not None, "asked of replacements only"
+        text, places = replaced(self._before[number], self.swap.said, self.swap.wanted)
+        return text if places else self.live.encoder.decode(case.wanted.answer).strip()
 
     def _forced(self, items: Sequence[Item]) -> dict[str, np.ndarray]:
         """For each item, whether each token of its word is the first choice, and the word's probability."""

@@ -34,7 +34,8 @@ class Case:
     """One prompt whose answer is to change.
 
     number: its place among the examples. said: with the answer as it is. wanted: with the answer as it is to be (the
-    same for a word that is only to disappear). said_at, wanted_at: which of the answer's tokens are the word's.
+    same for a word that is only to disappear). said_at: which of the answer's tokens are the word's first occurrence.
+    wanted_at: those of every occurrence of the word that replaces it (of one that is to disappear, its first tokens).
     """
 
     number: int
@@ -61,14 +62,14 @@ def check_words(encoder: Encoder, swap: Swap) -> None:
             raise UsageError(f"the model's tokenizer does not know '{word}'; write it in the tokenizer's script")
 
 
-def word_at(encoder: Encoder, prompt: Prompt, word: str, place: int = 0) -> tuple[int, ...]:
-    """Which of the answer's tokens are a word's, at its occurrence number `place`; none where it is not there."""
-    found = spans(encoder.decode(prompt.answer), [word])
-    return tuple(tokens_of(found[place], encoder.ends(prompt.answer))) if len(found) > place else ()
+def words_at(encoder: Encoder, prompt: Prompt, word: str) -> list[tuple[int, ...]]:
+    """Which of the answer's tokens are a word's, occurrence by occurrence."""
+    ends = encoder.ends(prompt.answer)
+    return [tuple(tokens_of(span, ends)) for span in spans(encoder.decode(prompt.answer), [word])]
 
 
 def make_cases(feed: Feed, examples: Sequence[tuple[int, Example]], swap: Swap, batch_size: int) -> list[Case]:
-    """The examples whose answer (the reference, else the model's own) has the word; its first occurrence counts."""
+    """The examples whose answer (the reference, else the model's own) has the word; every occurrence is to change."""
     check_words(feed.live.encoder, swap)
     found = []
     for number, example, said in feed.answered(examples, batch_size):
@@ -80,18 +81,26 @@ def make_cases(feed: Feed, examples: Sequence[tuple[int, Example]], swap: Swap, 
 
 def _case(feed: Feed, number: int, example: Example, said: Prompt, swap: Swap) -> Case | None:
     encoder = feed.live.encoder
-    text = encoder.decode(said.answer).strip()
-    there = spans(text, [swap.said])
-    at = word_at(encoder, said, swap.said)
-    if not there or not at:
+    at = words_at(encoder, said, swap.said)
+    if not at:
         return None
-    if swap.wanted is None:
-        return Case(number, said, said, at, at[:1])  # a word that is never begun is never said
-    (first, last), place = there[0], len(spans(text[: there[0][0]], [swap.wanted]))
-    wanted = feed.prompt(replace(example, answer=text[:first] + swap.wanted + text[last:]))
+    if swap.wanted is None:  # a word that is never begun is never said
+        return Case(number, said, said, at[0], tuple(tokens[0] for tokens in at))
+    text, places = replaced(encoder.decode(said.answer).strip(), swap.said, swap.wanted)
+    wanted = feed.prompt(replace(example, answer=text))
     assert wanted is not None, "a picture that was open is open"
-    found = word_at(encoder, wanted, swap.wanted, place)
-    return Case(number, said, wanted, at, found) if found else None
+    there = words_at(encoder, wanted, swap.wanted)
+    return Case(number, said, wanted, at[0], tuple(token for place in places for token in there[place]))
+
+
+def replaced(text: str, said: str, wanted: str) -> tuple[str, list[int]]:
+    """The text with every occurrence of a word replaced by another, and which of the other's occurrences these are."""
+    out, places, last = "", [], 0
+    for first, end in spans(text, [said]):
+        out += text[last:first]
+        places.append(len(spans(out, [wanted])))
+        out, last = out + wanted, end
+    return out + text[last:], places
 
 
 def spoken(live: LiveModel, cases: Sequence[Case], swap: Swap, batch_size: int) -> list[Case]:

@@ -49,14 +49,23 @@ def contributing(problem: Problem, per_token: int, exclude_last: int) -> list[Ne
     return list(found)
 
 
+def orders(item: Item) -> list[int]:
+    """The place of each target within its word: the occurrences of a word are not next to each other."""
+    found: list[int] = []
+    for i, target in enumerate(item.targets):
+        follows = i > 0 and item.targets[i - 1].index == target.index - 1
+        found.append(found[-1] + 1 if follows else 0)
+    return found
+
+
 def _contributions(problem: Problem, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
     """(tokens of the longest word, layers, neurons) sums of contributions, and (tokens,) how many cases are in them."""
     layout = problem.live.layout
-    longest = max(len(item.targets) for item in items)
+    longest = max(max(orders(item)) for item in items) + 1
     summed = torch.zeros(longest, len(layout.layers), layout.width)
     counts = torch.zeros(longest)
     for some in batches(items, problem.batch_size):
-        order = torch.tensor([i for item in some for i in range(len(item.targets))])
+        order = torch.tensor([place for item in some for place in orders(item)])
         counts.index_add_(0, order, torch.ones(len(order)))
         with traced(problem.live, some, "", layers=None, tap=PRODUCT, grad=False) as trace:
             _, after = trace.final_at_targets()

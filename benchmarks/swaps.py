@@ -1,0 +1,141 @@
+"""Word swaps on the embedded model: every solver, as many random neurons, and cached steps against whole ones.
+
+For each pair the solver sees pictures of the find split; success and what else changed are measured on held-out
+pictures, prompts in other words, questions about other things and questions in text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from _timing import report
+
+import ingest.solvers
+from atlas import registry
+from atlas.edits import Intervention
+from atlas.live.hooks import tracing, writing
+from atlas.live.model import LiveModel
+from atlas.selection import matched_random
+from ingest import run
+from ingest.evaluate import under
+from ingest.examples import HELD_OUT, IMAGE
+from ingest.feed import Feed
+from ingest.job import Execution, Job, complete, make_job, open_dataset
+from ingest.solve import Wanted, pose
+from ingest.solving import Piece, Problem, Weights, objective, unlikely
+from ingest.swap_effects import SwapExaminer
+from ingest.swaps import Swap
+
+PAIRS = (
+    ("dog", "cat"), ("cat", "horse"), ("horse", "dog"), ("bird", "fish"), ("fish", "bird"), ("car", "bus"),
+    ("bus", "rocket"), ("tree", "flower"), ("house", "tree"), ("cup", "ball"), ("ball", "clock"), ("clock", "guitar"),
+)  # fmt: skip
+SEEDS = 3
+
+
+def held_out(live: LiveModel, said: str, swap: Swap) -> SwapExaminer:
+    """Captions, and the usual questions about pictures and in text, of all things."""
+    job = make_job({"split": HELD_OUT, "per_concept": 4, "tasks": ["caption", "does", "has", "lives"]})
+    dataset = open_dataset(job)
+    job = complete(job, dataset)
+    examples = run.collect(job, dataset)
+    return SwapExaminer(Feed(live, dataset, job), examples, swap, 64, said)
+
+
+def measured(examiner: SwapExaminer, interventions: Sequence[Intervention]) -> tuple[float, float, float]:
+    """success, whole answers with only the word replaced, other answers unchanged: means over the interventions."""
+    found = [under(examiner, i).values for i in interventions]
+    names = ("success", "whole_success", "whole_unchanged")
+    return tuple(float(np.mean([np.nanmean(values[n]) for values in found])) for n in names)  # type: ignore[return-value]
+
+
+def solved(name: str, problem: Problem) -> tuple[Intervention, float]:
+    build = registry.load(ingest.solvers, name).build
+    started = time.perf_counter()
+    found = build().solve(problem)
+    return found.intervention, time.perf_counter() - started
+
+
+def pairs(live: LiveModel) -> None:
+    job = make_job({"tasks": ["caption"], "sources": [IMAGE]})
+    dataset = open_dataset(job)
+    table: dict[str, list[tuple[float, ...]]] = {}
+    for said, wanted in PAIRS:
+        swap = Swap(said, wanted)
+        mine: Job = complete(replace(job, concepts=(said,)), dataset)
+        problem = pose(live, dataset, mine, Wanted("word_swap", swap), 16)
+        examiner = held_out(live, said, swap)
+        examiner.ask()
+        for name in ("word_swap", "rank_one", "fine_tune"):
+            found, seconds = solved(name, problem)
+            row = (*measured(examiner, [found]), len(found.neurons), seconds)
+            table.setdefault(name, []).append(row)
+            if name == "word_swap":
+                random = [matched_random(found.neurons, live.layout.width, seed) for seed in range(SEEDS)]
+                again = [solved(name, replace(problem, neurons=some))[0] for some in random]
+                table.setdefault("word_swap on random neurons", []).append((*measured(examiner, again), *row[3:]))
+                print(f"{said:>6} -> {wanted:<7} {_percent(row[:3])}   {len(problem.cases)} cases, {seconds:.1f} s")
+    print(f"\n{len(PAIRS)} pairs, means (worst): success, whole answer, others unchanged; neurons; seconds")
+    for name, rows in table.items():
+        columns = list(zip(*rows, strict=True))
+        shares = ", ".join(f"{np.mean(c):.1%} ({min(c):.1%})" for c in columns[:3])
+        print(f"{name:28} {shares}; {np.mean(columns[3]):.0f}; {np.mean(columns[4]):.1f}")
+
+
+def _percent(values: Sequence[float]) -> str:
+    return " ".join(f"{v:6.1%}" for v in values)
+
+
+def steps(live: LiveModel) -> None:
+    """A step restarted at the lowest edited layer against one that runs the whole model."""
+    job = make_job({"tasks": ["caption"], "sources": [IMAGE], "concepts": ["dog"]})
+    dataset = open_dataset(job)
+    problem = pose(live, dataset, complete(job, dataset), Wanted("word_swap", Swap("dog", "cat"), keep=0), 16)
+    last = len(live.layout.layers) - 1
+    piece = Piece(live, [case.item() for case in problem.cases], last, change=True)
+    deltas = torch.zeros(5, live.layout.d_model, requires_grad=True)
+    writes = {last: (torch.arange(5), deltas)}
+
+    def cached() -> torch.Tensor:
+        loss = objective(piece, writes, Weights(), suppress=False)[0]
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def whole() -> torch.Tensor:
+        everywhere = {last: [(*writes[last], lambda values: None)]}
+        with writing(live.layout, everywhere), tracing(live.layout, layers=[]) as capture:
+            live.forward(piece.batch)
+        final = capture.norm_out
+        assert final is not None
+        loss = piece.worst(-piece.said(final)) + piece.drift(final)
+        loss = loss + 10 * piece.worst(unlikely(piece.repeated(final)))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    each: dict[str, float] = {}
+    losses: dict[str, float] = {}
+    for name, step in (("cached", cached), ("whole", whole)):
+        losses[name] = float(step())
+        times = []
+        for _ in range(9):
+            started = time.perf_counter()
+            step()
+            times.append(time.perf_counter() - started)
+        each[name] = float(np.median(times))
+    assert abs(losses["cached"] - losses["whole"]) < 1e-3 * abs(losses["whole"]), losses
+    detail = f"{1000 * each['cached']:.1f} ms against {1000 * each['whole']:.1f} ms, an edit of the last layer"
+    report("whole step / step from the cached layer", each["whole"] / each["cached"], "> 1", detail)
+
+
+def main() -> None:
+    live = run.load_model(Job(), Execution())
+    steps(live)
+    pairs(live)
+
+
+if __name__ == "__main__":
+    main()
