@@ -40,6 +40,8 @@ def compose(edits: Sequence[Edit], conflict: str = ERROR) -> Intervention:
     seeds = {e.intervention.seed for e in edits if any(c.noise for c in e.changes)}
     if len(seeds) > 1:
         raise UsageError("these edits have noise of different seeds; nest them instead: with a.on(m), b.on(m)")
+    if taps and conflict == SEQUENCE:
+        _check_taps(edits)
     found: dict[Neuron, list[Part]] = {}
     for edit in edits:
         mine: dict[Neuron, list[Part]] = {}
@@ -50,6 +52,19 @@ def compose(edits: Sequence[Edit], conflict: str = ERROR) -> Intervention:
     parts = [part for some in found.values() for part in some]
     made = with_deltas([c for c, _ in parts], [d for _, d in parts])
     return replace(made, tap=taps.pop() or PRODUCT if taps else PRODUCT, seed=seeds.pop() if seeds else 0)
+
+
+def _check_taps(edits: Sequence[Edit]) -> None:
+    """Raise UsageError where a neuron's value is changed at both taps: the gate acts first, whoever is named first."""
+    found: dict[Neuron, str] = {}
+    for edit in edits:
+        for change in edit.changes:
+            changes_value = (change.gain, change.bias, change.noise) != (1.0, 0.0, 0.0)
+            if changes_value and found.setdefault(change.neuron, edit.tap) != edit.tap:
+                raise UsageError(
+                    f"neuron {change.neuron} is changed at the taps gate and product; "
+                    "nest the edits instead: with a.on(m), b.on(m)"
+                )
 
 
 def tap_needed(intervention: Intervention) -> str | None:
@@ -113,18 +128,27 @@ SCHEMA = pa.schema([("neuron", pa.string()), ("where", pa.string()), ("first", p
 def difference(first: Edit, second: Edit) -> pa.Table:
     """What two edits do differently: one row for every neuron and place that only one of them changes, or both do
     otherwise. first, second: what becomes of it there; null where nothing does."""
-    mine, theirs = dict(_told(first)), dict(_told(second))
-    rows = [
-        {"neuron": str(key[0]), "where": key[1], "first": mine.get(key), "second": theirs.get(key)}
-        for key in sorted(mine.keys() | theirs.keys())
-        if mine.get(key) != theirs.get(key)
-    ]
+    mine, theirs = dict(_done(first)), dict(_done(second))
+    nothing: Done = (None, ())
+    rows = []
+    for key in sorted(mine.keys() | theirs.keys()):
+        (one, exactly), (other, others) = mine.get(key, nothing), theirs.get(key, nothing)
+        if exactly != others:
+            rows.append({"neuron": str(key[0]), "where": key[1], "first": one, "second": other})
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def _told(edit: Edit) -> Iterator[tuple[tuple[Neuron, str], str]]:
+Done = tuple[str | None, tuple[object, ...]]
+"""What becomes of a neuron, in words, and to the last bit."""
+
+
+def _done(edit: Edit) -> Iterator[tuple[tuple[Neuron, str], Done]]:
     for change in edit.changes:
-        yield (change.neuron, str(change.where)), told(change, edit.intervention.delta(change), edit.tap)
+        tap = edit.tap if change.bias or change.noise else PRODUCT
+        delta = edit.intervention.delta(change)
+        seed = edit.intervention.seed if change.noise else None
+        exactly = (change.gain, change.bias, change.noise, seed, tap, None if delta is None else delta.tobytes())
+        yield (change.neuron, str(change.where)), (told(change, delta, tap), exactly)
 
 
 def told(change: Change, delta: np.ndarray | None, tap: str = PRODUCT) -> str:

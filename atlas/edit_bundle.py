@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -13,11 +14,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from atlas.edit_files import as_json, digest, from_json
+from atlas.edit_files import NO_EDIT, as_json, digest, from_json
 from atlas.edits import Edit, Intervention, check_name
 from atlas.errors import IntegrityError, UsageError
 from atlas.failures import unwritable
 from atlas.files import finish
+from atlas.neurons import LANGUAGE
 
 FORMAT = "neuron-atlas edit 1"
 
@@ -32,7 +34,7 @@ def write_bundle(edit: Edit, file: Path) -> None:
         raise UsageError(f"{file} is there already; choose another name or remove it")
     deltas = edit.intervention.deltas
     tensors = {"deltas": np.zeros((0, 0), np.float32) if deltas is None else np.ascontiguousarray(deltas, np.float32)}
-    said = as_json(edit) | {"format": FORMAT, "digest": digest(edit.intervention)}
+    said = as_json(edit) | {"format": FORMAT, "sum": _sum(edit)}
     try:
         finish(file, lambda temporary: save_file(tensors, temporary, metadata={"edit": json.dumps(said)}))
     except OSError as error:
@@ -43,7 +45,7 @@ def read_bundle(file: Path) -> Edit:
     """Read an edit that someone handed on, and check that it is what its sums say and fits its own model.
 
     Raises:
-        UsageError: no such file, or not an edit's.
+        UsageError: no such file, or not an edit's, or of another form.
         IntegrityError: damaged, or impossible numbers.
     """
     if not file.is_file():
@@ -52,31 +54,38 @@ def read_bundle(file: Path) -> Edit:
         with safe_open(file, "numpy") as handle:
             said = json.loads((handle.metadata() or {}).get("edit", "{}"))
             found = handle.get_tensor("deltas") if "deltas" in handle.keys() else None  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError) as error:
         raise IntegrityError(f"{file} is damaged, or no safetensors file ({error})") from error
-    if said.pop("format", None) != FORMAT:
-        raise UsageError(f"{file} is no edit; `atlas edit export NAME FILE` writes one")
+    if not isinstance(said, dict) or said.pop("format", None) != FORMAT:
+        raise UsageError(f"{file} is no edit of the form '{FORMAT}'; `atlas edit export NAME FILE` writes one")
     try:
-        wanted = said.pop("digest")
+        wanted = said.pop("sum")
         deltas = None if found is None or not found.size else found.astype(np.float32)
         edit = from_json(said, deltas)
-        if digest(edit.intervention) != wanted:
+        if _sum(edit) != wanted:
             raise ValueError("its content is not what its sum says")
         check_name(edit.name)
         _check(edit.intervention, edit.model)
-    except (KeyError, TypeError, ValueError, UsageError) as error:
+        return replace(edit, provenance={**edit.provenance, "imported": edit.label})
+    except NO_EDIT as error:
         raise IntegrityError(f"{file} is damaged ({error}); ask for it again") from error
-    return replace(edit, provenance={**edit.provenance, "imported": f"{edit.label}"})
+
+
+def _sum(edit: Edit) -> str:
+    """64 hex digits of everything in a bundle."""
+    said = json.dumps([as_json(edit), digest(edit.intervention)], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def _check(intervention: Intervention, model: Mapping[str, Any]) -> None:
     """Raise ValueError where an intervention cannot be one of its model."""
     for change in intervention.changes:
         neuron = change.neuron
-        if not (0 <= neuron.layer < model["layers"] and 0 <= neuron.index < model["width"]):
+        fits = 0 <= neuron.layer < model["layers"] and 0 <= neuron.index < model["width"]
+        if neuron.component != LANGUAGE or not fits:
             raise ValueError(f"its model has no neuron {neuron}")
-        if not all(math.isfinite(v) for v in (change.gain, change.bias, change.noise)):
+        if not all(math.isfinite(v) for v in (change.gain, change.bias, change.noise)) or change.noise < 0:
             raise ValueError(f"neuron {neuron} is changed by no number")
     deltas = intervention.deltas
-    if deltas is not None and (deltas.shape[1] != model["d_model"] or not np.isfinite(deltas).all()):
+    if deltas is not None and (deltas.shape[1:] != (model["d_model"],) or not np.isfinite(deltas).all()):
         raise ValueError("its deltas are of another width, or no numbers")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,13 @@ from safetensors.numpy import load_file, save
 from atlas.edits import Change, Edit, Intervention
 from atlas.errors import IntegrityError, UsageError
 from atlas.files import finish, sha256
-from atlas.neurons import Neuron
+from atlas.neurons import TAPS, Neuron
 from atlas.where import Where
 
 HEAD = ("name", "version", "model", "concept", "provenance", "created_at", "note")
+NO_EDIT = (KeyError, TypeError, ValueError, AttributeError, UsageError)
+"""What `from_json` raises."""
+
 COLUMNS = ("component", "layer", "neuron", "gain", "bias", "noise", "where", "write")
 
 
@@ -45,9 +49,10 @@ def write_edit(atlas: Path, edit: Edit) -> Path:
 
 def _columns(changes: Sequence[Change]) -> dict[str, Any]:
     """The changes column by column; a column that is the same everywhere is written once."""
-    rows = [
-        (c.neuron.component, c.neuron.layer, c.neuron.index, c.gain, c.bias, c.noise, str(c.where), c.write)
-        for c in changes
+    numbered = ((c, c.neuron) for c in changes)
+    rows = [  # 0 and 0.0 are one number, and have one digest
+        (n.component, n.layer, n.index, float(c.gain), float(c.bias), float(c.noise), str(c.where), c.write)
+        for c, n in numbered
     ]
     columns: dict[str, list[Any]] = {name: list(v) for name, v in zip(COLUMNS, zip(*rows, strict=True), strict=True)}
     return {name: values[0] if len(set(values)) == 1 else values for name, values in columns.items()}
@@ -55,10 +60,11 @@ def _columns(changes: Sequence[Change]) -> dict[str, Any]:
 
 def digest(intervention: Intervention) -> str:
     """64 hex digits of all that decides what an intervention does."""
-    said = [_columns(intervention.changes), intervention.tap, intervention.seed]
-    found = hashlib.sha256(json.dumps(said).encode())
-    if intervention.deltas is not None:
-        found.update(np.ascontiguousarray(intervention.deltas, dtype=np.float32).data)
+    deltas = intervention.deltas
+    said = [len(intervention.changes), _columns(intervention.changes), intervention.tap, intervention.seed]
+    found = hashlib.sha256(json.dumps([*said, None if deltas is None else deltas.shape]).encode())
+    if deltas is not None:
+        found.update(np.ascontiguousarray(deltas, dtype=np.float32).data)
     return found.hexdigest()
 
 
@@ -75,7 +81,7 @@ def read_edit(file: Path) -> Edit:
         said = json.loads(file.read_text(encoding="utf-8"))
         tensors = said.pop("tensors")
         return from_json(said, None if tensors is None else _deltas(file.with_name(f"{tensors}.safetensors"), tensors))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, UsageError) as error:
+    except (SafetensorError, OSError, *NO_EDIT) as error:
         raise IntegrityError(f"the edit's file {file} is damaged ({error}); create the edit again") from error
 
 
@@ -89,10 +95,12 @@ def from_json(said: dict[str, Any], deltas: np.ndarray | None) -> Edit:
     """The edit of `as_json` and its deltas.
 
     Raises:
-        KeyError, TypeError, ValueError: it is none.
+        NO_EDIT: it is none.
     """
     rows = said.pop("changes")
     intervention = Intervention(_changes(rows), said.pop("tap"), deltas, said.pop("seed"))
+    if intervention.tap not in TAPS or not isinstance(intervention.seed, int):
+        raise ValueError(f"no tap {intervention.tap}, or no seed {intervention.seed}")
     if any(c.write is not None and (deltas is None or not 0 <= c.write < len(deltas)) for c in intervention.changes):
         raise ValueError("a change points to no delta")
     return Edit(**said, intervention=intervention)
@@ -110,8 +118,8 @@ def _changes(said: Mapping[str, Any]) -> tuple[Change, ...]:
     columns = [v if isinstance(v, list) else [v] * count for v in (said[name] for name in COLUMNS)]
     wheres = {text: Where.parse(text) for text in set(columns[6])}
     found = tuple(
-        Change(Neuron(component, layer, index), gain, bias, noise, wheres[where], write)
-        for component, layer, index, gain, bias, noise, where, write in zip(*columns, strict=True)
+        Change(Neuron(component, *map(index, at)), float(gain), float(bias), float(noise), wheres[where], write)
+        for component, *at, gain, bias, noise, where, write in zip(*columns, strict=True)
     )
     if len(found) != count:
         raise ValueError(f"it has {len(found)} changes and says {count}")

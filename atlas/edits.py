@@ -6,6 +6,7 @@ its write vector: its column of the down projection. Ablations, steering, noise 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -136,6 +137,14 @@ def check_kind(**given: object) -> str:
     return chosen[0]
 
 
+def check_numbers(**given: float | None) -> None:
+    """Raises UsageError for what is infinite or no number, and for noise of a negative deviation."""
+    for name, value in given.items():
+        if value is not None and (not math.isfinite(value) or (name.endswith("noise") and value < 0)):
+            least = "a number, 0 or more" if name.endswith("noise") else "a finite number"
+            raise UsageError(f"--{name.replace('_', '-')} {value:g} cannot be; give {least}")
+
+
 def make_changes(
     neurons: Sequence[Neuron],
     *,
@@ -149,9 +158,10 @@ def make_changes(
     """The same change for every neuron, or each its own value (its mean, its minimum). Exactly one kind must be given.
 
     Raises:
-        UsageError: none or several are given, no neurons, or a neuron without a value.
+        UsageError: none or several are given, a number that is none, no neurons, or a neuron without a value.
     """
     check_kind(set=set_to, scale=scale, shift=shift, mean=values, noise=noise)
+    check_numbers(set=set_to, scale=scale, shift=shift, noise=noise)
     if not neurons:
         raise UsageError("the selection has no neurons; loosen it (--top, --select, --layers)")
     if values is not None:
@@ -171,6 +181,7 @@ def write_noise(
 
     Returns the changes and the deltas, (neurons, d_model) float32.
     """
+    check_numbers(write_noise=sigma)
     if not neurons:
         raise UsageError("the selection has no neurons; loosen it (--top, --select, --layers)")
     deltas = sigma * np.random.default_rng(seed).standard_normal((len(neurons), d_model))

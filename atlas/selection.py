@@ -111,10 +111,8 @@ def everything_but(neurons: NeuronSet, layers: int, width: int) -> NeuronSet:
 def matched_random(neurons: Sequence[Neuron], width: int, seed: int) -> list[Neuron]:
     """As many other neurons of each layer, drawn without replacement: the control beside an edit.
 
-    width: neurons a layer. The neurons themselves are left out of the draw.
-
-    Raises:
-        UsageError: a layer has too few other neurons to draw from.
+    width: neurons a layer. The neurons themselves are left out of the draw, but where they are more than half of a
+    layer: then all the others are taken, and as few of themselves as must be. Of a whole layer that is the layer.
     """
     import numpy as np
 
@@ -123,9 +121,11 @@ def matched_random(neurons: Sequence[Neuron], width: int, seed: int) -> list[Neu
     for (component, layer), count in sorted(Counter((n.component, n.layer) for n in neurons).items()):
         taken = {n.index for n in neurons if (n.component, n.layer) == (component, layer)}
         others = [i for i in range(width) if i not in taken]
-        if len(others) < count:
-            raise UsageError(f"layer {layer} has {len(others)} other neurons, too few for a control of {count}")
-        chosen = generator.choice(others, size=count, replace=False)
+        if len(others) >= count:
+            chosen = generator.choice(others, size=count, replace=False)
+        else:
+            again = generator.choice(sorted(taken), size=count - len(others), replace=False)
+            chosen = np.concatenate([np.array(others, dtype=np.int64), again])
         drawn += [Neuron(component, layer, int(i)) for i in np.sort(chosen)]
     return drawn
 

@@ -126,6 +126,7 @@ def new(
     if model is None:
         model = model_row(path, provenance["fingerprint"], maps[0]["model"] if maps else None)
     concept = concepts.pop() if len(concepts) == 1 else None
+    concept = None if concept == "*" else concept  # a map over all concepts
     return store(path, Edit(name, 0, dict(model), concept, dict(provenance), intervention, now(), note))
 
 

@@ -26,7 +26,7 @@ from ingest.examples import HELD_OUT, IMAGE
 from ingest.feed import Feed
 from ingest.job import Execution, Job, complete, make_job, open_dataset
 from ingest.solve import Wanted, pose
-from ingest.solving import Piece, Problem, Weights, objective, unlikely
+from ingest.solving import Piece, Problem, Weights, objective
 from ingest.swap_effects import SwapExaminer
 from ingest.swaps import Swap
 
@@ -38,12 +38,13 @@ SEEDS = 3
 
 
 def held_out(live: LiveModel, said: str, swap: Swap) -> SwapExaminer:
-    """Captions, and the usual questions about pictures and in text, of all things."""
-    job = make_job({"split": HELD_OUT, "per_concept": 4, "tasks": ["caption", "does", "has", "lives"]})
+    """Captions of pictures of the thing; captions and questions, about pictures and in text, of all things."""
+    job = make_job({"split": HELD_OUT, "per_concept": 1, "tasks": ["caption", "does", "lives"]})
     dataset = open_dataset(job)
     job = complete(job, dataset)
-    examples = run.collect(job, dataset)
-    return SwapExaminer(Feed(live, dataset, job), examples, swap, 64, said)
+    mine = replace(job, concepts=(said,), sources=(IMAGE,), tasks=("caption",), per_concept=16)
+    examples = {e.id: e for some in (mine, job) for e in run.collect(some, dataset)}
+    return SwapExaminer(Feed(live, dataset, job), list(examples.values()), swap, 64, said)
 
 
 def measured(examiner: SwapExaminer, interventions: Sequence[Intervention]) -> tuple[float, float, float]:
@@ -72,13 +73,16 @@ def pairs(live: LiveModel) -> None:
         examiner.ask()
         for name in ("word_swap", "rank_one", "fine_tune"):
             found, seconds = solved(name, problem)
-            row = (*measured(examiner, [found]), len(found.neurons), seconds)
+            row: tuple[float, ...] = (*measured(examiner, [found]), len(found.neurons), seconds)
             table.setdefault(name, []).append(row)
             if name == "word_swap":
                 random = [matched_random(found.neurons, live.layout.width, seed) for seed in range(SEEDS)]
-                again = [solved(name, replace(problem, neurons=some))[0] for some in random]
-                table.setdefault("word_swap on random neurons", []).append((*measured(examiner, again), *row[3:]))
-                print(f"{said:>6} -> {wanted:<7} {_percent(row[:3])}   {len(problem.cases)} cases, {seconds:.1f} s")
+                again = [solved(name, replace(problem, neurons=some)) for some in random]
+                row = (*measured(examiner, [i for i, _ in again]), row[3], float(np.mean([s for _, s in again])))
+                table.setdefault("word_swap on random neurons", []).append(row)
+                row = table[name][-1]
+                seen = f"{len(problem.cases)} seen, {len(examiner.cases)} held out"
+                print(f"{said:>6} -> {wanted:<7} {_percent(row[:3])}   {seen}, {seconds:.1f} s", flush=True)
     print(f"\n{len(PAIRS)} pairs, means (worst): success, whole answer, others unchanged; neurons; seconds")
     for name, rows in table.items():
         columns = list(zip(*rows, strict=True))
@@ -112,7 +116,7 @@ def steps(live: LiveModel) -> None:
         final = capture.norm_out
         assert final is not None
         loss = piece.worst(-piece.said(final)) + piece.drift(final)
-        loss = loss + 10 * piece.worst(unlikely(piece.repeated(final)))
+        loss = loss + 10 * piece.worst(piece.unlikely(final, behind=1))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 

@@ -1,9 +1,53 @@
-"""Being written."""
+"""`atlas edit bake` and `unbake`: an edit as weights, and the weights without it again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.common import AtlasPath, Device, ModelName, Revision, resolve, say
 
 
-def bake() -> None:
-    """Being written."""
+def bake(
+    name: Annotated[str, typer.Argument(help="The edit: name, or name@version.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")],
+    model: ModelName = None,
+    revision: Revision = None,
+    device: Device = "cpu",
+    atlas: AtlasPath = None,
+) -> None:
+    """Write a HuggingFace checkpoint with an edit in its weights, for programs that know nothing of hooks.
+
+    It has the checkpoint's own precision, a model card, and what `atlas edit unbake` needs.
+
+    Example: atlas edit bake no-dog --out no-dog-model
+    """
+    from atlas.api import Atlas
+
+    edit = Atlas(resolve(atlas)).edit(name).data  # read, and the database closed, before the model is loaded
+    from atlas.live.checkpoint import check_free, save_baked
+    from ingest.asking import load_for
+
+    check_free(out)
+    at = revision or (None if model else edit.model["revision"])
+    live = load_for(model or str(edit.model["name"]), revision=at, device=device, dtype="auto")
+    baked = save_baked(live, edit, out)
+    say(f"{edit.label}: {len(edit.neurons):,} neurons, {baked.numbers:,} numbers of {live.dtype} weights changed")
+    print(out)
 
 
-def unbake() -> None:
-    """Being written."""
+def unbake(
+    folder: Annotated[Path, typer.Argument(help="A folder that `atlas edit bake` wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")],
+) -> None:
+    """Write the original checkpoint again from a baked one, bit for bit; both fingerprints are verified.
+
+    Example: atlas edit unbake no-dog-model --out original
+    """
+    from atlas.live.checkpoint import unbake as restore
+
+    label = restore(folder, out)
+    say(f"{label} was taken out of {folder}")
+    print(out)

@@ -136,8 +136,9 @@ def neurons_of(
 
     if (which.concept is not None) + (labels is not None) + (of is not None) != 1:
         raise UsageError("choose neurons by one of --concept dog, --labels RUN:LABEL and --of 'no-dog & no-cat'")
-    if which.concept is None and (select or layers or top or which.method):
-        raise UsageError("--select, --top, --layers and --method choose a concept's neurons: give --concept")
+    asked = (which.method, which.source, which.target, which.reduce, which.dataset, which.run)
+    if which.concept is None and (select or layers or top or any(asked)):
+        raise UsageError("--select, --top, --layers, --method and --source choose a concept's neurons: give --concept")
     if of is not None:
         return stored.of_edits(there.path, of)
     if labels is not None:
@@ -204,12 +205,11 @@ def solve(
 
     path = resolve(atlas)
     neurons = None
-    if method or select or top or layers or labels or of:
+    if method or source or select or top or layers or labels or of:
         about = None if labels or of else concept or said
         which = Which(about, method, source, None, None, model)
-        neurons = neurons_of(
-            Atlas(path), which, select=select, top=top if select else top or 20, layers=layers, labels=labels, of=of
-        )
+        best = top if about is None or select else top or 20
+        neurons = neurons_of(Atlas(path), which, select=select, top=best, layers=layers, labels=labels, of=of)
     from ingest.job import Execution, make_job
     from ingest.solve import Asked, Wanted
     from ingest.solve import solve as start
@@ -250,7 +250,7 @@ def _asked(
         return None
     if of_dataset:
         raise UsageError("--prompt is one question; --dataset, --tasks, --sources and --concept are for many: choose")
-    return prompt, [str(Path(i)) if Path(i).exists() else i for i in image or []]
+    return prompt, [str(Path(i).resolve()) if Path(i).exists() else i for i in image or []]
 
 
 def compose(

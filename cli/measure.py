@@ -77,7 +77,8 @@ def evaluate(
     if name is not None and (reduce is not None or doses is not None):
         raise UsageError("--reduce and --doses choose a method's neurons; the edit has its own: leave them out")
     path = resolve(atlas)
-    content: dict[str, Any] = {"split": "held_out", "dtype": dtype, "options": pairs(option or [])}
+    content: dict[str, Any] = {"split": "held_out", "dtype": dtype}
+    content |= {"options": pairs(option)} if option else {}
     plain = {"model": model, "dataset": dataset, "per_concept": per_concept, "seed": seed}
     content |= given(plain, {"concepts": concepts, "sources": sources, "tasks": tasks})
     where = {"device": device, "batch_size": batch_size}
@@ -121,7 +122,9 @@ def _edit(
     from ingest.evaluate import evaluate as start
     from ingest.job import Execution, make_job
 
-    own = {"model": str(edit.model["name"]), "dataset": _own(path, edit)} | own_examples(edit)
+    own = {"model": str(edit.model["name"])}
+    if "dataset" not in content:
+        own |= {"dataset": _own(path, edit)} | own_examples(edit)
     if "model" not in content and edit.model["revision"]:
         own["revision"] = str(edit.model["revision"])
     job = make_job(own | content)
@@ -136,16 +139,19 @@ def _own(path: Path, edit: Any) -> str:
     from atlas.api import Atlas
     from atlas.reference import maps_of
 
-    names = sorted({str(m["dataset"]) for m in maps_of(edit.provenance)}) or _solved_on(edit)
+    found = {str(m["dataset"]): str(m["dataset"]) for m in maps_of(edit.provenance)}
+    found |= {name.partition(":")[0]: name for name in _solved_on(edit.provenance)}
+    names = sorted(found.values()) or ["scenes"]
     if len(names) != 1:
         raise UsageError(f"the edit's neurons come from the datasets {' and '.join(names)}; choose one with --dataset")
     there = [d["path"] for d in Atlas(path).listing("datasets").to_pylist() if d["name"] == names[0] and d["path"]]
     return f"{names[0]}:{there[-1]}" if there else names[0]
 
 
-def _solved_on(edit: Any) -> list[str]:
-    found = edit.provenance.get("dataset", "scenes")
-    return [str(found)]
+def _solved_on(provenance: dict[str, Any]) -> set[str]:
+    """The datasets that an edit, or what it was composed of, was solved on."""
+    found = {str(provenance["dataset"])} if "solver" in provenance else set()
+    return found.union(*(_solved_on(part) for part in provenance.get("parts", ())))
 
 
 def _method(

@@ -24,9 +24,7 @@ ENDINGS = (".png", ".svg", ".pdf")
 
 @app.command("doses")
 def plot_doses(
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A .png, .svg or .pdf. [default: none, only the table]")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="A .png, .svg or .pdf beside the table.")] = None,
     method: Method = None,
     source: Source = None,
     reduce: Reduce = None,
@@ -126,7 +124,7 @@ def _curves(axis: Any, rows: Sequence[Mapping[str, Any]], colour: str, method: s
     error = [_percent(r["own_error"]) for r in rows]
     axis.plot(x, own, color=colour, marker="o", markersize=4, label=f"{method}: concept")
     low, high = ([max(0, min(100, o + s * e)) for o, e in zip(own, error, strict=True)] for s in (-1, 1))
-    axis.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+    axis.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
     axis.plot(x, [_percent(r["others"]) for r in rows], color=colour, linestyle="--", label=f"{method}: others")
 
 
@@ -138,7 +136,14 @@ def _random(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
         some = [r["random_own"] for r in rows if r["share"] == share and r["random_own"] is not None]
         means.append(100 * sum(some) / len(some))
     if shares:
-        axis.plot([100 * s for s in shares], means, color="#888888", linestyle=":", marker="x", label="random: concept")
+        axis.plot(
+            [100 * s for s in shares],
+            means,
+            color="#888888",
+            linestyle=":",
+            marker="x",
+            label="as many random neurons: concept",
+        )
 
 
 def _percent(value: float | None) -> float:

@@ -38,15 +38,31 @@ def chosen_metrics(
     if names is not None:
         built = load_metrics(names, options)
         return dict.fromkeys(tasks, built) if built else {}
-    found: dict[str, dict[str, Metric]] = {}
-    for task in tasks:
-        for name in dataset.metrics.get(task, ()):
-            try:
-                mine = {k: v for k, v in options.items() if k == name}
-                found.setdefault(task, {}).update(load_metrics([name], mine))
-            except Unsupported as error:
-                tell.append(f"{name} was left out: {error}")
-    return found
+    usual = {task: dataset.metrics.get(task, ()) for task in tasks}
+    wanted = list(dict.fromkeys(name for some in usual.values() for name in some))
+    if idle := sorted(set(options) - set(wanted)):
+        there = ", ".join(wanted) or "none"
+        raise UsageError(
+            f"options for '{idle[0]}', which is none of these tasks' metrics ({there}); add it to --metrics"
+        )
+    loaded: dict[str, Metric] = {}
+    for name in wanted:
+        try:
+            loaded |= load_metrics([name], {k: v for k, v in options.items() if k == name})
+        except Unsupported as error:
+            tell.append(f"{name} was left out: {error}")
+    mine = {task: {name: loaded[name] for name in some if name in loaded} for task, some in usual.items()}
+    return {task: some for task, some in mine.items() if some}
+
+
+def check_measures(
+    names: Sequence[str] | None, options: Mapping[str, Mapping[str, Any]], against: str = REFERENCES
+) -> None:
+    """Raise UsageError for a name that is no metric's, option's or `against`, before a model is loaded for it."""
+    if against not in AGAINST:
+        raise UsageError(f"no --against called '{against}'; there are: {', '.join(AGAINST)}")
+    for name in dict.fromkeys([*(names or ()), *options]):
+        registry.resolve(name, registry.load(ingest.metrics, name).build, dict(options.get(name, {})))
 
 
 class AnswerExaminer:
@@ -65,8 +81,6 @@ class AnswerExaminer:
         batch_size: int,
         against: str = REFERENCES,
     ):
-        if against not in AGAINST:
-            raise UsageError(f"no --against called '{against}'; there are: {', '.join(AGAINST)}")
         self.live = feed.live
         self.feed, self.metrics, self.concept, self.batch_size = feed, metrics, concept, batch_size
         self.against = against

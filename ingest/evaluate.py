@@ -8,6 +8,7 @@ own answer is the reference. Word swaps and datasets that name metrics are asked
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,14 +16,14 @@ from typing import Any, Protocol
 
 from atlas.edit_files import digest
 from atlas.edits import Edit, Intervention
-from atlas.errors import UsageError
+from atlas.errors import AtlasError, UsageError
 from atlas.live.edit import changing, require_own
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from atlas.reference import MEAN, MIN, reference_values
 from atlas.selection import matched_random
 from ingest import run
-from ingest.answers import REFERENCES, AnswerExaminer, chosen_metrics
+from ingest.answers import REFERENCES, AnswerExaminer, check_measures, chosen_metrics
 from ingest.effects import Evaluation, of_model, store_effects, stored_effects, summarise
 from ingest.examiner import Examiner, Scores
 from ingest.examples import FIND, Dataset
@@ -53,11 +54,14 @@ def controls(
     seeds: int,
     values: Mapping[Neuron, float] | None = None,
 ) -> list[Scores]:
-    """The scores with the same changes made to as many random neurons of the same layers, once a seed.
+    """The scores with the same changes made to as many random neurons of the same layers, once a seed; none where the
+    intervention is of whole layers.
 
     values: see `moved`.
     """
     width = examiner.live.layout.width
+    if whole_layers(intervention.neurons, width):
+        return []
     return [under(examiner, moved(intervention, width, seed, values)) for seed in range(seeds)]
 
 
@@ -111,6 +115,7 @@ def evaluate(
         UsageError: the model's weights are not the edit's; nothing to ask.
     """
     measures = measures or Measures()
+    check_measures(measures.metrics, measures.options, measures.against)
     dataset = open_dataset(job)
     job = complete(job, dataset)
     live = run.load_model(job, execution)
@@ -129,39 +134,53 @@ def evaluate(
     with record.running():
         notes: list[str] = []
         examiner = Examiner(live, dataset, job, execution, record)
-        if edit.concept is not None and edit.concept not in examiner.concepts() and edit.solver is None:
+        concept = concept_of(edit, dataset)
+        if concept is not None and concept not in examiner.concepts() and edit.solver is None:
             raise UsageError(
-                f"no {job.split} example of {job.dataset} asks about '{edit.concept}'; "
+                f"no {job.split} example of {job.dataset} asks about '{concept}'; "
                 "give --concepts with it in, other --tasks, or the --dataset that has it"
             )
-        rows = _rows(atlas, edit, [examiner, *_further(edit, examiner, measures, notes)], seeds, notes)
-        labels = {"run_id": record.run_id, "edit": edit.label, "concept": edit.concept}
+        examiners = {examiner: concept} | _further(edit, concept, examiner, measures, notes)
+        rows = _rows(atlas, edit, examiners, seeds, notes)
+        labels = {"run_id": record.run_id, "edit": edit.label, "concept": concept}
         rows = [{**labels, **row} for row in rows]
         skipped = examiner.feed.skipped.plain()
         store_effects(record, examiner.examples, rows, skipped, examiner.feed.made)
     return Evaluation(record.run_id, True, tuple(rows), skipped, tuple(notes))
 
 
-def _further(edit: Edit, examiner: Examiner, measures: Measures, notes: list[str]) -> list[Puts]:
-    """What is asked besides: whole answers of a word swap, and answers that metrics judge."""
-    feed, batch_size, found = examiner.feed, examiner.batch_size, list[Puts]()
+def _further(
+    edit: Edit, concept: str | None, examiner: Examiner, measures: Measures, notes: list[str]
+) -> dict[Puts, str | None]:
+    """What is asked besides, and the concept that its scores are split by: whole answers of a word swap, and answers
+    that metrics judge."""
+    feed, batch_size, found = examiner.feed, examiner.batch_size, dict[Puts, str | None]()
     if (swap := swap_of(edit)) is not None:
-        concept = edit.concept or swap.said
-        swapping = SwapExaminer(feed, examiner.examples, swap, batch_size, concept)
+        swapping = SwapExaminer(feed, examiner.examples, swap, batch_size, concept or swap.said)
         if not swapping.cases:
-            notes.append(f"no held-out answer says '{swap.said}'; success is not measured (other --tasks may have it)")
-        found.append(swapping)
+            notes.append(f"the model says '{swap.said}' in no held-out answer; success is not measured (try other --tasks)")
+        found[swapping] = swapping.concept
     tasks = sorted({e.task for e in examiner.examples})
     metrics = chosen_metrics(feed.dataset, tasks, measures.metrics, measures.options, tell=notes)
     if metrics:
-        about = (edit.concept, batch_size, measures.against)
-        found.append(AnswerExaminer(feed, examiner.examples, metrics, *about))
+        found[AnswerExaminer(feed, examiner.examples, metrics, concept, batch_size, measures.against)] = concept
     return found
 
 
-def _rows(atlas: Path, edit: Edit, examiners: Sequence[Puts], seeds: int, notes: list[str]) -> list[dict[str, Any]]:
-    """The effects of every condition, as every examiner sees it."""
-    live = examiners[0].live
+def concept_of(edit: Edit, dataset: Dataset) -> str | None:
+    """What an edit is about: its concept, else the one of the dataset whose word it swaps."""
+    swap = swap_of(edit)
+    if edit.concept is not None or swap is None:
+        return edit.concept
+    named = [c.name for c in dataset.concepts.values() if swap.said.lower() in c.forms]
+    return named[0] if len(named) == 1 else None
+
+
+def _rows(
+    atlas: Path, edit: Edit, examiners: Mapping[Puts, str | None], seeds: int, notes: list[str]
+) -> list[dict[str, Any]]:
+    """The effects of every condition, as every examiner sees it, split by its concept."""
+    live = next(iter(examiners)).live
     found: list[dict[str, list[Scores]]] = [{} for _ in examiners]
 
     def under_all(condition: str, intervention: Intervention | None) -> None:
@@ -176,7 +195,7 @@ def _rows(atlas: Path, edit: Edit, examiners: Sequence[Puts], seeds: int, notes:
     seconds = {"before": before - started, "edit": time.perf_counter() - before}
     for control in random_controls(atlas, edit, live, seeds, notes):
         under_all("random", control)
-    rows = [row for scores in found for row in summarise(scores, edit.concept or "")]
+    rows = [row for about, s in zip(examiners.values(), found, strict=True) for row in summarise(s, about)]
     rows += [of_model(condition, "seconds", value) for condition, value in seconds.items()]
     return [*rows, of_model("edit", "changed_parameters", edit.intervention.parameters(live.layout.d_model))]
 
@@ -184,20 +203,34 @@ def _rows(atlas: Path, edit: Edit, examiners: Sequence[Puts], seeds: int, notes:
 def random_controls(atlas: Path, edit: Edit, live: LiveModel, seeds: int, notes: list[str]) -> list[Intervention]:
     """The same done to as many random neurons of the same layers, once a seed; what a solver learned is learned again.
 
-    notes: gets a word where there can be no control: the edit changes every neuron of its layers.
+    notes: gets a word where there is no control, or one that shares neurons with the edit.
     """
     width = live.layout.width
-    per_layer = {n.layer: 0 for n in edit.neurons}
-    for neuron in edit.neurons:
-        per_layer[neuron.layer] += 1
-    if seeds and all(count == width for count in per_layer.values()):
+    crowded = sorted(y for y, count in Counter(n.layer for n in edit.neurons).items() if 2 * count > width)
+    if not seeds:
+        return []
+    if whole_layers(edit.neurons, width):
         notes.append("no random control: the edit changes every neuron of its layers")
         return []
+    if crowded:
+        layers = ", ".join(map(str, crowded))
+        notes.append(f"random controls share neurons with the edit, which changes more than half of layers {layers}")
     if edit.solver is None:
-        values = own_values(atlas, edit) if seeds else None
+        values = own_values(atlas, edit)
         return [moved(edit.intervention, width, seed, values) for seed in range(seeds)]
-    again = solving_again(edit, live)
-    return [again(matched_random(edit.neurons, width, seed)) for seed in range(seeds)]
+    found = []
+    try:
+        again = solving_again(edit, live)
+        for seed in range(seeds):
+            found.append(again(matched_random(edit.neurons, width, seed)))
+    except AtlasError as error:
+        notes.append(f"{len(found)} of {seeds} random controls: it could not be solved on others ({error})")
+    return found
+
+
+def whole_layers(neurons: Sequence[Neuron], width: int) -> bool:
+    """Whether these are all neurons of their layers, so that no others of the same layers can stand beside them."""
+    return all(count == width for count in Counter(n.layer for n in set(neurons)).values())
 
 
 def solving_again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], Intervention]:
@@ -212,19 +245,22 @@ def solving_again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], I
     else:
         dataset = open_dataset(Job(dataset=edit.provenance["dataset"], options=edit.provenance["options"]))
     job = complete(make_job({**edit.provenance["job"], "split": FIND}), dataset)
-    problem = pose(live, dataset, job, wanted, 16)
+    problem = pose(live, dataset, job, wanted, said.get("batch_size", 16))
     return lambda neurons: solver.solve(replace(problem, neurons=list(neurons))).intervention
 
 
 def own_examples(edit: Edit) -> dict[str, Any]:
-    """What of a job a solved edit asks for by default: its tasks, and the dataset's usual ones of every source beside
-    them, where nothing is to change."""
+    """What of a job a solved edit asks for by default: its dataset's options, its tasks, and beside them the usual ones
+    of every source, where nothing is to change."""
     told = edit.provenance.get("job", {})
-    if edit.solver is None or edit.provenance.get("asked") or not told.get("tasks"):
+    if edit.solver is None or edit.provenance.get("asked"):
         return {}
-    dataset = open_dataset(Job(dataset=edit.provenance["dataset"], options=edit.provenance["options"]))
+    options = edit.provenance["options"]
+    if not told.get("tasks"):
+        return {"options": options}
+    dataset = open_dataset(Job(dataset=edit.provenance["dataset"], options=options))
     usual = [task for tasks in dataset.tasks.values() for task in tasks]
-    return {"tasks": list(dict.fromkeys([*told["tasks"], *usual])), "options": edit.provenance["options"]}
+    return {"tasks": list(dict.fromkeys([*told["tasks"], *usual])), "options": options}
 
 
 def swap_of(edit: Edit) -> Swap | None:

@@ -11,11 +11,10 @@ from typing import TypeVar
 
 from PIL.Image import Image
 
-from atlas.errors import Unsupported
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from ingest.concepts import NONE, Target, find_targets, negative_targets
-from ingest.examples import IMAGE, TEXT, BadMedia, Dataset, Example, Mention
+from ingest.examples import BadMedia, Dataset, Example, Mention
 from ingest.inpainting import Twins
 from ingest.job import Job, null_draws
 from ingest.trace import Item
@@ -84,7 +83,6 @@ class Feed:
         """Encoded examples with at least one target; what is left out is counted in `skipped`.
 
         Raises:
-            Unsupported: an example is a recording or a video.
             BadMedia: a picture cannot be opened and the job says to fail.
         """
         items = []
@@ -130,10 +128,6 @@ class Feed:
 
     def prompt(self, example: Example) -> Prompt | None:
         """An example encoded, with its reference answer where it has one; None where its media do not open."""
-        if example.source not in (IMAGE, TEXT):
-            raise Unsupported(
-                f"models are asked with pictures and text only, so far; {self.dataset.name} gives {example.source}"
-            )
         try:
             pictures = [self._picture(pointer) for pointer in example.media]
         except BadMedia as error:

@@ -14,10 +14,10 @@ import ingest.datasets
 import ingest.inpainters
 import ingest.methods
 from atlas import registry
-from atlas.errors import UsageError, unknown
+from atlas.errors import Unsupported, UsageError, unknown
 from atlas.neurons import parse_layers
 from ingest.concepts import MENTIONS, OCCURRENCES, TOKENS
-from ingest.examples import FIND, HELD_OUT, Dataset, Example
+from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, Dataset, Example
 from ingest.inpainting import default_inpainter
 from ingest.maps import TWIN, Method, PairMethod
 from ingest.reductions import REDUCTIONS, USUAL
@@ -165,9 +165,16 @@ def open_dataset(job: Job) -> Dataset:
 
 
 def complete(job: Job, dataset: Dataset) -> Job:
-    """The job with everything that was left to the dataset filled in, and written in one way only."""
+    """The job with everything that was left to the dataset filled in, and written in one way only.
+
+    Raises:
+        Unsupported: examples are recordings or videos.
+    """
     wanted = job.sources or tuple(dataset.tasks)
     sources = tuple(s for s in dataset.tasks if s in wanted)
+    for source in sources:
+        if source not in (IMAGE, TEXT):
+            raise Unsupported(f"models are asked with pictures and text only, so far; {dataset.name} gives {source}")
     layers = ",".join(map(str, parse_layers(job.layers))) if job.layers else ""
     reduce = tuple(r for r in REDUCTIONS if r in job.reduce)
     concepts = tuple(sorted(set(job.concepts or dataset.concepts)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ingest.solvers
 from atlas import registry, stored
 from atlas.edits import Edit, check_name
-from atlas.errors import UsageError
+from atlas.errors import UsageError, unknown
 from atlas.live.model import LiveModel
 from atlas.selection import NeuronSet
 from ingest import run
@@ -23,7 +24,7 @@ from ingest.job import Execution, Job, complete, open_dataset, tasks_by_source
 from ingest.record import model_row
 from ingest.shards import Progress
 from ingest.solving import Problem, Solution, Solver
-from ingest.swaps import Swap, make_cases, spoken
+from ingest.swaps import Case, Swap, make_cases, spoken
 from ingest.trace import Item
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def solve(
     origin = {} if neurons is None else {"of": neurons.provenance}
     said = {"name": wanted.solver, "params": params, "seed": job.seed, **_plain(wanted), "cases": len(problem.cases)}
     said |= {"report": dict(solution.report), "seconds": seconds, "chosen": neurons is not None}
+    said |= {"batch_size": execution.batch_size}
     concept = job.concepts[0] if len(job.concepts) == 1 and asked is None else None
     about = {"fingerprint": live.fingerprint, "model": live.name, "concept": concept, **origin}
     about |= {"solver": said, "dataset": job.dataset, "options": dict(job.options), "job": _job(job)}
@@ -122,20 +124,11 @@ def pose(
     """The problem that a job's examples are: those whose answer says the word, and others to keep.
 
     Raises:
-        UsageError: no answer has the word, or the model does not say it.
+        UsageError: no answer has the word, the model does not say it, or no such concept to move to.
     """
-    feed = Feed(live, dataset, job)
-    examples = run.collect(replace(job, negatives=0), dataset)
-    cases = make_cases(feed, list(enumerate(examples)), wanted.swap, batch_size)
-    if not cases:
-        raise UsageError(
-            f"no answer of {len(examples)} says '{wanted.swap.said}'; choose other --concepts, --tasks or --sources "
-            "(`atlas datasets NAME` lists tasks)"
-        )
-    cases = spoken(live, cases, wanted.swap, batch_size)
     return Problem(
         live,
-        cases,
+        _cases(live, dataset, job, wanted.swap, batch_size),
         suppress=wanted.swap.wanted is None,
         keep=kept(live, dataset, job, wanted, batch_size),
         goals=_goals(live, dataset, job, wanted, batch_size),
@@ -146,12 +139,40 @@ def pose(
     )
 
 
+def _cases(live: LiveModel, dataset: Dataset, job: Job, swap: Swap, batch_size: int) -> list[Case]:
+    """The examples of the job in which the model says the word.
+
+    Raises:
+        UsageError: there are none.
+    """
+    asked = isinstance(dataset, Asked)
+    feed = Feed(live, dataset, job, bad_media="fail" if asked else "skip")
+    examples = run.collect(replace(job, negatives=0), dataset)
+    found = make_cases(feed, list(enumerate(examples)), swap, batch_size)
+    if not found and asked:
+        said = "; ".join(response.text.strip() for response in feed.made)
+        raise UsageError(f"the model's answer does not say '{swap.said}' but '{said}'; give a --from that it says")
+    if not found:
+        raise UsageError(
+            f"no answer of {len(examples)} says '{swap.said}'; choose other --concepts, --tasks or --sources "
+            "(`atlas datasets NAME` lists tasks)"
+        )
+    cases = spoken(live, found, batch_size)
+    if not cases:
+        raise UsageError(
+            f"'{swap.said}' is already absent: the model says it in none of {len(found)} answers; "
+            "`atlas generate` shows what it says"
+        )
+    return cases
+
+
 def kept(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_size: int) -> list[Item]:
     """Answers of the other concepts, without the word, that must stay as they are."""
     if not wanted.keep or len(job.concepts) == len(dataset.concepts):
         return []
-    asking = replace(job, negatives=wanted.keep)
-    each = [run.negatives(asking, dataset, s, t) for s, t in tasks_by_source(job, dataset).items() if t]
+    tasks = {source: some for source, some in tasks_by_source(job, dataset).items() if some}
+    asking = replace(job, negatives=math.ceil(wanted.keep / len(tasks)))  # of every source alike
+    each = [run.negatives(asking, dataset, *item) for item in tasks.items()]
     feed = Feed(live, dataset, job)
     found = feed.items([(i, e) for i, e in enumerate(e for some in each for e in some)], batch_size)
     return [i for i in found if not spans(live.encoder.decode(i.prompt.answer), [wanted.swap.said])][: wanted.keep]
@@ -160,6 +181,10 @@ def kept(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_size
 def _goals(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_size: int) -> list[Item]:
     if wanted.goal is None:
         return []
+    if isinstance(dataset, Asked):
+        raise UsageError(f"{wanted.solver} moves to another concept's examples; leave out --prompt and --image")
+    if wanted.goal not in dataset.concepts:
+        raise unknown("concept", wanted.goal, dataset.concepts, f"atlas concepts --dataset {dataset.name}")
     job = complete(replace(job, concepts=(wanted.goal,), negatives=0), dataset)
     examples = run.collect(job, dataset)
     found = Feed(live, dataset, job).items(list(enumerate(examples)), batch_size)

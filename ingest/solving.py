@@ -96,9 +96,10 @@ class Piece:
         self.tokens = torch.tensor([items[r].prompt.answer[i] for r, i in flat], device=device)
         self.stay = self._stay()
         with torch.no_grad():
-            self.reference = self._log_probs(self._final(), self.stay[:, 0], self.stay[:, 1])
+            self.reference = self._log_probs(self.traced(), self.stay[:, 0], self.stay[:, 1])
 
-    def _final(self) -> Tensor:
+    def traced(self) -> Tensor:
+        """(batch, position, d_model): the final norm's output of the unedited model."""
         assert self.capture.norm_out is not None, "the traced pass did not reach the final norm"
         return self.capture.norm_out
 
@@ -134,9 +135,13 @@ class Piece:
         """(K,) log-probability of each token of the words."""
         return self._log_probs(final, self.rows, self.positions).gather(-1, self.tokens[:, None])[:, 0]
 
-    def repeated(self, final: Tensor) -> Tensor:
-        """(K,) log-probability of each token once more, right behind itself."""
-        return self._log_probs(final, self.rows, self.positions + 1).gather(-1, self.tokens[:, None])[:, 0]
+    def unlikely(self, final: Tensor, *, behind: int = 0) -> Tensor:
+        """(K,) -log(1 - p) of each token of the words, where it is predicted or so many positions behind.
+
+        By the probabilities of all other tokens: exact, and with a gradient, also where p is 1 but for rounding.
+        """
+        every = self._log_probs(final, self.rows, self.positions + behind)
+        return -every.scatter(-1, self.tokens[:, None], -torch.inf).logsumexp(-1)
 
     def worst(self, values: Tensor) -> Tensor:
         """The mean over rows of the greatest value, from (K,) values of the words' tokens."""
@@ -144,13 +149,13 @@ class Piece:
         return highest[~highest.isinf()].mean()
 
 
-def pieces(problem: Problem, lowest: int) -> list[Piece]:
-    """The problem's cases and what is to be kept, in cached batches."""
+def pieces(problem: Problem, lowest: int, *, keep: bool = True) -> list[Piece]:
+    """The problem's cases, and what is to be kept, in cached batches."""
     made = []
     cases = shortest_first([case.item() for case in problem.cases])
     for some in batches(cases, problem.batch_size):
         made.append(Piece(problem.live, some, lowest, change=True))
-    for some in batches(shortest_first(list(problem.keep)), problem.batch_size):
+    for some in batches(shortest_first(list(problem.keep) if keep else []), problem.batch_size):
         made.append(Piece(problem.live, some, lowest, change=False))
     return made
 
@@ -166,18 +171,12 @@ def objective(piece: Piece, writes: Writes, weights: Weights, *, suppress: bool)
     if not piece.change:
         return weights.keep * piece.drift(final), torch.empty(0)
     logp = piece.said(final)
-    loss = weights.kl * piece.drift(final)
-    if suppress:
-        return loss + piece.worst(unlikely(logp)), logp.detach().exp()
-    loss = loss + piece.worst(-logp)
-    if weights.repetition:
-        loss = loss + weights.repetition * piece.worst(unlikely(piece.repeated(final)))
+    loss = piece.worst(piece.unlikely(final) if suppress else -logp)
+    if weights.kl:
+        loss = loss + weights.kl * piece.drift(final)
+    if weights.repetition and not suppress:
+        loss = loss + weights.repetition * piece.worst(piece.unlikely(final, behind=1))
     return loss, logp.detach().exp()
-
-
-def unlikely(logp: Tensor) -> Tensor:
-    """-log(1 - p), finite at p = 1."""
-    return -torch.log1p(-logp.exp().clamp(max=1 - 1e-6))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +206,9 @@ def learn(
     writes_of: the deltas that the parameters stand for now. Returns the report: epochs, losses, the worst probability
     before and after.
     """
-    ready = pieces(problem, lowest)
+    ready = pieces(problem, lowest, keep=bool(weights.keep))
+    with torch.no_grad():
+        before = _worst([p.said(p.traced()).exp().cpu() for p in ready if p.change], suppress=problem.suppress)
     optimiser = torch.optim.Adam(list(parameters), lr=descent.lr)
     losses: list[float] = []
     worst: list[float] = []
@@ -230,7 +231,7 @@ def learn(
     with torch.no_grad():
         said = [objective(p, writes_of(), weights, suppress=problem.suppress)[1].cpu() for p in ready]
     after = _worst(said, suppress=problem.suppress)
-    return {"epochs": len(losses), "losses": losses, "worst_before": worst[0], "worst_after": after}
+    return {"epochs": len(losses), "losses": losses, "worst_before": before, "worst_after": after}
 
 
 def _worst(said: Sequence[Tensor], *, suppress: bool) -> float:

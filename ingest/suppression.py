@@ -172,8 +172,8 @@ def _answered(
 ) -> list[dict[str, Any]]:
     zeroed = Intervention(make_changes(neurons, set_to=0.0))
     asked = {"before": before, "edit": [under(examiner, zeroed)]}
-    if seeds:
-        asked["random"] = controls(examiner, zeroed, seeds)
+    if random := controls(examiner, zeroed, seeds):
+        asked["random"] = random
     labels = {"run_id": run_id, "edit": question.label, "concept": question.concept}
     return [{**labels, **row} for row in summarise(asked, question.concept)]
 

@@ -29,16 +29,14 @@ OTHERS = ""
 class SwapExaminer:
     """Held-out examples, put to a model under any number of conditions; the first time is what is compared with.
 
-    concept: what the effects on examples with the word are filed under.
+    cases: those whose answer has the word and in which the model says it. concept: what their effects are filed under.
     """
 
     def __init__(self, feed: Feed, examples: Sequence[Example], swap: Swap, batch_size: int, concept: str):
-        """Raises UsageError where the model says the word in none of the answers."""
         self.live: LiveModel = feed.live
         self.feed, self.swap, self.batch_size, self.concept = feed, swap, batch_size, concept
         numbered = list(enumerate(examples))
-        made = make_cases(feed, numbered, swap, batch_size)
-        self.cases: list[Case] = spoken(self.live, made, swap, batch_size) if made else []
+        self.cases: list[Case] = spoken(self.live, make_cases(feed, numbered, swap, batch_size), batch_size)
         mine = {case.number for case in self.cases}
         others = [(n, e) for n, e in numbered if n not in mine and not self._about(e)]
         self.prompts: list[tuple[Example, Prompt]] = []

@@ -68,7 +68,8 @@ def _rule(steps: Sequence[Rule]) -> Rule:
 
 def _affine(where: Where, mine: Sequence[Change], places: Places, seed: int, layer: int) -> Rule:
     index = torch.tensor([c.neuron.index for c in mine])
-    gain, bias = torch.tensor([c.gain for c in mine]), torch.tensor([c.bias for c in mine])
+    said = torch.tensor([(c.gain, c.bias) for c in mine], dtype=torch.float64)
+    gain, bias = said.unbind(1)
     noise = Noise(mine, seed, layer) if any(c.noise for c in mine) else None
 
     def rule(values: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def _offloaded(model: nn.Module, name: str) -> Tensor:
     """A weight that accelerate keeps on the disk or on the CPU until its module is called."""
     parts = name.split(".")
     for cut in reversed(range(len(parts))):
-        hook = getattr(model.get_submodule(".".join(parts[:cut])), "_hf_hook", None)
+        hook: Any = getattr(model.get_submodule(".".join(parts[:cut])), "_hf_hook", None)
         for one in getattr(hook, "hooks", (hook,)):
             if getattr(one, "offload", False):
                 found: Tensor = one.weights_map[".".join(parts[cut:])]

@@ -264,14 +264,15 @@ def writing(layout: Layout, writes: Mapping[int, Sequence[Write]]) -> Iterator[N
     """
 
     def after(_: nn.Module, args: tuple[Any, ...], output: Tensor, *, mine: Sequence[Write]) -> Tensor:
-        added = torch.zeros_like(output, dtype=torch.float32)
+        exact = torch.promote_types(output.dtype, torch.float32)
+        added = torch.zeros_like(output, dtype=exact)
         for index, deltas, where in mine:
-            values = args[0].index_select(-1, index.to(args[0].device)).float()
+            values = args[0].index_select(-1, index.to(args[0].device)).to(exact)
             mask = where(args[0])
             # Not a product with the mask: 0 * infinity would be NaN.
             values = values if mask is None else values.masked_fill(~mask[..., None], 0.0)
             added = added + values @ deltas.to(values)
-        return (output.float() + added).to(output.dtype)
+        return (output.to(exact) + added).to(output.dtype)
 
     with ExitStack() as stack:
         for layer in check_layers(layout, sorted(writes)):

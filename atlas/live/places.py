@@ -65,7 +65,7 @@ class Places:
         self.leave()
         ids = _ids(args, kwargs)
         shaped = _shaped(args, kwargs)
-        batch, length = shaped.shape
+        length = shaped.shape[1]
         cache = kwargs.get("past_key_values")
         seen = int(cache.get_seq_length()) if cache is not None else 0
         mask = _mask(kwargs.get("attention_mask"), shaped, seen)

@@ -60,7 +60,7 @@ class MinimalNorm:
 
     def _nulls(self, problem: Problem, neurons: list[Neuron], values: Tensor, change: Tensor) -> dict[str, float]:
         """The norm for as many neurons of the greatest activation energy, and for random ones of the same layers."""
-        kept = len(values) - excluded(len(values), self.exclude_last)
+        kept = len(values) - (0 if problem.neurons else excluded(len(values), self.exclude_last))
         loudest = values[:kept].flatten().abs().topk(min(len(neurons), values[:kept].numel())).values
         width = problem.live.layout.width
         drawn = [matched_random(neurons, width, problem.seed + i) for i in range(DRAWS)]

@@ -30,7 +30,7 @@ class RankOne:
         layer = self._layer(problem)
         if not 0 <= layer < len(layout.layers):
             raise UsageError(f"no layer {layer}; this model has layers 0-{len(layout.layers) - 1}")
-        pulls = covered(*moments(problem, layer), self.ridge)
+        pulls = covered(*moments(problem, layer), self.ridge).to(problem.live.device)
         index = torch.arange(layout.width, device=problem.live.device)
         update = torch.zeros(layout.d_model, device=problem.live.device, requires_grad=True)
         writes = lambda: {layer: (index, torch.outer(pulls, update))}  # noqa: E731

@@ -1,0 +1,121 @@
+"""Dose-response against the stored effects, and the picture of it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from atlas import Atlas
+from atlas.database import reading
+from atlas.errors import UsageError
+from atlas.queries import Which
+from cli.main import main
+from ingest.job import Execution, Job
+from ingest.suppression import survey
+
+DOSES = ("1%", "5%", "20%", "40")
+
+
+@pytest.fixture(scope="module")
+def surveyed(stored_atlas: Path, small_job: Job, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import shutil
+
+    path = Path(shutil.copytree(stored_atlas, tmp_path_factory.mktemp("doses") / "doses.atlas"))
+    job = replace(small_job, split="held_out", per_concept=2)
+    survey(path, job, Execution(), methods=["contribution", "random"], tops=DOSES, seeds=2)
+    return path
+
+
+def test_every_dose_is_the_mean_over_concepts(surveyed: Path) -> None:
+    found, assumed = Atlas(surveyed).doses(Which())
+    rows = found.to_pylist()
+    assert assumed == () or all("=" in a for a in assumed)
+    assert len(rows) == 2 * 2 * len(DOSES)
+    with reading(surveyed) as connection:
+        effects = connection.sql("SELECT * FROM effects WHERE metric = 'accuracy' AND task = '*'").to_arrow_table()
+    stored = effects.to_pylist()
+    for row in rows:
+        for name, subset, condition in (("own", "concept", "edit"), ("random_others", "others", "random")):
+            values = [
+                e["value"]
+                for e in stored
+                if e["edit"] == f"{row['method']}:{row['dose']}:{row['reduce']}:{e['concept']}"
+                and (e["source"], e["subset"], e["condition"]) == (row["source"], subset, condition)
+            ]
+            assert len(values) == row["concepts"] == 2
+            assert row[name] == pytest.approx(np.mean(values))
+            if name == "own":
+                assert row["own_error"] == pytest.approx(1.96 * np.std(values, ddof=1) / 2**0.5, abs=1e-6)
+    assert [r["neurons"] for r in rows[: len(DOSES)]] == [1, 6, 26, 40]
+    assert rows[3]["share"] == pytest.approx(40 / 128)
+
+
+def test_one_method_and_source(surveyed: Path) -> None:
+    rows = Atlas(surveyed).doses(Which(method="contribution", source="text"))[0].to_pylist()
+    assert {(r["method"], r["source"]) for r in rows} == {("contribution", "text")} and len(rows) == len(DOSES)
+    with pytest.raises(UsageError, match="no stored method called 'contributoin'; did you mean 'contribution'"):
+        Atlas(surveyed).doses(Which(method="contributoin"))
+
+
+@pytest.mark.parametrize("ending", ["png", "svg"])
+def test_the_picture_is_drawn(surveyed: Path, tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / f"doses.{ending}"
+    assert main(["plot", "doses", "--out", str(out), "--json", "--atlas", str(surveyed)]) == 0
+    said = capsys.readouterr().out
+    assert said.strip().endswith(str(out)) and out.stat().st_size > 10_000
+    if ending == "png":
+        from PIL import Image
+
+        with Image.open(out) as picture:
+            assert len(set(picture.convert("RGB").resize((60, 25)).get_flattened_data())) > 5  # not an empty page
+    else:
+        text = out.read_text(encoding="utf-8")
+        assert "<svg" in text and text.count("<path") > 20
+
+
+def test_what_cannot_be_drawn_is_said_before_anything_is_read(
+    empty_atlas: Path,
+    surveyed: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def said(*arguments: str, code: int) -> str:
+        assert main(["plot", "doses", *arguments]) == code
+        return capsys.readouterr().err
+
+    at = ("--atlas", str(surveyed))
+    assert "ends in .png" in said("--out", "doses.gif", *at, code=2)
+    find: Callable[..., object] = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "matplotlib" else find(name, *a))
+    assert "pip install 'neuron-atlas[plots]'" in said("--out", "doses.png", *at, code=5)
+    assert said("--json", *at, code=0) == ""
+
+
+def test_no_doses_yet(stored_atlas: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plot", "doses", "--atlas", str(stored_atlas)]) == 2
+    assert "`atlas evaluate --method contribution --doses" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by", ["selectivity", "suppression", "retention", "correlation"])
+def test_the_leaderboard_is_in_the_order_asked(surveyed: Path, by: str) -> None:
+    rows = Atlas(surveyed).leaderboard(by=by, source="text").to_pylist()
+    effects = {"suppression": ("own", -1), "retention": ("others", 1)}
+
+    def value(row: dict[str, object]) -> float:
+        if by not in effects:
+            return -2.0 if row[by] is None else float(row[by])  # type: ignore[arg-type]
+        name, sign = effects[by]
+        some = row["effects"]
+        return -2.0 if not some else sign * float(np.mean([e[name] for e in some]))  # type: ignore[attr-defined]
+
+    values = [value(row) for row in rows]
+    assert len(rows) > 2 and values == sorted(values, reverse=True)
+    with pytest.raises(UsageError, match="no --by called 'speed'"):
+        Atlas(surveyed).leaderboard(by="speed")
