@@ -117,7 +117,7 @@ def _edit(
     from atlas.api import Atlas
 
     edit = Atlas(path).edit(name).data
-    from ingest.effects import table
+    from ingest.effects import MODEL, table
     from ingest.evaluate import Measures, own_examples
     from ingest.evaluate import evaluate as start
     from ingest.job import Execution, make_job
@@ -129,8 +129,14 @@ def _edit(
         own["revision"] = str(edit.model["revision"])
     job = make_job(own | content)
     done = start(path, edit, job, Execution(**where), seeds=seeds, measures=Measures(**judged))
-    judging = [r["metric"] for r in done.rows if r["metric"] not in (*SHOWN, "log_probability", "unchanged")]
+    other = (*SHOWN, "log_probability", "unchanged", "said_probability")
+    judging = [r["metric"] for r in done.rows if r["metric"] not in other and r["subset"] != MODEL]
     wanted = [m for m in SHOWN if edit.solver is not None or m == "accuracy"]
+    told = {(r["condition"], r["metric"]): r["value"] for r in done.rows if r["subset"] == MODEL}
+    say(
+        f"{edit.label}: {told['edit', 'changed_parameters']:,.0f} parameters of {len(edit.neurons)} neurons; "
+        f"asking took {told['before', 'seconds']:.1f} s before, {told['edit', 'seconds']:.1f} s with it"
+    )
     return done, table(done.rows, tuple(dict.fromkeys([*wanted, *judging])))
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from atlas.database import reading
 from atlas.schema import arrow_schema, effects
 from ingest import tables
-from ingest.examiner import ACCURACY, UNCHANGED, Scores
+from ingest.examiner import ACCURACY, KL, UNCHANGED, Scores
 from ingest.examples import Example
 from ingest.feed import Response
 from ingest.record import Record
@@ -27,6 +27,10 @@ MODEL = "model"
 
 SHARES = {ACCURACY, UNCHANGED, "success", "whole_success", "whole_unchanged", "said", "exact", "label"}
 """Metrics that are 0 or 1: their intervals are those of a share."""
+
+
+RANGES = {"wanted_probability": (0.0, 1.0), "said_probability": (0.0, 1.0), KL: (0.0, math.inf)}
+"""What values of a metric can be; its interval ends there."""
 
 
 def wilson(right: int, count: int) -> tuple[float, float]:
@@ -92,12 +96,11 @@ def summarise(conditions: Mapping[str, Sequence[Scores]], concept: str | None) -
 def _mean(each: Sequence[np.ndarray], metric: str) -> tuple[float, tuple[float, float]]:
     """The mean over seeds of the means over examples, and its interval: over the seeds where there are several."""
     means = [float(e.mean()) for e in each]
-    if len(each) > 1:
-        low, high = spread(means)
-        return float(np.mean(means)), (max(0.0, low), min(1.0, high)) if metric in SHARES else (low, high)
-    if metric in SHARES:
+    if len(each) == 1 and metric in SHARES:
         return means[0], wilson(round(each[0].sum()), len(each[0]))
-    return means[0], spread(list(each[0]))
+    low, high = spread(means if len(each) > 1 else list(each[0]))
+    least, most = (0.0, 1.0) if metric in SHARES else RANGES.get(metric, (-math.inf, math.inf))
+    return float(np.mean(means)), (max(least, low), min(most, high))
 
 
 def of_model(condition: str, metric: str, value: float) -> dict[str, Any]:

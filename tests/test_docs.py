@@ -64,6 +64,10 @@ def _free(text: str) -> str:
     text = re.sub(r"^[0-9a-f]{32}$|^[0-9a-f]{8}(?=,)", "id", text, flags=re.MULTILINE)  # other versions, other ids
     text = re.sub(r"\d+(\.\d+)? s$", "# s", text, flags=re.MULTILINE)
     text = re.sub(r"(?<=,)\d+\.\d+(?=,\d{4}-)", "#", text)  # a run's seconds, before its start
+    text = re.sub(
+        r"^(epochs|worst_\w+|delta_norm): .*$", r"\1: #", text, flags=re.MULTILINE
+    )  # learned, so rounding tells
+    text = re.sub(r"took .* with it$", "took #", text, flags=re.MULTILINE)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.+]+", "#", text)
     return re.sub(r"-{3,}", "---", re.sub(r" +", " ", text))
 
