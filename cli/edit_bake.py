@@ -34,7 +34,7 @@ def bake(
     at = revision or (None if model else edit.model["revision"])
     live = load_for(model or str(edit.model["name"]), revision=at, device=device, dtype="auto")
     baked = save_baked(live, edit, out)
-    say(f"{edit.label}: {len(edit.neurons):,} neurons, {baked.numbers:,} numbers of {live.dtype} weights changed")
+    say(f"{edit.label}: {baked.neurons:,} neurons, {baked.numbers:,} numbers of {live.dtype} weights changed")
     print(out)
 
 

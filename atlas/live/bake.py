@@ -40,18 +40,15 @@ class Kept:
 class Baked:
     """A model whose weights an edit has changed.
 
-    kept: layer -> what it was. numbers: how many numbers of the weights are others now. switched: whether the config's
-    `mlp_bias` had to be switched on.
+    kept: layer -> what it was. neurons: how many were changed. numbers: how many numbers of the weights are others now.
+    switched: whether the config's `mlp_bias` had to be switched on; the last three stay when it is restored.
     """
 
     def __init__(self, module: Any, layout: Layout, kept: Mapping[int, Kept], *, switched: bool):
         self._module, self._layout = module, layout
         self.kept, self.switched = dict(kept), switched
+        self.neurons = sum(len(was.index) for was in kept.values())
         self.numbers = 0
-
-    @property
-    def neurons(self) -> int:
-        return sum(len(kept.index) for kept in self.kept.values())
 
     def restore(self) -> None:
         """Put the original columns and biases back, bit for bit; a second time does nothing."""
@@ -61,9 +58,9 @@ class Baked:
                 down.weight[:, kept.index] = kept.columns
                 if kept.bias is not None:
                     down.bias.copy_(kept.bias)
-        if self.switched:
+        if self.switched and self.kept:
             _switch(self._module, self._layout, on=False)
-        self.kept, self.switched = {}, False
+        self.kept = {}
 
 
 def bake(model: LiveModel | Any, edit: StoredEdit | Edit | Intervention) -> Baked:

@@ -52,7 +52,7 @@ def save_baked(live: LiveModel, edit: StoredEdit | Edit, out: Path) -> Baked:
             _save(live, folder)
             said = {"edit": edit.label, "base": edit.fingerprint, "baked": live.fingerprint, "mlp_bias": baked.switched}
             _write_undo(folder / UNDO, kept, said)
-            card = _card(edit, said, baked, len(edit.neurons))
+            card = _card(edit, said, baked)
             (folder / CARD).write_text(card, encoding="utf-8")
     finally:
         baked.restore()
@@ -183,7 +183,7 @@ def _as_kept(live: LiveModel, tensors: Mapping[str, Tensor], folder: Path) -> di
     return found
 
 
-def _card(edit: Edit, said: Mapping[str, Any], baked: Baked, neurons: int) -> str:
+def _card(edit: Edit, said: Mapping[str, Any], baked: Baked) -> str:
     """The model card."""
     base = str(edit.model["name"])
     facts = {
@@ -192,7 +192,7 @@ def _card(edit: Edit, said: Mapping[str, Any], baked: Baked, neurons: int) -> st
         "Edit": f"`{edit.label}`, of {edit.created_at}, {_origin(edit)}",
         "Concept": edit.concept or "not one concept",
         "Note": " ".join((edit.note or "none").split()),
-        "Changed": f"{neurons:,} neurons, {baked.numbers:,} numbers of the weights"
+        "Changed": f"{baked.neurons:,} neurons, {baked.numbers:,} numbers of the weights"
         + (" (biases of zeros were added to all FFN projections, `mlp_bias`)" if baked.switched else ""),
     }
     lines = [f"- **{name}:** {fact}" for name, fact in facts.items()]

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from swapping import SPOKEN, cases_of, example, feed_of, one_pass
@@ -169,8 +168,7 @@ def test_spoken_cases_are_those_in_which_every_token_is_the_first_choice(speakin
             choice = speaking.logits(capture.norm_out[0]).argmax(-1)
             right.append(all(int(choice[start + t.index - 1]) == ids[start + t.index] for t in item.targets))
         assert [case in kept for case in cases] == right and len(cases) == len(examples)
-        assert sum(right) >= number
-        assert right != [True] * len(right) or word == "dog"
+        assert sum(right) == (len(examples) if word == "dog" else 0), number
     assert spoken(speaking, [], 2) == []
 
 
@@ -212,4 +210,4 @@ def test_a_word_that_the_tokenizer_does_not_know_is_refused(llava: Any) -> None:
         with pytest.raises(UsageError, match=f"does not know '{word}'; write it in the tokenizer's script"):
             check_words(encoder, swap)  # type: ignore[arg-type]
     check_words(llava.encoder, Swap("犬", "cat"))  # bytes: it has no unknown word
-    assert llava.encoder.tokenizer.unk_token_id is None and torch.is_tensor(llava.layout.unembedding())
+    assert llava.encoder.tokenizer.unk_token_id is None

@@ -256,7 +256,12 @@ def test_a_baked_checkpoint_loads_with_plain_transformers_and_unbakes_bit_for_bi
         hooked = logits(live.model)
     baked = save_baked(live, edit, tmp_path / "baked")
     assert_same(state(live.model), before)
-    assert baked.numbers > 32 and live.fingerprint == edit.fingerprint
+    assert (
+        baked.numbers > 32
+        and baked.neurons == len(edit.neurons)
+        and baked.switched is biases
+        and live.fingerprint == edit.fingerprint
+    )
 
     loaded = transformers.LlavaForConditionalGeneration.from_pretrained(tmp_path / "baked", dtype="auto").eval()
     assert str(loaded.dtype) == f"torch.{dtype}"
