@@ -135,6 +135,8 @@ def evaluate(
         notes: list[str] = []
         examiner = Examiner(live, dataset, job, execution, record)
         concept = concept_of(edit, dataset)
+        if concept is None and edit.concept is not None:
+            notes.append(f"{dataset.name} has no concept '{edit.concept}': all of its questions count as others")
         if concept is not None and concept not in examiner.concepts() and edit.solver is None:
             raise UsageError(
                 f"no {job.split} example of {job.dataset} asks about '{concept}'; "
@@ -158,7 +160,9 @@ def _further(
     if (swap := swap_of(edit)) is not None:
         swapping = SwapExaminer(feed, examiner.examples, swap, batch_size, concept or swap.said)
         if not swapping.cases:
-            notes.append(f"the model says '{swap.said}' in no held-out answer; success is not measured (try other --tasks)")
+            notes.append(
+                f"the model says '{swap.said}' in no held-out answer; success is not measured (try other --tasks)"
+            )
         found[swapping] = swapping.concept
     tasks = sorted({e.task for e in examiner.examples})
     metrics = chosen_metrics(feed.dataset, tasks, measures.metrics, measures.options, tell=notes)
@@ -168,10 +172,11 @@ def _further(
 
 
 def concept_of(edit: Edit, dataset: Dataset) -> str | None:
-    """What an edit is about: its concept, else the one of the dataset whose word it swaps."""
+    """What an edit is about: its concept, else the one of the dataset whose word it swaps; None where the dataset has
+    nothing of it, so that all of its questions are about others."""
     swap = swap_of(edit)
-    if edit.concept is not None or swap is None:
-        return edit.concept
+    if edit.concept in dataset.concepts or swap is None:
+        return edit.concept if edit.concept in dataset.concepts else None
     named = [c.name for c in dataset.concepts.values() if swap.said.lower() in c.forms]
     return named[0] if len(named) == 1 else None
 

@@ -38,6 +38,7 @@ class Case:
     number: its place among the examples. said: with the answer as it is. wanted: with the answer as it is to be (the
     same for a word that is only to disappear). said_at: which of the answer's tokens are the word's first occurrence.
     wanted_at: those of every occurrence of the word that replaces it (of one that is to disappear, its first tokens).
+    Both begin where the word could have been another: with the space before it, where that is a token by itself.
     """
 
     number: int
@@ -70,6 +71,16 @@ def words_at(encoder: Encoder, prompt: Prompt, word: str) -> list[tuple[int, ...
     return [tuple(tokens_of(span, ends)) for span in spans(encoder.decode(prompt.answer), [word])]
 
 
+def begun(encoder: Encoder, prompt: Prompt, at: tuple[int, ...]) -> tuple[int, ...]:
+    """A word's tokens with those before it that write nothing alone: a space, the first bytes of a character."""
+    first, special = at[0], set(encoder.tokenizer.all_special_ids)
+    ends = [0, *encoder.ends(prompt.answer)]
+    text = encoder.decode(prompt.answer)
+    while first and prompt.answer[first - 1] not in special and not text[ends[first - 1] : ends[first]].strip():
+        first -= 1
+    return (*range(first, at[0]), *at)
+
+
 def make_cases(feed: Feed, examples: Sequence[tuple[int, Example]], swap: Swap, batch_size: int) -> list[Case]:
     """The examples whose answer (the reference, else the model's own) has the word; every occurrence is to change."""
     check_words(feed.live.encoder, swap)
@@ -84,17 +95,18 @@ def make_cases(feed: Feed, examples: Sequence[tuple[int, Example]], swap: Swap, 
 def _case(feed: Feed, number: int, example: Example, said: Prompt, swap: Swap) -> Case | None:
     encoder = feed.live.encoder
     at = words_at(encoder, said, swap.said)
-    if not at:
+    if not at or not all(at):
         return None
     if swap.wanted is None:  # a word that is never begun is never said
-        return Case(number, said, said, at[0], tuple(tokens[0] for tokens in at))
+        return Case(number, said, said, begun(encoder, said, at[0]), tuple(tokens[0] for tokens in at))
     text, places = replaced(encoder.decode(said.answer).strip(), swap.said, swap.wanted)
     wanted = feed.prompt(replace(example, answer=text))
     assert wanted is not None, "a picture that was open is open"
     there = words_at(encoder, wanted, swap.wanted)
-    if len(there) <= places[-1]:
+    if len(there) <= places[-1] or not all(there):
         return None  # the tokenizer writes the word otherwise
-    return Case(number, said, wanted, at[0], tuple(token for place in places for token in there[place]))
+    tokens = (begun(encoder, wanted, there[place]) for place in places)
+    return Case(number, said, wanted, begun(encoder, said, at[0]), tuple(token for some in tokens for token in some))
 
 
 def replaced(text: str, said: str, wanted: str) -> tuple[str, list[int]]:

@@ -71,11 +71,14 @@ def _affine(where: Where, mine: Sequence[Change], places: Places, seed: int, lay
     said = torch.tensor([(c.gain, c.bias) for c in mine], dtype=torch.float64)
     gain, bias = said.unbind(1)
     noise = Noise(mine, seed, layer) if any(c.noise for c in mine) else None
+    moved: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}  # every token of an answer is a pass of its own
 
     def rule(values: Tensor) -> Tensor:
-        at = index.to(values.device)
+        if values.device not in moved:
+            moved[values.device] = (index.to(values.device), gain.to(values.device), bias.to(values.device))
+        at, *line = moved[values.device]
         chosen = values.index_select(-1, at)
-        changed = affinely(chosen, gain, bias)
+        changed = affinely(chosen, *line)
         if noise is not None:
             changed = changed + noise.at(places, chosen)
         if where != EVERYWHERE:

@@ -276,6 +276,8 @@ def writing(layout: Layout, writes: Mapping[int, Sequence[Write]]) -> Iterator[N
 
     with ExitStack() as stack:
         for layer in check_layers(layout, sorted(writes)):
-            handle = layout.down[layer].register_forward_hook(partial(after, mine=writes[layer]))
+            home = next((p.device for p in layout.down[layer].parameters() if not p.is_meta), None)
+            mine = [(i, d, w) if home is None else (i.to(home), d.to(home), w) for i, d, w in writes[layer]]
+            handle = layout.down[layer].register_forward_hook(partial(after, mine=mine))
             stack.callback(handle.remove)
         yield

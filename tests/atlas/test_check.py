@@ -50,10 +50,6 @@ SQL: list[tuple[str, str]] = [
         "edits: 1 model_id (the first is 77) are not in models",
     ),
     (
-        "INSERT INTO edits VALUES (5, 'e', 1, 1, 'f', 'product', 'zebra', '{}', 0, 's', 'now', NULL, NULL)",
-        "edits: 1 concepts (the first is 'zebra') are not in concepts",
-    ),
-    (
         "INSERT INTO changes VALUES (5, 'language', 0, 0, 0, 0, 'all', NULL, 0)",
         "changes: 1 edit_id (the first is 5) are not in edits",
     ),

@@ -212,7 +212,9 @@ def rows(first: Edit, second: Edit) -> list[tuple[str, str, Any, Any]]:
 
 def test_what_two_edits_do_otherwise() -> None:
     image = Where(("image",))
-    first = edit_of([Change(neuron(0, 3), 0.0), Change(neuron(0, 4), 2.0), Change(neuron(1, 1), where=image, noise=0.1)])
+    first = edit_of(
+        [Change(neuron(0, 3), 0.0), Change(neuron(0, 4), 2.0), Change(neuron(1, 1), where=image, noise=0.1)]
+    )
     second = edit_of([Change(neuron(0, 3), 0.0), Change(neuron(0, 4), 1.0, 0.5), Change(neuron(1, 2), 0.0)])
     assert rows(first, second) == [
         ("0/4", "all", "2 x", "x + 0.5"),

@@ -39,7 +39,7 @@ def commands() -> list[list[str]]:
 def test_every_command_has_help_with_an_example(path: list[str], run: Run) -> None:
     code, out, err = run(*path, "-h")
     assert code == 0 and err == ""
-    group = path in ([], ["db"], ["edit"], ["labels"])
+    group = path in ([], ["db"], ["edit"], ["labels"], ["plot"])
     assert group or "Example: atlas" in out
     assert not group or "Commands:" in out
 

@@ -62,10 +62,6 @@ def test_every_occurrence_is_replaced_and_found_again(
             parts.append([i])
     assert len(parts) == number
     assert all(pieces(llava, case.wanted, tuple(part)) == wanted for part in parts)
-    kept = [i for i in range(len(case.wanted.answer)) if i not in case.wanted_at]
-    # what is no word of the swap is said as before, token by token
-    others = [w for w in text(llava, Prompt((), tuple(case.wanted.answer[i] for i in kept))).split() if w != wanted]
-    assert all(word in answer for word in others)
 
 
 def test_the_wanted_word_that_was_there_before_is_not_changed(llava: Any) -> None:
@@ -78,11 +74,26 @@ def test_the_wanted_word_that_was_there_before_is_not_changed(llava: Any) -> Non
 def test_a_word_that_is_to_disappear_keeps_its_answer_and_the_first_token_of_every_occurrence(llava: Any) -> None:
     (case,) = cases_of(llava, ["a butterfly and a butterfly"], Swap("butterfly"))
     assert case.said == case.wanted and len(case.said_at) > 1 and len(case.wanted_at) == 2
-    assert case.wanted_at[0] == case.said_at[0]
+    assert case.wanted_at[0] in case.said_at
     first, second = (case.said.answer[i] for i in case.wanted_at)
     assert first == second
     assert [t.weight for t in case.item().targets] == [0.5, 0.5]
     assert [t.index for t in case.item(original=True).targets] == list(case.said_at)
+
+
+def test_a_word_begins_with_the_space_before_it_where_that_is_a_token(llava: Any) -> None:
+    """Else the model would have to say the space by itself, and what comes after it would never be asked for."""
+    (case,) = cases_of(llava, ["a dog"], Swap("dog", "cat"))
+    assert [llava.encoder.token(t) for t in case.said.answer] == [" a", " dog"]
+    assert [llava.encoder.token(t) for t in case.wanted.answer] == [" a", " ", "cat"]
+    assert case.said_at == (1,) and case.wanted_at == (1, 2)
+    (case,) = cases_of(llava, ["a cat"], Swap("cat", "dog"))
+    assert case.said_at == (1, 2) and case.wanted_at == (1,)
+    (case,) = cases_of(llava, ["a cat"], Swap("cat"))
+    assert case.said_at == (1, 2) and case.wanted_at == (2,)  # a space may still be said
+    (case,) = cases_of(llava, ["a dog barks"], Swap("dog", "犬"))  # bytes, the first of which write nothing alone
+    assert case.wanted_at == tuple(range(1, len(case.wanted.answer) - len(case.said.answer) + 2))
+    assert pieces(llava, case.wanted, case.wanted_at) == "犬"
 
 
 def test_a_word_of_several_tokens_shares_its_weight(llava: Any) -> None:

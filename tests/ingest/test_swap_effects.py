@@ -1,0 +1,255 @@
+"""What a word swap does, against answers generated and judged one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from swapping import SPOKEN, World, example, feed_of, one_pass, said
+
+import ingest.evaluate
+import ingest.solve
+from atlas import Atlas
+from atlas.check import check
+from atlas.edits import Change, Edit, Intervention
+from atlas.live.edit import changing
+from atlas.live.encode import Prompt
+from atlas.live.model import LiveModel
+from atlas.neurons import Neuron
+from ingest.effects import POOLED, summarise
+from ingest.evaluate import evaluate, random_controls
+from ingest.examiner import Scores
+from ingest.examples import Example
+from ingest.job import Execution, Job, make_job
+from ingest.solve import Wanted, solve
+from ingest.swap_effects import SwapExaminer
+from ingest.swaps import Swap
+
+CAT = Swap("dog", "cat")
+
+
+def answer(live: LiveModel, prompt: Prompt, intervention: Intervention) -> str:
+    """The greedy answer to one prompt by itself."""
+    with changing(live, intervention):
+        ids = live.generate([Prompt(prompt.ids, (), prompt.extras)], max_new_tokens=12)[0]
+    return str(live.encoder.decode(ids)).strip()
+
+
+@pytest.fixture(scope="module")
+def swapping(speaking: Any) -> Intervention:
+    """Deltas that make some of the dogs cats: solved on two pictures."""
+    live = speaking
+    examples = SPOKEN[:2]
+    from ingest.solvers.word_swap import build
+    from ingest.solving import Problem
+    from ingest.swaps import make_cases
+
+    cases = make_cases(feed_of(live, examples), list(enumerate(examples)), CAT, 2)
+    return build(lr=0.03).solve(Problem(live, cases)).intervention
+
+
+def examined(live: LiveModel, examples: Sequence[Example], swap: Swap, concept: str = "dog") -> SwapExaminer:
+    return SwapExaminer(feed_of(live, examples), list(examples), swap, 3, concept)
+
+
+def ask(examiner: SwapExaminer, intervention: Intervention) -> Scores:
+    with changing(examiner.live, intervention):
+        return examiner.ask()
+
+
+@pytest.mark.parametrize("swap", [CAT, Swap("dog")], ids=["cat", "nothing"])
+def test_every_number_is_that_of_a_plain_loop(swap: Swap, speaking: Any, swapping: Intervention) -> None:
+    live, nothing = speaking, Intervention(())
+    examiner = examined(live, SPOKEN, swap)
+    numbers = [case.number for case in examiner.cases]
+    assert numbers == [n for n, e in enumerate(SPOKEN) if "dog" in str(e.answer).split()]
+    others = [e for e in SPOKEN if "dog" not in str(e.answer).split() and "dogs" not in str(e.answer).split()]
+    assert [e for e, _ in examiner.prompts] == [*(SPOKEN[n] for n in numbers), *others]
+    before = [answer(live, prompt, nothing) for _, prompt in examiner.prompts]
+    for intervention in (nothing, swapping):
+        scores = ask(examiner, intervention)
+        after = [answer(live, prompt, intervention) for _, prompt in examiner.prompts]
+        for i, case in enumerate(examiner.cases):
+            wanted = before[i].replace("dog", "cat")
+            whole = after[i] == wanted if swap.wanted else "dog" not in after[i].split()
+            assert scores.values["whole_success"][i] == whole
+            assert scores.values["said"][i] == ("dog" in after[i].split())
+            assert np.isnan(scores.values["whole_unchanged"][i])
+            found = said(live, case.item(original=True), intervention)
+            assert scores.values["said_probability"][i] == pytest.approx(np.prod(found), rel=1e-3, abs=1e-6)
+            if swap.wanted:
+                item = case.item()
+                found = said(live, item, intervention)
+                assert scores.values["wanted_probability"][i] == pytest.approx(np.prod(found), rel=1e-3, abs=1e-6)
+                with changing(live, intervention):
+                    capture, start, ids = one_pass(live, item, layers=[])
+                first = live.logits(capture.norm_out[0]).argmax(-1).tolist()
+                right = all(first[start + t.index - 1] == ids[start + t.index] for t in item.targets)
+                assert scores.values["success"][i] == right
+        for i in range(len(numbers), len(before)):
+            assert scores.values["whole_unchanged"][i] == (after[i] == before[i])
+            assert all(np.isnan(v[i]) for name, v in scores.values.items() if name != "whole_unchanged")
+        assert ("success" in scores.values) == ("wanted_probability" in scores.values) == (swap.wanted is not None)
+    assert {"said", "whole_success"} <= {n for n, v in scores.values.items() if np.nanmean(v) not in (0.0, 1.0)} or (
+        0 < np.nanmean(scores.values["said_probability"]) < 1
+    )
+
+
+def test_the_first_answers_are_made_once_and_stored(speaking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    examiner = examined(speaking, SPOKEN, CAT)
+    asked: list[int] = []
+    plain = LiveModel.generate
+
+    def generate(self: LiveModel, prompts: Sequence[Prompt], **options: Any) -> list[list[int]]:
+        asked.append(len(prompts))
+        return plain(self, prompts, **options)
+
+    monkeypatch.setattr(LiveModel, "generate", generate)
+    count = len(examiner.prompts)
+    examiner.ask()
+    assert sum(asked) == count == len(examiner.feed.made)
+    assert {r.text.strip() for r in examiner.feed.made} == {e.answer for e, _ in examiner.prompts}
+    second = SwapExaminer(examiner.feed, SPOKEN, CAT, 3, "dog")  # other questions about the same examples
+    second.ask()
+    assert sum(asked) == count == len(examiner.feed.made)
+    second.ask()  # as an edit would be: said anew, and not stored
+    assert sum(asked) == 2 * count and len(examiner.feed.made) == count
+
+
+def test_what_is_about_the_concept_without_its_word_is_neither(speaking: Any) -> None:
+    examples = [*SPOKEN[:1], example("two dogs", prompt="two what ?"), example("a cat", media="5", mentions=("dog",))]
+    examiner = examined(speaking, examples, CAT)
+    assert [e for e, _ in examiner.prompts] == examples[:1]
+    scores = examiner.ask()
+    assert [a.concept for a in scores.asked] == ["dog"]
+
+
+def test_where_the_model_never_says_the_word_what_else_changes_is_still_measured(speaking: Any) -> None:
+    examples = [replace(e, answer="a butterfly") if i == 0 else e for i, e in enumerate(SPOKEN)]
+    examiner = examined(speaking, examples, Swap("butterfly", "bee"), "butterfly")
+    assert examiner.cases == []
+    scores = examiner.ask()
+    assert set(scores.values["whole_unchanged"].tolist()) == {1.0} and len(scores.asked) == len(SPOKEN) - 1
+    rows = summarise({"before": [scores]}, "butterfly")
+    assert {(r["subset"], r["metric"]) for r in rows} == {("others", "whole_unchanged")}
+
+
+@pytest.fixture
+def small_world(speaking: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Jobs run on what the speaking model was taught."""
+    world = World(SPOKEN)
+    monkeypatch.setattr("ingest.solve.open_dataset", lambda job: world)
+    monkeypatch.setattr("ingest.evaluate.open_dataset", lambda job: world)
+    monkeypatch.setattr("ingest.run.load_model", lambda job, execution: speaking)
+    return world
+
+
+def solved(path: Path, swap: Swap = CAT, name: str = "swap", **job: Any) -> Edit:
+    content = {"dataset": "world", "max_new_tokens": 12} | job
+    wanted = Wanted("word_swap", swap, {"lr": 0.03, "epochs": 12}, keep=4)
+    return solve(path, name, wanted, make_job(content), Execution(batch_size=2))[0]
+
+
+HELD_OUT = Job(split="held_out", max_new_tokens=12)
+
+
+def test_a_solved_edit_is_stored_with_what_solves_it_again(empty_atlas: Path, small_world: Any, speaking: Any) -> None:
+    edit = solved(empty_atlas)
+    said = edit.provenance["solver"]
+    assert (edit.label, edit.concept, edit.solver, said["name"]) == ("swap@1", "dog", "word_swap", "word_swap")
+    assert said["swap"] == {"said": "dog", "wanted": "cat"} and said["params"]["lr"] == 0.03 and said["keep"] == 4
+    assert said["cases"] == 4 and said["batch_size"] == 2 and said["report"]["epochs"] <= 12
+    assert edit.fingerprint == speaking.fingerprint
+    assert Atlas.open(empty_atlas).edit("swap").data == edit and check(empty_atlas) == []
+    again = ingest.evaluate.solving_again(edit, speaking)(edit.neurons)
+    assert again == edit.intervention
+    assert np.array_equal(np.asarray(again.deltas), np.asarray(edit.intervention.deltas))
+
+
+def test_random_controls_are_solved_on_other_neurons_of_the_same_layers(
+    empty_atlas: Path, small_world: Any, speaking: Any
+) -> None:
+    edit = solved(empty_atlas)
+    notes: list[str] = []
+    first, second = random_controls(empty_atlas, edit, speaking, 2, notes)
+    assert notes == [] and random_controls(empty_atlas, edit, speaking, 0, notes) == []
+    for control in (first, second):
+        assert not set(control.neurons) & set(edit.neurons)
+        assert sorted(n.layer for n in control.neurons) == sorted(n.layer for n in edit.neurons)
+        assert np.abs(np.asarray(control.deltas)).max() > 0
+    assert first.neurons != second.neurons
+    assert random_controls(empty_atlas, edit, speaking, 1, notes) == [first]
+
+
+def test_what_cannot_be_solved_again_is_said(
+    empty_atlas: Path, small_world: Any, speaking: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit = solved(empty_atlas)
+    small_world._examples = []  # the examples are gone
+    done: list[str] = []
+    assert random_controls(empty_atlas, edit, speaking, 2, done) == []
+    assert len(done) == 1 and done[0].startswith("0 of 2 random controls: it could not be solved on others (")
+
+
+@pytest.mark.parametrize("words", [CAT, Swap("red", "hot")], ids=["a concept's word", "no concept's word"])
+def test_an_evaluation_has_success_beside_what_else_changes(
+    words: Swap, empty_atlas: Path, small_world: Any, speaking: Any
+) -> None:
+    """Also where the edit is about no concept: the swapped examples are the concept's, the rest the others'."""
+    job = {} if words == CAT else {"sources": ("text",)}
+    edit = replace(solved(empty_atlas, words, **job), concept=None)
+    done = evaluate(empty_atlas, edit, HELD_OUT, Execution(batch_size=3), seeds=1)
+    assert done.notes == ()
+    assert {r["concept"] for r in done.rows} == {"dog" if words == CAT else None}
+    value = {
+        (r["subset"], r["metric"], r["condition"]): (r["value"], r["examples"])
+        for r in done.rows
+        if r["task"] == POOLED and r["source"] == "text"
+    }
+    for condition in ("before", "edit", "random"):
+        assert ("concept", "success", condition) in value and ("others", "success", condition) not in value
+        assert ("others", "whole_unchanged", condition) in value
+        assert ("concept", "whole_unchanged", condition) not in value
+    assert value["concept", "success", "before"] == (0, 1) and value["concept", "said", "before"] == (1, 1)
+    assert value["others", "whole_unchanged", "before"][0] == 1
+    examiner = SwapExaminer(feed_of(speaking, SPOKEN), [e for e in SPOKEN if e.split == "held_out"], words, 3, "dog")
+    ask(examiner, Intervention(()))
+    scores = ask(examiner, edit.intervention)
+    mine = [i for i, a in enumerate(scores.asked) if a.source == "text" and a.concept == "dog"]
+    for metric in ("success", "said", "wanted_probability"):
+        found = value["concept", metric, "edit"][0]
+        assert found == pytest.approx(float(scores.values[metric][mine].mean()), rel=1e-3, abs=1e-6)
+    assert check(empty_atlas) == []
+
+
+def test_an_edit_by_one_question_is_measured_too(empty_atlas: Path, small_world: Any, speaking: Any) -> None:
+    asked = ingest.solve.Asked("one word :", [], "dog")
+    wanted = Wanted("word_swap", CAT, {"lr": 0.03, "epochs": 12})
+    edit, solution = solve(empty_atlas, "one", wanted, make_job({"max_new_tokens": 12}), Execution(), asked=asked)
+    assert edit.concept is None and edit.provenance["asked"]["prompt"] == "one word :"
+    assert solution.report["worst_after"] > solution.report["worst_before"]
+    done = evaluate(empty_atlas, edit, HELD_OUT, Execution(), seeds=1)
+    groups = {(r["subset"], r["metric"]) for r in done.rows if r["condition"] == "random"}
+    assert ("concept", "success") in groups and ("others", "whole_unchanged") in groups
+    assert {r["value"] for r in done.rows if (r["metric"], r["condition"]) == ("success", "before")} == {0.0}
+
+
+def test_what_the_word_is_kept_from_comes_from_every_source(small_world: Any, speaking: Any) -> None:
+    live, job = speaking, ingest.solve.complete(Job(concepts=("dog",), max_new_tokens=12), small_world)
+    for keep, count in ((2, 2), (100, 3)):
+        items = ingest.solve.kept(live, small_world, job, Wanted("word_swap", CAT, keep=keep), 4)
+        texts = [live.encoder.decode(item.prompt.answer).strip() for item in items]
+        assert len(items) == count and {"a cat", "a red cat meows"} == set(texts)
+    assert ingest.solve.kept(live, small_world, job, Wanted("word_swap", CAT, keep=0), 4) == []
+
+
+def test_whole_layers_have_no_control(empty_atlas: Path, small_world: Any, speaking: Any) -> None:
+    whole = tuple(Change(Neuron("language", 1, i), 0.5) for i in range(64))
+    edit = replace(solved(empty_atlas), intervention=Intervention(whole))
+    notes: list[str] = []
+    assert random_controls(empty_atlas, edit, speaking, 3, notes) == []
+    assert notes == ["no random control: the edit changes every neuron of its layers"]
