@@ -164,7 +164,9 @@ def hooks(model: torch.nn.Module) -> int:
 @contextmanager
 def untouched(live: LiveModel) -> Iterator[None]:
     """No hook is left, no weight is another, and none has a gradient."""
-    one_pass(live, items_of(live, ["a"], pictures=live.name != "random-opt")[0])  # transformers has a few hooks of its own from the first pass on
+    one_pass(
+        live, items_of(live, ["a"], pictures=live.name != "random-opt")[0]
+    )  # transformers has a few hooks of its own from the first pass on
     before, weights = hooks(live.model), [p.detach().clone() for p in live.model.parameters()]
     try:
         yield

@@ -1,4 +1,4 @@
-"""Several edits as one against nested blocks on a live model; what cannot be one change; what two edits do otherwise."""
+"""Several edits as one against nested blocks on a live model; what is no one change; what two edits do otherwise."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_places_that_share_a_position_overlap(one: str, other: str) -> None:
     assert overlap(first, second) == overlap(second, first)
     if reached(first) & reached(second):
         assert overlap(first, second)
-    elif not first.spans and not second.spans:  # positions count from both ends: two of them may always meet
+    elif not (first.spans and second.spans):  # positions count from both ends: two of them may always meet
         assert not overlap(first, second)
 
 

@@ -166,12 +166,18 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("what", IMPOSSIBLE)
-def test_numbers_that_cannot_be_are_refused_with_a_right_sum_too(what: str, tmp_path: Path, empty: Path) -> None:
+def test_numbers_that_cannot_be_are_refused_with_a_right_sum_too(what: str, tmp_path: Path) -> None:
     intervention, message = IMPOSSIBLE[what]
     write_bundle(edit_of(intervention), tmp_path / "x.safetensors")
     with pytest.raises(IntegrityError, match=message):
+        read_bundle(tmp_path / "x.safetensors")
+
+
+def test_nothing_is_stored_of_an_impossible_edit(tmp_path: Path, empty: Path) -> None:
+    write_bundle(edit_of(wide(gain=float("inf"))), tmp_path / "x.safetensors")
+    with pytest.raises(IntegrityError, match="changed by no number"):
         Atlas.open(empty).import_edit(tmp_path / "x.safetensors")
-    assert Atlas.open(empty).listing("edits").num_rows == 0
+    assert Atlas.open(empty).listing("edits").num_rows == 0 and not list((empty / "edits").glob("*"))
 
 
 def test_a_name_that_is_a_path_is_refused(tmp_path: Path) -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import sqlalchemy as sa
+from safetensors.numpy import save_file
 from sqlalchemy import Connection
 from sqlalchemy.pool import NullPool
 
-from atlas import database, migrate, schema, store
+from atlas import Atlas, database, migrate, schema, store
+from atlas.check import check
+from atlas.edit_files import read_stored
+from atlas.edits import Change, Intervention
 from atlas.errors import StoreUnavailable
+from atlas.files import sha256
+from atlas.neurons import Neuron
+from atlas.rebuild import rebuild
 
 RELEASED = ("0001", "0002", "0003")
 """Every revision that a user may have. A new one is added here with rows for it in `some_rows`."""
@@ -59,6 +68,13 @@ def some_rows(connection: Connection, revision: str) -> dict[str, list[Any]]:
         connection.exec_driver_sql("INSERT INTO points VALUES ('r', 'pca', 3, 'e', 7, 'image', 0.25, -1)")
         wanted["SELECT name, layer, first, value, low FROM measures"] = [("linear_cka", 3, "text", 0.5, None)]
         wanted["SELECT example_id, role, x, y FROM points"] = [("e", "image", 0.25, -1.0)]
+    if revision >= "0003":
+        edit = "(1, 'no-dog', 2, 1, 'f', 'gate', 'dog', '{}', 1, 's', '2026-01-01', 'word_swap', 'mine')"
+        connection.exec_driver_sql(f"INSERT INTO edits VALUES {edit}")
+        change = "(1, 'language', 1, 3, 0.5, -1, 'role=image', 0, 0.25)"
+        connection.exec_driver_sql(f"INSERT INTO changes VALUES {change}")
+        wanted["SELECT name, version, solver, note FROM edits"] = [("no-dog", 2, "word_swap", "mine")]
+        wanted['SELECT neuron, gain, "where", write, noise FROM changes'] = [(3, 0.5, "role=image", 0, 0.25)]
     return wanted | {
         "SELECT model_id, name, fingerprint, width FROM models": [(1, "tiny", "f", 8)],
         "SELECT name, forms FROM concepts": [("dog", ["dog", "dogs"])],
@@ -129,6 +145,116 @@ def test_an_upgrade_from_every_released_revision_keeps_its_rows(tmp_path: Path, 
     with store.connect_readonly(path) as connection:
         for query, rows in wanted.items():
             assert connection.exec_driver_sql(query).all() == rows
+
+
+def old_edit(path: Path, name: str, version: int, gains: list[float], biases: list[float]) -> None:
+    """An edit as revision 0002 had it: a row, its changes, and one safetensors file with the rest in its header."""
+    count = len(gains)
+    neurons = {"layer": np.ones(count, np.int16), "neuron": np.arange(count, dtype=np.int32)}
+    values = {"gain": np.array(gains, np.float32), "bias": np.array(biases, np.float32)}
+    columns = (
+        "name",
+        "revision",
+        "fingerprint",
+        "model_type",
+        "layers",
+        "width",
+        "d_model",
+        "vocabulary",
+        "created_at",
+    )
+    model = dict(zip(columns, ("tiny", None, "f", "llava", 2, 8, 4, 32, "2026-01-01"), strict=True))
+    head = {"name": name, "version": version, "model": model, "tap": "product", "concept": "dog"}
+    head |= {"provenance": {"maps": []}, "created_at": "2026-01-02", "component": ["language"] * count}
+    (path / "edits").mkdir(exist_ok=True)
+    file = path / "edits" / f"{name}@{version}.safetensors"
+    save_file(neurons | values, file, metadata={"edit": json.dumps(head, sort_keys=True)})
+    with store.connect_any_version(path, read_only=False) as connection, connection.begin():
+        number = connection.exec_driver_sql("SELECT count(*) + 1 FROM edits").scalar_one()
+        row = f"({number}, '{name}', {version}, 1, 'f', 'product', 'dog', '{{}}', {count}, '{sha256(file)}', '2026')"
+        connection.exec_driver_sql(f"INSERT INTO edits VALUES {row}")
+        for i in range(count):
+            change = f"({number}, 'language', 1, {i}, {gains[i]}, {biases[i]}, 'all', NULL)"
+            connection.exec_driver_sql(f"INSERT INTO changes VALUES {change}")
+
+
+@pytest.fixture
+def with_old_edits(tmp_path: Path) -> Path:
+    """An atlas of revision 0002 with three edits."""
+    path = tmp_path / "old.atlas"
+    path.mkdir()
+    (path / "runs").mkdir()
+    with store.connect_any_version(path, read_only=False, create=True) as connection, connection.begin():
+        migrate.migrate(connection, "0002")
+        model = "(1, 'tiny', NULL, 'f', 'llava', 2, 8, 4, 32, '2026-01-01')"
+        connection.exec_driver_sql(f"INSERT INTO models VALUES {model}")
+    old_edit(path, "x", 1, [0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+    old_edit(path, "x", 2, [0.5, 1.0, 0.0], [0.0, -1.5, 0.1])
+    old_edit(path, "other", 1, [2.0], [0.0])
+    return path
+
+
+def edits_as_they_were(path: Path) -> None:
+    atlas = Atlas.open(path)
+    bias = float(np.float32(0.1))
+    for label, changes in (
+        ("x@1", [(0.0, 0.0)] * 3),
+        ("x@2", [(0.5, 0.0), (1.0, -1.5), (0.0, bias)]),
+        ("other", [(2.0, 0.0)]),
+    ):
+        edit = atlas.edit(label).data
+        wanted = tuple(Change(Neuron("language", 1, i), gain, added) for i, (gain, added) in enumerate(changes))
+        assert edit.intervention == Intervention(wanted) and edit.intervention.deltas is None
+        assert (edit.concept, edit.note, edit.solver, edit.created_at) == ("dog", None, None, "2026-01-02")
+        assert edit.model["fingerprint"] == "f" and edit.provenance == {"maps": []}
+    assert sorted(file.name for file in (path / "edits").iterdir()) == ["other@1.json", "x@1.json", "x@2.json"]
+    assert check(path) == []
+    assert atlas.listing("edits").num_rows == 3
+
+
+def test_edits_of_the_form_before_are_read_back_equal_after_an_upgrade(with_old_edits: Path) -> None:
+    assert migrate.upgrade(with_old_edits) is not None
+    edits_as_they_were(with_old_edits)
+    assert rebuild(with_old_edits, read_edit=read_stored).edits == 3
+    edits_as_they_were(with_old_edits)
+
+
+def test_edits_of_the_form_before_are_read_back_equal_after_a_rebuild(with_old_edits: Path) -> None:
+    assert rebuild(with_old_edits, read_edit=read_stored).edits == 3
+    edits_as_they_were(with_old_edits)
+
+
+def test_an_upgrade_that_was_interrupted_between_the_files_goes_on(
+    with_old_edits: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from atlas import edit_files
+
+    plain, done = edit_files.write_edit, list[str]()
+
+    def write(atlas: Path, edit: Any) -> Path:
+        if done:
+            raise KeyboardInterrupt
+        done.append(edit.label)
+        return plain(atlas, edit)
+
+    monkeypatch.setattr(edit_files, "write_edit", write)
+    with pytest.raises(KeyboardInterrupt):
+        migrate.upgrade(with_old_edits)
+    with store.connect_any_version(with_old_edits, read_only=True) as connection:
+        assert database.revision(store.raw(connection)) == "0002"
+    monkeypatch.undo()
+    migrate.upgrade(with_old_edits)
+    edits_as_they_were(with_old_edits)
+
+
+def test_a_damaged_edit_of_the_form_before_stays_and_is_named(with_old_edits: Path) -> None:
+    file = with_old_edits / "edits" / "x@2.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    migrate.upgrade(with_old_edits)
+    assert file.is_file() and Atlas.open(with_old_edits).edit("x@1").data.changes
+    problems = [str(finding) for finding in check(with_old_edits)]
+    assert any("edit x@2: its file is missing from edits/" in problem for problem in problems)
+    assert all("x@2" in problem for problem in problems)
 
 
 @pytest.fixture

@@ -174,7 +174,7 @@ def test_noise_and_places_are_stored(own_atlas: Path) -> None:
     assert {(c.gain, c.bias, c.noise, str(c.where)) for c in read.changes} == {
         (1.0, 0.0, 0.5, "position=-1;phase=prefill")
     }
-    assert read.provenance["change"] == {n: None for n in CHANGES} | {"noise": 0.5, "mean": False, "min": False}
+    assert read.provenance["change"] == dict.fromkeys(CHANGES) | {"noise": 0.5, "mean": False, "min": False}
     with pytest.raises(UsageError, match="no token role called 'smell'"):
         atlas.create_edit("x", found, set_to=0, where="role=smell")
     assert check(own_atlas) == []
@@ -212,14 +212,10 @@ def test_the_algebra_of_edits_goes_from_left_to_right(own_atlas: Path) -> None:
     a, b, c = (set(atlas.edit(name).neurons) for name in "abc")
     assert a & b and b - a
     for text, wanted in (
-        ("a", a),
         ("a@1", a),
         ("a & b", a & b),
-        ("a | b", a | b),
-        ("a - b", a - b),
         ("a - b | c", (a - b) | c),
         (" c | a - b ", (c | a) - b),
-        ("a & b - c", (a & b) - c),
     ):
         found = of_edits(own_atlas, text)
         assert set(found) == wanted and len(found) == len(wanted)

@@ -236,6 +236,17 @@ def test_a_word_that_the_model_says_can_be_made_to_disappear(speaking: Any) -> N
     assert max(after) < 0.1
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_the_report_begins_before_the_first_step(batch_size: int, llava: LiveModel) -> None:
+    """The least likely word is in the last batch, which the steps before it have moved."""
+    problem = problem_of(llava, ["a dog barks", "what is this dog and one hot picture"], CAT)
+    before = [min(said(llava, case.item())) for case in problem.cases]
+    assert before[1] < 0.5 * before[0]
+    report = solver("word_swap", epochs=1, lr=1.0).solve(replace(problem, batch_size=batch_size)).report
+    assert report["worst_before"] == pytest.approx(before[1], rel=1e-3)
+    assert report["worst_after"] != pytest.approx(before[1], rel=0.1)
+
+
 def test_what_is_kept_stays_nearer_to_what_it_was(llava: LiveModel) -> None:
     keep = items_of(llava, ["a red picture", "two of one"], pictures=True)
     drifts = []
@@ -308,6 +319,8 @@ def test_the_neurons_that_contribute_most_are_those_of_a_plain_loop(
     found = contributing(problem, 7, exclude_last)
     assert found == by_brute_force(live, problem, 7, layers)
     assert contributing(replace(problem, batch_size=2), 7, exclude_last) == found
+    every = contributing(problem, 1000, exclude_last)  # none that speaks against what is said
+    assert every == by_brute_force(live, problem, 1000, layers) and len(set(every)) == len(every) < 64 * layers
 
 
 def test_layers_at_the_end_are_left_out() -> None:
@@ -457,7 +470,11 @@ def test_given_neurons_alone_are_changed(llava: LiveModel) -> None:
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"lr": 0.0}, "lr must be above 0"), ({"epochs": 0}, "epochs at least 1"), ({"confidence": 1.0}, "between 0 and 1")],
+    [
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"epochs": 0}, "epochs at least 1"),
+        ({"confidence": 1.0}, "between 0 and 1"),
+    ],
 )
 def test_a_descent_that_cannot_be_is_refused(given: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
