@@ -268,7 +268,7 @@ class AcrossMaps:
         """What `atlas evaluate --method A,B --doses 0.5%,1%,2%` measured, one row for every source, method and dose:
         how many neurons (share: of all), the accuracy left on their concept (own) and on others, with as many random
         neurons of the same layers, and before; means over `concepts`, own_error and random_own_error half of their
-        95 % intervals over these. And what was left open: the newest model and dataset that have any.
+        95 % intervals over these (Student's t). And what was left open: the newest model and dataset that have any.
 
         Raises:
             UsageError: a name that the atlas does not have.

@@ -163,7 +163,7 @@ def edits_agree(connection: Connection, path: Path) -> Iterator[Finding]:
         named |= tensors_of(file)
     for file in sorted((path / "edits").glob("*.safetensors")):
         if file.stem not in named:
-            yield Finding("edits", f"no edit names {file}; it may be removed")
+            yield Finding("edits", f"no edit names {file}; `atlas db rebuild` removes it")
 
 
 def _content(table: Table) -> str:

@@ -85,6 +85,11 @@ def _joined(before: list[Part], new: Sequence[Part], conflict: str, edit: Edit) 
                 f"{edit.label} changes neuron {part[0].neuron}, which another of these edits changes too; "
                 "choose --conflict priority or --conflict sequence"
             )
+        elif conflict == PRIORITY and any(before[i][0].where != part[0].where for i in meets):
+            raise UsageError(
+                f"neuron {part[0].neuron} is changed where {before[meets[0]][0].where} and where {part[0].where}, "
+                "which overlap in part; give both edits one --where, or nest them: with a.on(m), b.on(m)"
+            )
         elif conflict == SEQUENCE:
             if len(meets) > 1 or before[meets[0]][0].where != part[0].where:
                 raise UsageError(

@@ -8,14 +8,10 @@ import pyarrow as pa
 
 from atlas.compare import size
 from atlas.leaderboard import surveyed
-from atlas.queries import Query, Which
+from atlas.queries import Which
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
-
-SIZES = """
-SELECT DISTINCT m.layers * m.width AS neurons FROM runs r JOIN models m USING (model_id)
-WHERE r.kind = 'evaluate' AND r.status = 'done' AND ($model IS NULL OR m.name = $model)"""
 
 SCHEMA = pa.schema(
     [("source", pa.string()), ("method", pa.string()), ("reduce", pa.string()), ("dose", pa.string())]
@@ -28,12 +24,16 @@ SCHEMA = pa.schema(
 
 def doses(connection: Connection, which: Which) -> pa.Table:
     """One row for every source, method and number of neurons: see `Atlas.doses`. which: of one model."""
-    sizes = Query(SIZES.strip(), {"model": which.model}).run(connection)["neurons"].to_pylist()
+    from scipy.stats import t
+
     rows = []
     for found in surveyed(which).run(connection).to_pylist():
         if which.method is not None and found["method"] != which.method:
             continue
-        dose, total = str(found["top"]), sizes[0]
+        dose, total = str(found["top"]), int(found["neurons"])
+        half = float(t.ppf(0.975, found["concepts"] - 1)) if found["concepts"] > 1 else None
+        for name in ("own_error", "random_own_error"):
+            found[name] = None if half is None or found[name] is None else half * found[name]
         if dose.endswith("%"):
             share = float(dose.removesuffix("%")) / 100
             neurons = size(share, total)

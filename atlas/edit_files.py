@@ -126,14 +126,19 @@ def _changes(said: Mapping[str, Any]) -> tuple[Change, ...]:
     return found
 
 
-def remove_edit(atlas: Path, name: str, version: int) -> None:
-    """Remove an edit's files; tensors that another edit names stay."""
-    file = file_of(atlas, name, version)
-    named = {path.stem: tensors_of(path) for path in (atlas / "edits").glob("*@*.json")}
-    mine = named.pop(file.stem, set())
-    file.unlink(missing_ok=True)
-    for digest in mine.difference(*named.values()):
-        file.with_name(f"{digest}.safetensors").unlink(missing_ok=True)
+def sweep(atlas: Path) -> None:
+    """Remove the tensors that no edit names; none where an edit's file cannot be read, which may name them.
+
+    For the one process that may write the atlas: another may have written tensors and not yet what names them.
+    """
+    files = list((atlas / "edits").glob("*@*.json"))
+    try:
+        named = {json.loads(file.read_text(encoding="utf-8"))["tensors"] for file in files}
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    for file in (atlas / "edits").glob("*.safetensors"):
+        if file.stem not in named and "@" not in file.stem:
+            file.unlink()
 
 
 def tensors_of(file: Path, *, verify: bool = False) -> set[str]:

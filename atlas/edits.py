@@ -21,8 +21,8 @@ from atlas.where import EVERYWHERE, Where
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What becomes of one neuron: gain * x + bias, and Gaussian noise of this standard deviation, drawn anew at every
-    position of a sequence. write: the row of the deltas that is added to its write vector."""
+    """What becomes of one neuron: gain * x + bias, and Gaussian noise of this standard deviation, one draw for each
+    place in a sequence. write: the row of the deltas that is added to its write vector."""
 
     neuron: Neuron
     gain: float = 1.0
@@ -51,9 +51,11 @@ class Intervention:
 
     def parameters(self, d_model: int) -> int:
         """How many weights would be others, were it written into the model: d_model for each neuron that is scaled or
-        has a delta, and for each layer with a neuron that is shifted or set (its bias); none for noise alone."""
-        columns = {c.neuron for c in self.changes if c.gain != 1 or c.write is not None}
-        biases = {(c.neuron.component, c.neuron.layer) for c in self.changes if c.bias}
+        has a delta, and for each layer with a neuron that is shifted or set (its bias). Noise on values, and what acts
+        at some positions only, is no change of weights."""
+        written = [c for c in self.changes if c.where == EVERYWHERE]
+        columns = {c.neuron for c in written if c.gain != 1 or c.write is not None}
+        biases = {(c.neuron.component, c.neuron.layer) for c in written if c.bias}
         return d_model * (len(columns) + len(biases))
 
     def delta(self, change: Change) -> np.ndarray | None:

@@ -40,12 +40,13 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 def surveyed(which: Which) -> Query:
     """The effects of every method, number of neurons and reduction: mean accuracy over concepts, all tasks.
 
-    Each by the newest run that has it: other runs ask other concepts or other examples. Effects of a survey are stored
-    under `method:number:reduction:concept`.
+    Each number by the newest run that has it, of those that asked the same concepts as the method's newest run of all.
+    own_error, random_own_error: standard errors over the concepts. neurons: of the model. Effects of a survey are
+    stored under `method:number:reduction:concept`.
     """
     method, top, reduce = (f"split_part(e.edit, ':', {place})" for place in (1, 2, 3))
     own_error, random_error = (
-        f"1.96 * stddev_samp(value) FILTER ({mine}) / sqrt(count(*) FILTER ({mine}))"
+        f"stddev_samp(value) FILTER ({mine}) / sqrt(count(*) FILTER ({mine}))"
         for mine in (f"subset = 'concept' AND condition = '{condition}'" for condition in ("edit", "random"))
     )
     columns = {"source": "e.source", "reduce": reduce, "model": "m.name", "dataset": "d.name"}
@@ -54,14 +55,23 @@ def surveyed(which: Which) -> Query:
     asked = "".join(f" AND {columns[name]} = ${name}" for name in values)
     return Query(
         f"""
-WITH effect AS (
-    SELECT {method} AS method, {top} AS top, {reduce} AS reduce, e.source,
-           e.subset, e.condition, e.value, e.concept
+WITH every AS (
+    SELECT {method} AS method, {top} AS top, {reduce} AS reduce, e.source, m.layers * m.width AS neurons,
+           e.subset, e.condition, e.value, e.concept, r.finished_at, r.run_id
     FROM effects e JOIN runs r USING (run_id) JOIN models m USING (model_id) JOIN datasets d USING (dataset_id)
     WHERE r.kind = 'evaluate' AND r.status = 'done' AND e.metric = 'accuracy' AND e.task = '*'
-        AND e.edit = concat_ws(':', {method}, {top}, {reduce}, e.concept){asked}
-    QUALIFY dense_rank() OVER (
-        PARTITION BY {method}, {top}, {reduce}, e.source ORDER BY r.finished_at DESC, r.run_id) = 1)
+        AND e.edit = concat_ws(':', {method}, {top}, {reduce}, e.concept){asked}),
+asked AS (
+    SELECT method, top, reduce, source, run_id, finished_at, list(DISTINCT concept ORDER BY concept) AS concepts
+    FROM every GROUP BY ALL),
+alike AS (
+    SELECT *, first_value(concepts) OVER (
+        PARTITION BY method, reduce, source ORDER BY finished_at DESC, run_id, len(concepts) DESC, top) AS newest
+    FROM asked),
+chosen AS (
+    SELECT method, top, reduce, source, run_id FROM alike WHERE concepts = newest
+    QUALIFY row_number() OVER (PARTITION BY method, top, reduce, source ORDER BY finished_at DESC, run_id) = 1),
+effect AS (SELECT * FROM every SEMI JOIN chosen USING (method, top, reduce, source, run_id))
 SELECT method, top, source, reduce, avg(value) FILTER (subset = 'concept' AND condition = 'edit') AS own,
        {own_error} AS own_error, {random_error} AS random_own_error,
        avg(value) FILTER (subset = 'others' AND condition = 'edit') AS others,
@@ -69,7 +79,7 @@ SELECT method, top, source, reduce, avg(value) FILTER (subset = 'concept' AND co
        avg(value) FILTER (subset = 'others' AND condition = 'random') AS random_others,
        avg(value) FILTER (subset = 'concept' AND condition = 'before') AS own_before,
        avg(value) FILTER (subset = 'others' AND condition = 'before') AS others_before,
-       count(DISTINCT concept) AS concepts
+       count(DISTINCT concept) AS concepts, max(neurons) AS neurons
 FROM effect GROUP BY method, top, source, reduce
 ORDER BY method, source, reduce, ends_with(top, '%') DESC, coalesce(try_cast(rtrim(top, '%') AS DOUBLE), 0)""".strip(),
         values,
@@ -77,8 +87,9 @@ ORDER BY method, source, reduce, ends_with(top, '%') DESC, coalesce(try_cast(rtr
 
 
 def _smallest(row: dict[str, Any], name: str) -> float | None:
-    """Minus or plus the mean of an effect over a row's numbers of neurons: own accuracy is to be small."""
-    found = [e[name] for e in row.get("effects", []) if e[name] is not None]
+    """Minus or plus the mean of an effect over the numbers of neurons that all methods have: own accuracy is to be
+    small."""
+    found = [e[name] for e in row.get("common", []) if e[name] is not None]
     return sum(found) / len(found) * (-1 if name == "own" else 1) if found else None
 
 
@@ -122,7 +133,7 @@ def _add_effects(rows: Rows, found: list[dict[str, Any]]) -> None:
     for (source, method), row in rows.items():
         each = [set(tops) for (other, _), tops in done.items() if other == source and tops]
         common = set.intersection(*each) if each else set()
-        taken = [e for top, e in done[source, method].items() if top in common]
+        taken = row["common"] = [e for top, e in done[source, method].items() if top in common]
         row["selectivity"] = sum(e["others"] - e["own"] for e in taken) / len(taken) if taken else None
         row["ablated"] = min((e["concepts"] for e in taken or row.get("effects", [])), default=None)
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from atlas import migrate
 from atlas.database import VERSION, database, revision, wal
-from atlas.edit_files import convert_old
+from atlas.edit_files import convert_old, sweep
 from atlas.errors import IntegrityError, StoreUnavailable
 from atlas.failures import unwritable
 from atlas.load import load_run
@@ -89,6 +89,7 @@ def rebuild(path: Path, *, read_edit: Callable[[Path], StoredEdit]) -> Rebuilt:
     try:
         migrate.create(workshop)
         convert_old(path)
+        sweep(path)
         skipped: list[str] = []
         loaded = [_stored(workshop, skipped, partial(load_run, folder=folder)) for folder in _finished(path, skipped)]
         edited = [

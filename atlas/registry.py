@@ -32,8 +32,15 @@ def load(package: ModuleType, name: str) -> ModuleType:
     """
     kinds = package.__name__.rpartition(".")[2]
     if name not in names(package):
-        raise unknown(kinds.removesuffix("s"), name, names(package), f"atlas {kinds if kinds in LISTED else '--help'}")
+        raise _unknown(kinds.removesuffix("s"), name, names(package), kinds)
     return importlib.import_module(f"{package.__name__}.{name}")
+
+
+def _unknown(what: str, name: str, known: list[str], kinds: str) -> UsageError:
+    """The error for a name that does not exist; of what no command lists it has all that there is."""
+    if kinds in LISTED:
+        return unknown(what, name, known, f"atlas {kinds}")
+    return UsageError(f"no {what} called '{name}'; there are: {', '.join(known) or 'none'}")
 
 
 def parameters(build: Callable[..., Any]) -> dict[str, Any]:
@@ -52,7 +59,7 @@ def resolve(name: str, build: Callable[..., Any], given: dict[str, Any]) -> dict
     for key in given:
         if key not in known:
             kinds = build.__module__.split(".")[-2]  # the entry's folder, which is also the command that lists it
-            raise unknown(f"parameter of {name}", key, known, f"atlas {kinds if kinds in LISTED else '--help'}")
+            raise _unknown(f"parameter of {name}", key, list(known), kinds)
     return {key: _cast(name, key, given[key], default) if key in given else default for key, default in known.items()}
 
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 from atlas import edit_files, edits, queries
 from atlas.database import reading
 from atlas.edits import Edit, Intervention
-from atlas.errors import UsageError, unknown
+from atlas.errors import IntegrityError, UsageError, unknown
+from atlas.files import sha256
 from atlas.reference import MEAN, MIN, maps_of, reference_values, tap_of
 from atlas.selection import NeuronSet
 from atlas.where import EVERYWHERE, Where
@@ -153,6 +154,8 @@ def create(
     kind = edits.check_kind(**said)
     at = Where.parse(where) if isinstance(where, str) else where
     chosen = tuple(dict.fromkeys(neurons.neurons))
+    if (scale, shift, noise, write_noise).count(None) == 3 and (scale == 1 or 0 in (shift, noise, write_noise)):
+        raise UsageError("that changes nothing: --scale 1, and a --shift or noise of 0, leave every value as it is")
     deltas = None
     if write_noise is not None:
         d_model = int(model_row(path, neurons.provenance["fingerprint"])["d_model"])
@@ -187,7 +190,17 @@ def _versions(path: Path, label: str) -> tuple[str, list[int]]:
 def read(path: Path, label: str) -> StoredEdit:
     """See `Atlas.edit`."""
     name, versions = _versions(path, label)
-    return StoredEdit(edit_files.read_edit(edit_files.file_of(path, name, versions[-1])))
+    file = edit_files.file_of(path, name, versions[-1])
+    edit = edit_files.read_edit(file)
+    sql = "SELECT sha256 FROM edits WHERE name = $name AND version = $version"
+    with reading(path) as connection:
+        row = connection.execute(sql, {"name": name, "version": versions[-1]}).fetchone()
+    if row is not None and row[0] != sha256(file):
+        raise IntegrityError(
+            f"{file} is not the file that was stored; if you mean what it says, `atlas db rebuild` takes it as it is, "
+            "else create the edit again"
+        )
+    return StoredEdit(edit)
 
 
 def remove(path: Path, label: str) -> list[str]:
@@ -202,7 +215,10 @@ def remove(path: Path, label: str) -> list[str]:
         for version in versions:
             query = sa.text("SELECT edit_id FROM edits WHERE name = :name AND version = :version")
             forget_edit(connection, int(connection.execute(query, {"name": name, "version": version}).scalar_one()))
-            edit_files.remove_edit(path, name, version)
+    with connect_writer(path):  # the rows are gone for good, and nobody writes an edit meanwhile
+        for version in versions:
+            edit_files.file_of(path, name, version).unlink(missing_ok=True)
+        edit_files.sweep(path)
     return [f"{name}@{version}" for version in versions]
 
 

@@ -42,7 +42,7 @@ def unbake(
     folder: Annotated[Path, typer.Argument(help="A folder that `atlas edit bake` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")],
 ) -> None:
-    """Write the original checkpoint again from a baked one, bit for bit; both fingerprints are verified.
+    """Write the original checkpoint again from a baked one, bit for bit, which is verified.
 
     Example: atlas edit unbake no-dog-model --out original
     """

@@ -76,7 +76,8 @@ def create(
     mean: Annotated[bool, typer.Option("--mean", help="Replace each value by the neuron's stored mean.")] = False,
     minimum: Annotated[bool, typer.Option("--min", help="Replace each value by the neuron's stored minimum.")] = False,
     noise: Annotated[
-        float | None, typer.Option("--noise", help="Add Gaussian noise of this deviation to the values.")
+        float | None,
+        typer.Option("--noise", help="Add Gaussian noise of this deviation to the values, drawn from --seed by place."),
     ] = None,
     write_noise: Annotated[
         float | None, typer.Option("--write-noise", help="Add Gaussian noise of this deviation to the write vectors.")
@@ -136,9 +137,11 @@ def neurons_of(
 
     if (which.concept is not None) + (labels is not None) + (of is not None) != 1:
         raise UsageError("choose neurons by one of --concept dog, --labels RUN:LABEL and --of 'no-dog & no-cat'")
-    asked = (which.method, which.source, which.target, which.reduce, which.dataset, which.run)
+    asked = (which.method, which.source, which.target, which.reduce, which.dataset, which.run, which.model)
     if which.concept is None and (select or layers or top or any(asked)):
-        raise UsageError("--select, --top, --layers, --method and --source choose a concept's neurons: give --concept")
+        raise UsageError(
+            "--select, --top, --layers, --method, --source and --model choose a concept's neurons: give --concept"
+        )
     if of is not None:
         return stored.of_edits(there.path, of)
     if labels is not None:
@@ -205,9 +208,13 @@ def solve(
 
     path = resolve(atlas)
     neurons = None
-    if method or source or select or top or layers or labels or of:
+    if source and not (method or select or top or layers):
+        raise UsageError("--source is of a map: give its --method too; --sources chooses the examples to solve on")
+    if goal is not None and solver != "minimal_norm":
+        raise UsageError(f"--to-concept is for minimal_norm; {solver} goes by --to")
+    if method or select or top or layers or labels or of:
         about = None if labels or of else concept or said
-        which = Which(about, method, source, None, None, model)
+        which = Which(about, method, source, None, None, model if about else None)
         best = top if about is None or select else top or 20
         neurons = neurons_of(Atlas(path), which, select=select, top=best, layers=layers, labels=labels, of=of)
     from ingest.job import Execution, make_job
@@ -215,7 +222,8 @@ def solve(
     from ingest.solve import solve as start
     from ingest.swaps import Swap
 
-    asks = _asked(prompt, image, said, tasks or sources or dataset or concept)
+    of_map = concept if neurons is not None else None
+    asks = _asked(prompt, image, said, tasks or sources or dataset or (None if of_map else concept))
     plain = {"model": model, "revision": revision, "dataset": dataset, "per_concept": per_concept, "seed": seed}
     content: dict[str, Any] = {"dtype": dtype, "options": pairs(option or [])}
     content |= given(plain, {"concepts": concept, "sources": sources, "tasks": tasks})
@@ -233,8 +241,14 @@ def solve(
             note=note,
             progress=progress,
         )
+    if solution.report.get("reached") is False:
+        after = solution.report["worst_after"]
+        say(
+            f"not reached: the worst token still has a probability of {after:.3g} after "
+            f"{solution.report['epochs']} epochs; more neurons (--param per_token=20), epochs or a larger lr may help"
+        )
     for key, value in solution.report.items():
-        if not isinstance(value, list):
+        if not isinstance(value, list | bool):
             say(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}")
     print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
 

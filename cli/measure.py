@@ -41,6 +41,9 @@ def evaluate(
     clipscore_model: Annotated[
         str | None, typer.Option("--clipscore-model", help="The CLIP of clipscore: a folder or HuggingFace id.")
     ] = None,
+    bleurt_model: Annotated[
+        str | None, typer.Option("--bleurt-model", help="The BLEURT of bleurt: a folder or HuggingFace id.")
+    ] = None,
     against: Annotated[
         str, typer.Option("--against", help="Judge answers by the dataset's references, or by those from before.")
     ] = "references",
@@ -76,13 +79,16 @@ def evaluate(
         raise UsageError("name an edit, or a --method: atlas evaluate no-dog, atlas evaluate --method contribution")
     if name is not None and (reduce is not None or doses is not None):
         raise UsageError("--reduce and --doses choose a method's neurons; the edit has its own: leave them out")
+    if name is None and (metrics is not None or metric_option or bertscore_model or clipscore_model or bleurt_model):
+        raise UsageError("--metrics judge what an edit does: store one (`atlas edit create`) and evaluate it by name")
     path = resolve(atlas)
     content: dict[str, Any] = {"split": "held_out", "dtype": dtype}
     content |= {"options": pairs(option)} if option else {}
     plain = {"model": model, "dataset": dataset, "per_concept": per_concept, "seed": seed}
     content |= given(plain, {"concepts": concepts, "sources": sources, "tasks": tasks})
     where = {"device": device, "batch_size": batch_size}
-    options = _metric_options(metric_option or [], bertscore_model, clipscore_model)
+    models = {"bertscore": bertscore_model, "clipscore": clipscore_model, "bleurt": bleurt_model}
+    options = _metric_options(metric_option or [], models)
     named = None if metrics is None else words(metrics if metrics != "none" else "")
     if name is not None:
         judged = {"metrics": named, "options": options, "against": against}
@@ -98,14 +104,14 @@ def evaluate(
     show(shown if chosen == "table" else pa.Table.from_pylist(list(done.rows)), chosen)
 
 
-def _metric_options(texts: list[str], bertscore: str | None, clipscore: str | None) -> dict[str, dict[str, Any]]:
+def _metric_options(texts: list[str], models: dict[str, str | None]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for key, value in pairs(texts).items():
         metric, dot, option = key.partition(".")
         if not dot:
             raise UsageError(f"--metric-option {key}=... needs a metric before a dot, as in rouge_l.stemmer=true")
         found.setdefault(metric, {})[option] = value
-    for metric, model in (("bertscore", bertscore), ("clipscore", clipscore)):
+    for metric, model in models.items():
         if model is not None:
             found.setdefault(metric, {})["model"] = model
     return found

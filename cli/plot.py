@@ -76,7 +76,7 @@ def _brief(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     names = ("own", "others", "random_own", "random_others")
     return pa.Table.from_pylist(
         [
-            {n: r[n] for n in ("source", "method", "dose", "neurons")}
+            {n: r[n] for n in ("source", "method", "reduce", "dose", "neurons")}
             | {n: None if r[n] is None else f"{r[n]:.1%}" for n in names}
             | {"concepts": r["concepts"]}
             for r in rows
@@ -92,6 +92,8 @@ def draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
     from matplotlib import pyplot as plt
 
     sources = list(dict.fromkeys(r["source"] for r in rows))
+    several = len({r["reduce"] for r in rows if r["method"] != "random"}) > 1
+    rows = [{**r, "method": f"{r['method']} ({r['reduce']})" if several else r["method"]} for r in rows]
     methods = list(dict.fromkeys(r["method"] for r in rows))
     figure, axes = plt.subplots(
         1, len(sources), figsize=(5.2 * len(sources) + 1.8, 4.2), sharey=True, squeeze=False, layout="constrained"
@@ -119,11 +121,13 @@ def draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
 
 def _curves(axis: Any, rows: Sequence[Mapping[str, Any]], colour: str, method: str) -> None:
     """Solid: questions about the concept, with its 95 % interval; dashed: about others."""
+    import numpy as np
+
     x = [100 * r["share"] for r in rows]
     own = [_percent(r["own"]) for r in rows]
     error = [_percent(r["own_error"]) for r in rows]
     axis.plot(x, own, color=colour, marker="o", markersize=4, label=f"{method}: concept")
-    low, high = ([max(0, min(100, o + s * e)) for o, e in zip(own, error, strict=True)] for s in (-1, 1))
+    low, high = (np.clip(np.add(own, sign * np.array(error)), 0, 100) for sign in (-1, 1))
     axis.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
     axis.plot(x, [_percent(r["others"]) for r in rows], color=colour, linestyle="--", label=f"{method}: others")
 
@@ -147,4 +151,5 @@ def _random(axis: Any, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _percent(value: float | None) -> float:
-    return 0.0 if value is None else 100 * value
+    """Not a number, which is not drawn, where nothing was measured."""
+    return float("nan") if value is None else 100 * value

@@ -29,11 +29,27 @@ SHARES = {ACCURACY, UNCHANGED, "success", "whole_success", "whole_unchanged", "s
 """Metrics that are 0 or 1: their intervals are those of a share."""
 
 
-RANGES = {"wanted_probability": (0.0, 1.0), "said_probability": (0.0, 1.0), KL: (0.0, math.inf)}
+UNIT = (
+    "wanted_probability",
+    "said_probability",
+    "bleu1",
+    "bleu2",
+    "bleu3",
+    "bleu4",
+    "rouge_l",
+    "meteor",
+    "vqa",
+    "vqa_any",
+)
+RANGES = {
+    **dict.fromkeys((*UNIT, "multiple_choice", "tfidf_cosine"), (0.0, 1.0)),
+    **dict.fromkeys((KL, "wer"), (0.0, math.inf)),
+    "cider": (0.0, 10.0),
+}
 """What values of a metric can be; its interval ends there."""
 
 
-def wilson(right: int, count: int) -> tuple[float, float]:
+def wilson(right: float, count: int) -> tuple[float, float]:
     """The 95 % interval of a share (Wilson's score interval)."""
     z, share = 1.96, right / count
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
@@ -94,13 +110,20 @@ def summarise(conditions: Mapping[str, Sequence[Scores]], concept: str | None) -
 
 
 def _mean(each: Sequence[np.ndarray], metric: str) -> tuple[float, tuple[float, float]]:
-    """The mean over seeds of the means over examples, and its interval: over the seeds where there are several."""
+    """The mean over seeds of the means over examples, and its interval: over the examples, or over the seeds
+    where that is wider."""
     means = [float(e.mean()) for e in each]
-    if len(each) == 1 and metric in SHARES:
-        return means[0], wilson(round(each[0].sum()), len(each[0]))
-    low, high = spread(means if len(each) > 1 else list(each[0]))
+    mean = float(np.mean(means))
+    over = [e for e in each if len(e) == len(each[0])]
+    if metric in SHARES:
+        low, high = wilson(mean * len(each[0]), len(each[0]))
+    else:
+        low, high = spread(list(np.mean(over, axis=0)))
+    if len(means) > 1:  # the examples are a sample, and so are the draws: the wider counts
+        among = spread(means)
+        low, high = min(low, among[0]), max(high, among[1])
     least, most = (0.0, 1.0) if metric in SHARES else RANGES.get(metric, (-math.inf, math.inf))
-    return float(np.mean(means)), (max(least, low), min(most, high))
+    return mean, (max(least, low), min(most, high))
 
 
 def of_model(condition: str, metric: str, value: float) -> dict[str, Any]:

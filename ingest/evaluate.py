@@ -188,20 +188,22 @@ def _rows(
     live = next(iter(examiners)).live
     found: list[dict[str, list[Scores]]] = [{} for _ in examiners]
 
+    seconds: dict[str, float] = {}
+
     def under_all(condition: str, intervention: Intervention | None) -> None:
         for examiner, scores in zip(examiners, found, strict=True):
+            started = time.perf_counter()
             asked = examiner.ask() if intervention is None else under(examiner, intervention)
+            # Of the teacher-forced questions, which come first: answers from before may be stored ones.
+            seconds.setdefault(condition, time.perf_counter() - started)
             scores.setdefault(condition, []).append(asked)
 
-    started = time.perf_counter()
     under_all("before", None)
-    before = time.perf_counter()
     under_all("edit", edit.intervention)
-    seconds = {"before": before - started, "edit": time.perf_counter() - before}
     for control in random_controls(atlas, edit, live, seeds, notes):
         under_all("random", control)
     rows = [row for about, s in zip(examiners.values(), found, strict=True) for row in summarise(s, about)]
-    rows += [of_model(condition, "seconds", value) for condition, value in seconds.items()]
+    rows += [of_model(condition, "seconds", seconds[condition]) for condition in ("before", "edit")]
     return [*rows, of_model("edit", "changed_parameters", edit.intervention.parameters(live.layout.d_model))]
 
 
@@ -220,6 +222,11 @@ def random_controls(atlas: Path, edit: Edit, live: LiveModel, seeds: int, notes:
     if crowded:
         layers = ", ".join(map(str, crowded))
         notes.append(f"random controls share neurons with the edit, which changes more than half of layers {layers}")
+    if edit.provenance.get("parts"):
+        notes.append(
+            "the random controls of a composed edit make its very changes to other neurons: nothing is learned "
+            "again, and means and minima are the edit's own"
+        )
     if edit.solver is None:
         values = own_values(atlas, edit)
         return [moved(edit.intervention, width, seed, values) for seed in range(seeds)]
@@ -258,17 +265,26 @@ def own_examples(edit: Edit) -> dict[str, Any]:
     """What of a job a solved edit asks for by default: its dataset's options, its tasks, and beside them the usual ones
     of every source, where nothing is to change."""
     told = edit.provenance.get("job", {})
-    if edit.solver is None or edit.provenance.get("asked"):
+    if edit.solver is None:
         return {}
     options = edit.provenance["options"]
-    if not told.get("tasks"):
+    asked = edit.provenance.get("asked")
+    if not told.get("tasks") and not asked:
         return {"options": options}
     dataset = open_dataset(Job(dataset=edit.provenance["dataset"], options=options))
     usual = [task for tasks in dataset.tasks.values() for task in tasks]
-    return {"tasks": list(dict.fromkeys([*told["tasks"], *usual])), "options": options}
+    # What was one question's answer may be said in any that the dataset judges as a whole: its captions.
+    own = list(dataset.metrics) if asked else told["tasks"]
+    return {"tasks": list(dict.fromkeys([*own, *usual])), "options": options}
 
 
 def swap_of(edit: Edit) -> Swap | None:
     """The words that an edit swaps, where it does."""
-    said = edit.provenance.get("solver")
-    return None if said is None else Swap(**said["swap"])
+    swaps = {Swap(**said["swap"]) for said in solvers_of(edit.provenance)}
+    return swaps.pop() if len(swaps) == 1 else None
+
+
+def solvers_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What was solved, of an edit or of the parts that it was composed of."""
+    mine = [provenance["solver"]] if "solver" in provenance else []
+    return mine + [said for part in provenance.get("parts", ()) for said in solvers_of(part)]

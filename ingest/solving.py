@@ -5,6 +5,7 @@ A solver is one file of `ingest/solvers/`: `build(**parameters)` gives an object
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -70,6 +71,11 @@ class Weights:
     repetition: float = 10.0
     norm: float = 0.1
     keep: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("kl", "repetition", "norm", "keep"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{name}={getattr(self, name):g} is no weight of a loss; give 0 or more")
 
 
 Writes = Mapping[int, tuple[Tensor, Tensor]]
@@ -189,8 +195,8 @@ class Descent:
     confidence: float
 
     def __post_init__(self) -> None:
-        if self.lr <= 0 or self.epochs < 1 or not 0 < self.confidence < 1:
-            raise UsageError("lr must be above 0, epochs at least 1, confidence between 0 and 1")
+        if not 0 < self.lr < math.inf or self.epochs < 1 or not 0 < self.confidence < 1:
+            raise UsageError("lr must be above 0 and finite, epochs at least 1, confidence between 0 and 1")
 
 
 def learn(
@@ -231,7 +237,8 @@ def learn(
     with torch.no_grad():
         said = [objective(p, writes_of(), weights, suppress=problem.suppress)[1].cpu() for p in ready]
     after = _worst(said, suppress=problem.suppress)
-    return {"epochs": len(losses), "losses": losses, "worst_before": before, "worst_after": after}
+    reached = (1 - after if problem.suppress else after) > descent.confidence
+    return {"epochs": len(losses), "losses": losses, "worst_before": before, "worst_after": after, "reached": reached}
 
 
 def _worst(said: Sequence[Tensor], *, suppress: bool) -> float:

@@ -43,6 +43,7 @@ def save_baked(live: LiveModel, edit: StoredEdit | Edit, out: Path) -> Baked:
     """
     edit = edit.data if isinstance(edit, StoredEdit) else edit
     check_free(out)
+    exact = exactly(live)
     baked = bake(live, edit)
     kept = dict(baked.kept)
     try:
@@ -51,6 +52,7 @@ def save_baked(live: LiveModel, edit: StoredEdit | Edit, out: Path) -> Baked:
         with _finished(out) as folder:
             _save(live, folder)
             said = {"edit": edit.label, "base": edit.fingerprint, "baked": live.fingerprint, "mlp_bias": baked.switched}
+            said |= {"exact_base": exact, "exact_baked": exactly(live)}
             _write_undo(folder / UNDO, kept, said)
             card = _card(edit, said, baked)
             (folder / CARD).write_text(card, encoding="utf-8")
@@ -73,13 +75,13 @@ def unbake(folder: Path, out: Path) -> str:
     check_free(out)
     said, tensors = _read_undo(folder / UNDO)
     live = LiveModel.load(folder, dtype="auto")
-    if live.fingerprint != said["baked"]:
+    if exactly(live) != said["exact_baked"]:
         raise IntegrityError(
             f"the weights in {folder} (fingerprint {live.fingerprint[:12]}) are not those that were baked "
             f"({said['baked'][:12]}); they were changed since, and without {said['edit']} would not be the original"
         )
     Baked(live.model, live.layout, _as_kept(live, tensors, folder), switched=bool(said["mlp_bias"])).restore()
-    if live.fingerprint != said["base"]:
+    if exactly(live) != said["exact_base"]:
         raise IntegrityError(
             f"{folder / UNDO} does not give the base model {said['base'][:12]} back; load that instead"
         )
@@ -122,6 +124,11 @@ def _finished(out: Path) -> Iterator[Path]:
         ) from error
 
 
+def exactly(live: LiveModel) -> str:
+    """64 hex digits of every bit of every parameter: a fingerprint rounds them."""
+    return _sum({name: parameter.detach().cpu() for name, parameter in live.model.named_parameters()})
+
+
 def _save(live: LiveModel, folder: Path) -> None:
     live.model.save_pretrained(folder)  # weights, config and generation config
     live.encoder.processor.save_pretrained(folder)
@@ -131,7 +138,7 @@ def _sum(tensors: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
-        found.update(tensor.contiguous().view(torch.uint8).numpy().data)
+        found.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
@@ -162,7 +169,9 @@ def _read_undo(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
         if said.get("format") != FORMAT:
             raise ValueError(f"its format is {said.get('format')}, not '{FORMAT}'")
-        if not {"edit", "base", "baked", "mlp_bias"} <= said.keys() or said["sha256"] != _sum(tensors):
+        if not {"edit", "base", "baked", "exact_base", "exact_baked", "mlp_bias"} <= said.keys() or said[
+            "sha256"
+        ] != _sum(tensors):
             raise ValueError("its content is not what its sum says")
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         raise IntegrityError(f"{file} is damaged ({error}); load the base model instead") from error
@@ -204,7 +213,7 @@ def _card(edit: Edit, said: Mapping[str, Any], baked: Baked) -> str:
         "\n".join(lines),
         "## Undo",
         f"`{UNDO}` holds the original columns. `atlas edit unbake THIS_FOLDER --out ORIGINAL` writes the base model's "
-        "checkpoint again, bit for bit, and verifies both fingerprints.",
+        "checkpoint again, bit for bit, and verifies that it is.",
     ]
     return "\n".join(head) + "\n\n" + "\n\n".join(about) + "\n"
 

@@ -73,7 +73,7 @@ def fingerprint(model: nn.Module) -> str:
     """64 hex digits over every parameter's name, shape and value rounded to bfloat16.
 
     Rounding makes a float32 checkpoint and the same checkpoint loaded as bfloat16 one model, so an edit
-    found in one precision applies in the other; any change of at least one part in 256 in any weight gives
+    found in one precision applies in the other; any change of at least one part in 128 in any weight gives
     another fingerprint. The answer is remembered until a parameter's content changes, however it was written to.
     A quantised copy has another fingerprint; a copy spread over devices, or partly on the disk, has the same.
 

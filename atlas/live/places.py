@@ -47,7 +47,7 @@ class Places:
         self.prompt: Tensor | None = None
         self.lengths: Tensor | None = None
         self._masks: dict[Where, Tensor] = {}
-        self._in_parts = self._waits = False
+        self._in_parts = self._uncached = self._waits = False
 
     def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See the arguments of a pass of the whole model (see `atlas.live.hooks.watching`)."""
@@ -72,8 +72,9 @@ class Places:
         real = mask[:, seen : seen + length] != 0
         self.numbers = ((mask != 0).cumsum(1) - 1)[:, seen : seen + length]
         self.roles = None if ids is None else self._role_of(ids, real)
-        self._in_parts = seen > 0 and length > 1
         starts = _starts.get()
+        self._in_parts = seen > 0 and length > 1
+        self._uncached = starts is None and kwargs.get("use_cache") is False
         if seen:
             self.prompt = torch.zeros_like(real)
         elif starts is None:
@@ -111,6 +112,8 @@ class Places:
                 "several tokens behind a cache may be the rest of a prompt or guesses at an answer; "
                 "for an edit of a phase or of positions give the prompt in one pass"
             )
+        if where.phase is not None and self._uncached:
+            raise Unsupported("without the KV cache the answer passes as if it were prompt; leave out use_cache=False")
         if where.phase is not None:
             found &= self.prompt == (where.phase == "prefill")
         if where.spans:

@@ -20,6 +20,8 @@ def excluded(layers: int, exclude_last: int) -> int:
     Raises:
         UsageError: none would be left.
     """
+    if exclude_last < -1:
+        raise UsageError(f"exclude_last={exclude_last} is no number of layers; -1 stands for 3 of 32")
     found = 3 * layers // 32 if exclude_last < 0 else exclude_last
     if found >= layers:
         raise UsageError(f"exclude_last={found} leaves none of the {layers} layers")
@@ -32,6 +34,8 @@ def contributing(problem: Problem, per_token: int, exclude_last: int) -> list[Ne
 
     The contribution (Pan et al. 2024) is the mean over the cases. Each neuron is there once, in the tokens' order.
     """
+    if per_token < 1:
+        raise UsageError(f"per_token={per_token} chooses no neuron; give 1 or more")
     items = shortest_first([case.item() for case in problem.cases])
     summed, counts = _contributions(problem, items)
     kept = summed.shape[1] - excluded(summed.shape[1], exclude_last)
