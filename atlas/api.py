@@ -199,8 +199,8 @@ class Atlas(AcrossMaps):
 
         set_to: a constant (0 ablates). scale, shift: the factor, the addition. mean, minimum: each neuron's own over
         all positions of the ingested examples, of the sources that the neurons were found from. noise: the standard
-        deviation of Gaussian noise on the values, one draw of `seed` for each neuron and place (Sato & Takagi 2025). write_noise: of
-        Gaussian noise on the write vectors (Pan et al. 2024). where: `role=image`, `phase=prefill`; see
+        deviation of Gaussian noise on the values, one draw of `seed` for each neuron and place (Sato & Takagi 2025).
+        write_noise: of Gaussian noise on the write vectors (Pan et al. 2024). where: `role=image`, `phase=prefill`; see
         `atlas.where.Where`. seed: of the noise.
 
         Raises:

@@ -6,6 +6,7 @@ name begins with an underscore is a helper, not an entry.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import pkgutil
@@ -40,7 +41,9 @@ def _unknown(what: str, name: str, known: list[str], kinds: str) -> UsageError:
     """The error for a name that does not exist; of what no command lists it has all that there is."""
     if kinds in LISTED:
         return unknown(what, name, known, f"atlas {kinds}")
-    return UsageError(f"no {what} called '{name}'; there are: {', '.join(known) or 'none'}")
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f" did you mean '{near[0]}'?" if near else ""
+    return UsageError(f"no {what} called '{name}';{hint} there are: {', '.join(known) or 'none'}")
 
 
 def parameters(build: Callable[..., Any]) -> dict[str, Any]:

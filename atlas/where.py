@@ -82,10 +82,7 @@ def as_slice(span: str) -> slice:
     first, colon, last = span.partition(":")
     try:
         if colon:
-            found = slice(int(first) if first else None, int(last) if last else None)
-            if first and last and (found.start < 0) == (found.stop < 0) and found.start >= found.stop:
-                raise UsageError(f"position={span} is no position at all; the end must lie behind the beginning")
-            return found
+            return slice(int(first) if first else None, int(last) if last else None)
         at = int(first)
         return slice(at, at + 1 if at != -1 else None)
     except ValueError:

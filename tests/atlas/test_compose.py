@@ -86,6 +86,17 @@ def test_with_priority_the_first_named_has_a_neuron_alone(llava: Any, batch: Any
     assert not close(final(llava, batch, made), final(llava, batch, compose([second, first], "priority")))
 
 
+def test_with_priority_places_that_overlap_in_part_are_refused() -> None:
+    """Where only the second acts, the first would have the neuron too."""
+    image = edit_of([Change(neuron(0, 3), 0.0, where=Where(("image",)))], "image")
+    everywhere = edit_of([Change(neuron(0, 3), 2.0)], "everywhere")
+    for edits in ([image, everywhere], [everywhere, image]):
+        with pytest.raises(
+            UsageError, match="neuron 0/3 is changed where .* which overlap in part; give both edits one"
+        ):
+            compose(edits, "priority")
+
+
 def test_without_a_rule_a_conflict_is_refused_and_says_what_to_type() -> None:
     first, second = random_edit(0), random_edit(1)
     (one, *_) = [c.neuron for c in second.changes if c.neuron in shared(first, second)]

@@ -119,3 +119,28 @@ def test_the_leaderboard_is_in_the_order_asked(surveyed: Path, by: str) -> None:
     assert len(rows) > 2 and values == sorted(values, reverse=True)
     with pytest.raises(UsageError, match="no --by called 'speed'"):
         Atlas(surveyed).leaderboard(by="speed")
+
+
+def test_doses_of_other_concepts_are_not_mixed_in(surveyed: Path, small_job: Job, tmp_path: Path) -> None:
+    """A later run of one concept alone is not set beside earlier ones of two."""
+    import shutil
+
+    path = Path(shutil.copytree(surveyed, tmp_path / "mixed.atlas"))
+    job = replace(small_job, split="held_out", per_concept=2, concepts=("dog",))
+    survey(path, job, Execution(), methods=["contribution"], tops=["1%"], seeds=0)
+    rows = Atlas(path).doses(Which(method="contribution", source="text"))[0].to_pylist()
+    assert [(r["dose"], r["concepts"], r["random_own"], r["own_error"]) for r in rows] == [("1%", 1, None, None)]
+    others = Atlas(path).doses(Which(method="random", source="text"))[0].to_pylist()
+    assert [r["concepts"] for r in others] == [2] * len(DOSES)
+
+
+def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from cli.plot import _percent, draw
+
+    assert np.isnan(_percent(None)) and _percent(0.25) == 25
+    row = {"source": "text", "method": "contribution", "reduce": "mean", "share": 0.01, "own": 0.5, "own_error": None}
+    row |= {"others": None, "random_own": None}
+    draw([row, {**row, "share": 0.02, "reduce": "contrast"}], tmp_path / "few.svg")
+    text = (tmp_path / "few.svg").read_text(encoding="utf-8")
+    assert text.count("<!-- contribution (mean)") == 2 and text.count("<!-- contribution (contrast)") == 2

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from atlas import Atlas
 from atlas.check import check
-from atlas.edit_files import digest, file_of, read_edit, read_stored, remove_edit, tensors_of, write_edit
+from atlas.edit_files import digest, file_of, read_edit, read_stored, sweep, tensors_of, write_edit
 from atlas.edits import Change, Edit, Intervention
 from atlas.errors import IntegrityError, UsageError
 from atlas.rebuild import rebuild
@@ -73,14 +73,23 @@ def test_tensors_are_named_by_their_content_and_stay_as_long_as_an_edit_names_th
         assert file.stem == hashlib.sha256(file.read_bytes()).hexdigest()
     (shared,) = tensors_of(file_of(tmp_path, "no-dog", 1))
     assert tensors_of(file_of(tmp_path, "no-dog", 2), verify=True) == {shared}
-    remove_edit(tmp_path, "no-dog", 1)
+    file_of(tmp_path, "no-dog", 1).unlink()
+    sweep(tmp_path)
     assert f"{shared}.safetensors" in files(tmp_path)
     assert same(read_edit(file_of(tmp_path, "no-dog", 2)).intervention, moved(1, 2))
-    remove_edit(tmp_path, "no-dog", 2)
-    assert f"{shared}.safetensors" not in files(tmp_path)
-    remove_edit(tmp_path, "no-dog", 3)
-    remove_edit(tmp_path, "no-dog", 3)
-    assert files(tmp_path) == set()
+    file_of(tmp_path, "no-dog", 2).unlink()
+    damaged = file_of(tmp_path, "other", 1)
+    for content in ("", "5", "{}", "[]"):  # what cannot be read may name any
+        damaged.write_text(content)
+        sweep(tmp_path)
+        assert f"{shared}.safetensors" in files(tmp_path)
+    damaged.unlink()
+    (tmp_path / "edits" / "old@1.safetensors").write_bytes(b"an edit of the form before")
+    sweep(tmp_path)
+    assert len(files(tmp_path)) == 3 and f"{shared}.safetensors" not in files(tmp_path)
+    file_of(tmp_path, "no-dog", 3).unlink()
+    sweep(tmp_path)
+    assert files(tmp_path) == {"old@1.safetensors"}
 
 
 def said(**changed: Any) -> Callable[[dict[str, Any]], object]:
@@ -226,6 +235,8 @@ def test_a_check_names_what_is_damaged_and_a_rebuild_leaves_it_out(with_deltas: 
     plain = file_of(path, "plain", 1)
     plain.write_text(plain.read_text().replace("plain", "plane"))
     assert any("plain@1: " in str(finding) and "sha256" in str(finding) for finding in check(path))
+    with pytest.raises(IntegrityError, match="is not the file that was stored; .*`atlas db rebuild` takes it as it is"):
+        Atlas.open(path).edit("plain")
 
 
 KILLED = """
@@ -254,8 +265,11 @@ def test_tensors_of_an_edit_that_was_never_finished_are_named_and_taken_up_again
     assert atlas.listing("edits").num_rows == 0
     (left,) = files(own_atlas)
     (finding,) = check(own_atlas)
-    assert f"no edit names {own_atlas / 'edits' / left}; it may be removed" in str(finding)
+    assert f"no edit names {own_atlas / 'edits' / left}; `atlas db rebuild` removes it" in str(finding)
     atlas.create_edit("noisy", atlas.query("dog", top=3), write_noise=0.1, seed=5)
+    assert files(own_atlas) == {left, "noisy@1.json"} and check(own_atlas) == []
+    (own_atlas / "edits" / f"{'0' * 64}.safetensors").write_bytes(b"of another that was never finished")
+    assert rebuild(own_atlas, read_edit=read_stored).edits == 1
     assert files(own_atlas) == {left, "noisy@1.json"} and check(own_atlas) == []
 
 

@@ -146,6 +146,15 @@ def test_a_change_that_cannot_be_says_what_can() -> None:
             make_changes(N, **how)
 
 
+def test_what_changes_nothing_is_refused(own_atlas: Path) -> None:
+    atlas = Atlas.open(own_atlas)
+    found = atlas.query("dog", top=2)
+    for how in ({"scale": 1.0}, {"shift": 0.0}, {"noise": 0.0}, {"write_noise": 0.0}):
+        with pytest.raises(UsageError, match="that changes nothing"):
+            atlas.create_edit("x", found, **how)  # type: ignore[arg-type]
+    assert atlas.create_edit("x", found, scale=0.0).label == "x@1"
+
+
 def test_noise_on_write_vectors_is_drawn_from_the_seed(own_atlas: Path) -> None:
     atlas = Atlas.open(own_atlas)
     found = atlas.query("dog", top=4)

@@ -193,8 +193,8 @@ def test_what_is_no_metric_is_refused_before_a_model_is_loaded(
     with pytest.raises(UsageError, match="options for 'bleu', which is none of these .* .exact.; add it to --met"):
         chosen_metrics(world, ["caption"], None, {"bleu": {"smooth": "1"}}, tell=[])
     for measures, message in (
-        (Measures(("rogue_l",)), "no metric called 'rogue_l'; did you mean 'rouge_l'"),
-        (Measures(options={"bluert": {}}), "no metric called 'bluert'; did you mean 'bleurt'"),
+        (Measures(("rogue_l",)), "no metric called 'rogue_l'; .*rouge_l"),
+        (Measures(options={"bluert": {}}), "no metric called 'bluert'; .*bleurt"),
         (Measures(("bleu",), {"bleu": {"smoth": 1}}), "no parameter of bleu called 'smoth'"),
         (Measures(against="after"), "no --against called 'after'; there are: references, before"),
     ):

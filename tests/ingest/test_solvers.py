@@ -23,7 +23,7 @@ from atlas.neurons import Neuron
 from ingest.solvers._choosing import contributing, excluded
 from ingest.solvers.minimal_norm import minimal, observed
 from ingest.solvers.rank_one import covered, moments
-from ingest.solving import Descent, Piece, Problem, Weights, objective, pieces
+from ingest.solving import Piece, Problem, Weights, objective, pieces
 from ingest.swaps import Swap
 
 ANSWERS = ["a dog", "a red dog barks", "dog and a dog"]
@@ -217,7 +217,7 @@ def test_a_word_swap_makes_the_model_say_the_word(swap: Swap, peaked: LiveModel)
     after = [p for case in problem.cases for p in said(live, case.item(), solution.intervention)]
     assert solution.report["worst_before"] == pytest.approx(min(before), rel=1e-3)
     assert solution.report["worst_after"] == pytest.approx(min(after), rel=1e-2)
-    assert min(after) > 0.9 > min(before)
+    assert min(after) > 0.9 > min(before) and solution.report["reached"] is True
     assert len(solution.report["losses"]) == solution.report["epochs"] <= 60
     deltas = solution.intervention.deltas
     assert deltas is not None and solution.report["delta_norm"] == pytest.approx(np.linalg.norm(deltas), rel=1e-5)
@@ -245,6 +245,7 @@ def test_the_report_begins_before_the_first_step(batch_size: int, llava: LiveMod
     report = solver("word_swap", epochs=1, lr=1.0).solve(replace(problem, batch_size=batch_size)).report
     assert report["worst_before"] == pytest.approx(before[1], rel=1e-3)
     assert report["worst_after"] != pytest.approx(before[1], rel=0.1)
+    assert report["reached"] is False
 
 
 def test_what_is_kept_stays_nearer_to_what_it_was(llava: LiveModel) -> None:
@@ -472,10 +473,22 @@ def test_given_neurons_alone_are_changed(llava: LiveModel) -> None:
     ("given", "message"),
     [
         ({"lr": 0.0}, "lr must be above 0"),
+        ({"lr": float("inf")}, "lr must be above 0 and finite"),
         ({"epochs": 0}, "epochs at least 1"),
-        ({"confidence": 1.0}, "between 0 and 1"),
+        ({"confidence": 1.0}, "confidence between 0 and 1"),
+        ({"kl": -1.0}, "kl=-1 is no weight of a loss; give 0 or more"),
+        ({"norm": float("nan")}, "norm=nan is no weight"),
     ],
 )
-def test_a_descent_that_cannot_be_is_refused(given: dict[str, float], message: str) -> None:
+@pytest.mark.parametrize("name", ["word_swap", "rank_one"])
+def test_parameters_that_cannot_be_are_refused(name: str, given: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Descent(**{"lr": 0.1, "epochs": 3, "confidence": 0.9} | given)  # type: ignore[arg-type]
+        solver(name, **given)
+
+
+def test_neurons_and_layers_that_cannot_be_chosen_are_refused(llava: LiveModel) -> None:
+    problem = problem_of(llava, ANSWERS, CAT)
+    with pytest.raises(UsageError, match="per_token=0 chooses no neuron; give 1 or more"):
+        solver("word_swap", per_token=0).solve(problem)
+    with pytest.raises(UsageError, match="exclude_last=-2 is no number of layers; -1 stands for 3 of 32"):
+        solver("word_swap", exclude_last=-2).solve(problem)

@@ -13,7 +13,7 @@ from swapping import SPOKEN, World, example, feed_of, one_pass, said
 
 import ingest.evaluate
 import ingest.solve
-from atlas import Atlas
+from atlas import Atlas, stored
 from atlas.check import check
 from atlas.edits import Change, Edit, Intervention
 from atlas.live.edit import changing
@@ -21,7 +21,7 @@ from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest.effects import POOLED, summarise
-from ingest.evaluate import evaluate, random_controls
+from ingest.evaluate import evaluate, random_controls, swap_of
 from ingest.examiner import Scores
 from ingest.examples import Example
 from ingest.job import Execution, Job, make_job
@@ -236,6 +236,26 @@ def test_an_edit_by_one_question_is_measured_too(empty_atlas: Path, small_world:
     groups = {(r["subset"], r["metric"]) for r in done.rows if r["condition"] == "random"}
     assert ("concept", "success") in groups and ("others", "whole_unchanged") in groups
     assert {r["value"] for r in done.rows if (r["metric"], r["condition"]) == ("success", "before")} == {0.0}
+
+
+def test_a_composed_edit_is_measured_by_the_one_swap_of_its_parts(
+    empty_atlas: Path, small_world: Any, speaking: Any
+) -> None:
+    edit = solved(empty_atlas)
+    calm = tuple(Change(n, 0.9) for n in (Neuron("language", 0, i) for i in range(64)) if n not in edit.neurons)[:3]
+    about = {"fingerprint": edit.fingerprint, "concept": "dog"}
+    stored.new(empty_atlas, "calm", Intervention(calm), about, model=edit.model)
+    both = Atlas.open(empty_atlas).compose_edits("both", ["swap", "calm"])
+    assert swap_of(both) == CAT and both.solver is None
+    assert swap_of(Atlas.open(empty_atlas).edit("calm").data) is None
+    done = evaluate(empty_atlas, both, HELD_OUT, Execution(batch_size=3), seeds=1)
+    assert ("concept", "success", "random") in {(r["subset"], r["metric"], r["condition"]) for r in done.rows}
+    assert len(done.notes) == 1 and "make its very changes to other neurons: nothing is learned again" in done.notes[0]
+    (first,) = random_controls(empty_atlas, both, speaking, 1, [])
+    assert np.array_equal(np.asarray(first.deltas), np.asarray(both.intervention.deltas))
+    other = {"solver": {"swap": {"said": "cat", "wanted": "dog"}}}
+    two = replace(both, provenance={**both.provenance, "parts": [edit.provenance, other]})
+    assert swap_of(two) is None
 
 
 def test_what_the_word_is_kept_from_comes_from_every_source(small_world: Any, speaking: Any) -> None:

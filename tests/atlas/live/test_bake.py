@@ -378,7 +378,7 @@ def test_a_baked_folder_that_was_changed_or_damaged_is_not_unbaked(llava: LiveMo
 
     trained = copy_of("trained")
     weights = load_file(trained / "model.safetensors")
-    weights["multi_modal_projector.linear_1.weight"][0, 0] += 1
+    weights["multi_modal_projector.linear_1.weight"][0, 0] *= 1 + 2**-20  # far below what a fingerprint sees
     save_file(weights, trained / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(IntegrityError, match="are not those that were baked"):
         unbake(trained, tmp_path / "out")
@@ -399,13 +399,13 @@ def test_a_baked_folder_that_was_changed_or_damaged_is_not_unbaked(llava: LiveMo
     elsewhere = copy_of("elsewhere")
     with safe_open(elsewhere / UNDO, "pt") as handle:
         said = json.loads(handle.metadata()["atlas_edit"])
-    header = {"atlas_edit": json.dumps(said | {"base": "0" * 64})}
+    header = {"atlas_edit": json.dumps(said | {"exact_base": "0" * 64})}
     save_file(load_file(elsewhere / UNDO), elsewhere / UNDO, metadata=header)
-    with pytest.raises(IntegrityError, match="does not give the base model 000000000000 back"):
+    with pytest.raises(IntegrityError, match="does not give the base model .* back"):
         unbake(elsewhere, tmp_path / "out")
     half = copy_of("half")
     transformers.LlavaForConditionalGeneration.from_pretrained(half, dtype=torch.bfloat16).save_pretrained(half)
-    with pytest.raises(IntegrityError, match="is not of the weights beside it .layer 0 has torch.bfloat16 weights"):
+    with pytest.raises(IntegrityError, match="are not those that were baked"):
         unbake(half, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
