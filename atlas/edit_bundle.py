@@ -32,6 +32,7 @@ def write_bundle(edit: Edit, file: Path) -> None:
     """
     if file.exists():
         raise UsageError(f"{file} is there already; choose another name or remove it")
+    edit = replace(edit, provenance=_without_folders(edit.provenance))
     deltas = edit.intervention.deltas
     tensors = {"deltas": np.zeros((0, 0), np.float32) if deltas is None else np.ascontiguousarray(deltas, np.float32)}
     said = as_json(edit) | {"format": FORMAT, "sum": _sum(edit)}
@@ -39,6 +40,22 @@ def write_bundle(edit: Edit, file: Path) -> None:
         finish(file, lambda temporary: save_file(tensors, temporary, metadata={"edit": json.dumps(said)}))
     except OSError as error:
         raise unwritable(file, error) from error
+
+
+def _without_folders(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """The provenance without where datasets and pictures lie on this machine."""
+    found = dict(provenance)
+    if isinstance(found.get("dataset"), str):
+        found["dataset"] = found["dataset"].partition(":")[0]
+    if isinstance(found.get("asked"), Mapping):
+        pictures = [Path(p).name if Path(p).is_absolute() else p for p in found["asked"]["pictures"]]
+        found["asked"] = {**found["asked"], "pictures": pictures}
+    for side in ("of", "left", "right"):
+        if isinstance(found.get(side), Mapping):
+            found[side] = _without_folders(found[side])
+    if "parts" in found:
+        found["parts"] = [_without_folders(part) for part in found["parts"]]
+    return found
 
 
 def read_bundle(file: Path) -> Edit:

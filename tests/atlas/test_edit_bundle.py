@@ -192,3 +192,16 @@ def test_the_edits_model_becomes_known(edit: Edit, empty: Path, tmp_path: Path) 
     Atlas.open(empty).import_edit(tmp_path / "x.safetensors")
     (row,) = Atlas.open(empty).listing("models").to_pylist()
     assert {name: row[name] for name in ("name", "layers", "width")} == {"name": "tiny", "layers": 2, "width": 64}
+
+
+def test_no_folder_of_this_machine_is_handed_on(tmp_path: Path) -> None:
+    solved = {"solver": {"name": "word_swap"}, "dataset": "coco:/data/mine", "maps": []}
+    asked = {"prompt": "what is this?", "pictures": ["/home/me/dog.jpg", "scenes:held_out/0"], "concept": "dog"}
+    about = {**solved, "asked": asked, "parts": [solved], "of": {"left": solved}}
+    edit = edit_of([Change(neuron(0, 3), 0.0)])
+    write_bundle(replace(edit, provenance={**edit.provenance, **about}), tmp_path / "x.safetensors")
+    content = (tmp_path / "x.safetensors").read_bytes()
+    assert b"/data" not in content and b"/home" not in content
+    read = read_bundle(tmp_path / "x.safetensors").provenance
+    assert read["dataset"] == read["parts"][0]["dataset"] == read["of"]["left"]["dataset"] == "coco"
+    assert read["asked"]["pictures"] == ["dog.jpg", "scenes:held_out/0"]
