@@ -52,17 +52,13 @@ def controls(
     examiner: Puts,
     intervention: Intervention,
     seeds: int,
-    values: Mapping[Neuron, float] | None = None,
 ) -> list[Scores]:
     """The scores with the same changes made to as many random neurons of the same layers, once a seed; none where the
-    intervention is of whole layers.
-
-    values: see `moved`.
-    """
+    intervention is of whole layers."""
     width = examiner.live.layout.width
     if whole_layers(intervention.neurons, width):
         return []
-    return [under(examiner, moved(intervention, width, seed, values)) for seed in range(seeds)]
+    return [under(examiner, moved(intervention, width, seed)) for seed in range(seeds)]
 
 
 def moved(

@@ -11,7 +11,7 @@ from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, PRODUCT, Neuron
 from ingest.feed import batches
 from ingest.solving import Problem
-from ingest.trace import Item, shortest_first, traced
+from ingest.trace import Item, Trace, shortest_first, traced
 
 
 def excluded(layers: int, exclude_last: int) -> int:
@@ -51,6 +51,12 @@ def contributing(problem: Problem, per_token: int, exclude_last: int) -> list[Ne
             "no neuron contributes to what is said here; give neurons with --method or a smaller exclude_last"
         )
     return list(found)
+
+
+def firsts(trace: Trace) -> list[int]:
+    """Which of a trace's targets is the first of its row."""
+    rows = trace.rows.tolist()
+    return [i for i, row in enumerate(rows) if i == 0 or rows[i - 1] != row]
 
 
 def orders(item: Item) -> list[int]:

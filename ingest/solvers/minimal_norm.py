@@ -21,7 +21,7 @@ from atlas.live.edit import changing
 from atlas.neurons import PRODUCT, Neuron
 from atlas.selection import matched_random
 from ingest.feed import batches
-from ingest.solvers._choosing import contributing, excluded
+from ingest.solvers._choosing import contributing, excluded, firsts
 from ingest.solving import Problem, Solution
 from ingest.trace import Item, shortest_first, traced
 
@@ -93,8 +93,7 @@ def observed(problem: Problem, items: Sequence[Item]) -> tuple[Tensor, Tensor]:
     final, values = torch.zeros(layout.d_model), torch.zeros(len(layout.layers), layout.width)
     for some in batches(shortest_first(list(items)), problem.batch_size):
         with traced(problem.live, some, "", layers=None, tap=PRODUCT, grad=False) as trace:
-            first = {int(row): i for i, row in reversed(list(enumerate(trace.rows)))}
-            chosen = sorted(first.values())
+            chosen = firsts(trace)
             final += trace.final_at_targets()[0][chosen].float().sum(0).cpu()
             for layer in trace.layers:
                 values[layer] += trace.at_targets(layer)[chosen].sum(0).cpu()

@@ -15,7 +15,7 @@ from atlas.edits import Change, Intervention
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, PRODUCT, Neuron
 from ingest.feed import batches
-from ingest.solvers._choosing import contributing
+from ingest.solvers._choosing import contributing, firsts
 from ingest.solving import Descent, Problem, Solution, Weights, learn
 from ingest.trace import shortest_first, traced
 
@@ -57,8 +57,7 @@ def moments(problem: Problem, layer: int) -> tuple[Tensor, Tensor]:
     for some in batches(shortest_first([case.item() for case in problem.cases]), problem.batch_size):
         with traced(problem.live, some, "", layers=[layer], tap=PRODUCT, grad=False) as trace:
             values = trace.values(layer)[trace.real].cpu()
-            first = {int(row): i for i, row in reversed(list(enumerate(trace.rows)))}
-            key += trace.at_targets(layer)[sorted(first.values())].sum(0).cpu()
+            key += trace.at_targets(layer)[firsts(trace)].sum(0).cpu()
         second += values.T @ values
         positions += len(values)
     return key / len(problem.cases), second / positions
