@@ -89,7 +89,6 @@ def rebuild(path: Path, *, read_edit: Callable[[Path], StoredEdit]) -> Rebuilt:
     try:
         migrate.create(workshop)
         convert_old(path)
-        sweep(path)
         skipped: list[str] = []
         loaded = [_stored(workshop, skipped, partial(load_run, folder=folder)) for folder in _finished(path, skipped)]
         edited = [
@@ -108,12 +107,17 @@ def _load_edit_file(connection: Connection, *, file: Path, read_edit: Callable[[
 
 
 def _require_free(path: Path) -> None:
-    """Refuse where another process has the database open, or it is newer; a damaged one is what a rebuild is for."""
+    """Refuse where another process has the database open, or it is newer; a damaged one is what a rebuild is for.
+
+    While it is ours, tensors that no edit names are removed.
+    """
     if not database(path).exists():
         return
     try:
         with connect_any_version(path, read_only=False) as connection:
             found = revision(raw(connection))
+            if found is None or found <= VERSION:
+                sweep(path)  # here nobody else writes: another may have tensors and not yet the edit that names them
     except IntegrityError:
         return
     if found is not None and found > VERSION:
