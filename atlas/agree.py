@@ -21,8 +21,8 @@ from atlas.edit_files import tensors_of
 from atlas.errors import IntegrityError
 from atlas.files import sha256
 from atlas.ledger import DONE, json_text
-from atlas.load import SHARED
-from atlas.manifest import NAME, OBJECTS, SHARDS, columns, folder_of, read_manifest
+from atlas.load import BY_MAP, SHARED
+from atlas.manifest import NAME, OBJECTS, SHARDS, columns, folder_of, read_manifest, shard_rows
 
 _LOCAL = ("map_id", "model_id", "dataset_id", "concept_id")
 
@@ -79,9 +79,10 @@ def _own_rows_agree(
 ) -> Iterator[Finding]:
     """Rows that belong to the run alone: maps with their scores, exemplars, labels, effects, measures, points."""
     mine = f"WHERE run_id = {literal(run_id)}"
+    revision = str(manifest["schema"])
     names = "[" + ", ".join(literal(concept["name"]) for concept in manifest["concepts"]) + "]"
     for name, table in SHARDS.items():
-        if name in SHARED or table is schema.scores:
+        if name in SHARED or table in BY_MAP:
             continue
         content = _content(table)
         theirs = ours = content
@@ -93,26 +94,27 @@ def _own_rows_agree(
         file = folder / f"{name}.parquet"
         wanted: tuple[int, int | None] = (0, None)
         if file.name in manifest["files"]:
-            wanted = _digest(connection, f"SELECT hash({theirs}) AS h FROM read_parquet({literal(file.resolve())})")
+            wanted = _digest(connection, f"SELECT hash({theirs}) AS h FROM ({shard_rows(table, file, revision)})")
         if stored != wanted:
             yield _differs(f"run {run_id[:12]}", name, stored[0], wanted[0])
-    if "scores.parquet" in manifest["files"]:
-        yield from _scores_agree(connection, mine, folder / "scores.parquet")
+    for table in BY_MAP:
+        if f"{table.name}.parquet" in manifest["files"]:
+            yield from _by_map_agree(connection, table, mine, folder / f"{table.name}.parquet")
 
 
-def _scores_agree(connection: Connection, mine: str, file: Path) -> Iterator[Finding]:
-    content = _content(schema.scores)
+def _by_map_agree(connection: Connection, table: Table, mine: str, file: Path) -> Iterator[Finding]:
+    content = _content(table)
     query = f"""
         SELECT map_id, coalesce(ours.n, 0), coalesce(theirs.n, 0), ours.h IS DISTINCT FROM theirs.h
         FROM (SELECT map_id, row_number() OVER (ORDER BY map_id) - 1 AS local FROM maps {mine})
-        LEFT JOIN (SELECT map_id, count(*) AS n, sum(hash({content})) AS h FROM scores
+        LEFT JOIN (SELECT map_id, count(*) AS n, sum(hash({content})) AS h FROM {table.name}
                    WHERE map_id IN (SELECT map_id FROM maps {mine}) GROUP BY map_id) AS ours USING (map_id)
         FULL JOIN (SELECT map_id AS local, count(*) AS n, sum(hash({content})) AS h
                    FROM read_parquet({literal(file.resolve())}) GROUP BY map_id) AS theirs USING (local)
         ORDER BY local"""
     for number, stored, wanted, differ in connection.exec_driver_sql(query):
         if differ:
-            yield _differs(f"map {number}", "scores", stored, wanted)
+            yield _differs(f"map {number}", table.name, stored, wanted)
 
 
 def _shared_rows_agree(connection: Connection, shards: Mapping[tuple[str, int], list[Path]]) -> Iterator[Finding]:

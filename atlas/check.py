@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from atlas import schema
 from atlas.store import connect_readonly
 
-_ROWS_AT_ONCE = 4_000_000  # about 200 MB of DuckDB's memory while neurons are counted
+_ROWS_AT_ONCE = 4_000_000  # about 200 MB of DuckDB's memory while they are sorted
 
 _OWNER = {
     "model_id": "models",
@@ -36,6 +36,9 @@ _UNIQUE: Mapping[str, tuple[str, ...]] = {
     "edits": ("name", "version"),
     "measures": ("run_id", "name", "method", "concept", "source", "layer", "first", "second", "condition"),
     "points": ("run_id", "projection", "layer", "example_id", "position"),
+    "sketches": ("map_id", "rank"),
+    "vectors": ("run_id", "component", "layer", "neuron"),
+    "indexes": ("run_id",),
     "changes": ("edit_id", "component", "layer", "neuron", "where"),
 }
 """What no two rows of a table share, beside its key."""
@@ -68,7 +71,7 @@ def check(path: Path) -> list[Finding]:
             *_duplicates(connection),
             *_maps(connection),
             *_score_order(connection),
-            *_repeated_neurons(connection),
+            *_ranks(connection),
             *runs_agree(connection, path),
             *edits_agree(connection, path),
         ]
@@ -119,59 +122,62 @@ def _duplicates(connection: Connection) -> Iterator[Finding]:
 
 
 def _maps(connection: Connection) -> Iterator[Finding]:
-    """Maps with another number of neurons than they say, or with neurons that the model does not have."""
+    """Maps with another number of scores than they say, or with neurons that the model does not have."""
     query = """
-        SELECT map_id, neurons, coalesce(n, 0),
+        SELECT map_id, kept, coalesce(n, 0), neurons,
                component = 'language' AND (least(low_layer, low) < 0 OR top_layer >= layers OR top >= width)
         FROM maps JOIN models USING (model_id) LEFT JOIN (
             SELECT map_id, count(*) AS n, min(layer) AS low_layer, max(layer) AS top_layer,
                    min(neuron) AS low, max(neuron) AS top
             FROM scores GROUP BY map_id) USING (map_id)
         ORDER BY map_id"""
-    for number, neurons, found, outside in connection.exec_driver_sql(query):
-        if neurons != found:
-            yield Finding(f"map {number}", f"has {found} scores, its row says {neurons}")
+    for number, kept, found, neurons, outside in connection.exec_driver_sql(query):
+        if kept != found:
+            yield Finding(f"map {number}", f"has {found} scores, its row says {kept}")
+        if kept > neurons:
+            yield Finding(f"map {number}", f"keeps {kept} scores of {neurons} neurons")
         if outside:
             yield Finding(f"map {number}", "has neurons beyond the model's layers or width")
 
 
 def _score_order(connection: Connection) -> Iterator[Finding]:
-    """Maps that are not stored in one piece, best first, with ranks 1, 2, 3, ...
+    """Maps that are not stored in one piece, each in the order of layers and neurons.
 
     `lag() OVER ()` follows the order of storage, so that one pass without sorting sees every pair of neighbours.
     """
     query = """
         SELECT map_id,
                count(*) FILTER (map_id IS DISTINCT FROM last_map),
-               count(*) FILTER (rank <> CASE WHEN map_id IS DISTINCT FROM last_map THEN 1 ELSE last_rank + 1 END),
-               count(*) FILTER (map_id = last_map AND score > last_score),
+               count(*) FILTER (map_id = last_map AND (layer < last_layer OR layer = last_layer AND neuron <= last)),
                count(*) FILTER (NOT isfinite(score))
-        FROM (SELECT *, lag(map_id) OVER () AS last_map, lag(rank) OVER () AS last_rank,
-                     lag(score) OVER () AS last_score FROM scores)
+        FROM (SELECT *, lag(map_id) OVER () AS last_map, lag(layer) OVER () AS last_layer,
+                     lag(neuron) OVER () AS last FROM scores)
         GROUP BY map_id ORDER BY map_id"""
-    for number, pieces, ranks, order, infinite in connection.exec_driver_sql(query):
+    for number, pieces, order, infinite in connection.exec_driver_sql(query):
         where = f"map {number}"
         if pieces > 1:
             yield Finding(where, f"is stored in {pieces} pieces")
-        if ranks:
-            yield Finding(where, f"{ranks} ranks do not count 1, 2, 3, ...")
         if order:
-            yield Finding(where, f"{order} scores are not in order, best first")
+            yield Finding(where, f"{order} neurons are out of order, or there twice")
         if infinite:
             yield Finding(where, f"{infinite} scores are not finite")
 
 
-def _repeated_neurons(connection: Connection) -> Iterator[Finding]:
-    """Maps that score a neuron twice. Some maps at a time: all at once would need memory for every neuron."""
+def _ranks(connection: Connection) -> Iterator[Finding]:
+    """Ranks that do not count up as scores go down. Some maps at a time: sorting all at once would need the memory."""
     counts = connection.exec_driver_sql("SELECT map_id, count(*) FROM scores GROUP BY map_id ORDER BY map_id").all()
     for low, high in _ranges([(int(number), int(count)) for number, count in counts]):
         query = f"""
-            SELECT map_id, count(*) FROM (
-                SELECT map_id FROM scores WHERE map_id BETWEEN {low} AND {high}
-                GROUP BY map_id, layer, neuron HAVING count(*) > 1)
+            SELECT map_id, count(*) FILTER (rank <> place), count(*) FILTER (score > last_score) FROM (
+                SELECT map_id, rank, score, row_number() OVER best AS place, lag(score) OVER best AS last_score
+                FROM scores WHERE map_id BETWEEN {low} AND {high}
+                WINDOW best AS (PARTITION BY map_id ORDER BY rank))
             GROUP BY map_id ORDER BY map_id"""
-        for number, count in connection.exec_driver_sql(query):
-            yield Finding(f"map {number}", f"scores {count} neurons more than once")
+        for number, ranks, order in connection.exec_driver_sql(query):
+            if ranks:
+                yield Finding(f"map {number}", f"{ranks} ranks do not count 1, 2, 3, ...")
+            if order:
+                yield Finding(f"map {number}", f"{order} scores are larger than one of a better rank")
 
 
 def _ranges(counts: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -107,7 +107,8 @@ def map_scores(map_id: int) -> Query:
 def method_pairs(which: Which) -> Query:
     """Pairs of maps of two methods that can be compared: of one run, and alike in all but the method.
 
-    Of several runs, the newest that has both. Pairs of one concept follow each other.
+    Of several runs, the newest that has both. Pairs of one concept follow each other. Maps that do not keep all scores
+    are left out, here and below.
     """
     where, values = which.where()
     return Query(
@@ -115,7 +116,8 @@ def method_pairs(which: Which) -> Query:
 WITH chosen AS (
     SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at
     FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
-    JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id WHERE {where})
+    JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
+    WHERE m.kept = m.neurons AND {where})
 SELECT a.map_id AS first, b.map_id AS second, a.method, b.method AS other, a.concept, a.source, a.target, a.reduce,
        a.component
 FROM chosen a JOIN chosen b ON a.run_id = b.run_id AND a.concept = b.concept AND a.source = b.source
@@ -135,7 +137,8 @@ def _with_reference(where: str) -> str:
 WITH chosen AS (
     SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at, mo.layers * mo.width AS total
     FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
-    JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id WHERE {where}),
+    JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
+    WHERE m.kept = m.neurons AND {where}),
 pairs AS (
     SELECT a.map_id AS theirs, b.map_id AS mine, b.method, b.source, b.reduce, b.total
     FROM chosen a JOIN chosen b ON a.run_id = b.run_id AND a.concept = b.concept AND a.source = b.source

@@ -9,11 +9,10 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
 from atlas import ledger
-from atlas.database import literal
 from atlas.errors import IntegrityError
-from atlas.manifest import SHARDS, read_manifest
+from atlas.manifest import SHARDS, read_manifest, shard_columns, shard_rows
 from atlas.rows import concept_ids, dataset_id, model_id, next_id, require_schema
-from atlas.schema import effects, exemplars, labels, maps, measures, points, scores
+from atlas.schema import effects, exemplars, indexes, labels, maps, measures, points, scores, sketches, vectors
 
 SHARED = {
     "examples": ("dataset_id", "example_id"),
@@ -21,6 +20,9 @@ SHARED = {
     "responses": ("model_id", "example_id", "generation"),
 }
 """Tables that runs share, by what identifies a row: the row that came first stays."""
+
+BY_MAP = (scores, sketches)
+"""Tables whose rows belong to a run through its maps."""
 
 
 def load_run(connection: Connection, folder: Path) -> str:
@@ -49,7 +51,8 @@ def load_run(connection: Connection, folder: Path) -> str:
     for name, table in SHARDS.items():
         entry = manifest["files"].get(f"{name}.parquet")
         if entry is not None:
-            _load_shard(connection, table, folder / f"{name}.parquet", int(entry["rows"]), ids)
+            file = folder / f"{name}.parquet"
+            _load_shard(connection, table, file, int(entry["rows"]), ids, str(manifest["schema"]))
     ledger.put(connection, {**run, "status": ledger.DONE, "model_id": model, "dataset_id": dataset})
     return str(run["run_id"])
 
@@ -64,19 +67,22 @@ def _first_map(connection: Connection, run_id: str, count: int) -> int:
 def forget_run(connection: Connection, run_id: str) -> None:
     """Remove a run's own rows. The ledger's row stays, and what it shares with other runs."""
     of_run = sa.select(maps.c.map_id).where(maps.c.run_id == run_id)
-    connection.execute(sa.delete(scores).where(scores.c.map_id.in_(of_run)))
-    for table in (maps, exemplars, labels, effects, measures, points):
+    for table in BY_MAP:
+        connection.execute(sa.delete(table).where(table.c.map_id.in_(of_run)))
+    for table in (maps, exemplars, labels, effects, measures, points, vectors, indexes):
         connection.execute(sa.delete(table).where(table.c.run_id == run_id))
 
 
-def _load_shard(connection: Connection, table: Table, file: Path, rows: int, ids: Mapping[str, str]) -> None:
+def _load_shard(
+    connection: Connection, table: Table, file: Path, rows: int, ids: Mapping[str, str], revision: str
+) -> None:
     import pyarrow.parquet as pq
 
-    require_schema(table, pq.read_schema(file))
+    require_schema(table, pq.read_schema(file), shard_columns(table, revision))
     names = ", ".join(f'"{column.name}"' for column in table.columns)
     values = ", ".join(f'{ids.get(column.name, _quoted(column.name))} AS "{column.name}"' for column in table.columns)
-    # Rows keep their order: scores stay map by map, best first.
-    query = f"SELECT {values} FROM read_parquet({literal(file)})"
+    # Rows keep their order: scores stay map by map, each in the order of its neurons.
+    query = f"SELECT {values} FROM ({shard_rows(table, file, revision)})"
     if table.name in SHARED:
         query = f'SELECT * FROM ({query}) AS new ANTI JOIN "{table.name}" USING ({", ".join(SHARED[table.name])})'
     count = connection.exec_driver_sql(f'INSERT INTO "{table.name}" ({names}) {query}').scalar_one()

@@ -3,6 +3,7 @@
     runs/<run_id>/
         maps.parquet  scores.parquet  exemplars.parquet  decodings.parquet  labels.parquet
         responses.parquet  examples.parquet  effects.parquet  measures.parquet  points.parquet
+        sketches.parquet  vectors.parquet
                                                                    those that the run has; others are absent
         manifest.json                                              written last: without it there is no run
 
@@ -13,7 +14,9 @@ A shard has exactly the columns of its table (`arrow_schema`). Ids that the data
     model_id    0: the manifest's model
     dataset_id  0: the manifest's dataset
 
-`run_id` and `example_id` are hashes of content and are the same everywhere. Scores come map by map, best first.
+`run_id` and `example_id` are hashes of content and are the same everywhere. Scores come map by map, each in the order
+of layers and neurons (in folders of schemas before 0004 best first, and their maps have no column `kept`: `shard_rows`
+reads both).
 Responses and decodings belong to the model, and examples to the dataset: several runs may have the same, and the
 database keeps them once. A run writes all of its examples; responses and decodings that the folder of another run has
 may be left out.
@@ -41,7 +44,7 @@ import pyarrow as pa
 from sqlalchemy import Table
 
 from atlas import schema
-from atlas.database import VERSION
+from atlas.database import VERSION, literal
 from atlas.errors import IntegrityError
 from atlas.files import sha256
 
@@ -60,6 +63,8 @@ SHARDS: Mapping[str, Table] = {
         schema.effects,
         schema.measures,
         schema.points,
+        schema.sketches,
+        schema.vectors,
     )
 }
 OBJECTS = ("job", "environment", "outcome")
@@ -75,6 +80,21 @@ _RUN = columns(schema.runs, "status", "model_id", "dataset_id")
 _MODEL = columns(schema.models, "model_id")
 _DATASET = columns(schema.datasets, "dataset_id")
 _CONCEPT = columns(schema.concepts, "concept_id", "dataset_id")
+
+
+def shard_columns(table: Table, revision: str) -> list[str]:
+    """The columns that a shard of this table has, written for this database revision."""
+    return columns(table, *(("kept",) if table is schema.maps and revision < "0004" else ()))
+
+
+def shard_rows(table: Table, file: Path, revision: str) -> str:
+    """SQL for the rows of a shard as today's table has them, in its order."""
+    rows = f"FROM read_parquet({literal(file.resolve())})"
+    if revision < "0004" and table is schema.maps:
+        return f"SELECT *, neurons AS kept {rows}"
+    if revision < "0004" and table is schema.scores:
+        return f"SELECT * {rows} ORDER BY map_id, layer, neuron"
+    return f"SELECT * {rows}"
 
 
 def folder_of(path: Path, run_id: str) -> Path:

@@ -79,8 +79,8 @@ def find_maps(which: Which) -> Query:
     return Query(
         f"""
 SELECT m.map_id, m.run_id, m.model_id, mo.name AS model, mo.fingerprint, coalesce(c.name, '*') AS concept,
-       m.method, m.source, m.target, m.reduce, m.tap, m.component, m.parameters, m.examples, m.neurons, m.mean, m.std,
-       c.supercategory, mo.layers, mo.width, d.name AS dataset, r.finished_at,
+       m.method, m.source, m.target, m.reduce, m.tap, m.component, m.parameters, m.examples, m.neurons, m.kept,
+       m.mean, m.std, c.supercategory, mo.layers, mo.width, d.name AS dataset, r.finished_at,
        count(*) OVER (PARTITION BY m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component)
            AS versions
 FROM maps m

@@ -40,13 +40,15 @@ def insert(connection: Connection, table: Table, data: pa.Table | pa.RecordBatch
     return rows
 
 
-def require_schema(table: Table, found: pa.Schema) -> None:
-    """Refuse Arrow columns that are not the table's, in name, order or type.
+def require_schema(table: Table, found: pa.Schema, names: Sequence[str] | None = None) -> None:
+    """Refuse Arrow columns that are not the table's (or not these of them), in name, order or type.
 
     Raises:
         IntegrityError: with the first difference.
     """
     wanted = arrow_schema(table)
+    if names is not None:
+        wanted = pa.schema([wanted.field(name) for name in names])
     if found.names != wanted.names:
         raise IntegrityError(f"table {table.name} has columns {wanted.names}, not {found.names}")
     for mine, theirs in zip(wanted, found, strict=True):

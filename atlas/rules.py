@@ -116,6 +116,11 @@ def names_given(text: str, option: str) -> dict[str, str]:
     return given
 
 
+# Every score of a map, or as many evenly spaced ones of a map that does not keep all.
+_WHOLE = """SELECT map_id, score FROM scores JOIN maps USING (map_id) WHERE kept = neurons
+          UNION ALL SELECT map_id, score FROM sketches"""
+
+
 def selected(rule: Rule) -> str:
     """Common table expressions, the last of them `chosen`: the rows of the maps $maps that the rule chooses.
 
@@ -130,7 +135,7 @@ def selected(rule: Rule) -> str:
            coalesce(nullif({MAD} * mad(s.score), 0), {MEAN_AD} * avg(abs(s.score - s.center))) AS scale
     FROM (SELECT unnest($maps::INTEGER[]) AS map_id, unnest($nulls::INTEGER[]) AS null_id) n
     JOIN (SELECT map_id, score::DOUBLE AS score, median(score::DOUBLE) OVER (PARTITION BY map_id) AS center
-          FROM scores WHERE map_id IN (SELECT unnest($nulls::INTEGER[]))) s ON s.map_id = n.null_id
+          FROM ({_WHOLE}) WHERE map_id IN (SELECT unnest($nulls::INTEGER[]))) s ON s.map_id = n.null_id
     GROUP BY n.map_id),
 """
     return f"""{spread}chosen AS (

@@ -103,7 +103,7 @@ class _Rules:
             "dataset_id": int(head["dataset"] is not None),
         }
         self.concepts = {concept["name"] for concept in head["concepts"]}
-        self._last_map = 0
+        self._last = (0, -1, -1)
 
     def require(self, table: Table, rows: pa.Table, start: int) -> None:
         """Check rows `start`, `start + 1`, ... of a shard.
@@ -124,7 +124,7 @@ class _Rules:
         if table is schema.maps and not np.array_equal(rows["map_id"], np.arange(start, start + rows.num_rows)):
             self._refuse(table, "map_id", "does not count 0, 1, 2, ...")
         if table is schema.scores and rows.num_rows:
-            self._require_map_major(table, rows["map_id"].to_numpy())
+            self._require_order(table, rows)
         if table is schema.examples:
             unknown = {name for names in rows["concepts"].to_pylist() for name in names} - self.concepts
             if unknown:
@@ -134,10 +134,16 @@ class _Rules:
         if values.size and (values.min() < 0 or values.max() >= self.below[name]):
             self._refuse(table, name, f"is {values.min()} to {values.max()}, local ids are 0 to {self.below[name] - 1}")
 
-    def _require_map_major(self, table: Table, ids: np.ndarray) -> None:
-        if ids[0] < self._last_map or (np.diff(ids) < 0).any():
+    def _require_order(self, table: Table, rows: pa.Table) -> None:
+        """Map by map, each in the order of layers and neurons, none twice: where a row lies is what finds it."""
+        columns = [rows[name].to_numpy().astype(np.int64) for name in ("map_id", "layer", "neuron")]
+        ids, layer, neuron = (np.concatenate([[last], c]) for last, c in zip(self._last, columns, strict=True))
+        same, step = np.diff(ids) == 0, np.diff(layer)
+        if (np.diff(ids) < 0).any():
             self._refuse(table, "map_id", "does not come map by map")
-        self._last_map = int(ids[-1])
+        if (same & ((step < 0) | ((step == 0) & (np.diff(neuron) <= 0)))).any():
+            self._refuse(table, "neuron", "does not count up within a layer of a map")
+        self._last = (int(ids[-1]), int(layer[-1]), int(neuron[-1]))
 
     def _refuse(self, table: Table, column: str, problem: str) -> None:
         raise IntegrityError(f"run {self.run_id}: {table.name}.{column} {problem}")

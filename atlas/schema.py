@@ -1,8 +1,8 @@
 """The database, once: SQLAlchemy Core tables, and the Arrow schema that bulk data must have.
 
-`scores` holds nearly every row, so it has no key, no foreign key and no index: it is stored map by map,
-best first, and DuckDB's zone maps find a map. Foreign keys are left out everywhere (DuckDB cannot delete a
-parent and its child in one transaction); `atlas db check` proves that no row is an orphan.
+`scores` holds nearly every row, so it has no key, no foreign key and no index: it is stored map by map, each in the
+order of its neurons, and DuckDB's zone maps find a map, and a neuron in every map. Foreign keys are left out everywhere
+(DuckDB cannot delete a parent and its child in one transaction); `atlas db check` proves that no row is an orphan.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 import sqlalchemy as sa
-from sqlalchemy import Boolean, Column, Float, Integer, MetaData, SmallInteger, String, Table
+from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, MetaData, SmallInteger, String, Table
 
 metadata = MetaData()
 
@@ -85,7 +85,7 @@ runs = Table(
     "runs",
     metadata,
     Column("run_id", String, primary_key=True),  # sha256 of the resolved job
-    Column("kind", String, nullable=False),  # ingest | evaluate | labels | geometry
+    Column("kind", String, nullable=False),  # ingest | evaluate | labels | geometry | embed | extract
     Column("status", String, nullable=False),  # running | done | failed
     Column("model_id", Integer),
     Column("dataset_id", Integer),
@@ -111,9 +111,10 @@ maps = Table(
     Column("tap", String, nullable=False),  # product | gate
     _json("parameters"),
     Column("examples", Integer, nullable=False),  # how many the map averages over
-    Column("neurons", Integer, nullable=False),  # how many rows of scores it has
+    Column("neurons", Integer, nullable=False),  # how many neurons it scores
     Column("mean", Float, nullable=False),
     Column("std", Float, nullable=False),
+    Column("kept", Integer, nullable=False),  # how many of them have a row of scores: the best so many
 )
 
 scores = Table(
@@ -124,6 +125,14 @@ scores = Table(
     Column("neuron", Integer, nullable=False),
     Column("score", Float, nullable=False),
     Column("rank", Integer, nullable=False),  # 1 is best; ties in a drawn order of the map's own
+)
+
+sketches = Table(
+    "sketches",  # the scores of a map that does not keep them all, at ranks evenly spaced from best to last
+    metadata,
+    Column("map_id", Integer, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("score", Float, nullable=False),
 )
 
 exemplars = Table(
@@ -259,8 +268,32 @@ points = Table(
     Column("y", Float, nullable=False),
 )
 
+vectors = Table(
+    "vectors",  # of one run: one space of one model; see atlas/spaces.py
+    metadata,
+    Column("run_id", String, nullable=False),
+    Column("component", String, nullable=False),
+    Column("layer", SmallInteger, nullable=False),
+    Column("neuron", Integer, nullable=False),
+    Column("vector", sa.ARRAY(Float), nullable=False),  # of length 1, or all zeros
+)
+
+indexes = Table(
+    "indexes",  # which FAISS file of vectors/ may be used: a cache, made again by `atlas index build`
+    metadata,
+    Column("run_id", String, nullable=False),  # whose vectors it has
+    Column("kind", String, nullable=False),  # flat | fp16 | ivf
+    Column("rows", Integer, nullable=False),
+    Column("dimension", Integer, nullable=False),
+    Column("content", String, nullable=False),  # sum over the vectors it was built from
+    Column("bytes", BigInteger, nullable=False),
+    Column("sha256", String, nullable=False),  # of the file
+    _at("built_at"),
+)
+
 _ARROW: dict[type[sa.types.TypeEngine[Any]], pa.DataType] = {
     Integer: pa.int32(),
+    BigInteger: pa.int64(),
     SmallInteger: pa.int16(),
     String: pa.string(),
     Float: pa.float32(),

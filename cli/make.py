@@ -96,6 +96,10 @@ def ingest(
     tokens: Annotated[str | None, typer.Option("--tokens", help="all (default) or first of a word's tokens.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Length of answers.")] = None,
     exemplars: Annotated[int | None, typer.Option("--exemplars", min=0, help="Examples kept for each neuron.")] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option("--keep", help="all (default) scores of a map, or top:N: the best N, and a sketch of the rest."),
+    ] = None,
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")] = None,
     device: Device = "cpu",
     device_map: Annotated[str | None, typer.Option("--device-map", help="auto: spread over devices.")] = None,
@@ -117,7 +121,7 @@ def ingest(
     content: dict[str, Any] = read_toml(job) if job else {}
     plain = {"model": model, "revision": revision, "dataset": dataset, "split": split, "per_concept": per_concept}
     plain |= {"seed": seed, "tap": tap, "layers": layers, "occurrences": occurrences, "tokens": tokens}
-    plain |= {"max_new_tokens": max_new_tokens, "exemplars": exemplars, "dtype": dtype}
+    plain |= {"max_new_tokens": max_new_tokens, "exemplars": exemplars, "dtype": dtype, "keep": keep}
     plain |= {"negatives": negatives, "mentions": mentions, "inpainter": inpainter}
     content |= given(plain, {"concepts": concepts, "sources": sources, "tasks": tasks, "reduce": reduce})
     content |= {key: pairs(text) for key, text in (("options", option), ("inpainting", inpaint_option)) if text}

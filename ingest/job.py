@@ -22,6 +22,23 @@ from ingest.inpainting import default_inpainter
 from ingest.maps import TWIN, Method, PairMethod
 from ingest.reductions import REDUCTIONS, USUAL
 
+ALL = "all"
+"""`keep` of a job whose maps are stored whole."""
+
+
+def kept_top(keep: str) -> int:
+    """How many scores of a map `keep` means, where that is not all.
+
+    Raises:
+        UsageError: not `all` or `top:N`.
+    """
+    name, _, amount = keep.partition(":")
+    if name != "top" or not amount.isdecimal() or int(amount) < 1:
+        raise UsageError(
+            f"--keep is all, or top:N for the best N scores of each map, for example top:5000; not '{keep}'"
+        )
+    return int(amount)
+
 
 @dataclass(frozen=True)
 class Job:
@@ -34,7 +51,8 @@ class Job:
     concept whose words are in the answer. inpainter, inpainting: what makes counterfactual pictures, and its options,
     where a method needs them. occurrences, tokens: see `ingest.concepts`.
     max_new_tokens: length of the model's own answers, where the dataset has none. exemplars: how many of the
-    strongest examples to keep for each neuron. layers: which layers to score, for example 8-15; all by default.
+    strongest examples to keep for each neuron. layers: which layers to score, for example 8-15; all by default. keep:
+    "all" scores of a concept's map, or "top:5000", the best so many and a sketch of the rest.
     """
 
     model: str = "tiny-llava"
@@ -60,6 +78,7 @@ class Job:
     inpainting: dict[str, Any] = field(default_factory=dict)
     max_new_tokens: int = 50
     exemplars: int = 5
+    keep: str = ALL
 
 
 @dataclass(frozen=True)
@@ -127,6 +146,8 @@ def make_job(content: Mapping[str, Any]) -> Job:
             raise UsageError(f"no reduction called '{reduce}'; there are: {', '.join(REDUCTIONS)}")
     if job.per_concept < 1 or job.exemplars < 0 or job.max_new_tokens < 1 or job.negatives < 0:
         raise UsageError("per_concept and max_new_tokens must be at least 1, exemplars and negatives at least 0")
+    if job.keep != ALL:
+        kept_top(job.keep)
     if not job.methods:
         raise UsageError("the job names no method; `atlas methods` lists them")
     return replace(job, methods={name: _parameters(name, given) for name, given in job.methods.items()})
@@ -245,6 +266,8 @@ def resolved(job: Job, dataset: Dataset, examples: Sequence[Example], model: Map
     plain = asdict(job) | {"dataset_revision": dataset.revision, "examples": digest.hexdigest(), **model}
     plain["dataset"] = dataset.name  # where the files lie does not change a number; their content does
     plain["model"] = plain["revision"] = None
+    if job.keep == ALL:  # runs from before it could be chosen keep their ids
+        del plain["keep"]
     plain["tasks"] = {source: list(tasks) for source, tasks in tasks_by_source(job, dataset).items()}
     return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 

@@ -14,7 +14,7 @@ from atlas.live.model import LiveModel
 from ingest import tables, zoo
 from ingest.examples import Dataset, Example
 from ingest.feed import Feed
-from ingest.job import Execution, Job, complete, open_dataset, resolved, tasks_by_source
+from ingest.job import ALL, Execution, Job, complete, open_dataset, resolved, tasks_by_source
 from ingest.labels import Labelling, labels_table
 from ingest.record import Record
 from ingest.shards import Progress, map_all
@@ -107,10 +107,12 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
         content: dict[str, Any] = {
             "examples": tables.examples_table(examples),
             "maps": tables.maps_table(record.run_id, job, found, names),
-            "scores": tables.score_batches(record.run_id, found),
+            "scores": tables.score_batches(record.run_id, job, found),
             "exemplars": tables.exemplars_table(record.run_id, live, state.exemplars, [e.id for e in examples]),
             "responses": tables.responses_table(feed.made),
         }
+        if job.keep != ALL:
+            content["sketches"] = tables.sketches_table(job, found)
         labelled = [some for m in state.methods.values() if isinstance(m, Labelling) for some in m.labels()]
         if labelled:
             content["labels"] = labels_table(record.run_id, labelled)

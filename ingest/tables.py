@@ -13,12 +13,12 @@ import pyarrow as pa
 from atlas.live.decode import decode
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE
-from atlas.schema import arrow_schema, decodings, examples, exemplars, maps, responses, scores
+from atlas.schema import arrow_schema, decodings, examples, exemplars, maps, responses, scores, sketches
 from atlas.where import ROLES
 from ingest.examples import Example
 from ingest.exemplars import Exemplars
 from ingest.feed import Response
-from ingest.job import Job
+from ingest.job import ALL, Job, kept_top
 from ingest.maps import NeuronMap
 from ingest.shards import State
 
@@ -44,22 +44,31 @@ def without_map(found: Sequence[tuple[str, NeuronMap]]) -> dict[str, list[str]]:
     return {method: sorted(concepts) for method, concepts in sorted(lacking.items())}
 
 
-def ranked(found: NeuronMap, seed: int = 0) -> dict[str, np.ndarray]:
-    """layer, neuron, score, rank of a map, best first, without what has no score.
+def ranked(found: NeuronMap, seed: int = 0, keep: int | None = None) -> dict[str, np.ndarray]:
+    """layer, neuron, score, rank of a map in the order of its neurons, without what has no score.
 
     Equal scores come in an order that `seed` draws: most scores of a map may be exactly 0, and any order that maps
-    share would make their tops overlap for no reason.
+    share would make their tops overlap for no reason. keep: only the best so many.
     """
     flat = found.scores.numpy().reshape(-1)
     order = np.lexsort((np.random.default_rng(seed).permutation(flat.size), -flat))
     order = order[np.isfinite(flat[order])]
-    layer, neuron = np.divmod(order, found.scores.shape[1])
+    rank = np.zeros(flat.size, dtype=np.int32)
+    rank[order] = np.arange(1, len(order) + 1)
+    kept = np.flatnonzero((rank > 0) & (rank <= (keep or flat.size)))
+    layer, neuron = np.divmod(kept, found.scores.shape[1])
     return {
         "layer": np.asarray(found.layers, dtype=np.int16)[layer],
         "neuron": neuron.astype(np.int32),
-        "score": flat[order],
-        "rank": np.arange(1, len(order) + 1, dtype=np.int32),
+        "score": flat[kept],
+        "rank": rank[kept],
     }
+
+
+def kept(found: NeuronMap, job: Job) -> int:
+    """How many of a map's scores are stored. Maps over all concepts are what others are measured against: all."""
+    count = int(np.isfinite(found.scores.numpy()).sum())
+    return count if found.concept is None or job.keep == ALL else min(count, kept_top(job.keep))
 
 
 def maps_table(run_id: str, job: Job, found: Sequence[tuple[str, NeuronMap]], concepts: Sequence[str]) -> pa.Table:
@@ -85,18 +94,36 @@ def maps_table(run_id: str, job: Job, found: Sequence[tuple[str, NeuronMap]], co
                 "neurons": finite.size,
                 "mean": float(finite.mean()) if finite.size else 0.0,
                 "std": float(finite.std()) if finite.size else 0.0,
+                "kept": kept(m, job),
             }
         )
     return pa.Table.from_pylist(rows, schema=arrow_schema(maps))
 
 
-def score_batches(run_id: str, found: Sequence[tuple[str, NeuronMap]]) -> Iterator[pa.RecordBatch]:
+def score_batches(run_id: str, job: Job, found: Sequence[tuple[str, NeuronMap]]) -> Iterator[pa.RecordBatch]:
     """One batch a map, so that memory holds one map at a time."""
     schema = arrow_schema(scores)
     for i, (_, m) in enumerate(found):
-        columns = ranked(m, int(hashlib.sha256(f"{run_id} {i}".encode()).hexdigest()[:15], 16))
+        columns = ranked(m, int(hashlib.sha256(f"{run_id} {i}".encode()).hexdigest()[:15], 16), kept(m, job))
         ids = np.full(len(columns["rank"]), i, dtype=np.int32)
         yield pa.RecordBatch.from_arrays([pa.array(ids), *(pa.array(c) for c in columns.values())], schema=schema)
+
+
+SKETCH = 1001
+"""How many ranks of a map its sketch has: percentiles from it are right to a tenth."""
+
+
+def sketches_table(job: Job, found: Sequence[tuple[str, NeuronMap]]) -> pa.Table:
+    """Of every map that does not keep all its scores, those at ranks evenly spaced from the best to the last."""
+    parts = [arrow_schema(sketches).empty_table()]
+    for i, (_, m) in enumerate(found):
+        values = m.scores.numpy()
+        ordered = np.sort(values[np.isfinite(values)])[::-1]
+        if kept(m, job) < ordered.size:
+            ranks = np.unique(np.linspace(1, ordered.size, SKETCH).round().astype(np.int32))
+            columns = [np.full(len(ranks), i, dtype=np.int32), ranks, ordered[ranks - 1]]
+            parts.append(pa.table([pa.array(c) for c in columns], schema=arrow_schema(sketches)))
+    return pa.concat_tables(parts)
 
 
 def exemplars_table(run_id: str, live: LiveModel, kept: Exemplars, ids: Sequence[str]) -> pa.Table:

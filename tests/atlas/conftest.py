@@ -58,14 +58,11 @@ def concept_row(name: str) -> dict[str, Any]:
 
 
 def score_rows(local: int, seed: int) -> list[dict[str, Any]]:
-    """Every neuron once, best first; small whole numbers, so that there are ties."""
+    """Every neuron once, in their order; small whole numbers, so that there are ties."""
     generator = np.random.default_rng(seed)
     neurons = [(layer, neuron, float(generator.integers(5))) for layer in range(LAYERS) for neuron in range(WIDTH)]
-    neurons.sort(key=lambda n: (-n[2], n[0], n[1]))
-    return [
-        {"map_id": local, "layer": layer, "neuron": neuron, "score": score, "rank": rank}
-        for rank, (layer, neuron, score) in enumerate(neurons, start=1)
-    ]
+    ranks = {n: rank for rank, n in enumerate(sorted(neurons, key=lambda n: (-n[2], n[0], n[1])), start=1)}
+    return [{"map_id": local, "layer": n[0], "neuron": n[1], "score": n[2], "rank": ranks[n]} for n in neurons]
 
 
 def build_run(seed: int = 0, *, concepts: tuple[str, ...] = ("dog", "cat"), **model: Any) -> Run:
@@ -82,7 +79,7 @@ def build_run(seed: int = 0, *, concepts: tuple[str, ...] = ("dog", "cat"), **mo
     }
     of_map = {"run_id": run_id, "model_id": 0, "method": "contribution", "source": "image", "target": "text"}
     of_map |= {"component": "language", "reduce": "mean", "tap": "product", "parameters": "{}", "examples": 1}
-    of_map |= {"neurons": LAYERS * WIDTH, "mean": 0.5, "std": 0.25}
+    of_map |= {"neurons": LAYERS * WIDTH, "mean": 0.5, "std": 0.25, "kept": LAYERS * WIDTH}
     local = [None, *range(len(concepts))]
     neuron = {"component": "language", "layer": 1, "neuron": 3}
     exemplar = {"run_id": run_id, **neuron, "source": "image", "rank": 1, "example_id": example, "position": 4}
@@ -150,12 +147,13 @@ def add_maps(path: Path, run: Run, found: Mapping[str, Mapping[str | None, Any]]
     for method, by_concept in found.items():
         for concept, values in by_concept.items():
             best = sorted(values, key=lambda address: (-values[address], address))
+            ranks = {address: rank for rank, address in enumerate(best, start=1)}
             scores += [
-                {"map_id": len(maps), "layer": layer, "neuron": neuron, "score": values[layer, neuron], "rank": rank}
-                for rank, (layer, neuron) in enumerate(best, start=1)
+                {"map_id": len(maps), "layer": at[0], "neuron": at[1], "score": values[at], "rank": ranks[at]}
+                for at in sorted(values)
             ]
             at = {"map_id": len(maps), "concept_id": None if concept is None else names.index(concept)}
-            maps.append({**pattern, **at, "method": method, "neurons": len(values)})
+            maps.append({**pattern, **at, "method": method, "neurons": len(values), "kept": len(values)})
     tables = {**run.tables, "maps": rows("maps", maps), "scores": rows("scores", scores)}
     with store.connect_writer(path) as connection:
         load.load_run(connection, replace(run, tables=tables).write(path))

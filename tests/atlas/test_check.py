@@ -67,10 +67,20 @@ SQL: list[tuple[str, str]] = [
     # Scores.
     ("DELETE FROM scores WHERE map_id = 3 AND rank > 10", "map 3: has 10 scores, its row says 16"),
     ("DELETE FROM scores WHERE map_id = 3", "map 3: has 0 scores, its row says 16"),
-    ("UPDATE maps SET neurons = 17 WHERE map_id = 3", "map 3: has 16 scores, its row says 17"),
-    ("UPDATE scores SET rank = 5 WHERE map_id = 3 AND rank = 4", "map 3: 2 ranks do not count 1, 2, 3, ..."),
-    ("UPDATE scores SET rank = 2 WHERE map_id = 3 AND rank = 1", "map 3: 2 ranks do not count 1, 2, 3, ..."),
-    ("UPDATE scores SET score = 9 WHERE map_id = 3 AND rank = 4", "map 3: 1 scores are not in order, best first"),
+    ("UPDATE maps SET kept = 17 WHERE map_id = 3", "map 3: has 16 scores, its row says 17"),
+    ("UPDATE maps SET neurons = 15 WHERE map_id = 3", "map 3: keeps 16 scores of 15 neurons"),
+    ("INSERT INTO sketches VALUES (77, 1, 0.5)", "sketches: 1 map_id (the first is 77) are not in maps"),
+    (
+        "INSERT INTO vectors VALUES ('gone', 'language', 0, 0, [1])",
+        "vectors: 1 run_id (the first is gone) are not in runs",
+    ),
+    ("INSERT INTO indexes VALUES ('gone', 'flat', 0, 0, 'c', 0, 's', 'now')", "indexes: 1 run_id (the first is gone)"),
+    ("UPDATE scores SET rank = 5 WHERE map_id = 3 AND rank = 4", "map 3: 1 ranks do not count 1, 2, 3, ..."),
+    ("UPDATE scores SET rank = 2 WHERE map_id = 3 AND rank = 1", "map 3: 1 ranks do not count 1, 2, 3, ..."),
+    (
+        "UPDATE scores SET score = 9 WHERE map_id = 3 AND rank = 4",
+        "map 3: 1 scores are larger than one of a better rank",
+    ),
     ("UPDATE scores SET score = 'nan' WHERE map_id = 3 AND rank = 1", "map 3: 1 scores are not finite"),
     (
         "UPDATE scores SET layer = 2 WHERE map_id = 3 AND rank = 1",
@@ -81,7 +91,11 @@ SQL: list[tuple[str, str]] = [
         "map 3: has neurons beyond the model's layers or width",
     ),
     ("INSERT INTO scores SELECT 3, 0, 1, -1, 17", "map 3: is stored in 2 pieces"),
-    ("INSERT INTO scores SELECT 3, 0, 1, -1, 17", "map 3: scores 1 neurons more than once"),
+    ("INSERT INTO scores SELECT 6, 0, 1, -1, 17", "map 6: 1 neurons are out of order, or there twice"),
+    (
+        "UPDATE scores SET neuron = 9 - neuron WHERE map_id = 3 AND layer = 1",
+        "map 3: 7 neurons are out of order, or there twice",
+    ),
     # A database that differs from runs/.
     (
         "UPDATE scores SET score = score * 1.0000001 + 1e-7 WHERE map_id = 3",
@@ -169,14 +183,14 @@ def test_edits_and_their_files(filled: Path) -> None:
     assert "edit no-dog@1: its file is missing from edits/" in found(filled)
 
 
-def test_neurons_are_counted_some_maps_at_a_time(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_are_checked_some_maps_at_a_time(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = [(1, 10), (2, 10), (5, 30), (6, 5), (7, 1)]
     monkeypatch.setattr(checking, "_ROWS_AT_ONCE", 20)
     assert list(checking._ranges(counts)) == [(1, 2), (5, 5), (6, 7)]
     with store.connect_writer(filled) as connection:
-        connection.exec_driver_sql("INSERT INTO scores SELECT 2, 0, 1, -1, 17 UNION ALL SELECT 6, 1, 1, -1, 17")
-    repeated = [text for text in found(filled) if "more than once" in text]
-    assert repeated == ["map 2: scores 1 neurons more than once", "map 6: scores 1 neurons more than once"]
+        connection.exec_driver_sql("UPDATE scores SET rank = 99 WHERE map_id IN (2, 6) AND rank = 16")
+    repeated = [text for text in found(filled) if "do not count" in text]
+    assert repeated == ["map 2: 1 ranks do not count 1, 2, 3, ...", "map 6: 1 ranks do not count 1, 2, 3, ..."]
 
 
 def test_a_damaged_or_missing_database_is_an_error_not_a_finding(filled: Path, tmp_path: Path) -> None:

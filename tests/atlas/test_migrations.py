@@ -25,7 +25,7 @@ from atlas.files import sha256
 from atlas.neurons import Neuron
 from atlas.rebuild import rebuild
 
-RELEASED = ("0001", "0002", "0003")
+RELEASED = ("0001", "0002", "0003", "0004")
 """Every revision that a user may have. A new one is added here with rows for it in `some_rows`."""
 
 NEXT = f"{int(RELEASED[-1]) + 1:04}"
@@ -60,8 +60,19 @@ def some_rows(connection: Connection, revision: str) -> dict[str, list[Any]]:
     model = "(1, 'tiny', NULL, 'f', 'llava', 2, 8, 4, 32, '2026-01-01')"
     connection.exec_driver_sql(f"INSERT INTO models VALUES {model}")
     connection.exec_driver_sql("INSERT INTO concepts VALUES (1, 1, 'dog', NULL, 18, ['dog', 'dogs'])")
-    connection.exec_driver_sql("INSERT INTO scores SELECT 1, 0, i, 9 - i, i + 1 FROM range(8) AS r(i)")
-    wanted: dict[str, list[Any]] = {}
+    # Best first, as maps were stored before 0004: the best neuron is the last.
+    connection.exec_driver_sql("INSERT INTO scores SELECT 1, 0, 7 - i, 9 - i, i + 1 FROM range(8) AS r(i)")
+    of_map = "1, 'r', 1, 1, 'contribution', 'image', 'text', 'language', 'mean', 'product', '{}', 1, 8, 5.5, 2"
+    connection.exec_driver_sql(f"INSERT INTO maps VALUES ({of_map}{', 6' if revision >= '0004' else ''})")
+    wanted: dict[str, list[Any]] = {"SELECT method, neurons FROM maps": [("contribution", 8)]}
+    if revision >= "0004":
+        connection.exec_driver_sql("INSERT INTO sketches VALUES (1, 8, 2)")
+        connection.exec_driver_sql("INSERT INTO vectors VALUES ('r', 'language', 1, 3, [0.5, -1])")
+        connection.exec_driver_sql("INSERT INTO indexes VALUES ('r', 'flat', 1, 2, 'c', 5000000000, 's', 'now')")
+        wanted["SELECT kept FROM maps"] = [(6,)]
+        wanted["SELECT rank, score FROM sketches"] = [(8, 2.0)]
+        wanted["SELECT neuron, vector FROM vectors"] = [(3, [0.5, -1.0])]
+        wanted["SELECT kind, bytes FROM indexes"] = [("flat", 5_000_000_000)]
     if revision >= "0002":
         measure = "('r', 'linear_cka', NULL, NULL, 'image', 3, 'text', 'image', 'before', 0.5, NULL, NULL, 12)"
         connection.exec_driver_sql(f"INSERT INTO measures VALUES {measure}")
@@ -293,6 +304,17 @@ def test_an_older_atlas_is_refused_then_upgraded_with_a_backup(tmp_path: Path, n
         assert database.revision(store.raw(connection)) == "0001"
         for query, rows in wanted.items():
             assert connection.exec_driver_sql(query).all() == rows
+
+
+def test_maps_stored_best_first_are_stored_by_neuron(tmp_path: Path) -> None:
+    path = tmp_path / "old.atlas"
+    of_revision(path, "0003")
+    migrate.upgrade(path)
+    with store.connect_readonly(path) as connection:
+        assert connection.exec_driver_sql("SELECT neuron, rank FROM scores ORDER BY rowid").all() == [
+            (i, 8 - i) for i in range(8)
+        ]
+        assert connection.exec_driver_sql("SELECT kept FROM maps").scalar() == 8
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Path, next_schema: Path) -> None:

@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from atlas import database, ledger, load, manifest, rebuild, rows, runs, schema, store
 from atlas.check import check
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
+from atlas.files import sha256
 
 LABEL = {"run_id": "r", "component": "language", "layer": 1, "neuron": 3, "label": "image", "rule": "max", "score": 1.0}
 
@@ -157,8 +158,31 @@ def test_scores_stream_and_keep_their_order(empty: Path, make_run: Any) -> None:
     assert pq.read_table(folder / "scores.parquet").equals(run.tables["scores"])
     with store.connect_writer(empty) as connection:
         load.load_run(connection, folder)
-        found = connection.exec_driver_sql("SELECT map_id, rank FROM scores ORDER BY rowid").all()
-    assert found == [(number, rank) for number in (1, 2, 3) for rank in range(1, 17)]
+        found = connection.exec_driver_sql("SELECT map_id, layer, neuron FROM scores ORDER BY rowid").all()
+    assert found == [(number, layer, neuron) for number in (1, 2, 3) for layer in range(2) for neuron in range(8)]
+
+
+def test_a_folder_of_an_older_schema_is_stored_in_todays_form(empty: Path, make_run: Any, dump: Any) -> None:
+    """Before 0004 maps lay best first, and had no count of what is kept."""
+    run = make_run(1)
+    folder = run.write(empty)
+    with store.connect_writer(empty) as connection:
+        load.load_run(connection, folder)
+    wanted = dump(empty)
+    said = json.loads((folder / "manifest.json").read_text())
+    old = {"scores": run.tables["scores"].sort_by([("map_id", "ascending"), ("rank", "ascending")])}
+    old["maps"] = run.tables["maps"].drop_columns(["kept"])
+    for name, rows_of in old.items():
+        file = folder / f"{name}.parquet"
+        pq.write_table(rows_of, file)
+        entry = {"rows": rows_of.num_rows, "bytes": file.stat().st_size, "sha256": sha256(file)}
+        said["files"][file.name] = entry
+    (folder / "manifest.json").write_text(json.dumps(said | {"schema": "0003"}))
+    assert check(empty) == []
+    with store.connect_writer(empty) as connection:
+        load.load_run(connection, folder)
+    assert dump(empty) == wanted
+    assert check(empty) == []
 
 
 def set_column(name: str, column: str, values: list[Any]) -> Any:
@@ -179,6 +203,8 @@ def set_column(name: str, column: str, values: list[Any]) -> Any:
         (set_column("maps", "run_id", ["0" * 64]), r"maps.run_id is not"),
         (set_column("scores", "map_id", [3]), r"scores.map_id is 0 to 3, local ids are 0 to 2"),
         (set_column("scores", "map_id", [1]), r"scores.map_id does not come map by map"),
+        (set_column("scores", "neuron", [1]), r"scores.neuron does not count up within a layer of a map"),
+        (set_column("scores", "layer", [1]), r"scores.neuron does not count up within a layer of a map"),
         (set_column("scores", "score", [float("nan")]), r"scores.score is not finite"),
         (set_column("scores", "score", [None]), r"scores.score is null"),
         (set_column("responses", "model_id", [1]), r"responses.model_id"),
