@@ -15,6 +15,7 @@ from atlas.across import AcrossMaps
 from atlas.choose import choose_map
 from atlas.database import reading
 from atlas.errors import UsageError
+from atlas.nearest import Nearest
 from atlas.neurons import Neuron
 from atlas.queries import Query, Which
 from atlas.rules import Rule
@@ -46,7 +47,7 @@ class Profile:
     exemplars: pa.Table
 
 
-class Atlas(AcrossMaps):
+class Atlas(AcrossMaps, Nearest):
     """An atlas folder. `Atlas.open` checks that it is one; the object holds nothing open."""
 
     def __init__(self, path: Path):

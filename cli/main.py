@@ -14,7 +14,21 @@ import typer
 from typer.exceptions import TyperException
 
 from atlas.errors import AtlasError
-from cli import ask, compare, db, edit, geometry, labels, leaderboard, lists, make, measure, plot, properties
+from cli import (
+    ask,
+    compare,
+    db,
+    edit,
+    geometry,
+    labels,
+    leaderboard,
+    lists,
+    make,
+    measure,
+    plot,
+    properties,
+    vectors,
+)
 from cli.common import be_quiet
 
 INTERRUPTED = 130
@@ -53,6 +67,7 @@ def options(
 COMMANDS: tuple[Callable[..., None], ...] = (
     *(ask.query, ask.neuron, compare.shared, compare.only, compare.layers, compare.agreement),
     *(make.init, make.ingest, measure.evaluate, leaderboard.leaderboard, properties.properties, geometry.geometry),
+    *(vectors.similar, vectors.search, vectors.match),
     *(make.generate, make.demo),
     *(lists.methods, lists.datasets, lists.models, lists.runs, lists.concepts),
 )
@@ -62,6 +77,7 @@ app.add_typer(edit.app, name="edit")
 app.add_typer(labels.app, name="labels")
 app.add_typer(plot.app, name="plot")
 app.add_typer(db.app, name="db")
+app.add_typer(vectors.app, name="index")
 
 
 def run(arguments: list[str] | None = None) -> None:

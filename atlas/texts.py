@@ -1,0 +1,148 @@
+"""What is known of a neuron as words: its decoded tokens, and the concepts in whose maps it ranks best.
+
+The words are embedded (the space `decoded`), or matched as they are where no encoder is at hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from atlas.choose import Chosen, choose_concepts
+from atlas.errors import UsageError
+from atlas.neurons import LANGUAGE
+from atlas.queries import Which
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
+
+WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+
+FUNCTION_WORDS = frozenset(
+    (
+        *("a", "an", "and", "are", "as", "at", "be", "by", "for", "from", "has", "in", "is", "it", "its", "of", "on"),
+        *("or", "that", "the", "their", "this", "to", "was", "which", "who", "with"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How many decoded tokens and concepts a neuron's text has; a concept counts where the neuron is among the best
+    `share` of its map."""
+
+    tokens: int = 10
+    concepts: int = 3
+    share: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.tokens < 0 or self.concepts < 0 or not 0 < self.share <= 1 or not self.tokens + self.concepts:
+            raise UsageError("tokens and concepts are numbers from 0, not both 0, and share is above 0 and at most 1")
+
+
+def concept_maps(connection: Connection, which: Which) -> list[Chosen]:
+    """The maps by which a neuron's best concepts are told, one a concept; none where there are none of this model.
+
+    Raises:
+        UsageError: a method, source, ... was asked for that has no map.
+    """
+    try:
+        return choose_concepts(connection, which)
+    except UsageError:
+        if which.method or which.source or which.target or which.reduce or which.dataset or which.run:
+            raise
+        return []
+
+
+def neuron_texts(
+    connection: Connection, model: Mapping[str, Any], chosen: Sequence[Chosen], wording: Wording
+) -> list[str]:
+    """One text for every neuron of the language model, layer by layer: "bark, leash, dogs; dog, cat", tokens before
+    concepts; empty where nothing is known.
+
+    Tokens without a letter or a digit are left out, and one that differs from another in case only.
+    """
+    width = int(model["width"])
+    texts = [""] * (int(model["layers"]) * width)
+    query = f"""
+SELECT layer::INTEGER * $width + neuron AS at, tokens FROM decodings
+WHERE model_id = $model AND component = '{LANGUAGE}' AND NOT norm AND side = 'top'"""
+    rows = connection.sql(query, params={"model": model["model_id"], "width": width}).fetchall()
+    for at, tokens in rows if wording.tokens else ():
+        texts[at] = ", ".join(_readable(tokens)[: wording.tokens])
+    for at, names in _best(connection, chosen, width, wording):
+        texts[at] = "; ".join(part for part in (texts[at], ", ".join(names)) if part)
+    return texts
+
+
+def _readable(tokens: Sequence[str]) -> list[str]:
+    shown: dict[str, str] = {}
+    for token in tokens:
+        word = token.strip()
+        if word.isprintable() and WORD.search(word):
+            shown.setdefault(word.lower(), word)
+    return list(shown.values())
+
+
+def _best(
+    connection: Connection, chosen: Sequence[Chosen], width: int, wording: Wording
+) -> list[tuple[int, list[str]]]:
+    query = """
+SELECT s.layer::INTEGER * $width + s.neuron AS at, list(c.name ORDER BY s.rank, c.name)[1:$most] AS names
+FROM scores s JOIN maps m USING (map_id) JOIN concepts c USING (concept_id)
+WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.rank <= ceil($share * m.neurons) GROUP BY 1"""
+    values = {"maps": [c["map_id"] for c in chosen], "share": wording.share, "most": wording.concepts, "width": width}
+    return connection.sql(query, params=values).fetchall() if chosen and wording.concepts else []
+
+
+def matching(
+    connection: Connection, model: Mapping[str, Any], chosen: Sequence[Chosen], text: str, top: int, share: float = 0.01
+) -> pa.Table:
+    """The neurons whose decoded tokens, or the names, forms and supercategories of whose best concepts, are the words
+    of a text: component, layer, neuron, match, matched; best first.
+
+    match: the sum of the matched words' ln(1 + N / n), where n of the N neurons that have words have this one, over
+    the same sum of all words of the text that any neuron has: 1 where all match. Words are whole, in any case; a plural
+    in -s matches its singular; function words (a, the, of, ...) count only where the text has no others.
+
+    Raises:
+        UsageError: the text has no word.
+    """
+    said = {word for part in WORD.findall(text.lower()) for word in re.findall(r"[^\W_]+", part)}
+    words = sorted({_stem(word) for word in said - FUNCTION_WORDS or said})
+    if not words:
+        raise UsageError(f"'{text}' has no word to look for")
+    query = f"""
+WITH said AS (
+    SELECT layer, neuron, lower(trim(unnest(tokens))) AS word FROM decodings
+    WHERE model_id = $model AND component = '{LANGUAGE}' AND NOT norm AND side = 'top'
+    UNION ALL
+    SELECT s.layer, s.neuron, unnest(list_concat([c.name, c.supercategory], c.forms)) AS word
+    FROM scores s JOIN maps m USING (map_id) JOIN concepts c USING (concept_id)
+    WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.rank <= ceil($share * m.neurons)),
+parts AS (SELECT layer, neuron, unnest(regexp_extract_all(lower(word), '[\\p{{L}}\\p{{N}}]+')) AS word FROM said),
+stems AS (SELECT DISTINCT layer, neuron, {_STEM_SQL} AS word FROM parts),
+total AS (SELECT count(DISTINCT (layer, neuron)) AS neurons FROM stems),
+found AS (SELECT * FROM stems WHERE word IN (SELECT unnest($words::VARCHAR[]))),
+weighed AS (SELECT word, ln(1 + any_value(total.neurons) / count(*)) AS weight FROM found, total GROUP BY word)
+SELECT '{LANGUAGE}' AS component, layer, neuron,
+       (sum(weight) / (SELECT sum(weight) FROM weighed))::FLOAT AS match,
+       list(word ORDER BY weight DESC, word) AS matched
+FROM found JOIN weighed USING (word) GROUP BY layer, neuron
+ORDER BY match DESC, layer, neuron LIMIT $top"""
+    values = {"model": model["model_id"], "maps": [c["map_id"] for c in chosen], "share": share}
+    return connection.sql(query, params={**values, "words": words, "top": top}).to_arrow_table()
+
+
+def _stem(word: str) -> str:
+    """The singular of an English plural in -s, crudely and alike for the text and for what is matched."""
+    if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
+        return word[:-1]
+    return word
+
+
+_STEM_SQL = "CASE WHEN len(word) > 3 AND word LIKE '%s' AND word NOT LIKE '%ss' THEN word[:-2] ELSE word END"

@@ -1,0 +1,271 @@
+"""Neurons by their vectors: `atlas index build|status`, `similar`, `search`, `match`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from atlas.errors import Unsupported, UsageError
+from cli.common import AtlasPath, Device, Method, Reduce, Source, Target, note_assumed, pairs, resolve, say
+from cli.render import Csv, Format, Json, chosen_format, show
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from atlas.nearest import Near
+    from ingest.searching import Sought
+
+app = typer.Typer(no_args_is_help=True, help="Vectors of neurons, and the indexes that search them.")
+
+Model = Annotated[
+    str | None, typer.Option("--model", "-m", help="The model's name, or the beginning of its fingerprint.")
+]
+Encoder = Annotated[
+    str | None,
+    typer.Option("--encoder", help="minilm (extra `search`), hf:, clip: or clap:ID_OR_FOLDER. [default: minilm]"),
+]
+Options = Annotated[
+    list[str] | None, typer.Option("--option", help="KEY=VALUE for the encoder, such as prefix='a photo of '.")
+]
+Top = Annotated[int, typer.Option("--top", "-n", "--limit", min=1, help="How many neurons.")]
+
+
+@app.command()
+def build(
+    space: Annotated[str, typer.Option("--space", help="decoded, direction, profile or all.")] = "all",
+    model: Model = None,
+    encoder: Encoder = None,
+    option: Options = None,
+    method: Method = None,
+    source: Source = None,
+    target: Target = None,
+    reduce: Reduce = None,
+    tokens: Annotated[int, typer.Option("--tokens", min=0, help="Decoded tokens in a neuron's text.")] = 10,
+    concepts: Annotated[int, typer.Option("--concepts", min=0, help="Best concepts in a neuron's text.")] = 3,
+    share: Annotated[float, typer.Option("--share", help="A concept counts for this best share of its map.")] = 0.01,
+    kind: Annotated[
+        str | None, typer.Option("--kind", help="flat, fp16 or ivf. [default: flat to 1 GiB, fp16 to 8 GiB, then ivf]")
+    ] = None,
+    device: Device = "cpu",
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Give every neuron a vector in a space, and make the index that searches them.
+
+    decoded: the sentence embedding of its decoded tokens and best concepts. direction: its write vector, from the live
+    model. profile: its scores over concepts. Vectors are stored as a run and not made twice; the index is a cache.
+
+    Example: atlas index build --space profile --method contribution --source image
+    """
+    chosen = chosen_format(form, as_json, as_csv)
+    from atlas.indexes import KINDS
+    from atlas.queries import Which
+    from atlas.spaces import SPACES, require_space
+    from atlas.texts import Wording
+
+    wanted = SPACES if space == "all" else (require_space(space),)
+    if kind not in (None, *KINDS):
+        raise UsageError(f"no kind of index called '{kind}'; there are: {', '.join(KINDS)}")
+    wording = Wording(tokens, concepts, share)
+    which = Which(None, method, source, target, reduce, model)
+    from ingest.embed import Asked, embed
+    from ingest.encoding import DEFAULT
+
+    path = resolve(atlas)
+    asked = Asked("", which, encoder or DEFAULT, pairs(option or []), wording, device)
+    ids, said = [], set()
+    for name in wanted:
+        done = embed(path, replace(asked, space=name))
+        for assumed in done.assumed:
+            if assumed not in said:
+                said.add(assumed)
+                say(f"taken: {assumed}")
+        if not done.fresh:
+            say(f"{name}: run {done.run_id[:8]} was done before; its index is made again")
+        _index(path, done.run_id, kind)
+        ids.append(done.run_id)
+    show(_states(path, ids), chosen)
+
+
+def _index(path: Path, run_id: str, kind: str | None) -> None:
+    from atlas.indexes import build_index
+
+    build_index(path, run_id, kind)
+
+
+@app.command()
+def status(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
+    """Every run of vectors, and what its index is: fresh, stale (it will not be used), missing or none.
+
+    Example: atlas index status
+    """
+    show(_states(resolve(atlas)), chosen_format(form, as_json, as_csv))
+
+
+def _states(path: Path, ids: list[str] | None = None) -> pa.Table:
+    import pyarrow as pa
+
+    from atlas.database import reading
+    from atlas.indexes import NONE, state_of
+    from atlas.spaces import SPACES, find_spaces
+
+    rows: list[dict[str, Any]] = []
+    with reading(path) as connection:
+        for s in find_spaces(connection):
+            if ids is None or s.run_id in ids:
+                about = {"space": s.space, "run": s.run_id[:8], "model": s.model["name"], "rows": s.rows}
+                about |= {"dimension": s.dimension, "encoder": s.encoder}
+                rows.append({**about, **state_of(connection, path, s.run_id)})
+    if ids is None:
+        rows += [{"space": s, "state": NONE} for s in SPACES if s not in {r["space"] for r in rows}]
+    text, number = pa.string(), pa.int64()
+    columns = {"space": text, "run": text, "model": text, "rows": number, "dimension": number, "encoder": text}
+    columns |= {"kind": text, "state": text, "bytes": number}
+    rows.sort(key=lambda r: SPACES.index(r["space"]))
+    return pa.Table.from_pylist(rows, schema=pa.schema(columns))
+
+
+@contextmanager
+def _warned() -> Iterator[None]:
+    """An index that is not used is told on stderr, in one line each."""
+    from atlas.vectors import IndexIgnored
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", IndexIgnored)
+        yield
+    for one in caught:
+        if issubclass(one.category, IndexIgnored):
+            say(f"warning: {one.message}")
+        else:
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+
+
+def _answer(found: Near, chosen: str) -> None:
+    note_assumed(dict(found.provenance))
+    show(found.to_arrow(), chosen, more={"provenance": dict(found.provenance)})
+
+
+def similar(
+    address: Annotated[str, typer.Argument(help="layer/index, for example 3/117.")],
+    space: Annotated[str, typer.Option("--space", help="decoded, direction or profile.")] = "direction",
+    model: Model = None,
+    run: Annotated[str | None, typer.Option("--run", help="The run of vectors, by the beginning of its id.")] = None,
+    top: Top = 10,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """The neurons most like one: by what they write, by their scores over concepts, or by their words.
+
+    Example: atlas similar 3/117 --space profile --top 5
+    """
+    chosen = chosen_format(form, as_json, as_csv)
+    from atlas.api import Atlas
+
+    with _warned():
+        found = Atlas(resolve(atlas)).similar(address, space, model=model, run=run, top=top)
+    _answer(found, chosen)
+
+
+def search(
+    text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", "-i", help="A picture: a file, or DATASET:POINTER (scenes:held_out/3).")
+    ] = None,
+    audio: Annotated[Path | None, typer.Option("--audio", help="A recording: a file.")] = None,
+    model: Model = None,
+    positions: Annotated[
+        str, typer.Option("--positions", help="With --image: the picture's (image), or the prompt's last (last).")
+    ] = "image",
+    encoder: Encoder = None,
+    option: Options = None,
+    top: Top = 10,
+    device: Device = "cpu",
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Neurons by what they stand for: near a text in the space `decoded`, or active on a picture.
+
+    With --image the live model sees the picture once, and z says how far a neuron's mean value over its positions lies
+    above the usual one. With --encoder clip: or clap: a picture or a recording is searched in the space that the same
+    encoder made. Without the extra `search`, or before `atlas index build`, a text's words are matched as they are.
+
+    Example: atlas search "an animal that barks" --top 5
+
+    Example: atlas search --image scenes:held_out/0 --top 5
+    """
+    chosen = chosen_format(form, as_json, as_csv)
+    if sum(given is not None for given in (text, image, audio)) != 1:
+        raise UsageError('give a text ("an animal that barks"), --image or --audio: one of them')
+    path = resolve(atlas)
+    from ingest.searching import Sought, by_audio, by_image
+
+    sought = Sought(model, encoder, pairs(option or []), device, top, positions)
+    with _warned():
+        if text is not None:
+            found = _by_text(path, text, sought)
+        else:
+            found = by_image(path, image, sought) if image is not None else by_audio(path, audio or Path(), sought)
+    _answer(found, chosen)
+
+
+def _by_text(path: Path, text: str, sought: Sought) -> Near:
+    """By the encoder, or by the words themselves where nothing else was asked for and it is not to be had."""
+    from atlas.api import Atlas
+    from ingest.searching import by_text
+
+    there = Atlas(path)
+    if sought.encoder is not None or not text.strip():
+        return by_text(path, text, sought)
+    if not any(True for s in there.spaces("decoded") if sought.model in (None, s.model["name"])):
+        why = "the space 'decoded' was never built; `atlas index build --space decoded` builds it"
+    else:
+        try:
+            return by_text(path, text, sought)
+        except Unsupported as error:
+            why = str(error)
+    say(f"matching words, not meanings: {why}")
+    return there.search_words(text, top=sought.top, model=sought.model)
+
+
+def match(
+    first: Annotated[str, typer.Argument(help="A model's name, or the beginning of its fingerprint.")],
+    second: Annotated[str, typer.Argument(help="The model to find its neurons in.")],
+    concept: Annotated[str, typer.Option("--concept", "-c", help="Whose best neurons of the first model.")],
+    method: Method = None,
+    source: Source = None,
+    target: Target = None,
+    reduce: Reduce = None,
+    top: Top = 10,
+    seed: Annotated[int, typer.Option("--seed", help="Of the permutations behind null and p.")] = 0,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """For a concept's best neurons in one model, the neurons of another that do alike over the concepts of both.
+
+    null: the similarity of the best match when the second model's concepts are permuted; p: how often that is as large.
+
+    Example: atlas match tiny-llava other-llava --concept dog --method contribution --top 5
+    """
+    chosen = chosen_format(form, as_json, as_csv)
+    from atlas.api import Atlas
+
+    found = Atlas(resolve(atlas)).match(
+        first, second, concept, method=method, source=source, target=target, reduce=reduce, top=top, seed=seed
+    )
+    note_assumed(found.provenance)
+    say(f"{len(found.concepts)} concepts with maps of both models")
+    show(found.rows, chosen, more={"provenance": found.provenance})

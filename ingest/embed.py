@@ -1,0 +1,178 @@
+"""Vectors of every neuron of a model, in one of three spaces (see `atlas.spaces`), stored as a run of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from atlas.choose import Chosen
+from atlas.database import reading
+from atlas.errors import UsageError
+from atlas.indexes import unit
+from atlas.neurons import LANGUAGE
+from atlas.profiles import described, profiles, whole_maps
+from atlas.queries import Which
+from atlas.schema import arrow_schema, vectors
+from atlas.spaces import DECODED, DIRECTION, KIND, pick_model, require_space
+from atlas.texts import Wording, concept_maps, neuron_texts
+from ingest.encoding import DEFAULT, digest_of, encode_texts, open_encoder, require
+from ingest.record import Derived
+
+if TYPE_CHECKING:
+    from atlas.live.model import LiveModel
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What vectors are wanted. which: the model, and the maps that profiles and best concepts are read from. encoder:
+    NAME or NAME:ID_OR_FOLDER, with its options; wording: of the texts that it encodes."""
+
+    space: str
+    which: Which = field(default_factory=Which)
+    encoder: str = DEFAULT
+    options: Mapping[str, Any] = field(default_factory=dict)
+    wording: Wording = field(default_factory=Wording)
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A run of vectors. fresh: False where it had been made before. assumed: what was left open."""
+
+    run_id: str
+    space: str
+    fresh: bool
+    rows: int
+    dimension: int
+    assumed: tuple[str, ...]
+
+
+Layers = Iterable[np.ndarray]
+"""(width, dimension) float32 for each layer in turn, rows of length 1 or zeros."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a space's run is: its job, the model it is of, and its vectors, which are made when they are wanted."""
+
+    job: dict[str, Any]
+    model: dict[str, Any]
+    dimension: int
+    layers: Callable[[], Layers]
+    assumed: tuple[str, ...]
+
+
+def embed(atlas: Path, asked: Asked) -> Embedded:
+    """Make a space's vectors and store them as a run; the same job is not run twice.
+
+    Raises:
+        UsageError: a space, model, map, encoder or option that does not exist, or maps that keep only their best.
+        Unsupported: a package or the model's weights are not to be had.
+    """
+    require_space(asked.space)
+    made = {DECODED: _decoded, DIRECTION: _directions}.get(asked.space, _profiles)(atlas, asked)
+    job = {"space": asked.space, "component": LANGUAGE, "model": made.model["fingerprint"], **made.job}
+    model = {name: value for name, value in made.model.items() if name != "model_id"}
+    record = Derived(atlas, KIND, job, model)
+    rows = int(made.model["layers"]) * int(made.model["width"])
+    done = Embedded(record.run_id, asked.space, True, rows, made.dimension, made.assumed)
+    if record.begun():
+        return replace(done, fresh=False)
+    with record.running():
+        batches = vector_batches(record.run_id, made.layers())
+        record.finish({"rows": rows, "dimension": made.dimension}, {"vectors": batches})
+    return done
+
+
+def vector_batches(run_id: str, layers: Layers) -> Iterator[pa.RecordBatch]:
+    """Rows of `vectors`, a batch for each layer of the language model."""
+    schema = arrow_schema(vectors)
+    for layer, matrix in enumerate(layers):
+        width, dimension = matrix.shape
+        offsets = pa.array(np.arange(width + 1, dtype=np.int32) * np.int32(dimension))
+        columns = [
+            pa.array([run_id] * width, pa.string()),
+            pa.array([LANGUAGE] * width, pa.string()),
+            pa.array(np.full(width, layer, np.int16)),
+            pa.array(np.arange(width, dtype=np.int32)),
+            pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(matrix, np.float32).reshape(-1))),
+        ]
+        yield pa.RecordBatch.from_arrays(
+            [column.cast(part.type) for column, part in zip(columns, schema, strict=True)], schema=schema
+        )
+
+
+def _by_layer(matrix: np.ndarray, width: int) -> Layers:
+    return (matrix[start : start + width] for start in range(0, len(matrix), width))
+
+
+def _assumed(first: Sequence[str], chosen: Sequence[Chosen]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys([*first, *(a for one in chosen for a in one.assumed if not a.startswith("run="))]))
+
+
+def _of(which: Which, model: Mapping[str, Any]) -> Which:
+    return replace(which, model=None, fingerprint=str(model["fingerprint"]))
+
+
+def _decoded(atlas: Path, asked: Asked) -> _Plan:
+    opened = open_encoder(asked.encoder, {"device": asked.device, **asked.options})
+    encoder = require(opened, "text")
+    with reading(atlas) as connection:
+        model, assumed = pick_model(connection, asked.which.model)
+        chosen = concept_maps(connection, _of(asked.which, model))
+        texts = neuron_texts(connection, model, chosen, asked.wording)
+    if not any(texts):
+        raise UsageError(f"nothing is stored of {model['name']} as words; `atlas ingest` stores its decoded tokens")
+    maps = described(chosen) if chosen else None
+    job = {"encoder": opened.described(), "wording": asdict(asked.wording), "maps": maps, "texts": digest_of(texts)}
+    width = int(model["width"])
+
+    def layers() -> Layers:
+        return _by_layer(encode_texts(encoder, texts), width)
+
+    return _Plan(job, model, encoder.dimension, layers, _assumed(assumed, chosen))
+
+
+def _profiles(atlas: Path, asked: Asked) -> _Plan:
+    with reading(atlas) as connection:
+        model, assumed = pick_model(connection, asked.which.model)
+        chosen = whole_maps(connection, _of(asked.which, model))
+        found = unit(profiles(connection, chosen))
+    width = int(model["width"])
+    return _Plan(
+        {"maps": described(chosen)}, model, len(chosen), lambda: _by_layer(found, width), _assumed(assumed, chosen)
+    )
+
+
+def _directions(atlas: Path, asked: Asked) -> _Plan:
+    with reading(atlas) as connection:
+        model, assumed = pick_model(connection, asked.which.model)
+    live = live_model(model, device=asked.device)
+
+    def layers() -> Layers:
+        for layer in range(len(live.layout.layers)):
+            yield unit(live.layout.write_vectors(layer).detach().float().cpu().numpy().T)
+
+    return _Plan({"dtype": live.dtype}, model, live.layout.d_model, layers, tuple(assumed))
+
+
+def live_model(model: Mapping[str, Any], *, device: str = "cpu", dtype: str = "float32") -> LiveModel:
+    """The live model of a stored one, by its name and revision.
+
+    Raises:
+        UsageError: it cannot be loaded, or has other weights now.
+    """
+    from ingest.asking import load_for
+
+    live = load_for(str(model["name"]), revision=model["revision"], device=device, dtype=dtype)
+    if live.fingerprint != model["fingerprint"]:
+        raise UsageError(
+            f"{model['name']} has other weights now ({live.fingerprint[:12]}) than those that the atlas knows "
+            f"({str(model['fingerprint'])[:12]}); `atlas ingest` with it brings the new ones"
+        )
+    return live

@@ -1,0 +1,75 @@
+"""A CLAP (Wu et al. 2023): texts and recordings in one space. A recording that is longer than the model takes is cut
+into windows, and the mean of theirs is its vector (the feature extractor itself would take a random piece)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from atlas.errors import Unsupported, UsageError
+from ingest.encoders._common import identity, in_batches, load, on_device, text_length, tokenized
+
+
+class Clap:
+    modalities = frozenset({"text", "audio"})
+
+    def __init__(self, model: Any, tokenizer: Any, extractor: Any, *, prefix: str, batch_size: int, device: str):
+        self.model, self.tokenizer, self.extractor = on_device(model, device), tokenizer, extractor
+        self.prefix, self.batch_size = prefix, batch_size
+        self.length = text_length(tokenizer, model.config.text_config)
+        self.identity = identity(model, tokenizer, extractor, prefix=prefix)
+        self.dimension = int(model.config.projection_dim)
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(texts, dimension) float32 of length 1."""
+        return in_batches([self.prefix + text for text in texts], self.batch_size, self._texts)
+
+    def _texts(self, texts: Sequence[str]) -> Any:
+        tokens = tokenized(self.tokenizer, texts, self.length, self.model.device)
+        tokens = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+        return self.model.text_projection(self.model.text_model(**tokens).pooler_output)
+
+    def sounds(self, sounds: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
+        """(recordings, dimension) float32 of length 1. sounds: (samples,) and samples a second, each."""
+        return np.concatenate([self._sound(samples, rate) for samples, rate in sounds])
+
+    def _sound(self, samples: np.ndarray, rate: int) -> np.ndarray:
+        from atlas.indexes import unit
+
+        samples = resampled(samples, rate, int(self.extractor.sampling_rate))
+        longest = int(self.extractor.nb_max_samples)
+        windows = [samples[start : start + longest] for start in range(0, len(samples), longest)]
+        return unit(in_batches(windows, self.batch_size, self._windows).mean(0, keepdims=True))
+
+    def _windows(self, windows: Sequence[np.ndarray]) -> Any:
+        rate = self.extractor.sampling_rate
+        made = self.extractor([np.asarray(w) for w in windows], sampling_rate=rate, return_tensors="pt")
+        inputs = {name: value.to(self.model.device) for name, value in made.items()}
+        # Windows are never longer than the model takes, which is what makes one "longer" by chance for fusion.
+        inputs["is_longer"] = inputs["is_longer"] & False
+        return self.model.audio_projection(self.model.audio_model(**inputs).pooler_output)
+
+    def images(self, images: Sequence[Any]) -> np.ndarray:
+        raise Unsupported("a CLAP knows texts and sound, no pictures")
+
+
+def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """(samples,) float32 at another rate, by a polyphase filter."""
+    if rate == wanted:
+        return samples.astype(np.float32)
+    from scipy.signal import resample_poly
+
+    common = math.gcd(rate, wanted)
+    return np.asarray(resample_poly(samples, wanted // common, rate // common), dtype=np.float32)
+
+
+def build(model: str = "", *, revision: str = "", prefix: str = "", batch_size: int = 16, device: str = "cpu") -> Clap:
+    """prefix: what is put before every text, such as "the sound of "."""
+    config = load("clap", "AutoConfig", model, revision)
+    if config.model_type != "clap":
+        raise UsageError(f"the encoder clap wants a CLAP; '{model}' is a {config.model_type}")
+    parts = [load("clap", name, model, revision) for name in ("ClapModel", "AutoTokenizer", "AutoFeatureExtractor")]
+    return Clap(*parts, prefix=prefix, batch_size=batch_size, device=device)

@@ -1,0 +1,105 @@
+"""Encoders: texts, pictures and recordings as vectors of one space, whose products are similarities."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+import ingest.encoders
+from atlas import registry
+from atlas.errors import Unsupported
+from atlas.indexes import unit
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TEXT, IMAGE, AUDIO = "text", "image", "audio"
+
+DEFAULT = "minilm"
+
+
+class Encoder(Protocol):
+    """An encoder whose vectors are float32, (inputs, dimension), of length 1.
+
+    modalities: what it encodes, of text, image and audio. identity: 64 hex digits of all that decides its numbers:
+    weights, configuration and parameters, and not where its files lie.
+    """
+
+    modalities: frozenset[str]
+    identity: str
+    dimension: int
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray: ...
+
+    def images(self, images: Sequence[Image]) -> np.ndarray: ...
+
+    def sounds(self, sounds: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
+        """sounds: (samples,) float32 and samples a second, each."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An encoder, its file's name, and its parameters but those that change no number."""
+
+    name: str
+    encoder: Encoder
+    parameters: Mapping[str, Any]
+
+    def described(self) -> dict[str, Any]:
+        """What a job says of it."""
+        return {"name": self.name, "identity": self.encoder.identity, "parameters": dict(self.parameters)}
+
+
+RUNNING = ("device", "batch_size", "revision")
+"""Parameters that change no number beyond rounding, or say where the content is found that `identity` is of."""
+
+
+def open_encoder(spec: str, options: Mapping[str, Any] | None = None) -> Opened:
+    """An encoder by NAME or NAME:ID_OR_FOLDER, with its options.
+
+    Raises:
+        UsageError: no such encoder, option or model; Unsupported: it needs a package that is not installed.
+    """
+    name, _, model = spec.partition(":")
+    module = registry.load(ingest.encoders, name)
+    parameters = registry.resolve(name, module.build, dict(options or {}))
+    kept = {key: value for key, value in parameters.items() if key not in RUNNING}
+    return Opened(name, module.build(model, **parameters), kept)
+
+
+def require(opened: Opened, modality: str) -> Encoder:
+    """The encoder, which must encode this.
+
+    Raises:
+        Unsupported: it does not.
+    """
+    if modality not in opened.encoder.modalities:
+        does = " and ".join(sorted(opened.encoder.modalities))
+        raise Unsupported(
+            f"the encoder {opened.name} encodes {does}, not {modality}; use clip: for pictures, clap: for sound"
+        )
+    return opened.encoder
+
+
+def encode_texts(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
+    """(texts, dimension) float32 of length 1; zeros for an empty text. Equal texts are encoded once."""
+    different = sorted({text for text in texts if text.strip()}, key=lambda text: (len(text), text))
+    out = np.zeros((len(texts), encoder.dimension), np.float32)
+    if not different:
+        return out
+    found = unit(encoder.texts(different))
+    place = {text: i for i, text in enumerate(different)}
+    filled = [i for i, text in enumerate(texts) if text in place]
+    out[filled] = found[[place[texts[i]] for i in filled]]
+    return out
+
+
+def digest_of(texts: Sequence[str]) -> str:
+    """64 hex digits of texts in their order."""
+    return hashlib.sha256(json.dumps(list(texts), ensure_ascii=True).encode()).hexdigest()

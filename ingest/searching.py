@@ -1,0 +1,197 @@
+"""Neurons by a text, a picture or a recording: near it in the space `decoded`, or active on it in the live model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from atlas.api import Atlas
+from atlas.choose import choose_map
+from atlas.database import reading
+from atlas.errors import Unsupported, UsageError
+from atlas.nearest import Near
+from atlas.neurons import LANGUAGE, PRODUCT
+from atlas.queries import Which
+from atlas.spaces import DECODED, pick_model
+from ingest.asking import open_picture
+from ingest.embed import live_model
+from ingest.encoding import DEFAULT, Opened, open_encoder, require
+from ingest.media import open_audio
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from atlas.live.model import LiveModel
+
+PROMPT = "describe the picture"
+"""What the model is asked about the picture; what follows a picture does not change a causal model's values on it."""
+
+POSITIONS = (IMAGE, LAST) = ("image", "last")
+"""The picture's positions, or the prompt's last one, where the answer begins."""
+
+ROBUST = 1.4826
+"""The standard deviation of a normal distribution over its median absolute deviation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """What to search with: the model's name, the encoder (None: that of the space, or the live model) and options.
+    positions: of the live model's values, one of POSITIONS."""
+
+    model: str | None = None
+    encoder: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    top: int = 10
+    positions: str = "image"
+
+
+def by_text(atlas: Path, text: str, sought: Sought) -> Near:
+    """The neurons whose decoded tokens and concepts lie nearest to a text, by the encoder of the space.
+
+    Raises:
+        UsageError: the space was never built by this encoder, or the text is empty; Unsupported: the encoder's package
+            is not installed. Either way `Atlas.search_words` can answer.
+    """
+    if not text.strip():
+        raise UsageError("the text is empty")
+    spec = sought.encoder or _spec(atlas, sought.model)
+    opened = open_encoder(spec, {"device": sought.device, **sought.options})
+    return _near(atlas, opened, require(opened, "text").texts([text])[0], sought)
+
+
+def _spec(atlas: Path, model: str | None) -> str:
+    """The encoder that made the newest vectors, where its name alone finds it."""
+    space, _ = Atlas(atlas).space(DECODED, model=model)
+    if space.encoder != DEFAULT:
+        raise UsageError(
+            f"the space '{DECODED}' was made by the encoder {space.encoder}; "
+            f"say where it is: --encoder {space.encoder}:ID_OR_FOLDER"
+        )
+    return DEFAULT
+
+
+def by_image(atlas: Path, name: str, sought: Sought) -> Near:
+    """The neurons near a picture (a file, or DATASET:POINTER), by an encoder of pictures and the space it made; or
+    without an encoder, those that are active on it: see `active`."""
+    picture = open_picture(name)
+    if sought.encoder is None:
+        return active(atlas, picture, sought)
+    opened = open_encoder(sought.encoder, {"device": sought.device, **sought.options})
+    return _near(atlas, opened, require(opened, "image").images([picture])[0], sought)
+
+
+def by_audio(atlas: Path, file: Path, sought: Sought) -> Near:
+    """The neurons near a recording, by an encoder of sound and the space it made.
+
+    Raises:
+        Unsupported: no such encoder is given.
+    """
+    if sought.encoder is None:
+        raise Unsupported("models are not asked with sound so far; --encoder clap:ID_OR_FOLDER searches by sound")
+    opened = open_encoder(sought.encoder, {"device": sought.device, **sought.options})
+    encoder = require(opened, "audio")
+    return _near(atlas, opened, encoder.sounds([open_audio(file)])[0], sought)
+
+
+def _near(atlas: Path, opened: Opened, vector: np.ndarray, sought: Sought) -> Near:
+    there = Atlas(atlas)
+    space, assumed = there.space(DECODED, model=sought.model, identity=opened.encoder.identity)
+    return there.nearest(vector, space, top=sought.top, assumed=assumed)
+
+
+def active(atlas: Path, picture: Image, sought: Sought) -> Near:
+    """The neurons whose value on a picture lies farthest above their usual one: component, layer, neuron, value, usual,
+    z, tokens, concept; the largest z first.
+
+    value: the mean over the picture's positions (or others, see POSITIONS). usual: the stored mean over all positions
+    of pictures' examples (map of method `activation`, concept "*"); null where there is none, and then it counts as 0.
+    z: value - usual, less its median over the neurons of the layer, over 1.4826 times its median absolute deviation
+    there, or over the layer's mean absolute usual value where that is larger. A neuron whose value is exactly 0 is off
+    and left out.
+
+    Raises:
+        UsageError: the model has other weights than the stored one; Unsupported: it takes no pictures.
+    """
+    with reading(atlas) as connection:
+        model, assumed = pick_model(connection, sought.model)
+        usual, note = _usual(connection, model)
+    values = on_picture(live_model(model, device=sought.device), picture, sought.positions)
+    z = robust_z(values, np.nan_to_num(usual))
+    best = [place for place in np.argsort(-z, axis=None, kind="stable") if values.flat[place] != 0][: sought.top]
+    layers, neurons = np.unravel_index(np.array(best, np.int64), z.shape)
+    rows = pa.table(
+        {
+            "component": [LANGUAGE] * len(layers),
+            "layer": pa.array(layers, pa.int16()),
+            "neuron": pa.array(neurons, pa.int32()),
+            "value": pa.array(values[layers, neurons], pa.float32()),
+            "usual": pa.array(usual[layers, neurons], pa.float32(), from_pandas=True),
+            "z": pa.array(z[layers, neurons], pa.float32()),
+        }
+    )
+    told = Atlas(atlas).told(rows, model)
+    said = {
+        "model": model["name"],
+        "fingerprint": model["fingerprint"],
+        "prompt": PROMPT,
+        "positions": sought.positions,
+    }
+    return Near(told, {**said, "assumed": [*assumed, note]})
+
+
+def _usual(connection: Any, model: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+    """(layers, width) each neuron's stored mean, NaN where there is none; and which one was taken."""
+    out = np.full((int(model["layers"]), int(model["width"])), np.nan)
+    which = Which("*", "activation", source="image", reduce="mean", fingerprint=str(model["fingerprint"]), tap=PRODUCT)
+    try:
+        chosen = choose_map(connection, which)
+    except UsageError:
+        return out, "usual=0 (no means of pictures are stored; `atlas ingest --methods activation` stores them)"
+    query = "SELECT layer, neuron, score FROM scores WHERE map_id = $map"
+    rows = connection.sql(query, params={"map": chosen["map_id"]}).fetchnumpy()
+    out[rows["layer"], rows["neuron"]] = rows["score"]
+    return out, f"usual=the means of run {chosen['run_id'][:8]} over {chosen['examples']:,} positions"
+
+
+def on_picture(live: LiveModel, picture: Image, positions: str = IMAGE) -> np.ndarray:
+    """(layers, width) float32: every neuron's mean value over positions of a prompt with a picture, of POSITIONS.
+
+    Raises:
+        UsageError: other positions.
+        Unsupported: the model has no such positions.
+    """
+    import torch
+
+    from atlas.live.encode import IMAGE_ROLE
+    from atlas.live.hooks import tracing
+
+    batch = live.batch([live.encoder.prompt(PROMPT, [picture])])
+    where = batch.roles[0] == IMAGE_ROLE
+    if positions not in POSITIONS:
+        raise UsageError(f"no positions called '{positions}'; there are: {', '.join(POSITIONS)}")
+    if not where.any():
+        raise Unsupported(f"{live.name} has no positions of a picture in its prompt")
+    if positions == LAST:
+        where = torch.arange(len(where), device=where.device) == len(where) - 1
+    with torch.no_grad(), tracing(live.layout) as capture:
+        live.forward(batch)
+    means = [capture.values[y][0][where.to(capture.values[y].device)].float().mean(0) for y in sorted(capture.values)]
+    return np.stack([mean.cpu().numpy() for mean in means])
+
+
+def robust_z(values: np.ndarray, usual: np.ndarray) -> np.ndarray:
+    """(layers, width) of (layers, width) each: see `active`. 0 in a layer where nothing differs."""
+    rise = values - usual
+    away = rise - np.median(rise, axis=1, keepdims=True)
+    spread = ROBUST * np.median(np.abs(away), axis=1, keepdims=True)
+    # Where most neurons are off, the median deviation is next to nothing and would make anything an outlier.
+    spread = np.maximum(spread, np.abs(usual).mean(axis=1, keepdims=True))
+    spread = np.where(spread > 0, spread, away.std(axis=1, keepdims=True))
+    found: np.ndarray = np.divide(away, spread, out=np.zeros_like(away), where=spread > 0)
+    return found
