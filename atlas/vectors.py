@@ -46,13 +46,16 @@ class IndexIgnored(UserWarning):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A FAISS index that was verified, and the addresses of its rows."""
+    """A FAISS index that was verified, the addresses of its rows, where they lie in the table, and which of them have a
+    vector that is not zeros."""
 
     index: Any
     kind: str
     components: list[str]
     layers: np.ndarray
     neurons: np.ndarray
+    rowids: np.ndarray
+    something: np.ndarray
 
     @property
     def rows(self) -> int:
@@ -71,7 +74,9 @@ KEPT = 4
 PROBED = 32
 """Rows of a loaded index that are compared with the database."""
 
-ADDRESSES = "SELECT component, layer, neuron FROM vectors WHERE run_id = $run ORDER BY component, layer, neuron"
+ADDRESSES = """
+SELECT component, layer, neuron, rowid, list_inner_product(vector, vector) > 0 AS something
+FROM vectors WHERE run_id = $run ORDER BY component, layer, neuron"""
 
 
 def nearest(path: Path, run_id: str, vector: np.ndarray, top: int, skip: Neuron | None = None) -> pa.Table:
@@ -117,18 +122,19 @@ def _by_index(path: Path, run_id: str, found: Loaded, query: np.ndarray, top: in
     wanted, many = top + (skip is not None), 0
     apart = margin(found.kind, len(query))
     while True:
-        many = min(found.rows, max(4 * many, 2 * wanted + 16))
+        many = min(found.rows, max(4 * many, 4 * wanted + 64))
         near, at = _search(found.index, query, many)
-        at, near = at[at >= 0], near[at >= 0]
-        vectors = _vectors(path, run_id, found, at)
-        similar = (vectors.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
-        keep = [i for i in range(len(at)) if vectors[i].any()]
-        keep.sort(key=lambda i: (-similar[i], found.components[at[i]], found.layers[at[i]], found.neurons[at[i]]))
-        full = len(keep) >= wanted
-        # Nothing left out can be among the best, nor equal the last of them.
-        if many == found.rows or len(at) < many or (full and near[-1] < similar[keep[wanted - 1]] - apart):
+        there = at >= 0
+        there[there] = found.something[at[there]]
+        # What is not so near the last one wanted can be none of the best, nor equal the last of them.
+        least = near[there][wanted - 1] - apart if there.sum() >= wanted else -np.inf
+        if many == found.rows or near[-1] < least or at[-1] < 0:
             break
-    rows = [(*address, float(similar[i])) for i, address in zip(keep, found.addresses(at[keep]), strict=True)]
+    at = at[there & (near >= least)]
+    vectors = _vectors(path, run_id, found, at).astype(np.float64)
+    similar = (vectors @ query.astype(np.float64)).astype(np.float32)
+    best = np.lexsort((at, -similar))  # rows are in the order of their addresses
+    rows = [(*address, float(similar[i])) for i, address in zip(best, found.addresses(at[best]), strict=True)]
     gone = None if skip is None else (skip.component, skip.layer, skip.index)
     rows = [row for row in rows if row[:3] != gone][:top]
     return pa.Table.from_pylist([dict(zip(HITS.names, row, strict=True)) for row in rows], schema=HITS)
@@ -151,8 +157,17 @@ def _vectors(path: Path, run_id: str, found: Loaded, at: np.ndarray) -> np.ndarr
     """(candidates, dimension) float32, as stored: from the index, or the database where the index rounds them."""
     if found.kind != FP16:
         return np.asarray(found.index.reconstruct_batch(at.astype(np.int64)))
+    wanted = found.addresses(at)
+    statement = """
+WITH wanted AS (SELECT unnest($rows::BIGINT[]) AS row, unnest($place::INTEGER[]) AS place)
+SELECT v.component, v.layer, v.neuron, v.vector FROM vectors v JOIN wanted w ON v.rowid = w.row
+WHERE v.run_id = $run ORDER BY w.place"""
+    values = {"run": run_id, "rows": found.rowids[at].tolist(), "place": list(range(len(at)))}
     with reading(path) as connection:
-        return stored_vectors(connection, run_id, found.addresses(at))
+        rows = connection.sql(statement, params=values).fetchall()
+        if [row[:3] for row in rows] != wanted:  # written to since the index was verified: rows may lie elsewhere
+            return stored_vectors(connection, run_id, wanted)
+    return np.array([row[3] for row in rows], np.float32).reshape(len(at), -1)
 
 
 def stored_vectors(connection: Connection, run_id: str, addresses: list[tuple[str, int, int]]) -> np.ndarray:
@@ -237,7 +252,8 @@ def _load(connection: Connection, path: Path, row: dict[str, Any]) -> Loaded | s
         index.make_direct_map()
         index.nprobe = PROBES
     columns = connection.sql(ADDRESSES, params={"run": run_id}).fetchnumpy()
-    found = Loaded(index, row["kind"], columns["component"].tolist(), columns["layer"], columns["neuron"])
+    numbers = (columns[name] for name in ("layer", "neuron", "rowid", "something"))
+    found = Loaded(index, row["kind"], columns["component"].tolist(), *numbers)
     # A row that was made to fit the file of other vectors would pass so far.
     some = np.unique(np.linspace(0, found.rows - 1, PROBED).astype(np.int64))
     mine = stored_vectors(connection, run_id, found.addresses(some))
