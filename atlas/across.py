@@ -13,11 +13,13 @@ from atlas.choose import ASKED, choose_several, first_answer, voters
 from atlas.database import reading
 from atlas.doses import doses
 from atlas.errors import UsageError
+from atlas.find import Ask
+from atlas.flags import wanted
 from atlas.leaderboard import ORDERS, leaderboard
 from atlas.overlap import ConceptOverlaps, Shared, of_concept, of_concepts, sides
 from atlas.queries import Query, Which
 from atlas.rules import Rule
-from atlas.selection import NeuronSet, by_rule, by_vote, layer_distribution
+from atlas.selection import NeuronSet, by_filter, by_vote, layer_distribution, no_selections
 
 REFERENCE = "ablation"
 """The method that the others are compared with: it measures what they estimate."""
@@ -146,7 +148,8 @@ class AcrossMaps:
             found = {}
             for value, chosen in zip(values, choose_several(connection, which, name, values), strict=True):
                 same = {part: chosen[part] for part in ("concept", *ASKED, "fingerprint")}
-                found[value], _ = by_rule(connection, Which(run=which.run, **same), rule)
+                ask = Ask(wanted({**same, "run": which.run}), rule, limit=None)
+                found[value], _ = by_filter(connection, ask, no_selections)
                 found[value].provenance["assumed"] = list(chosen.assumed)
             return found
 

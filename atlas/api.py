@@ -17,9 +17,9 @@ from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.nearest import Nearest
 from atlas.neurons import Neuron
-from atlas.queries import Query, Which
-from atlas.rules import Rule
-from atlas.selection import NeuronSet, by_rule, everything_but
+from atlas.queries import Which
+from atlas.questions import Questions
+from atlas.selection import NeuronSet, everything_but
 from atlas.where import EVERYWHERE, Where
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Profile:
     exemplars: pa.Table
 
 
-class Atlas(AcrossMaps, Nearest):
+class Atlas(Questions, AcrossMaps, Nearest):
     """An atlas folder. `Atlas.open` checks that it is one; the object holds nothing open."""
 
     def __init__(self, path: Path):
@@ -73,71 +73,6 @@ class Atlas(AcrossMaps, Nearest):
 
     def __exit__(self, *error: object) -> None:
         return None
-
-    def query(
-        self,
-        concept: str,
-        method: str | None = None,
-        *,
-        source: str | None = None,
-        target: str | None = None,
-        reduce: str | None = None,
-        model: str | None = None,
-        dataset: str | None = None,
-        run: str | None = None,
-        layers: Sequence[int] = (),
-        top: int = 20,
-    ) -> NeuronSet:
-        """The neurons that score best for a concept: component, layer, neuron, score, rank, percentile, decoded
-        tokens, and which other methods have them among their `top` too.
-
-        What is left open is filled in (the newest model, `contribution`, the image side, the contrast) and noted
-        in the set's provenance under "assumed".
-
-        Raises:
-            UsageError: the atlas has no such map; the message has the nearest name.
-        """
-        which = Which(concept, method, source, target, reduce, model, dataset, run)
-        return self.query_sql(which, layers=layers, top=top)[0]
-
-    def query_sql(
-        self,
-        which: Which,
-        *,
-        layers: Sequence[int] = (),
-        top: int | None = None,
-        rule: Rule | None = None,
-    ) -> tuple[NeuronSet, Query]:
-        """`query` or `select`, and the statement that answered it."""
-        with reading(self.path) as connection:
-            return by_rule(connection, which, rule, layers=layers, top=top)
-
-    def select(
-        self,
-        rule: str,
-        concept: str,
-        method: str | None = None,
-        *,
-        source: str | None = None,
-        target: str | None = None,
-        reduce: str | None = None,
-        model: str | None = None,
-        dataset: str | None = None,
-        run: str | None = None,
-        layers: Sequence[int] = (),
-        top: int | None = None,
-    ) -> NeuronSet:
-        """The neurons that a rule chooses from a concept's map, with the columns of `query`.
-
-        rule: `top:50`, `per_layer:5`, `percentile:99`, `fraction:0.3`, `above:0.5`, `z:4` or `z:4,concept=cat`; see
-        `atlas.rules.Rule`. layers: only these, of what the rule chooses from the whole map. top: the best so many.
-        Another selection is left out with `-`: `atlas.select("top:50", "dog") - atlas.select("top:50", "cat")`.
-
-        Raises:
-            UsageError: not a rule, a map that the atlas does not have, or a null without any spread.
-        """
-        which = Which(concept, method, source, target, reduce, model, dataset, run)
-        return self.query_sql(which, layers=layers, top=top, rule=Rule.parse(rule))[0]
 
     def neuron(
         self,

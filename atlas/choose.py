@@ -55,7 +55,9 @@ def provenance(chosen: Sequence[Chosen], rule: Mapping[str, Any]) -> dict[str, A
     """What a set of neurons came from: its maps, the rule, and what was left open."""
     assumed = list(dict.fromkeys(a for c in chosen for a in c.assumed))
     maps = [c.summary() for c in chosen]
-    return {"fingerprint": chosen[0]["fingerprint"], "maps": maps, "selection": dict(rule), "assumed": assumed}
+    weights = {c["fingerprint"] for c in chosen}
+    fingerprint = weights.pop() if len(weights) == 1 else None  # neurons of several models are no one set
+    return {"fingerprint": fingerprint, "maps": maps, "selection": dict(rule), "assumed": assumed}
 
 
 def choose_map(connection: Connection, which: Which) -> Chosen:
@@ -65,13 +67,13 @@ def choose_map(connection: Connection, which: Which) -> Chosen:
         UsageError: nothing matches; the message says which name does not, and the nearest one that does.
     """
     if which.run is not None:
-        _require_one_run(connection, which.run)
+        require_one_run(connection, which.run)
     rows = find_maps(which).run(connection).to_pylist()
     if not rows:
-        raise _nothing(connection, which)
-    rows, assumed = _narrowed(rows, (*ASKED, "component"))
+        raise nothing(connection, which)
+    rows, assumed = narrowed(rows, (*ASKED, "component"))
     # One model's name may stand for several weights: the newest map counts.
-    return Chosen(rows[0], (*assumed, *_newest(rows[0])))
+    return Chosen(rows[0], (*assumed, *newest(rows[0])))
 
 
 def choose_several(connection: Connection, which: Which, name: str, values: Sequence[str]) -> list[Chosen]:
@@ -83,13 +85,13 @@ def choose_several(connection: Connection, which: Which, name: str, values: Sequ
         UsageError: one of them has no such map, or they have nothing in common.
     """
     if which.run is not None:
-        _require_one_run(connection, which.run)
+        require_one_run(connection, which.run)
     groups = []
     for value in values:
         asked = replace(which, **{name: value})
         groups.append(find_maps(asked).run(connection).to_pylist())
         if not groups[-1]:
-            raise _nothing(connection, asked)
+            raise nothing(connection, asked)
     alike = [n for n in ("concept", *EVERYTHING) if n != name and (n, name) != ("tap", "method")]
     assumed = []
     for part in alike:
@@ -101,7 +103,7 @@ def choose_several(connection: Connection, which: Which, name: str, values: Sequ
         taken, note = _preferred(part, common)
         assumed += note
         groups = [[r for r in group if str(r[part]) == taken] for group in groups]
-    return [Chosen(group[0], (*assumed, *_newest(group[0]))) for group in groups]
+    return [Chosen(group[0], (*assumed, *newest(group[0]))) for group in groups]
 
 
 def choose_concepts(connection: Connection, which: Which, names: Sequence[str] = ()) -> list[Chosen]:
@@ -113,19 +115,19 @@ def choose_concepts(connection: Connection, which: Which, names: Sequence[str] =
         UsageError: no concept has one, or a name that no map has.
     """
     if which.run is not None:
-        _require_one_run(connection, which.run)
+        require_one_run(connection, which.run)
     there = find_maps(which).run(connection).to_pylist()
     rows = [r for r in there if r["concept"] != "*"]
     if there and not rows:
         raise UsageError("these maps are of no single concept; `atlas query --concept '*'` asks such a map")
     for name in names:
         if name not in {r["concept"] for r in rows}:
-            raise _nothing(connection, replace(which, concept=name))
+            raise nothing(connection, replace(which, concept=name))
     rows = [r for r in rows if not names or r["concept"] in names]
     if not rows:
-        raise _nothing(connection, which)
-    rows, assumed = _narrowed(rows, EVERYTHING)
-    return [Chosen(r, (*assumed, *_newest(r))) for r in sorted(rows, key=lambda r: str(r["concept"]))]
+        raise nothing(connection, which)
+    rows, assumed = narrowed(rows, EVERYTHING)
+    return [Chosen(r, (*assumed, *newest(r))) for r in sorted(rows, key=lambda r: str(r["concept"]))]
 
 
 def first_answer(
@@ -138,7 +140,7 @@ def first_answer(
     """
     rows = find_maps(which).run(connection).to_pylist()
     if not rows:
-        raise _nothing(connection, which)
+        raise nothing(connection, which)
     settings = list(dict.fromkeys(tuple(r[name] for name in SETTING) for r in rows))
     for setting in settings:
         found = ask(replace(which, **dict(zip(SETTING, setting, strict=True))))
@@ -179,7 +181,7 @@ def null_map(connection: Connection, chosen: Chosen, names: Mapping[str, str]) -
     return choose_map(connection, Which(**same)) if names else chosen
 
 
-def _narrowed(rows: list[dict[str, Any]], names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
+def narrowed(rows: list[dict[str, Any]], names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
     """The maps with one value of each name, and what was taken where there are several."""
     assumed = []
     for name in names:
@@ -200,12 +202,12 @@ def _noted(name: str, value: str, there: Iterable[str]) -> list[str]:
     return [f"{name}={value} (others: {others})"] if others else []
 
 
-def _newest(row: Mapping[str, Any]) -> list[str]:
+def newest(row: Mapping[str, Any]) -> list[str]:
     several = row["versions"] > 1
     return [f"run={row['run_id'][:8]} (the newest of {row['versions']}; `atlas runs` lists them)"] if several else []
 
 
-def _require_one_run(connection: Connection, prefix: str) -> None:
+def require_one_run(connection: Connection, prefix: str) -> None:
     ids = runs_beginning(prefix).run(connection)["run_id"].to_pylist()
     if len(ids) > 1:
         several = ", ".join(i[: max(8, len(prefix) + 4)] for i in ids[:5])
@@ -219,7 +221,7 @@ def _plain(name: str, there: Sequence[str]) -> str:
     return sorted(there, key=lambda v: (v == "random", v))[0]
 
 
-def _nothing(connection: Connection, which: Which) -> UsageError:
+def nothing(connection: Connection, which: Which) -> UsageError:
     """Name by name, from the most to the least general: the first that matches nothing is the one to correct."""
     sofar = Which()
     for name in ("model", "dataset", "run", "supercategory", "concept", "method", "source", "target", "reduce"):

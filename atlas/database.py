@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +29,7 @@ READER_CONFIG: dict[str, str | bool] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "allow_community_extensions": False,
+    "python_enable_replacements": False,  # a name in SQL is never a variable of this process
 }
 _LOCKED_DOWN = {
     "access_mode": "read_only",
@@ -37,6 +38,7 @@ _LOCKED_DOWN = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
+    "python_enable_replacements": "false",
     "enable_external_access": "false",
     "lock_configuration": "true",
 }
@@ -57,8 +59,6 @@ def wal(path: Path) -> Path:
 def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the database for questions, locked down: no writes, no other file, no extension, no further setting.
 
-    Only `runs/` can be read besides the database, so that the two can be compared.
-
     Raises:
         StoreUnavailable: missing, being written by another process, or of another schema version.
         IntegrityError: the file is damaged.
@@ -74,8 +74,11 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             driver.close()
 
 
-def open_file(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-    """Open the file; a reader is locked down before it is handed out. The caller closes it."""
+def open_file(path: Path, *, read_only: bool, files: bool = False) -> duckdb.DuckDBPyConnection:
+    """Open the file; a reader is locked down before it is handed out. The caller closes it.
+
+    files: a reader may read `runs/` besides the database, to compare the two.
+    """
     config: dict[str, str | bool | int | float | list[str]]
     if read_only:
         config = {**READER_CONFIG, "temp_directory": _spill_folder()}
@@ -86,7 +89,7 @@ def open_file(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
     driver = duckdb.connect(str(database(path).resolve()), read_only=read_only, config=config)
     try:
         if read_only:
-            _lock_down(driver, path)
+            _lock_down(driver, [path / "runs"] if files else [])
     except BaseException:
         driver.close()
         raise
@@ -101,11 +104,11 @@ def _spill_folder() -> str:
     return folder.name
 
 
-def _lock_down(driver: duckdb.DuckDBPyConnection, path: Path) -> None:
+def _lock_down(driver: duckdb.DuckDBPyConnection, folders: Sequence[Path]) -> None:
     query = f"SELECT name, value FROM duckdb_settings() WHERE name IN ({', '.join(map(literal, _LOCKED_DOWN))})"
     # Readers of one process share their settings: the second one finds them locked.
     if dict(driver.execute(query).fetchall())["lock_configuration"] != "true":
-        driver.execute(f"SET allowed_directories = [{literal((path / 'runs').resolve())}]")
+        driver.execute(f"SET allowed_directories = [{', '.join(literal(f.resolve()) for f in folders)}]")
         driver.execute("SET enable_external_access = false")
         driver.execute("SET lock_configuration = true")
     found = dict(driver.execute(query).fetchall())

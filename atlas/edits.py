@@ -108,10 +108,10 @@ class Edit:
         return None if found is None else str(found["name"])
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, what: str = "an edit") -> None:
     """Raises UsageError where a name could not be a file's, or would read as a version or a path."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise UsageError(f"'{name}' cannot name an edit; use letters, digits, '.', '_' and '-', for example no-dog")
+        raise UsageError(f"'{name}' cannot name {what}; use letters, digits, '.', '_' and '-', for example no-dog")
 
 
 def split_label(label: str) -> tuple[str, int | None]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from atlas.neurons import LANGUAGE, Neuron
-from atlas.rules import Rule, bound, selected
+from atlas.rules import Rule
 
 if TYPE_CHECKING:
     import duckdb
@@ -73,8 +73,16 @@ class Which:
         return " AND ".join(parts), values
 
 
-def find_maps(which: Which) -> Query:
-    """The newest map of every (model, dataset, concept, method, source, target, reduction) meant, newest first."""
+_NEWEST = """QUALIFY row_number() OVER (
+    PARTITION BY m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component
+    ORDER BY r.finished_at DESC, m.map_id DESC) = 1"""
+
+
+def find_maps(which: Which, *, versions: bool = False) -> Query:
+    """The newest map of every (model, dataset, concept, method, source, target, reduction) meant, newest first.
+
+    versions: the older ones too.
+    """
     where, values = which.where()
     return Query(
         f"""
@@ -89,9 +97,7 @@ JOIN models mo ON mo.model_id = m.model_id
 LEFT JOIN concepts c ON c.concept_id = m.concept_id
 LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
 WHERE {where}
-QUALIFY row_number() OVER (
-    PARTITION BY m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component
-    ORDER BY r.finished_at DESC, m.map_id DESC) = 1
+{"" if versions else _NEWEST}
 ORDER BY r.finished_at DESC, m.map_id""".strip(),
         values,
     )
@@ -114,52 +120,6 @@ SELECT DISTINCT m.run_id
 FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
 LEFT JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
 WHERE {where} ORDER BY m.run_id""".strip(),
-        values,
-    )
-
-
-def top_neurons(
-    map_id: int,
-    *,
-    top: int | None = 20,
-    layers: Sequence[int] = (),
-    peers: Sequence[int] = (),
-    rule: Rule | None = None,
-    null_id: int | None = None,
-) -> Query:
-    """The best neurons of one map, with their tokens and with which of the maps `peers` have them in their top too.
-
-    rule: only those that it chooses from the whole map. layers: only these (ranks and percentiles stay those of the
-    whole map). top: no more than so many, and how far down a peer's list counts as agreement; without it, all that
-    the rule chooses, and as far down as there are such. null_id: the map that the rule z measures against.
-    """
-    if rule is None:
-        filtered = layers or top is None
-        rule = EVERY if filtered else Rule("top", float(top or 0))  # the latter reads only the best rows
-    values = {**bound(rule, [map_id], [null_id or map_id]), "top": top, "peers": list(peers)}
-    conditions = []
-    if layers:
-        conditions.append("layer IN (SELECT unnest($layers))")
-        values["layers"] = list(layers)
-    return Query(
-        f"""
-WITH {selected(rule)},
-best AS (
-    SELECT * FROM chosen{" WHERE " if conditions else ""}{" AND ".join(conditions)}
-    ORDER BY rank
-    LIMIT $top),
-agreeing AS (
-    SELECT s.layer, s.neuron, list(DISTINCT m.method ORDER BY m.method) AS methods
-    FROM scores s JOIN maps m USING (map_id)
-    WHERE s.map_id IN (SELECT unnest($peers::INTEGER[])) AND s.rank <= coalesce($top, (SELECT count(*) FROM best))
-    GROUP BY ALL)
-SELECT best.component, best.layer, best.neuron, best.score, best.rank, best.percentile,
-       d.tokens[1:5] AS tokens, coalesce(a.methods, []) AS agree
-FROM best
-LEFT JOIN decodings d ON d.model_id = best.model_id AND d.component = best.component AND d.layer = best.layer
-    AND d.neuron = best.neuron AND NOT d.norm AND d.side = 'top'
-LEFT JOIN agreeing a ON a.layer = best.layer AND a.neuron = best.neuron
-ORDER BY best.rank""".strip(),
         values,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atlas import queries
+from atlas import compare, queries
 from atlas.choose import choose_map, one_tap
 from atlas.database import reading
 from atlas.errors import UsageError
@@ -59,10 +59,10 @@ def reference_values(path: Path, provenance: Mapping[str, Any], statistic: str =
                     f"{asked.get('source', 'any')}, tap {tap}; "
                     f"`atlas ingest --methods activation --tap {tap}` stores them"
                 ) from None
-            scored = queries.top_neurons(chosen["map_id"], top=chosen["neurons"]).run(connection)
-            columns = (scored[name].to_pylist() for name in ("component", "layer", "neuron", "score"))
-            for component, layer, index, score in zip(*columns, strict=True):
-                found.setdefault(Neuron(component, layer, index), []).append(score)
+            scored = compare.map_scores(chosen["map_id"]).run(connection)
+            columns = (scored[name].to_pylist() for name in ("layer", "neuron", "score"))
+            for layer, index, score in zip(*columns, strict=True):
+                found.setdefault(Neuron(chosen["component"], layer, index), []).append(score)
     reduce = min if statistic == MIN else _mean
     return {neuron: reduce(values) for neuron, values in found.items()}
 

@@ -121,15 +121,16 @@ _WHOLE = """SELECT map_id, score FROM scores JOIN maps USING (map_id) WHERE kept
           UNION ALL SELECT map_id, score FROM sketches"""
 
 
-def selected(rule: Rule) -> str:
+def selected(rule: Rule, *, z: bool = False) -> str:
     """Common table expressions, the last of them `chosen`: the rows of the maps $maps that the rule chooses.
 
-    Every choice of text here is from RULES; what the user wrote is bound ($amount, $maps, $nulls).
+    z: with a column of that name. Every choice of text here is from RULES; what the user wrote is bound ($amount,
+    $maps, $nulls).
     """
     measure = RULES[rule.name]
-    spread, joined = "", ""
-    if rule.name == "z":
-        joined = "JOIN spread n USING (map_id)"
+    spread, joined, column = "", "", ""
+    if z or rule.name == "z":
+        joined, column = "JOIN spread n USING (map_id)", f"{Z} AS z,"
         spread = f"""spread AS (  -- median and robust standard deviation of each map's null
     SELECT n.map_id, any_value(s.center) AS center,
            coalesce(nullif({MAD} * mad(s.score), 0), {MEAN_AD} * avg(abs(s.score - s.center))) AS scale
@@ -141,13 +142,13 @@ def selected(rule: Rule) -> str:
     return f"""{spread}chosen AS (
     SELECT * FROM (
         SELECT s.map_id, m.model_id, m.component, s.layer, s.neuron, s.score, s.rank,
-               {PERCENTILE} AS percentile, {measure.sql} AS measure
+               {PERCENTILE} AS percentile, {column} {measure.sql} AS measure
         FROM scores s JOIN maps m USING (map_id) {joined}
         WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])))
     WHERE measure {measure.keeps} $amount)"""
 
 
-def bound(rule: Rule, map_ids: Sequence[int], null_ids: Sequence[int]) -> dict[str, Any]:
+def bound(rule: Rule, map_ids: Sequence[int], null_ids: Sequence[int], *, z: bool = False) -> dict[str, Any]:
     """The parameters of `selected`."""
-    nulls = {"nulls": list(null_ids)} if rule.name == "z" else {}
+    nulls = {"nulls": list(null_ids)} if z or rule.name == "z" else {}
     return {"maps": list(map_ids), **nulls, **rule.parameters}

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atlas.choose import Chosen, choose_map, null_map, peers, provenance
+from atlas.choose import Chosen, null_map, peers, provenance
 from atlas.compare import voted_neurons
+from atlas.conditions import Members
 from atlas.errors import Unsupported, UsageError
+from atlas.filters import as_json
+from atlas.find import Ask, Selections, find, meant, order, question
 from atlas.neurons import LANGUAGE, Neuron
-from atlas.queries import Query, Which, top_neurons
-from atlas.rules import Rule
+from atlas.pages import cursor
+from atlas.queries import Query
+from atlas.rules import Rule, bound, selected
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +77,7 @@ class NeuronSet:
 
     def _together(self, word: str, other: NeuronSet) -> dict[str, Any]:
         mine, theirs = self.provenance.get("fingerprint"), other.provenance.get("fingerprint")
-        if mine != theirs:
+        if mine != theirs or mine is None:
             raise UsageError("these neurons belong to two models; choose one with model=...")
         return {"fingerprint": mine, "set": word, "left": self.provenance, "right": other.provenance}
 
@@ -90,6 +94,16 @@ class NeuronSet:
         if importlib.util.find_spec("pandas") is None:
             raise Unsupported("to_pandas needs pandas (pip install pandas); to_arrow does not")
         return self._rows.to_pandas()
+
+
+def neuron_set(neurons: Sequence[Neuron], provenance: Mapping[str, Any]) -> NeuronSet:
+    """Neurons with no column but their address."""
+    columns = {
+        "component": pa.array([n.component for n in neurons], pa.string()),
+        "layer": pa.array([n.layer for n in neurons], pa.int16()),
+        "neuron": pa.array([n.index for n in neurons], pa.int32()),
+    }
+    return NeuronSet(pa.table(columns), provenance)
 
 
 def everything_but(neurons: NeuronSet, layers: int, width: int) -> NeuronSet:
@@ -152,31 +166,56 @@ def layer_distribution(neurons: Iterable[Neuron], layers: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=LAYERS)
 
 
-def by_rule(
-    connection: Connection,
-    which: Which,
-    rule: Rule | None,
-    *,
-    layers: Sequence[int] = (),
-    top: int | None = None,
-) -> tuple[NeuronSet, Query]:
-    """The neurons of one map that a rule chooses, and the statement that found them: see `Atlas.select`."""
-    if top is not None and top < 1:
+def no_selections(name: str) -> Members:
+    """For a question that names none."""
+    raise UsageError(f"no saved selection '{name}' can be used here")
+
+
+def by_filter(connection: Connection, ask: Ask, selections: Selections) -> tuple[NeuronSet, Query]:
+    """The neurons that pass a filter, and the statement that found them: see `Atlas.query`."""
+    if ask.limit is not None and ask.limit < 1:
         raise UsageError("--top must be at least 1")
-    chosen = choose_map(connection, which)
-    null = null_map(connection, chosen, rule.null) if rule is not None and rule.name == "z" else None
-    question = top_neurons(
-        chosen["map_id"],
-        top=top,
-        layers=layers,
-        peers=peers(connection, chosen),
-        rule=rule,
-        null_id=null["map_id"] if null else None,
-    )
-    said: dict[str, Any] = {"top": top, "layers": list(layers)}
-    if rule is not None:
-        said |= {"rule": str(rule), **({"null": null.summary()} if null else {})}
-    return NeuronSet(question.run(connection), provenance([chosen], said)), question
+    found = meant(connection, ask.where, selections)
+    rule = ask.rule or (Rule("top", float(ask.limit)) if ask.limit and ask.where_is_of_maps() else None)
+    nulls = [null_map(connection, c, ask.rule.null if ask.rule and ask.rule.name == "z" else {}) for c in found.chosen]
+    require_kept(connection, rule, found.chosen, nulls)
+    alone = found.chosen[0] if len(found.chosen) == 1 else None
+    statement = find(ask, found, peers(connection, alone) if alone else (), [n["map_id"] for n in nulls])
+    rows = statement.run(connection)
+    more = ask.limit is not None and rows.num_rows > ask.limit
+    rows = rows.slice(0, ask.limit) if more else rows
+    said: dict[str, Any] = {"top": ask.limit, "where": as_json(ask.where)}
+    if ask.rule is not None:
+        said |= {"rule": str(ask.rule), **({"null": nulls[0].summary()} if ask.rule.name == "z" else {})}
+    said |= {name: value for name, value in (("sort", list(ask.sort)), ("after", ask.after)) if value}
+    whole = provenance(found.chosen, said)
+    if cut := [c for c in found.chosen if c["kept"] < c["neurons"]]:
+        whole["assumed"].append(
+            f"kept={cut[0]['kept']} (the best of {cut[0]['neurons']} neurons; others are not stored)"
+        )
+    if more:
+        whole["next"] = cursor(order(ask, found), rows.slice(rows.num_rows - 1).to_pylist()[0], question(ask, found))
+    return NeuronSet(rows, whole), statement
+
+
+def require_kept(connection: Connection, rule: Rule | None, chosen: Sequence[Chosen], nulls: Sequence[Chosen]) -> None:
+    """Refuse a rule that reaches below what a map keeps.
+
+    Raises:
+        UsageError: with how many neurons it keeps.
+    """
+    for cut, null in ((c, n) for c, n in zip(chosen, nulls, strict=True) if c["kept"] < c["neurons"]):
+        if rule is None:
+            continue
+        choice = f"WITH {selected(rule)} SELECT count(*) FROM chosen"
+        values = bound(rule, [cut["map_id"]], [null["map_id"]])
+        count = connection.execute(choice, values).fetchall()[0][0]
+        exact = rule.name == "top" and rule.amount <= cut["kept"]
+        if rule.name == "per_layer" or (count == cut["kept"] and not exact):
+            raise UsageError(
+                f"{rule} may reach below what the map keeps, its best {cut['kept']} of {cut['neurons']} neurons; "
+                "ask for fewer, or ingest with --keep all"
+            )
 
 
 def by_vote(
@@ -187,6 +226,7 @@ def by_vote(
     if not 1 <= needed <= len(chosen):
         raise UsageError(f"--agree is a number of maps, 1 to {len(chosen)} here, not {needed}")
     nulls = [null_map(connection, c, rule.null) if rule.name == "z" else c for c in chosen]
+    require_kept(connection, rule, chosen, nulls)
     question = voted_neurons(
         [c["map_id"] for c in chosen],
         names,

@@ -118,7 +118,7 @@ def _driver(path: Path, read_only: bool, wait: float) -> Any:
     deadline = time.monotonic() + wait
     while True:
         try:
-            return ConnectionWrapper(open_file(path, read_only=read_only))
+            return ConnectionWrapper(open_file(path, read_only=read_only, files=True))
         except duckdb.IOException as error:
             if LOCKED not in str(error) or time.monotonic() >= deadline:
                 raise

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
 
 from atlas import edit_files, edits, queries
 from atlas.database import reading
@@ -17,7 +14,7 @@ from atlas.edits import Edit, Intervention
 from atlas.errors import IntegrityError, UsageError, unknown
 from atlas.files import sha256
 from atlas.reference import MEAN, MIN, maps_of, reference_values, tap_of
-from atlas.selection import NeuronSet
+from atlas.selection import NeuronSet, neuron_set
 from atlas.where import EVERYWHERE, Where
 
 if TYPE_CHECKING:
@@ -58,12 +55,8 @@ class StoredEdit:
     @property
     def neurons(self) -> NeuronSet:
         """The edit's neurons, for set algebra: `atlas.edit("a").neurons & atlas.edit("b").neurons`."""
-        addresses = [(n.component, n.layer, n.index) for n in self.data.neurons]
-        columns = zip(*addresses, strict=True)
-        types = {"component": pa.string(), "layer": pa.int16(), "neuron": pa.int32()}
-        rows = pa.table([pa.array(c, t) for c, t in zip(columns, types.values(), strict=True)], names=list(types))
         origin = {"fingerprint": self.data.fingerprint, "edit": self.data.label, "of": dict(self.data.provenance)}
-        return NeuronSet(rows, origin)
+        return neuron_set(self.data.neurons, origin)
 
 
 def store(path: Path, edit: Edit) -> Edit:
@@ -169,6 +162,11 @@ def create(
     return new(path, name, intervention, {**neurons.provenance, "change": said}, note=note)
 
 
+def known(path: Path) -> set[str]:
+    """The names of all stored edits."""
+    return {str(edit["name"]) for edit in _known(path)}
+
+
 def _known(path: Path) -> list[dict[str, Any]]:
     with reading(path) as connection:
         rows: list[dict[str, Any]] = queries.listing("edits").run(connection).to_pylist()
@@ -235,19 +233,3 @@ def composed(path: Path, name: str, labels: Sequence[str], conflict: str, *, not
     about |= {"composed": [part.label for part in parts], "conflict": conflict}
     about |= {"parts": [dict(part.provenance) for part in parts]}
     return new(path, name, compose(parts, conflict), about, model=parts[0].model, note=note)
-
-
-def of_edits(path: Path, expression: str) -> NeuronSet:
-    """The neurons of edits, joined by set algebra from left to right: `no-dog`, `no-dog & no-cat`, `no-dog - no-cat`.
-
-    Raises:
-        UsageError: not such an expression, an unknown edit, or edits of two models.
-    """
-    words = re.split(r"\s+([&|-])\s+", expression.strip())
-    if any(" " in label for label in words[::2]):
-        raise UsageError(f"'{expression}' is not a set of edits; write for example 'no-dog & no-cat', spaces around &")
-    found = read(path, words[0]).neurons
-    for sign, label in zip(words[1::2], words[2::2], strict=True):
-        other = read(path, label).neurons
-        found = {"&": found.__and__, "|": found.__or__, "-": found.__sub__}[sign](other)
-    return found

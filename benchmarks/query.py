@@ -12,7 +12,8 @@ from _timing import interleaved, report
 from atlas.api import Atlas, default_path
 from atlas.database import database
 from atlas.errors import AtlasError
-from atlas.queries import Which
+from atlas.find import Ask
+from atlas.flags import wanted
 
 BARE = """
 import sys, duckdb, pyarrow
@@ -26,7 +27,7 @@ def main() -> None:
     try:
         atlas = Atlas.open(path)
         concept = next(r["concept"] for r in atlas.listing("concepts").to_pylist() if r["maps"])
-        _, question = atlas.query_sql(Which(concept))
+        _, question = atlas.ask(Ask(wanted({"concept": concept})))
     except (AtlasError, StopIteration) as error:
         raise SystemExit(f"{error or 'no maps'}: run `atlas demo` first, or give an atlas") from None
     sql = question.sql

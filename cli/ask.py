@@ -8,10 +8,27 @@ import typer
 
 from atlas.errors import UsageError
 from cli.common import AtlasPath, Method, Reduce, Select, Source, Target, note_assumed, resolve, say, words
+from cli.filters import (
+    After,
+    ConceptPattern,
+    Effect,
+    Inside,
+    Label,
+    Percentile,
+    Rank,
+    Score,
+    Sort,
+    Token,
+    Top,
+    WhereText,
+    Z,
+    asked,
+)
 from cli.render import Csv, Format, Json, chosen_format, show
 
 if TYPE_CHECKING:
-    from atlas.queries import Which
+    from atlas.api import Atlas
+    from atlas.queries import Query, Which
     from atlas.selection import NeuronSet
 
 Model = Annotated[str | None, typer.Option("--model", "-m", help="The model's name (`atlas models` lists them).")]
@@ -27,9 +44,7 @@ FailEmpty = Annotated[bool, typer.Option("--fail-empty", help="Exit with 1 where
 
 
 def query(
-    concept: Annotated[
-        str | None, typer.Option("--concept", "-c", help="The concept's name (`atlas concepts` lists them).")
-    ] = None,
+    concept: ConceptPattern = None,
     method: Method = None,
     source: Source = None,
     target: Target = None,
@@ -37,25 +52,31 @@ def query(
     model: Model = None,
     dataset: Dataset = None,
     run: Run = None,
+    supercategory: Supercategory = None,
+    layers: Layers = None,
+    token: Token = None,
+    label: Label = None,
+    inside: Inside = None,
+    effect: Effect = None,
+    score: Score = None,
+    rank: Rank = None,
+    percentile: Percentile = None,
+    z: Z = None,
+    where: WhereText = None,
     select: Select = None,
     minus: Annotated[
-        str | None, typer.Option("--minus", help="Leave out what the same rule gives elsewhere: concept=cat.")
+        str | None, typer.Option("--minus", help="Leave out what the same question gives elsewhere: concept=cat.")
     ] = None,
     methods: Annotated[
         str | None, typer.Option("--methods", help="Several methods that vote: contribution,ablation.")
     ] = None,
-    supercategory: Supercategory = None,
     agree: Annotated[
         int | None,
         typer.Option("--agree", help="In how many of the --methods, or concepts. [default: more than half]"),
     ] = None,
-    layers: Layers = None,
-    top: Annotated[
-        int | None,
-        typer.Option(
-            "--top", "-n", "--limit", min=1, help="How many neurons. [default: 20, or all that --select does]"
-        ),
-    ] = None,
+    sort: Sort = None,
+    top: Top = None,
+    after: After = None,
     explain: Annotated[bool, typer.Option("--explain", help="Print the SQL instead of running it.")] = False,
     fail_empty: FailEmpty = False,
     form: Format = None,
@@ -63,66 +84,92 @@ def query(
     as_csv: Csv = False,
     atlas: AtlasPath = None,
 ) -> None:
-    """Which neurons carry a concept: score, rank, percentile, decoded tokens, methods that agree.
+    """Which neurons carry a concept: score, rank, percentile, decoded tokens, methods that agree. Or, without a concept
+    or over several, every neuron of every map that passes.
+
+    Names may be patterns (--concept 'd*'). --where takes a whole condition of the fields model, dataset, concept,
+    supercategory, method, run, source, target, component, reduce, tap, layer, neuron, score, rank, percentile, z,
+    token, label, selection, effect.suppression, effect.retention, effect.selectivity and effect.beyond_random, with
+    = != < <= > >= in, and, or, not and parentheses.
 
     With --methods, the neurons that a rule (--select or --top) gives for several methods at once; with
-    --supercategory, for several of its concepts: votes, who agrees, the ranks in all of them, the mean percentile.
+    --supercategory alone, for several of its concepts: votes, who agrees, the ranks in all, the mean percentile.
 
     Example: atlas query --concept dog --source text --top 5
 
-    Example: atlas query --concept dog --methods contribution,activation,ablation --agree 2 --top 50
+    Example: atlas query --where "concept in dog,cat and layer in 2-3 and (percentile >= 99.9 or token = bark*)"
 
-    Example: atlas query --supercategory animal --select z:4
+    Example: atlas query --token bark --effect 'suppression>0.5' --sort=-score
+
+    Example: atlas query --concept dog --methods contribution,activation,ablation --agree 2 --top 50
     """
     from atlas.api import Atlas
-    from atlas.neurons import parse_layers
     from atlas.queries import Which
-    from atlas.rules import Rule
 
     chosen = chosen_format(form, as_json, as_csv)
-    which = Which(concept, method, source, target, reduce, model, dataset, run, supercategory=supercategory)
-    rule = Rule.parse(select) if select else None
+    names = {"concept": concept, "method": method, "source": source, "target": target, "reduce": reduce}
+    names |= {"model": model, "dataset": dataset, "run": run, "supercategory": supercategory}
+    neurons: dict[str, Any] = {"layers": layers, "token": token, "label": label, "selection": inside, "effect": effect}
+    neurons |= {"score": score, "rank": rank, "percentile": percentile, "z": z, "where": where}
+    given = {name: value for name, value in neurons.items() if value is not None}
     there = Atlas(resolve(atlas))
-    if methods or supercategory:
-        if layers or minus:
-            raise UsageError("--layers and --minus are for one map; leave them out where several vote")
-        if rule and top:
-            raise UsageError("the maps vote by one rule; give --select or --top")
-        found, question = there.vote_sql(which, words(methods), rule or Rule("top", top or 20), agree)
-        if not len(found):
-            needed = found.provenance["selection"]["agree"]
-            say(f"no neuron is chosen in {needed} maps; a smaller --agree asks for fewer")
+    if methods or (supercategory and not given and not sort and not after):
+        if given or minus or sort or after:
+            raise UsageError("where several maps vote, only names of maps, --select, --top and --agree can be given")
+        found, question = _vote(there, Which(**names), methods, select, top, agree)
     else:
-        if concept is None or agree is not None:
-            raise UsageError("give --concept; or --supercategory, or --concept with --methods a,b, for --agree")
-        top = top if rule or top else 20
-        asked: dict[str, Any] = {"layers": parse_layers(layers) if layers else (), "top": top}
-        found, question = there.query_sql(which, rule=rule, **asked)
+        if agree is not None:
+            raise UsageError("--agree is for votes: give --supercategory, or --concept with --methods a,b")
+        if not given and concept is None:
+            raise UsageError(
+                "give --concept, or another condition: --token bark, --label image, --where ... (`atlas query --help`)"
+            )
+        found, question = there.ask(asked(names, neurons, select, sort, top, after))
     note_assumed(found.provenance)
     if explain:
         print(question.explained())
         return
     if minus:
-        found = found - there.query_sql(elsewhere(found, minus), rule=rule, **asked)[0]
+        elsewhere = elsewhere_names(found, minus)
+        found = found - there.ask(asked(elsewhere, neurons, select, sort, top, None))[0]
     table = found.to_arrow()
     if chosen == "table" and "ranks" in table.column_names and len(found.provenance["maps"]) > 8:
         table = table.drop_columns(["ranks"])  # too many to read
-    show(table, chosen, more={"provenance": found.provenance})
-    if top and (layers or rule) and len(found) == top and not (methods or supercategory or minus):
-        say(f"{top} neurons; there may be more, and a larger --top shows them")
+    show(table, chosen, more={"next": found.provenance.get("next"), "provenance": found.provenance})
+    if "next" in found.provenance and not minus and (given or select or sort or after):
+        say(f"there are more: a larger --top, or --after {found.provenance['next']}")
     if fail_empty and not len(found):
         raise typer.Exit(1)
 
 
-def elsewhere(found: NeuronSet, names: str) -> Which:
-    """The map that `--minus` means: that of the neurons found, but for the names given."""
+def _vote(
+    there: Atlas, which: Which, methods: str | None, select: str | None, top: int | None, agree: int | None
+) -> tuple[NeuronSet, Query]:
+    from atlas.rules import Rule
+
+    if select and top:
+        raise UsageError("the maps vote by one rule; give --select or --top")
+    rule = Rule.parse(select) if select else Rule("top", float(top or 20))
+    found, question = there.vote_sql(which, words(methods), rule, agree)
+    if not len(found):
+        needed = found.provenance["selection"]["agree"]
+        say(f"no neuron is chosen in {needed} maps; a smaller --agree asks for fewer")
+    return found, question
+
+
+def elsewhere_names(found: NeuronSet, names: str) -> dict[str, str | None]:
+    """The map that `--minus` means: that of the neurons found, but for the names given.
+
+    Raises:
+        UsageError: the neurons are of several maps.
+    """
     from atlas.choose import ASKED
-    from atlas.queries import Which
     from atlas.rules import names_given
 
-    (mine,) = found.provenance["maps"]
-    same = {name: mine[name] for name in ("concept", *ASKED, "fingerprint")}
-    return Which(**(same | names_given(names, "--minus ")))
+    if len(found.provenance["maps"]) != 1:
+        raise UsageError("--minus compares one map with another; of several, save selections: atlas select save ...")
+    mine = found.provenance["maps"][0]
+    return {name: mine[name] for name in ("concept", *ASKED, "fingerprint")} | names_given(names, "--minus ")
 
 
 def neuron(

@@ -185,6 +185,8 @@ def layers(
     Example: atlas layers --concept dog --sources image,text --select percentile:99
     """
     from atlas.api import Atlas
+    from atlas.find import Ask
+    from atlas.flags import wanted
     from atlas.queries import Which
     from atlas.rules import Rule
 
@@ -195,7 +197,9 @@ def layers(
     which = Which(concept, method, source, target, reduce, model, dataset, run)
     there = Atlas(resolve(atlas))
     if not methods and not sources:
-        found, _ = there.query_sql(which, rule=rule)
+        names = {"concept": concept, "method": method, "source": source, "target": target, "reduce": reduce}
+        names |= {"model": model, "dataset": dataset, "run": run}
+        found, _ = there.ask(Ask(wanted(names), rule, limit=None))
         sets = {str(found.provenance["maps"][0]["source"]): found}
     else:
         name, two = ("method", words(methods)) if methods else ("source", words(sources))

@@ -7,7 +7,7 @@ import typer
 from atlas.errors import IntegrityError
 from cli.common import AtlasPath, resolve, say
 
-app = typer.Typer(no_args_is_help=True, help="Upgrade, check, back up or rebuild the atlas's database.")
+app = typer.Typer(no_args_is_help=True, help="Upgrade, check, back up, compact or rebuild the atlas's database.")
 
 
 @app.command()
@@ -90,6 +90,18 @@ def rebuild(atlas: AtlasPath = None) -> None:
         raise IntegrityError(
             f"{_count(len(done.skipped), 'run or edit', 'runs or edits')} left out; start their jobs again"
         )
+
+
+@app.command()
+def compact(atlas: AtlasPath = None) -> None:
+    """Give the room that removed rows left in the database back to the disk; needs as much free disk as it takes.
+
+    Example: atlas db compact
+    """
+    from atlas.remove import compact as make
+
+    done = make(resolve(atlas))
+    say(f"{done.before / 1e6:,.1f} MB before, {done.after / 1e6:,.1f} MB now")
 
 
 def _count(number: int, one: str, many: str = "") -> str:

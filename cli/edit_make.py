@@ -43,7 +43,9 @@ Labels = Annotated[
 ]
 Of = Annotated[
     str | None,
-    typer.Option("--of", help="The neurons of other edits: 'no-dog', 'no-dog & no-cat', 'no-dog - no-cat', 'a | b'."),
+    typer.Option(
+        "--of", help="Saved selections' and other edits' neurons: 'dog', 'dog & cat', 'no-dog - cat', 'a | b'."
+    ),
 ]
 Note = Annotated[str | None, typer.Option("--note", help="Your own words about it.")]
 Whose = Annotated[str | None, typer.Option("--dataset", "-d", help="The dataset's name.")]
@@ -130,9 +132,11 @@ def neurons_of(
     of: str | None,
 ) -> Any:
     """The set of neurons that a command line means."""
-    from atlas import stored
+    from dataclasses import asdict
+
+    from atlas.find import Ask
+    from atlas.flags import wanted
     from atlas.labels import labelled
-    from atlas.neurons import parse_layers
     from atlas.rules import Rule
 
     if (which.concept is not None) + (labels is not None) + (of is not None) != 1:
@@ -143,14 +147,12 @@ def neurons_of(
             "--select, --top, --layers, --method, --source and --model choose a concept's neurons: give --concept"
         )
     if of is not None:
-        return stored.of_edits(there.path, of)
+        return there.selection(of)
     if labels is not None:
         run, _, label = labels.partition(":")
         return labelled(there.path, run, label or None)
     rule = Rule.parse(select) if select else None
-    found, _ = there.query_sql(
-        which, rule=rule, layers=parse_layers(layers) if layers else (), top=top if rule or top else 40
-    )
+    found, _ = there.ask(Ask(wanted(asdict(which), layers=layers), rule, limit=top if rule or top else 40))
     note_assumed(found.provenance)
     return found
 

@@ -1,4 +1,4 @@
-"""What there is: methods, datasets, models, runs, concepts."""
+"""What there is: methods, datasets, models, concepts."""
 
 from __future__ import annotations
 
@@ -103,14 +103,6 @@ def models(form: Format = None, as_json: Json = False, as_csv: Csv = False, atla
     rows = [{"status": "in the atlas", **row} for row in rows]
     rows += [{"status": "embedded", "name": name} for name in zoo.names() if name not in have]
     show(pa.Table.from_pylist(rows), chosen_format(form, as_json, as_csv))
-
-
-def runs(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
-    """The runs of the atlas: what was done, with what, and what became of it.
-
-    Example: atlas runs
-    """
-    show(_stored("runs", atlas), chosen_format(form, as_json, as_csv))
 
 
 def concepts(

@@ -27,6 +27,9 @@ from cli import (
     measure,
     plot,
     properties,
+    runs,
+    select,
+    sql,
     vectors,
 )
 from cli.common import be_quiet
@@ -69,10 +72,12 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     *(make.init, make.ingest, measure.evaluate, leaderboard.leaderboard, properties.properties, geometry.geometry),
     *(vectors.similar, vectors.search, vectors.match),
     *(make.generate, make.demo),
-    *(lists.methods, lists.datasets, lists.models, lists.runs, lists.concepts),
+    *(lists.methods, lists.datasets, lists.models, lists.concepts, sql.sql),
 )
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(runs.app, name="runs")
+app.add_typer(select.app, name="select")
 app.add_typer(edit.app, name="edit")
 app.add_typer(labels.app, name="labels")
 app.add_typer(plot.app, name="plot")

@@ -20,7 +20,8 @@ from atlas.live.hooks import tracing
 from atlas.neurons import Neuron
 from atlas.reference import MIN, reference_values, tap_of
 from atlas.selection import NeuronSet, matched_random
-from atlas.stored import create, model_row, of_edits, store
+from atlas.selections import of_expression
+from atlas.stored import create, model_row, store
 from atlas.where import Where
 from ingest.feed import Feed
 from ingest.job import complete, open_dataset
@@ -225,29 +226,32 @@ def test_the_algebra_of_edits_goes_from_left_to_right(own_atlas: Path) -> None:
         ("a & b", a & b),
         ("a - b | c", (a - b) | c),
         (" c | a - b ", (c | a) - b),
+        ("c|(a - edit:b@1)", c | (a - b)),
     ):
-        found = of_edits(own_atlas, text)
+        found = of_expression(own_atlas, text)
         assert set(found) == wanted and len(found) == len(wanted)
-    made = atlas.create_edit("d", of_edits(own_atlas, "a & b"), mean=True)
+    made = atlas.create_edit("d", of_expression(own_atlas, "a & b"), mean=True)
     means = reference_values(own_atlas, atlas.query("dog", source="text").provenance)
     assert {x.neuron: x.bias for x in made.changes} == {n: means[n] for n in a & b}
-    assert atlas.create_edit("e", of_edits(own_atlas, "a - c"), scale=2).concept == "dog"
+    assert atlas.create_edit("e", of_expression(own_atlas, "a - c"), scale=2).concept == "dog"
     assert made.concept is None  # of a dog's and a cat's
     for text, message in (
-        ("a b", "'a b' is not a set of edits; write for example 'no-dog & no-cat'"),
-        ("a & ", "not a set of edits"),
-        ("a&b", "no edit called 'a&b'"),
-        ("a @1", "not a set of edits"),
-        ("z", "no edit called 'z'"),
+        ("a b", "'a b' is no set of neurons; write for example 'dog & cat'"),
+        ("a & ", "no set of neurons"),
+        ("a @1", "no set of neurons"),
+        ("a & (b | c", "no set of neurons"),
+        ("z", "no selection or edit called 'z'"),
+        ("selection:a", "no selection called 'a'"),
+        ("map:a", "write a name, selection:NAME or edit:NAME"),
         ("a - a@7", "no edit called 'a@7'"),
     ):
         with pytest.raises(UsageError, match=message):
-            of_edits(own_atlas, text)
+            of_expression(own_atlas, text)
     with pytest.raises(UsageError, match="no neurons"):
-        create(own_atlas, "none", of_edits(own_atlas, "a - a"), set_to=0)
+        create(own_atlas, "none", of_expression(own_atlas, "a - a"), set_to=0)
     store(own_atlas, edit_of([Change(N[0], 0.0)], "stranger"))
     with pytest.raises(UsageError, match="two models"):
-        of_edits(own_atlas, "a | stranger")
+        of_expression(own_atlas, "a | stranger")
 
 
 def test_labelled_neurons_become_an_edit(filled: Path) -> None:

@@ -97,10 +97,10 @@ def test_a_component_that_the_atlas_does_not_have(stored_atlas: Path, run: Run) 
 @pytest.mark.parametrize(
     ("filters", "message"),
     [
-        (["--select", "percentile:90", "--top", "5"], "5 neurons; there may be more"),
+        (["--select", "percentile:90", "--top", "5"], "there are more: a larger --top, or --after "),
         (["--select", "percentile:90"], None),
         (["--select", "percentile:90", "--top", "14"], None),
-        (["--layers", "1", "--top", "5"], "5 neurons; there may be more"),
+        (["--layers", "1", "--top", "5"], "there are more: a larger --top, or --after "),
         (["--layers", "1", "--top", "65"], None),
         (["--top", "5"], None),
     ],

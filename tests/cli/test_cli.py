@@ -39,7 +39,7 @@ def commands() -> list[list[str]]:
 def test_every_command_has_help_with_an_example(path: list[str], run: Run) -> None:
     code, out, err = run(*path, "-h")
     assert code == 0 and err == ""
-    group = path in ([], ["db"], ["edit"], ["labels"], ["plot"])
+    group = path in ([], ["db"], ["edit"], ["labels"], ["plot"], ["runs"], ["select"], ["index"])
     assert group or "Example: atlas" in out
     assert not group or "Commands:" in out
 
@@ -86,8 +86,8 @@ def test_quiet_explain_and_fail_empty(stored_atlas: Path, run: Run) -> None:
         (["query", "--concept", "dog", "--layers", "x"], 2, "'x' is not a set of layers; write for example 3 or 8-15"),
         (["query", "--concept", "dog", "--format", "xml"], 2, "no format called 'xml'; there are: table, json"),
         (["query", "--concept", "dog", "--json", "--csv"], 2, "choose one output format"),
-        (["query"], 2, "give --concept; or --supercategory"),
-        (["query", "--concept", "dog", "--agree", "2"], 2, "--concept with --methods a,b, for --agree"),
+        (["query"], 2, "give --concept, or another condition: --token bark"),
+        (["query", "--concept", "dog", "--agree", "2"], 2, "or --concept with --methods a,b"),
         (
             ["query", "--concept", "dog", "--select", "tops:3"],
             2,
@@ -101,7 +101,27 @@ def test_quiet_explain_and_fail_empty(stored_atlas: Path, run: Run) -> None:
             2,
             "no stored supercategory called 'animals'; did you mean 'animal'?",
         ),
-        (["query", "--supercategory", "animal", "--layers", "1"], 2, "are for one map; leave them out"),
+        (
+            ["query", "--supercategory", "animal", "--methods", "a,b", "--layers", "1"],
+            2,
+            "only names of maps, --select",
+        ),
+        (
+            ["query", "--concept", "dog", "--sort", "scroe"],
+            2,
+            "no field to sort by called 'scroe'; did you mean 'score'?",
+        ),
+        (["query", "--where", "concept = dog and"], 2, "here a field, for example concept was expected"),
+        (["query", "--where", "concept = 'x*'"], 2, "no stored map is meant by that"),
+        (["query", "--concept", "dog", "--after", "x"], 2, "--after takes the cursor that the page before ended with"),
+        (["query", "--concept", "dog", "--rank", "40"], 2, "after 'rank' one of = != < <= > >= in was expected"),
+        (["query", "--concept", "dog", "--in", "cat"], 2, "no selection or edit called 'cat'"),
+        (["select", "rm", "cat"], 2, "no selection called 'cat'; there are none yet (`atlas select ls`"),
+        (["select", "save", "a/b", "--concept", "dog"], 2, "'a/b' cannot name"),
+        (["select", "save", "a"], 2, "choose neurons by a question"),
+        (["runs", "show", "zz"], 2, "no run called 'zz'; there are:"),
+        (["runs", "rm", "zz", "--yes"], 2, "no run called 'zz'; there are:"),
+        (["sql", "DELETE FROM maps"], 2, "only reads: a SELECT, not DELETE"),
         (["query", "--supercategory", "animal", "--select", "z:4", "--top", "3"], 2, "give --select or --top"),
         (["quary"], 2, "No such command 'quary'. Did you mean 'query'"),
         (["neuron", "7/7"], 2, "no neuron 7/7; "),

@@ -39,7 +39,7 @@ def test_query_by_rule_minus_another_map(stored_atlas: Path, run: Run) -> None:
     whole = json.loads(out)["provenance"]
     assert (whole["set"], whole["right"]["maps"][0]["source"]) == ("minus", "text")
     _, out, err = run(*question, "--select", "per_layer:9", "--top", "4")
-    assert addresses(out) == dog[:4] and "a larger --top shows them" in err
+    assert addresses(out) == dog[:4] and "there are more: a larger --top, or --after" in err
     assert "per_layer" not in run(*question, "--select", "per_layer:9", "--explain")[1]  # the SQL, with bound values
     assert run(*question)[1] == run(*question, "--select", "top:20")[1] == run(*question, "--top", "20")[1]
 

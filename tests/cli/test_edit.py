@@ -133,8 +133,14 @@ SMALL = ["--model", "MODEL", "--per-concept", "1", "--sources", "text", "--no-pr
         (["edit", "create", "x", "--concept", "dog", "--of", "no-dog", "--set", "0"], "by one of --concept dog"),
         (["edit", "create", "x", "--of", "no-dog", "--top", "3", "--set", "0"], "give --concept"),
         (["edit", "create", "x", "--of", "no-dog", "--source", "text", "--set", "0"], "give --concept"),
-        (["edit", "create", "x", "--of", "no-dgo", "--set", "0"], "no edit called 'no-dgo'; did you mean 'no-dog'?"),
-        (["edit", "create", "x", "--of", "no-dog quiet", "--set", "0"], "write for example 'no-dog & no-cat', spaces"),
+        (
+            ["edit", "create", "x", "--of", "no-dgo", "--set", "0"],
+            "no selection or edit called 'no-dgo'; did you mean 'no-dog'?",
+        ),
+        (
+            ["edit", "create", "x", "--of", "no-dog quiet", "--set", "0"],
+            "no set of neurons; write for example 'dog & cat'",
+        ),
         (["edit", "create", "x", "--labels", "ffff:image", "--set", "0"], "no run with labels called 'ffff'"),
         (["edit", "create", "x", "--concept", "dog", "--set", "0", "--mean"], "with exactly one of --set, --scale"),
         (["edit", "create", "x", "--concept", "dog", "--set", "nan"], "--set nan cannot be; give a finite number"),

@@ -1,0 +1,218 @@
+"""What a question may ask of maps and neurons: a tree of tests, the same on the command line, in Python and as JSON.
+
+    Test("layer", "in", ("8-15", 20))             {"field": "layer", "op": "in", "value": ["8-15", 20]}
+    And((a, b))  Or((a, b))  Not(a)               {"and": [a, b]}  {"or": [a, b]}  {"not": a}
+
+The text form is in `atlas.grammar`, the SQL in `atlas.conditions`. Nothing a user writes becomes SQL: fields and
+operators are looked up here, values are bound.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from atlas.errors import UsageError, unknown
+
+OF_MAPS: tuple[str, ...] = (
+    "model",
+    "dataset",
+    "concept",
+    "supercategory",
+    "method",
+    "run",
+    "source",
+    "target",
+    "component",
+    "reduce",
+)
+OF_MAPS += ("tap", "fingerprint")
+"""Fields of a map, whose values are names; `*` and `?` in one stand for any text and any character."""
+
+WHOLE = ("layer", "neuron", "rank")
+NUMBERS = (*WHOLE, "score", "percentile", "z")
+"""Fields of a neuron in a map. z: robust, against the map itself (see `atlas.rules`)."""
+
+TAGS = ("token", "label", "selection")
+"""What a neuron has: among its decoded tokens, as a label (`image`, or `miner:image` of one rule), in a selection."""
+
+EFFECTS = ("suppression", "retention", "selectivity", "beyond_random")
+"""What an edit of the neuron was measured to do, to the map's concept where it has one. suppression: accuracy lost on
+it. retention: accuracy left on others. selectivity: left on others minus left on it. beyond_random: accuracy that as
+many random neurons leave on it minus what these leave."""
+
+FIELDS = (*OF_MAPS, *NUMBERS, *TAGS, *(f"effect.{name}" for name in EFFECTS))
+EQUALS, COMPARES = ("=", "!=", "in"), ("<", "<=", ">", ">=")
+LARGEST, DEEPEST = 200, 50
+"""At most so many tests in a tree, and so many levels."""
+
+_RANGE = re.compile(r"(\d{1,9})-(\d{1,9})")
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """One test of one field. value: text, a number, or with `in` several; of whole numbers also ranges, "8-15".
+
+    Raises:
+        UsageError: no such field, an operator it does not have, or a value of the wrong kind.
+    """
+
+    field: str
+    op: str
+    value: Any
+
+    def __post_init__(self) -> None:
+        if self.field not in FIELDS:
+            raise unknown("field to ask for", self.field, FIELDS, "atlas query --help")
+        effect, number = self.field.startswith("effect."), self.field in NUMBERS
+        ops = COMPARES if effect else (*EQUALS, *COMPARES) if number else EQUALS
+        if self.op not in ops:
+            raise UsageError(f"{self.field} is asked for with {' '.join(ops)}, not '{self.op}'")
+        if self.op == "in" and (not isinstance(self.value, tuple) or not self.value):
+            raise UsageError(f"{self.field} in needs values, for example {self.field} in {self._example()}")
+        values = self.value if self.op == "in" else (self.value,)
+        checked = tuple(self._checked(v, number or effect) for v in values)
+        object.__setattr__(self, "value", checked if self.op == "in" else checked[0])
+
+    def _checked(self, value: Any, numeric: bool) -> Any:
+        if not numeric:
+            if isinstance(value, bool | int | float):
+                value = str(value)
+            if not isinstance(value, str) or not value or "\0" in value:
+                raise UsageError(f"{self.field} is a name, for example {self._example()}; not {value!r}")
+            return value
+        if isinstance(value, str) and self.op == "in" and self.field in WHOLE:
+            found = _RANGE.fullmatch(value)
+            if found and int(found[1]) <= int(found[2]):
+                return value
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            number = float(value)
+            whole = int(number) if math.isfinite(number) and number == int(number) else None
+        except (TypeError, ValueError, OverflowError):
+            number, whole = math.nan, None
+        wrong = not math.isfinite(number) or abs(number) > 1e30
+        if wrong or (self.field in WHOLE and (whole is None or not 0 <= whole < 2**31)):
+            kind = "a whole number" if self.field in WHOLE else "a number"
+            raise UsageError(f"{self.field} is {kind}, for example {self._example()}; not {value!r}")
+        return whole if self.field in WHOLE else number
+
+    def _example(self) -> str:
+        of_text = {"token": "bark", "label": "image", "selection": "my-dogs", "concept": "dog"}
+        if self.field in WHOLE and self.op == "in":
+            return "0,2,8-15"
+        return "0.5" if self.field.startswith("effect.") else of_text.get(self.field, "3" if self._number() else "text")
+
+    def _number(self) -> bool:
+        return self.field in NUMBERS
+
+
+@dataclass(frozen=True, slots=True)
+class And:
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Or:
+    parts: tuple[Filter, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    part: Filter
+
+
+Filter: TypeAlias = Test | And | Or | Not
+EVERYTHING = And(())
+"""The filter that everything passes."""
+
+
+def tests(tree: Filter) -> Iterator[Test]:
+    """Every test of a tree, from left to right."""
+    if isinstance(tree, Test):
+        yield tree
+    elif isinstance(tree, Not):
+        yield from tests(tree.part)
+    else:
+        for part in tree.parts:
+            yield from tests(part)
+
+
+def bounded(tree: Filter) -> Filter:
+    """The tree itself.
+
+    Raises:
+        UsageError: it is too large or too deep.
+    """
+    waiting, count = [(tree, 1)], 0
+    while waiting:
+        node, depth = waiting.pop()
+        count += isinstance(node, Test)
+        if count > LARGEST or depth > DEEPEST:
+            raise UsageError(f"that asks for too much: at most {LARGEST} tests, {DEEPEST} levels deep")
+        below = () if isinstance(node, Test) else (node.part,) if isinstance(node, Not) else node.parts
+        waiting += [(part, depth + 1) for part in below]
+    return tree
+
+
+def both(*trees: Filter) -> Filter:
+    """What passes all of them, as flat as can be."""
+    parts: list[Filter] = []
+    for tree in trees:
+        parts += tree.parts if isinstance(tree, And) else [tree]
+    return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+
+def as_json(tree: Filter) -> dict[str, Any]:
+    """Plain objects that `from_json` reads back to an equal tree."""
+    if isinstance(tree, Test):
+        value = list(tree.value) if isinstance(tree.value, tuple) else tree.value
+        return {"field": tree.field, "op": tree.op, "value": value}
+    if isinstance(tree, Not):
+        return {"not": as_json(tree.part)}
+    return {"and" if isinstance(tree, And) else "or": [as_json(part) for part in tree.parts]}
+
+
+def from_json(said: Any, depth: int = 0) -> Filter:
+    """The tree of `as_json`.
+
+    Raises:
+        UsageError: it is none; the message says which part.
+    """
+    if depth > DEEPEST:
+        raise UsageError(f"that asks for too much: at most {DEEPEST} levels deep")
+    if isinstance(said, Mapping) and set(said) == {"field", "op", "value"}:
+        field, op, value = said["field"], said["op"], said["value"]
+        if isinstance(field, str) and isinstance(op, str):
+            return Test(field, op, tuple(value) if isinstance(value, list) else value)
+    elif isinstance(said, Mapping) and set(said) == {"not"}:
+        return Not(from_json(said["not"], depth + 1))
+    elif isinstance(said, Mapping) and set(said) in ({"and"}, {"or"}):
+        ((word, parts),) = said.items()
+        if isinstance(parts, list) and (parts or word == "and"):
+            found = tuple(from_json(part, depth + 1) for part in parts)
+            tree: Filter = And(found) if word == "and" else Or(found)
+            return bounded(tree) if depth == 0 else tree
+    shown = repr(said)
+    raise UsageError(
+        f"no filter: {shown[:80]}{'...' if len(shown) > 80 else ''}; "
+        'write {"field": ..., "op": ..., "value": ...}, {"and": [...]}, {"or": [...]} or {"not": ...}'
+    )
+
+
+def spans(values: tuple[Any, ...]) -> list[tuple[int, int]]:
+    """Whole numbers and ranges, as pairs of first and last."""
+    found = []
+    for value in values:
+        low, _, high = str(value).partition("-")
+        found.append((int(low), int(high or low)))
+    return found
+
+
+def is_glob(value: str) -> bool:
+    """Whether a name stands for others: `*` alone is the concept of a map over all concepts."""
+    return value != "*" and any(sign in value for sign in "*?")

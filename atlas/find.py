@@ -1,0 +1,218 @@
+"""Neurons of stored maps that pass a filter: which maps are meant, and the one statement that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from atlas import pages
+from atlas.choose import ASKED, EVERYTHING, Chosen, narrowed, newest, nothing, require_one_run
+from atlas.conditions import MEASURED, Condition, Members, of_map
+from atlas.errors import UsageError
+from atlas.filters import EVERYTHING as ALL
+from atlas.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, is_glob, tests
+from atlas.pages import SHOWN, Order
+from atlas.queries import EVERY, Query, Which, find_maps
+from atlas.rules import Rule, bound, selected
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
+
+Selections = Callable[[str], Members]
+"""A saved selection by its name."""
+
+IDENTITY = ("concept", *ASKED, "component")
+"""What tells the maps of one model's weights apart, but for older versions."""
+
+_NAMED = """named AS (
+    SELECT m.map_id, mo.name AS model, coalesce(d.name, '') AS dataset, coalesce(c.name, '*') AS concept, m.method,
+           m.source, m.target, m.reduce, m.tap, m.run_id AS run
+    FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
+    LEFT JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
+    WHERE m.map_id IN (SELECT unnest($maps::INTEGER[]))),
+"""
+_AGREEING = """,
+agreeing AS (
+    SELECT s.layer, s.neuron, list(DISTINCT m.method ORDER BY m.method) AS methods
+    FROM scores s JOIN maps m USING (map_id)
+    WHERE s.map_id IN (SELECT unnest($peers::INTEGER[])) AND s.rank <= coalesce($top, (SELECT count(*) FROM best))
+    GROUP BY ALL)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What is asked. rule: only what it chooses from each whole map. sort: fields, a minus sign before one for the
+    largest first. limit: None for all. after: the cursor that the page before ended with."""
+
+    where: Filter = ALL
+    rule: Rule | None = None
+    sort: tuple[str, ...] = ()
+    limit: int | None = 20
+    after: str | None = None
+
+    def where_is_of_maps(self) -> bool:
+        """Whether every neuron of the maps that are meant passes."""
+        return all(test.field in OF_MAPS for test in tests(self.where))
+
+
+@dataclass(frozen=True, slots=True)
+class Meant:
+    """The maps that are meant, of each what the filter still asks of its neurons, and the selections it names."""
+
+    chosen: tuple[Chosen, ...]
+    left: tuple[Filter | bool, ...]
+    selections: Mapping[str, Members]
+
+    @property
+    def ids(self) -> list[int]:
+        return [c["map_id"] for c in self.chosen]
+
+    def differ(self) -> list[str]:
+        """The names in which the maps differ."""
+        return [name for name in SHOWN if len({c[_column(name)] for c in self.chosen}) > 1]
+
+
+def meant(connection: Connection, tree: Filter, selections: Selections) -> Meant:
+    """The newest maps that a filter is about. Names that no test mentions are filled in, as for a single map; without a
+    concept, those of every concept are meant, but not those over all concepts.
+
+    Raises:
+        UsageError: there is none; the message says which name does not match.
+    """
+    tree, assumed = _synonyms(connection, tree)
+    which, mentioned = exactly(tree), {t.field for t in tests(tree)}
+    if which.run is not None:
+        require_one_run(connection, which.run)
+    members = {v: selections(v) for v in _values(tree, "selection")}
+    stored = find_maps(which, versions="run" in mentioned).run(connection).to_pylist()
+    if not stored:
+        raise nothing(connection, which)
+    of_all = "*" in _values(tree, "concept")
+    left = {r["map_id"]: of_map(tree, r, members) for r in stored if of_all or r["concept"] != "*"}
+    rows = [r for r in stored if left.get(r["map_id"], False) is not False]
+    if not rows:
+        raise UsageError("no stored map is meant by that (`atlas concepts` and `atlas runs` list what there is)")
+    rows, notes = narrowed(rows, [name for name in (*ASKED, "component") if name not in mentioned])
+    if len({tuple(r[name] for name in IDENTITY) for r in rows}) > 1:
+        rows, more = narrowed(rows, [name for name in EVERYTHING if name not in mentioned])
+        notes = [*notes, *more]
+    apart = (*IDENTITY, *(_column(name) for name in ("run", "fingerprint", "tap") if name in mentioned))
+    first = {tuple(r[name] for name in apart): r["map_id"] for r in reversed(rows)}
+    rows = [r for r in rows if r["map_id"] in set(first.values())]
+    said = (*assumed, *notes, *(newest(rows[0]) if len(rows) == 1 and "run" not in mentioned else ()))
+    return Meant(tuple(Chosen(r, said) for r in rows), tuple(left[r["map_id"]] for r in rows), members)
+
+
+def _column(name: str) -> str:
+    return "run_id" if name == "run" else name
+
+
+def find(ask: Ask, found: Meant, peers: Sequence[int], null_ids: Sequence[int] | None = None) -> Query:
+    """The statement that answers; it asks for one row more than the limit, to tell whether there are more.
+
+    found: the maps that are meant. peers: of one map, the other methods' maps, whose tops say who agrees. null_ids: of
+    each map, the map that z is measured against.
+
+    Raises:
+        UsageError: no such field to sort by, or a cursor of another question.
+    """
+    differ, by = found.differ(), order(ask, found)
+    rule, fields = ask.rule or EVERY, {t.field for t in tests(ask.where)}
+    z = "z" in fields or any(name == "z" for name, _ in by)
+    condition = Condition(found.selections)
+    passing = condition.groups(list(zip(found.ids, found.left, strict=True)))
+    if ask.after is not None:
+        last = pages.read(ask.after, by, question(ask, found))
+        passing = f"{passing}\n        AND {pages.beyond(by, last, condition.bind)}"
+    agree = len(found.chosen) == 1
+    values = bound(rule, found.ids, null_ids or found.ids, z=z) | condition.parameters
+    values |= {"limit": None if ask.limit is None else ask.limit + 1}
+    values |= {"peers": list(peers), "top": ask.limit} if agree else {}
+    columns = [*differ, "best.score", "best.rank", "best.percentile", *(["best.z"] if z else [])]
+    effects = MEASURED if any(name.startswith("effect.") for name in fields) else ""
+    return Query(
+        f"""
+WITH {effects}{_NAMED if differ else ""}{selected(rule, z=z)},
+best AS (
+    SELECT * FROM chosen{" JOIN named USING (map_id)" if differ else ""}
+    WHERE {passing}
+    ORDER BY {pages.order_sql(by)}
+    LIMIT $limit){_AGREEING if agree else ""}
+SELECT best.component, best.layer, best.neuron, {", ".join(columns)},
+       d.tokens[1:5] AS tokens{", coalesce(a.methods, []) AS agree" if agree else ""}
+FROM best
+LEFT JOIN decodings d ON d.model_id = best.model_id AND d.component = best.component AND d.layer = best.layer
+    AND d.neuron = best.neuron AND NOT d.norm AND d.side = 'top'
+{"LEFT JOIN agreeing a ON a.layer = best.layer AND a.neuron = best.neuron" if agree else ""}
+ORDER BY {pages.order_sql(tuple((f"best.{n}" if n in pages.LAST else n, down) for n, down in by))}""".strip(),
+        values,
+    )
+
+
+def order(ask: Ask, found: Meant) -> Order:
+    """See `atlas.pages.order`."""
+    return pages.order(ask.sort, found.differ())
+
+
+def question(ask: Ask, found: Meant) -> str:
+    """What a cursor belongs to: the filter, the rule, the order and the maps that answer."""
+    maps = sorted([str(c[name]) for name in (*IDENTITY, "run_id")] for c in found.chosen)
+    return pages.digest([as_json(ask.where), str(ask.rule), list(ask.sort), maps])
+
+
+def exactly(tree: Filter) -> Which:
+    """The names that every map must have which the filter is about: plain tests that are not below `or` and `not`."""
+    names: dict[str, str] = {}
+    parts = tree.parts if isinstance(tree, And) else (tree,)
+    for test in _flat(parts):
+        whole = test.field in Which.__slots__ and test.field != "fingerprint"  # which may be a beginning
+        if test.op == "=" and whole and not is_glob(str(test.value)):
+            names.setdefault(test.field, str(test.value))
+    return Which(**names)
+
+
+def _flat(parts: Sequence[Filter]) -> Iterator[Test]:
+    for part in parts:
+        if isinstance(part, Test):
+            yield part
+        elif isinstance(part, And):
+            yield from _flat(part.parts)
+
+
+def _values(tree: Filter, name: str) -> list[str]:
+    found = [t.value if t.op == "in" else (t.value,) for t in tests(tree) if t.field == name]
+    return list(dict.fromkeys(v for values in found for v in values))
+
+
+def _synonyms(connection: Connection, tree: Filter) -> tuple[Filter, list[str]]:
+    """The filter with concepts in place of their surface forms, and what was taken for what."""
+    taken: dict[str, tuple[str, ...]] = {}
+    query = """
+SELECT DISTINCT name FROM concepts
+WHERE list_contains(list_transform(forms, lambda f: lower(f)), lower($form)) ORDER BY name"""
+    for value in _values(tree, "concept"):
+        if is_glob(value) or value == "*":
+            continue
+        known = connection.execute("SELECT 1 FROM concepts WHERE name = $name LIMIT 1", {"name": value}).fetchall()
+        if not known:
+            names = tuple(r[0] for r in connection.execute(query, {"form": value}).fetchall())
+            taken |= {value: names} if names else {}
+    notes = [f"concept={','.join(names)} ('{form}' is one of its forms)" for form, names in taken.items()]
+    return (_renamed(tree, taken) if taken else tree), notes
+
+
+def _renamed(tree: Filter, names: Mapping[str, tuple[str, ...]]) -> Filter:
+    if isinstance(tree, Test):
+        if tree.field != "concept":
+            return tree
+        values = tree.value if tree.op == "in" else (tree.value,)
+        new = tuple(name for v in values for name in names.get(v, (v,)))
+        if tree.op == "in" or len(new) == 1:
+            return replace(tree, value=new if tree.op == "in" else new[0])
+        found = Test("concept", "in", new)
+        return found if tree.op == "=" else Not(found)
+    if isinstance(tree, Not):
+        return Not(_renamed(tree.part, names))
+    parts = tuple(_renamed(part, names) for part in tree.parts)
+    return And(parts) if isinstance(tree, And) else Or(parts)

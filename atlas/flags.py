@@ -1,0 +1,64 @@
+"""The one way from what a person gives by name (an option, a keyword) to a filter: `--token bark`, `token="bark"`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from atlas.errors import UsageError
+from atlas.filters import And, Filter, Not, Or, Test, both, bounded, from_json
+from atlas.grammar import parse
+from atlas.neurons import parse_layers
+
+COMPARED = ("score", "rank", "percentile", "z")
+"""Given as a comparison: `--rank '<=40'`."""
+
+
+def wanted(
+    names: Mapping[str, str | None],
+    *,
+    layers: str | Sequence[int] | None = None,
+    token: str | None = None,
+    label: str | None = None,
+    selection: str | None = None,
+    effect: str | None = None,
+    score: str | None = None,
+    rank: str | None = None,
+    percentile: str | None = None,
+    z: str | None = None,
+    where: str | Filter | Mapping[str, Any] | None = None,
+) -> Filter:
+    """What passes everything given.
+
+    names: of maps, such as {"concept": "dog", "method": None}. layers: `8-15` or numbers. token: a decoded one. label:
+    `image`, or `miner:image`. selection: a saved one's name, or a set of several. effect: `suppression>0.5`.
+    score, rank, percentile, z: comparisons such as `>0.5`. where: a filter, as text (`atlas.grammar`), a tree
+    (`atlas.filters`) or the tree's plain objects.
+
+    Raises:
+        UsageError: one of them cannot be read.
+    """
+    parts: list[Filter] = [Test(name, "=", value) for name, value in names.items() if value is not None]
+    if layers:
+        if isinstance(layers, str):
+            parse_layers(layers)  # its errors are about layers
+        values = [v.strip() for v in layers.split(",")] if isinstance(layers, str) else list(layers)
+        parts.append(Test("layer", "in", tuple(values)))
+    for name, value in (("token", token), ("label", label), ("selection", selection)):
+        parts += [Test(name, "=", value)] if value is not None else []
+    for name, value in (("score", score), ("rank", rank), ("percentile", percentile), ("z", z)):
+        parts += [_comparison(name, value, f"--{name} '>=4'")] if value is not None else []
+    if effect is not None:
+        parts.append(_comparison("effect.", effect, "--effect 'suppression>0.5'"))
+    if isinstance(where, Test | And | Or | Not):
+        parts.append(where)
+    elif where is not None:
+        parts.append(parse(where) if isinstance(where, str) else from_json(where))
+    return bounded(both(*parts))
+
+
+def _comparison(name: str, text: str, example: str) -> Test:
+    found = parse(f"{name}{text}" if name.endswith(".") else f"{name} {text}")
+    if not isinstance(found, Test):
+        raise UsageError(f"'{text}' is more than one comparison; write for example {example}, or use --where")
+    return found

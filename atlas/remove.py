@@ -1,0 +1,153 @@
+"""Runs removed for good, and the room they took given back."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from atlas import migrate, schema
+from atlas.database import database, literal, open_file, reading, require_current, wal
+from atlas.errors import StoreUnavailable
+from atlas.failures import explained, unwritable
+from atlas.load import SHARED, forget_run
+from atlas.manifest import NAME, SHARDS, folder_of, read_manifest, shard_rows
+from atlas.provenance import run_named
+from atlas.store import connect_writer
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """maps: how many the run had in the database. bytes: of its folder."""
+
+    run_id: str
+    maps: int
+    bytes: int
+
+
+def resolved(path: Path, runs: Sequence[str]) -> list[str]:
+    """The ids of the runs that begin so.
+
+    Raises:
+        UsageError: one of them begins no run, or several.
+    """
+    with reading(path) as connection:
+        return list(dict.fromkeys(run_named(connection, run) for run in runs))
+
+
+def remove_runs(path: Path, run_ids: Sequence[str]) -> Iterator[Removed]:
+    """Remove runs one after the other: the rows in one transaction that ends with the manifest, then the folder. Rows
+    that other runs' folders have too stay. Killed in between, the same removal goes on.
+
+    Raises:
+        StoreUnavailable: a process is running the job, or has the database open.
+    """
+    for run_id in run_ids:
+        folder = folder_of(path, run_id)
+        with connect_writer(path) as connection:
+            _require_idle(folder)
+            of_run = sa.select(sa.func.count()).select_from(schema.maps).where(schema.maps.c.run_id == run_id)
+            maps = int(connection.execute(of_run).scalar_one())
+            forget_run(connection, run_id)
+            connection.execute(sa.delete(schema.runs).where(schema.runs.c.run_id == run_id))
+            _forget_shared(connection, path)
+            (folder / NAME).unlink(missing_ok=True)
+        size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
+        shutil.rmtree(folder, ignore_errors=True)
+        for index in (path / "vectors").glob(f"{run_id}*"):
+            index.unlink()
+        yield Removed(run_id, maps, size)
+
+
+def _require_idle(folder: Path) -> None:
+    import fcntl
+
+    if not (folder / "lock").exists():
+        return
+    with (folder / "lock").open("r+") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StoreUnavailable(f"a process is running {folder.name[:8]} right now; stop it first") from None
+
+
+def _forget_shared(connection: sa.Connection, path: Path) -> None:
+    """Keep of what runs share only rows that the folder of a run that is left has."""
+    for name, key in SHARED.items():
+        table, owner = SHARDS[name], key[0]
+        for number in connection.exec_driver_sql(f"SELECT DISTINCT {owner} FROM {name}").scalars().all():
+            files = list(_shards(connection, path, name, owner, int(number)))
+            same = ", ".join(key[1:])
+            theirs = " UNION ALL ".join(f"SELECT {same} FROM ({shard_rows(table, f, r)})" for f, r in files)
+            here = f"{owner} = {int(number)}"
+            if not files:
+                connection.exec_driver_sql(f"DELETE FROM {name} WHERE {here}")
+                continue
+            kept = f"SELECT ({same}) FROM ({theirs})"
+            connection.exec_driver_sql(f"DELETE FROM {name} WHERE {here} AND ({same}) NOT IN ({kept})")
+
+
+def _shards(connection: sa.Connection, path: Path, name: str, owner: str, number: int) -> Iterator[tuple[Path, str]]:
+    query = f"SELECT run_id FROM runs WHERE {owner} = {number} AND status = 'done'"
+    for run_id in connection.exec_driver_sql(query).scalars().all():
+        folder = folder_of(path, run_id)
+        if (folder / f"{name}.parquet").is_file() and (folder / NAME).is_file():
+            manifest = read_manifest(folder, verify=False)
+            if f"{name}.parquet" in manifest["files"]:
+                yield folder / f"{name}.parquet", str(manifest["schema"])
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """Bytes of the database file and its log, before and after."""
+
+    before: int
+    after: int
+
+
+def compact(path: Path) -> Compacted:
+    """Write the database anew without the room that removed rows left, and put it in the old one's place.
+
+    Killed at any moment, the old file or the new one is there, whole. Needs as much free disk as the database takes.
+
+    Raises:
+        StoreUnavailable: another process has the database open, or the folder cannot be written.
+    """
+    try:
+        workshop = Path(tempfile.mkdtemp(prefix="compact-", dir=path))
+    except OSError as error:
+        raise unwritable(path, error) from error
+    try:
+        migrate.create(workshop)
+        before = _size(path)
+        with explained(path, read_only=False):
+            _copied(path, database(workshop))
+    finally:
+        shutil.rmtree(workshop, ignore_errors=True)
+    return Compacted(before, _size(path))
+
+
+def _copied(path: Path, new: Path) -> None:
+    """Every row of the database into a new file, which then takes its place. The lock is held until it has."""
+    driver = open_file(path, read_only=False)
+    try:
+        require_current(driver, path)
+        driver.execute("CHECKPOINT")  # no log is left that would be taken for the new file's
+        driver.execute(f"ATTACH {literal(new.resolve())} AS compacted")
+        driver.execute("BEGIN")
+        for table in schema.metadata.sorted_tables:  # in the order of storage: scores stay map by map
+            driver.execute(f'INSERT INTO compacted."{table.name}" SELECT * FROM "{table.name}"')
+        driver.execute("COMMIT")
+        driver.execute("CHECKPOINT compacted")
+        driver.execute("DETACH compacted")
+        new.replace(database(path))
+    finally:
+        driver.close()
+
+
+def _size(path: Path) -> int:
+    return sum(f.stat().st_size for f in (database(path), wal(path)) if f.exists())

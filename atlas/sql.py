@@ -1,0 +1,99 @@
+"""One statement of the owner's own SQL, on a connection that can read the database and nothing else.
+
+Closed by settings that are read back (no file, no network, no extension, no attaching, no setting, no Python object),
+and beside these one SELECT at a time, a number of rows, a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from atlas.database import reading
+from atlas.errors import AtlasError, UsageError
+
+ROWS, SECONDS = 1000, 60.0
+"""How many rows and how long, unless the owner says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """rows: at most as many as asked for. more: there are others."""
+
+    rows: pa.Table
+    more: bool
+
+
+def run_sql(path: Path, text: str, *, rows: int = ROWS, seconds: float = SECONDS) -> Answer:
+    """Answer one SELECT (or DESCRIBE, SUMMARIZE, SHOW) over the tables of `atlas.schema`.
+
+    Raises:
+        UsageError: not one reading statement, or DuckDB refuses it.
+        AtlasError: it took too long, or more memory than a reader has.
+    """
+    with reading(path) as connection:
+        return answered(connection, text, rows=rows, seconds=seconds)
+
+
+def answered(connection: duckdb.DuckDBPyConnection, text: str, *, rows: int, seconds: float) -> Answer:
+    """`run_sql` on a connection that is locked down already."""
+    if rows < 1 or seconds <= 0:
+        raise UsageError("--limit is at least 1, --timeout more than 0 seconds")
+    statement = _one(connection, text)
+    batches: list[pa.RecordBatch] = []
+    found: pa.RecordBatchReader
+    with _stopped_after(connection, seconds):
+        try:
+            found = connection.sql(statement).to_arrow_reader(min(rows + 1, 10_000))
+            while sum(b.num_rows for b in batches) <= rows:
+                batches.append(found.read_next_batch())
+        except StopIteration:
+            pass
+        except duckdb.InterruptException as error:
+            raise AtlasError(f"the statement took longer than {seconds:g} s; --timeout gives it more") from error
+        except duckdb.OutOfMemoryException as error:
+            raise AtlasError(f"the statement needs more memory than a reader has ({_said(error)})") from error
+        except (duckdb.Error, pa.ArrowInvalid) as error:
+            raise UsageError(f"DuckDB refuses the statement: {_said(error)}") from error
+        except RuntimeError as error:
+            if "nterrupted" not in str(error):
+                raise
+            raise AtlasError(f"the statement took longer than {seconds:g} s; --timeout gives it more") from error
+    table = pa.Table.from_batches(batches, schema=found.schema)
+    return Answer(table.slice(0, rows), table.num_rows > rows)
+
+
+def _one(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
+    if "\0" in text or (not text.isascii() and text.encode(errors="replace").decode() != text):
+        raise UsageError("an SQL statement is Unicode text without zero characters")
+    try:
+        statements = connection.extract_statements(text)
+    except (duckdb.Error, UnicodeError) as error:
+        raise UsageError(f"DuckDB cannot read the statement: {_said(error)}") from error
+    if len(statements) != 1:
+        raise UsageError(f"`atlas sql` takes one statement, not {len(statements)}")
+    if statements[0].type != duckdb.StatementType.SELECT:
+        kind = str(statements[0].type).rpartition(".")[2]
+        raise UsageError(f"`atlas sql` only reads: a SELECT, not {kind}; what changes an atlas has commands of its own")
+    return statements[0]
+
+
+@contextmanager
+def _stopped_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    clock = threading.Timer(seconds, connection.interrupt)
+    clock.daemon = True
+    clock.start()
+    try:
+        yield
+    finally:
+        clock.cancel()
+
+
+def _said(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]

@@ -1,0 +1,101 @@
+"""`atlas runs`: what was done, with what, what became of it; two runs compared; one removed."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import pyarrow as pa
+import typer
+
+from cli.common import AtlasPath, resolve, say
+from cli.render import Csv, Format, Json, chosen_format, show
+
+app = typer.Typer(invoke_without_command=True, help="The runs of the atlas: list, show, compare, remove.")
+RunId = Annotated[str, typer.Argument(help="The run, by the beginning of its id.")]
+
+
+@app.callback()
+def runs(
+    context: typer.Context,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """The runs of the atlas: what was done, with what, and what became of it.
+
+    Example: atlas runs
+
+    Example: atlas runs show 298a
+    """
+    if context.invoked_subcommand is None:
+        from atlas.api import Atlas
+
+        show(Atlas(resolve(atlas)).listing("runs"), chosen_format(form, as_json, as_csv))
+
+
+@app.command("show")
+def show_(run: RunId, form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
+    """Everything that made a run's numbers: model, weights, dataset, job with all parameters, versions, machine, cost.
+
+    Example: atlas runs show 298a
+    """
+    from atlas.provenance import facts
+
+    chosen = chosen_format(form, as_json, as_csv)
+    found = facts(resolve(atlas), run)
+    show(found.table(), chosen, more={"run": found.whole})
+
+
+@app.command()
+def diff(
+    first: RunId,
+    second: Annotated[str, typer.Argument(help="The other run.")],
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """What two runs differ in, one row a fact: the job, the weights, the dataset, the versions, the outcome.
+
+    Example: atlas runs diff 298a f815
+    """
+    from atlas.provenance import difference
+
+    chosen = chosen_format(form, as_json, as_csv)
+    found = difference(resolve(atlas), first, second)
+    show(found, chosen)
+    say(f"{found.num_rows} facts differ" if found.num_rows else "the runs do not differ in anything that is recorded")
+
+
+@app.command()
+def rm(
+    run: Annotated[list[str], typer.Argument(help="Runs, by the beginnings of their ids.")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Remove runs: their rows and their folders. What other runs share with them stays, edits made from them too.
+
+    Example: atlas runs rm 298a --yes
+    """
+    from atlas.remove import remove_runs, resolved
+
+    path = resolve(atlas)
+    ids = resolved(path, run)
+    if not yes and not typer.confirm(f"remove {', '.join(i[:8] for i in ids)} from {path} for good?", err=True):
+        raise typer.Abort
+    for done in remove_runs(path, ids):
+        print(f"removed {done.run_id[:8]}: {done.maps} maps, {done.bytes / 1e6:,.1f} MB of files")
+    say("`atlas db compact` gives the room in the database back to the disk")
+
+
+@app.command()
+def ls(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
+    """The same as `atlas runs`.
+
+    Example: atlas runs ls
+    """
+    from atlas.api import Atlas
+
+    table: pa.Table = Atlas(resolve(atlas)).listing("runs")
+    show(table, chosen_format(form, as_json, as_csv))

@@ -1,0 +1,46 @@
+"""`atlas sql`: the owner's own statement, on a connection that can only read."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from cli.common import AtlasPath, resolve, say
+from cli.render import Csv, Format, Json, chosen_format, show
+
+
+def sql(
+    statement: Annotated[str, typer.Argument(help="One SELECT; - reads it from standard input.")],
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows.")] = 1000,
+    timeout: Annotated[float, typer.Option("--timeout", help="How many seconds it may take.")] = 60.0,
+    bundle: Annotated[
+        str | None,
+        typer.Option("--bundle", help="Ask a bundle instead (`atlas export`): a folder, http(s):// or s3://."),
+    ] = None,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Answer one SELECT over the atlas's tables; it can read nothing else and change nothing.
+
+    Example: atlas sql "SELECT method, source, count(*) FROM maps GROUP BY ALL ORDER BY ALL"
+
+    Example: atlas sql "DESCRIBE scores"
+    """
+    from atlas.sql import answered, run_sql
+
+    chosen = chosen_format(form, as_json, as_csv)
+    text = sys.stdin.read() if statement == "-" else statement
+    if bundle is None:
+        found = run_sql(resolve(atlas), text, rows=limit, seconds=timeout)
+    else:
+        from atlas.remote import attached
+
+        with attached(bundle) as connection:
+            found = answered(connection, text, rows=limit, seconds=timeout)
+    show(found.rows, chosen, more={"truncated": found.more})
+    if found.more:
+        say(f"the first {limit} rows; there are more, and a larger --limit shows them")
