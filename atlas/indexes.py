@@ -30,7 +30,7 @@ FLAT, FP16, IVF = "flat", "fp16", "ivf"
 KINDS = (FLAT, FP16, IVF)
 FLAT_BYTES, FP16_BYTES = 2**30, 2**33
 PROBES = 16
-"""Lists that an ivf index looks into."""
+"""Lists that an ivf index looks into; more where these have too few."""
 
 FRESH, STALE, MISSING, NONE = "fresh", "stale", "missing", "none"
 

@@ -119,16 +119,18 @@ ORDER BY similarity DESC, component, layer, neuron LIMIT $top"""
 
 
 def _by_index(path: Path, run_id: str, found: Loaded, query: np.ndarray, top: int, skip: Neuron | None) -> pa.Table:
-    wanted, many = top + (skip is not None), 0
+    wanted, many, probes = top + (skip is not None), 0, PROBES
     apart = margin(found.kind, len(query))
     while True:
         many = min(found.rows, max(4 * many, 4 * wanted + 64))
-        near, at = _search(found.index, query, many)
+        near, at = _search(found, query, many, probes)
         there = at >= 0
         there[there] = found.something[at[there]]
         # What is not so near the last one wanted can be none of the best, nor equal the last of them.
         least = near[there][wanted - 1] - apart if there.sum() >= wanted else -np.inf
-        if many == found.rows or near[-1] < least or at[-1] < 0:
+        if at[-1] < 0 and there.sum() < wanted and probes < found.rows:
+            probes *= 4  # these lists have too few
+        elif many == found.rows or near[-1] < least or at[-1] < 0:
             break
     at = at[there & (near >= least)]
     vectors = _vectors(path, run_id, found, at).astype(np.float64)
@@ -140,14 +142,17 @@ def _by_index(path: Path, run_id: str, found: Loaded, query: np.ndarray, top: in
     return pa.Table.from_pylist([dict(zip(HITS.names, row, strict=True)) for row in rows], schema=HITS)
 
 
-def _search(index: Any, query: np.ndarray, many: int) -> tuple[np.ndarray, np.ndarray]:
+def _search(found: Loaded, query: np.ndarray, many: int, probes: int) -> tuple[np.ndarray, np.ndarray]:
     """FAISS on one thread: it shares out questions, not rows, and the idle threads make a single question slower."""
     import faiss
 
+    how: Any = faiss.SearchParametersIVF() if found.kind == IVF else None
+    if how is not None:
+        how.nprobe = min(probes, found.index.nlist)
     before = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     try:
-        near, at = index.search(query[None], many)
+        near, at = found.index.search(query[None], many, params=how)
     finally:
         faiss.omp_set_num_threads(before)
     return near[0], at[0]
@@ -250,7 +255,6 @@ def _load(connection: Connection, path: Path, row: dict[str, Any]) -> Loaded | s
         return "its file has other rows or dimensions than the database says"
     if row["kind"] == IVF:
         index.make_direct_map()
-        index.nprobe = PROBES
     columns = connection.sql(ADDRESSES, params={"run": run_id}).fetchnumpy()
     numbers = (columns[name] for name in ("layer", "neuron", "rowid", "something"))
     found = Loaded(index, row["kind"], columns["component"].tolist(), *numbers)
