@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from atlas.nearest import Near
-    from ingest.searching import Sought
 
 app = typer.Typer(no_args_is_help=True, help="Vectors of neurons, and the indexes that search them.")
 
@@ -209,34 +208,42 @@ def search(
     if sum(given is not None for given in (text, image, audio)) != 1:
         raise UsageError('give a text ("an animal that barks"), --image or --audio: one of them')
     path = resolve(atlas)
-    from ingest.searching import Sought, by_audio, by_image
-
-    sought = Sought(model, encoder, pairs(option or []), device, top, positions)
+    why = _only_words(path, model) if text and text.strip() and encoder is None else ""
     with _warned():
-        if text is not None:
-            found = _by_text(path, text, sought)
+        if text is not None and why:
+            from atlas.api import Atlas
+
+            say(f"matching words, not meanings: {why}")
+            found = Atlas(path).search_words(text, top=top, model=model)
         else:
-            found = by_image(path, image, sought) if image is not None else by_audio(path, audio or Path(), sought)
+            from ingest.searching import Sought, by_audio, by_image, by_text
+
+            sought = Sought(model, encoder, pairs(option or []), device, top, positions)
+            if text is not None:
+                found = by_text(path, text, sought)
+            else:
+                found = by_image(path, image, sought) if image is not None else by_audio(path, audio or Path(), sought)
     _answer(found, chosen)
 
 
-def _by_text(path: Path, text: str, sought: Sought) -> Near:
-    """By the encoder, or by the words themselves where nothing else was asked for and it is not to be had."""
-    from atlas.api import Atlas
-    from ingest.searching import by_text
+def _only_words(path: Path, model: str | None) -> str:
+    """Why a text can be looked for by its words only; nothing where its meaning can be embedded. Without torch."""
+    from atlas.database import reading
+    from atlas.spaces import DECODED, find_spaces, pick_model
 
-    there = Atlas(path)
-    if sought.encoder is not None or not text.strip():
-        return by_text(path, text, sought)
-    if not any(True for s in there.spaces("decoded") if sought.model in (None, s.model["name"])):
-        why = "the space 'decoded' was never built; `atlas index build --space decoded` builds it"
-    else:
+    with reading(path) as connection:
+        fingerprint = None if model is None else str(pick_model(connection, model)[0]["fingerprint"])
+        there = find_spaces(connection, DECODED, fingerprint)
+    if not there:
+        return f"the space '{DECODED}' was never built; `atlas index build --space {DECODED}` builds it"
+    if there[0].encoder == "minilm":
+        from ingest.encoders import minilm
+
         try:
-            return by_text(path, text, sought)
+            minilm.folder()
         except Unsupported as error:
-            why = str(error)
-    say(f"matching words, not meanings: {why}")
-    return there.search_words(text, top=sought.top, model=sought.model)
+            return str(error)
+    return ""
 
 
 def match(

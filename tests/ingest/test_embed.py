@@ -1,0 +1,336 @@
+"""Vectors in three spaces and what is found by them: against sums made by hand, and neurons that were planted."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import wave
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import small_encoders
+import torch
+from PIL import Image
+
+from atlas import store
+from atlas.api import Atlas
+from atlas.database import reading
+from atlas.errors import Unsupported, UsageError
+from atlas.indexes import build_index, unit
+from atlas.profiles import whole_maps
+from atlas.queries import Which
+from atlas.spaces import find_spaces, pick_model
+from atlas.texts import Wording, concept_maps, neuron_texts
+from atlas.vectors import forget_loaded
+from ingest.embed import Asked, Embedded, embed
+from ingest.encoding import open_encoder
+from ingest.searching import Sought, by_audio, by_image, by_text, on_picture, robust_z
+
+LAYERS, WIDTH = 2, 64
+
+
+@pytest.fixture(autouse=True)
+def no_loaded_index() -> None:
+    forget_loaded()
+
+
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("embed")
+    kinds = {"hf": small_encoders.bert, "clip": small_encoders.clip, "clap": small_encoders.clap}
+    return {name: f"{name}:{make(folder / name)}" for name, make in kinds.items()}
+
+
+def stored(path: Path, run_id: str) -> np.ndarray:
+    """(neurons, dimension), in the order of their addresses."""
+    with reading(path) as connection:
+        rows = connection.execute(
+            "SELECT layer * 64 + neuron, vector FROM vectors WHERE run_id = $run ORDER BY 1", {"run": run_id}
+        ).fetchall()
+    assert [row[0] for row in rows] == list(range(LAYERS * WIDTH))
+    return np.array([row[1] for row in rows], np.float32)
+
+
+def write_vectors(folder: Path) -> np.ndarray:
+    from transformers import LlavaForConditionalGeneration
+
+    model = LlavaForConditionalGeneration.from_pretrained(folder)
+    layers = model.model.language_model.layers
+    found = np.concatenate([layer.mlp.down_proj.weight.detach().numpy().T for layer in layers])
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def test_directions_are_the_columns_of_the_down_projections(own_atlas: Path, llava_folder: Path) -> None:
+    done = embed(own_atlas, Asked("direction"))
+    wanted = write_vectors(llava_folder)
+    assert (done.rows, done.dimension, done.fresh) == (LAYERS * WIDTH, 32, True)
+    assert np.allclose(stored(own_atlas, done.run_id), wanted, atol=1e-6)
+    build_index(own_atlas, done.run_id)
+    near = Atlas(own_atlas).similar("1/5", "direction", top=7)
+    cosines = wanted @ wanted[WIDTH + 5]
+    cosines[WIDTH + 5] = -2
+    best = np.argsort(-cosines)[:7]
+    assert [n.layer * WIDTH + n.index for n in near.neurons] == best.tolist()
+    assert np.allclose(near.rows["similarity"].to_numpy(), cosines[best], atol=1e-6)
+    assert all(len(tokens) == 5 for tokens in near.rows["tokens"].to_pylist())
+    assert set(near.rows["concept"].to_pylist()) <= {"cat", "dog"}
+
+
+def test_the_same_job_is_one_run_and_is_not_made_twice(
+    own_atlas: Path, encoder: dict[str, str], tmp_path: Path
+) -> None:
+    asked = Asked("decoded", encoder=encoder["hf"])
+    first = embed(own_atlas, asked)
+    manifest = own_atlas / "runs" / first.run_id / "manifest.json"
+    before = manifest.stat().st_mtime_ns
+    moved = shutil.copytree(encoder["hf"].partition(":")[2], tmp_path / "moved")
+    again = embed(own_atlas, replace(asked, encoder=f"hf:{moved}", options={"batch_size": 3}))
+    assert again.run_id == first.run_id and first.fresh and not again.fresh  # content decides, and not the place
+    assert manifest.stat().st_mtime_ns == before
+    job = json.loads(manifest.read_text())["run"]["job"]
+    assert job["encoder"]["name"] == "hf" and len(job["encoder"]["identity"]) == 64
+    assert job["maps"]["method"] == "contribution" and job["maps"]["concepts"] == ["cat", "dog"]
+    assert str(tmp_path) not in manifest.read_text() and "/embed" not in json.dumps(job)
+    for other in ({"options": {"pooling": "cls"}}, {"wording": Wording(3, 0)}, {"which": Which(source="text")}):
+        assert embed(own_atlas, replace(asked, **other)).run_id != first.run_id
+
+
+def test_vectors_come_back_from_the_run_folders(own_atlas: Path) -> None:
+    from atlas.database import database
+    from atlas.edit_files import read_stored
+    from atlas.rebuild import rebuild
+
+    done = embed(own_atlas, Asked("profile"))
+    before = stored(own_atlas, done.run_id)
+    build_index(own_atlas, done.run_id)
+    database(own_atlas).unlink()
+    rebuild(own_atlas, read_edit=read_stored)
+    assert np.array_equal(stored(own_atlas, done.run_id), before)
+    near = Atlas(own_atlas).similar("1/5", "profile", top=3)  # no row names the old file: exact search, no warning
+    wanted = before @ before[WIDTH + 5]
+    wanted[WIDTH + 5] = -2
+    assert np.allclose(near.rows["similarity"].to_numpy(), np.sort(wanted)[::-1][:3], atol=1e-6)
+
+
+def own_texts(path: Path, tokens: int, concepts: int, share: float) -> list[str]:
+    """Every neuron's text, by a loop over plain rows."""
+    out = []
+    with reading(path) as connection:
+        for layer in range(LAYERS):
+            for neuron in range(WIDTH):
+                at = f"layer = {layer} AND neuron = {neuron}"
+                (said,) = connection.execute(
+                    f"SELECT tokens FROM decodings WHERE {at} AND side = 'top' AND NOT norm"
+                ).fetchall()[0]
+                words: list[str] = []
+                for token in (t.strip() for t in said):
+                    readable = token.isprintable() and any(c.isalnum() for c in token)
+                    if readable and token.lower() not in [w.lower() for w in words]:
+                        words.append(token)
+                ranked = connection.execute(
+                    f"""SELECT c.name FROM scores s JOIN maps m USING (map_id) JOIN concepts c USING (concept_id)
+                    WHERE {at} AND m.method = 'contribution' AND m.source = 'image' AND m.reduce = 'contrast'
+                    AND s.rank <= ceil({share} * {LAYERS * WIDTH}) ORDER BY s.rank, c.name"""
+                ).fetchall()
+                parts = [", ".join(words[:tokens]), ", ".join(name for (name,) in ranked[:concepts])]
+                out.append("; ".join(part for part in parts if part))
+    return out
+
+
+def test_the_text_of_a_neuron_has_its_tokens_and_then_its_best_concepts(stored_atlas: Path) -> None:
+    with reading(stored_atlas) as connection:
+        model, _ = pick_model(connection)
+        chosen = concept_maps(connection, Which())
+        for tokens, concepts, share in ((10, 3, 0.2), (2, 1, 0.5), (4, 0, 0.1), (0, 2, 0.3)):
+            found = neuron_texts(connection, model, chosen, Wording(tokens, concepts, share))
+            assert found == own_texts(stored_atlas, tokens, concepts, share)
+            assert len(set(found)) >= 3
+
+
+def test_decoded_vectors_are_the_encoders_of_the_texts(own_atlas: Path, encoder: dict[str, str]) -> None:
+    done = embed(own_atlas, Asked("decoded", encoder=encoder["hf"], wording=Wording(4, 2, 0.2)))
+    texts = own_texts(own_atlas, 4, 2, 0.2)
+    opened = open_encoder(encoder["hf"]).encoder
+    wanted = np.concatenate([opened.texts([text]) for text in texts])
+    assert np.allclose(stored(own_atlas, done.run_id), wanted, atol=1e-5)
+    build_index(own_atlas, done.run_id)
+    near = by_text(own_atlas, texts[70], Sought(encoder=encoder["hf"], top=3))
+    alike = [i for i, text in enumerate(texts) if text == texts[70]]
+    assert near.neurons[0].layer * WIDTH + near.neurons[0].index == alike[0]
+    assert near.rows["similarity"][0].as_py() == pytest.approx(1, abs=1e-5)
+
+
+def test_texts_are_searched_with_the_encoder_that_made_the_space(own_atlas: Path, encoder: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="the space 'decoded' was never built; `atlas index build --space decoded`"):
+        by_text(own_atlas, "dog", Sought())
+    embed(own_atlas, Asked("decoded", encoder=encoder["hf"]))
+    with pytest.raises(UsageError, match="made by the encoder hf; say where it is: --encoder hf:ID_OR_FOLDER"):
+        by_text(own_atlas, "dog", Sought())
+    with pytest.raises(UsageError, match="was never built by this encoder"):
+        by_text(own_atlas, "dog", Sought(encoder=encoder["clip"]))
+    with pytest.raises(UsageError, match="the text is empty"):
+        by_text(own_atlas, "  ", Sought(encoder=encoder["hf"]))
+
+
+def test_pictures_and_recordings_are_searched_in_the_space_of_their_encoder(
+    own_atlas: Path, encoder: dict[str, str], picture: Image.Image, tmp_path: Path
+) -> None:
+    picture.save(tmp_path / "cat.png")
+    samples = np.random.default_rng(3).uniform(-0.9, 0.9, 8000)
+    with wave.open(str(tmp_path / "bark.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes((samples * 32_767).astype("<i2").tobytes())
+    heard = ((samples * 32_767).astype("<i2") / 32_768).astype(np.float32)
+    for name, ask in (("clip", by_image), ("clap", by_audio)):
+        done = embed(own_atlas, Asked("decoded", encoder=encoder[name]))
+        opened = open_encoder(encoder[name]).encoder
+        query = opened.images([picture])[0] if name == "clip" else opened.sounds([(heard, 8000)])[0]
+        there: Any = tmp_path / ("cat.png" if name == "clip" else "bark.wav")
+        near = ask(own_atlas, str(there) if name == "clip" else there, Sought(encoder=encoder[name], top=5))
+        cosines = np.sort(stored(own_atlas, done.run_id) @ query)[::-1][:5]
+        assert np.allclose(near.rows["similarity"].to_numpy(), cosines, atol=1e-4)
+    with pytest.raises(Unsupported, match="not asked with sound so far; --encoder clap:ID_OR_FOLDER"):
+        by_audio(own_atlas, tmp_path / "bark.wav", Sought())
+    with pytest.raises(Unsupported, match="encodes image and text, not audio"):
+        by_audio(own_atlas, tmp_path / "bark.wav", Sought(encoder=encoder["clip"]))
+
+
+def test_profiles_are_the_maps_standardised(own_atlas: Path) -> None:
+    done = embed(own_atlas, Asked("profile", Which(method="activation", source="text", reduce="mean")))
+    with reading(own_atlas) as connection:
+        rows = connection.execute(
+            """SELECT c.name, s.layer * 64 + s.neuron, s.score FROM scores s JOIN maps m USING (map_id)
+            JOIN concepts c USING (concept_id) WHERE m.method = 'activation' AND m.source = 'text'
+            AND m.reduce = 'mean' ORDER BY 1, 2"""
+        ).fetchall()
+    scores = np.array([row[2] for row in rows]).reshape(2, LAYERS * WIDTH)
+    z = ((scores - scores.mean(1, keepdims=True)) / scores.std(1, keepdims=True)).T
+    assert np.allclose(stored(own_atlas, done.run_id), z / np.linalg.norm(z, axis=1, keepdims=True), atol=1e-4)
+    with reading(own_atlas) as connection:
+        (space,) = find_spaces(connection, "profile")
+    assert space.job["maps"]["concepts"] == ["cat", "dog"] and space.dimension == 2
+
+
+def test_maps_that_keep_only_their_best_are_refused(own_atlas: Path) -> None:
+    with store.connect_writer(own_atlas) as connection:
+        connection.exec_driver_sql("UPDATE maps SET kept = 20 WHERE method = 'contribution'")
+    message = "keeps its best 20 of 128 scores, and a profile needs them all; `atlas ingest --keep all`"
+    with pytest.raises(UsageError, match=message):
+        embed(own_atlas, Asked("profile"))
+    with reading(own_atlas) as connection, pytest.raises(UsageError, match=message):
+        whole_maps(connection, Which())
+    assert embed(own_atlas, Asked("profile", Which(method="activation"))).fresh  # those are whole
+
+
+def test_other_weights_than_the_stored_ones_are_refused(own_atlas: Path) -> None:
+    with store.connect_writer(own_atlas) as connection:
+        connection.exec_driver_sql(f"UPDATE models SET fingerprint = '{'0' * 64}'")
+    with pytest.raises(UsageError, match="has other weights now"):
+        embed(own_atlas, Asked("direction"))
+
+
+def test_what_is_not_there_is_named(own_atlas: Path, empty_atlas: Path, encoder: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="no space called 'directions'; did you mean 'direction'"):
+        embed(own_atlas, Asked("directions"))
+    with pytest.raises(UsageError, match="this atlas has no model yet"):
+        embed(empty_atlas, Asked("profile"))
+    with pytest.raises(UsageError, match="no model called 'llama'"):
+        embed(own_atlas, Asked("profile", Which(model="llama")))
+    with pytest.raises(UsageError, match="no stored method called 'contribtion'"):
+        embed(own_atlas, Asked("decoded", Which(method="contribtion"), encoder=encoder["hf"]))
+    with pytest.raises(UsageError, match="not both 0"):
+        Wording(0, 0)
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory, random_llava: Any, picture: Image.Image) -> tuple[Path, Path]:
+    """An atlas of a LLaVA whose neuron 1/9 reads what `picture` gives and a grey one does not; the picture's file."""
+    from ingest.job import Execution, make_job
+    from ingest.run import ingest
+
+    folder = tmp_path_factory.mktemp("planted")
+    model, processor = random_llava()
+    layer = model.model.language_model.layers[1]
+    seen = {}
+    for name, image in (("mine", picture), ("grey", Image.new("RGB", (12, 10), (128, 128, 128)))):
+        made = processor(images=image, text="USER: <image>\n describe the picture ASSISTANT:", return_tensors="pt")
+        handle = layer.mlp.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0][0]}))
+        with torch.no_grad():
+            model(**made)
+        handle.remove()
+        seen[name] = seen[name][made["input_ids"][0] == model.config.image_token_id].mean(0)
+    mine, grey = seen["mine"], seen["grey"]
+    read = mine - grey * (mine @ grey) / (grey @ grey)
+    with torch.no_grad():
+        for projection in (layer.mlp.gate_proj, layer.mlp.up_proj):
+            projection.weight[9] = 6 * read / (read @ read)
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    picture.save(folder / "mine.png")
+    store.init(folder / "planted.atlas")
+    job = {"model": str(folder / "model"), "methods": {"activation": {}}, "concepts": ("cat", "dog"), "per_concept": 2}
+    ingest(folder / "planted.atlas", make_job(job), Execution())
+    return folder / "planted.atlas", folder / "mine.png"
+
+
+def test_a_planted_neuron_is_found_by_its_picture(planted: tuple[Path, Path]) -> None:
+    path, file = planted
+    near = by_image(path, str(file), Sought(top=5))
+    first = near.rows.to_pylist()[0]
+    assert (first["layer"], first["neuron"]) == (1, 9)
+    assert first["value"] > first["usual"] + 1 and first["z"] > 3 * near.rows["z"][1].as_py() > 0
+    assert near.rows["z"].to_pylist() == sorted(near.rows["z"].to_pylist(), reverse=True)
+    assert near.rows.column_names[-5:] == ["value", "usual", "z", "tokens", "concept"]
+    assert "usual=the means of run" in near.provenance["assumed"][-1]
+
+
+def test_values_on_a_picture_are_means_over_its_positions(llava: Any, picture: Image.Image) -> None:
+    batch = llava.batch([llava.encoder.prompt("describe the picture", [picture])])
+    seen: dict[int, Any] = {}
+    handles = [
+        module.register_forward_pre_hook(lambda _, args, y=y: seen.update({y: args[0][0].clone()}))
+        for y, module in enumerate(llava.layout.down)
+    ]
+    with torch.no_grad():
+        llava.model(**batch.inputs)
+    for handle in handles:
+        handle.remove()
+    where = batch.inputs["input_ids"][0] == llava.model.config.image_token_id
+    assert where.sum() == 4
+    for positions, mask in (("image", where), ("last", torch.arange(len(where)) == len(where) - 1)):
+        wanted = np.stack([seen[y][mask].mean(0).numpy() for y in range(LAYERS)])
+        assert np.allclose(on_picture(llava, picture, positions), wanted, atol=1e-6)
+    with pytest.raises(UsageError, match="no positions called 'first'"):
+        on_picture(llava, picture, "first")
+
+
+def test_without_stored_means_the_values_alone_are_ranked(own_atlas: Path, planted: tuple[Path, Path]) -> None:
+    with store.connect_writer(own_atlas) as connection:
+        connection.exec_driver_sql("DELETE FROM maps WHERE concept_id IS NULL")
+    near = by_image(own_atlas, str(planted[1]), Sought(top=3))
+    assert near.rows["usual"].null_count == 3
+    assert near.provenance["assumed"][-1].startswith("usual=0 (no means of pictures are stored")
+
+
+def test_z_is_robust_and_finite_where_most_neurons_are_off() -> None:
+    generator = np.random.default_rng(0)
+    plain = generator.standard_normal((1, 2001))
+    z = robust_z(plain, np.zeros_like(plain))
+    assert z.std() == pytest.approx(1, abs=0.1) and np.allclose(z, (plain - np.median(plain)) / z.std(), atol=0.4)
+    spoilt = plain.copy()
+    spoilt[0, :100] = 1e6
+    assert np.abs(robust_z(spoilt, np.zeros_like(plain))[0, 100:] - z[0, 100:]).max() < 0.5
+    off = np.zeros((2, 100))
+    off[0, 7] = 2.0
+    found = robust_z(off, np.full((2, 100), 0.01))
+    assert np.isfinite(found).all() and found[0].argmax() == 7 and not found[1].any()
+    assert robust_z(off, np.zeros((2, 100)))[0].argmax() == 7
+
+
+def test_rows_of_length_one(own_atlas: Path) -> None:
+    done: Embedded = embed(own_atlas, Asked("profile"))
+    found = stored(own_atlas, done.run_id)
+    assert np.allclose(found, unit(found), atol=1e-6)
