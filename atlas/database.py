@@ -31,16 +31,13 @@ READER_CONFIG: dict[str, str | bool] = {
     "allow_community_extensions": False,
     "python_enable_replacements": False,  # a name in SQL is never a variable of this process
 }
-_LOCKED_DOWN = {
+_LOCKED_DOWN: dict[str, str | bool] = {
+    **READER_CONFIG,
     "access_mode": "read_only",
     "memory_limit": "4.0 GiB",
     "max_temp_directory_size": "16.0 GiB",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "allow_community_extensions": "false",
-    "python_enable_replacements": "false",
-    "enable_external_access": "false",
-    "lock_configuration": "true",
+    "enable_external_access": False,
+    "lock_configuration": True,
 }
 """What a read connection must report of itself before it is used."""
 
@@ -105,14 +102,14 @@ def _spill_folder() -> str:
 
 
 def _lock_down(driver: duckdb.DuckDBPyConnection, folders: Sequence[Path]) -> None:
-    query = f"SELECT name, value FROM duckdb_settings() WHERE name IN ({', '.join(map(literal, _LOCKED_DOWN))})"
+    query = f"SELECT {', '.join(f'current_setting({literal(name)})' for name in _LOCKED_DOWN)}"
     # Readers of one process share their settings: the second one finds them locked.
-    if dict(driver.execute(query).fetchall())["lock_configuration"] != "true":
+    if not driver.execute("SELECT current_setting('lock_configuration')").fetchall()[0][0]:
         driver.execute(f"SET allowed_directories = [{', '.join(literal(f.resolve()) for f in folders)}]")
         driver.execute("SET enable_external_access = false")
         driver.execute("SET lock_configuration = true")
-    found = dict(driver.execute(query).fetchall())
-    wrong = sorted(name for name, value in _LOCKED_DOWN.items() if found.get(name) != value)
+    found = zip(_LOCKED_DOWN.items(), driver.execute(query).fetchall()[0], strict=True)
+    wrong = sorted(name for (name, value), set_to in found if set_to != value)
     if wrong:
         raise StoreUnavailable(f"this DuckDB does not accept the read-only settings {', '.join(wrong)}")
 
@@ -150,10 +147,10 @@ def require_current(driver: duckdb.DuckDBPyConnection, path: Path) -> None:
 
 def revision(driver: duckdb.DuckDBPyConnection) -> str | None:
     """The schema revision of the database, or None where it has none."""
-    named = "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'alembic_version'"
-    if not driver.execute(named).fetchall()[0][0]:
+    try:
+        found = driver.execute("SELECT version_num FROM alembic_version").fetchall()
+    except duckdb.CatalogException:  # no such table
         return None
-    found = driver.execute("SELECT version_num FROM alembic_version").fetchall()
     return str(found[0][0]) if found else None
 
 

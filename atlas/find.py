@@ -13,8 +13,8 @@ from atlas.errors import UsageError
 from atlas.filters import EVERYTHING as ALL
 from atlas.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, is_glob, tests
 from atlas.pages import SHOWN, Order
-from atlas.queries import EVERY, Query, Which, find_maps
-from atlas.rules import Rule, bound, selected
+from atlas.queries import Query, Which, find_maps
+from atlas.rules import EVERY, Rule, bound, selected
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -36,20 +36,22 @@ _AGREEING = """,
 agreeing AS (
     SELECT s.layer, s.neuron, list(DISTINCT m.method ORDER BY m.method) AS methods
     FROM scores s JOIN maps m USING (map_id)
-    WHERE s.map_id IN (SELECT unnest($peers::INTEGER[])) AND s.rank <= coalesce($top, (SELECT count(*) FROM best))
+    WHERE s.map_id IN (SELECT unnest($peers::INTEGER[])) AND s.rank <= {top}
     GROUP BY ALL)"""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
     """What is asked. rule: only what it chooses from each whole map. sort: fields, a minus sign before one for the
-    largest first. limit: None for all. after: the cursor that the page before ended with."""
+    largest first. limit: None for all. after: the cursor that the page before ended with. each: every neuron once, with
+    the map in which it ranks best."""
 
     where: Filter = ALL
     rule: Rule | None = None
     sort: tuple[str, ...] = ()
     limit: int | None = 20
     after: str | None = None
+    each: bool = False
 
     def where_is_of_maps(self) -> bool:
         """Whether every neuron of the maps that are meant passes."""
@@ -118,29 +120,31 @@ def find(ask: Ask, found: Meant, peers: Sequence[int], null_ids: Sequence[int] |
         UsageError: no such field to sort by, or a cursor of another question.
     """
     differ, by = found.differ(), order(ask, found)
-    rule, fields = ask.rule or EVERY, {t.field for t in tests(ask.where)}
-    z = "z" in fields or any(name == "z" for name, _ in by)
-    condition = Condition(found.selections)
-    passing = condition.groups(list(zip(found.ids, found.left, strict=True)))
+    z = any(name == "z" for name, _ in by) or _z(ask)
+    first = ask.limit is not None and by[0] == ("rank", False) and ask.after is None and _is_whole(ask, found)
+    passing, condition = _passing(ask, found, z=z, first=first)
+    behind = ""
     if ask.after is not None:
         last = pages.read(ask.after, by, question(ask, found))
-        passing = f"{passing}\n        AND {pages.beyond(by, last, condition.bind)}"
-    agree = len(found.chosen) == 1
-    values = bound(rule, found.ids, null_ids or found.ids, z=z) | condition.parameters
-    values |= {"limit": None if ask.limit is None else ask.limit + 1}
-    values |= {"peers": list(peers), "top": ask.limit} if agree else {}
+        behind = f"\n    WHERE {pages.beyond(by, last, condition.bind)}"
+    alone, agree = len(found.chosen) == 1, len(found.chosen) == 1 and bool(peers)
+    values = bound(ask.rule or EVERY, found.ids, null_ids or found.ids, z=z) | condition.parameters
+    values |= {"limit": None if ask.limit is None else ask.limit + 1} | (
+        {"first": (ask.limit or 0) + 1} if first else {}
+    )
+    values |= {"peers": list(peers), **({"top": ask.limit} if ask.limit else {})} if agree else {}
+    agreeing = _AGREEING.format(top="$top" if ask.limit else "(SELECT count(*) FROM best)") if agree else ""
+    methods = "coalesce(a.methods, [])" if agree else "[]::VARCHAR[]"
     columns = [*differ, "best.score", "best.rank", "best.percentile", *(["best.z"] if z else [])]
-    effects = MEASURED if any(name.startswith("effect.") for name in fields) else ""
     return Query(
         f"""
-WITH {effects}{_NAMED if differ else ""}{selected(rule, z=z)},
+WITH {passing},
 best AS (
-    SELECT * FROM chosen{" JOIN named USING (map_id)" if differ else ""}
-    WHERE {passing}
+    SELECT * FROM {_each(z) if ask.each else "passing"}{" JOIN named USING (map_id)" if differ else ""}{behind}
     ORDER BY {pages.order_sql(by)}
-    LIMIT $limit){_AGREEING if agree else ""}
+    LIMIT $limit){agreeing}
 SELECT best.component, best.layer, best.neuron, {", ".join(columns)},
-       d.tokens[1:5] AS tokens{", coalesce(a.methods, []) AS agree" if agree else ""}
+       d.tokens[1:5] AS tokens{f", {methods} AS agree" if alone else ""}
 FROM best
 LEFT JOIN decodings d ON d.model_id = best.model_id AND d.component = best.component AND d.layer = best.layer
     AND d.neuron = best.neuron AND NOT d.norm AND d.side = 'top'
@@ -148,6 +152,51 @@ LEFT JOIN decodings d ON d.model_id = best.model_id AND d.component = best.compo
 ORDER BY {pages.order_sql(tuple((f"best.{n}" if n in pages.LAST else n, down) for n, down in by))}""".strip(),
         values,
     )
+
+
+def counts(ask: Ask, found: Meant, null_ids: Sequence[int]) -> Query:
+    """How many neurons of each map pass: what the maps differ in, passing, kept (all that could), neurons."""
+    differ = found.differ()
+    passing, condition = _passing(ask, found, z=_z(ask), first=False)
+    names = ", ".join(differ)
+    return Query(
+        f"""
+WITH {passing},
+counted AS (SELECT map_id, count(*) AS passing FROM passing GROUP BY map_id)
+SELECT {f"{names}, " if differ else ""}coalesce(passing, 0) AS passing, kept, neurons
+FROM maps LEFT JOIN counted USING (map_id){" JOIN named USING (map_id)" if differ else ""}
+WHERE map_id IN (SELECT unnest($maps::INTEGER[]))
+ORDER BY passing DESC{f", {names}" if differ else ""}""".strip(),
+        bound(ask.rule or EVERY, found.ids, null_ids, z=_z(ask)) | condition.parameters,
+    )
+
+
+def _z(ask: Ask) -> bool:
+    return any(test.field == "z" for test in tests(ask.where))
+
+
+def _is_whole(ask: Ask, found: Meant) -> bool:
+    """Whether every neuron of every map passes."""
+    return ask.rule is None and all(left is True for left in found.left)
+
+
+def _passing(ask: Ask, found: Meant, *, z: bool, first: bool) -> tuple[str, Condition]:
+    """Common table expressions, the last of them `passing`: what the rule chooses and the filter lets through."""
+    condition = Condition(found.selections)
+    passes = condition.groups(list(zip(found.ids, found.left, strict=True)))
+    effects = MEASURED if any(test.field.startswith("effect.") for test in tests(ask.where)) else ""
+    named = _NAMED if found.differ() else ""
+    chosen = selected(ask.rule or EVERY, z=z, first=first)
+    return f"{effects}{named}{chosen},\npassing AS (\n    SELECT * FROM chosen WHERE {passes})", condition
+
+
+def _each(z: bool) -> str:
+    """Of each neuron the row of the map in which it ranks best, of equal ranks the oldest map's."""
+    key = "rank::BIGINT << 32 | map_id"
+    columns = [f"arg_min({name}, {key}) AS {name}" for name in ("map_id", "score", "percentile", *(["z"] if z else []))]
+    return f"""(
+        SELECT model_id, component, layer, neuron, min(rank) AS rank, {", ".join(columns)}
+        FROM passing GROUP BY model_id, component, layer, neuron)"""
 
 
 def order(ask: Ask, found: Meant) -> Order:
@@ -158,7 +207,7 @@ def order(ask: Ask, found: Meant) -> Order:
 def question(ask: Ask, found: Meant) -> str:
     """What a cursor belongs to: the filter, the rule, the order and the maps that answer."""
     maps = sorted([str(c[name]) for name in (*IDENTITY, "run_id")] for c in found.chosen)
-    return pages.digest([as_json(ask.where), str(ask.rule), list(ask.sort), maps])
+    return pages.digest([as_json(ask.where), str(ask.rule), list(ask.sort), ask.each, maps])
 
 
 def exactly(tree: Filter) -> Which:

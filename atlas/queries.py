@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from atlas.neurons import LANGUAGE, Neuron
-from atlas.rules import Rule
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,10 +32,6 @@ class Query:
         """The SQL with its parameters beside it, as text."""
         values = "\n".join(f"-- ${name} = {value!r}" for name, value in self.parameters.items())
         return f"{self.sql}\n{values}" if values else self.sql
-
-
-EVERY = Rule("percentile", 0.0)
-"""The rule that leaves nothing out."""
 
 
 @dataclass(frozen=True, slots=True)

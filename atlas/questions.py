@@ -16,7 +16,7 @@ from atlas.find import Ask
 from atlas.flags import wanted
 from atlas.queries import Query
 from atlas.rules import Rule
-from atlas.selection import NeuronSet, by_filter
+from atlas.selection import NeuronSet, by_filter, count_passing
 from atlas.selections import Selection
 
 
@@ -53,6 +53,7 @@ class Questions:
         sort: str | Sequence[str] = (),
         top: int | None = None,
         after: str | None = None,
+        each: bool = False,
     ) -> NeuronSet:
         """The neurons that score best for a concept, or in all maps that a filter is about: component, layer, neuron,
         what their maps differ in, score, rank, percentile, decoded tokens, and of one map which other methods have them
@@ -64,7 +65,8 @@ class Questions:
         concept: a name, one of its surface forms, or a pattern with * and ?; the other names are exact, or patterns.
         layers to where: see `atlas.flags.wanted`. select: a rule that chooses from each whole map first, such as
         `percentile:99` (`atlas.rules.Rule`). sort: fields, a minus sign for the largest first. top: at most so many, 20
-        by default, all that `select` chooses with it. after: the provenance's "next" of the page before.
+        by default, all that `select` chooses with it. after: the provenance's "next" of the page before. each: every
+        neuron once, with the map in which it ranks best: which concept is each neuron's?
 
         Raises:
             UsageError: something cannot be read, or the atlas has no such map; the message has the nearest name.
@@ -86,12 +88,18 @@ class Questions:
         )
         rule = Rule.parse(select) if select else None
         order = tuple(sort.split(",")) if isinstance(sort, str) else tuple(sort)
-        return self.ask(Ask(tree, rule, order, top if top is not None or rule else 20, after))[0]
+        return self.ask(Ask(tree, rule, order, top if top is not None or rule else 20, after, each))[0]
 
     def ask(self, ask: Ask) -> tuple[NeuronSet, Query]:
         """`query` with everything read already, and the statement that answered it."""
         with reading(self.path) as connection:
             return by_filter(connection, ask, partial(selections.members, self.path))
+
+    def count(self, ask: Ask) -> tuple[pa.Table, Query, dict[str, Any]]:
+        """How many neurons of each map pass: what the maps differ in, passing, kept (all that could), neurons; the most
+        first. With the statement, and the provenance of the maps."""
+        with reading(self.path) as connection:
+            return count_passing(connection, ask, partial(selections.members, self.path))
 
     def select(self, rule: str, concept: str | None = None, method: str | None = None, **more: Any) -> NeuronSet:
         """`query` with the rule first: `atlas.select("top:50", "dog") - atlas.select("top:50", "cat")`.

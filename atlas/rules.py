@@ -101,6 +101,10 @@ class Rule:
         return {"amount": int(self.amount) if self.name in ("top", "per_layer") else self.amount}
 
 
+EVERY = Rule("percentile", 0.0)
+"""The rule that leaves nothing out."""
+
+
 def names_given(text: str, option: str) -> dict[str, str]:
     """Read `concept=cat,source=text`: names in which one map differs from another.
 
@@ -121,13 +125,14 @@ _WHOLE = """SELECT map_id, score FROM scores JOIN maps USING (map_id) WHERE kept
           UNION ALL SELECT map_id, score FROM sketches"""
 
 
-def selected(rule: Rule, *, z: bool = False) -> str:
+def selected(rule: Rule, *, z: bool = False, first: bool = False) -> str:
     """Common table expressions, the last of them `chosen`: the rows of the maps $maps that the rule chooses.
 
-    z: with a column of that name. Every choice of text here is from RULES; what the user wrote is bound ($amount,
-    $maps, $nulls).
+    z: with a column of that name. first: of each map the $first best alone, where no others are needed. Every choice of
+    text here is from RULES; what the user wrote is bound ($amount, $maps, $nulls).
     """
     measure = RULES[rule.name]
+    chooses = "" if rule == EVERY else f"\n    WHERE measure {measure.keeps} $amount"
     spread, joined, column = "", "", ""
     if z or rule.name == "z":
         joined, column = "JOIN spread n USING (map_id)", f"{Z} AS z,"
@@ -144,11 +149,10 @@ def selected(rule: Rule, *, z: bool = False) -> str:
         SELECT s.map_id, m.model_id, m.component, s.layer, s.neuron, s.score, s.rank,
                {PERCENTILE} AS percentile, {column} {measure.sql} AS measure
         FROM scores s JOIN maps m USING (map_id) {joined}
-        WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])))
-    WHERE measure {measure.keeps} $amount)"""
+        WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])){" AND s.rank <= $first" if first else ""}){chooses})"""
 
 
 def bound(rule: Rule, map_ids: Sequence[int], null_ids: Sequence[int], *, z: bool = False) -> dict[str, Any]:
     """The parameters of `selected`."""
     nulls = {"nulls": list(null_ids)} if z or rule.name == "z" else {}
-    return {"maps": list(map_ids), **nulls, **rule.parameters}
+    return {"maps": list(map_ids), **nulls, **({} if rule == EVERY else rule.parameters)}

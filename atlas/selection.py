@@ -14,7 +14,7 @@ from atlas.compare import voted_neurons
 from atlas.conditions import Members
 from atlas.errors import Unsupported, UsageError
 from atlas.filters import as_json
-from atlas.find import Ask, Selections, find, meant, order, question
+from atlas.find import Ask, Meant, Selections, counts, find, meant, order, question
 from atlas.neurons import LANGUAGE, Neuron
 from atlas.pages import cursor
 from atlas.queries import Query
@@ -175,20 +175,13 @@ def by_filter(connection: Connection, ask: Ask, selections: Selections) -> tuple
     """The neurons that pass a filter, and the statement that found them: see `Atlas.query`."""
     if ask.limit is not None and ask.limit < 1:
         raise UsageError("--top must be at least 1")
-    found = meant(connection, ask.where, selections)
-    rule = ask.rule or (Rule("top", float(ask.limit)) if ask.limit and ask.where_is_of_maps() else None)
-    nulls = [null_map(connection, c, ask.rule.null if ask.rule and ask.rule.name == "z" else {}) for c in found.chosen]
-    require_kept(connection, rule, found.chosen, nulls)
+    found, nulls = _meant(connection, ask, selections)
     alone = found.chosen[0] if len(found.chosen) == 1 else None
     statement = find(ask, found, peers(connection, alone) if alone else (), [n["map_id"] for n in nulls])
     rows = statement.run(connection)
     more = ask.limit is not None and rows.num_rows > ask.limit
     rows = rows.slice(0, ask.limit) if more else rows
-    said: dict[str, Any] = {"top": ask.limit, "where": as_json(ask.where)}
-    if ask.rule is not None:
-        said |= {"rule": str(ask.rule), **({"null": nulls[0].summary()} if ask.rule.name == "z" else {})}
-    said |= {name: value for name, value in (("sort", list(ask.sort)), ("after", ask.after)) if value}
-    whole = provenance(found.chosen, said)
+    whole = provenance(found.chosen, _said(ask, nulls))
     if cut := [c for c in found.chosen if c["kept"] < c["neurons"]]:
         whole["assumed"].append(
             f"kept={cut[0]['kept']} (the best of {cut[0]['neurons']} neurons; others are not stored)"
@@ -196,6 +189,31 @@ def by_filter(connection: Connection, ask: Ask, selections: Selections) -> tuple
     if more:
         whole["next"] = cursor(order(ask, found), rows.slice(rows.num_rows - 1).to_pylist()[0], question(ask, found))
     return NeuronSet(rows, whole), statement
+
+
+def count_passing(connection: Connection, ask: Ask, selections: Selections) -> tuple[pa.Table, Query, dict[str, Any]]:
+    """How many neurons of each map pass, the statement, and what the maps are: see `Atlas.count`."""
+    found, nulls = _meant(connection, ask, selections)
+    statement = counts(ask, found, [n["map_id"] for n in nulls])
+    return statement.run(connection), statement, provenance(found.chosen, _said(ask, nulls))
+
+
+def _meant(connection: Connection, ask: Ask, selections: Selections) -> tuple[Meant, list[Chosen]]:
+    """The maps that are meant, and of each the map that z is measured against."""
+    found = meant(connection, ask.where, selections)
+    rule = ask.rule or (Rule("top", float(ask.limit)) if ask.limit and ask.where_is_of_maps() else None)
+    against = ask.rule.null if ask.rule and ask.rule.name == "z" else {}
+    nulls = [null_map(connection, c, against) for c in found.chosen]
+    require_kept(connection, rule, found.chosen, nulls)
+    return found, nulls
+
+
+def _said(ask: Ask, nulls: Sequence[Chosen]) -> dict[str, Any]:
+    said: dict[str, Any] = {"top": ask.limit, "where": as_json(ask.where)}
+    if ask.rule is not None:
+        said |= {"rule": str(ask.rule), **({"null": nulls[0].summary()} if ask.rule.name == "z" else {})}
+    given = (("sort", list(ask.sort)), ("after", ask.after), ("each", ask.each))
+    return said | {name: value for name, value in given if value}
 
 
 def require_kept(connection: Connection, rule: Rule | None, chosen: Sequence[Chosen], nulls: Sequence[Chosen]) -> None:

@@ -11,6 +11,7 @@ from cli.common import AtlasPath, Method, Reduce, Select, Source, Target, note_a
 from cli.filters import (
     After,
     ConceptPattern,
+    Each,
     Effect,
     Inside,
     Label,
@@ -28,6 +29,7 @@ from cli.render import Csv, Format, Json, chosen_format, show
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
+    from atlas.find import Ask
     from atlas.queries import Query, Which
     from atlas.selection import NeuronSet
 
@@ -77,6 +79,8 @@ def query(
     sort: Sort = None,
     top: Top = None,
     after: After = None,
+    each: Each = False,
+    count: Annotated[bool, typer.Option("--count", help="Of each map, how many neurons pass.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print the SQL instead of running it.")] = False,
     fail_empty: FailEmpty = False,
     form: Format = None,
@@ -101,8 +105,12 @@ def query(
 
     Example: atlas query --token bark --effect 'suppression>0.5' --sort=-score
 
+    Example: atlas query --score '>0.1' --count
+
     Example: atlas query --concept dog --methods contribution,activation,ablation --agree 2 --top 50
     """
+    from dataclasses import replace
+
     from atlas.api import Atlas
     from atlas.queries import Which
 
@@ -113,8 +121,8 @@ def query(
     neurons |= {"score": score, "rank": rank, "percentile": percentile, "z": z, "where": where}
     given = {name: value for name, value in neurons.items() if value is not None}
     there = Atlas(resolve(atlas))
-    if methods or (supercategory and not given and not sort and not after):
-        if given or minus or sort or after:
+    if methods or (supercategory and not (given or sort or after or each or count)):
+        if given or minus or sort or after or each or count:
             raise UsageError("where several maps vote, only names of maps, --select, --top and --agree can be given")
         found, question = _vote(there, Which(**names), methods, select, top, agree)
     else:
@@ -124,7 +132,11 @@ def query(
             raise UsageError(
                 "give --concept, or another condition: --token bark, --label image, --where ... (`atlas query --help`)"
             )
-        found, question = there.ask(asked(names, neurons, select, sort, top, after))
+        ask = asked(names, neurons, select, sort, top, after, each)
+        if count:
+            _count(there, replace(ask, limit=None), chosen, explain)
+            return
+        found, question = there.ask(ask)
     note_assumed(found.provenance)
     if explain:
         print(question.explained())
@@ -140,6 +152,15 @@ def query(
         say(f"there are more: a larger --top, or --after {found.provenance['next']}")
     if fail_empty and not len(found):
         raise typer.Exit(1)
+
+
+def _count(there: Atlas, ask: Ask, form: str, explain: bool) -> None:
+    table, question, provenance = there.count(ask)
+    note_assumed(provenance)
+    if explain:
+        print(question.explained())
+    else:
+        show(table, form, more={"provenance": provenance})
 
 
 def _vote(

@@ -41,6 +41,7 @@ Top = Annotated[
     int | None,
     typer.Option("--top", "-n", "--limit", min=1, help="How many rows. [default: 20, or all that --select does]"),
 ]
+Each = Annotated[bool, typer.Option("--each", help="Every neuron once, with the map in which it ranks best.")]
 After = Annotated[str | None, typer.Option("--after", help="Go on behind a page: the cursor that it ended with.")]
 
 
@@ -51,6 +52,7 @@ def asked(
     sort: str | None,
     top: int | None,
     after: str | None,
+    each: bool = False,
 ) -> Ask:
     """What the options of a question mean."""
     from atlas.find import Ask
@@ -58,4 +60,4 @@ def asked(
     from atlas.rules import Rule
 
     rule = Rule.parse(select) if select else None
-    return Ask(wanted(names, **neurons), rule, words(sort), top if top is not None or rule else 20, after)
+    return Ask(wanted(names, **neurons), rule, words(sort), top if top is not None or rule else 20, after, each)

@@ -419,3 +419,31 @@ def test_only_names_in_which_maps_differ_are_columns(atlas: Atlas) -> None:
     two = atlas.query(where="concept in dog,cat and source in image,text").to_arrow().column_names
     assert [n for n in two if n in SHOWN] == ["concept", "source", "run"] and "agree" not in two
     assert "z" in atlas.query("dog", sort="-z").to_arrow().column_names
+
+
+@pytest.mark.parametrize("text", ["concept in dog,cat,horse", "concept in dog,cat and neuron < 7 and score > -0.5"])
+def test_each_neuron_once_with_the_map_in_which_it_ranks_best(atlas: Atlas, everything: list[Row], text: str) -> None:
+    tree = parse(f"{text} and method = contribution and source in image,text")
+    best: dict[tuple[int, int], tuple[int, str, str]] = {}
+    order = {source: i for i, source in enumerate(("image", "text"))}  # the oldest map of equal ranks
+    for row in sorted(everything, key=lambda r: (r["rank"], order[r["source"]], CONCEPTS.index(r["concept"]))):
+        if passes(tree, row):
+            best.setdefault((row["layer"], row["neuron"]), (row["rank"], row["concept"], row["source"]))
+    found = atlas.ask(Ask(tree, limit=None, each=True))[0].to_arrow().to_pylist()
+    assert {(r["layer"], r["neuron"]): (r["rank"], r["concept"], r["source"]) for r in found} == best
+    assert len(found) == len(best) and [r["rank"] for r in found] == sorted(r["rank"] for r in found)
+    pages = [atlas.query(where=tree, each=True, top=9)]
+    while "next" in pages[-1].provenance:
+        pages.append(atlas.query(where=tree, each=True, top=9, after=pages[-1].provenance["next"]))
+    assert [row for page in pages for row in page.to_arrow().to_pylist()] == found
+
+
+def test_how_many_neurons_of_each_map_pass(atlas: Atlas, everything: list[Row]) -> None:
+    tree = parse("concept in dog,cat,horse and method = contribution and source = text and (z > 1 or token = meow)")
+    table, _, provenance = atlas.count(Ask(tree))
+    wanted_counts = {c: sum(passes(tree, r) for r in everything if r["concept"] == c) for c in ("dog", "cat", "horse")}
+    assert {r["concept"]: r["passing"] for r in table.to_pylist()} == wanted_counts
+    assert all((r["kept"], r["neurons"]) == (60, 60) for r in table.to_pylist())
+    assert [m["concept"] for m in provenance["maps"]]
+    none, _, _ = atlas.count(Ask(parse("concept = dog and source = text and method = contribution and score > 99")))
+    assert none["passing"].to_pylist() == [0]

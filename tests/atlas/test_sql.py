@@ -167,7 +167,7 @@ def test_settings_that_lock_a_reader_are_read_back(filled: Path, monkeypatch: py
     with reading(filled) as connection:
         settings = dict(connection.execute("SELECT name, value FROM duckdb_settings()").fetchall())
     for name, value in database._LOCKED_DOWN.items():
-        assert settings[name] == value
+        assert settings[name] == (str(value).lower() if isinstance(value, bool) else value)
     spill = settings["temp_directory"]  # its own, which DuckDB adds itself
     own = settings["allowed_paths"].strip("[]").split(", ")  # the database that is open, and its log
     assert settings["allowed_directories"] == f"[{spill}/]"
