@@ -137,9 +137,10 @@ def _matched(
     similarity, found = nearest_rows(asked, right)
     _, back = nearest_rows(right[found], left)
     generator = np.random.default_rng(seed)
-    nulls = np.zeros((PERMUTATIONS, len(best)), np.float32)
-    for draw in range(PERMUTATIONS):
-        nulls[draw] = nearest_rows(asked, right[:, generator.permutation(right.shape[1])])[0]
+    orders = [generator.permutation(right.shape[1]) for _ in range(PERMUTATIONS)]
+    # Rows whose columns are permuted are to `asked` as they are to it with its columns permuted back.
+    moved = np.concatenate([asked[:, np.argsort(order)] for order in orders])
+    nulls = nearest_rows(moved, right)[0].reshape(PERMUTATIONS, len(best))
     p = (1 + (nulls >= similarity).sum(0)) / (1 + PERMUTATIONS)
     out = []
     for i, row in enumerate(best):

@@ -120,13 +120,13 @@ def _states(path: Path, ids: list[str] | None = None) -> pa.Table:
     with reading(path) as connection:
         for s in find_spaces(connection):
             if ids is None or s.run_id in ids:
-                about = {"space": s.space, "run": s.run_id[:8], "model": s.model["name"], "rows": s.rows}
+                about = {"run": s.run_id[:8], "space": s.space, "model": s.model["name"], "rows": s.rows}
                 about |= {"dimension": s.dimension, "encoder": s.encoder}
                 rows.append({**about, **state_of(connection, path, s.run_id)})
     if ids is None:
         rows += [{"space": s, "state": NONE} for s in SPACES if s not in {r["space"] for r in rows}]
     text, number = pa.string(), pa.int64()
-    columns = {"space": text, "run": text, "model": text, "rows": number, "dimension": number, "encoder": text}
+    columns = {"run": text, "space": text, "model": text, "rows": number, "dimension": number, "encoder": text}
     columns |= {"kind": text, "state": text, "bytes": number}
     rows.sort(key=lambda r: SPACES.index(r["space"]))
     return pa.Table.from_pylist(rows, schema=pa.schema(columns))

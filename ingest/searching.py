@@ -156,7 +156,7 @@ def _usual(connection: Any, model: Mapping[str, Any]) -> tuple[np.ndarray, str]:
     query = "SELECT layer, neuron, score FROM scores WHERE map_id = $map"
     rows = connection.sql(query, params={"map": chosen["map_id"]}).fetchnumpy()
     out[rows["layer"], rows["neuron"]] = rows["score"]
-    return out, f"usual=the means of run {chosen['run_id'][:8]} over {chosen['examples']:,} positions"
+    return out, f"usual=the stored means over {chosen['examples']:,} positions"
 
 
 def on_picture(live: LiveModel, picture: Image, positions: str = IMAGE) -> np.ndarray:

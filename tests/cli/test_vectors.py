@@ -150,7 +150,7 @@ def test_search_by_text_and_by_picture(run: Run, built: Path, bert: Path, tmp_pa
     Image.new("RGB", (9, 9), "red").save(tmp_path / "red.png")
     for picture in (str(tmp_path / "red.png"), "scenes:held_out/0"):
         code, out, err = run("search", "--image", picture, "--top", "2", "--csv", "--atlas", built)
-        assert code == 0 and "taken: usual=the means of run" in err
+        assert code == 0 and "taken: usual=the stored means over" in err
         assert list(rows(out)[0])[3:6] == ["value", "usual", "z"]
 
 

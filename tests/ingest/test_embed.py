@@ -284,7 +284,7 @@ def test_a_planted_neuron_is_found_by_its_picture(planted: tuple[Path, Path]) ->
     assert first["value"] > first["usual"] + 1 and first["z"] > 3 * near.rows["z"][1].as_py() > 0
     assert near.rows["z"].to_pylist() == sorted(near.rows["z"].to_pylist(), reverse=True)
     assert near.rows.column_names[-5:] == ["value", "usual", "z", "tokens", "concept"]
-    assert "usual=the means of run" in near.provenance["assumed"][-1]
+    assert "usual=the stored means over" in near.provenance["assumed"][-1]
 
 
 def test_values_on_a_picture_are_means_over_its_positions(llava: Any, picture: Image.Image) -> None:
