@@ -192,11 +192,16 @@ def _passing(ask: Ask, found: Meant, *, z: bool, first: bool) -> tuple[str, Cond
 
 def _each(z: bool) -> str:
     """Of each neuron the row of the map in which it ranks best, of equal ranks the oldest map's."""
+    # Rank and map in one number: the least of it names both, in one pass without sorting.
     key = "rank::BIGINT << 32 | map_id"
-    columns = [f"arg_min({name}, {key}) AS {name}" for name in ("map_id", "score", "percentile", *(["z"] if z else []))]
+    more = f", arg_min(z, {key}) AS z" if z else ""
     return f"""(
-        SELECT model_id, component, layer, neuron, min(rank) AS rank, {", ".join(columns)}
-        FROM passing GROUP BY model_id, component, layer, neuron)"""
+        SELECT model_id, component, layer, neuron, map_id, score, rank,
+               100.0 * (neurons - rank + 1) / neurons AS percentile{", z" if z else ""}
+        FROM (SELECT component, layer, neuron, (min({key}) & 4294967295)::INTEGER AS map_id,
+                     (min({key}) >> 32)::INTEGER AS rank, arg_min(score, {key}) AS score{more}
+              FROM passing GROUP BY model_id, component, layer, neuron)
+        JOIN (SELECT map_id, model_id, neurons FROM maps) USING (map_id))"""
 
 
 def order(ask: Ask, found: Meant) -> Order:

@@ -122,12 +122,19 @@ def of_concepts(
 def _overlap(
     connection: Connection, chosen: Sequence[Chosen], cells: Places | None, top: int, only: bool
 ) -> tuple[pa.Table, dict[str, float | None]]:
+    whole = cells is not None and all(c["neurons"] == len(cells) for c in chosen)
+    for c in chosen:
+        if c["kept"] < c["neurons"] and (top > c["kept"] or not whole):
+            raise UsageError(
+                f"the map of {c['concept']} by {c['method']} keeps its best {c['kept']} of {c['neurons']} neurons, "
+                "too few for this comparison; ask for a smaller --top, or ingest with --keep all"
+            )
     ids = [c["map_id"] for c in chosen]
     rows = compare.shared_neurons(ids, top=top, only=only).run(connection)
     sizes = [min(top, c["neurons"]) for c in chosen]
     shared = sizes[0] - rows.num_rows if only else rows.num_rows
     counts: dict[str, float | None] = {"shared": shared, **({"only": rows.num_rows} if only else {}), "top": top}
-    if cells is not None and all(c["neurons"] == len(cells) for c in chosen):
+    if cells is not None and whole:
         counts |= overlap_statistics(sizes, shared, len(cells), only=only)
         places = [cells[_at(compare.top_places(i, top).run(connection), chosen[0]["width"])] for i in ids]
     else:  # a filter's map, or one of some layers: only what both score can be shared

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -39,14 +40,18 @@ class NeuronSet:
     def __init__(self, rows: pa.Table, provenance: Mapping[str, Any]):
         self._rows = rows
         self.provenance = dict(provenance)
-        columns = (rows[name].to_pylist() for name in ("component", "layer", "neuron"))
-        self.neurons = tuple(Neuron(*address) for address in zip(*columns, strict=True))
+
+    @cached_property
+    def neurons(self) -> tuple[Neuron, ...]:
+        """The addresses, in order."""
+        columns = (self._rows[name].to_pylist() for name in ("component", "layer", "neuron"))
+        return tuple(Neuron(*address) for address in zip(*columns, strict=True))
 
     def __iter__(self) -> Iterator[Neuron]:
         return iter(self.neurons)
 
     def __len__(self) -> int:
-        return len(self.neurons)
+        return int(self._rows.num_rows)
 
     def __contains__(self, neuron: object) -> bool:
         return neuron in self.neurons
