@@ -107,6 +107,20 @@ def test_vectors_that_are_all_alike_are_answered_like_any_other(tmp_path: Path) 
         assert [row for row, _ in answer(tmp_path / "alike.atlas", run, QUERY, 3)] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("kind", ["flat", "fp16"])
+def test_vectors_nearer_to_each_other_than_half_precision_tells_are_told_apart(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "close.atlas"
+    store.init(path)
+    generator = np.random.default_rng(6)
+    close = generator.standard_normal(DIMENSION) + 3e-4 * generator.standard_normal((ROWS, DIMENSION))
+    close = indexes.unit(close)
+    run = store_vectors(path, close, width=WIDTH, model=MODEL)
+    indexes.build_index(path, run, kind)
+    for seed in range(3):
+        query = close[0] + 0.5 * np.random.default_rng(seed).standard_normal(DIMENSION)
+        assert [row for row, _ in answer(path, run, query)] == [row for row, _ in brute(close, query, 5)]
+
+
 def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-7])
 

@@ -144,7 +144,7 @@ def test_the_text_of_a_neuron_has_its_tokens_and_then_its_best_concepts(stored_a
     with reading(stored_atlas) as connection:
         model, _ = pick_model(connection)
         chosen = concept_maps(connection, Which())
-        for tokens, concepts, share in ((10, 3, 0.2), (2, 1, 0.5), (4, 0, 0.1), (0, 2, 0.3)):
+        for tokens, concepts, share in ((10, 3, 0.2), (2, 1, 0.5), (4, 0, 0.1), (0, 2, 1.0)):
             found = neuron_texts(connection, model, chosen, Wording(tokens, concepts, share))
             assert found == own_texts(stored_atlas, tokens, concepts, share)
             assert len(set(found)) >= 3
@@ -328,6 +328,13 @@ def test_z_is_robust_and_finite_where_most_neurons_are_off() -> None:
     found = robust_z(off, np.full((2, 100), 0.01))
     assert np.isfinite(found).all() and found[0].argmax() == 7 and not found[1].any()
     assert robust_z(off, np.zeros((2, 100)))[0].argmax() == 7
+
+
+def test_z_is_about_the_rise_above_the_usual_value() -> None:
+    values, usual = np.random.default_rng(1).standard_normal((2, 1, 200)) * 0.1
+    values[0, [4, 9]], usual[0, [4, 9]] = (5.0, 3.0), (5.0, 0.0)
+    found = robust_z(values, usual)
+    assert found[0].argmax() == 9 and abs(found[0, 4]) < 3
 
 
 def test_rows_of_length_one(own_atlas: Path) -> None:
