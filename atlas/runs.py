@@ -82,12 +82,16 @@ def _groups(data: Data) -> Iterator[pa.Table]:
             yield data.slice(start, _ROW_GROUP)
         return
     held: list[pa.RecordBatch] = []
+    rows = 0
     for batch in data:
         held.append(batch)
-        if sum(b.num_rows for b in held) >= _ROW_GROUP:
-            yield pa.Table.from_batches(held)
-            held = []
-    if held:
+        rows += batch.num_rows
+        while rows >= _ROW_GROUP:  # to the row, or DuckDB's row groups would end short of full
+            whole = pa.Table.from_batches(held)
+            yield whole.slice(0, _ROW_GROUP)
+            held = whole.slice(_ROW_GROUP).to_batches()
+            rows -= _ROW_GROUP
+    if rows:
         yield pa.Table.from_batches(held)
 
 

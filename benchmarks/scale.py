@@ -181,7 +181,7 @@ def measure(path: Path, label: str, rows: int) -> None:
 
 
 COLD = """
-import duckdb, sys, time
+import duckdb, pyarrow, sys, time
 with duckdb.connect(sys.argv[1], read_only=True) as c:
     t = time.perf_counter(); c.sql(sys.argv[2]).to_arrow_table(); print(time.perf_counter() - t)
 """
@@ -204,7 +204,7 @@ def processes(path: Path) -> None:
         taken.append(1000 * float(done.stdout))
     report("top 100 of a concept, cold, ms of SQL in a fresh process", sorted(taken)[2], "<= 40", "file not in memory")
     ours = [sys.executable, "-m", "cli.main", "query", "--concept", "c001", "--method", "m1", "--top", "100"]
-    bare = [sys.executable, "-c", "import pyarrow\n" + COLD, str(file), sql]
+    bare = [sys.executable, "-c", COLD, str(file), sql]
     sides = {"bare": bare, "query": [*ours, "--atlas", str(path)]}
     seconds = interleaved(
         {n: lambda c=c: subprocess.run(c, capture_output=True, check=True) for n, c in sides.items()}, 9

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -14,38 +14,28 @@ import typer
 from typer.exceptions import TyperException
 
 from atlas.errors import AtlasError
-from cli import (
-    ask,
-    compare,
-    db,
-    edit,
-    geometry,
-    labels,
-    leaderboard,
-    lists,
-    make,
-    measure,
-    plot,
-    properties,
-    runs,
-    select,
-    sql,
-    vectors,
-)
 from cli.common import be_quiet
 
 INTERRUPTED = 130
 
-app = typer.Typer(
-    name="atlas",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Which neurons of a multimodal language model carry a concept, and what happens without them.\n\n"
-    "Example: atlas demo, then atlas query --concept dog",
-)
+COMMANDS = {
+    **dict.fromkeys(("query", "neuron"), "ask"),
+    **dict.fromkeys(("shared", "only", "layers", "agreement"), "compare"),
+    **dict.fromkeys(("similar", "search", "match"), "vectors"),
+    **dict.fromkeys(("init", "ingest"), "make"),
+    "evaluate": "measure",
+    "leaderboard": "leaderboard",
+    "properties": "properties",
+    "geometry": "geometry",
+    **dict.fromkeys(("generate", "demo"), "make"),
+    **dict.fromkeys(("methods", "datasets", "models", "concepts"), "lists"),
+    "sql": "sql",
+}
+"""Command -> the module of `cli` that has a function of that name, in the order in which the help lists them."""
+
+GROUPS = {"runs": "runs", "select": "select", "edit": "edit", "labels": "labels", "plot": "plot", "db": "db"}
+GROUPS |= {"index": "vectors"}
+"""Group of commands -> the module of `cli` whose `app` it is."""
 
 
 def _version(wanted: bool) -> None:
@@ -56,7 +46,6 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
@@ -67,22 +56,27 @@ def options(
     be_quiet(quiet)
 
 
-COMMANDS: tuple[Callable[..., None], ...] = (
-    *(ask.query, ask.neuron, compare.shared, compare.only, compare.layers, compare.agreement),
-    *(make.init, make.ingest, measure.evaluate, leaderboard.leaderboard, properties.properties, geometry.geometry),
-    *(vectors.similar, vectors.search, vectors.match),
-    *(make.generate, make.demo),
-    *(lists.methods, lists.datasets, lists.models, lists.concepts, sql.sql),
-)
-for command in COMMANDS:
-    app.command()(command)
-app.add_typer(runs.app, name="runs")
-app.add_typer(select.app, name="select")
-app.add_typer(edit.app, name="edit")
-app.add_typer(labels.app, name="labels")
-app.add_typer(plot.app, name="plot")
-app.add_typer(db.app, name="db")
-app.add_typer(vectors.app, name="index")
+def make_app(named: str | None = None) -> typer.Typer:
+    """The command line: all of it, or what is needed for one command, as the others take longer than a question."""
+    app = typer.Typer(
+        name="atlas",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="Which neurons of a multimodal language model carry a concept, and what happens without them.\n\n"
+        "Example: atlas demo, then atlas query --concept dog",
+    )
+    app.callback()(options)
+    known = named in COMMANDS or named in GROUPS
+    for name, module in COMMANDS.items():
+        if name == named or not known:
+            app.command(name)(getattr(importlib.import_module(f"cli.{module}"), name))
+    for name, module in GROUPS.items():
+        if name == named or not known:
+            app.add_typer(importlib.import_module(f"cli.{module}").app, name=name)
+    return app
 
 
 def run(arguments: list[str] | None = None) -> None:
@@ -101,7 +95,8 @@ def main(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     debug = "--debug" in arguments
     try:
-        result: Any = app(arguments, standalone_mode=False)
+        named = next((a for a in arguments if not a.startswith("-")), None)
+        result: Any = make_app(named)(arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except AtlasError as error:
         return _failed(str(error), error.exit_code, debug)

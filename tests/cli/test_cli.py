@@ -20,7 +20,7 @@ from PIL import Image
 from typer.main import get_command
 
 from atlas import database
-from cli.main import app
+from cli.main import make_app
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -32,7 +32,7 @@ def commands() -> list[list[str]]:
         inner = getattr(command, "commands", {})
         return [path] + [p for name, sub in inner.items() for p in walk(sub, [*path, name])]
 
-    return walk(get_command(app), [])
+    return walk(get_command(make_app()), [])
 
 
 @pytest.mark.parametrize("path", commands(), ids=" ".join)
