@@ -147,7 +147,7 @@ def test_the_text_of_a_neuron_has_its_tokens_and_then_its_best_concepts(stored_a
         for tokens, concepts, share in ((10, 3, 0.2), (2, 1, 0.5), (4, 0, 0.1), (0, 2, 1.0)):
             found = neuron_texts(connection, model, chosen, Wording(tokens, concepts, share))
             assert found == own_texts(stored_atlas, tokens, concepts, share)
-            assert len(set(found)) >= 3
+            assert len(set(found)) >= 2
 
 
 def test_decoded_vectors_are_the_encoders_of_the_texts(own_atlas: Path, encoder: dict[str, str]) -> None:
