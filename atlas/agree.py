@@ -14,7 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Table
 
-from atlas import schema
+from atlas import schema, selections
 from atlas.check import Finding
 from atlas.database import literal
 from atlas.edit_files import tensors_of
@@ -166,6 +166,15 @@ def edits_agree(connection: Connection, path: Path) -> Iterator[Finding]:
     for file in sorted((path / "edits").glob("*.safetensors")):
         if file.stem not in named:
             yield Finding("edits", f"no edit names {file}; `atlas db rebuild` removes it")
+
+
+def selections_agree(path: Path) -> Iterator[Finding]:
+    """Saved selections that cannot be read; they are files alone."""
+    for name in selections.names(path):
+        try:
+            selections.read(selections.file_of(path, name))
+        except IntegrityError as error:
+            yield Finding(f"selection {name}", str(error))
 
 
 def _content(table: Table) -> str:

@@ -62,7 +62,7 @@ def check(path: Path) -> list[Finding]:
         StoreUnavailable: the database cannot be opened.
         IntegrityError: the database file itself is damaged.
     """
-    from atlas.agree import edits_agree, runs_agree
+    from atlas.agree import edits_agree, runs_agree, selections_agree
 
     with connect_readonly(path) as connection:
         return [
@@ -74,6 +74,7 @@ def check(path: Path) -> list[Finding]:
             *_ranks(connection),
             *runs_agree(connection, path),
             *edits_agree(connection, path),
+            *selections_agree(path),
         ]
 
 

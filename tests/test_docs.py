@@ -67,6 +67,7 @@ def _free(text: str) -> str:
     text = re.sub(
         r"^(epochs|worst_\w+|delta_norm): .*$", r"\1: #", text, flags=re.MULTILINE
     )  # learned, so rounding tells
+    text = re.sub(r"--after \S+$", "--after #", text, flags=re.MULTILINE)  # a cursor
     text = re.sub(r"took .* with it$", "took #", text, flags=re.MULTILINE)
     text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.+]+", "#", text)
     return re.sub(r"-{3,}", "---", re.sub(r" +", " ", text))

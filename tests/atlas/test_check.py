@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from atlas import Atlas, database, runs, store
 from atlas import check as checking
-from atlas import database, runs, store
 from atlas.check import check
 from atlas.errors import IntegrityError, StoreUnavailable
 
@@ -181,6 +181,16 @@ def test_edits_and_their_files(filled: Path) -> None:
     ]
     file.unlink()
     assert "edit no-dog@1: its file is missing from edits/" in found(filled)
+
+
+def test_a_selection_that_cannot_be_read_is_found(filled: Path) -> None:
+    Atlas.open(filled).save_selection("dog", Atlas.open(filled).query("dog", top=3))
+    assert found(filled) == []
+    file = filled / "selections" / "dog.json"
+    file.write_text(file.read_text().replace('"neurons"', '"nurons"'))
+    assert [text.partition(" (")[0] for text in found(filled)] == [
+        f"selection dog: the selection's file {file} is damaged"
+    ]
 
 
 def test_ranks_are_checked_some_maps_at_a_time(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
