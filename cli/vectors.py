@@ -185,6 +185,9 @@ def search(
     positions: Annotated[
         str, typer.Option("--positions", help="With --image: the picture's (image), or the prompt's last (last).")
     ] = "image",
+    prompt: Annotated[
+        str, typer.Option("--prompt", "-p", help="With --image: what the model is asked about it.")
+    ] = "describe the picture",
     encoder: Encoder = None,
     option: Options = None,
     top: Top = 10,
@@ -218,7 +221,7 @@ def search(
         else:
             from ingest.searching import Sought, by_audio, by_image, by_text
 
-            sought = Sought(model, encoder, pairs(option or []), device, top, positions)
+            sought = Sought(model, encoder, pairs(option or []), device, top, positions, prompt)
             if text is not None:
                 found = by_text(path, text, sought)
             else:

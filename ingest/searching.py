@@ -41,7 +41,7 @@ ROBUST = 1.4826
 @dataclass(frozen=True, slots=True)
 class Sought:
     """What to search with: the model's name, the encoder (None: that of the space, or the live model) and options.
-    positions: of the live model's values, one of POSITIONS."""
+    positions: of the live model's values, one of POSITIONS. prompt: what it is asked about a picture."""
 
     model: str | None = None
     encoder: str | None = None
@@ -49,6 +49,7 @@ class Sought:
     device: str = "cpu"
     top: int = 10
     positions: str = "image"
+    prompt: str = PROMPT
 
 
 def by_text(atlas: Path, text: str, sought: Sought) -> Near:
@@ -121,7 +122,7 @@ def active(atlas: Path, picture: Image, sought: Sought) -> Near:
     with reading(atlas) as connection:
         model, assumed = pick_model(connection, sought.model)
         usual, note = _usual(connection, model)
-    values = on_picture(live_model(model, device=sought.device), picture, sought.positions)
+    values = on_picture(live_model(model, device=sought.device), picture, sought.positions, sought.prompt)
     z = robust_z(values, np.nan_to_num(usual))
     best = [place for place in np.argsort(-z, axis=None, kind="stable") if values.flat[place] != 0][: sought.top]
     layers, neurons = np.unravel_index(np.array(best, np.int64), z.shape)
@@ -159,7 +160,7 @@ def _usual(connection: Any, model: Mapping[str, Any]) -> tuple[np.ndarray, str]:
     return out, f"usual=the stored means over {chosen['examples']:,} positions"
 
 
-def on_picture(live: LiveModel, picture: Image, positions: str = IMAGE) -> np.ndarray:
+def on_picture(live: LiveModel, picture: Image, positions: str = IMAGE, prompt: str = PROMPT) -> np.ndarray:
     """(layers, width) float32: every neuron's mean value over positions of a prompt with a picture, of POSITIONS.
 
     Raises:
@@ -171,7 +172,7 @@ def on_picture(live: LiveModel, picture: Image, positions: str = IMAGE) -> np.nd
     from atlas.live.encode import IMAGE_ROLE
     from atlas.live.hooks import tracing
 
-    batch = live.batch([live.encoder.prompt(PROMPT, [picture])])
+    batch = live.batch([live.encoder.prompt(prompt, [picture])])
     where = batch.roles[0] == IMAGE_ROLE
     if positions not in POSITIONS:
         raise UsageError(f"no positions called '{positions}'; there are: {', '.join(POSITIONS)}")

@@ -303,6 +303,8 @@ def test_values_on_a_picture_are_means_over_its_positions(llava: Any, picture: I
     for positions, mask in (("image", where), ("last", torch.arange(len(where)) == len(where) - 1)):
         wanted = np.stack([seen[y][mask].mean(0).numpy() for y in range(LAYERS)])
         assert np.allclose(on_picture(llava, picture, positions), wanted, atol=1e-6)
+    asked = [on_picture(llava, picture, "last", prompt) for prompt in ("describe the picture", "what is this ?")]
+    assert np.abs(asked[0] - asked[1]).max() > 1e-3
     with pytest.raises(UsageError, match="no positions called 'first'"):
         on_picture(llava, picture, "first")
 
