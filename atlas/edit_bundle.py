@@ -32,7 +32,7 @@ def write_bundle(edit: Edit, file: Path) -> None:
     """
     if file.exists():
         raise UsageError(f"{file} is there already; choose another name or remove it")
-    edit = replace(edit, provenance=_without_folders(edit.provenance))
+    edit = replace(edit, provenance=without_folders(edit.provenance))
     deltas = edit.intervention.deltas
     tensors = {"deltas": np.zeros((0, 0), np.float32) if deltas is None else np.ascontiguousarray(deltas, np.float32)}
     said = as_json(edit) | {"format": FORMAT, "sum": _sum(edit)}
@@ -42,7 +42,7 @@ def write_bundle(edit: Edit, file: Path) -> None:
         raise unwritable(file, error) from error
 
 
-def _without_folders(provenance: Mapping[str, Any]) -> dict[str, Any]:
+def without_folders(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The provenance without where datasets and pictures lie on this machine."""
     found = dict(provenance)
     if isinstance(found.get("dataset"), str):
@@ -52,9 +52,9 @@ def _without_folders(provenance: Mapping[str, Any]) -> dict[str, Any]:
         found["asked"] = {**found["asked"], "pictures": pictures}
     for side in ("of", "left", "right"):
         if isinstance(found.get(side), Mapping):
-            found[side] = _without_folders(found[side])
+            found[side] = without_folders(found[side])
     if "parts" in found:
-        found["parts"] = [_without_folders(part) for part in found["parts"]]
+        found["parts"] = [without_folders(part) for part in found["parts"]]
     return found
 
 
@@ -82,7 +82,7 @@ def read_bundle(file: Path) -> Edit:
         if _sum(edit) != wanted:
             raise ValueError("its content is not what its sum says")
         check_name(edit.name)
-        _check(edit.intervention, edit.model)
+        require_fits(edit.intervention, edit.model)
         return replace(edit, provenance={**edit.provenance, "imported": edit.label})
     except NO_EDIT as error:
         raise IntegrityError(f"{file} is damaged ({error}); ask for it again") from error
@@ -94,7 +94,7 @@ def _sum(edit: Edit) -> str:
     return hashlib.sha256(said.encode()).hexdigest()
 
 
-def _check(intervention: Intervention, model: Mapping[str, Any]) -> None:
+def require_fits(intervention: Intervention, model: Mapping[str, Any]) -> None:
     """Raise ValueError where an intervention cannot be one of its model."""
     for change in intervention.changes:
         neuron = change.neuron

@@ -87,9 +87,9 @@ def shard_columns(table: Table, revision: str) -> list[str]:
     return columns(table, *(("kept",) if table is schema.maps and revision < "0004" else ()))
 
 
-def shard_rows(table: Table, file: Path, revision: str) -> str:
-    """SQL for the rows of a shard as today's table has them, in its order."""
-    rows = f"FROM read_parquet({literal(file.resolve())})"
+def shard_rows(table: Table, file: Path | str, revision: str) -> str:
+    """SQL for the rows of a shard, a file or a URL, as today's table has them, in its order."""
+    rows = f"FROM read_parquet({literal(file if isinstance(file, str) else file.resolve())})"
     if revision < "0004" and table is schema.maps:
         return f"SELECT *, neurons AS kept {rows}"
     if revision < "0004" and table is schema.scores:

@@ -80,7 +80,7 @@ def model_id(connection: Connection, row: Mapping[str, object]) -> int:
 def dataset_id(connection: Connection, row: Mapping[str, object]) -> int:
     """The id of a dataset, added where it is not there yet. The same name and revision are the same dataset.
 
-    Where the user keeps it now (`path`) replaces where it was.
+    Where the user keeps it now (`path`) replaces where it was; a run from elsewhere does not know, and leaves it.
 
     row: the columns of `datasets` without `dataset_id`.
     """
@@ -88,7 +88,7 @@ def dataset_id(connection: Connection, row: Mapping[str, object]) -> int:
     found = connection.execute(sa.select(datasets.c.dataset_id, datasets.c.path).where(same)).one_or_none()
     if found is None:
         return _add(connection, datasets, datasets.c.dataset_id, row)
-    if found.path != row["path"]:
+    if row["path"] is not None and found.path != row["path"]:
         connection.execute(sa.update(datasets).where(same).values(path=row["path"]))
     return int(found.dataset_id)
 

@@ -58,6 +58,41 @@ def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data])
     return folder / manifest.NAME
 
 
+def require_rows(folder: Path, head: Mapping[str, Any]) -> None:
+    """Refuse a run folder from elsewhere whose shards do not keep the rules that `write_run` keeps.
+
+    head: its manifest. Reads every row, a group at a time.
+
+    Raises:
+        IntegrityError: another number of rows than the manifest says, other columns, or a row against the rules.
+    """
+    import pyarrow.parquet as pq
+
+    revision = str(head["schema"])
+    rules = _Rules(head, int(head["files"].get("maps.parquet", {"rows": 0})["rows"]))
+    for name, table in SHARDS.items():
+        file, rows = folder / f"{name}.parquet", 0
+        if file.name not in head["files"]:
+            continue
+        with pq.ParquetFile(file) as shard:
+            require_schema(table, shard.schema_arrow, manifest.shard_columns(table, revision))
+            said, found = head["files"][file.name]["rows"], shard.metadata.num_rows
+            if said != found:
+                raise IntegrityError(f"{file} has {found} rows, its manifest says {said}")
+        for group in _today(table, file, revision):
+            rules.require(table, group, rows)
+            rows += group.num_rows
+
+
+def _today(table: Table, file: Path, revision: str) -> Iterator[pa.Table]:
+    """The rows of a shard as today's table has them."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        for batch in connection.sql(manifest.shard_rows(table, file, revision)).to_arrow_reader(_ROW_GROUP):
+            yield pa.Table.from_batches([batch]).cast(schema.arrow_schema(table))
+
+
 def _write_shard(file: Path, table: Table, data: Data, rules: _Rules) -> dict[str, object]:
     import pyarrow.parquet as pq
 
