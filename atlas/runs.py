@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy import Table
 
 from atlas import database, manifest, schema
@@ -21,6 +22,7 @@ Data: TypeAlias = pa.Table | Iterable[pa.RecordBatch]
 """Rows of a shard: a table, or batches where they are too many to hold."""
 
 _ROW_GROUP = 4 * 122_880  # a multiple of DuckDB's own row group, so that threads share the reading evenly
+_VECTORS = 24_576  # of vectors less: they may have thousands of numbers each
 
 
 def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data]) -> Path:
@@ -101,7 +103,7 @@ def _write_shard(file: Path, table: Table, data: Data, rules: _Rules) -> dict[st
     def write(temporary: Path) -> None:
         nonlocal rows
         with pq.ParquetWriter(temporary, schema.arrow_schema(table), compression="zstd") as writer:
-            for group in _groups(data):
+            for group in _groups(data, _VECTORS if table is schema.vectors else _ROW_GROUP):
                 require_schema(table, group.schema)
                 rules.require(table, group, rows)
                 writer.write_table(group.cast(schema.arrow_schema(table)))
@@ -111,21 +113,21 @@ def _write_shard(file: Path, table: Table, data: Data, rules: _Rules) -> dict[st
     return {"rows": rows, "bytes": file.stat().st_size, "sha256": sha256(file)}
 
 
-def _groups(data: Data) -> Iterator[pa.Table]:
+def _groups(data: Data, size: int) -> Iterator[pa.Table]:
     if isinstance(data, pa.Table):
-        for start in range(0, data.num_rows, _ROW_GROUP):
-            yield data.slice(start, _ROW_GROUP)
+        for start in range(0, data.num_rows, size):
+            yield data.slice(start, size)
         return
     held: list[pa.RecordBatch] = []
     rows = 0
     for batch in data:
         held.append(batch)
         rows += batch.num_rows
-        while rows >= _ROW_GROUP:  # to the row, or DuckDB's row groups would end short of full
+        while rows >= size:  # to the row, or DuckDB's row groups would end short of full
             whole = pa.Table.from_batches(held)
-            yield whole.slice(0, _ROW_GROUP)
-            held = whole.slice(_ROW_GROUP).to_batches()
-            rows -= _ROW_GROUP
+            yield whole.slice(0, size)
+            held = whole.slice(size).to_batches()
+            rows -= size
     if rows:
         yield pa.Table.from_batches(held)
 
@@ -156,6 +158,8 @@ class _Rules:
                 self._refuse(table, column.name, "is null in some row")
             if column.name in self.below:
                 self._require_below(table, column.name, values.drop_null().to_numpy())
+            if pa.types.is_list(values.type):
+                values = pc.list_flatten(values)
             if pa.types.is_floating(values.type) and not np.isfinite(values.drop_null().to_numpy()).all():
                 self._refuse(table, column.name, "is not finite in some row")
             if column.name == "run_id" and set(values.unique().to_pylist()) - {self.run_id}:

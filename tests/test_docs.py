@@ -110,7 +110,7 @@ def test_the_concepts_live_in_the_neurons_that_were_found(demo: tuple[Path, str]
     assert len(concepts) >= 16 and sum(lifts) / len(lifts) >= 10
 
 
-@pytest.mark.parametrize("name", ["ask", "edit"])
+@pytest.mark.parametrize("name", ["ask", "vectors", "edit"])
 def test_the_other_transcripts_run_and_match(name: str, demo: tuple[Path, str]) -> None:
     compared(name, transcript(typed(block(name))))
 
