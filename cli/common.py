@@ -37,6 +37,10 @@ Select = Annotated[
         "z:4,concept=cat (against another map).",
     ),
 ]
+Of = Annotated[
+    str | None,
+    typer.Option("--of", help="Saved selections' and edits' neurons, joined: 'dog', 'dog & cat', '(a | b) - no-dog'."),
+]
 Reduce = Annotated[
     str | None, typer.Option("--reduce", help="mean over the concept's examples, or contrast with others.")
 ]

@@ -8,7 +8,7 @@ import typer
 
 from atlas.errors import UsageError
 from cli.ask import Dataset, Model, Run, Supercategory
-from cli.common import AtlasPath, Concept, Method, Reduce, Select, Source, Target, note_assumed, resolve, say, words
+from cli.common import AtlasPath, Method, Of, Reduce, Select, Source, Target, note_assumed, resolve, say, words
 from cli.render import Csv, Format, Json, chosen_format, show
 
 OneConcept = Annotated[str | None, typer.Option("--concept", "-c", help="The concept's name: one row a neuron.")]
@@ -159,7 +159,8 @@ def _show_concepts(
 
 
 def layers(
-    concept: Concept,
+    concept: OneConcept = None,
+    of: Of = None,
     method: Method = None,
     methods: Annotated[str | None, typer.Option("--methods", help="Two methods, and what both choose.")] = None,
     source: Source = None,
@@ -178,7 +179,7 @@ def layers(
 ) -> None:
     """How a concept's neurons lie over the layers: count, share, cumulative share, enrichment over an even spread.
 
-    With --sources or --methods, of two selections and of the neurons in both.
+    With --sources or --methods, of two selections and of the neurons in both; with --of, how saved neurons lie.
 
     Example: atlas layers --concept dog --top 40
 
@@ -193,9 +194,15 @@ def layers(
     form = chosen_format(form, as_json, as_csv)
     if select and top:
         raise UsageError("--top N is --select top:N; give one of them")
+    if (concept is None) == (of is None):
+        raise UsageError("give --concept dog, or saved neurons with --of 'dog & cat'")
     rule = Rule.parse(select) if select else Rule("top", top or 40)
     which = Which(concept, method, source, target, reduce, model, dataset, run)
     there = Atlas(resolve(atlas))
+    if of is not None:
+        found = there.selection(of)
+        _show_layers({of: there.layers(found)}, form, {of: found})
+        return
     if not methods and not sources:
         names = {"concept": concept, "method": method, "source": source, "target": target, "reduce": reduce}
         names |= {"model": model, "dataset": dataset, "run": run}

@@ -16,6 +16,7 @@ from cli.common import (
     Images,
     Method,
     ModelName,
+    Of,
     Reduce,
     Select,
     Source,
@@ -40,12 +41,6 @@ Top = Annotated[
 Labels = Annotated[
     str | None,
     typer.Option("--labels", help="The neurons that a run labelled: RUN or RUN:LABEL (`atlas labels ls`)."),
-]
-Of = Annotated[
-    str | None,
-    typer.Option(
-        "--of", help="Saved selections' and other edits' neurons: 'dog', 'dog & cat', 'no-dog - cat', 'a | b'."
-    ),
 ]
 Note = Annotated[str | None, typer.Option("--note", help="Your own words about it.")]
 Whose = Annotated[str | None, typer.Option("--dataset", "-d", help="The dataset's name.")]

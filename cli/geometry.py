@@ -28,6 +28,9 @@ def geometry(
     labels: Annotated[
         str | None, typer.Option("--labels", help="Look also without the neurons of a run of labels: RUN or RUN:LABEL.")
     ] = None,
+    of: Annotated[
+        str | None, typer.Option("--of", help="Look also without saved neurons: 'dog & cat' (`atlas select ls`).")
+    ] = None,
     only: Annotated[str | None, typer.Option("--only", help="Print only these measures, separated by commas.")] = None,
     concepts: Concepts = None,
     sources: Sources = None,
@@ -62,7 +65,7 @@ def geometry(
     plain = {"model": model, "revision": revision, "dataset": dataset, "per_concept": per_concept, "seed": seed}
     content |= given(plain | {"layers": layers}, {"concepts": concepts, "sources": sources, "tasks": tasks})
     settings = Settings(sample, neighbours, words(projections), points)
-    ablated = _ablated(path, edit, labels)
+    ablated = _ablated(path, edit, labels, of)
     with progressing(no_progress) as progress:
         done = measure(path, make_job(content), Execution(device, None, batch_size), settings, ablated, progress)
     report(dict(done.skipped), path / "runs" / done.run_id / "manifest.json")
@@ -71,26 +74,25 @@ def geometry(
     show(_shown(done.rows, words(only)), chosen, more={"run": done.run_id})
 
 
-def _ablated(path: Path, edit: str | None, labels: str | None) -> Ablated | None:
+def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None) -> Ablated | None:
     """The neurons to look without."""
-    if edit is not None and labels is not None:
-        raise UsageError("look without an --edit's neurons or without those of --labels, not both")
+    if (edit, labels, of).count(None) < 2:
+        raise UsageError("look without the neurons of one --edit, of --labels or of --of")
+    from atlas.api import Atlas
+    from atlas.edits import Intervention, make_changes
+    from atlas.labels import labelled
     from ingest.geometry import Ablated
 
     if edit is not None:
-        from atlas.api import Atlas
-
         data = Atlas(path).edit(edit).data
         return Ablated(data.label, data.intervention, data.fingerprint)
-    if labels is None:
+    if labels is None and of is None:
         return None
-    from atlas.edits import Intervention, make_changes
-    from atlas.labels import labelled
-
-    run, _, label = labels.partition(":")
-    found = labelled(path, run, label or None)
+    run, _, label = (labels or "").partition(":")
+    found = labelled(path, run, label or None) if of is None else Atlas(path).selection(of)
     neurons = sorted(set(found.neurons))
-    return Ablated(labels, Intervention(make_changes(neurons, set_to=0.0)), found.provenance["fingerprint"])
+    name = str(labels if of is None else of)
+    return Ablated(name, Intervention(make_changes(neurons, set_to=0.0)), found.provenance["fingerprint"])
 
 
 def _shown(rows: pa.Table, only: tuple[str, ...]) -> pa.Table:

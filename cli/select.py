@@ -8,7 +8,7 @@ import typer
 
 from atlas.errors import UsageError
 from cli.ask import Dataset, Layers, Model, Run, Supercategory
-from cli.common import AtlasPath, Method, Reduce, Select, Source, Target, note_assumed, resolve, say
+from cli.common import AtlasPath, Method, Of, Reduce, Select, Source, Target, note_assumed, resolve, say
 from cli.filters import (
     ConceptPattern,
     Effect,
@@ -32,10 +32,7 @@ app = typer.Typer(no_args_is_help=True, help="Save neurons under a name, list th
 @app.command()
 def save(
     name: Annotated[str, typer.Argument(help="A name for the selection, for example dog.")],
-    of: Annotated[
-        str | None,
-        typer.Option("--of", help="Selections and edits joined: 'dog & cat', 'a - b', '(a | b) - c'."),
-    ] = None,
+    of: Of = None,
     concept: ConceptPattern = None,
     method: Method = None,
     source: Source = None,
