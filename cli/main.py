@@ -30,6 +30,7 @@ COMMANDS = {
     **dict.fromkeys(("generate", "demo"), "make"),
     **dict.fromkeys(("methods", "datasets", "models", "concepts"), "lists"),
     "sql": "sql",
+    **dict.fromkeys(("export", "import", "push", "pull"), "share"),
 }
 """Command -> the module of `cli` that has a function of that name, in the order in which the help lists them."""
 
@@ -72,7 +73,8 @@ def make_app(named: str | None = None) -> typer.Typer:
     known = named in COMMANDS or named in GROUPS
     for name, module in COMMANDS.items():
         if name == named or not known:
-            app.command(name)(getattr(importlib.import_module(f"cli.{module}"), name))
+            found = importlib.import_module(f"cli.{module}")
+            app.command(name)(getattr(found, name, None) or getattr(found, f"{name}_"))  # `import` names no function
     for name, module in GROUPS.items():
         if name == named or not known:
             app.add_typer(importlib.import_module(f"cli.{module}").app, name=name)

@@ -1,0 +1,300 @@
+"""Write an atlas, or what is chosen of it, as a bundle. The form is in `atlas.bundle`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from atlas import selections
+from atlas.bundle import CARD, FORMAT, NAME
+from atlas.bundle_card import card, citation
+from atlas.bundle_choice import OF_MAPS, Choice, chosen, meant
+from atlas.bundle_extract import write_companion, write_extract
+from atlas.database import VERSION, literal, reading
+from atlas.edit_bundle import without_folders
+from atlas.edit_files import read_edit, tensors_of
+from atlas.errors import IntegrityError, UsageError, unknown
+from atlas.failures import unwritable
+from atlas.files import finish, sha256
+from atlas.manifest import NAME as MANIFEST
+from atlas.manifest import folder_of, read_manifest
+from atlas.portable import portable, portable_manifest
+
+
+@dataclass(slots=True)
+class Exported:
+    """What a bundle has. runs: as bundle.json lists them."""
+
+    folder: Path
+    runs: list[dict[str, Any]] = field(default_factory=list)
+    edits: list[str] = field(default_factory=list)
+    selections: list[str] = field(default_factory=list)
+    bytes: int = 0
+
+
+def export(path: Path, folder: Path, choice: Choice | None = None) -> Exported:
+    """Write a bundle, whole or not at all: under a hidden name beside it, then renamed.
+
+    Raises:
+        UsageError: something is there already, or nothing in the atlas is meant by the choice.
+        StoreUnavailable: the atlas is missing, being written, or of another version; or the folder cannot be written.
+        IntegrityError: a file of the atlas is not what its manifest says.
+    """
+    choice = choice or Choice()
+    folder = folder.absolute()
+    if folder.exists() or folder.is_symlink():
+        raise UsageError(f"{folder} is there already; choose another name or remove it")
+    manifests = _done(path)
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        written = _runs(path, partial, manifests, choice)
+        exported = Exported(folder)
+        fingerprints = {m["model"]["fingerprint"] for m in written.values() if m["model"]}
+        if choice.edits:
+            every = choice.said() is None
+            exported.edits = _edits(path, partial, None if every else fingerprints)
+            exported.selections = _selections(path, partial, None if every else fingerprints)
+        _finish(partial, exported, written, choice)
+        partial.rename(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return exported
+
+
+def _done(path: Path) -> dict[str, dict[str, Any]]:
+    """The manifests of all finished runs, in the order in which they finished."""
+    with reading(path) as connection:
+        query = "SELECT run_id FROM runs WHERE status = 'done' ORDER BY finished_at, run_id"
+        ids = [str(row[0]) for row in connection.execute(query).fetchall()]
+    return {run: read_manifest(folder_of(path, run), verify=False) for run in ids}
+
+
+def _runs(
+    path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]], choice: Choice
+) -> dict[str, dict[str, Any]]:
+    """Write the chosen runs, and return the manifests that the bundle has."""
+    written = chosen(manifests, choice)
+    if choice.of_maps():
+        written = _extracts(path, folder, written, choice)
+    else:
+        for run, manifest in written.items():
+            _copy_run(folder_of(path, run), folder_of(folder, run), manifest)
+    if choice.said() is not None:
+        _companions(path, folder, manifests, set(written))
+    found = {f.name: read_manifest(f, verify=False) for f in sorted(folder.glob("runs/*"))}
+    _require_concepts(folder, found)
+    return dict(sorted(found.items(), key=lambda item: (item[1]["run"]["finished_at"], item[0])))
+
+
+def _copy_run(source: Path, target: Path, manifest: Mapping[str, Any]) -> None:
+    """Copy a run, its shards to the byte."""
+    target.mkdir(parents=True)
+    for name, entry in manifest["files"].items():
+        shutil.copyfile(source / name, target / name)
+        if sha256(target / name) != entry["sha256"]:
+            raise IntegrityError(f"{source / name} is not what its manifest says (sha256); run the job again")
+    _require_pointers(target, manifest)
+    _write_json(target / MANIFEST, portable_manifest(manifest))
+
+
+def _require_pointers(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Refuse examples that name pictures and recordings by where they lie on this machine."""
+    import duckdb
+
+    if "examples.parquet" in manifest["files"]:
+        file = literal((folder / "examples.parquet").resolve())
+        query = f"SELECT pointer FROM (SELECT unnest(media) AS pointer FROM read_parquet({file}))"
+        query += " WHERE starts_with(pointer, '/') OR regexp_matches(pointer, '^([A-Za-z]:[/\\\\]|~)') LIMIT 1"
+        with duckdb.connect() as connection:
+            found = connection.execute(query).fetchall()
+        if found:
+            raise UsageError(
+                f"run {folder.name[:8]} names media by their place on this machine ({found[0][0]}); leave it out, or "
+                "make it again with a dataset whose media are named relative to its folder"
+            )
+
+
+def _extracts(
+    path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]], choice: Choice
+) -> dict[str, dict[str, Any]]:
+    """Write an extract of every run that has some of the chosen maps; extract -> the run's manifest."""
+    import pyarrow.parquet as pq
+
+    known: dict[str, set[str]] = {name: set() for name in OF_MAPS}
+    written = {}
+    for run, manifest in manifests.items():
+        source = folder_of(path, run)
+        if "maps.parquet" not in manifest["files"]:
+            continue
+        names = ["map_id", "concept_id", *OF_MAPS[1:]]
+        rows = pq.read_table(source / "maps.parquet", columns=names).to_pylist()
+        for row in rows:
+            at = row["concept_id"]
+            row["concept"] = "*" if at is None else manifest["concepts"][at]["name"]
+            for name in OF_MAPS:
+                known[name].add(row[name])
+        maps = [row["map_id"] for row in rows if all(meant(n, row[n], asked) for n, asked in choice.of_maps().items())]
+        if maps:
+            read_manifest(source)  # its sums: what is read below is what was stored
+            whole = portable_manifest(manifest)
+            extract = write_extract(source, folder, whole, choice.of_maps(), maps)
+            _require_pointers(folder_of(folder, extract), read_manifest(folder_of(folder, extract), verify=False))
+            written[extract] = manifest
+    for name, asked in choice.of_maps().items():
+        for word in asked:
+            if not any(meant(name, k, [word]) for k in known[name]):
+                raise unknown(name, word, known[name], "atlas runs show RUN")
+    if not written:
+        raise UsageError("no map is all of this; `atlas runs show RUN` lists a run's")
+    return written
+
+
+def _companions(path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]], written: set[str]) -> None:
+    """Write what the chosen runs left out because another run of their model has it, as runs of their own."""
+    import pyarrow.parquet as pq
+
+    here = {f.name: read_manifest(f, verify=False) for f in folder.glob("runs/*")}
+    models = {_model(m) for m in here.values()}
+    with_tokens = {_model(m) for m in here.values() if "decodings.parquet" in m["files"]}
+    shown = [
+        pq.read_table(folder_of(folder, run) / "examples.parquet", columns=["example_id"])
+        for run, manifest in here.items()
+        if "examples.parquet" in manifest["files"]
+    ]
+    examples = pa.concat_tables(shown).group_by("example_id").aggregate([]) if shown else None
+    for run, manifest in manifests.items():
+        if run in written or _model(manifest) not in models or not manifest["model"]:
+            continue
+        rows = {
+            name: manifest["files"].get(f"{name}.parquet", {"rows": 0})["rows"] for name in ("decodings", "responses")
+        }
+        tables = ["decodings"] if rows["decodings"] and _model(manifest) not in with_tokens else []
+        if rows["responses"] and examples is not None:
+            theirs = pq.read_table(folder_of(path, run) / "responses.parquet", columns=["example_id"])
+            tables += ["responses"] if theirs.join(examples, "example_id", join_type="left semi").num_rows else []
+        if tables:
+            read_manifest(folder_of(path, run))
+            chosen = {"tables": tables, "for": sorted(here)}
+            given = examples if examples is not None else pa.table({"example_id": pa.array([], pa.string())})
+            write_companion(folder_of(path, run), folder, portable_manifest(manifest), chosen, given)
+            with_tokens |= {_model(manifest)} if "decodings" in tables else set()
+
+
+def _model(manifest: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple((manifest["model"] or {}).get(name) for name in ("name", "revision", "fingerprint"))
+
+
+def _require_concepts(folder: Path, manifests: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuse measures of concepts that no run of the bundle names: where they come in, they would be about nothing."""
+    import pyarrow.parquet as pq
+
+    known = {concept["name"] for manifest in manifests.values() for concept in manifest["concepts"]}
+    for run, manifest in manifests.items():
+        for name in ("effects", "measures"):
+            if f"{name}.parquet" in manifest["files"]:
+                rows = pq.read_table(folder_of(folder, run) / f"{name}.parquet", columns=["concept"])
+                lost = sorted(set(rows["concept"].drop_null().unique().to_pylist()) - known)
+                if lost:
+                    raise UsageError(
+                        f"run {run[:8]} measures '{lost[0]}', which no chosen run has among its concepts; choose the "
+                        "run with the maps of it too (--run A,B)"
+                    )
+
+
+def _write_json(file: Path, said: Mapping[str, Any]) -> None:
+    text = json.dumps(said, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    finish(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _edits(path: Path, folder: Path, fingerprints: set[str] | None) -> list[str]:
+    """Write the edits of these weights, to the byte where they name no path of this machine."""
+    labels = []
+    for file in sorted((path / "edits").glob("*@*.json")):
+        edit = read_edit(file)
+        if fingerprints is not None and edit.fingerprint not in fingerprints:
+            continue
+        said = json.loads(file.read_text(encoding="utf-8"))
+        clean = said | {"provenance": portable(without_folders(said["provenance"]))}
+        (folder / "edits").mkdir(exist_ok=True)
+        for tensors in tensors_of(file, verify=True):
+            shutil.copyfile(file.with_name(f"{tensors}.safetensors"), folder / "edits" / f"{tensors}.safetensors")
+        if clean == said:
+            shutil.copyfile(file, folder / "edits" / file.name)
+        else:
+            _write_json(folder / "edits" / file.name, clean)
+        labels.append(edit.label)
+    return labels
+
+
+def _selections(path: Path, folder: Path, fingerprints: set[str] | None) -> list[str]:
+    saved = []
+    for name in selections.names(path):
+        file = selections.file_of(path, name)
+        if fingerprints is not None and selections.read(file).fingerprint not in fingerprints:
+            continue
+        said = json.loads(file.read_text(encoding="utf-8"))
+        (folder / "selections").mkdir(exist_ok=True)
+        _write_json(selections.file_of(folder, name), said | {"provenance": portable(said["provenance"])})
+        saved.append(name)
+    return saved
+
+
+def _about(folder: Path, run: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A run as bundle.json lists it."""
+    import pyarrow.parquet as pq
+
+    of, methods = manifest["run"], list(manifest["run"]["job"].get("methods") or [])
+    if "maps.parquet" in manifest["files"]:
+        methods = pq.read_table(folder / "maps.parquet", columns=["method"])["method"].unique().to_pylist()
+    rows = {
+        name: manifest["files"].get(f"{name}.parquet", {"rows": 0})["rows"] for name in ("maps", "scores", "examples")
+    }
+    return {
+        "run_id": run,
+        "kind": of["kind"],
+        "model": (manifest["model"] or {}).get("name"),
+        "dataset": (manifest["dataset"] or {}).get("name"),
+        "methods": sorted(methods),
+        "concepts": len(manifest["concepts"]),
+        **rows,
+    }
+
+
+def _finish(folder: Path, exported: Exported, manifests: Mapping[str, dict[str, Any]], choice: Choice) -> None:
+    """Write the card, and bundle.json last."""
+    exported.runs = [_about(folder_of(folder, run), run, manifest) for run, manifest in manifests.items()]
+    methods = {method.partition(".")[0] for run in exported.runs for method in run["methods"]}
+    files = sorted(f for f in folder.rglob("*") if f.is_file())
+    said = {
+        "format": FORMAT,
+        "schema": VERSION,
+        "program": f"neuron-atlas {importlib.metadata.version('neuron-atlas')}",
+        "filter": choice.said(),
+        "runs": exported.runs,
+        "models": _distinct(manifests, "model", ("name", "revision", "fingerprint")),
+        "datasets": _distinct(manifests, "dataset", ("name", "revision", "licence")),
+        "edits": exported.edits,
+        "selections": exported.selections,
+        "citation": citation(methods),
+        "files": {f.relative_to(folder).as_posix(): {"bytes": f.stat().st_size, "sha256": sha256(f)} for f in files},
+    }
+    exported.bytes = sum(f.stat().st_size for f in files)
+    tables = {f.stem for f in files if f.suffix == ".parquet"}
+    (folder / CARD).write_text(card(said, tables), encoding="utf-8")
+    _write_json(folder / NAME, said)
+
+
+def _distinct(manifests: Mapping[str, dict[str, Any]], kind: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    found = {tuple(m[kind][n] for n in names): None for m in manifests.values() if m[kind]}
+    return [dict(zip(names, values, strict=True)) for values in sorted(found, key=repr)]

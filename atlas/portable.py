@@ -1,0 +1,56 @@
+"""What an atlas records, without where things lie on the machine that recorded it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+_USUAL = (
+    "Applications Users Volumes bin content data dev etc gpfs home kaggle lib lustre media mnt nfs opt private proc"
+)
+_USUAL += " project projects root run scratch srv storage sys tmp usr var work workspace"
+
+
+def _pattern() -> re.Pattern[str]:
+    """Absolute paths below a folder that is usual, or here; `/m/01g` (a class of OpenImages) is none."""
+    try:
+        here = [folder.name for folder in Path("/").iterdir() if folder.is_dir()]
+    except OSError:
+        here = []
+    roots = "|".join(sorted({re.escape(name) for name in (*_USUAL.split(), *here)}))
+    inside = r"[^\s'\"<>|:;,]*"
+    return re.compile(rf"(?<![\w/.~-])(?:file://)?(?:(?:~|/(?:{roots}))(?:/{inside})+|[A-Za-z]:[\\/]{inside})")
+
+
+_PATHS = _pattern()
+
+
+def portable(value: Any, *known: str | None) -> Any:
+    """Plain JSON data in which the last name stands for every absolute path, in keys too.
+
+    known: folders that must not stand there, whatever they look like.
+    """
+    if isinstance(value, str):
+        for folder in known:
+            if folder and len(folder) > 1:
+                value = value.replace(folder, Path(folder).name)
+        return _PATHS.sub(lambda found: re.split(r"[\\/]", found[0].rstrip("/\\"))[-1], value)
+    if isinstance(value, Mapping):
+        return {portable(key, *known): portable(part, *known) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(part, *known) for part in value]
+    return value
+
+
+def portable_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's manifest as a bundle has it: the dataset without its path, the run's record without any. Rows are
+    untouched."""
+    found = dict(manifest)
+    path = (manifest["dataset"] or {}).get("path")
+    if path is not None:
+        found["dataset"] = {**manifest["dataset"], "path": None}
+    of_run = {name: portable(manifest["run"][name], path) for name in ("job", "environment", "outcome")}
+    found["run"] = {**manifest["run"], **of_run}
+    return found

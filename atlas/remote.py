@@ -1,0 +1,236 @@
+"""A bundle asked as it lies, in a folder or behind a URL: its Parquet as the tables of an atlas, nothing copied.
+
+Ids that are local to a run's folder become those that `atlas import` into an empty atlas would give, so that a
+statement answers the same here and there. Edits are JSON and have no table here.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from atlas.bundle import LARGEST_JSON, NAME, Listing, parse_listing, plain_file, plain_json, read_listing, small_file
+from atlas.database import READER_CONFIG, literal
+from atlas.errors import AtlasError, IntegrityError, StoreUnavailable, UsageError
+from atlas.manifest import NAME as MANIFEST
+from atlas.manifest import OBJECTS, SHARDS, require_head, shard_rows
+
+_URL = re.compile(r"(https?|s3)://[^\s?#]+")
+_LOCKED = {
+    **READER_CONFIG,
+    "memory_limit": "4.0 GiB",
+    "max_temp_directory_size": "16.0 GiB",
+    "enable_external_access": False,
+    "lock_configuration": True,
+}
+"""What the connection must report of itself before it is handed out."""
+
+_HTTPFS = """reading {location} needs DuckDB's extension httpfs, which is not installed and never fetched from here; \
+type once: python -c "import duckdb; duckdb.sql('INSTALL httpfs')", or use `atlas pull` or `atlas import` instead"""
+
+
+@contextmanager
+def attached(location: str) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a bundle for questions: a DuckDB connection that can read the bundle's Parquet files and nothing else.
+
+    (These files it could also overwrite: DuckDB has no finer setting, and `answered` takes statements that read.)
+
+    It has the tables of `atlas.schema` (models, datasets, concepts, runs, and every table of a run's folder, empty
+    where no run has it) but for edits, changes and indexes. Settings are locked and were read back; statements are
+    the caller's to limit (`atlas.sql.answered`). Only bundle.json and the manifests are checked by their sums.
+
+    location: a folder, or its URL: http://, https:// or s3:// (credentials are those of DuckDB's httpfs).
+
+    Raises:
+        UsageError: no bundle there.
+        StoreUnavailable: a newer program wrote it.
+        AtlasError: a URL, and httpfs is not installed, or it cannot be reached.
+        IntegrityError: bundle.json or a manifest is damaged.
+    """
+    remote = bool(_URL.fullmatch(location))
+    if not remote and "://" in location:
+        raise UsageError(f"'{location}' is no folder and no http://, https:// or s3:// URL without a query")
+    with (
+        tempfile.TemporaryDirectory(prefix="neuron-atlas-") as spill,
+        duckdb.connect(config={**READER_CONFIG, "temp_directory": spill}) as connection,
+    ):
+        try:
+            _open(location, connection, remote)
+        except duckdb.HTTPException as error:
+            raise AtlasError(f"cannot read {location}: {_first(error)}") from error
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise IntegrityError(f"the bundle {location} is damaged: {_first(error)}") from error
+        yield connection
+
+
+def _open(location: str, connection: duckdb.DuckDBPyConnection, remote: bool) -> None:
+    bundle = _Remote(location.rstrip("/"), connection) if remote else _Local(Path(location))
+    manifests = [(run, bundle.manifest(run)) for run in bundle.listing.runs]
+    files = {n: bundle.place(n) for n in bundle.listing.files if n.endswith(".parquet")}
+    _create(connection, sorted(manifests, key=lambda m: (m[1]["run"]["finished_at"], m[0])), files)
+    _lock_down(connection, sorted(files.values()))
+
+
+def _first(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+class _Local:
+    """A folder: no link of it is followed."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.listing = read_listing(folder)
+
+    def place(self, name: str) -> str:
+        return str(plain_file(self.folder, name).resolve())
+
+    def manifest(self, run: str) -> dict[str, Any]:
+        return _manifest(self.listing, run, small_file(plain_file(self.folder, f"runs/{run}/{MANIFEST}")))
+
+
+class _Remote:
+    """A URL, read by DuckDB itself."""
+
+    def __init__(self, location: str, connection: duckdb.DuckDBPyConnection):
+        self.location = location
+        try:
+            connection.execute("LOAD httpfs")
+        except (duckdb.IOException, duckdb.InvalidInputException) as error:
+            raise AtlasError(_HTTPFS.format(location=location)) from error
+        self.listing = parse_listing(self._texts(connection, [NAME])[NAME], location)
+        names = [f"runs/{run}/{MANIFEST}" for run in self.listing.runs]
+        self._manifests = self._texts(connection, names) if names else {}
+
+    def _texts(self, connection: duckdb.DuckDBPyConnection, names: Sequence[str]) -> dict[str, bytes]:
+        places = {self.place(name): name for name in names}
+        query = (
+            f"SELECT filename, content FROM read_blob([{', '.join(map(literal, places))}]) WHERE size <= {LARGEST_JSON}"
+        )
+        try:
+            found = {places[place]: bytes(content) for place, content in connection.execute(query).fetchall()}
+        except duckdb.IOException as error:
+            raise UsageError(f"there is no bundle at {self.location}: {_first(error)}") from error
+        if set(found) != set(names):
+            raise IntegrityError(f"{self.location} lacks files that its {NAME} names, or they are too large")
+        return found
+
+    def place(self, name: str) -> str:
+        return f"{self.location}/{name}"
+
+    def manifest(self, run: str) -> dict[str, Any]:
+        return _manifest(self.listing, run, self._manifests[f"runs/{run}/{MANIFEST}"])
+
+
+def _manifest(listing: Listing, run: str, content: bytes) -> dict[str, Any]:
+    import hashlib
+
+    name = f"runs/{run}/{MANIFEST}"
+    if (len(content), hashlib.sha256(content).hexdigest()) != listing.files[name]:
+        raise IntegrityError(f"{name} is not what {NAME} says (sha256), it was changed or cut; fetch it again")
+    found = plain_json(content, name)
+    try:
+        require_head(found)
+        if found["run"]["run_id"] != run or not re.fullmatch("[0-9]{4}", found["schema"]):
+            raise IntegrityError(f"{name} is of another run, or names no schema")
+        maps = found["files"].get("maps.parquet", {"rows": 0})["rows"]
+        if type(maps) is not int or not 0 <= maps < 1 << 31:
+            raise IntegrityError(f"{name} has an impossible number of maps")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(f"{name} is damaged: {error}") from error
+    return found
+
+
+class _Ids:
+    """Ids of models, datasets and concepts as an import gives them: in the order in which the runs finished."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {"models": {}, "datasets": {}, "concepts": {}}
+
+    def of(self, table: str, key: tuple[Any, ...], row: Mapping[str, Any]) -> int:
+        known = self.rows[table]
+        name = f"{table[:-1]}_id"
+        return int(known.setdefault(key, {name: len(known) + 1, **row})[name])
+
+
+def _create(
+    connection: duckdb.DuckDBPyConnection, manifests: Sequence[tuple[str, dict[str, Any]]], files: Mapping[str, str]
+) -> None:
+    """Make the small tables, and a view of every table that runs have."""
+    from atlas.ledger import DONE, json_text
+    from atlas.load import SHARED
+
+    ids, runs, first = _Ids(), [], 1
+    parts: dict[str, list[str]] = {name: [] for name in SHARDS}
+    for place, (run, manifest) in enumerate(manifests):
+        model, dataset = manifest["model"], manifest["dataset"]
+        at: dict[str, Any] = {"model_id": None, "dataset_id": None}
+        if model:
+            at["model_id"] = ids.of("models", (model["name"], model["revision"], model["fingerprint"]), model)
+        if dataset:
+            at["dataset_id"] = ids.of("datasets", (dataset["name"], dataset["revision"]), dataset)
+        owner = {"dataset_id": at["dataset_id"]}
+        concepts = [ids.of("concepts", (owner["dataset_id"], c["name"]), owner | c) for c in manifest["concepts"]]
+        said = manifest["run"]
+        runs.append({**said, **at, "status": DONE, **{name: json_text(said[name]) for name in OBJECTS}})
+        numbers = {name: str(value) if value else "NULL" for name, value in at.items()}
+        numbers |= {"map_id": f"map_id + {first}", "concept_id": f"{concepts or '[NULL]'}[concept_id + 1]"}
+        for name, table in SHARDS.items():
+            file = files.get(f"runs/{run}/{name}.parquet")
+            if file is not None:
+                values = [
+                    f'({numbers[c.name]})::INTEGER AS "{c.name}"' if c.name in numbers else f'"{c.name}"'
+                    for c in table.columns
+                ]
+                rows = shard_rows(table, file, manifest["schema"])
+                order = f", {place} AS place" if name in SHARED else ""
+                parts[name].append(f"SELECT {', '.join(values)}{order} FROM ({rows})")
+        first += int(manifest["files"].get("maps.parquet", {"rows": 0})["rows"])
+    for name, known in ids.rows.items():
+        _table(connection, name, list(known.values()))
+    _table(connection, "runs", runs)
+    for name, queries in parts.items():
+        if queries:
+            connection.execute(f'CREATE VIEW "{name}" AS {_view(name, queries, SHARED)}')
+        else:
+            _table(connection, name, [])
+
+
+def _view(name: str, queries: Sequence[str], shared: Mapping[str, tuple[str, ...]]) -> str:
+    union = " UNION ALL ".join(queries)
+    if name not in shared:
+        return union
+    if len(queries) == 1:
+        return f"SELECT * EXCLUDE (place) FROM ({union})"
+    key = ", ".join(shared[name])  # the row that came first stays
+    return f"SELECT * EXCLUDE (place) FROM ({union}) QUALIFY place = min(place) OVER (PARTITION BY {key})"
+
+
+def _table(connection: duckdb.DuckDBPyConnection, name: str, rows: list[dict[str, Any]]) -> None:
+    from atlas import schema
+
+    table = pa.Table.from_pylist(rows, schema=schema.arrow_schema(schema.metadata.tables[name]))
+    connection.register("given", table)
+    connection.execute(f'CREATE TABLE "{name}" AS SELECT * FROM given')
+    connection.unregister("given")
+
+
+def _lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
+    """Leave the connection the bundle's Parquet files, and no setting to change."""
+    connection.execute("SET allowed_directories = []")
+    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    names = [*_LOCKED, "allowed_paths"]
+    query = f"SELECT {', '.join(f'current_setting({literal(name)})' for name in names)}"
+    *found, paths = connection.execute(query).fetchall()[0]
+    wrong = [name for name, value in zip(_LOCKED, found, strict=True) if value != _LOCKED[name]]
+    if wrong or sorted(paths) != sorted(files):
+        raise StoreUnavailable(f"this DuckDB does not accept the read-only settings {', '.join(wrong) or 'paths'}")

@@ -1,0 +1,185 @@
+"""`atlas export`, `import`, `push`, `pull`: an atlas, or a part of it, handed on; nothing here loads torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pyarrow as pa
+import typer
+
+from cli.common import AtlasPath, resolve, say, words
+from cli.render import Csv, Format, Json, chosen_format, show
+
+if TYPE_CHECKING:
+    from atlas.bundle_choice import Choice
+    from atlas.bundle_merge import Came
+    from atlas.bundle_write import Exported
+
+Runs = Annotated[str | None, typer.Option("--run", help="Only these runs, by the beginnings of their ids: 298a,f815.")]
+Models = Annotated[str | None, typer.Option("--model", "-m", help="Only runs of these models (`atlas models`).")]
+Datasets = Annotated[str | None, typer.Option("--dataset", "-d", help="Only runs of these datasets.")]
+Kinds = Annotated[str | None, typer.Option("--kind", help="Only runs of these kinds: ingest,evaluate.")]
+Concepts = Annotated[
+    str | None, typer.Option("--concept", "-c", help="Only maps of these concepts: dog,cat or 'd*'; * alone is all.")
+]
+Methods = Annotated[str | None, typer.Option("--method", help="Only maps of these methods.")]
+Sources = Annotated[str | None, typer.Option("--source", help="Only maps of these sources: image,text.")]
+Targets = Annotated[str | None, typer.Option("--target", help="Only maps of these targets.")]
+Reduces = Annotated[str | None, typer.Option("--reduce", help="Only maps of these reductions.")]
+NoEdits = Annotated[bool, typer.Option("--no-edits", help="Neither edits nor selections.")]
+Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A dataset repository on the HuggingFace Hub.")]
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="The bundle: a folder that is not there yet.")],
+    run: Runs = None,
+    model: Models = None,
+    dataset: Datasets = None,
+    kind: Kinds = None,
+    concept: Concepts = None,
+    method: Methods = None,
+    source: Sources = None,
+    target: Targets = None,
+    reduce: Reduces = None,
+    no_edits: NoEdits = False,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Write the atlas, or what is chosen of it, as a bundle to hand on: Parquet and JSON with sums, licences, a card.
+
+    Of a choice of maps each run is written as an extract, a run of its own. No path of this machine goes along.
+
+    Example: atlas export my-bundle
+
+    Example: atlas export dogs --concept dog --method contribution
+    """
+    from atlas.bundle_write import export as write
+
+    chosen = chosen_format(form, as_json, as_csv)
+    of_runs = {"run": run, "model": model, "dataset": dataset, "kind": kind}
+    of_maps = {"concept": concept, "method": method, "source": source, "target": target, "reduce": reduce}
+    found = write(resolve(atlas), folder, _choice(of_runs | of_maps, no_edits))
+    show(_listed(found), chosen)
+    say(f"{found.bytes / 1e6:,.1f} MB in {folder}; `atlas import {folder}` reads it, `atlas push OWNER/NAME` sends one")
+
+
+def import_(
+    folder: Annotated[Path, typer.Argument(help="A bundle that `atlas export` wrote.")],
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Store a bundle in the atlas, after checking all of it; one row for each run, edit and selection it has.
+
+    What is there already is skipped. A run that is there with other content stays as it is (exit code 4), an edit or
+    a selection of a taken name gets the next one. Interrupted, the same command stores the rest.
+
+    Example: atlas import my-bundle --atlas mine.atlas
+    """
+    from atlas.bundle_merge import import_bundle
+
+    chosen = chosen_format(form, as_json, as_csv)
+    _report(import_bundle(folder, resolve(atlas)), chosen)
+
+
+def push(
+    repository: Repository,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public. [default: private]")] = False,
+    message: Annotated[str | None, typer.Option("--message", help="The commit's message.")] = None,
+    run: Runs = None,
+    model: Models = None,
+    dataset: Datasets = None,
+    kind: Kinds = None,
+    concept: Concepts = None,
+    method: Methods = None,
+    source: Sources = None,
+    target: Targets = None,
+    reduce: Reduces = None,
+    no_edits: NoEdits = False,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Send the atlas, or what is chosen of it, to a dataset repository on the HuggingFace Hub, as a bundle.
+
+    The token is HF_TOKEN's, or that of `hf auth login`. What the repository had of another bundle is removed from its
+    newest revision.
+
+    Example: atlas push me/my-atlas --message "the contribution maps" --method contribution
+    """
+    from atlas.bundle_write import export as write
+    from atlas.hub import push as send
+    from atlas.hub import require_online, workplace
+
+    chosen = chosen_format(form, as_json, as_csv)
+    of_runs = {"run": run, "model": model, "dataset": dataset, "kind": kind}
+    of_maps = {"concept": concept, "method": method, "source": source, "target": target, "reduce": reduce}
+    require_online(repository)
+    with workplace() as place:
+        found = write(resolve(atlas), place, _choice(of_runs | of_maps, no_edits))
+        done = send(place, repository, public=public, message=message)
+    show(_listed(found), chosen)
+    say(f"pushed {repository}@{done.commit}: {done.url}")
+
+
+def pull(
+    repository: Repository,
+    revision: Annotated[str | None, typer.Option("--revision", help="A branch, a tag or a commit.")] = None,
+    form: Format = None,
+    as_json: Json = False,
+    as_csv: Csv = False,
+    atlas: AtlasPath = None,
+) -> None:
+    """Fetch a bundle from the HuggingFace Hub and store it in the atlas, as `atlas import` does.
+
+    Example: atlas pull me/my-atlas --revision main
+    """
+    from atlas.bundle_merge import import_bundle
+    from atlas.hub import pulled
+
+    chosen = chosen_format(form, as_json, as_csv)
+    path = resolve(atlas)
+    with pulled(repository, path, revision) as (folder, commit):
+        say(f"fetched {repository}@{commit}")
+        came = import_bundle(folder, path)
+    _report(came, chosen)
+
+
+def _choice(said: dict[str, str | None], no_edits: bool) -> Choice:
+    from atlas.bundle_choice import Choice
+
+    return Choice(**{name: words(text) for name, text in said.items()}, edits=not no_edits)
+
+
+def _listed(found: Exported) -> pa.Table:
+    """One row for each run, edit and selection of a bundle."""
+    names = ("model", "dataset", "maps", "scores", "examples")
+    rows: list[dict[str, Any]] = [
+        {"kind": r["kind"], "name": r["run_id"][:8], **{n: r[n] for n in names}} for r in found.runs
+    ]
+    rows += [{"kind": "edit", "name": label} for label in found.edits]
+    rows += [{"kind": "selection", "name": name} for name in found.selections]
+    types = [*((n, pa.string()) for n in ("kind", "name", *names[:2])), *((n, pa.int64()) for n in names[2:])]
+    return pa.Table.from_pylist(rows, schema=pa.schema(types))
+
+
+def _report(came: list[Came], form: str) -> None:
+    from atlas.bundle_merge import require_all
+
+    rows = [
+        {
+            "kind": c.kind,
+            "name": c.name[:8] if c.kind == "run" else c.name,
+            "outcome": c.outcome,
+            "note": c.note or None,
+        }
+        for c in came
+    ]
+    columns = pa.schema([(name, pa.string()) for name in ("kind", "name", "outcome", "note")])
+    show(pa.Table.from_pylist(rows, schema=columns), form)
+    require_all(came)
