@@ -21,8 +21,9 @@ from atlas.rows import require_schema
 Data: TypeAlias = pa.Table | Iterable[pa.RecordBatch]
 """Rows of a shard: a table, or batches where they are too many to hold."""
 
-_ROW_GROUP = 4 * 122_880  # a multiple of DuckDB's own row group, so that threads share the reading evenly
+_ROW_GROUP = 122_880  # DuckDB's own: what its threads read in one piece they store without gaps
 _VECTORS = 24_576  # of vectors less: they may have thousands of numbers each
+_COUNTING = dict.fromkeys(("map_id", "layer", "neuron", "rank"), "DELTA_BINARY_PACKED")
 
 
 def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data]) -> Path:
@@ -102,7 +103,9 @@ def _write_shard(file: Path, table: Table, data: Data, rules: _Rules) -> dict[st
 
     def write(temporary: Path) -> None:
         nonlocal rows
-        with pq.ParquetWriter(temporary, schema.arrow_schema(table), compression="zstd") as writer:
+        # Scores are all different: a dictionary of them would double the file and take five times as long.
+        plain = {"use_dictionary": False, "column_encoding": _COUNTING} if table is schema.scores else {}
+        with pq.ParquetWriter(temporary, schema.arrow_schema(table), compression="zstd", **plain) as writer:
             for group in _groups(data, _VECTORS if table is schema.vectors else _ROW_GROUP):
                 require_schema(table, group.schema)
                 rules.require(table, group, rows)
