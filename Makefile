@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test check format lint types benchmarks zoo clean
+.PHONY: demo test nightly check format lint types benchmarks zoo clean
 
 demo: $(STAMP)
 	$(BIN)/atlas demo
@@ -12,6 +12,10 @@ demo: $(STAMP)
 # Two workers of one thread each: more threads than cores is far slower than one.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Many more faults, kills and fuzzed inputs than `make test` has: an hour or so.
+nightly: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m nightly
 
 check: format-check lint types test
 

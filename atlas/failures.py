@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,8 @@ _DAMAGE = (
 )
 LOCKED = "Could not set lock"
 _UNWRITABLE = ("Permission denied", "Read-only file system", "Operation not permitted", "in read-only mode!")
-_FULL = ("No space left on device", "Disk quota exceeded")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 @contextmanager
@@ -56,8 +58,8 @@ def explain(error: Exception, path: Path, *, read_only: bool) -> AtlasError | No
         return StoreUnavailable(f"this process has the atlas at {path} open in another mode; close that one first")
     if "database file with version number" in said:
         return StoreUnavailable(f"the atlas at {path} was written by a newer DuckDB; `pip install --upgrade duckdb`")
-    if any(sign in said for sign in _FULL):
-        return StoreUnavailable(f"the disk of {path} is full; nothing of this transaction was stored, free some space")
+    if is_full(original):
+        return full(path)
     if any(sign in said for sign in _UNWRITABLE):
         return _unwritable(path)
     if any(sign in said for sign in _DAMAGE):
@@ -68,8 +70,21 @@ def explain(error: Exception, path: Path, *, read_only: bool) -> AtlasError | No
     return None
 
 
+def is_full(error: duckdb.Error) -> bool:
+    return any(sign in str(error) for sign in _FULL)
+
+
+def full(path: Path) -> StoreUnavailable:
+    """The clear error for a disk without room, or a limit on the size of files."""
+    return StoreUnavailable(
+        f"the disk of {path} is full; nothing that was stored before is lost: free some space, then try again"
+    )
+
+
 def unwritable(path: Path, error: OSError) -> StoreUnavailable:
     """The clear error for a folder that cannot be made or written."""
+    if error.errno in _NO_ROOM:
+        return full(path)
     return StoreUnavailable(f"cannot write the atlas at {path} ({error.strerror}); give another folder with --atlas")
 
 

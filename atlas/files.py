@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -9,13 +10,30 @@ from pathlib import Path
 
 
 def finish(file: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, flush to the disk, rename. Folders above it are made."""
+    """Write under a temporary name, flush to the disk, rename. Folders above it are made.
+
+    Raises:
+        OSError: with the file's name; half a file that there was no room for is removed.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.partial")
-    write(temporary)
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    temporary.replace(file)
+    try:
+        write(temporary)
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(file)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        number = _no_room(error)
+        if number:
+            raise OSError(number, os.strerror(number), str(file)) from error
+        raise
+
+
+def _no_room(error: BaseException) -> int | None:
+    """The errno of what says that there is no room; safetensors and FAISS say it in words of their own."""
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return next((n for n in numbers if f"os error {n})" in str(error) or os.strerror(n) in str(error)), None)
 
 
 def sha256(file: Path) -> str:

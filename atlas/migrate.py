@@ -16,7 +16,8 @@ from sqlalchemy import Connection
 from atlas.database import VERSION, database, require_current, revision, wal
 from atlas.errors import StoreUnavailable
 from atlas.failures import unwritable
-from atlas.store import connect_any_version, raw
+from atlas.store import connect_any_version, fold_log, raw
+from atlas.workshop import alone
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -70,7 +71,7 @@ def create(path: Path) -> bool:
                 require_current(raw(connection), path)
                 return False
             migrate(connection)
-        raw(connection).execute("CHECKPOINT")
+        fold_log(connection, path)
     return True
 
 
@@ -100,7 +101,7 @@ def upgrade(path: Path) -> Path | None:
             migrate(connection)
             if found < "0003":
                 _reload_edits(connection, path)
-        raw(connection).execute("CHECKPOINT")
+        fold_log(connection, path)
     return kept
 
 
@@ -136,17 +137,32 @@ def backup_name(label: str) -> str:
 
 
 def copy_aside(path: Path, label: str) -> Path:
-    """Copy the database file and its log as they are, readable or not, to `backups/`."""
+    """Copy the database file and its log as they are, readable or not, to `backups/`.
+
+    Raises:
+        StoreUnavailable: no room, or not to be written; nothing half is left.
+    """
     folder = path / "backups"
     target = folder / backup_name(label)
+    copies = [(file, target.with_name(name)) for file, name in _backed_up(path, target.name) if file.exists()]
     try:
         folder.mkdir(exist_ok=True)
-        # The log first: a copy without its database is no backup, and nothing takes it for one.
-        if wal(path).exists():
-            shutil.copyfile(wal(path), target.with_name(f"{target.name}.wal"))
-        temporary = target.with_name(f"{target.name}.partial")
-        shutil.copyfile(database(path), temporary)
-        temporary.replace(target)
+        with alone(folder):
+            for left in folder.glob("*.partial"):  # of a copy that was killed: nobody else makes one now
+                left.unlink()
+            try:
+                for file, copy in copies:
+                    shutil.copyfile(file, copy.with_name(f"{copy.name}.partial"))
+                for _file, copy in copies:
+                    copy.with_name(f"{copy.name}.partial").replace(copy)
+            finally:
+                for _file, copy in copies:
+                    copy.with_name(f"{copy.name}.partial").unlink(missing_ok=True)
     except OSError as error:
         raise unwritable(folder, error) from error
     return target
+
+
+def _backed_up(path: Path, name: str) -> list[tuple[Path, str]]:
+    """The log first: a copy without its database is no backup, and nothing takes it for one."""
+    return [(wal(path), f"{name}.wal"), (database(path), name)]

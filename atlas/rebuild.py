@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -18,12 +16,13 @@ from atlas import migrate
 from atlas.database import VERSION, database, revision, wal
 from atlas.edit_files import convert_old, sweep
 from atlas.errors import IntegrityError, StoreUnavailable
-from atlas.failures import unwritable
+from atlas.failures import full
 from atlas.load import load_run
 from atlas.manifest import read_manifest
 from atlas.rows import insert, model_id, next_id
 from atlas.schema import arrow_schema, changes, edits
 from atlas.store import connect_any_version, connect_writer, raw
+from atlas.workshop import workshop
 
 StoredEdit: TypeAlias = tuple[Mapping[str, Any], pa.Table]
 """What `load_edit` takes, as read back from one file of edits/."""
@@ -82,22 +81,18 @@ def rebuild(path: Path, *, read_edit: Callable[[Path], StoredEdit]) -> Rebuilt:
     if not (path / "runs").is_dir():
         raise StoreUnavailable(f"there is no atlas at {path}: it has no folder runs/")
     _require_free(path)
-    try:
-        workshop = Path(tempfile.mkdtemp(prefix="rebuild-", dir=path))
-    except OSError as error:
-        raise unwritable(path, error) from error
-    try:
-        migrate.create(workshop)
+    with workshop(path, "rebuild") as folder:
+        migrate.create(folder)
         convert_old(path)
         skipped: list[str] = []
-        loaded = [_stored(workshop, skipped, partial(load_run, folder=folder)) for folder in _finished(path, skipped)]
+        loaded = [_stored(folder, skipped, partial(load_run, folder=run)) for run in _finished(path, skipped)]
         edited = [
-            _stored(workshop, skipped, partial(_load_edit_file, file=file, read_edit=read_edit))
+            _stored(folder, skipped, partial(_load_edit_file, file=file, read_edit=read_edit))
             for file in sorted((path / "edits").glob("*@*.json"))
         ]
-        old = _swap(path, database(workshop))
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        if wal(folder).exists():  # there was no room to write it into the file, which alone is moved
+            raise full(path)
+        old = _swap(path, database(folder))
     return Rebuilt(runs=sum(loaded), edits=sum(edited), old=old, skipped=tuple(skipped))
 
 
@@ -135,10 +130,10 @@ def _finished(path: Path, skipped: list[str]) -> list[Path]:
     return [folder for _moment, folder in sorted(found)]
 
 
-def _stored(workshop: Path, skipped: list[str], put: Callable[[Connection], object]) -> bool:
+def _stored(new: Path, skipped: list[str], put: Callable[[Connection], object]) -> bool:
     """Store one run or edit in a transaction of its own; False, with the reason noted, where that failed."""
     try:
-        with connect_writer(workshop) as connection:
+        with connect_writer(new) as connection:
             put(connection)
     except IntegrityError as error:
         skipped.append(str(error))

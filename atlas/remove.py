@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import sqlalchemy as sa
 
 from atlas import migrate, schema
-from atlas.database import database, literal, open_file, reading, require_current, wal
-from atlas.errors import StoreUnavailable
-from atlas.failures import explained, unwritable
+from atlas.database import database, literal, missing, open_file, reading, require_current, wal
+from atlas.errors import StoreUnavailable, UsageError
+from atlas.failures import explained
 from atlas.load import SHARED, forget_run
 from atlas.manifest import NAME, SHARDS, folder_of, read_manifest, shard_rows
 from atlas.provenance import run_named
 from atlas.store import connect_writer
+from atlas.workshop import workshop
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,19 @@ def resolved(path: Path, runs: Sequence[str]) -> list[str]:
         UsageError: one of them begins no run, or several.
     """
     with reading(path) as connection:
-        return list(dict.fromkeys(run_named(connection, run) for run in runs))
+        return list(dict.fromkeys(_named(connection, path, run) for run in runs))
+
+
+def _named(connection: duckdb.DuckDBPyConnection, path: Path, run: str) -> str:
+    """The run's id; also that of one whose removal was interrupted, of which only the folder is left."""
+    try:
+        return run_named(connection, run)
+    except UsageError:
+        left = [f.name for f in (path / "runs").iterdir() if run and f.name.startswith(run)]
+        stored = connection.execute("SELECT count(*) FROM runs WHERE starts_with(run_id, $run)", {"run": run})
+        if len(left) != 1 or stored.fetchall() != [(0,)] or (folder_of(path, left[0]) / NAME).exists():
+            raise
+        return left[0]
 
 
 def remove_runs(path: Path, run_ids: Sequence[str]) -> Iterator[Removed]:
@@ -57,9 +70,9 @@ def remove_runs(path: Path, run_ids: Sequence[str]) -> Iterator[Removed]:
             _forget_shared(connection, path)
             (folder / NAME).unlink(missing_ok=True)
         size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
-        shutil.rmtree(folder, ignore_errors=True)
         for index in (path / "vectors").glob(f"{run_id}*"):
             index.unlink()
+        shutil.rmtree(folder, ignore_errors=True)  # last: as long as it is there, the removal can be named again
         yield Removed(run_id, maps, size)
 
 
@@ -117,17 +130,12 @@ def compact(path: Path) -> Compacted:
     Raises:
         StoreUnavailable: another process has the database open, or the folder cannot be written.
     """
-    try:
-        workshop = Path(tempfile.mkdtemp(prefix="compact-", dir=path))
-    except OSError as error:
-        raise unwritable(path, error) from error
-    try:
-        migrate.create(workshop)
+    if not database(path).is_file():
+        raise missing(path)
+    with explained(path, read_only=False), workshop(path, "compact") as folder:
+        migrate.create(folder)
         before = _size(path)
-        with explained(path, read_only=False):
-            _copied(path, database(workshop))
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+        _copied(path, database(folder))
     return Compacted(before, _size(path))
 
 

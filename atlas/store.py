@@ -13,6 +13,7 @@ One process may write, or several may read, never both: DuckDB locks the file. W
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from sqlalchemy.pool import NullPool
 
 from atlas.database import database, missing, open_file, require_current, wal
 from atlas.errors import StoreUnavailable
-from atlas.failures import LOCKED, explained, unwritable
+from atlas.failures import LOCKED, explained, is_full, unwritable
 
 FOLDERS = ("runs", "vectors", "edits")
 
@@ -88,7 +89,7 @@ def connect_writer(path: Path, *, wait: float = 0.0) -> Iterator[Connection]:
         with connection.begin():
             require_current(raw(connection), path)
             yield connection
-        raw(connection).execute("CHECKPOINT")
+        fold_log(connection, path)
 
 
 @contextmanager
@@ -106,10 +107,25 @@ def connect_any_version(
         engine.dispose()
 
 
+def fold_log(connection: Connection, path: Path) -> None:
+    """Write what was committed into the database file itself. Without room it stays in the log, which is as good."""
+    try:
+        raw(connection).execute("CHECKPOINT")
+    except duckdb.Error as error:
+        if not is_full(error):
+            raise
+        print(  # noqa: T201
+            f"the disk of {path} is full; what was stored is safe in {wal(path).name}: free some space", file=sys.stderr
+        )
+
+
 def make_engine(path: Path, *, read_only: bool, wait: float = 0.0) -> Engine:
     """An engine whose every connection opens and closes the file; the caller disposes of it."""
     # Opening the file ourselves spares duckdb-engine's own setup, a second in-memory database for each connection.
-    return sa.create_engine("duckdb://", poolclass=NullPool, creator=lambda: _driver(path, read_only, wait))
+    # What is open ends with the connection; a rollback of its own would only print a traceback after a fatal error.
+    return sa.create_engine(
+        "duckdb://", poolclass=NullPool, pool_reset_on_return=None, creator=lambda: _driver(path, read_only, wait)
+    )
 
 
 def _driver(path: Path, read_only: bool, wait: float) -> Any:

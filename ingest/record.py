@@ -83,6 +83,7 @@ class Record:
         whole = (self.folder / MANIFEST).is_file()
         with store.connect_writer(self.atlas, wait=PATIENCE) as connection:
             if whole and ledger.status(connection, self.run_id) == ledger.DONE:
+                self.forget_portions()  # where the run was killed before it did
                 return True
             model = rows.model_id(connection, self.model)
             self._started_at = ledger.begin_run(
