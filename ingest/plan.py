@@ -12,13 +12,13 @@ from atlas.live.layout import Layout, locate
 from atlas.live.model import find_device, model_class
 from atlas.neurons import parse_layers
 from ingest import zoo
-from ingest.job import Execution, Job, complete, needs, null_draws, open_dataset
+from ingest.job import ALL, Execution, Job, complete, kept_top, needs, null_draws, open_dataset
 from ingest.maps import GRADIENT, TWIN
 from ingest.reductions import AUROC, BINS, COHENS_D
 from ingest.run import collect
 
-BYTES_A_SCORE = 6
-"""In the database and in Parquet together, measured (benchmarks/load.py)."""
+BYTES_A_SCORE = 13
+"""In the database and in Parquet together, measured (benchmarks/scale.py)."""
 
 POSITIONS = 64
 """Assumed tokens of text in one example; the image's come on top, from the model's config."""
@@ -39,6 +39,7 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
     layers = len(check_layers(layout, parse_layers(job.layers) if job.layers else None))
     neurons = layers * layout.width
     maps = len(job.methods) * len(job.sources) * len(job.concepts) * len(job.reduce)
+    stored = neurons if job.keep == ALL else min(neurons, kept_top(job.keep))
     positions = POSITIONS + image_tokens
     size = {"float32": 4}.get(job.dtype, 2)
     needed = needs(job)
@@ -53,8 +54,8 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
         ("examples", f"{len(examples):,}", f"{job.split}, at most {job.per_concept} a concept and task"),
         ("neurons", f"{neurons:,}", f"{layers} layers of {layout.width:,}"),
         ("maps", f"{maps:,}", "methods x sources x concepts x reductions, at most"),
-        ("scores", f"{maps * neurons:,}", "one a neuron and map"),
-        ("disk", _bytes(maps * neurons * BYTES_A_SCORE), f"{BYTES_A_SCORE} bytes a score"),
+        ("scores", f"{maps * stored:,}", "one a neuron and map" if job.keep == ALL else f"{job.keep} of each map"),
+        ("disk", _bytes(maps * stored * BYTES_A_SCORE), f"{BYTES_A_SCORE} bytes a score"),
         ("memory", _bytes(parameters * size + captured + kept), "weights, one batch's values, every method's sums"),
         ("passes", f"{_seconds(passes * operations / speed)}", _kinds(needed, twins)),
     ]

@@ -122,3 +122,14 @@ def test_a_rebuilt_atlas_keeps_the_sketches(cut: Path) -> None:
 def test_a_wrong_keep_is_refused(keep: str) -> None:
     with pytest.raises(UsageError, match="--keep is all, or top:N"):
         make_job({"keep": keep})
+
+
+def test_the_plan_counts_what_is_kept(small_job: Any) -> None:
+    from ingest.plan import plan
+
+    whole, cut = (
+        {row["what"]: row["how_much"] for row in plan(replace(small_job, keep=k), Execution())}
+        for k in ("all", "top:20")
+    )
+    count = [int(said["scores"].replace(",", "")) for said in (whole, cut)]
+    assert count[0] / 128 == count[1] / 20 and whole["disk"] != cut["disk"]
