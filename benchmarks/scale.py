@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 from _timing import interleaved, report
@@ -126,6 +127,19 @@ def load(path: Path, number: int) -> float:
     with store.connect_writer(path) as connection:
         load_run(connection, folder_of(path, run_id(number)))
     return time.perf_counter() - started
+
+
+def bare_load(path: Path, number: int) -> float:
+    """Seconds of DuckDB's own INSERT ... SELECT of the same Parquet file into an empty database."""
+    parquet, file = folder_of(path, run_id(number)) / "scores.parquet", path.with_suffix(".bare")
+    with duckdb.connect(str(file)) as bare:
+        bare.execute("CREATE TABLE s (map_id INTEGER, layer SMALLINT, neuron INTEGER, score FLOAT, rank INTEGER)")
+        started = time.perf_counter()
+        bare.execute(f"INSERT INTO s SELECT * FROM read_parquet('{parquet}')")
+        bare.execute("CHECKPOINT")
+        taken = time.perf_counter() - started
+    file.unlink()
+    return taken
 
 
 def questions(atlas: Atlas) -> dict[str, tuple[Callable[[], object], str, str]]:
@@ -243,6 +257,9 @@ def build(path: Path, methods: int, concepts: int) -> None:
         size = database(path).stat().st_size
         note = f"{total:,} scores, written in {written:.0f} s"
         report("load, million scores a second", count / seconds / 1e6, ">= 8", note)
+        if number == 0:
+            bare = bare_load(path, number)
+            report("load / bare INSERT ... SELECT of the same Parquet", seconds / bare, "near 1", f"{bare:.1f} s bare")
         if number == 0 or number == methods - 1:
             report("bytes a score in the database", size / total, "<= 6", f"{total:,} scores of full entropy")
             write_decodings(path)
