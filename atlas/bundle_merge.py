@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from atlas import edit_files, schema, selections
 from atlas.bundle_read import Unpacked, unpack
-from atlas.database import database
+from atlas.database import database, require_current, revision
 from atlas.edits import Edit
 from atlas.errors import IntegrityError, UsageError
 from atlas.failures import unwritable
@@ -56,14 +56,9 @@ def import_bundle(bundle: Path, path: Path) -> list[Came]:
         IntegrityError: the bundle is damaged; nothing was stored.
     """
     from atlas import store
-    from atlas.database import reading
     from atlas.workshop import workshop
 
-    if database(path).exists():
-        with reading(path):  # is it one that this program reads? before all the work
-            pass
-    elif any((path / "runs").glob("*/manifest.json")):
-        store.init(path)  # says what to type
+    _require_usable(path)
     made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -80,6 +75,19 @@ def import_bundle(bundle: Path, path: Path) -> list[Came]:
     finally:
         if made and path.is_dir() and not any(path.iterdir()):
             path.rmdir()
+
+
+def _require_usable(path: Path) -> None:
+    """Refuse, before all the work, an atlas that this program could not write; one that is just being made is none."""
+    from atlas import store
+
+    file = database(path)
+    if file.exists() and file.stat().st_size:
+        with store.connect_any_version(path, read_only=True) as connection:
+            if revision(store.raw(connection)) is not None:
+                require_current(store.raw(connection), path)
+    elif any((path / "runs").glob("*/manifest.json")):
+        store.init(path)  # says what to type
 
 
 @contextmanager
@@ -132,14 +140,14 @@ def _store_run(path: Path, unpacked: Unpacked, run: str, *, moved: bool) -> Came
             if moved:
                 _require_idle(folder)
                 if folder.exists():  # what an interrupted run left; it has no manifest
-                    folder.rename(aside)
-                theirs.rename(folder)
+                    folder.replace(aside)
+                theirs.replace(folder)
             load_run(connection, folder)
     except BaseException as error:
         if moved and not theirs.exists() and folder.exists():
-            folder.rename(theirs)
+            folder.replace(theirs)
         if aside.exists() and not folder.exists():
-            aside.rename(folder)
+            aside.replace(folder)
         if isinstance(error, IntegrityError):
             return Came("run", run, REFUSED, str(error))
         raise
@@ -215,7 +223,8 @@ def _edits(path: Path, unpacked: Unpacked) -> Iterator[Came]:
                 came.append(Came("edit", target, THERE, "" if target == label else f"it came as {label}"))
                 continue
             if not target:
-                numbers = [int(name.rpartition("@")[2]) for name in (*ours, *_labels(connection, edit.name))]
+                others = [name for name in unpacked.edits if name.startswith(f"{edit.name}@")]
+                numbers = [int(n.rpartition("@")[2]) for n in (*ours, *others, *_labels(connection, edit.name))]
                 edit = replace(edit, version=max(numbers) + 1, provenance={**edit.provenance, "imported": label})
                 target = edit.label
             if not same:

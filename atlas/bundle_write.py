@@ -64,7 +64,7 @@ def export(path: Path, folder: Path, choice: Choice | None = None) -> Exported:
             exported.edits = _edits(path, partial, None if every else fingerprints)
             exported.selections = _selections(path, partial, None if every else fingerprints)
         _finish(partial, exported, written, choice)
-        partial.rename(folder)
+        partial.replace(folder)
     except OSError as error:
         raise unwritable(folder, error) from error
     finally:
@@ -91,7 +91,7 @@ def _runs(
         for run, manifest in written.items():
             _copy_run(folder_of(path, run), folder_of(folder, run), manifest)
     if choice.said() is not None:
-        _companions(path, folder, manifests, set(written))
+        _companions(path, folder, manifests, {manifest["run"]["run_id"] for manifest in written.values()})
     found = {f.name: read_manifest(f, verify=False) for f in sorted(folder.glob("runs/*"))}
     _require_concepts(folder, found)
     return dict(sorted(found.items(), key=lambda item: (item[1]["run"]["finished_at"], item[0])))
@@ -160,7 +160,7 @@ def _extracts(
     return written
 
 
-def _companions(path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]], written: set[str]) -> None:
+def _companions(path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]], taken: set[str]) -> None:
     """Write what the chosen runs left out because another run of their model has it, as runs of their own."""
     import pyarrow.parquet as pq
 
@@ -174,7 +174,7 @@ def _companions(path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]
     ]
     examples = pa.concat_tables(shown).group_by("example_id").aggregate([]) if shown else None
     for run, manifest in manifests.items():
-        if run in written or _model(manifest) not in models or not manifest["model"]:
+        if run in taken or _model(manifest) not in models or not manifest["model"]:
             continue
         rows = {
             name: manifest["files"].get(f"{name}.parquet", {"rows": 0})["rows"] for name in ("decodings", "responses")

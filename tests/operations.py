@@ -14,7 +14,7 @@ from older_atlas import older_atlas
 from atlas import store
 from atlas.check import check
 
-NAMES = ("init", "ingest", "load", "index", "edit", "upgrade", "rm", "rm-index", "compact", "rebuild")
+NAMES = ("init", "ingest", "load", "index", "edit", "upgrade", "rm", "rm-index", "compact", "rebuild", "import")
 DOG = ("--concept", "dog", "--method", "contribution", "--source", "image", "--top", "5")
 INDEX = ("index", "build", "--space", "profile", "--method", "contribution", "--source", "image", "--atlas")
 EDIT = ("edit", "create", "new", "--write-noise", "1", *DOG, "--atlas")
@@ -78,6 +78,7 @@ class Operations:
             "rm-index": (lambda: world, lambda path: ("runs", "rm", embedded, "--yes", "--atlas", path)),
             "compact": (lambda: world, lambda path: ("db", "compact", "--atlas", path)),
             "rebuild": (lambda: world, lambda path: ("db", "rebuild", "--atlas", path)),
+            "import": (lambda: home / "nothing.atlas", lambda path: ("import", self.bundle(), "--atlas", path)),
         }
 
     def __call__(self, name: str) -> Operation:
@@ -95,6 +96,13 @@ class Operations:
             size = max(f.stat().st_size for f in whole.rglob("*") if f.is_file())
             self._made[name] = Operation(before, command, tuple(results), steps, size)
         return self._made[name]
+
+    def bundle(self) -> Path:
+        """Of the world."""
+        folder = self.home / "bundle"
+        if not folder.exists():
+            self.nursery.good("export", folder, "--atlas", self.world)
+        return folder
 
     def _empty(self) -> Path:
         store.init(self.home / "empty.atlas")
