@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from atlas.errors import UsageError, unknown
+from atlas.portable import portable_model
 
 OF_MAPS = ("concept", "method", "source", "target", "reduce")
 
@@ -48,7 +49,7 @@ def chosen(manifests: Mapping[str, dict[str, Any]], choice: Choice) -> dict[str,
     """The runs that `run`, `model`, `dataset` and `kind` mean."""
     about = {
         run: {
-            "model": (manifest["model"] or {}).get("name"),
+            "model": portable_model(manifest["model"])["name"] if manifest["model"] else None,
             "dataset": (manifest["dataset"] or {}).get("name"),
             "kind": manifest["run"]["kind"],
         }

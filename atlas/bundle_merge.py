@@ -21,7 +21,7 @@ from atlas.failures import unwritable
 from atlas.files import finish
 from atlas.manifest import NAME as MANIFEST
 from atlas.manifest import folder_of, read_manifest
-from atlas.portable import portable, portable_manifest
+from atlas.portable import portable, portable_manifest, portable_model
 
 PATIENCE = 60.0
 """Seconds to wait for others who have the database open."""
@@ -201,6 +201,7 @@ def _digest_of(file: Path) -> set[str]:
 def _content(edit: Edit) -> str:
     """All of an edit but its number, paths, and what an import noted."""
     said = edit_files.as_json(edit) | {"digest": edit_files.digest(edit.intervention)}
+    said["model"] = portable_model(said["model"])
     said["provenance"] = {k: v for k, v in said["provenance"].items() if k != "imported"}
     return json.dumps(portable({k: v for k, v in said.items() if k != "version"}), sort_keys=True)
 

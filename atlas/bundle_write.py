@@ -25,7 +25,7 @@ from atlas.failures import unwritable
 from atlas.files import finish, sha256
 from atlas.manifest import NAME as MANIFEST
 from atlas.manifest import folder_of, read_manifest
-from atlas.portable import portable, portable_manifest
+from atlas.portable import portable, portable_manifest, portable_model
 
 
 @dataclass(slots=True)
@@ -173,7 +173,7 @@ def _companions(path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]
         if "examples.parquet" in manifest["files"]
     ]
     examples = pa.concat_tables(shown).group_by("example_id").aggregate([]) if shown else None
-    for run, manifest in manifests.items():
+    for run, manifest in ((run, portable_manifest(m)) for run, m in manifests.items()):
         if run in taken or _model(manifest) not in models or not manifest["model"]:
             continue
         rows = {
@@ -187,7 +187,7 @@ def _companions(path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]
             read_manifest(folder_of(path, run))
             chosen = {"tables": tables, "for": sorted(here)}
             given = examples if examples is not None else pa.table({"example_id": pa.array([], pa.string())})
-            write_companion(folder_of(path, run), folder, portable_manifest(manifest), chosen, given)
+            write_companion(folder_of(path, run), folder, manifest, chosen, given)
             with_tokens |= {_model(manifest)} if "decodings" in tables else set()
 
 
@@ -226,6 +226,7 @@ def _edits(path: Path, folder: Path, fingerprints: set[str] | None) -> list[str]
             continue
         said = json.loads(file.read_text(encoding="utf-8"))
         clean = said | {"provenance": portable(without_folders(said["provenance"]))}
+        clean |= {"model": portable_model(said["model"])}
         (folder / "edits").mkdir(exist_ok=True)
         for tensors in tensors_of(file, verify=True):
             shutil.copyfile(file.with_name(f"{tensors}.safetensors"), folder / "edits" / f"{tensors}.safetensors")

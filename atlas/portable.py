@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 _USUAL = (
@@ -45,12 +45,25 @@ def portable(value: Any, *known: str | None) -> Any:
 
 
 def portable_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's manifest as a bundle has it: the dataset without its path, the run's record without any. Rows are
-    untouched."""
+    """A run's manifest as a bundle has it: the dataset without its path, a model's folder by its last name, the run's
+    record without any path. Rows are untouched."""
     found = dict(manifest)
     path = (manifest["dataset"] or {}).get("path")
+    if manifest["model"]:
+        found["model"] = portable_model(manifest["model"])
     if path is not None:
         found["dataset"] = {**manifest["dataset"], "path": None}
     of_run = {name: portable(manifest["run"][name], path) for name in ("job", "environment", "outcome")}
     found["run"] = {**manifest["run"], **of_run}
     return found
+
+
+def portable_model(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's row, with the last name of its folder where it has that for a name: its weights have their sum."""
+    name = str(row["name"])
+    plain = PurePosixPath(name).name if name.startswith(("/", "~")) else PureWindowsPath(name).name
+    return {**row, "name": plain if _is_folder(name) and plain else name}
+
+
+def _is_folder(name: str) -> bool:
+    return name.startswith(("/", "~")) or PureWindowsPath(name).is_absolute()

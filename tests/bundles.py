@@ -19,14 +19,14 @@ from atlas.neurons import Neuron
 from atlas.selection import neuron_set
 
 MODEL = "f" * 64
-HERE = "/home/ada/pictures of dogs"
-"""Where a dataset lies on the machine that the bundle comes from."""
+HERE, WEIGHTS = "/home/ada/pictures of dogs", "/weights of ada/tiny"
+"""Where a dataset and a model lie on the machine that the bundle comes from."""
 
 
 def fill(path: Path, make_run: Callable[..., Any]) -> Path:
     """An atlas with two runs of one model, one of which has no tokens; three edits, one with deltas; a selection."""
     store.init(path)
-    first, second = make_run(1), make_run(2, concepts=("cat", "horse"))
+    first, second = make_run(1, name=WEIGHTS), make_run(2, concepts=("cat", "horse"), name=WEIGHTS)
     first.head["dataset"]["path"] = HERE
     first.head["run"]["job"] |= {"weights": "/data/models/tiny", "classes": ["/m/01g317", "a/b"]}
     first.head["run"]["outcome"] |= {"skipped": {f"{HERE}/7.jpg": f"cannot read {HERE}/7.jpg: cut"}}
