@@ -71,7 +71,7 @@ def read_bundle(file: Path) -> Edit:
         with safe_open(file, "numpy") as handle:
             said = json.loads((handle.metadata() or {}).get("edit", "{}"))
             found = handle.get_tensor("deltas") if "deltas" in handle.keys() else None  # noqa: SIM118
-    except (SafetensorError, OSError, TypeError, ValueError) as error:
+    except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
         raise IntegrityError(f"{file} is damaged, or no safetensors file ({error})") from error
     if not isinstance(said, dict) or said.pop("format", None) != FORMAT:
         raise UsageError(f"{file} is no edit of the form '{FORMAT}'; `atlas edit export NAME FILE` writes one")

@@ -24,7 +24,7 @@ from atlas.neurons import TAPS, Neuron
 from atlas.where import Where
 
 HEAD = ("name", "version", "model", "concept", "provenance", "created_at", "note")
-NO_EDIT = (KeyError, TypeError, ValueError, AttributeError, UsageError)
+NO_EDIT = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, UsageError)
 """What `from_json` raises."""
 
 COLUMNS = ("component", "layer", "neuron", "gain", "bias", "noise", "where", "write")
@@ -134,7 +134,7 @@ def sweep(atlas: Path) -> None:
     files = list((atlas / "edits").glob("*@*.json"))
     try:
         named = {json.loads(file.read_text(encoding="utf-8"))["tensors"] for file in files}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     for file in (atlas / "edits").glob("*.safetensors"):
         if file.stem not in named and "@" not in file.stem:
@@ -149,7 +149,7 @@ def tensors_of(file: Path, *, verify: bool = False) -> set[str]:
     """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))["tensors"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
     if found is not None and verify:
         tensors = file.with_name(f"{found}.safetensors")

@@ -177,12 +177,19 @@ def as_json(tree: Filter) -> dict[str, Any]:
     return {"and" if isinstance(tree, And) else "or": [as_json(part) for part in tree.parts]}
 
 
-def from_json(said: Any, depth: int = 0) -> Filter:
+def from_json(said: Any) -> Filter:
     """The tree of `as_json`.
 
     Raises:
         UsageError: it is none; the message says which part.
     """
+    try:
+        return bounded(_from_json(said, 0))
+    except RecursionError:  # an object too deep to be shown
+        raise UsageError(f"that asks for too much: at most {DEEPEST} levels deep") from None
+
+
+def _from_json(said: Any, depth: int) -> Filter:
     if depth > DEEPEST:
         raise UsageError(f"that asks for too much: at most {DEEPEST} levels deep")
     if isinstance(said, Mapping) and set(said) == {"field", "op", "value"}:
@@ -190,13 +197,12 @@ def from_json(said: Any, depth: int = 0) -> Filter:
         if isinstance(field, str) and isinstance(op, str):
             return Test(field, op, tuple(value) if isinstance(value, list) else value)
     elif isinstance(said, Mapping) and set(said) == {"not"}:
-        return Not(from_json(said["not"], depth + 1))
+        return Not(_from_json(said["not"], depth + 1))
     elif isinstance(said, Mapping) and set(said) in ({"and"}, {"or"}):
         ((word, parts),) = said.items()
         if isinstance(parts, list) and (parts or word == "and"):
-            found = tuple(from_json(part, depth + 1) for part in parts)
-            tree: Filter = And(found) if word == "and" else Or(found)
-            return bounded(tree) if depth == 0 else tree
+            found = tuple(_from_json(part, depth + 1) for part in parts)
+            return And(found) if word == "and" else Or(found)
     shown = repr(said)
     raise UsageError(
         f"no filter: {shown[:80]}{'...' if len(shown) > 80 else ''}; "

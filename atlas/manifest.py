@@ -157,7 +157,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
         manifest = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise IntegrityError(f"{folder} has no {NAME}: the run was interrupted, start it again to resume") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise IntegrityError(f"{file} cannot be read: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise IntegrityError(f"{file} is not a manifest of format {FORMAT}")
@@ -165,15 +165,25 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
         raise IntegrityError(f"{file} was written by a newer program; `pip install --upgrade neuron-atlas`")
     try:
         require_head(manifest)
-    except (IntegrityError, TypeError, ValueError, AttributeError) as error:
+        _require_files(manifest.get("files"))
+    except (IntegrityError, TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
         raise IntegrityError(f"{file}: {error}") from error
     if manifest["run"]["run_id"] != folder.name:
         raise IntegrityError(f"{file} is of run {manifest['run']['run_id']}, not of {folder.name}")
     for name, entry in manifest["files"].items():
-        if name not in {f"{table}.parquet" for table in SHARDS}:
-            raise IntegrityError(f"{file} names '{name}', which is no shard")
         _require_shard(folder / name, entry, verify=verify)
     return manifest
+
+
+def _require_files(files: Any) -> None:
+    if not isinstance(files, Mapping):
+        raise IntegrityError("it has no object 'files'")
+    for name, entry in files.items():
+        if name not in {f"{table}.parquet" for table in SHARDS}:
+            raise IntegrityError(f"it names '{name}', which is no shard")
+        numbers = isinstance(entry, Mapping) and all(type(entry.get(key)) is int for key in ("rows", "bytes"))
+        if not numbers or not isinstance(entry.get("sha256"), str):
+            raise IntegrityError(f"it does not say the rows, bytes and sha256 of {name}")
 
 
 def _require_shard(file: Path, entry: Mapping[str, Any], *, verify: bool) -> None:

@@ -87,7 +87,7 @@ def read(text: str, by: Order, question: str) -> list[Any]:
     try:
         said = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         its, *last = said
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise UsageError("--after takes the cursor that the page before ended with; this is none") from None
     if its != question or len(last) != len(by):
         raise UsageError(

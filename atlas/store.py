@@ -27,7 +27,8 @@ from sqlalchemy.pool import NullPool
 
 from atlas.database import database, missing, open_file, require_current, wal
 from atlas.errors import StoreUnavailable
-from atlas.failures import LOCKED, explained, is_full, unwritable
+from atlas.failures import LOCKED, explained, full, is_full, unwritable
+from atlas.workshop import alone, workshop
 
 FOLDERS = ("runs", "vectors", "edits")
 
@@ -57,7 +58,22 @@ def init(path: Path) -> bool:
             (path / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
-    return migrate.create(path)
+    return migrate.create(path) if database(path).exists() else _made(path)
+
+
+def _made(path: Path) -> bool:
+    """A new database, put in its place when it is whole; False where another process was faster."""
+    from atlas import migrate
+
+    with workshop(path, "init") as folder:
+        migrate.create(folder)
+        if wal(folder).exists():
+            raise full(path)
+        with alone(path):
+            if database(path).exists():
+                return False
+            database(folder).replace(database(path))
+    return True
 
 
 @contextmanager

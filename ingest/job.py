@@ -108,7 +108,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(f"there is no job file {path}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise UsageError(f"{path} is not a job file: {error}") from error
     known = {f.name for f in fields(Job)}
     for key in content:
@@ -153,7 +153,9 @@ def make_job(content: Mapping[str, Any]) -> Job:
     return replace(job, methods={name: _parameters(name, given) for name, given in job.methods.items()})
 
 
-def _parameters(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _parameters(name: str, given: Any) -> dict[str, Any]:
+    if not isinstance(given, Mapping):
+        raise UsageError(f"the job's methods.{name} is {given!r}; it must be a table of parameters")
     read = {k: _from_file(v) if isinstance(v, str) and v.startswith("@") else v for k, v in given.items()}
     return registry.resolve(name, registry.load(ingest.methods, name).build, read)
 

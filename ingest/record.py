@@ -19,7 +19,7 @@ import torch
 from sqlalchemy import Connection
 
 from atlas import ledger, rows, store
-from atlas.errors import AtlasError, StoreUnavailable
+from atlas.errors import AtlasError, IntegrityError, StoreUnavailable
 from atlas.interrupts import interruptible
 from atlas.live.model import LiveModel
 from atlas.load import load_run
@@ -78,9 +78,9 @@ class Record:
     def begun(self) -> bool:
         """Whether the run is done already; if not, note in the ledger that it has started.
 
-        A run counts as done where the database says so and its folder is whole: without its manifest it is done anew.
+        A run counts as done where the database says so and its folder is whole: a damaged one is done anew.
         """
-        whole = (self.folder / MANIFEST).is_file()
+        whole = self._is_whole()
         with store.connect_writer(self.atlas, wait=PATIENCE) as connection:
             if whole and ledger.status(connection, self.run_id) == ledger.DONE:
                 self.forget_portions()  # where the run was killed before it did
@@ -99,6 +99,13 @@ class Record:
             if ledger.status(connection, self.run_id) != ledger.DONE:  # else the answers may be this lost run's own
                 self.responses = _responses(connection, model)
         return False
+
+    def _is_whole(self) -> bool:
+        try:
+            read_manifest(self.folder)
+        except IntegrityError:
+            return False
+        return True
 
     def _has_elsewhere(self, table: str) -> bool:
         """Whether another run of the same model has a table in its folder: what only the database has is no source."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,16 +90,29 @@ def write_portion(file: Path, state: State, feed: Feed, made: Sequence[Response]
         "skipped": feed.skipped.plain(),
         "responses": [[r.example_id, r.generation, r.text, list(r.token_ids)] for r in made],
     }
-    metadata = {"notes": json.dumps(notes)}
-    finish(file, lambda temporary: save_file(state.tensors(), temporary, metadata=metadata))
+    tensors, text = state.tensors(), json.dumps(notes)
+    metadata = {"notes": text, "sha256": _digest(tensors, text)}
+    finish(file, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+
+
+def _digest(tensors: Mapping[str, torch.Tensor], notes: str) -> str:
+    """The sha256 of everything in a portion: safetensors notices no changed number."""
+    found = hashlib.sha256(notes.encode())
+    for key, value in sorted(tensors.items()):
+        found.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def read_portion(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
     """What `write_portion` wrote, or None where the file is absent or damaged (the portion is then done again)."""
     try:
         with safe_open(file, "pt") as handle:
-            return {key: handle.get_tensor(key) for key in handle.keys()}, json.loads(handle.metadata()["notes"])  # noqa: SIM118
-    except (OSError, SafetensorError):
+            tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
+            said = handle.metadata()
+        whole = _digest(tensors, said["notes"]) == said["sha256"]
+        return (tensors, json.loads(said["notes"])) if whole else None
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 
 

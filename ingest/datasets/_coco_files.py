@@ -25,6 +25,9 @@ class Files:
     digest: str
 
 
+LARGEST = 100_000
+"""Pixels of a picture's side: a larger one is a mistake, and its mask would take all memory."""
+
 _NEEDED: dict[str, dict[str, type]] = {
     "images": {"id": int, "file_name": str, "height": int, "width": int},
     "annotations": {"id": int, "image_id": int, "category_id": int},
@@ -50,6 +53,8 @@ def read(root: Path, subset: str) -> Files:
     whole: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [], "licenses": []}
     for file in chosen["instances"]:
         part = _parsed(file, digest, ("images", "annotations", "categories"))
+        if not isinstance(part.get("licenses"), list):  # they are told, but nothing hangs on them
+            part["licenses"] = []
         for key, rows in whole.items():
             rows += [row for row in part.get(key, []) if key in ("images", "annotations") or row not in rows]
     _require(root, whole)
@@ -57,8 +62,9 @@ def read(root: Path, subset: str) -> Files:
     for file in chosen["captions"]:
         for row in _parsed(file, digest, ("annotations",))["annotations"]:
             text = str(row.get("caption", "")).strip()
-            if text and row.get("image_id") in captions:
-                captions[row["image_id"]].append(text)
+            number = row.get("image_id")
+            if text and isinstance(number, int) and number in captions:
+                captions[number].append(text)
     return Files(index_of(whole), captions, digest.hexdigest())
 
 
@@ -70,7 +76,10 @@ def _parsed(file: Path, digest: Any, keys: Sequence[str]) -> dict[str, Any]:
     """One annotation file; its bytes are added to the digest."""
     try:
         data = file.read_bytes()
-        found = json.loads(data)
+        text = data.decode("utf-8-sig")
+        found = json.loads(text)
+        if "\\ud" in text or "\\uD" in text:  # half a character, which can be neither hashed nor stored
+            json.dumps(found, ensure_ascii=False).encode()
     except (OSError, ValueError, RecursionError) as error:
         raise IntegrityError(f"{file} cannot be read: {error}; download it again") from error
     digest.update(hashlib.sha256(data).digest())
@@ -96,7 +105,7 @@ def _require(root: Path, whole: dict[str, list[Any]]) -> None:
         if times > 1:
             raise IntegrityError(f"{root}: two {key} have the {name} {twice!r}; give one file with subset=val2017")
     for image in whole["images"]:
-        if image["height"] < 1 or image["width"] < 1:
+        if not (1 <= image["height"] <= LARGEST and 1 <= image["width"] <= LARGEST):
             raise IntegrityError(f"{root}: image {image['id']} is {image['width']} x {image['height']} pixels")
         require_inside(image["file_name"])
     known = {category["id"] for category in whole["categories"]}

@@ -284,6 +284,8 @@ def _concept(category: Mapping[str, Any]) -> Concept:
 
 def _licence(whole: Mapping[str, Any]) -> str:
     """The licences that the pictures have, by name."""
-    names = {row.get("id"): row.get("name") for row in whole.get("licenses", []) if isinstance(row, Mapping)}
-    used = sorted({str(names[image.get("license")]) for image in whole["images"] if names.get(image.get("license"))})
+    rows = [row for row in whole.get("licenses", []) if isinstance(row, Mapping)]
+    names = {row["id"]: row.get("name") for row in rows if isinstance(row.get("id"), int)}
+    numbers = [image.get("license") for image in whole["images"]]
+    used = sorted({str(names[n]) for n in numbers if isinstance(n, int) and names.get(n)})
     return "; ".join(used) or "unknown"

@@ -1,0 +1,353 @@
+"""Every parser with inputs that nobody would write: a value or one of the project's own errors, never anything else."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import fuzzing
+import numpy as np
+import pytest
+from fuzzing import as_bytes, damaged, feed, swapped, text
+
+from atlas import edit_bundle, edit_files, filters, grammar, manifest, pages, selections
+from atlas.edits import Change, Edit, Intervention
+from atlas.errors import AtlasError, UsageError, unknown
+from atlas.neurons import Neuron, parse_layers
+from atlas.rules import Rule
+from atlas.selection import neuron_set
+from atlas.where import Where
+
+# Fast parsers always get ten thousand.
+FAST = pytest.mark.parametrize("number", [10_000])
+SLOW = pytest.mark.parametrize("number", [700, pytest.param(10_000, marks=pytest.mark.nightly)])
+
+
+def texts(*valid: str) -> Callable[[random.Random], str]:
+    """Valid texts damaged, and their words in no order."""
+    pieces = tuple({piece for whole in valid for piece in [whole, *whole.replace(":", " ").replace("=", " ").split()]})
+
+    def make(draw: random.Random) -> str:
+        if draw.random() < 0.5:
+            data = damaged(draw, draw.choice(valid).encode())
+            return data.decode(errors=draw.choice(("replace", "surrogateescape")))
+        return text(draw, pieces)
+
+    return make
+
+
+def objects(*valid: Any) -> Callable[[random.Random], bytes]:
+    """Plain objects as JSON, damaged as objects or as bytes."""
+
+    def make(draw: random.Random) -> bytes:
+        chosen = draw.choice(valid)
+        return as_bytes(swapped(draw, chosen)) if draw.random() < 0.7 else damaged(draw, as_bytes(chosen))
+
+    return make
+
+
+FILTERS = (
+    "concept = dog and layer in 8-15,20 and not token = bark",
+    "(method = contribution or method = activation) and percentile >= 99 and effect.suppression > 0.5",
+    'concept = "hot dog" and label = miner:image',
+    "not (score < 0.5 or z >= 4) and rank in (1,2,3)",
+)
+
+
+@FAST
+def test_filters_as_text(number: int) -> None:
+    assert feed(number, texts(*FILTERS), grammar.parse, lambda tree: grammar.parse(grammar.text_of(tree))) > 50
+
+
+@FAST
+def test_filters_as_json(number: int) -> None:
+    make = objects(*(filters.as_json(grammar.parse(whole)) for whole in FILTERS))
+
+    def read(data: bytes) -> Any:
+        try:
+            said = json.loads(data)
+        except (ValueError, RecursionError):
+            raise UsageError("no JSON") from None
+        return filters.from_json(said)
+
+    assert feed(number, make, read, lambda tree: filters.from_json(filters.as_json(tree))) > 50
+
+
+def test_filters_deeper_than_any(number: int = fuzzing.DEEP) -> None:
+    nested: Any = {"field": "layer", "op": "=", "value": 1}
+    listed: Any = []
+    for _ in range(number):
+        nested, listed = {"not": nested}, [listed]
+    for said in (nested, listed, {"and": listed}, {"field": "concept", "op": "=", "value": listed}):
+        with pytest.raises(UsageError):
+            filters.from_json(said)
+    for whole in ("(" * 4000 + "layer = 1", "not " * 2400 + "layer = 1"):
+        with pytest.raises(UsageError, match="levels deep"):
+            grammar.parse(whole)
+
+
+@FAST
+def test_rules(number: int) -> None:
+    valid = (
+        "top:50",
+        "per_layer:5",
+        "percentile:99",
+        "fraction:0.3",
+        "above:0.5",
+        "z:4",
+        "z:4,concept=cat,source=text",
+    )
+    assert feed(number, texts(*valid), Rule.parse, lambda rule: Rule.parse(str(rule))) > 50
+
+
+@FAST
+def test_places(number: int) -> None:
+    valid = ("all", "role=image,text", "position=-1,2:5", "phase=prefill", "role=image;position=-3:;phase=prefill")
+    assert feed(number, texts(*valid), Where.parse, lambda where: Where.parse(str(where))) > 50
+
+
+@FAST
+def test_addresses(number: int) -> None:
+    make = texts("3/117", "vision/3/17", "0/0", "language/31/11007")
+    assert feed(number, make, Neuron.parse, lambda neuron: Neuron.parse(str(neuron))) > 50
+
+
+@FAST
+def test_sets_of_layers(number: int) -> None:
+    make = texts("3", "8-15", "0,2,8-15", "0-10000")
+    assert feed(number, make, parse_layers, lambda layers: parse_layers(",".join(map(str, layers)))) > 50
+
+
+@FAST
+def test_cursors(number: int) -> None:
+    by = (*pages.order((), ("concept",)), ("z", True))
+    row = {"rank": 3, "concept": "dog", "component": "language", "layer": 1, "neuron": 2, "z": 0.5}
+    whole = pages.cursor(by, row, "q" * 16)
+    said = ["q" * 16, *(row[name] for name, _ in by)]
+
+    def make(draw: random.Random) -> str:
+        if draw.random() < 0.4:
+            return damaged(draw, whole.encode()).decode(errors="surrogateescape")
+        return base64.urlsafe_b64encode(objects(said)(draw)).decode().rstrip("=")
+
+    def again(last: list[Any]) -> list[Any]:
+        row = dict(zip((name for name, _ in by), last, strict=True))
+        return pages.read(pages.cursor(by, row, "q" * 16), by, "q" * 16)
+
+    assert feed(number, make, lambda given: pages.read(given, by, "q" * 16), again) > 50
+
+
+def named(_: Path, name: str) -> Any:
+    if name not in ("dog", "cat", "edit:no-dog@1"):
+        raise unknown("selection or edit", name, ["dog", "cat"], "atlas select ls")
+    return neuron_set([Neuron("language", 0, len(name)), Neuron("language", 0, 1)], {"fingerprint": "f"})
+
+
+@FAST
+def test_set_expressions(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selections, "named", named)
+    make = texts("dog & cat", "(dog | cat) - dog", "dog - cat & edit:no-dog@1", "((dog))")
+    assert feed(number, make, lambda given: selections.of_expression(Path(), given), None) > 50
+
+
+@pytest.mark.parametrize("number", [100, pytest.param(10_000, marks=pytest.mark.nightly)])
+def test_set_expressions_of_a_real_atlas(number: int, world: Path) -> None:
+    make = texts("dogs & quiet", "selection:dogs - edit:quiet@1", "(dogs | noisy) - quiet", "selection:dogs")
+    assert feed(number, make, lambda given: selections.of_expression(world, given), None) > 2
+
+
+def a_file(file: Path, read: Callable[[], Any]) -> Callable[[bytes], Any]:
+    def written(data: bytes) -> Any:
+        file.write_bytes(data)
+        return read()
+
+    return written
+
+
+@SLOW
+def test_job_files(number: int, tmp_path: Path) -> None:
+    from ingest.job import make_job, read_toml
+
+    file = tmp_path / "job.toml"
+    valid = b"""model = "tiny-llava"
+dataset = "scenes"
+concepts = ["dog", "cat"]
+sources = ["image"]
+per_concept = 3
+reduce = ["mean"]
+keep = "top:50"
+layers = "0,2-3"
+[options]
+seed = 1
+[methods.contribution]
+norm = true
+[methods.integrated_gradients]
+"""
+
+    def make(draw: random.Random) -> bytes:
+        if draw.random() < 0.5:
+            return damaged(draw, valid)
+        lines = valid.decode().splitlines()
+        at = draw.randrange(len(lines))
+        key, equals, _ = lines[at].partition("=")
+        odd = ("1979-05-27", "[[1]]", "{a = 1}", "nan", "-1", '"\\u0000"', "'@/dev/null'", "[1.5]", "true", "9" * 400)
+        lines[at] = (
+            f"{key}= {draw.choice(odd)}" if equals else draw.choice(("[methods]", "[[methods]]", "[methods.x]", "x"))
+        )
+        return "\n".join(lines).encode()
+
+    read = a_file(file, lambda: make_job(read_toml(file)))
+    assert feed(number, make, read, lambda job: make_job(asdict(job))) > 20
+
+
+MODEL = {"name": "tiny", "revision": None, "fingerprint": "f" * 64, "model_type": "llava", "layers": 2, "width": 8}
+MODEL |= {"d_model": 4, "vocabulary": 32, "created_at": "2026-01-01T00:00:00"}
+
+
+def an_edit() -> Edit:
+    changes = (
+        Change(Neuron("language", 1, 3), 0.0),
+        Change(Neuron("language", 1, 4), 0.5, -1.5, 0.25, Where.parse("role=image;phase=prefill"), 0),
+    )
+    deltas = np.arange(4, dtype=np.float32)[None]
+    return Edit("x", 1, MODEL, "dog", {"maps": []}, Intervention(changes, "product", deltas, 3), "2026", "mine")
+
+
+@SLOW
+def test_edit_files(number: int, tmp_path: Path) -> None:
+    file = edit_files.write_edit(tmp_path, an_edit())
+    make = objects(json.loads(file.read_text()))
+
+    def again(edit: Edit) -> Edit:
+        said = json.loads(json.dumps(edit_files.as_json(edit)))
+        return edit_files.from_json(said, edit.intervention.deltas)
+
+    assert feed(number, make, a_file(file, lambda: edit_files.read_edit(file)), again) > 20
+
+
+@SLOW
+def test_edits_handed_on(number: int, tmp_path: Path) -> None:
+    from safetensors.numpy import save
+
+    file = tmp_path / "x.safetensors"
+    edit_bundle.write_bundle(an_edit(), file)
+    whole = file.read_bytes()
+    said = edit_files.as_json(an_edit()) | {"format": edit_bundle.FORMAT, "sum": edit_bundle._sum(an_edit())}
+    make_said = objects(said)
+
+    def make(draw: random.Random) -> bytes:
+        if draw.random() < 0.5:
+            return damaged(draw, whole)
+        tensors = {
+            draw.choice(("deltas", "other")): np.zeros(draw.choice(((0, 0), (1, 4), (2,))), draw.choice(("f4", "i8")))
+        }
+        return bytes(save(tensors, metadata={"edit": make_said(draw).decode(errors="replace")}))
+
+    feed(number, make, a_file(file, lambda: edit_bundle.read_bundle(file)), None)
+    file.write_bytes(whole)
+    assert edit_bundle.read_bundle(file).changes == an_edit().changes
+
+
+@SLOW
+def test_run_manifests(number: int, world: Path) -> None:
+    folder = next(f.parent for f in world.glob("runs/*/scores.parquet"))
+    make = objects(json.loads((folder / manifest.NAME).read_text()))
+    for verify in (False, True) if number < 1000 else (False,):
+        read = a_file(folder / manifest.NAME, lambda verify=verify: manifest.read_manifest(folder, verify=verify))
+        assert feed(number, make, read, None) > 20
+
+
+@SLOW
+def test_selection_files(number: int, world: Path, tmp_path: Path) -> None:
+    file = world / "selections" / "dogs.json"
+    make = objects(json.loads(file.read_text()))
+
+    def again(found: selections.Selection) -> selections.Selection:
+        saved = selections.save(tmp_path, found.name, found.as_set(), note=found.note, replace=True)
+        assert selections.read(selections.file_of(tmp_path, saved.name)) == saved
+        return found
+
+    assert feed(number, make, a_file(file, lambda: selections.read(file)), again) > 20
+
+
+def coco(folder: Path, segmentation: Any) -> dict[str, Any]:
+    from PIL import Image
+
+    (folder / "images").mkdir(parents=True)
+    (folder / "annotations").mkdir()
+    Image.new("RGB", (20, 20), "red").save(folder / "images" / "1.jpg")
+    images = [{"id": 1, "file_name": "1.jpg", "width": 20, "height": 20, "license": 1}]
+    box = {"id": 1, "image_id": 1, "category_id": 18, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
+    more = [{**box, "id": 2, "segmentation": [[0, 0, 9, 0, 9, 9]]}] if segmentation else []
+    categories = [{"id": 18, "name": "dog", "supercategory": "animal"}]
+    whole = {"images": images, "annotations": [{**box, "segmentation": segmentation}, *more], "categories": categories}
+    return whole | {"licenses": [{"id": 1, "name": "CC"}]}
+
+
+RUNS = {"size": [20, 20], "counts": [10, 30, 360]}
+
+
+@SLOW
+@pytest.mark.parametrize("segmentation", [None, [[0, 0, 9, 0, 9, 9, 0, 9]], RUNS], ids=["box", "polygon", "runs"])
+def test_coco_instances(number: int, segmentation: Any, tmp_path: Path) -> None:
+    from ingest.datasets.coco import build
+
+    whole = coco(tmp_path, segmentation)
+    file = tmp_path / "annotations" / "instances.json"
+    captions = {"images": whole["images"], "annotations": [{"id": 1, "image_id": 1, "caption": "A dog."}]}
+    (tmp_path / "annotations" / "captions.json").write_text(json.dumps(captions))
+
+    def read() -> Any:
+        found = build(str(tmp_path))
+        shown = []
+        for split in ("find", "held_out"):
+            options = {"split": split, "concepts": list(found.concepts), "per_concept": 3, "seed": 0}
+            for source in ("image", "text"):
+                shown += found.examples(source=source, tasks=found.tasks[source], **options)
+        for example in shown:
+            for media in example.media:
+                found.image(media)
+                for mention in example.mentions:
+                    found.mask(media, mention.concept)
+        return len(shown)
+
+    assert feed(number, objects(whole), a_file(file, read), None) > 20
+
+
+@SLOW
+def test_coco_captions(number: int, tmp_path: Path) -> None:
+    from ingest.datasets.coco import build
+
+    whole = coco(tmp_path, None)
+    (tmp_path / "annotations" / "instances.json").write_text(json.dumps(whole))
+    file = tmp_path / "annotations" / "captions.json"
+    captions = {
+        "images": whole["images"],
+        "annotations": [{"id": i, "image_id": 1, "caption": "A dog."} for i in (1, 2)],
+    }
+
+    def read() -> Any:
+        found = build(str(tmp_path))
+        options = {"concepts": ["dog"], "per_concept": 3, "seed": 0, "tasks": found.tasks["text"]}
+        return [found.examples(source="text", split=split, **options) for split in ("find", "held_out")]
+
+    assert feed(number, objects(captions), a_file(file, read), None) > 20
+
+
+def test_another_exception_is_noticed() -> None:
+    def read(given: int) -> int:
+        if given == 3:
+            raise KeyError("mine")
+        if given == 4:
+            raise AtlasError("clear")
+        return given
+
+    with pytest.raises(AssertionError, match="KeyError: 'mine'"):
+        feed(10, lambda draw: draw.randrange(5), read, None)
+    with pytest.raises(AssertionError, match="reads back as another"):
+        feed(10, lambda draw: 1, lambda given: given, lambda value: value + 1)
