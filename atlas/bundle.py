@@ -201,3 +201,17 @@ def plain_file(folder: Path, name: str) -> Path:
     if not stat.S_ISREG(mode):
         raise IntegrityError(f"{at} is no plain file; a bundle has plain files only")
     return at
+
+
+STORED, THERE, RENAMED, REFUSED = "stored", "there already", "renamed", "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Came:
+    """What became of one thing. kind: run, edit or selection. outcome: stored, there already, renamed (`note` says from
+    what), or refused (`note` says why)."""
+
+    kind: str
+    name: str
+    outcome: str
+    note: str = ""

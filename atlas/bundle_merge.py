@@ -2,42 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from atlas import edit_files, schema, selections
+from atlas import edit_files, schema
+from atlas.bundle import REFUSED, STORED, THERE, Came
+from atlas.bundle_edits import merge_edits, merge_selections
 from atlas.bundle_read import Unpacked, unpack
 from atlas.database import database, require_current, revision
-from atlas.edits import Edit
 from atlas.errors import IntegrityError, UsageError
 from atlas.failures import unwritable
-from atlas.files import finish
 from atlas.manifest import NAME as MANIFEST
 from atlas.manifest import folder_of, read_manifest
-from atlas.portable import portable, portable_manifest, portable_model
+from atlas.portable import portable_manifest
 
 PATIENCE = 60.0
 """Seconds to wait for others who have the database open."""
-
-STORED, THERE, RENAMED, REFUSED = "stored", "there already", "renamed", "refused"
-
-
-@dataclass(frozen=True, slots=True)
-class Came:
-    """What became of one thing. kind: run, edit or selection. outcome: stored, there already, renamed (`note` says from
-    what), or refused (`note` says why)."""
-
-    kind: str
-    name: str
-    outcome: str
-    note: str = ""
 
 
 def import_bundle(bundle: Path, path: Path) -> list[Came]:
@@ -67,7 +52,11 @@ def import_bundle(bundle: Path, path: Path) -> list[Came]:
             place.mkdir()
             unpacked = unpack(bundle, place)
             store.init(path)
-            return [*_runs(path, unpacked), *_edits(path, unpacked), *_selections(path, unpacked)]
+            came = list(_runs(path, unpacked))
+            with _writing(path) as connection:
+                came += merge_edits(connection, path, unpacked)
+                came += merge_selections(connection, path, unpacked)
+            return came
     except OSError as error:
         if Path(str(error.filename)).is_relative_to(bundle):
             raise UsageError(f"cannot read {error.filename} ({error.strerror})") from error
@@ -196,102 +185,6 @@ def _other_edits(connection: Connection, path: Path, unpacked: Unpacked) -> dict
 
 def _digest_of(file: Path) -> set[str]:
     return {edit_files.digest(edit_files.read_edit(file).intervention)} if file.is_file() else set()
-
-
-def _content(edit: Edit) -> str:
-    """All of an edit but its number, paths, and what an import noted."""
-    said = edit_files.as_json(edit) | {"digest": edit_files.digest(edit.intervention)}
-    said["model"] = portable_model(said["model"])
-    said["provenance"] = {k: v for k, v in said["provenance"].items() if k != "imported"}
-    return json.dumps(portable({k: v for k, v in said.items() if k != "version"}), sort_keys=True)
-
-
-def _edits(path: Path, unpacked: Unpacked) -> Iterator[Came]:
-    """All edits in one transaction: their files first, as everywhere."""
-    from atlas.rebuild import load_edit
-
-    if not unpacked.edits:
-        return
-    came: list[Came] = []
-    with _writing(path) as connection:
-        rows = sa.select(schema.edits.c.name, schema.edits.c.version)
-        stored = {f"{name}@{version}" for name, version in connection.execute(rows)}
-        for label, edit in unpacked.edits.items():
-            ours = {f.stem: f for f in (path / "edits").glob(f"{edit.name}@*.json")}
-            same = [name for name, file in ours.items() if _content(edit_files.read_edit(file)) == _content(edit)]
-            target = same[0] if same else label if label not in ours | _effects(connection, edit) else ""
-            if same and target in stored:
-                came.append(Came("edit", target, THERE, "" if target == label else f"it came as {label}"))
-                continue
-            if not target:
-                others = [name for name in unpacked.edits if name.startswith(f"{edit.name}@")]
-                numbers = [int(n.rpartition("@")[2]) for n in (*ours, *others, *_labels(connection, edit.name))]
-                edit = replace(edit, version=max(numbers) + 1, provenance={**edit.provenance, "imported": label})
-                target = edit.label
-            if not same:
-                _put_edit(path, unpacked, label, edit)
-            file = path / "edits" / f"{target}.json"
-            load_edit(connection, *edit_files.read_stored(file))
-            note = "" if target == label else f"{label} is another edit here"
-            came.append(Came("edit", target, RENAMED if note else STORED, note))
-    yield from came
-
-
-def _labels(connection: Connection, name: str) -> list[str]:
-    query = sa.select(schema.effects.c.edit).where(schema.effects.c.edit.startswith(f"{name}@", autoescape=True))
-    return [str(label) for label in connection.execute(query.distinct()).scalars()]
-
-
-def _effects(connection: Connection, edit: Edit) -> dict[str, None]:
-    """Labels of this name under which the effects of another edit are stored: they are not given again."""
-    query = sa.text("SELECT DISTINCT edit, job FROM effects JOIN runs USING (run_id) WHERE starts_with(edit, :name)")
-    digest = edit_files.digest(edit.intervention)
-    found = connection.execute(query, {"name": f"{edit.name}@"}).all()
-    return {str(label): None for label, job in found if json.loads(job).get("intervention", digest) != digest}
-
-
-def _put_edit(path: Path, unpacked: Unpacked, label: str, edit: Edit) -> None:
-    """Write an edit's files: those of the bundle to the byte, where it keeps its name."""
-    if edit.label != label:
-        edit_files.write_edit(path, edit)
-        return
-    source = unpacked.folder / "edits" / f"{label}.json"
-    for name in edit_files.tensors_of(source):
-        _copied(source.with_name(f"{name}.safetensors"), path / "edits" / f"{name}.safetensors")
-    _copied(source, path / "edits" / source.name)
-
-
-def _copied(source: Path, target: Path) -> None:
-    finish(target, lambda temporary: temporary.write_bytes(source.read_bytes()))
-
-
-def _selections(path: Path, unpacked: Unpacked) -> Iterator[Came]:
-    for name in unpacked.listing.selections:
-        said = json.loads(selections.file_of(unpacked.folder, name).read_text(encoding="utf-8"))
-        yield _put_selection(path, name, said)
-
-
-def _same_selection(found: Mapping[str, Any], said: Mapping[str, Any]) -> bool:
-    plain = [
-        {**s, "name": "", "provenance": {k: v for k, v in s["provenance"].items() if k != "imported"}}
-        for s in (found, said)
-    ]
-    return bool(portable(plain[0]) == portable(plain[1]))
-
-
-def _put_selection(path: Path, name: str, said: dict[str, Any]) -> Came:
-    """Save a selection under its name, or the first of `<name>-2`, `<name>-3`, ... that is free or has it already."""
-    taken, number = name, 1
-    while (file := selections.file_of(path, taken)).exists():
-        if _same_selection(json.loads(file.read_text(encoding="utf-8")), said):
-            return Came("selection", taken, THERE, "" if taken == name else f"it came as {name}")
-        number += 1
-        taken = f"{name[:60]}-{number}"
-    if taken != name:
-        said = {**said, "name": taken, "provenance": {**said["provenance"], "imported": name}}
-    text = json.dumps(said, indent=1, ensure_ascii=False) + "\n"
-    finish(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return Came("selection", taken, STORED if taken == name else RENAMED, "" if taken == name else f"{name} is taken")
 
 
 def require_all(came: list[Came]) -> None:

@@ -57,7 +57,7 @@ def unpack(bundle: Path, folder: Path) -> Unpacked:
         )
     for name, file in sources.items():
         _copy(file, folder / name, *listing.files[name])
-    with _blamed(bundle):
+    with _blamed(bundle, folder):
         manifests = {run: _manifest(folder, listing, run) for run in listing.runs}
         ordered = dict(sorted(manifests.items(), key=lambda item: (item[1]["run"]["finished_at"], item[0])))
         for run, manifest in ordered.items():
@@ -89,23 +89,27 @@ def _altered(file: Path, what: str) -> IntegrityError:
 
 
 @contextmanager
-def _blamed(bundle: Path) -> Iterator[None]:
-    """Whatever goes wrong in the block is the bundle's fault: nothing else is read there."""
+def _blamed(bundle: Path, folder: Path) -> Iterator[None]:
+    """Whatever goes wrong in the block is the bundle's fault: nothing else is read there. Its copy goes by its name."""
     import duckdb
     import pyarrow as pa
     import sqlalchemy as sa
 
+    def said(error: Exception) -> str:
+        return " ".join(str(error).replace(str(folder), str(bundle)).split())[:600]
+
     try:
         yield
+    except IntegrityError as error:
+        raise IntegrityError(said(error)) from error
     except duckdb.OutOfMemoryException as error:
         raise AtlasError(f"checking the bundle {bundle} needs more memory than there is") from error
     except OSError as error:
         if error.errno is not None:  # the disk's; Arrow says it of a file that is no Parquet, without a number
             raise
-        raise IntegrityError(f"the bundle {bundle} is damaged: {error}") from error
+        raise IntegrityError(f"the bundle {bundle} is damaged: {said(error)}") from error
     except (*NOT_OURS, duckdb.Error, pa.ArrowException, sa.exc.SQLAlchemyError) as error:
-        said = " ".join(str(error).split())[:300]
-        raise IntegrityError(f"the bundle {bundle} is damaged: {type(error).__name__}: {said}") from error
+        raise IntegrityError(f"the bundle {bundle} is damaged: {type(error).__name__}: {said(error)}") from error
 
 
 def _manifest(folder: Path, listing: Listing, run: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from atlas.failures import unwritable
 from atlas.files import finish, sha256
 from atlas.manifest import NAME as MANIFEST
 from atlas.manifest import folder_of, read_manifest
-from atlas.portable import portable, portable_manifest, portable_model
+from atlas.portable import folders, portable, portable_manifest, portable_model
 
 
 @dataclass(slots=True)
@@ -61,8 +61,9 @@ def export(path: Path, folder: Path, choice: Choice | None = None) -> Exported:
         fingerprints = {m["model"]["fingerprint"] for m in written.values() if m["model"]}
         if choice.edits:
             every = choice.said() is None
-            exported.edits = _edits(path, partial, None if every else fingerprints)
-            exported.selections = _selections(path, partial, None if every else fingerprints)
+            known = folders(m["model"]["name"] for m in manifests.values() if m["model"])
+            exported.edits = _edits(path, partial, None if every else fingerprints, known)
+            exported.selections = _selections(path, partial, None if every else fingerprints, known)
         _finish(partial, exported, written, choice)
         partial.replace(folder)
     except OSError as error:
@@ -217,7 +218,7 @@ def _write_json(file: Path, said: Mapping[str, Any]) -> None:
     finish(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _edits(path: Path, folder: Path, fingerprints: set[str] | None) -> list[str]:
+def _edits(path: Path, folder: Path, fingerprints: set[str] | None, known: Sequence[str]) -> list[str]:
     """Write the edits of these weights, to the byte where they name no path of this machine."""
     labels = []
     for file in sorted((path / "edits").glob("*@*.json")):
@@ -225,7 +226,7 @@ def _edits(path: Path, folder: Path, fingerprints: set[str] | None) -> list[str]
         if fingerprints is not None and edit.fingerprint not in fingerprints:
             continue
         said = json.loads(file.read_text(encoding="utf-8"))
-        clean = said | {"provenance": portable(without_folders(said["provenance"]))}
+        clean = said | {"provenance": portable(without_folders(said["provenance"]), *known)}
         clean |= {"model": portable_model(said["model"])}
         (folder / "edits").mkdir(exist_ok=True)
         for tensors in tensors_of(file, verify=True):
@@ -238,7 +239,7 @@ def _edits(path: Path, folder: Path, fingerprints: set[str] | None) -> list[str]
     return labels
 
 
-def _selections(path: Path, folder: Path, fingerprints: set[str] | None) -> list[str]:
+def _selections(path: Path, folder: Path, fingerprints: set[str] | None, known: Sequence[str]) -> list[str]:
     saved = []
     for name in selections.names(path):
         file = selections.file_of(path, name)
@@ -246,7 +247,7 @@ def _selections(path: Path, folder: Path, fingerprints: set[str] | None) -> list
             continue
         said = json.loads(file.read_text(encoding="utf-8"))
         (folder / "selections").mkdir(exist_ok=True)
-        _write_json(selections.file_of(folder, name), said | {"provenance": portable(said["provenance"])})
+        _write_json(selections.file_of(folder, name), said | {"provenance": portable(said["provenance"], *known)})
         saved.append(name)
     return saved
 

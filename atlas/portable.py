@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -53,7 +53,8 @@ def portable_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
         found["model"] = portable_model(manifest["model"])
     if path is not None:
         found["dataset"] = {**manifest["dataset"], "path": None}
-    of_run = {name: portable(manifest["run"][name], path) for name in ("job", "environment", "outcome")}
+    known = [path, *folders([manifest["model"]["name"]] if manifest["model"] else [])]
+    of_run = {name: portable(manifest["run"][name], *known) for name in ("job", "environment", "outcome")}
     found["run"] = {**manifest["run"], **of_run}
     return found
 
@@ -63,6 +64,11 @@ def portable_model(row: Mapping[str, Any]) -> dict[str, Any]:
     name = str(row["name"])
     plain = PurePosixPath(name).name if name.startswith(("/", "~")) else PureWindowsPath(name).name
     return {**row, "name": plain if _is_folder(name) and plain else name}
+
+
+def folders(names: Iterable[str]) -> list[str]:
+    """Those of models' names that are folders of this machine, the longest first."""
+    return sorted(filter(_is_folder, names), key=len, reverse=True)
 
 
 def _is_folder(name: str) -> bool:

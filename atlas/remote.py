@@ -116,8 +116,12 @@ class _Remote:
         )
         try:
             found = {places[place]: bytes(content) for place, content in connection.execute(query).fetchall()}
+        except duckdb.HTTPException:
+            raise
         except duckdb.IOException as error:
             raise UsageError(f"there is no bundle at {self.location}: {_first(error)}") from error
+        if NAME in names and not found:
+            raise UsageError(f"there is no bundle at {self.location}: no {NAME}, or one too large")
         if set(found) != set(names):
             raise IntegrityError(f"{self.location} lacks files that its {NAME} names, or they are too large")
         return found

@@ -12,8 +12,8 @@ from cli.common import AtlasPath, resolve, say, words
 from cli.render import Csv, Format, Json, chosen_format, show
 
 if TYPE_CHECKING:
+    from atlas.bundle import Came
     from atlas.bundle_choice import Choice
-    from atlas.bundle_merge import Came
     from atlas.bundle_write import Exported
 
 Runs = Annotated[str | None, typer.Option("--run", help="Only these runs, by the beginnings of their ids: 298a,f815.")]

@@ -43,12 +43,13 @@ def fill(path: Path, make_run: Callable[..., Any]) -> Path:
 
 def add_edit(path: Path, name: str, gain: float, deltas: np.ndarray | None = None, **provenance: Any) -> Any:
     change = Change(Neuron("language", 1, 3), gain=gain, write=None if deltas is None else 0)
-    about = {"fingerprint": MODEL, "concept": "dog", **provenance}
+    about = {"fingerprint": MODEL, "concept": "dog", "weights": f"{WEIGHTS}/config.json", **provenance}
     return stored.new(path, name, Intervention((change,), deltas=deltas), about)
 
 
 def add_selection(path: Path, name: str, *neurons: str) -> None:
-    selections.save(path, name, neuron_set(tuple(map(Neuron.parse, neurons)), {"fingerprint": MODEL}))
+    about = {"fingerprint": MODEL, "maps": [{"model": WEIGHTS, "concept": "dog", "method": "contribution"}]}
+    selections.save(path, name, neuron_set(tuple(map(Neuron.parse, neurons)), about))
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -15,9 +15,9 @@ from bundles import a_run, change, fill, older, said, sign, write
 from atlas import schema
 from atlas.bundle_merge import import_bundle
 from atlas.bundle_write import Choice, export
-from atlas.database import reading
+from atlas.database import READER_CONFIG, reading
 from atlas.errors import AtlasError, IntegrityError, StoreUnavailable, UsageError
-from atlas.remote import attached
+from atlas.remote import _open, attached
 from atlas.sql import answered
 
 WITHOUT = {"edits", "changes", "indexes"}
@@ -149,6 +149,40 @@ def test_a_url_without_the_extension_says_what_to_type(location: str) -> None:
     with pytest.raises(AtlasError, match=r"INSTALL httpfs.*atlas pull") as caught, attached(location):
         pass
     assert "\n" not in str(caught.value)
+
+
+class Installed:
+    """A connection on which httpfs seems to be loaded: what is behind a URL is read by the same SQL as a folder."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection):
+        self._connection = connection
+
+    def execute(self, statement: str) -> Any:
+        return self._connection.execute("SELECT 1" if statement == "LOAD httpfs" else statement)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+
+def test_a_url_is_read_as_a_folder_is(bundle: Path, tmp_path: Path) -> None:
+    """All but the transport, which needs the extension."""
+    import_bundle(bundle, tmp_path / "new.atlas")
+    with duckdb.connect(config=dict(READER_CONFIG)) as connection, reading(tmp_path / "new.atlas") as here:
+        _open(str(bundle), Installed(connection), remote=True)
+        for table in TABLES:
+            assert rows(connection, table) == rows(here, table), table
+        with pytest.raises(duckdb.Error, match="disabled"):
+            connection.execute(f"SELECT * FROM read_text('{bundle}/bundle.json')")
+    change(a_run(bundle) / "manifest.json", schema="0003")
+    with duckdb.connect() as connection, pytest.raises(IntegrityError, match="is not what"):
+        _open(str(bundle), Installed(connection), remote=True)
+    for name, error, match in (
+        (f"runs/{a_run(bundle).name}/manifest.json", IntegrityError, "lacks files"),
+        ("bundle.json", UsageError, "there is no bundle at"),
+    ):
+        (bundle / name).unlink()
+        with duckdb.connect() as connection, pytest.raises(error, match=match):
+            _open(str(bundle), Installed(connection), remote=True)
 
 
 @pytest.mark.parametrize("location", ["ftp://x/b", "http://x/b?token=1", "https://x/a b", "file:///etc"])
