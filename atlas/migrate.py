@@ -7,7 +7,7 @@ package once installed. alembic itself is imported only where a migration runs.
 from __future__ import annotations
 
 import shutil
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,9 +131,12 @@ def backup(path: Path) -> Path:
     return copy_aside(path, found)
 
 
-def backup_name(label: str) -> str:
-    """`atlas-<UTC>-<label>.duckdb`; names sort as time."""
-    return f"atlas-{datetime.now(UTC):%Y%m%dT%H%M%S.%f}-{label}.duckdb"
+def backup_name(folder: Path, label: str) -> str:
+    """`atlas-<UTC>-<label>.duckdb`; names sort as time. One that is free, also where the clock went back."""
+    moment = datetime.now(UTC)
+    while (folder / (name := f"atlas-{moment:%Y%m%dT%H%M%S.%f}-{label}.duckdb")).exists():
+        moment += timedelta(microseconds=1)
+    return name
 
 
 def copy_aside(path: Path, label: str) -> Path:
@@ -143,7 +146,7 @@ def copy_aside(path: Path, label: str) -> Path:
         StoreUnavailable: no room, or not to be written; nothing half is left.
     """
     folder = path / "backups"
-    target = folder / backup_name(label)
+    target = folder / backup_name(folder, label)
     copies = [(file, target.with_name(name)) for file, name in _backed_up(path, target.name) if file.exists()]
     try:
         folder.mkdir(exist_ok=True)

@@ -147,7 +147,7 @@ def _swap(path: Path, new: Path) -> Path | None:
     if database(path).exists() or wal(path).exists():
         folder = path / "backups"
         folder.mkdir(exist_ok=True)
-        kept = folder / migrate.backup_name("replaced")
+        kept = folder / migrate.backup_name(folder, "replaced")
         # The database first: interrupted here, a log without a database is refused, the other way it would be missed.
         for file, target in ((database(path), kept), (wal(path), kept.with_name(f"{kept.name}.wal"))):
             if file.exists():

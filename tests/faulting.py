@@ -47,7 +47,8 @@ class Nursery:
         """Run `atlas ARGUMENTS`, or where the first is `load` store the run folder ARGUMENT in the atlas ARGUMENT.
 
         fault: kill=N dies at the N-th step. grow=BYTES: no file grows beyond that, and with die=True the process is
-        killed in the middle of the write that would. after=SECONDS dies then. user=UID: as that user.
+        killed in the middle of the write that would. after=SECONDS dies then. user=UID: as that user. clock=SECONDS:
+        with a clock that is so far ahead.
         """
         task = {"arguments": [str(a) for a in arguments], "folder": str(self.folder), **fault}
         for name in ("out", "err", "steps"):
@@ -153,11 +154,26 @@ def _disturb(task: Mapping[str, Any]) -> _Steps:
     if "after" in task:
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, task["after"])
+    if "clock" in task:
+        _shift_clock(task["clock"])
     if "user" in task:
         os.setgroups([])
         os.setgid(task["user"])
         os.setuid(task["user"])
     return steps
+
+
+def _shift_clock(seconds: float) -> None:
+    import datetime
+
+    from atlas import ledger, migrate
+
+    class Shifted(datetime.datetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+            return datetime.datetime.now(tz) + datetime.timedelta(seconds=seconds)
+
+    ledger.datetime = migrate.datetime = Shifted  # type: ignore[misc]
 
 
 def _load(path: Path, folder: Path) -> int:

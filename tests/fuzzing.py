@@ -8,6 +8,7 @@ import random
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 NASTY: tuple[Any, ...] = (None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, -(10**30), 0.5, 1e308, float("nan"))
@@ -213,3 +214,34 @@ def feed(
                 harm.setdefault(f"{str(value)[:200]!r} reads back as another", repr(given)[:300])
     assert not harm, "\n".join(f"{what}   {shown}" for what, shown in harm.items())
     return valid
+
+
+def texts(*valid: str) -> Callable[[random.Random], str]:
+    """Valid texts damaged, and their words in no order."""
+    pieces = tuple({piece for whole in valid for piece in [whole, *whole.replace(":", " ").replace("=", " ").split()]})
+
+    def make(draw: random.Random) -> str:
+        if draw.random() < 0.5:
+            data = damaged(draw, draw.choice(valid).encode())
+            return data.decode(errors=draw.choice(("replace", "surrogateescape")))
+        return text(draw, pieces)
+
+    return make
+
+
+def objects(*valid: Any) -> Callable[[random.Random], bytes]:
+    """Plain objects as JSON, damaged as objects or as bytes."""
+
+    def make(draw: random.Random) -> bytes:
+        chosen = draw.choice(valid)
+        return as_bytes(swapped(draw, chosen)) if draw.random() < 0.7 else damaged(draw, as_bytes(chosen))
+
+    return make
+
+
+def a_file(file: Path, read: Callable[[], Any]) -> Callable[[bytes], Any]:
+    def written(data: bytes) -> Any:
+        file.write_bytes(data)
+        return read()
+
+    return written

@@ -26,7 +26,8 @@ def mask_of(instance: Mapping[str, Any], height: int, width: int) -> np.ndarray:
                 raise ValueError(f"its size is {outline['size']}, the picture's {[height, width]}")
             counts = outline["counts"]
             # pycocotools leaves pixels that no run covers as they were in memory.
-            if sum(_lengths(counts) if isinstance(counts, str) else counts) != height * width:
+            lengths = _lengths(counts) if isinstance(counts, str) else counts
+            if sum(lengths) != height * width or not all(isinstance(n, int) for n in lengths):
                 raise ValueError("its runs are not as long as the picture")
             coded = outline if isinstance(counts, str) else runs.frPyObjects(outline, height, width)
         else:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 import fuzzing
 import numpy as np
 import pytest
-from fuzzing import as_bytes, damaged, feed, swapped, text
+from fuzzing import a_file, damaged, feed, objects, texts
 
 from atlas import edit_bundle, edit_files, filters, grammar, manifest, pages, selections
 from atlas.edits import Change, Edit, Intervention
@@ -26,29 +25,6 @@ from atlas.where import Where
 # Fast parsers always get ten thousand.
 FAST = pytest.mark.parametrize("number", [10_000])
 SLOW = pytest.mark.parametrize("number", [700, pytest.param(10_000, marks=pytest.mark.nightly)])
-
-
-def texts(*valid: str) -> Callable[[random.Random], str]:
-    """Valid texts damaged, and their words in no order."""
-    pieces = tuple({piece for whole in valid for piece in [whole, *whole.replace(":", " ").replace("=", " ").split()]})
-
-    def make(draw: random.Random) -> str:
-        if draw.random() < 0.5:
-            data = damaged(draw, draw.choice(valid).encode())
-            return data.decode(errors=draw.choice(("replace", "surrogateescape")))
-        return text(draw, pieces)
-
-    return make
-
-
-def objects(*valid: Any) -> Callable[[random.Random], bytes]:
-    """Plain objects as JSON, damaged as objects or as bytes."""
-
-    def make(draw: random.Random) -> bytes:
-        chosen = draw.choice(valid)
-        return as_bytes(swapped(draw, chosen)) if draw.random() < 0.7 else damaged(draw, as_bytes(chosen))
-
-    return make
 
 
 FILTERS = (
@@ -161,14 +137,6 @@ def test_set_expressions_of_a_real_atlas(number: int, world: Path) -> None:
     assert feed(number, make, lambda given: selections.of_expression(world, given), None) > 2
 
 
-def a_file(file: Path, read: Callable[[], Any]) -> Callable[[bytes], Any]:
-    def written(data: bytes) -> Any:
-        file.write_bytes(data)
-        return read()
-
-    return written
-
-
 @SLOW
 def test_job_files(number: int, tmp_path: Path) -> None:
     from ingest.job import make_job, read_toml
@@ -273,70 +241,6 @@ def test_selection_files(number: int, world: Path, tmp_path: Path) -> None:
         return found
 
     assert feed(number, make, a_file(file, lambda: selections.read(file)), again) > 20
-
-
-def coco(folder: Path, segmentation: Any) -> dict[str, Any]:
-    from PIL import Image
-
-    (folder / "images").mkdir(parents=True)
-    (folder / "annotations").mkdir()
-    Image.new("RGB", (20, 20), "red").save(folder / "images" / "1.jpg")
-    images = [{"id": 1, "file_name": "1.jpg", "width": 20, "height": 20, "license": 1}]
-    box = {"id": 1, "image_id": 1, "category_id": 18, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}
-    more = [{**box, "id": 2, "segmentation": [[0, 0, 9, 0, 9, 9]]}] if segmentation else []
-    categories = [{"id": 18, "name": "dog", "supercategory": "animal"}]
-    whole = {"images": images, "annotations": [{**box, "segmentation": segmentation}, *more], "categories": categories}
-    return whole | {"licenses": [{"id": 1, "name": "CC"}]}
-
-
-RUNS = {"size": [20, 20], "counts": [10, 30, 360]}
-
-
-@SLOW
-@pytest.mark.parametrize("segmentation", [None, [[0, 0, 9, 0, 9, 9, 0, 9]], RUNS], ids=["box", "polygon", "runs"])
-def test_coco_instances(number: int, segmentation: Any, tmp_path: Path) -> None:
-    from ingest.datasets.coco import build
-
-    whole = coco(tmp_path, segmentation)
-    file = tmp_path / "annotations" / "instances.json"
-    captions = {"images": whole["images"], "annotations": [{"id": 1, "image_id": 1, "caption": "A dog."}]}
-    (tmp_path / "annotations" / "captions.json").write_text(json.dumps(captions))
-
-    def read() -> Any:
-        found = build(str(tmp_path))
-        shown = []
-        for split in ("find", "held_out"):
-            options = {"split": split, "concepts": list(found.concepts), "per_concept": 3, "seed": 0}
-            for source in ("image", "text"):
-                shown += found.examples(source=source, tasks=found.tasks[source], **options)
-        for example in shown:
-            for media in example.media:
-                found.image(media)
-                for mention in example.mentions:
-                    found.mask(media, mention.concept)
-        return len(shown)
-
-    assert feed(number, objects(whole), a_file(file, read), None) > 20
-
-
-@SLOW
-def test_coco_captions(number: int, tmp_path: Path) -> None:
-    from ingest.datasets.coco import build
-
-    whole = coco(tmp_path, None)
-    (tmp_path / "annotations" / "instances.json").write_text(json.dumps(whole))
-    file = tmp_path / "annotations" / "captions.json"
-    captions = {
-        "images": whole["images"],
-        "annotations": [{"id": i, "image_id": 1, "caption": "A dog."} for i in (1, 2)],
-    }
-
-    def read() -> Any:
-        found = build(str(tmp_path))
-        options = {"concepts": ["dog"], "per_concept": 3, "seed": 0, "tasks": found.tasks["text"]}
-        return [found.examples(source="text", split=split, **options) for split in ("find", "held_out")]
-
-    assert feed(number, objects(captions), a_file(file, read), None) > 20
 
 
 def test_another_exception_is_noticed() -> None:
