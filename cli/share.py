@@ -160,11 +160,11 @@ def _listed(found: Exported) -> pa.Table:
     """One row for each run, edit and selection of a bundle."""
     names = ("model", "dataset", "maps", "scores", "examples")
     rows: list[dict[str, Any]] = [
-        {"kind": r["kind"], "name": r["run_id"][:8], **{n: r[n] for n in names}} for r in found.runs
+        {"name": r["run_id"][:8], "kind": r["kind"], **{n: r[n] for n in names}} for r in found.runs
     ]
-    rows += [{"kind": "edit", "name": label} for label in found.edits]
-    rows += [{"kind": "selection", "name": name} for name in found.selections]
-    types = [*((n, pa.string()) for n in ("kind", "name", *names[:2])), *((n, pa.int64()) for n in names[2:])]
+    rows += [{"name": label, "kind": "edit"} for label in found.edits]
+    rows += [{"name": name, "kind": "selection"} for name in found.selections]
+    types = [*((n, pa.string()) for n in ("name", "kind", *names[:2])), *((n, pa.int64()) for n in names[2:])]
     return pa.Table.from_pylist(rows, schema=pa.schema(types))
 
 
@@ -180,6 +180,6 @@ def _report(came: list[Came], form: str) -> None:
         }
         for c in came
     ]
-    columns = pa.schema([(name, pa.string()) for name in ("kind", "name", "outcome", "note")])
+    columns = pa.schema([(name, pa.string()) for name in ("name", "kind", "outcome", "note")])
     show(pa.Table.from_pylist(rows, schema=columns), form)
     require_all(came)
