@@ -498,6 +498,13 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], type[AtlasError], str]] = {
         IntegrityError,
         "is not what",
     ),
+    "an edit changed": (lambda b: swapped(b / "edits" / "soft@1.json", "0.5", "0.6"), IntegrityError, "sha256"),
+    "a selection changed": (lambda b: swapped(b / "selections" / "dogs.json", "1/3", "1/2"), IntegrityError, "sha256"),
+    "a job changed": (
+        lambda b: swapped(a_run(b) / "manifest.json", '"seed": 1', '"seed": 2'),
+        IntegrityError,
+        "sha256",
+    ),
     "a cut file": (lambda b: os.truncate(a_run(b) / "scores.parquet", 99), IntegrityError, "is not what"),
     "a missing file": (lambda b: (a_run(b) / "scores.parquet").unlink(), IntegrityError, "is missing"),
     "a changed manifest": (lambda b: change(a_run(b) / "manifest.json", schema="0003"), IntegrityError, "is not what"),
@@ -614,6 +621,13 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], type[AtlasError], str]] = {
         "damaged",
     ),
 }
+
+
+def swapped(file: Path, old: str, new: str) -> None:
+    """Change a file and not its size."""
+    text = file.read_text()
+    assert text.count(old) == 1 and len(old) == len(new)
+    file.write_text(text.replace(old, new))
 
 
 def sign_only(bundle: Path) -> None:
