@@ -115,12 +115,17 @@ def _deltas(file: Path, digest: str) -> np.ndarray:
 
 def _changes(said: Mapping[str, Any]) -> tuple[Change, ...]:
     count = said["count"]
+    lengths = {len(said[name]) for name in COLUMNS if isinstance(said[name], list)}
+    if type(count) is not int or lengths - {count} or (not lengths and count > 1000):  # a count alone may be any
+        raise ValueError(f"it has {sorted(lengths)} changes and says {count}")
     columns = [v if isinstance(v, list) else [v] * count for v in (said[name] for name in COLUMNS)]
     wheres = {text: Where.parse(text) for text in set(columns[6])}
     found = tuple(
         Change(Neuron(component, *map(index, at)), float(gain), float(bias), float(noise), wheres[where], write)
         for component, *at, gain, bias, noise, where, write in zip(*columns, strict=True)
     )
+    if not all(isinstance(c.neuron.component, str) and (c.write is None or type(c.write) is int) for c in found):
+        raise ValueError("a component is no name, or a write no number")
     if len(found) != count:
         raise ValueError(f"it has {len(found)} changes and says {count}")
     return found

@@ -37,6 +37,8 @@ def require_inside(name: str) -> None:
         BadMedia: with the name.
     """
     path = PurePosixPath(name.replace("\\", "/"))
+    if any(len(part.encode(errors="replace")) > 255 for part in path.parts):
+        raise BadMedia(f"the name '{name[:80]}...' is too long for a file")
     if not path.name or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\0" in name:
         raise BadMedia(f"the name '{name}' leads out of the dataset's folder")
 
