@@ -50,8 +50,8 @@ class Profile:
 class Atlas(Questions, AcrossMaps, Nearest):
     """An atlas folder. `Atlas.open` checks that it is one; the object holds nothing open."""
 
-    def __init__(self, path: Path):
-        self.path = path
+    def __init__(self, path: str | Path):
+        self.path = Path(path)
 
     @classmethod
     def open(cls, path: str | Path | None = None, *, create: bool = False) -> Atlas:

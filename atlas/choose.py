@@ -71,7 +71,7 @@ def choose_map(connection: Connection, which: Which) -> Chosen:
     rows = find_maps(which).run(connection).to_pylist()
     if not rows:
         raise nothing(connection, which)
-    rows, assumed = narrowed(rows, (*ASKED, "component"))
+    rows, assumed = narrowed(rows, (*ASKED, "component", "tap"))
     # One model's name may stand for several weights: the newest map counts.
     return Chosen(rows[0], (*assumed, *newest(rows[0])))
 
@@ -177,8 +177,13 @@ def null_map(connection: Connection, chosen: Chosen, names: Mapping[str, str]) -
     Raises:
         UsageError: there is none.
     """
-    same = {name: chosen[name] for name in ("concept", *ASKED, "fingerprint")} | dict(names)
-    return choose_map(connection, Which(**same)) if names else chosen
+    if not names:
+        return chosen
+    same = {name: chosen[name] for name in ("concept", *ASKED, "fingerprint", "tap")} | dict(names)
+    try:
+        return choose_map(connection, Which(**same, run=chosen["run_id"]))
+    except UsageError:  # of another run, then
+        return choose_map(connection, Which(**same))
 
 
 def narrowed(rows: list[dict[str, Any]], names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -223,6 +228,8 @@ def _plain(name: str, there: Sequence[str]) -> str:
 
 def nothing(connection: Connection, which: Which) -> UsageError:
     """Name by name, from the most to the least general: the first that matches nothing is the one to correct."""
+    if not find_maps(Which()).run(connection).num_rows:
+        return UsageError("this atlas has no maps yet; `atlas ingest` makes some, `atlas demo` makes an example")
     sofar = Which()
     for name in ("model", "dataset", "run", "supercategory", "concept", "method", "source", "target", "reduce"):
         value = getattr(which, name)
@@ -233,8 +240,6 @@ def nothing(connection: Connection, which: Which) -> UsageError:
             if not any(r.startswith(value) for r in runs):
                 return unknown(name, value, {r[:8] for r in runs}, "atlas runs")
         rows = find_maps(sofar).run(connection).to_pylist()
-        if not rows:
-            return UsageError("this atlas has no maps yet; `atlas ingest` makes some, `atlas demo` makes an example")
         there = {str(r[name]) for r in rows if r[name] is not None} if name != "run" else {value}
         if value not in there:
             listed = f"atlas {name}s" if name in ("model", "dataset") else "atlas concepts"

@@ -62,8 +62,8 @@ def _names(test: Test, row: Mapping[str, Any]) -> bool:
 
 def named(name: str, stored: str, asked: str) -> bool:
     """Whether a stored name is meant: the same, matched by `*` and `?`, or of runs and weights beginning so."""
-    if is_glob(asked):
-        return fnmatch.fnmatchcase(stored, asked.replace("[", "[[]"))
+    if is_glob(name, asked):
+        return stored != "*" and fnmatch.fnmatchcase(stored, asked.replace("[", "[[]"))
     return stored.startswith(asked) if name in PREFIXES else stored == asked
 
 
@@ -100,7 +100,8 @@ touched AS (  -- the neurons of each
 effective AS (
     SELECT m.map_id, t.layer, t.neuron, e.suppression, e.retention, e.selectivity, e.beyond_random
     FROM maps m LEFT JOIN concepts c USING (concept_id)
-    JOIN measured e ON e.model_id = m.model_id AND (c.name IS NULL OR e.concept IS NULL OR e.concept = c.name)
+    JOIN measured e ON e.model_id = m.model_id AND e.source = m.source
+        AND (c.name IS NULL OR e.concept IS NULL OR e.concept = c.name)
     JOIN touched t ON t.edit = e.edit AND t.component = m.component
         AND (t.run_id IS NULL OR t.run_id = e.run_id AND t.source = e.source)
     WHERE m.map_id IN (SELECT unnest($maps::INTEGER[]))),
@@ -163,7 +164,7 @@ class Condition:
 
     def _token(self, value: str) -> str:
         said = "lower(trim(t))"
-        if is_glob(value):
+        if is_glob("token", value):
             pattern = "".join({"*": ".*", "?": "."}.get(sign) or _escaped(sign) for sign in value.lower())
             test = f"regexp_full_match({said}, {self.bind(pattern)}, 's')"
         else:

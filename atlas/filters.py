@@ -40,9 +40,9 @@ TAGS = ("token", "label", "selection")
 """What a neuron has: among its decoded tokens, as a label (`image`, or `miner:image` of one rule), in a selection."""
 
 EFFECTS = ("suppression", "retention", "selectivity", "beyond_random")
-"""What an edit of the neuron was measured to do, to the map's concept where it has one. suppression: accuracy lost on
-it. retention: accuracy left on others. selectivity: left on others minus left on it. beyond_random: accuracy that as
-many random neurons leave on it minus what these leave."""
+"""What an edit of the neuron was measured to do in the map's source, to its concept where it has one. suppression:
+accuracy lost on it. retention: accuracy left on others. selectivity: left on others minus left on it. beyond_random:
+accuracy that as many random neurons leave on it minus what these leave."""
 
 FIELDS = (*OF_MAPS, *NUMBERS, *TAGS, *(f"effect.{name}" for name in EFFECTS))
 EQUALS, COMPARES = ("=", "!=", "in"), ("<", "<=", ">", ">=")
@@ -81,7 +81,12 @@ class Test:
         if not numeric:
             if isinstance(value, bool | int | float):
                 value = str(value)
-            if not isinstance(value, str) or not value or "\0" in value:
+            if (
+                not isinstance(value, str)
+                or not value
+                or "\0" in value
+                or any("\ud800" <= c <= "\udfff" for c in value)
+            ):
                 raise UsageError(f"{self.field} is a name, for example {self._example()}; not {value!r}")
             return value
         if isinstance(value, str) and self.op == "in" and self.field in WHOLE:
@@ -140,6 +145,15 @@ def tests(tree: Filter) -> Iterator[Test]:
     else:
         for part in tree.parts:
             yield from tests(part)
+
+
+def conjuncts(tree: Filter) -> Iterator[Test]:
+    """The tests that everything must pass: those that are not below `or` and `not`."""
+    for part in tree.parts if isinstance(tree, And) else (tree,):
+        if isinstance(part, Test):
+            yield part
+        elif isinstance(part, And):
+            yield from conjuncts(part)
 
 
 def bounded(tree: Filter) -> Filter:
@@ -219,6 +233,6 @@ def spans(values: tuple[Any, ...]) -> list[tuple[int, int]]:
     return found
 
 
-def is_glob(value: str) -> bool:
-    """Whether a name stands for others: `*` alone is the concept of a map over all concepts."""
-    return value != "*" and any(sign in value for sign in "*?")
+def is_glob(name: str, value: str) -> bool:
+    """Whether a name stands for others: of concepts, `*` alone is that of a map over all of them."""
+    return (name, value) != ("concept", "*") and any(sign in value for sign in "*?")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atlas import pages
-from atlas.choose import ASKED, EVERYTHING, Chosen, narrowed, newest, nothing, require_one_run
+from atlas.choose import ASKED, Chosen, narrowed, newest, nothing, require_one_run
 from atlas.conditions import MEASURED, Condition, Members, of_map
 from atlas.errors import UsageError
 from atlas.filters import EVERYTHING as ALL
-from atlas.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, is_glob, tests
+from atlas.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, conjuncts, is_glob, tests
 from atlas.pages import SHOWN, Order
 from atlas.queries import Query, Which, find_maps
 from atlas.rules import EVERY, Rule, bound, selected
@@ -94,16 +94,35 @@ def meant(connection: Connection, tree: Filter, selections: Selections) -> Meant
     left = {r["map_id"]: of_map(tree, r, members) for r in stored if of_all or r["concept"] != "*"}
     rows = [r for r in stored if left.get(r["map_id"], False) is not False]
     if not rows:
-        raise UsageError("no stored map is meant by that (`atlas concepts` and `atlas runs` list what there is)")
-    rows, notes = narrowed(rows, [name for name in (*ASKED, "component") if name not in mentioned])
-    if len({tuple(r[name] for name in IDENTITY) for r in rows}) > 1:
-        rows, more = narrowed(rows, [name for name in EVERYTHING if name not in mentioned])
+        raise UsageError(_none_meant(stored, members))
+    rows, notes = narrowed(rows, [name for name in (*ASKED, "component", "tap") if name not in mentioned])
+    if "fingerprint" not in mentioned and len({tuple(r[name] for name in IDENTITY) for r in rows}) > 1:
+        rows, more = _one_weights(rows)
         notes = [*notes, *more]
     apart = (*IDENTITY, *(_column(name) for name in ("run", "fingerprint", "tap") if name in mentioned))
     first = {tuple(r[name] for name in apart): r["map_id"] for r in reversed(rows)}
     rows = [r for r in rows if r["map_id"] in set(first.values())]
     said = (*assumed, *notes, *(newest(rows[0]) if len(rows) == 1 and "run" not in mentioned else ()))
     return Meant(tuple(Chosen(r, said) for r in rows), tuple(left[r["map_id"]] for r in rows), members)
+
+
+def _none_meant(stored: Sequence[Mapping[str, Any]], members: Mapping[str, Members]) -> str:
+    there = {r["fingerprint"] for r in stored}
+    for name, found in members.items():
+        if found.fingerprint not in there:
+            return f"the selection '{name}' is of neurons of other weights ({found.fingerprint[:12]}) than these maps"
+    return "no stored map is meant by that (`atlas concepts` and `atlas runs` list what there is)"
+
+
+def _one_weights(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Of each model's name the maps of its newest weights: numbers of two weights are not of one model."""
+    notes: list[str] = []
+    kept: list[dict[str, Any]] = []
+    for model in dict.fromkeys(r["model"] for r in rows):
+        mine, more = narrowed([r for r in rows if r["model"] == model], ["fingerprint"])
+        kept += mine
+        notes += more
+    return [r for r in rows if r in kept], notes
 
 
 def _column(name: str) -> str:
@@ -218,20 +237,11 @@ def question(ask: Ask, found: Meant) -> str:
 def exactly(tree: Filter) -> Which:
     """The names that every map must have which the filter is about: plain tests that are not below `or` and `not`."""
     names: dict[str, str] = {}
-    parts = tree.parts if isinstance(tree, And) else (tree,)
-    for test in _flat(parts):
+    for test in conjuncts(tree):
         whole = test.field in Which.__slots__ and test.field != "fingerprint"  # which may be a beginning
-        if test.op == "=" and whole and not is_glob(str(test.value)):
+        if test.op == "=" and whole and not is_glob(test.field, str(test.value)):
             names.setdefault(test.field, str(test.value))
     return Which(**names)
-
-
-def _flat(parts: Sequence[Filter]) -> Iterator[Test]:
-    for part in parts:
-        if isinstance(part, Test):
-            yield part
-        elif isinstance(part, And):
-            yield from _flat(part.parts)
 
 
 def _values(tree: Filter, name: str) -> list[str]:
@@ -246,7 +256,7 @@ def _synonyms(connection: Connection, tree: Filter) -> tuple[Filter, list[str]]:
 SELECT DISTINCT name FROM concepts
 WHERE list_contains(list_transform(forms, lambda f: lower(f)), lower($form)) ORDER BY name"""
     for value in _values(tree, "concept"):
-        if is_glob(value) or value == "*":
+        if is_glob("concept", value) or value == "*":
             continue
         known = connection.execute("SELECT 1 FROM concepts WHERE name = $name LIMIT 1", {"name": value}).fetchall()
         if not known:

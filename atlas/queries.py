@@ -69,7 +69,7 @@ class Which:
 
 
 _NEWEST = """QUALIFY row_number() OVER (
-    PARTITION BY m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component
+    PARTITION BY m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component, m.tap
     ORDER BY r.finished_at DESC, m.map_id DESC) = 1"""
 
 
@@ -84,8 +84,9 @@ def find_maps(which: Which, *, versions: bool = False) -> Query:
 SELECT m.map_id, m.run_id, m.model_id, mo.name AS model, mo.fingerprint, coalesce(c.name, '*') AS concept,
        m.method, m.source, m.target, m.reduce, m.tap, m.component, m.parameters, m.examples, m.neurons, m.kept,
        m.mean, m.std, c.supercategory, mo.layers, mo.width, d.name AS dataset, r.finished_at,
-       count(*) OVER (PARTITION BY m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component)
-           AS versions
+       count(*) OVER (
+           PARTITION BY m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component, m.tap
+       ) AS versions
 FROM maps m
 JOIN runs r USING (run_id)
 JOIN models mo ON mo.model_id = m.model_id

@@ -87,8 +87,10 @@ class Questions:
             where=where,
         )
         rule = Rule.parse(select) if select else None
-        order = tuple(sort.split(",")) if isinstance(sort, str) else tuple(sort)
-        return self.ask(Ask(tree, rule, order, top if top is not None or rule else 20, after, each))[0]
+        order = [s.strip() for s in sort.split(",")] if isinstance(sort, str) else list(sort)
+        return self.ask(
+            Ask(tree, rule, tuple(s for s in order if s), top if top is not None or rule else 20, after, each)
+        )[0]
 
     def ask(self, ask: Ask) -> tuple[NeuronSet, Query]:
         """`query` with everything read already, and the statement that answered it."""
@@ -126,11 +128,13 @@ class Questions:
         Raises:
             UsageError: not such an expression, a name that does not exist, or neurons of two models.
         """
-        return selections.of_expression(self.path, expression)
+        with reading(self.path):  # there is an atlas
+            return selections.of_expression(self.path, expression)
 
     def selections(self) -> pa.Table:
         """Every saved selection."""
-        return selections.listing(self.path)
+        with reading(self.path):
+            return selections.listing(self.path)
 
     def remove_selection(self, name: str) -> None:
         """Remove a saved selection.
@@ -138,4 +142,5 @@ class Questions:
         Raises:
             UsageError: there is none.
         """
-        selections.remove(self.path, name)
+        with reading(self.path):
+            selections.remove(self.path, name)

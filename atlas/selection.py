@@ -12,14 +12,14 @@ import pyarrow as pa
 
 from atlas.choose import Chosen, null_map, peers, provenance
 from atlas.compare import voted_neurons
-from atlas.conditions import Members
+from atlas.conditions import Condition, Members
 from atlas.errors import Unsupported, UsageError
-from atlas.filters import as_json
+from atlas.filters import And, as_json, conjuncts
 from atlas.find import Ask, Meant, Selections, counts, find, meant, order, question
 from atlas.neurons import LANGUAGE, Neuron
 from atlas.pages import cursor
 from atlas.queries import Query
-from atlas.rules import Rule, bound, selected
+from atlas.rules import EVERY, Rule, bound, selected
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -178,14 +178,17 @@ def no_selections(name: str) -> Members:
 
 def by_filter(connection: Connection, ask: Ask, selections: Selections) -> tuple[NeuronSet, Query]:
     """The neurons that pass a filter, and the statement that found them: see `Atlas.query`."""
-    if ask.limit is not None and ask.limit < 1:
-        raise UsageError("--top must be at least 1")
+    if ask.limit is not None and not 1 <= ask.limit < 2**31 - 1:
+        raise UsageError("--top must be at least 1, and less than two thousand million")
     found, nulls = _meant(connection, ask, selections)
     alone = found.chosen[0] if len(found.chosen) == 1 else None
     statement = find(ask, found, peers(connection, alone) if alone else (), [n["map_id"] for n in nulls])
     rows = statement.run(connection)
     more = ask.limit is not None and rows.num_rows > ask.limit
     rows = rows.slice(0, ask.limit) if more else rows
+    by_rank = order(ask, found)[0] == ("rank", False) and not ask.each
+    if not (by_rank and ask.limit is not None and rows.num_rows == ask.limit):  # else the best are all among the kept
+        require_within(connection, ask, found.chosen, nulls)
     whole = provenance(found.chosen, _said(ask, nulls))
     if cut := [c for c in found.chosen if c["kept"] < c["neurons"]]:
         whole["assumed"].append(
@@ -199,6 +202,7 @@ def by_filter(connection: Connection, ask: Ask, selections: Selections) -> tuple
 def count_passing(connection: Connection, ask: Ask, selections: Selections) -> tuple[pa.Table, Query, dict[str, Any]]:
     """How many neurons of each map pass, the statement, and what the maps are: see `Atlas.count`."""
     found, nulls = _meant(connection, ask, selections)
+    require_within(connection, ask, found.chosen, nulls)
     statement = counts(ask, found, [n["map_id"] for n in nulls])
     return statement.run(connection), statement, provenance(found.chosen, _said(ask, nulls))
 
@@ -235,10 +239,38 @@ def require_kept(connection: Connection, rule: Rule | None, chosen: Sequence[Cho
         count = connection.execute(choice, values).fetchall()[0][0]
         exact = rule.name == "top" and rule.amount <= cut["kept"]
         if rule.name == "per_layer" or (count == cut["kept"] and not exact):
-            raise UsageError(
-                f"{rule} may reach below what the map keeps, its best {cut['kept']} of {cut['neurons']} neurons; "
-                "ask for fewer, or ingest with --keep all"
-            )
+            raise _reaches_below(str(rule), cut)
+
+
+def _reaches_below(what: str, cut: Chosen) -> UsageError:
+    return UsageError(
+        f"{what} may reach below what the map keeps, its best {cut['kept']} of {cut['neurons']} neurons; "
+        f"ask for fewer, among these alone (--rank '<={cut['kept']}'), or ingest with --keep all"
+    )
+
+
+def require_within(connection: Connection, ask: Ask, chosen: Sequence[Chosen], nulls: Sequence[Chosen]) -> None:
+    """Refuse a question whose answer may be below what a map keeps: one that no rule, rank, or least score, percentile
+    or z holds to what is kept.
+
+    Raises:
+        UsageError: with how many neurons it keeps.
+    """
+    lower = [t for t in conjuncts(ask.where) if t.op in (">", ">=") and t.field in ("score", "percentile", "z")]
+    ranks = [t for t in conjuncts(ask.where) if t.field == "rank" and t.op in ("<", "<=", "=")]
+    for cut, null in zip(chosen, nulls, strict=True):
+        kept = cut["kept"]
+        if kept == cut["neurons"] or ask.rule is not None or any(t.value - (t.op == "<") <= kept for t in ranks):
+            continue
+        if lower:
+            condition = Condition()
+            z = any(t.field == "z" for t in lower)
+            passes = condition.sql(And(tuple(lower)))
+            choice = f"WITH {selected(EVERY, z=z)} SELECT count(*) FROM chosen WHERE {passes}"
+            values = bound(EVERY, [cut["map_id"]], [null["map_id"]], z=z) | condition.parameters
+            if connection.execute(choice, values).fetchall()[0][0] < kept:
+                continue
+        raise _reaches_below("the question", cut)
 
 
 def by_vote(

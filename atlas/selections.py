@@ -23,6 +23,8 @@ from atlas.edits import check_name
 from atlas.errors import IntegrityError, UsageError, unknown
 from atlas.failures import unwritable
 from atlas.files import finish
+from atlas.filters import from_json
+from atlas.grammar import text_of
 from atlas.neurons import Neuron
 from atlas.selection import NeuronSet, neuron_set
 
@@ -115,11 +117,20 @@ def listing(atlas: Path) -> pa.Table:
         found = read(file_of(atlas, name))
         maps = found.provenance.get("maps", [])
         about = {key: ", ".join(dict.fromkeys(str(m[key]) for m in maps)) for key in ("concept", "method", "model")}
-        rows.append({"name": name, "neurons": len(found.neurons), **about, "weights": found.fingerprint[:12]})
+        rows.append({"name": name, "neurons": len(found.neurons), **about, "where": _where(found.provenance)})
+        rows[-1]["weights"] = found.fingerprint[:12]
         rows[-1] |= {"created_at": found.created_at, "note": found.note}
-    text = ("concept", "method", "model", "weights", "created_at", "note")
+    text = ("concept", "method", "model", "where", "weights", "created_at", "note")
     types = [("name", pa.string()), ("neurons", pa.int64()), *((key, pa.string()) for key in text)]
     return pa.Table.from_pylist(rows, schema=pa.schema(types))
+
+
+def _where(provenance: Mapping[str, Any]) -> str | None:
+    """The filter that found the neurons, as text; none for a set of other selections."""
+    try:
+        return text_of(from_json(provenance["selection"]["where"]))
+    except (KeyError, TypeError, UsageError):
+        return None
 
 
 def remove(atlas: Path, name: str) -> None:

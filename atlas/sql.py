@@ -6,6 +6,7 @@ and beside these one SELECT at a time, a number of rows, a time.
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,11 @@ from atlas.errors import AtlasError, UsageError
 
 ROWS, SECONDS = 1000, 60.0
 """How many rows and how long, unless the owner says otherwise."""
+
+MOST_ROWS, LONGEST = 10**9, 86_400.0
+
+_PLAIN = re.compile(r"(U?(TINY|SMALL|BIG)?INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(\d+,\d+\)|BOOLEAN|VARCHAR)(\[\d*\])*")
+"""Types that every form of output can show; others come as DuckDB's own text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +49,16 @@ def run_sql(path: Path, text: str, *, rows: int = ROWS, seconds: float = SECONDS
 
 def answered(connection: duckdb.DuckDBPyConnection, text: str, *, rows: int, seconds: float) -> Answer:
     """`run_sql` on a connection that is locked down already."""
-    if rows < 1 or seconds <= 0:
-        raise UsageError("--limit is at least 1, --timeout more than 0 seconds")
+    if not 1 <= rows <= MOST_ROWS or not 0 < seconds <= LONGEST:
+        raise UsageError(
+            f"--limit is at least 1 and at most {MOST_ROWS:,}, --timeout more than 0 and at most {LONGEST:g}"
+        )
     statement = _one(connection, text)
     batches: list[pa.RecordBatch] = []
     found: pa.RecordBatchReader
     with _stopped_after(connection, seconds):
         try:
-            found = connection.sql(statement).to_arrow_reader(min(rows + 1, 10_000))
+            found = _plain(connection.sql(statement)).to_arrow_reader(min(rows + 1, 10_000))
             while sum(b.num_rows for b in batches) <= rows:
                 batches.append(found.read_next_batch())
         except StopIteration:
@@ -67,6 +75,23 @@ def answered(connection: duckdb.DuckDBPyConnection, text: str, *, rows: int, sec
             raise AtlasError(f"the statement took longer than {seconds:g} s; --timeout gives it more") from error
     table = pa.Table.from_batches(batches, schema=found.schema)
     return Answer(table.slice(0, rows), table.num_rows > rows)
+
+
+def _plain(found: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The same rows with columns of different names (a, a_1), and types that every form of output can show."""
+    names: list[str] = []
+    for name in found.columns:
+        unique, number = name, 0
+        while unique in names or (unique != name and unique in found.columns):
+            number += 1
+            unique = f"{name}_{number}"
+        names.append(unique)
+    columns = []
+    for place, (name, kind) in enumerate(zip(names, found.types, strict=True), start=1):
+        cast = "" if _PLAIN.fullmatch(str(kind)) else "::VARCHAR"
+        quoted = name.replace('"', '""')
+        columns.append(f'#{place}{cast} AS "{quoted}"')
+    return found.project(", ".join(columns))
 
 
 def _one(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -81,7 +82,7 @@ def query(
     after: After = None,
     each: Each = False,
     count: Annotated[bool, typer.Option("--count", help="Of each map, how many neurons pass.")] = False,
-    explain: Annotated[bool, typer.Option("--explain", help="Print the SQL instead of running it.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print the SQL instead of its answer.")] = False,
     fail_empty: FailEmpty = False,
     form: Format = None,
     as_json: Json = False,
@@ -124,17 +125,21 @@ def query(
     if methods or (supercategory and not (given or sort or after or each or count)):
         if given or minus or sort or after or each or count:
             raise UsageError("where several maps vote, only names of maps, --select, --top and --agree can be given")
-        found, question = _vote(there, Which(**names), methods, select, top, agree)
+        found, question = _vote(there, Which(**names), methods, select, top, agree, explain)
     else:
         if agree is not None:
             raise UsageError("--agree is for votes: give --supercategory, or --concept with --methods a,b")
-        if not given and concept is None:
+        if not given and concept is None and supercategory is None:
             raise UsageError(
                 "give --concept, or another condition: --token bark, --label image, --where ... (`atlas query --help`)"
             )
         ask = asked(names, neurons, select, sort, top, after, each)
         if count:
-            _count(there, replace(ask, limit=None), chosen, explain)
+            if sort or after or each or top or minus:
+                raise UsageError(
+                    "--count tells how many of each map pass; leave out --top, --sort, --after, --each, --minus"
+                )
+            _count(there, replace(ask, limit=None), chosen, explain, fail_empty)
             return
         found, question = there.ask(ask)
     note_assumed(found.provenance)
@@ -142,8 +147,7 @@ def query(
         print(question.explained())
         return
     if minus:
-        elsewhere = elsewhere_names(found, minus)
-        found = found - there.ask(asked(elsewhere, neurons, select, sort, top, None))[0]
+        found = found - _elsewhere(there, found, minus, neurons, select, top)
     table = found.to_arrow()
     if chosen == "table" and "ranks" in table.column_names and len(found.provenance["maps"]) > 8:
         table = table.drop_columns(["ranks"])  # too many to read
@@ -154,17 +158,25 @@ def query(
         raise typer.Exit(1)
 
 
-def _count(there: Atlas, ask: Ask, form: str, explain: bool) -> None:
+def _count(there: Atlas, ask: Ask, form: str, explain: bool, fail_empty: bool) -> None:
     table, question, provenance = there.count(ask)
     note_assumed(provenance)
     if explain:
         print(question.explained())
-    else:
-        show(table, form, more={"provenance": provenance})
+        return
+    show(table, form, more={"provenance": provenance})
+    if fail_empty and not any(table["passing"].to_pylist()):
+        raise typer.Exit(1)
 
 
 def _vote(
-    there: Atlas, which: Which, methods: str | None, select: str | None, top: int | None, agree: int | None
+    there: Atlas,
+    which: Which,
+    methods: str | None,
+    select: str | None,
+    top: int | None,
+    agree: int | None,
+    explain: bool,
 ) -> tuple[NeuronSet, Query]:
     from atlas.rules import Rule
 
@@ -172,17 +184,19 @@ def _vote(
         raise UsageError("the maps vote by one rule; give --select or --top")
     rule = Rule.parse(select) if select else Rule("top", float(top or 20))
     found, question = there.vote_sql(which, words(methods), rule, agree)
-    if not len(found):
+    if not len(found) and not explain:
         needed = found.provenance["selection"]["agree"]
         say(f"no neuron is chosen in {needed} maps; a smaller --agree asks for fewer")
     return found, question
 
 
-def elsewhere_names(found: NeuronSet, names: str) -> dict[str, str | None]:
-    """The map that `--minus` means: that of the neurons found, but for the names given.
+def _elsewhere(
+    there: Atlas, found: NeuronSet, names: str, neurons: Mapping[str, Any], select: str | None, top: int | None
+) -> NeuronSet:
+    """What the same question finds in the map that `--minus` names: of the same run where that has it.
 
     Raises:
-        UsageError: the neurons are of several maps.
+        UsageError: the neurons are of several maps, or there is no such map.
     """
     from atlas.choose import ASKED
     from atlas.rules import names_given
@@ -190,7 +204,11 @@ def elsewhere_names(found: NeuronSet, names: str) -> dict[str, str | None]:
     if len(found.provenance["maps"]) != 1:
         raise UsageError("--minus compares one map with another; of several, save selections: atlas select save ...")
     mine = found.provenance["maps"][0]
-    return {name: mine[name] for name in ("concept", *ASKED, "fingerprint")} | names_given(names, "--minus ")
+    same = {name: mine[name] for name in ("concept", *ASKED, "fingerprint", "tap")} | names_given(names, "--minus ")
+    try:
+        return there.ask(asked({**same, "run": mine["run_id"]}, neurons, select, None, top, None))[0]
+    except UsageError:
+        return there.ask(asked(same, neurons, select, None, top, None))[0]
 
 
 def neuron(

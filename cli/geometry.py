@@ -74,10 +74,10 @@ def geometry(
     show(_shown(done.rows, words(only)), chosen, more={"run": done.run_id})
 
 
-def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None) -> Ablated | None:
+def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None = None) -> Ablated | None:
     """The neurons to look without."""
     if (edit, labels, of).count(None) < 2:
-        raise UsageError("look without the neurons of one --edit, of --labels or of --of")
+        raise UsageError("look without the neurons of an --edit, of --labels or of --of, not both")
     from atlas.api import Atlas
     from atlas.edits import Intervention, make_changes
     from atlas.labels import labelled

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from atlas.errors import AtlasError
+from atlas.errors import AtlasError, UsageError
 from cli.common import be_quiet
 
 INTERRUPTED = 130
@@ -96,6 +96,8 @@ def run(arguments: list[str] | None = None) -> None:
 def main(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     debug = "--debug" in arguments
+    if any("\ud800" <= sign <= "\udfff" for text in arguments for sign in text):
+        return _failed("an argument is no UTF-8 text", UsageError.exit_code, debug=False)
     try:
         named = next((a for a in arguments if not a.startswith("-")), None)
         result: Any = make_app(named)(arguments, standalone_mode=False)

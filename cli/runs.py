@@ -7,6 +7,7 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
+from atlas.errors import UsageError
 from cli.common import AtlasPath, resolve, say
 from cli.render import Csv, Format, Json, chosen_format, show
 
@@ -82,8 +83,14 @@ def rm(
 
     path = resolve(atlas)
     ids = resolved(path, run)
-    if not yes and not typer.confirm(f"remove {', '.join(i[:8] for i in ids)} from {path} for good?", err=True):
-        raise typer.Abort
+    if not yes:
+        try:
+            yes = typer.confirm(f"remove {', '.join(i[:8] for i in ids)} from {path} for good?", err=True)
+        except typer.Abort:
+            raise UsageError("nobody answered; --yes removes without asking") from None
+        if not yes:
+            say("nothing was removed")
+            raise typer.Exit(1)
     for done in remove_runs(path, ids):
         print(f"removed {done.run_id[:8]}: {done.maps} maps, {done.bytes / 1e6:,.1f} MB of files")
     say("`atlas db compact` gives the room in the database back to the disk")

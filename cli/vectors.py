@@ -82,7 +82,13 @@ def build(
     asked = Asked("", which, encoder or DEFAULT, pairs(option or []), wording, device)
     ids, said = [], set()
     for name in wanted:
-        done = embed(path, replace(asked, space=name))
+        try:
+            done = embed(path, replace(asked, space=name))
+        except Unsupported as error:
+            if space != "all":
+                raise
+            say(f"{name} is left out: {error}")
+            continue
         for assumed in done.assumed:
             if assumed not in said:
                 said.add(assumed)

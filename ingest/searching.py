@@ -119,6 +119,8 @@ def active(atlas: Path, picture: Image, sought: Sought) -> Near:
     Raises:
         UsageError: the model has other weights than the stored one; Unsupported: it takes no pictures.
     """
+    if sought.positions not in POSITIONS:
+        raise UsageError(f"no positions called '{sought.positions}'; there are: {', '.join(POSITIONS)}")
     with reading(atlas) as connection:
         model, assumed = pick_model(connection, sought.model)
         usual, note = _usual(connection, model)
@@ -140,7 +142,7 @@ def active(atlas: Path, picture: Image, sought: Sought) -> Near:
     said = {
         "model": model["name"],
         "fingerprint": model["fingerprint"],
-        "prompt": PROMPT,
+        "prompt": sought.prompt,
         "positions": sought.positions,
     }
     return Near(told, {**said, "assumed": [*assumed, note]})

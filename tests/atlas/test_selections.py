@@ -110,7 +110,7 @@ def test_a_damaged_file_is_refused(change: object, atlas: Atlas) -> None:
 def test_neurons_of_other_weights_are_in_no_map(atlas: Atlas) -> None:
     file = selections.file_of(atlas.path, "cat")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"fingerprint": "0" * 64}))
-    with pytest.raises(UsageError, match="no stored map is meant"):
+    with pytest.raises(UsageError, match="is of neurons of other weights"):
         atlas.query("dog", selection="cat")
     assert len(atlas.query("dog", where="selection != cat", top=5)) == 5
     with pytest.raises(UsageError, match="two models"):

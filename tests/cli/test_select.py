@@ -82,7 +82,11 @@ def test_runs_are_shown_compared_and_removed(own_atlas: Path, run: Run, monkeypa
     code, out, err = run("runs", "diff", listed["run"], listed["run"], *place)
     assert (code, out) == (0, "") and "do not differ" in err
     monkeypatch.setattr(sys, "stdin", io.StringIO("n\n"))
-    assert run("runs", "rm", listed["run"], *place)[0] == 130 and len(rows(run("runs", *place)[1])) == 1
+    code, _, err = run("runs", "rm", listed["run"], *place)
+    assert code == 1 and "nothing was removed" in err and len(rows(run("runs", *place)[1])) == 1
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    code, _, err = run("runs", "rm", listed["run"], *place)
+    assert code == 2 and "--yes removes without asking" in err
     code, out, err = run("runs", "rm", listed["run"], "--yes", *place)
     assert code == 0 and out.startswith(f"removed {listed['run']}: ") and "db compact" in err
     assert run("runs", *place)[1] == "" and run("db", "check", *place)[0] == 0

@@ -222,7 +222,9 @@ def test_the_beginning_of_two_runs_is_refused(own_atlas: Path, small_job: Job) -
         ingest(own_atlas, replace(small_job, seed=seed, methods={"contribution": {}}, per_concept=1), Execution())
     atlas = Atlas.open(own_atlas)
     with pytest.raises(UsageError, match="is the beginning of several runs"):
-        atlas.query("dog", "contribution", source="text", run="")  # every id begins so
+        atlas.shared("dog", "contribution", run="")  # every id begins so
+    with pytest.raises(UsageError, match="run is a name"):
+        atlas.query("dog", "contribution", source="text", run="")
     whole = {r["run"] for r in atlas.listing("runs").to_pylist()}
     found = {atlas.query("dog", "contribution", run=run).provenance["maps"][0]["run_id"][:8] for run in whole}
     assert found == whole
