@@ -140,7 +140,10 @@ def test_means_are_of_the_edits_own_tap(own_atlas: Path, small_job: Job) -> None
     ingest(own_atlas, replace(small_job, tap="gate", methods={"activation": {}}), Execution())
     after = {c.neuron: c.bias for c in atlas.create_edit("calm", neurons, mean=True).changes}
     assert after == before
-    gate = atlas.query("dog", "activation", source="image", top=5)
+    product = atlas.query("dog", "activation", source="image", top=5)
+    assert product.provenance["maps"][0]["tap"] == "product"  # a newer run at another tap does not take its place
+    assert "tap=product (others: gate)" in product.provenance["assumed"]
+    gate = atlas.query("dog", "activation", source="image", tap="gate", top=5)
     assert gate.provenance["maps"][0]["tap"] == "gate"
     with pytest.raises(UsageError, match="the taps gate and product"):
         atlas.create_edit("mixed", gate | neurons, set_to=0)
