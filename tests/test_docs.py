@@ -110,8 +110,11 @@ def test_the_concepts_live_in_the_neurons_that_were_found(demo: tuple[Path, str]
     assert len(concepts) >= 16 and sum(lifts) / len(lifts) >= 10
 
 
-@pytest.mark.parametrize("name", ["ask", "vectors", "edit"])
-def test_the_other_transcripts_run_and_match(name: str, demo: tuple[Path, str]) -> None:
+@pytest.mark.parametrize("name", ["ask", "vectors", "edit", "share"])
+def test_the_other_transcripts_run_and_match(
+    name: str, demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # what a transcript writes beside the atlas
     compared(name, transcript(typed(block(name))))
 
 
