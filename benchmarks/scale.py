@@ -32,6 +32,8 @@ from atlas.find import Ask
 from atlas.flags import wanted
 from atlas.load import load_run
 from atlas.manifest import folder_of
+from atlas.neurons import Neuron
+from atlas.queries import Which, best_concepts, find_maps
 from atlas.remove import compact, remove_runs
 from atlas.runs import write_run
 from atlas.schema import arrow_schema, decodings, maps, scores, sketches
@@ -160,9 +162,12 @@ def questions(atlas: Atlas) -> dict[str, tuple[Callable[[], object], str, str]]:
     best = f"SELECT layer, neuron, arg_min(map_id, rank), min(rank) FROM scores WHERE map_id IN ({ids['all']})"
     count = f"SELECT map_id, count(*) FROM scores WHERE map_id IN ({ids['all']}) AND score > 4.5 GROUP BY map_id"
     ask = wanted(of)
+    with reading(atlas.path) as connection:
+        every = find_maps(Which()).run(connection)["map_id"].to_pylist()
+    whole = best_concepts(Neuron.parse("12/3071"), every, top=1000)
     return {
         "top 100 of a concept": (lambda: atlas.ask(Ask(wanted(one), limit=100)), top, "<= 5"),
-        "one neuron's whole profile": (lambda: atlas.neuron("12/3071", top=1000), profile, "<= 60"),
+        "one neuron's whole profile": (lambda: (atlas.neuron("12/3071", top=1000), whole), profile, "<= 60"),
         "shared by two maps, top 1000": (
             lambda: atlas.shared("c001", "m1", top=1000),
             f"{shared} GROUP BY ALL HAVING count(*) = 2",
