@@ -9,17 +9,17 @@ from pathlib import Path
 import pyarrow as pa
 
 from atlas import compare, queries
-from atlas.choose import ASKED, choose_several, first_answer, voters
+from atlas.choose import choose_several, first_answer, same_but, voters
 from atlas.database import reading
 from atlas.doses import doses
 from atlas.errors import UsageError
-from atlas.find import Ask
+from atlas.find import Ask, Meant
 from atlas.flags import wanted
 from atlas.leaderboard import ORDERS, leaderboard
 from atlas.overlap import ConceptOverlaps, Shared, of_concept, of_concepts, sides
 from atlas.queries import Query, Which
 from atlas.rules import Rule
-from atlas.selection import NeuronSet, by_filter, by_vote, layer_distribution, no_selections
+from atlas.selection import NeuronSet, by_vote, layer_distribution, of_meant
 
 REFERENCE = "ablation"
 """The method that the others are compared with: it measures what they estimate."""
@@ -147,9 +147,8 @@ class AcrossMaps:
         with reading(self.path) as connection:
             found = {}
             for value, chosen in zip(values, choose_several(connection, which, name, values), strict=True):
-                same = {part: chosen[part] for part in ("concept", *ASKED, "fingerprint")}
-                ask = Ask(wanted({**same, "run": which.run}), rule, limit=None)
-                found[value], _ = by_filter(connection, ask, no_selections)
+                ask = Ask(wanted(same_but(chosen, {"run": which.run})), rule, limit=None)
+                found[value], _ = of_meant(connection, ask, Meant((chosen,), (True,), {}))
                 found[value].provenance["assumed"] = list(chosen.assumed)
             return found
 

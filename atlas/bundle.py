@@ -44,11 +44,14 @@ LARGEST_JSON = 64 << 20
 
 _NAMED = "[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _RUN_FILE = re.compile(rf"runs/([0-9a-f]{{8,64}})/({re.escape(MANIFEST)}|(?:{'|'.join(SHARDS)})\.parquet)")
-_EDIT = re.compile(rf"edits/({_NAMED}@[1-9][0-9]{{0,8}})\.json")
+_VERSION = rf"{_NAMED}@[1-9][0-9]{{0,8}}"
+_EDIT = re.compile(rf"edits/({_VERSION})\.json")
 _TENSORS = re.compile(r"edits/([0-9a-f]{64})\.safetensors")
 _SELECTION = re.compile(rf"selections/({_NAMED})\.json")
 _SUM = re.compile("[0-9a-f]{64}")
-_REVISION = re.compile("[0-9]{4}")
+REVISION = re.compile("[0-9]{4}")
+LABEL = re.compile(_VERSION)
+"""A version of an edit: name@number."""
 
 NOT_OURS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError, MemoryError)
 """What reading another's malformed data raises."""
@@ -127,7 +130,7 @@ def parse_listing(content: bytes, where: str) -> Listing:
         raise StoreUnavailable(f"the bundle {where} has format {form}; `pip install --upgrade neuron-atlas`")
     if type(form) is not int or form != FORMAT:
         raise IntegrityError(f"{NAME} of {where} is of no bundle of format {FORMAT}")
-    if not isinstance(revision, str) or not _REVISION.fullmatch(revision):
+    if not isinstance(revision, str) or not REVISION.fullmatch(revision):
         raise IntegrityError(f"{NAME} of {where} names no schema")
     if revision > VERSION:
         raise StoreUnavailable(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from atlas.errors import UsageError, unknown
+from atlas.filters import fits
 from atlas.portable import portable_model
 
 OF_MAPS = ("concept", "method", "source", "target", "reduce")
@@ -42,7 +42,7 @@ class Choice:
 
 
 def _matches(name: str | None, asked: Iterable[str]) -> bool:
-    return name is not None and any(fnmatch.fnmatchcase(name, word.replace("[", "[[]")) for word in asked)
+    return name is not None and any(fits(name, word) for word in asked)
 
 
 def chosen(manifests: Mapping[str, dict[str, Any]], choice: Choice) -> dict[str, dict[str, Any]]:

@@ -120,14 +120,14 @@ def _ours(path: Path, run: str) -> tuple[dict[str, Any] | None, str]:
 def _store_run(path: Path, unpacked: Unpacked, run: str, *, moved: bool) -> Came:
     """Move a run's folder into place and load it. Whatever goes wrong, the folder goes back and no row stays."""
     from atlas.load import load_run
-    from atlas.remove import _require_idle
+    from atlas.remove import require_idle
 
     folder, theirs, aside = folder_of(path, run), folder_of(unpacked.folder, run), unpacked.folder / f"{run}.old"
     try:
         with _writing(path) as connection:
             _require_known(connection, unpacked.manifests[run])
             if moved:
-                _require_idle(folder)
+                require_idle(folder)
                 if folder.exists():  # what an interrupted run left; it has no manifest
                     folder.replace(aside)
                 theirs.replace(folder)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,14 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atlas.bundle import LARGEST_JSON, NOT_OURS, Listing, plain_file, plain_json, read_listing, small_file
+from atlas.bundle import (
+    LABEL,
+    LARGEST_JSON,
+    NOT_OURS,
+    REVISION,
+    Listing,
+    plain_file,
+    plain_json,
+    read_listing,
+    small_file,
+)
 from atlas.edits import Edit
 from atlas.errors import AtlasError, IntegrityError
 from atlas.manifest import NAME as MANIFEST
 from atlas.manifest import SHARDS, folder_of
 
 _CHUNK = 1 << 20
-_LABEL = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}@[1-9][0-9]{0,8}")
 _LAYERS, _WIDTH = 10_000, 50_000_000
 """No model has more; what a bundle claims of its own is held to these, so that it cannot claim any number of rows."""
 
@@ -119,7 +127,7 @@ def _manifest(folder: Path, listing: Listing, run: str) -> dict[str, Any]:
     file = folder_of(folder, run) / MANIFEST
     said = plain_json(small_file(file), str(file))
     revision = said.get("schema")
-    if not isinstance(revision, str) or not re.fullmatch("[0-9]{4}", revision):
+    if not isinstance(revision, str) or not REVISION.fullmatch(revision):
         raise IntegrityError(f"{file} names no schema")
     manifest = read_manifest(file.parent, verify=False)
     theirs = {f"runs/{run}/{name}": (e["bytes"], e["sha256"]) for name, e in manifest["files"].items()}
@@ -156,7 +164,7 @@ def _require_run(folder: Path, manifest: Mapping[str, Any]) -> None:
     require_rows(folder, manifest)
     if rows["effects"]:
         labels = pc.unique(pq.read_table(folder / "effects.parquet", columns=["edit"])["edit"]).to_pylist()
-        wrong = [label for label in labels if "@" in label and not _LABEL.fullmatch(label)]
+        wrong = [label for label in labels if "@" in label and not LABEL.fullmatch(label)]
         if wrong:
             raise IntegrityError(f"{folder.name[:12]}: it has effects of {wrong[0][:100]!r}, which names no edit")
 

@@ -179,11 +179,16 @@ def null_map(connection: Connection, chosen: Chosen, names: Mapping[str, str]) -
     """
     if not names:
         return chosen
-    same = {name: chosen[name] for name in ("concept", *ASKED, "fingerprint", "tap")} | dict(names)
+    same = same_but(chosen, names)
     try:
         return choose_map(connection, Which(**same, run=chosen["run_id"]))
     except UsageError:  # of another run, then
         return choose_map(connection, Which(**same))
+
+
+def same_but(row: Mapping[str, Any] | Chosen, names: Mapping[str, str | None]) -> dict[str, Any]:
+    """The names of the map that is like this one but for `names`."""
+    return {name: row[name] for name in ("concept", *ASKED, "fingerprint", "tap")} | dict(names)
 
 
 def narrowed(rows: list[dict[str, Any]], names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:

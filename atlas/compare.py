@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from atlas.queries import Query, Which
+from atlas.queries import Query, Which, tokens_of
 from atlas.rules import Rule, bound, selected
 
 TOP = 0.02
@@ -22,8 +22,6 @@ _PLACED = """placed AS (
     LEFT JOIN scores s ON s.map_id = a.map_id AND s.layer = k.layer AND s.neuron = k.neuron
     GROUP BY k.layer, k.neuron)"""
 _ASKED = "asked AS (SELECT unnest($maps::INTEGER[]) AS map_id, generate_subscripts($maps::INTEGER[], 1) AS place)"
-_TOKENS = """LEFT JOIN decodings d ON d.model_id = p.model_id AND d.component = p.component AND d.layer = p.layer
-    AND d.neuron = p.neuron AND NOT d.norm AND d.side = 'top'"""
 
 
 def size(share: float, neurons: int) -> int:
@@ -52,7 +50,7 @@ kept AS (
 {_PLACED}
 SELECT p.component, p.layer, p.neuron, p.ranks, p.scores, d.tokens[1:5] AS tokens
 FROM placed p
-{_TOKENS}
+{tokens_of("p")}
 ORDER BY {"p.ranks[1]" if only else "list_sum(p.ranks)"}, p.layer, p.neuron""".strip(),
         {"maps": list(map_ids), "top": top},
     )
@@ -78,7 +76,7 @@ kept AS (
 {_PLACED}
 SELECT p.component, p.layer, p.neuron, k.votes, k.agree, p.ranks, p.percentile, d.tokens[1:5] AS tokens
 FROM placed p JOIN kept k USING (layer, neuron)
-{_TOKENS}
+{tokens_of("p")}
 ORDER BY k.votes DESC, p.percentile DESC, p.layer, p.neuron""".strip(),
         {**bound(rule, map_ids, null_ids), "names": list(names), "at_least": at_least},
     )

@@ -6,12 +6,11 @@ share one condition.
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from atlas.filters import OF_MAPS, WHOLE, And, Filter, Not, Or, Test, is_glob, spans
+from atlas.filters import NUMBERS, OF_MAPS, WHOLE, And, Filter, Not, Or, Test, fits, is_glob, spans
 
 PREFIXES = ("run", "fingerprint")
 """Names that may be given by their beginning."""
@@ -63,12 +62,10 @@ def _names(test: Test, row: Mapping[str, Any]) -> bool:
 def named(name: str, stored: str, asked: str) -> bool:
     """Whether a stored name is meant: the same, matched by `*` and `?`, or of runs and weights beginning so."""
     if is_glob(name, asked):
-        return stored != "*" and fnmatch.fnmatchcase(stored, asked.replace("[", "[[]"))
+        return stored != "*" and fits(stored, asked)
     return stored.startswith(asked) if name in PREFIXES else stored == asked
 
 
-EXPRESSIONS = {"layer": "layer", "neuron": "neuron", "rank": "rank", "score": "score", "percentile": "percentile"}
-EXPRESSIONS |= {"z": "z"}
 _SAME = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 # A neuron and what it is part of, as one value: of a model, and of a map.
@@ -140,7 +137,7 @@ class Condition:
         if isinstance(tree, And | Or):
             word, nothing = (" AND ", "true") if isinstance(tree, And) else (" OR ", "false")
             return "(" + (word.join(self.sql(part) for part in tree.parts) or nothing) + ")"
-        if tree.field in EXPRESSIONS:
+        if tree.field in NUMBERS:
             return self._number(tree)
         if tree.field.startswith("effect."):
             name = tree.field.removeprefix("effect.")
@@ -151,7 +148,7 @@ class Condition:
         return f"NOT {found}" if tree.op == "!=" else found
 
     def _number(self, test: Test) -> str:
-        column = EXPRESSIONS[test.field]
+        column = test.field
         if test.op == "in" and test.field in WHOLE:
             some = (f"{column} BETWEEN {self.bind(low)} AND {self.bind(high)}" for low, high in spans(test.value))
             return f"coalesce({' OR '.join(some)}, false)"

@@ -86,7 +86,7 @@ def open_file(path: Path, *, read_only: bool, files: bool = False) -> duckdb.Duc
     driver = duckdb.connect(str(database(path).resolve()), read_only=read_only, config=config)
     try:
         if read_only:
-            _lock_down(driver, [path / "runs"] if files else [])
+            lock_down(driver, [path / "runs"] if files else [])
     except BaseException:
         driver.close()
         raise
@@ -101,15 +101,30 @@ def _spill_folder() -> str:
     return folder.name
 
 
-def _lock_down(driver: duckdb.DuckDBPyConnection, folders: Sequence[Path]) -> None:
-    query = f"SELECT {', '.join(f'current_setting({literal(name)})' for name in _LOCKED_DOWN)}"
+def lock_down(
+    driver: duckdb.DuckDBPyConnection, folders: Sequence[Path] = (), files: Sequence[str] | None = None
+) -> None:
+    """Leave a reader these folders and files (paths or URLs), and no setting to change; then ask it whether it is so.
+
+    files: for a database in memory only, which has no file of its own that could be open for reading alone.
+
+    Raises:
+        StoreUnavailable: a setting is not what it was set to.
+    """
     # Readers of one process share their settings: the second one finds them locked.
     if not driver.execute("SELECT current_setting('lock_configuration')").fetchall()[0][0]:
         driver.execute(f"SET allowed_directories = [{', '.join(literal(f.resolve()) for f in folders)}]")
+        if files is not None:
+            driver.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
         driver.execute("SET enable_external_access = false")
         driver.execute("SET lock_configuration = true")
-    found = zip(_LOCKED_DOWN.items(), driver.execute(query).fetchall()[0], strict=True)
-    wrong = sorted(name for (name, value), set_to in found if set_to != value)
+    wanted: dict[str, object] = dict(_LOCKED_DOWN)
+    if files is not None:
+        del wanted["access_mode"]
+        wanted["allowed_paths"] = sorted(files)
+    query = f"SELECT {', '.join(f'current_setting({literal(name)})' for name in wanted)}"
+    found = zip(wanted.items(), driver.execute(query).fetchall()[0], strict=True)
+    wrong = sorted(name for (name, value), now in found if (sorted(now) if isinstance(value, list) else now) != value)
     if wrong:
         raise StoreUnavailable(f"this DuckDB does not accept the read-only settings {', '.join(wrong)}")
 

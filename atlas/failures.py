@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from pathlib import Path
 import duckdb
 
 from atlas.errors import AtlasError, IntegrityError, StoreUnavailable
+from atlas.files import NO_ROOM
 
 _DAMAGE = (
     "not a valid DuckDB database file",
@@ -23,7 +23,6 @@ _DAMAGE = (
 )
 LOCKED = "Could not set lock"
 _UNWRITABLE = ("Permission denied", "Read-only file system", "Operation not permitted", "in read-only mode!")
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
@@ -83,7 +82,7 @@ def full(path: Path) -> StoreUnavailable:
 
 def unwritable(path: Path, error: OSError) -> StoreUnavailable:
     """The clear error for a folder that cannot be made or written."""
-    if error.errno in _NO_ROOM:
+    if error.errno in NO_ROOM:
         return full(path)
     return StoreUnavailable(f"cannot write the atlas at {path} ({error.strerror}); give another folder with --atlas")
 

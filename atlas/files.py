@@ -8,6 +8,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a full disk, a quota or a limit on the size of files says."""
+
 
 def finish(file: Path, write: Callable[[Path], object]) -> None:
     """Write under a temporary name, flush to the disk, rename. Folders above it are made.
@@ -32,8 +35,7 @@ def finish(file: Path, write: Callable[[Path], object]) -> None:
 
 def _no_room(error: BaseException) -> int | None:
     """The errno of what says that there is no room; safetensors and FAISS say it in words of their own."""
-    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return next((n for n in numbers if f"os error {n})" in str(error) or os.strerror(n) in str(error)), None)
+    return next((n for n in NO_ROOM if f"os error {n})" in str(error) or os.strerror(n) in str(error)), None)
 
 
 def sha256(file: Path) -> str:

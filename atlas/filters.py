@@ -9,6 +9,7 @@ operators are looked up here, values are bound.
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -231,6 +232,12 @@ def spans(values: tuple[Any, ...]) -> list[tuple[int, int]]:
         low, _, high = str(value).partition("-")
         found.append((int(low), int(high or low)))
     return found
+
+
+def fits(stored: str, pattern: str) -> bool:
+    """Whether a name fits a pattern, in which `*` and `?` stand for any text and any character, and nothing else does
+    for anything but itself."""
+    return fnmatch.fnmatchcase(stored, pattern.replace("[", "[[]"))
 
 
 def is_glob(name: str, value: str) -> bool:

@@ -13,7 +13,7 @@ from atlas.errors import UsageError
 from atlas.filters import EVERYTHING as ALL
 from atlas.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, conjuncts, is_glob, tests
 from atlas.pages import SHOWN, Order
-from atlas.queries import Query, Which, find_maps
+from atlas.queries import Query, Which, find_maps, tokens_of
 from atlas.rules import EVERY, Rule, bound, selected
 
 if TYPE_CHECKING:
@@ -165,8 +165,7 @@ best AS (
 SELECT best.component, best.layer, best.neuron, {", ".join(columns)},
        d.tokens[1:5] AS tokens{f", {methods} AS agree" if alone else ""}
 FROM best
-LEFT JOIN decodings d ON d.model_id = best.model_id AND d.component = best.component AND d.layer = best.layer
-    AND d.neuron = best.neuron AND NOT d.norm AND d.side = 'top'
+{tokens_of("best")}
 {"LEFT JOIN agreeing a ON a.layer = best.layer AND a.neuron = best.neuron" if agree else ""}
 ORDER BY {pages.order_sql(tuple((f"best.{n}" if n in pages.LAST else n, down) for n, down in by))}""".strip(),
         values,

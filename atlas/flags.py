@@ -1,4 +1,5 @@
-"""The one way from what a person gives by name (an option, a keyword) to a filter: `--token bark`, `token="bark"`."""
+"""The one way from what a person gives by name (an option, a keyword) to a filter and a question: `--token bark`,
+`token="bark"`."""
 
 from __future__ import annotations
 
@@ -7,11 +8,10 @@ from typing import Any
 
 from atlas.errors import UsageError
 from atlas.filters import And, Filter, Not, Or, Test, both, bounded, from_json
+from atlas.find import Ask
 from atlas.grammar import parse
 from atlas.neurons import parse_layers
-
-COMPARED = ("score", "rank", "percentile", "z")
-"""Given as a comparison: `--rank '<=40'`."""
+from atlas.rules import Rule
 
 
 def wanted(
@@ -55,6 +55,24 @@ def wanted(
     elif where is not None:
         parts.append(parse(where) if isinstance(where, str) else from_json(where))
     return bounded(both(*parts))
+
+
+def asked(
+    where: Filter,
+    select: str | None = None,
+    sort: str | Sequence[str] | None = None,
+    top: int | None = None,
+    after: str | None = None,
+    each: bool = False,
+) -> Ask:
+    """A question: see `Atlas.query`.
+
+    Raises:
+        UsageError: select is not a rule.
+    """
+    rule = Rule.parse(select) if select else None
+    fields = [s.strip() for s in sort.split(",")] if isinstance(sort, str) else list(sort or ())
+    return Ask(where, rule, tuple(f for f in fields if f), top if top is not None or rule else 20, after, each)
 
 
 def _comparison(name: str, text: str, example: str) -> Test:

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from atlas.database import reading
 from atlas.errors import UsageError, unknown
-from atlas.queries import Query
+from atlas.queries import Query, tokens_of
 from atlas.selection import NeuronSet
 
 _LISTED = """
@@ -18,11 +18,10 @@ SELECT l.run_id[1:8] AS run, r.kind, m.name AS model, l.rule, l.label, count(*) 
 FROM labels l JOIN runs r USING (run_id) LEFT JOIN models m USING (model_id)
 GROUP BY l.run_id, r.kind, r.finished_at, m.name, l.rule, l.label ORDER BY r.finished_at, l.run_id, l.rule, l.label"""
 
-_NEURONS = """
+_NEURONS = f"""
 SELECT l.component, l.layer, l.neuron, l.label, l.score, d.tokens[1:5] AS tokens
 FROM labels l JOIN runs r USING (run_id)
-LEFT JOIN decodings d ON d.model_id = r.model_id AND d.component = l.component AND d.layer = l.layer
-    AND d.neuron = l.neuron AND NOT d.norm AND d.side = 'top'
+{tokens_of("l", "r.model_id")}
 WHERE l.run_id = $run AND ($label IS NULL OR l.label = $label)
 ORDER BY l.score DESC, l.layer, l.neuron, l.label LIMIT $top"""
 

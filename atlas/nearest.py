@@ -14,7 +14,7 @@ from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.matching import Matched, match
 from atlas.neurons import Neuron
-from atlas.queries import Which
+from atlas.queries import Which, tokens_of
 from atlas.spaces import Space, choose_space, find_spaces, pick_model, require_space
 from atlas.texts import concept_maps, matching
 
@@ -182,7 +182,7 @@ def _require_top(top: int) -> None:
         raise UsageError("--top must be at least 1")
 
 
-_TOLD = """
+_TOLD = f"""
 WITH found AS (
     SELECT component, layer, neuron, row_number() OVER () AS place
     FROM (SELECT unnest($component::VARCHAR[]) AS component, unnest($layer::SMALLINT[]) AS layer,
@@ -195,7 +195,6 @@ ranked AS (
     GROUP BY ALL)
 SELECT d.tokens[1:5] AS tokens, r.concept
 FROM found f
-LEFT JOIN decodings d ON d.model_id = $model AND d.component = f.component AND d.layer = f.layer
-    AND d.neuron = f.neuron AND NOT d.norm AND d.side = 'top'
+{tokens_of("f", "$model")}
 LEFT JOIN ranked r ON r.component = f.component AND r.layer = f.layer AND r.neuron = f.neuron
 ORDER BY f.place"""

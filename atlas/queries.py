@@ -68,8 +68,11 @@ class Which:
         return " AND ".join(parts), values
 
 
-_NEWEST = """QUALIFY row_number() OVER (
-    PARTITION BY m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component, m.tap
+_ONE_MAP = "m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component, m.tap"
+"""What the versions of one map, of several runs, have in common."""
+
+_NEWEST = f"""QUALIFY row_number() OVER (
+    PARTITION BY {_ONE_MAP}
     ORDER BY r.finished_at DESC, m.map_id DESC) = 1"""
 
 
@@ -85,7 +88,7 @@ SELECT m.map_id, m.run_id, m.model_id, mo.name AS model, mo.fingerprint, coalesc
        m.method, m.source, m.target, m.reduce, m.tap, m.component, m.parameters, m.examples, m.neurons, m.kept,
        m.mean, m.std, c.supercategory, mo.layers, mo.width, d.name AS dataset, r.finished_at,
        count(*) OVER (
-           PARTITION BY m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component, m.tap
+           PARTITION BY {_ONE_MAP}
        ) AS versions
 FROM maps m
 JOIN runs r USING (run_id)
@@ -97,6 +100,15 @@ WHERE {where}
 ORDER BY r.finished_at DESC, m.map_id""".strip(),
         values,
     )
+
+
+def tokens_of(alias: str, model: str | None = None) -> str:
+    """The join after which `d.tokens` are those that the neurons of a table raise most.
+
+    alias: the table's, with component, layer and neuron. model: whose, by default the table's own model_id.
+    """
+    return f"""LEFT JOIN decodings d ON d.model_id = {model or f"{alias}.model_id"} AND d.component = {alias}.component
+    AND d.layer = {alias}.layer AND d.neuron = {alias}.neuron AND NOT d.norm AND d.side = 'top'"""
 
 
 def runs_beginning(prefix: str) -> Query:

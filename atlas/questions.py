@@ -13,9 +13,8 @@ from atlas import selections
 from atlas.database import reading
 from atlas.filters import Filter
 from atlas.find import Ask
-from atlas.flags import wanted
+from atlas.flags import asked, wanted
 from atlas.queries import Query
-from atlas.rules import Rule
 from atlas.selection import NeuronSet, by_filter, count_passing
 from atlas.selections import Selection
 
@@ -86,11 +85,7 @@ class Questions:
             z=z,
             where=where,
         )
-        rule = Rule.parse(select) if select else None
-        order = [s.strip() for s in sort.split(",")] if isinstance(sort, str) else list(sort)
-        return self.ask(
-            Ask(tree, rule, tuple(s for s in order if s), top if top is not None or rule else 20, after, each)
-        )[0]
+        return self.ask(asked(tree, select, sort, top, after, each))[0]
 
     def ask(self, ask: Ask) -> tuple[NeuronSet, Query]:
         """`query` with everything read already, and the statement that answered it."""

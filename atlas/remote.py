@@ -16,21 +16,23 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from atlas.bundle import LARGEST_JSON, NAME, Listing, parse_listing, plain_file, plain_json, read_listing, small_file
-from atlas.database import READER_CONFIG, literal
-from atlas.errors import AtlasError, IntegrityError, StoreUnavailable, UsageError
+from atlas.bundle import (
+    LARGEST_JSON,
+    NAME,
+    REVISION,
+    Listing,
+    parse_listing,
+    plain_file,
+    plain_json,
+    read_listing,
+    small_file,
+)
+from atlas.database import READER_CONFIG, literal, lock_down
+from atlas.errors import AtlasError, IntegrityError, UsageError
 from atlas.manifest import NAME as MANIFEST
 from atlas.manifest import OBJECTS, SHARDS, require_head, shard_rows
 
 _URL = re.compile(r"(https?|s3)://[^\s?#]+")
-_LOCKED = {
-    **READER_CONFIG,
-    "memory_limit": "4.0 GiB",
-    "max_temp_directory_size": "16.0 GiB",
-    "enable_external_access": False,
-    "lock_configuration": True,
-}
-"""What the connection must report of itself before it is handed out."""
 
 _HTTPFS = """reading {location} needs DuckDB's extension httpfs, which is not installed and never fetched from here; \
 type once: python -c "import duckdb; duckdb.sql('INSTALL httpfs')", or use `atlas pull` or `atlas import` instead"""
@@ -75,7 +77,7 @@ def _open(location: str, connection: duckdb.DuckDBPyConnection, remote: bool) ->
     manifests = [(run, bundle.manifest(run)) for run in bundle.listing.runs]
     files = {n: bundle.place(n) for n in bundle.listing.files if n.endswith(".parquet")}
     _create(connection, sorted(manifests, key=lambda m: (m[1]["run"]["finished_at"], m[0])), files)
-    _lock_down(connection, sorted(files.values()))
+    lock_down(connection, files=sorted(files.values()))
 
 
 def _first(error: Exception) -> str:
@@ -142,7 +144,7 @@ def _manifest(listing: Listing, run: str, content: bytes) -> dict[str, Any]:
     found = plain_json(content, name)
     try:
         require_head(found)
-        if found["run"]["run_id"] != run or not re.fullmatch("[0-9]{4}", found["schema"]):
+        if found["run"]["run_id"] != run or not REVISION.fullmatch(found["schema"]):
             raise IntegrityError(f"{name} is of another run, or names no schema")
         maps = found["files"].get("maps.parquet", {"rows": 0})["rows"]
         if type(maps) is not int or not 0 <= maps < 1 << 31:
@@ -224,17 +226,3 @@ def _table(connection: duckdb.DuckDBPyConnection, name: str, rows: list[dict[str
     connection.register("given", table)
     connection.execute(f'CREATE TABLE "{name}" AS SELECT * FROM given')
     connection.unregister("given")
-
-
-def _lock_down(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> None:
-    """Leave the connection the bundle's Parquet files, and no setting to change."""
-    connection.execute("SET allowed_directories = []")
-    connection.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
-    connection.execute("SET enable_external_access = false")
-    connection.execute("SET lock_configuration = true")
-    names = [*_LOCKED, "allowed_paths"]
-    query = f"SELECT {', '.join(f'current_setting({literal(name)})' for name in names)}"
-    *found, paths = connection.execute(query).fetchall()[0]
-    wrong = [name for name, value in zip(_LOCKED, found, strict=True) if value != _LOCKED[name]]
-    if wrong or sorted(paths) != sorted(files):
-        raise StoreUnavailable(f"this DuckDB does not accept the read-only settings {', '.join(wrong) or 'paths'}")

@@ -62,7 +62,7 @@ def remove_runs(path: Path, run_ids: Sequence[str]) -> Iterator[Removed]:
     for run_id in run_ids:
         folder = folder_of(path, run_id)
         with connect_writer(path) as connection:
-            _require_idle(folder)
+            require_idle(folder)
             of_run = sa.select(sa.func.count()).select_from(schema.maps).where(schema.maps.c.run_id == run_id)
             maps = int(connection.execute(of_run).scalar_one())
             forget_run(connection, run_id)
@@ -76,7 +76,7 @@ def remove_runs(path: Path, run_ids: Sequence[str]) -> Iterator[Removed]:
         yield Removed(run_id, maps, size)
 
 
-def _require_idle(folder: Path) -> None:
+def require_idle(folder: Path) -> None:
     import fcntl
 
     if not (folder / "lock").exists():

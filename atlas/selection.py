@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from atlas.choose import Chosen, null_map, peers, provenance
 from atlas.compare import voted_neurons
-from atlas.conditions import Condition, Members
+from atlas.conditions import Condition
 from atlas.errors import Unsupported, UsageError
 from atlas.filters import And, as_json, conjuncts
 from atlas.find import Ask, Meant, Selections, counts, find, meant, order, question
@@ -171,16 +171,16 @@ def layer_distribution(neurons: Iterable[Neuron], layers: int) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=LAYERS)
 
 
-def no_selections(name: str) -> Members:
-    """For a question that names none."""
-    raise UsageError(f"no saved selection '{name}' can be used here")
-
-
 def by_filter(connection: Connection, ask: Ask, selections: Selections) -> tuple[NeuronSet, Query]:
     """The neurons that pass a filter, and the statement that found them: see `Atlas.query`."""
     if ask.limit is not None and not 1 <= ask.limit < 2**31 - 1:
         raise UsageError("--top must be at least 1, and less than two thousand million")
-    found, nulls = _meant(connection, ask, selections)
+    return of_meant(connection, ask, meant(connection, ask.where, selections))
+
+
+def of_meant(connection: Connection, ask: Ask, found: Meant) -> tuple[NeuronSet, Query]:
+    """`by_filter` where the maps are chosen already."""
+    nulls = _nulls(connection, ask, found)
     alone = found.chosen[0] if len(found.chosen) == 1 else None
     statement = find(ask, found, peers(connection, alone) if alone else (), [n["map_id"] for n in nulls])
     rows = statement.run(connection)
@@ -201,20 +201,20 @@ def by_filter(connection: Connection, ask: Ask, selections: Selections) -> tuple
 
 def count_passing(connection: Connection, ask: Ask, selections: Selections) -> tuple[pa.Table, Query, dict[str, Any]]:
     """How many neurons of each map pass, the statement, and what the maps are: see `Atlas.count`."""
-    found, nulls = _meant(connection, ask, selections)
+    found = meant(connection, ask.where, selections)
+    nulls = _nulls(connection, ask, found)
     require_within(connection, ask, found.chosen, nulls)
     statement = counts(ask, found, [n["map_id"] for n in nulls])
     return statement.run(connection), statement, provenance(found.chosen, _said(ask, nulls))
 
 
-def _meant(connection: Connection, ask: Ask, selections: Selections) -> tuple[Meant, list[Chosen]]:
-    """The maps that are meant, and of each the map that z is measured against."""
-    found = meant(connection, ask.where, selections)
+def _nulls(connection: Connection, ask: Ask, found: Meant) -> list[Chosen]:
+    """Of each map that is meant the map that z is measured against; refuses what reaches below the kept scores."""
     rule = ask.rule or (Rule("top", float(ask.limit)) if ask.limit and ask.where_is_of_maps() else None)
     against = ask.rule.null if ask.rule and ask.rule.name == "z" else {}
     nulls = [null_map(connection, c, against) for c in found.chosen]
     require_kept(connection, rule, found.chosen, nulls)
-    return found, nulls
+    return nulls
 
 
 def _said(ask: Ask, nulls: Sequence[Chosen]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
 WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
+"""Letters and digits; a hyphen or an apostrophe only between them."""
 
 FUNCTION_WORDS = frozenset(
     (

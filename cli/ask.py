@@ -198,13 +198,13 @@ def _elsewhere(
     Raises:
         UsageError: the neurons are of several maps, or there is no such map.
     """
-    from atlas.choose import ASKED
+    from atlas.choose import same_but
     from atlas.rules import names_given
 
     if len(found.provenance["maps"]) != 1:
         raise UsageError("--minus compares one map with another; of several, save selections: atlas select save ...")
     mine = found.provenance["maps"][0]
-    same = {name: mine[name] for name in ("concept", *ASKED, "fingerprint", "tap")} | names_given(names, "--minus ")
+    same = same_but(mine, names_given(names, "--minus "))
     try:
         return there.ask(asked({**same, "run": mine["run_id"]}, neurons, select, None, top, None))[0]
     except UsageError:

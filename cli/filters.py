@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.common import words
-
 if TYPE_CHECKING:
     from atlas.find import Ask
 
@@ -55,9 +53,6 @@ def asked(
     each: bool = False,
 ) -> Ask:
     """What the options of a question mean."""
-    from atlas.find import Ask
-    from atlas.flags import wanted
-    from atlas.rules import Rule
+    from atlas import flags
 
-    rule = Rule.parse(select) if select else None
-    return Ask(wanted(names, **neurons), rule, words(sort), top if top is not None or rule else 20, after, each)
+    return flags.asked(flags.wanted(names, **neurons), select, sort, top, after, each)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
@@ -12,31 +12,29 @@ import numpy as np
 
 from atlas.errors import Unsupported, UsageError
 from atlas.indexes import unit
+from ingest.pretrained import load_part, longest
 
 T = TypeVar("T")
 
 
 def load(encoder: str, loader: str, model: str, revision: str = "") -> Any:
-    """`transformers.<loader>.from_pretrained`, quiet.
+    """loader: a class of `transformers`. See `ingest.pretrained.load_part`."""
+    import transformers
+
+    needed = f"the encoder {encoder} needs a model: --encoder {encoder}:ID_OR_FOLDER"
+    return load_part(getattr(transformers, loader), model, revision, needed=needed, failed=f"the encoder {encoder}")
+
+
+def load_pair(encoder: str, kind: str, loaders: Sequence[str], model: str, revision: str) -> list[Any]:
+    """Parts of a model that has texts and another modality in one space, such as "CLIP".
 
     Raises:
-        UsageError: no model is given, or it cannot be loaded.
+        UsageError: it is of another kind, or cannot be loaded.
     """
-    import transformers
-    from transformers.utils import logging
-
-    if not model:
-        raise UsageError(f"the encoder {encoder} needs a model: --encoder {encoder}:ID_OR_FOLDER")
-    before = logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # weights that are left out on purpose are not worth a table
-    try:
-        return getattr(transformers, loader).from_pretrained(model, revision=revision or None)
-    except (OSError, ValueError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UsageError(f"the encoder {encoder} cannot load the model '{model}': {first}") from error
-    finally:
-        logging.set_verbosity(before)
+    config = load(encoder, "AutoConfig", model, revision)
+    if config.model_type != encoder:
+        raise UsageError(f"the encoder {encoder} wants a {kind}; '{model}' is a {config.model_type}")
+    return [load(encoder, loader, model, revision) for loader in loaders]
 
 
 def identity(model: Any, tokenizer: Any, media: Any = None, **parameters: Any) -> str:
@@ -58,16 +56,12 @@ def in_batches(items: Sequence[T], size: int, encode: Callable[[Sequence[T]], An
     """Rows of length 1 for all items. encode: some items -> (items, dimension) tensor."""
     import torch
 
-    with torch.inference_mode():
-        found = [encode(some).float().cpu().numpy() for some in _batches(items, size)]
-    return unit(np.concatenate(found))
-
-
-def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     if size < 1:
         raise UsageError("batch_size must be at least 1")
-    for start in range(0, len(items), size):
-        yield items[start : start + size]
+    starts = range(0, len(items), size)
+    with torch.inference_mode():
+        found = [encode(items[start : start + size]).float().cpu().numpy() for start in starts]
+    return unit(np.concatenate(found))
 
 
 class TextOnly:
@@ -80,6 +74,26 @@ class TextOnly:
 
     def sounds(self, sounds: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
         raise Unsupported("this encoder knows texts only")
+
+
+class Pair:
+    """The text half of a model that has texts and another modality (`media`: its processor) in one space."""
+
+    def __init__(self, model: Any, tokenizer: Any, media: Any, *, prefix: str, batch_size: int, device: str):
+        self.model, self.tokenizer, self.media = on_device(model, device), tokenizer, media
+        self.prefix, self.batch_size = prefix, batch_size
+        self.length = text_length(tokenizer, model.config.text_config)
+        self.identity = identity(model, tokenizer, media, prefix=prefix)
+        self.dimension = int(model.config.projection_dim)
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        """(texts, dimension) float32 of length 1; what is longer than the model takes is cut."""
+        return in_batches([self.prefix + text for text in texts], self.batch_size, self._texts)
+
+    def _texts(self, texts: Sequence[str]) -> Any:
+        tokens = tokenized(self.tokenizer, texts, self.length, self.model.device)
+        tokens = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+        return self.model.text_projection(self.model.text_model(**tokens).pooler_output)
 
 
 POOLINGS = ("mean", "cls")
@@ -111,11 +125,11 @@ class SentenceEncoder(TextOnly):
 
 
 def text_length(tokenizer: Any, config: Any) -> int:
-    """How many tokens a text may have: the tokenizer's limit, which many leave at 10^30, or the model's."""
+    """How many tokens a text may have: see `ingest.pretrained.longest`."""
     positions = int(getattr(config, "max_position_embeddings", 512))
     if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "mpnet", "clap_text_model"):
         positions -= 2  # theirs begin at 2
-    return int(min(tokenizer.model_max_length, positions))
+    return longest(tokenizer, positions)
 
 
 def tokenized(tokenizer: Any, texts: Sequence[str], length: int, device: Any) -> dict[str, Any]:

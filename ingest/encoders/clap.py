@@ -9,28 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from atlas.errors import Unsupported, UsageError
-from ingest.encoders._common import identity, in_batches, load, on_device, text_length, tokenized
+from atlas.errors import Unsupported
+from ingest.encoders._common import Pair, in_batches, load_pair
 
 
-class Clap:
+class Clap(Pair):
     modalities = frozenset({"text", "audio"})
-
-    def __init__(self, model: Any, tokenizer: Any, extractor: Any, *, prefix: str, batch_size: int, device: str):
-        self.model, self.tokenizer, self.extractor = on_device(model, device), tokenizer, extractor
-        self.prefix, self.batch_size = prefix, batch_size
-        self.length = text_length(tokenizer, model.config.text_config)
-        self.identity = identity(model, tokenizer, extractor, prefix=prefix)
-        self.dimension = int(model.config.projection_dim)
-
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """(texts, dimension) float32 of length 1."""
-        return in_batches([self.prefix + text for text in texts], self.batch_size, self._texts)
-
-    def _texts(self, texts: Sequence[str]) -> Any:
-        tokens = tokenized(self.tokenizer, texts, self.length, self.model.device)
-        tokens = {name: tokens[name] for name in ("input_ids", "attention_mask")}
-        return self.model.text_projection(self.model.text_model(**tokens).pooler_output)
 
     def sounds(self, sounds: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
         """(recordings, dimension) float32 of length 1. sounds: (samples,) and samples a second, each."""
@@ -39,14 +23,14 @@ class Clap:
     def _sound(self, samples: np.ndarray, rate: int) -> np.ndarray:
         from atlas.indexes import unit
 
-        samples = resampled(samples, rate, int(self.extractor.sampling_rate))
-        longest = int(self.extractor.nb_max_samples)
+        samples = resampled(samples, rate, int(self.media.sampling_rate))
+        longest = int(self.media.nb_max_samples)
         windows = [samples[start : start + longest] for start in range(0, len(samples), longest)]
         return unit(in_batches(windows, self.batch_size, self._windows).mean(0, keepdims=True))
 
     def _windows(self, windows: Sequence[np.ndarray]) -> Any:
-        rate = self.extractor.sampling_rate
-        made = self.extractor([np.asarray(w) for w in windows], sampling_rate=rate, return_tensors="pt")
+        rate = self.media.sampling_rate
+        made = self.media([np.asarray(w) for w in windows], sampling_rate=rate, return_tensors="pt")
         inputs = {name: value.to(self.model.device) for name, value in made.items()}
         # Windows are never longer than the model takes, which is what makes one "longer" by chance for fusion.
         inputs["is_longer"] = inputs["is_longer"] & False
@@ -68,8 +52,5 @@ def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
 
 def build(model: str = "", *, revision: str = "", prefix: str = "", batch_size: int = 16, device: str = "cpu") -> Clap:
     """prefix: what is put before every text, such as "the sound of "."""
-    config = load("clap", "AutoConfig", model, revision)
-    if config.model_type != "clap":
-        raise UsageError(f"the encoder clap wants a CLAP; '{model}' is a {config.model_type}")
-    parts = [load("clap", name, model, revision) for name in ("ClapModel", "AutoTokenizer", "AutoFeatureExtractor")]
+    parts = load_pair("clap", "CLAP", ("ClapModel", "AutoTokenizer", "AutoFeatureExtractor"), model, revision)
     return Clap(*parts, prefix=prefix, batch_size=batch_size, device=device)

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from atlas.errors import Unsupported, UsageError
+from atlas.errors import Unsupported
+from atlas.texts import WORD
 from ingest.judging import Judged
-
-WORD = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*")
-"""Letters and digits; a hyphen or an apostrophe only between them."""
+from ingest.pretrained import load_part
 
 
 def words(text: str) -> list[str]:
@@ -56,30 +54,6 @@ def need(metric: str, module: str) -> Any:
 
 
 def from_pretrained(metric: str, loader: Any, model: str, revision: str, **options: Any) -> Any:
-    """`loader.from_pretrained`, quiet.
-
-    Raises:
-        UsageError: no model is given, or it cannot be loaded.
-    """
-    from transformers.utils import logging
-
-    if not model:
-        raise UsageError(f"the {metric} metric needs a model: --{metric}-model ID_OR_FOLDER")
-    before = logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # weights that are left out on purpose are not worth a table
-    try:
-        return loader.from_pretrained(model, revision=revision or None, **options)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{metric}: cannot load the model '{model}': {first_line(error)}") from error
-    finally:
-        logging.set_verbosity(before)
-
-
-def first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
-def longest(tokenizer: Any, positions: int) -> int:
-    """How many tokens a text may have: the tokenizer's limit, which many leave at 10^30, or the model's."""
-    return int(min(tokenizer.model_max_length, positions))
+    """See `ingest.pretrained.load_part`."""
+    needed = f"the {metric} metric needs a model: --{metric}-model ID_OR_FOLDER"
+    return load_part(loader, model, revision, needed=needed, failed=f"{metric}:", **options)

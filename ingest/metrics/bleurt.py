@@ -14,7 +14,8 @@ import numpy as np
 
 from atlas.errors import Unsupported, UsageError
 from ingest.judging import Judged
-from ingest.metrics._common import from_pretrained, longest
+from ingest.metrics._common import from_pretrained
+from ingest.pretrained import longest
 
 Rate = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 """(references, answers) -> ratings."""

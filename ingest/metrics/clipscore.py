@@ -12,7 +12,8 @@ import numpy as np
 
 from atlas.errors import UsageError
 from ingest.judging import Judged
-from ingest.metrics._common import from_pretrained, longest
+from ingest.metrics._common import from_pretrained
+from ingest.pretrained import longest
 
 NEEDS_IMAGE = True
 WEIGHT = 2.5

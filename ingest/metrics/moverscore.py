@@ -17,7 +17,8 @@ import numpy as np
 
 from atlas.errors import Unsupported
 from ingest.judging import Judged
-from ingest.metrics._common import first_line, words
+from ingest.metrics._common import words
+from ingest.pretrained import first_line
 
 MISSING = (
     "the moverscore metric needs moverscore_v2 (github.com/AIPHES/emnlp19-moverscore, mended for this numpy and "

@@ -1,0 +1,39 @@
+"""Parts of HuggingFace models that are not the atlas's subject: what encoders and metrics of models load."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from atlas.errors import UsageError
+
+
+def load_part(loader: Any, model: str, revision: str, *, needed: str, failed: str, **options: Any) -> Any:
+    """`loader.from_pretrained`, quiet.
+
+    needed: the error where no model is given. failed: the beginning of the error where it cannot be loaded.
+
+    Raises:
+        UsageError: no model is given, or it cannot be loaded.
+    """
+    from transformers.utils import logging
+
+    if not model:
+        raise UsageError(needed)
+    before = logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()  # weights that are left out on purpose are not worth a table
+    try:
+        return loader.from_pretrained(model, revision=revision or None, **options)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{failed} cannot load the model '{model}': {first_line(error)}") from error
+    finally:
+        logging.set_verbosity(before)
+
+
+def first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def longest(tokenizer: Any, positions: int) -> int:
+    """How many tokens a text may have: the tokenizer's limit, which many leave at 10^30, or the model's."""
+    return int(min(tokenizer.model_max_length, positions))
