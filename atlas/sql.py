@@ -56,23 +56,23 @@ def answered(connection: duckdb.DuckDBPyConnection, text: str, *, rows: int, sec
     statement = _one(connection, text)
     batches: list[pa.RecordBatch] = []
     found: pa.RecordBatchReader
-    with _stopped_after(connection, seconds):
+    with _stopped_after(connection, seconds) as expired:
         try:
             found = _plain(connection.sql(statement)).to_arrow_reader(min(rows + 1, 10_000))
             while sum(b.num_rows for b in batches) <= rows:
                 batches.append(found.read_next_batch())
         except StopIteration:
             pass
-        except duckdb.InterruptException as error:
+        except (duckdb.InterruptException, RuntimeError) as error:
+            if "nterrupted" not in str(error):
+                raise
+            if not expired.is_set():
+                raise KeyboardInterrupt from error
             raise AtlasError(f"the statement took longer than {seconds:g} s; --timeout gives it more") from error
         except duckdb.OutOfMemoryException as error:
             raise AtlasError(f"the statement needs more memory than a reader has ({_said(error)})") from error
         except (duckdb.Error, pa.ArrowInvalid) as error:
             raise UsageError(f"DuckDB refuses the statement: {_said(error)}") from error
-        except RuntimeError as error:
-            if "nterrupted" not in str(error):
-                raise
-            raise AtlasError(f"the statement took longer than {seconds:g} s; --timeout gives it more") from error
     table = pa.Table.from_batches(batches, schema=found.schema)
     return Answer(table.slice(0, rows), table.num_rows > rows)
 
@@ -110,12 +110,19 @@ def _one(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
 
 
 @contextmanager
-def _stopped_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
-    clock = threading.Timer(seconds, connection.interrupt)
+def _stopped_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[threading.Event]:
+    """Interrupt the connection after so long. The event tells that it was."""
+    expired = threading.Event()
+
+    def stop() -> None:
+        expired.set()
+        connection.interrupt()
+
+    clock = threading.Timer(seconds, stop)
     clock.daemon = True
     clock.start()
     try:
-        yield
+        yield expired
     finally:
         clock.cancel()
 

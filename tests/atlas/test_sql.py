@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from pathlib import Path
 
@@ -176,6 +178,17 @@ def test_settings_that_lock_a_reader_are_read_back(filled: Path, monkeypatch: py
     monkeypatch.setitem(database._LOCKED_DOWN, "threads", "12345")  # as if DuckDB had taken no notice of a setting
     with pytest.raises(StoreUnavailable, match="does not accept the read-only settings threads"), reading(filled):
         pass
+
+
+def test_ctrl_c_is_not_taken_for_the_clock(filled: Path) -> None:
+    endless = "SELECT count(*) FROM range(1000000000000) AS t(i) WHERE i % 7 = 3"
+    pressed = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    pressed.start()
+    with pytest.raises(KeyboardInterrupt):
+        run_sql(filled, endless, seconds=30)
+    pressed.join()
+    with pytest.raises(UsageError, match="interrupted"):  # a word in a refused statement is no interruption
+        run_sql(filled, "SELECT interrupted FROM maps")
 
 
 def test_time_and_memory_are_bounded(filled: Path) -> None:
