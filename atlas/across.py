@@ -149,7 +149,6 @@ class AcrossMaps:
             for value, chosen in zip(values, choose_several(connection, which, name, values), strict=True):
                 ask = Ask(wanted(same_but(chosen, {"run": which.run})), rule, limit=None)
                 found[value], _ = of_meant(connection, ask, Meant((chosen,), (True,), {}))
-                found[value].provenance["assumed"] = list(chosen.assumed)
             return found
 
     def layers(self, neurons: NeuronSet) -> pa.Table:

@@ -14,7 +14,9 @@ from atlas.check import check
 from atlas.database import reading
 from atlas.edit_files import read_stored
 from atlas.errors import UsageError
+from atlas.queries import Which
 from atlas.rebuild import rebuild
+from atlas.rules import Rule
 from ingest.job import Execution, make_job
 from ingest.run import ingest
 
@@ -54,6 +56,14 @@ def test_percentiles_stay_those_of_the_whole_map(cut: Path, stored_atlas: Path) 
     assert list(found) == list(whole)
     assert found.to_arrow()["percentile"] == whole.to_arrow()["percentile"]
     assert f"kept={KEPT} (the best of 128 neurons; others are not stored)" in found.provenance["assumed"]
+
+
+def test_layers_of_two_maps_say_what_these_keep(cut: Path) -> None:
+    which, rule = Which("dog", source="text", reduce="mean"), Rule.parse("top:5")
+    sets = Atlas.open(cut).select_each(which, "method", ("contribution", "activation"), rule)
+    assert [len(found) for found in sets.values()] == [5, 5]
+    for found in sets.values():
+        assert f"kept={KEPT} (the best of 128 neurons; others are not stored)" in found.provenance["assumed"]
 
 
 def test_the_sketch_is_the_maps_quantiles(cut: Path, stored_atlas: Path) -> None:
