@@ -129,7 +129,7 @@ def test_the_card_tells_the_figures_that_were_measured() -> None:
 
 
 def test_the_recipe_runs(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ingest.zoo.train", "--smoke", "--out", str(tmp_path / "model")]
+    command = [sys.executable, "-m", "ingest.zoo.train", "tiny-llava", "--smoke", "--out", str(tmp_path / "model")]
     root = Path(ingest.zoo.__file__).parents[2]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

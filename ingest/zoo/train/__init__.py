@@ -1,1 +1,1 @@
-"""How the embedded model is made: `python -m ingest.zoo.train --out DIR`."""
+"""How the embedded models are made: `python -m ingest.zoo.train NAME --out DIR`."""

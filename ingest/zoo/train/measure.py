@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +83,6 @@ def load(folder: Path) -> tuple[Any, Any]:
     """(model, processor) of a folder, through the plain Auto classes."""
     model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
     return model.eval(), AutoProcessor.from_pretrained(folder, local_files_only=True)
-
-
-def write(figures: Mapping[str, float], path: Path) -> None:
-    path.write_text(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=2) + "\n")
 
 
 def main() -> None:

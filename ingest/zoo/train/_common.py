@@ -1,0 +1,28 @@
+"""What every recipe does alike."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+THREADS = 2  # fixed, as sums depend on how many threads share them
+
+
+class Clock:
+    """Prints lines with the seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    def __call__(self, line: str) -> None:
+        print(f"{time.monotonic() - self._start:6.0f} s  {line}", flush=True)
+
+
+def finish(figures: Mapping[str, float], out: Path, log: Clock) -> None:
+    """Write what was measured of the model into its folder, and print it."""
+    rounded = {name: round(value, 4) for name, value in figures.items()}
+    (out / "figures.json").write_text(json.dumps(rounded, indent=2) + "\n")
+    for name, value in figures.items():
+        log(f"{name:24} {100 * value:6.1f} %")
