@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test nightly check format lint types benchmarks zoo clean
+.PHONY: demo test nightly check format lint types benchmarks capabilities zoo clean
 
 demo: $(STAMP)
 	$(BIN)/atlas demo
@@ -34,6 +34,10 @@ types: $(STAMP)
 
 benchmarks: $(STAMP)
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+# Writes the matrix of model families (atlas/capabilities.json, docs/models.md) from what the checks find.
+capabilities: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/family_checks.py
 
 # Trains the embedded models again, from the seed: an hour or two on two cores.
 zoo: $(STAMP)

@@ -7,11 +7,14 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atlas.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 AtlasPath = Annotated[
     Path | None,
@@ -91,6 +94,13 @@ def resolve(path: Path | None) -> Path:
     from atlas.api import default_path
 
     return default_path()
+
+
+def listing(kind: str, atlas: Path | None) -> pa.Table:
+    """What the atlas has of a kind: models, concepts, ..."""
+    from atlas.api import Atlas
+
+    return Atlas(resolve(atlas)).listing(kind)
 
 
 def _settings(file: Path) -> dict[str, Any]:

@@ -1,16 +1,16 @@
-"""What there is: methods, datasets, models, concepts."""
+"""What there is: methods, datasets, concepts."""
 
 from __future__ import annotations
 
 import ast
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import pyarrow as pa
 import typer
 
-from cli.common import AtlasPath, resolve
+from cli.common import AtlasPath, listing
 from cli.render import Csv, Format, Json, chosen_format, show
 
 Stored = Annotated[
@@ -81,30 +81,6 @@ def datasets(
     show(pa.Table.from_pylist(rows), chosen, more={"licence": found.licence, "revision": found.revision})
 
 
-def _stored(kind: str, atlas: Path | None) -> pa.Table:
-    from atlas.api import Atlas
-
-    return Atlas(resolve(atlas)).listing(kind)
-
-
-def models(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
-    """The models in the atlas, and the embedded ones that `--model` knows by name.
-
-    Example: atlas models
-    """
-    from atlas.errors import StoreUnavailable
-    from ingest import zoo
-
-    try:
-        rows: list[dict[str, Any]] = _stored("models", atlas).to_pylist()
-    except StoreUnavailable:
-        rows = []
-    have = {row["name"] for row in rows}
-    rows = [{"status": "in the atlas", **row} for row in rows]
-    rows += [{"status": "embedded", "name": name} for name in zoo.names() if name not in have]
-    show(pa.Table.from_pylist(rows), chosen_format(form, as_json, as_csv))
-
-
 def concepts(
     dataset: Stored = None, form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None
 ) -> None:
@@ -114,7 +90,7 @@ def concepts(
     """
     chosen = chosen_format(form, as_json, as_csv)
     if dataset is None:
-        show(_stored("concepts", atlas), chosen)
+        show(listing("concepts", atlas), chosen)
         return
     from ingest.job import make_job, open_dataset
 

@@ -28,14 +28,14 @@ COMMANDS = {
     "properties": "properties",
     "geometry": "geometry",
     **dict.fromkeys(("generate", "demo"), "make"),
-    **dict.fromkeys(("methods", "datasets", "models", "concepts"), "lists"),
+    **dict.fromkeys(("methods", "datasets", "concepts"), "lists"),
     "sql": "sql",
     **dict.fromkeys(("export", "import", "push", "pull"), "share"),
 }
 """Command -> the module of `cli` that has a function of that name, in the order in which the help lists them."""
 
 GROUPS = {"runs": "runs", "select": "select", "edit": "edit", "labels": "labels", "plot": "plot", "db": "db"}
-GROUPS |= {"index": "vectors"}
+GROUPS |= {"index": "vectors", "models": "models"}
 """Group of commands -> the module of `cli` whose `app` it is."""
 
 

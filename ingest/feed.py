@@ -181,7 +181,7 @@ class Feed:
         self.made.append(response)
 
     def _generation(self, example: Example) -> str:
-        text = self.live.encoder.render(example.prompt, len(example.media))
+        text = self.live.encoder.render(example.prompt, [example.source] * len(example.media))
         media = [self.dataset.digest(pointer) for pointer in example.media]
         decided: list[object] = [text, list(example.media), media, self.dataset.revision, self.live.configuration]
         decided += [self.job.max_new_tokens, "greedy", self.live.dtype]

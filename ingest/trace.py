@@ -15,8 +15,8 @@ from atlas.errors import Unsupported, UsageError
 from atlas.live.attention import weights
 from atlas.live.encode import IMAGE_ROLE, PAD, Batch, Prompt
 from atlas.live.hooks import Capture, tracing
-from atlas.live.layout import direct_directions
 from atlas.live.model import LiveModel
+from atlas.live.norms import behind_ffn, direct_directions
 from atlas.neurons import PRODUCT
 from ingest.concepts import Target
 
@@ -185,12 +185,22 @@ class Trace:
             self.shared["directions", norm] = direct_directions(self.live.layout, self.tokens, *around)
         return self.shared["directions", norm]  # type: ignore[no-any-return]
 
+    def write_directions(self, layer: int, norm: bool) -> Tensor:
+        """(K, d_model): `directions` as they are for the layer's write vectors, through any norm behind its FFN."""
+        layout, directions = self.live.layout, self.directions(norm)
+        if layout.after[layer] is None:
+            return directions
+        self.require_product("a direct effect through the norm behind the FFN")
+        down = layout.down[layer]
+        wrote = down.forward(self.capture.values[layer].detach()[self.rows, self.positions])
+        return behind_ffn(layout, layer, directions, wrote.float())
+
     def contributions(self, layer: int, *, norm: bool = False) -> Tensor:
         """(K, N): each value times the target's direction (see `directions`) on the write vector; methods share it."""
         key = ("contributions", layer, norm)
         if key not in self.shared:
             write = self.live.layout.write_vectors(layer).float()
-            self.shared[key] = self.at_targets(layer) * (self.directions(norm).to(write.device) @ write)
+            self.shared[key] = self.at_targets(layer) * (self.write_directions(layer, norm).to(write.device) @ write)
         return self.shared[key]  # type: ignore[no-any-return]
 
     def gradients_of(self, output: str) -> Gradients:
@@ -279,6 +289,8 @@ def traced(
         torch.set_grad_enabled(grad),
         tracing(live.layout, layers=layers, tap=tap, grad=grad, attention=attention) as capture,
     ):
-        live.forward(batch)
+        logits = live.forward(batch)
+    if capture.norm_out is not None:
+        live.check_logits(capture.norm_out, logits)
     with torch.set_grad_enabled(grad):
         yield Trace(live, batch, capture, items, source, tap)

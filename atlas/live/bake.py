@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from atlas.edits import Change, Edit, Intervention
 from atlas.errors import Unsupported, UsageError
 from atlas.live.edit import check_fits, grouped, module_of, require_own
-from atlas.live.layout import Layout, locate
+from atlas.live.layout import Layout, columns_of, locate
 from atlas.live.model import DTYPES, LiveModel
 from atlas.neurons import GATE
 from atlas.stored import StoredEdit
@@ -55,7 +56,7 @@ class Baked:
         with torch.no_grad():
             for layer, kept in self.kept.items():
                 down: Any = self._layout.down[layer]
-                down.weight[:, kept.index] = kept.columns
+                columns_of(down)[:, kept.index] = kept.columns
                 if kept.bias is not None:
                     down.bias.copy_(kept.bias)
         if self.switched and self.kept:
@@ -130,7 +131,7 @@ def _check_weights(module: Any, layout: Layout, layers: Mapping[int, Sequence[Ch
         down: Any = layout.down[layer]
         weight: Any = getattr(down, "weight", None)
         floating = type(weight) is nn.Parameter and weight.dtype in (*DTYPES.values(), torch.float64)
-        if type(down) is not nn.Linear or not floating:
+        if type(down) not in (nn.Linear, Conv1D) or not floating:
             raise Unsupported(
                 f"the down projection of layer {layer} is a {type(down).__module__}.{type(down).__name__} and no plain "
                 f"torch.nn.Linear with float weights (quantised, or an adapter?); load the model without, or {HOOKS}"
@@ -153,7 +154,7 @@ def _columns(down: Any, mine: Sequence[Change], intervention: Intervention) -> N
     exact = torch.promote_types(dtype, torch.float32)
     index = torch.tensor([c.neuron.index for c in mine], device=device)
     gain, bias = (torch.tensor(v, dtype=exact, device=device) for v in ([c.gain for c in mine], [c.bias for c in mine]))
-    write = down.weight[:, index].to(exact)
+    write = columns_of(down)[:, index].to(exact)
     for i, change in enumerate(mine):
         if (delta := intervention.delta(change)) is not None:
             write[:, i] += torch.from_numpy(np.asarray(delta)).to(write)
@@ -168,14 +169,14 @@ def _columns(down: Any, mine: Sequence[Change], intervention: Intervention) -> N
 
 def _kept(down: Any, index: Tensor, _columns: Tensor, bias: Tensor | None) -> Kept:
     old = down.bias.detach().clone() if bias is not None and down.bias is not None else None
-    return Kept(index, down.weight[:, index].detach().clone(), old)
+    return Kept(index, columns_of(down)[:, index].detach().clone(), old)
 
 
 @torch.no_grad()
 def _write(down: Any, index: Tensor, columns: Tensor, bias: Tensor | None) -> int:
     """Write into a down projection; how many numbers are others now."""
-    changed = int((down.weight[:, index] != columns).sum())
-    down.weight[:, index] = columns
+    changed = int((columns_of(down)[:, index] != columns).sum())
+    columns_of(down)[:, index] = columns
     if bias is not None:
         changed += int((down.bias != bias).sum())
         down.bias.copy_(bias)

@@ -19,6 +19,7 @@ from torch import Tensor
 from atlas.edits import Edit
 from atlas.errors import AtlasError, IntegrityError, UsageError
 from atlas.live.bake import HOOKS, Baked, Kept, bake
+from atlas.live.layout import columns_of
 from atlas.live.model import LiveModel
 from atlas.reference import maps_of
 from atlas.stored import StoredEdit
@@ -182,7 +183,7 @@ def _as_kept(live: LiveModel, tensors: Mapping[str, Tensor], folder: Path) -> di
     found = {}
     try:
         for layer in sorted({int(name.partition(".")[0]) for name in tensors}):
-            weight: Any = live.layout.down[layer].weight
+            weight: Any = columns_of(live.layout.down[layer])
             index, columns = tensors[f"{layer}.index"], tensors[f"{layer}.columns"]
             if columns.dtype != weight.dtype or columns.shape != weight[:, index].shape:
                 raise ValueError(f"layer {layer} has {weight.dtype} weights {tuple(weight.shape)}, its columns others")

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from atlas.live.layout import norm_gain
 from atlas.live.model import LiveModel
+from atlas.live.norms import norm_gain, write_gain
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,8 @@ def decode(live: LiveModel, *, norm: bool, top: int = 10, block: int = 512) -> I
 
     norm: False is the plain product of unembedding and write vector (Pan et al. 2023, section 1.4 of their
     code); True folds in the final norm's gain (and centring, for a LayerNorm). The norm's scale depends on
-    the position and is left out, so logits compare within one neuron. Special tokens are left out.
+    the position and is left out, so logits compare within one neuron; the gain of a norm behind the FFN always
+    counts. Special tokens are left out.
     """
     layout = live.layout
     unembedding = layout.unembedding().float()
@@ -47,6 +48,8 @@ def decode(live: LiveModel, *, norm: bool, top: int = 10, block: int = 512) -> I
     hidden = torch.tensor(_hidden(live), dtype=torch.long, device=unembedding.device)
     for layer in range(len(layout.layers)):
         write = layout.write_vectors(layer).float().to(unembedding.device)
+        if (gain := write_gain(layout, layer)) is not None:
+            write = write * gain.to(write)[:, None]
         for first in range(0, layout.width, block):
             logits = write[:, first : first + block].T @ unembedding.T
             for side, sign in (("top", 1.0), ("bottom", -1.0)):

@@ -1,18 +1,19 @@
-"""Words and pictures to token ids and back, with the model's own processor, and the role of every position."""
+"""Words and media to token ids and back, with the model's own processor, and the role of every position."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from atlas.errors import Unsupported
+from atlas.live import families
+from atlas.live.media import KINDS, Clip, Medium, Sound, kinds_of
+from atlas.live.processors import NEEDS_TORCHVISION
 from atlas.where import ROLES
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 PAD, TEXT_ROLE, SPECIAL, IMAGE_ROLE = 0, 1, 2, 3
 
@@ -21,13 +22,15 @@ class TokenRoles:
     """Which role each token id of a model has.
 
     special: the tokenizer's special ids; None where there is no tokenizer, so that text cannot be told from them.
+    media_ids: the placeholder of each kind of medium.
     """
 
     def __init__(self, config: Any, special: Sequence[int] | None):
+        self._pictures = torch.tensor(families.of(config).picture_ids(config), dtype=torch.long)
         self.special = None if special is None else torch.tensor(sorted(special))
         self.media_ids = {
             role: token
-            for role in ("image", "video", "audio")
+            for role in KINDS
             for token in [getattr(config, f"{role}_token_id", None) or getattr(config, f"{role}_token_index", None)]
             if token is not None
         }
@@ -38,6 +41,8 @@ class TokenRoles:
         roles = torch.where(torch.isin(ids, special), SPECIAL, TEXT_ROLE).to(torch.int8)
         for role, token in self.media_ids.items():
             roles[ids == token] = ROLES.index(role)
+        if len(self._pictures):
+            roles[torch.isin(ids, self._pictures.to(ids.device))] = IMAGE_ROLE
         roles[mask == 0] = PAD
         return roles
 
@@ -73,55 +78,100 @@ class Batch:
         return len(self.starts)
 
 
+TOKENWISE = ("token_type_ids", "mm_token_type_ids")
+"""What processors make with one value a token."""
+
+
 class Encoder:
     """A processor (or a tokenizer, for a text model) and the token ids that stand for media."""
 
     def __init__(self, processor: Any, config: Any):
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
+        self.family = families.of(config)
         self.role_of = TokenRoles(config, self.tokenizer.all_special_ids)
+        self.media = frozenset(self.role_of.media_ids)
         pad = self.tokenizer.pad_token_id
         self.pad_id = pad if pad is not None else (self.tokenizer.eos_token_id or 0)
 
-    def render(self, prompt: str, images: int, answer: str | None = None) -> str:
-        """The model's chat text: the user's turn and, with an answer, everything up to the answer's end."""
-        if not getattr(self.processor, "chat_template", None):
-            text = getattr(self.processor, "image_token", "") * images + prompt
+    def render(self, prompt: str, kinds: Sequence[str] = (), answer: str | None = None) -> str:
+        """The model's chat text: the user's turn, its media first, and with an answer everything up to its end."""
+        chat = self._chat()
+        if chat is None:
+            text = self._placeholders(kinds) + prompt
             return text if answer is None else f"{text} {answer}"
-        turns: list[dict[str, Any]] = [{"role": "user", "content": self._content(prompt, images)}]
+        turns: list[dict[str, Any]] = [{"role": "user", "content": self._content(prompt, kinds)}]
         # A tokenizer, other than a processor, makes token ids of it by default.
-        text = str(self.processor.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
+        text = str(chat.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
         if answer is None:
             return text
         turns.append({"role": "assistant", "content": self._content(answer)})
-        full = str(self.processor.apply_chat_template(turns, tokenize=False))
+        full = str(chat.apply_chat_template(turns, tokenize=False))
         # The first occurrence: what the template puts behind the answer ("</s>") may have its letters too.
         at = full.find(answer, len(text))
         if full.startswith(text) and at >= 0:
             return full[: at + len(answer)]
         return f"{text} {answer}" if not text.endswith((" ", "\n")) else f"{text}{answer}"
 
-    def _content(self, text: str, images: int = 0) -> str | list[dict[str, str]]:
-        """A turn's content in the form its template reads: parts for a processor, plain text for a tokenizer."""
-        if self.processor is self.tokenizer and not images:
-            return text
-        return [{"type": "image"}] * images + [{"type": "text", "text": text}]
+    def _chat(self) -> Any | None:
+        """What has the chat template: the processor, or else its tokenizer."""
+        every = (self.processor, self.tokenizer)
+        return next((one for one in every if getattr(one, "chat_template", None)), None)
 
-    def prompt(self, prompt: str, images: Sequence[Image] = (), answer: str | None = None) -> Prompt:
-        """Tokenise a prompt with its pictures, and the reference answer as the model would write it."""
-        text = self.render(prompt, len(images))
+    def _placeholders(self, kinds: Sequence[str]) -> str:
+        """What stands for media where there is no template; a Q-Former's processor writes its queries itself."""
+        if hasattr(self.processor, "num_query_tokens"):
+            return ""
+        return "".join(str(getattr(self.processor, f"{kind}_token", "")) for kind in kinds)
+
+    def _content(self, text: str, kinds: Sequence[str] = ()) -> str | list[dict[str, str]]:
+        """A turn's content in the form its template reads: parts for a processor, plain text for a tokenizer."""
+        if self._chat() is self.tokenizer:
+            return self._placeholders(kinds) + text
+        return [{"type": kind} for kind in kinds] + [{"type": "text", "text": text}]
+
+    def require(self, kinds: Iterable[str]) -> None:
+        """Raise Unsupported where the model does not take such media."""
+        for kind in kinds:
+            if kind not in self.media:
+                takes = ", ".join(("text", *sorted(self.media)))
+                raise Unsupported(f"this model takes {takes} and no {kind}; choose other examples or another model")
+
+    def prompt(self, prompt: str, media: Sequence[Medium] = (), answer: str | None = None) -> Prompt:
+        """Tokenise a prompt with its media, and the reference answer as the model would write it.
+
+        Raises:
+            Unsupported: the model takes no such media, or this machine lacks what reads them.
+        """
+        kinds = kinds_of(media)
+        self.require(kinds)
+        text = self.render(prompt, kinds)
         bos = self.tokenizer.bos_token
         special = not (bos and text.startswith(bos))
-        if images:
-            made = self.processor(text=[text], images=list(images), return_tensors="pt", add_special_tokens=special)
-        else:
-            made = self.tokenizer([text], return_tensors="pt", add_special_tokens=special)
+        reader = self.processor if media else self.tokenizer
+        made = reader(text=[text], **self._read(media), return_tensors="pt", add_special_tokens=special)
         ids = made.pop("input_ids")[0].tolist()
-        extras = {k: v for k, v in made.items() if k != "attention_mask" and isinstance(v, Tensor)}
+        extras = {k: v for k, v in made.items() if k not in ("attention_mask", "labels") and isinstance(v, Tensor)}
         if answer is None:
             return Prompt(tuple(ids), (), extras)
-        kept, tail = self._continuation(text, self.render(prompt, len(images), answer))
+        kept, tail = self._continuation(text, self.render(prompt, kinds, answer))
         return Prompt(tuple(ids[: len(ids) - kept]), tuple(tail), extras)
+
+    def _read(self, media: Sequence[Medium]) -> dict[str, Any]:
+        """The processor's arguments for media."""
+        found: dict[str, Any] = {}
+        for medium in media:
+            if isinstance(medium, Sound):
+                rate = self.processor.feature_extractor.sampling_rate
+                found.setdefault("audio", []).append(medium.at(rate))
+                found["sampling_rate"] = rate
+            elif isinstance(medium, Clip):
+                if not hasattr(self.processor, "video_processor"):
+                    raise Unsupported(f"videos for this model need {NEEDS_TORCHVISION}")
+                found.setdefault("videos", []).append(list(medium.frames))
+            else:
+                found.setdefault("images", []).append(medium)
+        return found
 
     def _continuation(self, text: str, full: str) -> tuple[int, list[int]]:
         """How many of the prompt's last tokens the answer replaces, and the tokens from there on.
@@ -148,22 +198,24 @@ class Encoder:
             ids[i, shift : shift + len(row)] = torch.tensor(row)
             mask[i, shift : shift + len(row)] = 1
             starts.append(shift + len(prompt.ids))
-        inputs = {"input_ids": ids, "attention_mask": mask, **self._extras(prompts, ids, mask)}
+        inputs = {"input_ids": ids, "attention_mask": mask, **self._extras(prompts, starts, ids)}
         roles = self.role_of(ids, mask)
         return Batch({k: v.to(device) for k, v in inputs.items()}, roles.to(device), tuple(starts))
 
-    def _extras(self, prompts: Sequence[Prompt], ids: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    def _extras(self, prompts: Sequence[Prompt], starts: Sequence[int], ids: Tensor) -> dict[str, Tensor]:
         merged = {}
-        for key in sorted({k for p in prompts for k in p.extras}):
-            parts = [(i, p.extras[key]) for i, p in enumerate(prompts) if key in p.extras]
-            if all(part.shape == (1, len(prompts[i].ids)) for i, part in parts):  # one value a token
-                whole = torch.zeros_like(ids, dtype=parts[0][1].dtype)
-                for i, part in parts:
-                    first = int(mask[i].argmax())
-                    whole[i, first : first + part.shape[1]] = part[0]
-                merged[key] = whole
-            else:
-                merged[key] = torch.cat([part for _, part in parts])
+        for key in sorted({*self.family.token_types, *(k for p in prompts for k in p.extras)}):
+            parts = {i: p.extras[key] for i, p in enumerate(prompts) if key in p.extras}
+            if key not in TOKENWISE:
+                merged[key] = stack(list(parts.values()))
+                continue
+            # What an answer's tokens have there is the family's; text has 0 in all.
+            whole = torch.zeros_like(ids)
+            for i, part in parts.items():
+                prompt, start = prompts[i], starts[i]
+                whole[i, start - len(prompt.ids) : start] = part[0, : len(prompt.ids)]
+                whole[i, start : start + len(prompt.answer)] = self.family.answer_type
+            merged[key] = whole
         return merged
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -177,3 +229,19 @@ class Encoder:
         """One token as text: leading space kept, bytes that are no text shown as the tokenizer's own piece."""
         text = str(self.tokenizer.decode([token]))
         return text if "\ufffd" not in text else str(self.tokenizer.convert_ids_to_tokens(token))
+
+
+def stack(parts: Sequence[Tensor]) -> Tensor:
+    """Along the first dimension; what is smaller in another one (crops of a picture) is filled up with zeros, which
+    every family takes for what is not there."""
+    largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
+    return torch.cat(
+        [
+            part
+            if list(part.shape[1:]) == largest
+            else nn.functional.pad(
+                part, [n for have, want in zip(part.shape[:0:-1], largest[::-1], strict=True) for n in (0, want - have)]
+            )
+            for part in parts
+        ]
+    )

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from atlas.errors import Unsupported
 from atlas.neurons import GATE
@@ -25,7 +25,8 @@ class Layout:
     gate tap; None where the FFN has no gate (there the two taps are the same). ffns: the module around each
     down projection that maps (batch, position, d_model) to the same; None where the layer has no such module (OPT).
     learned_positions: whether position embeddings are added before the first layer.
-    attentions: each layer's self-attention; None where it has none of that name.
+    attentions: each layer's self-attention; None where it has none of that name. after: the norm through which each
+    layer's FFN output goes before it is added (Gemma 3); None where it is added as it is.
     """
 
     layers: tuple[nn.Module, ...]
@@ -39,6 +40,7 @@ class Layout:
     d_model: int
     vocabulary: int
     learned_positions: bool
+    after: tuple[nn.Module | None, ...]
 
     def write_vectors(self, layer: int) -> Tensor:
         """(d_model, neurons): column n is what neuron n adds to the residual stream, per unit of value.
@@ -46,7 +48,7 @@ class Layout:
         Raises:
             Unsupported: the layer is quantised, so that its weights are not what it multiplies with.
         """
-        weight = self.down[layer].weight
+        weight: Any = columns_of(self.down[layer])
         if not (isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape[1:] == (self.width,)):
             raise Unsupported(
                 f"layer {layer} is quantised ({type(self.down[layer]).__name__}), so its neurons' write vectors "
@@ -61,11 +63,11 @@ class Layout:
             Unsupported: the layer has no such projection.
         """
         found = [
-            (name, module.weight)
+            (name, columns_of(module))
             for name, module in self.layers[layer].named_modules()
-            if isinstance(module, nn.Linear) and module.weight.shape == (self.width, self.d_model)
+            if isinstance(module, nn.Linear | Conv1D) and columns_of(module).shape == (self.width, self.d_model)
         ]
-        gates = [weight for name, weight in found if "gate" in name] or [weight for _, weight in found]
+        gates: list[Tensor] = [weight for name, weight in found if "gate" in name] or [weight for _, weight in found]
         if len(gates) != 1:
             raise Unsupported(f"layer {layer} has {len(gates)} input projections of its FFN; one is needed")
         return gates[0]
@@ -81,6 +83,11 @@ class Layout:
         return (gate, True) if tap == GATE and gate is not None else (self.down[layer], False)
 
 
+def columns_of(projection: Any) -> Any:
+    """(output, input) weights of a projection, a view: GPT-2 keeps its own the other way round."""
+    return projection.weight.T if isinstance(projection, Conv1D) else getattr(projection, "weight", None)
+
+
 def innermost_decoder(model: nn.Module) -> nn.Module:
     """The text decoder inside any wrapper: `get_decoder()` until it returns itself or nothing.
 
@@ -93,9 +100,18 @@ def innermost_decoder(model: nn.Module) -> nn.Module:
         if inner is None or inner is decoder:
             break
         decoder = inner
-    if not hasattr(decoder, "layers"):
+    if layers_of(decoder) is None:
         raise Unsupported(f"{type(model).__name__} has no decoder layers; `atlas` needs a decoder-only language model")
     return decoder  # type: ignore[no-any-return]
+
+
+def layers_of(decoder: nn.Module) -> Any | None:
+    return _first(decoder, "layers", "h")
+
+
+def _first(module: nn.Module, *names: str) -> Any | None:
+    """The first of some attributes that the module has."""
+    return next((found for name in names if (found := getattr(module, name, None)) is not None), None)
 
 
 def _down_projection(layer: nn.Module, d_model: int, width: int) -> tuple[str, nn.Module]:
@@ -103,7 +119,7 @@ def _down_projection(layer: nn.Module, d_model: int, width: int) -> tuple[str, n
     # around a Linear) the outer one is what the model calls.
     fitting = [(n, m) for n, m in layer.named_modules() if _widths(m) == (width, d_model)]
     found = [(n, m) for n, m in fitting if not any(n.startswith(f"{outer}.") for outer, _ in fitting)]
-    named = [pair for pair in found if pair[0].rsplit(".", 1)[-1] in ("down_proj", "fc2")]
+    named = [pair for pair in found if pair[0].rsplit(".", 1)[-1] in ("down_proj", "fc2", "c_proj")]
     candidates = named or found
     if len(candidates) != 1:
         raise Unsupported(
@@ -113,6 +129,8 @@ def _down_projection(layer: nn.Module, d_model: int, width: int) -> tuple[str, n
 
 
 def _widths(module: nn.Module) -> tuple[Any, Any]:
+    if isinstance(module, Conv1D):
+        return module.nx, module.nf
     return getattr(module, "in_features", None), getattr(module, "out_features", None)
 
 
@@ -137,83 +155,35 @@ def locate(model: nn.Module) -> Layout:
         Unsupported: a part is missing or ambiguous; the message names it.
     """
     config = model.config.get_text_config(decoder=True)  # type: ignore[operator,union-attr]
-    width = getattr(config, "intermediate_size", None) or getattr(config, "ffn_dim", None)
     d_model = config.hidden_size
+    width = _ffn_width(config)
     if width is None:
         raise Unsupported(f"the config of {type(model).__name__} names no FFN width")
     decoder = innermost_decoder(model)
-    layers = tuple(decoder.layers)  # type: ignore[arg-type]
+    layers: tuple[nn.Module, ...] = tuple(layers_of(decoder) or ())
     found = [_down_projection(layer, d_model, width) for layer in layers]
-    norms = (getattr(decoder, name, None) for name in ("norm", "final_layer_norm", "final_layernorm"))
-    norm = next((n for n in norms if n is not None), None)
+    norm = _first(decoder, "norm", "final_layer_norm", "final_layernorm", "ln_f")
     head = model.get_output_embeddings()  # type: ignore[operator]
     if norm is None or head is None:
         raise Unsupported(f"{type(model).__name__} has no {'final norm' if norm is None else 'unembedding'}")
     return Layout(
+        after=tuple(_first(layer, "post_feedforward_layernorm", "post_mlp_layernorm") for layer in layers),
         layers=layers,
         down=tuple(module for _, module in found),
         gates=tuple(_gate(layer, name) for layer, (name, _) in zip(layers, found, strict=True)),
         ffns=tuple(_ffn(layer, name) for layer, (name, _) in zip(layers, found, strict=True)),
-        attentions=tuple(getattr(layer, "self_attn", None) for layer in layers),
+        attentions=tuple(_first(layer, "self_attn", "attn") for layer in layers),
         norm=norm,
         head=head,
         width=width,
         d_model=d_model,
         vocabulary=head.weight.shape[0] if isinstance(head.weight, Tensor) else head.out_features,
-        learned_positions=hasattr(decoder, "embed_positions"),
+        learned_positions=hasattr(decoder, "embed_positions") or hasattr(decoder, "wpe"),
     )
 
 
-def norm_gain(norm: nn.Module, d_model: int) -> Tensor:
-    """(d_model,) gain of a final norm, whatever its parametrisation (w, or 1 + w as in Gemma)."""
-    if isinstance(norm, nn.LayerNorm):
-        return norm.weight.detach().float()
-    weight = next(norm.parameters())
-    with torch.no_grad():
-        ones = torch.ones(1, d_model, dtype=torch.float32, device=weight.device).to(weight.dtype)
-        # Not norm(ones): a hook on the norm must see the model's passes only.
-        return norm.forward(ones)[0].float()  # type: ignore[no-any-return]
-
-
-class FrozenNorm:
-    """A final norm as a linear map, with the scale that it really had where it was applied.
-
-    before, after: its input and output, (K, d_model). scale: (K,). Exact for what it was applied to, linear in what
-    that is a sum of.
-    """
-
-    def __init__(self, layout: Layout, before: Tensor, after: Tensor):
-        norm = layout.norm
-        self.centred = isinstance(norm, nn.LayerNorm)
-        self.gain = norm_gain(norm, layout.d_model).to(before.device)
-        bias = norm.bias if isinstance(norm, nn.LayerNorm) else None
-        self.bias = torch.zeros(1, device=before.device) if bias is None else bias.detach().float()
-        x, y = self.unscaled(before.float()), after.float() - self.bias
-        self.scale = (x * y).sum(-1) / (x * x).sum(-1)  # y = scale * x
-
-    def unscaled(self, x: Tensor) -> Tensor:
-        """(..., d_model) residual streams, centred where the norm does it, times its gain."""
-        return self.gain * (x - x.mean(-1, keepdim=True) if self.centred else x)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """(K, d_model) residual streams as the norm would give them, each at its own scale."""
-        return self.unscaled(x) * self.scale[:, None] + self.bias
-
-    def pulled_back(self, rows: Tensor) -> Tensor:
-        """(K, d_model): directions before the norm whose products equal those of `rows` behind it."""
-        rows = rows * self.gain
-        return (rows - rows.mean(-1, keepdim=True) if self.centred else rows) * self.scale[:, None]
-
-
-def direct_directions(
-    layout: Layout, tokens: Tensor, before: Tensor | None = None, after: Tensor | None = None
-) -> Tensor:
-    """(tokens, d_model) directions g such that a neuron's direct effect on the token's logit is value * (g . write).
-
-    Without `before`/`after` the direction is the plain unembedding row (Pan et al. 2023). With the final
-    norm's input and output at the predicting positions, (tokens, d_model) each, the norm's scale is frozen at
-    its real value and its gain and centring are folded into the direction, which makes the sum over all
-    components equal the logit exactly (up to the norm's and the head's biases).
-    """
-    rows = layout.unembedding()[tokens].float()
-    return rows if before is None or after is None else FrozenNorm(layout, before, after).pulled_back(rows)
+def _ffn_width(config: Any) -> int | None:
+    for name in ("intermediate_size", "ffn_dim", "n_inner"):
+        if width := getattr(config, name, None):
+            return int(width)
+    return 4 * int(config.hidden_size) if hasattr(config, "n_inner") else None  # GPT-2's default

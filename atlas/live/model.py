@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,11 @@ from atlas.errors import Unsupported, UsageError
 from atlas.live.encode import Batch, Encoder, Prompt
 from atlas.live.fingerprint import configuration, fingerprint
 from atlas.live.layout import Layout, locate
+from atlas.live.media import IMAGE, Medium
 from atlas.live.places import answers_from
+from atlas.live.processors import load_processor
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
+_LOWEST = torch.finfo(torch.float32).min / 2
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -33,12 +34,18 @@ class LiveModel:
 
     def __init__(self, model: nn.Module, processor: Any, *, name: str, revision: str | None = None):
         self.model: Any = model.eval().requires_grad_(False)
-        self.encoder = Encoder(processor, self.model.config)
+        config: Any = model.config
+        self.encoder = Encoder(processor, config)
         self.layout: Layout = locate(model)
         self.name = name
         self.revision = revision
         arguments = inspect.signature(model.forward).parameters
         self._keep = {"logits_to_keep": 1} if "logits_to_keep" in arguments else {}
+        self._cap = getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None)
+        self._unsaid = self._never_said()
+        self._checked = False
+        pixels = arguments.get("pixel_values")
+        self._needs_picture = pixels is not None and pixels.default is pixels.empty
 
     @classmethod
     def load(
@@ -74,7 +81,7 @@ class LiveModel:
         try:
             config = transformers.AutoConfig.from_pretrained(name, revision=revision)
             model = model_class(config).from_pretrained(name, revision=revision, **options)
-            processor = _load_processor(name, revision)
+            processor = load_processor(name, revision, config)
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"cannot load the model '{name}': {str(error).splitlines()[0]} "
@@ -109,24 +116,74 @@ class LiveModel:
         return str(self.layout.unembedding().dtype).removeprefix("torch.")
 
     def batch(self, prompts: Sequence[Prompt], *, left: bool = False) -> Batch:
-        return self.encoder.batch(prompts, self.device, left=left)
+        return self.encoder.batch([self._tokenised(p) for p in prompts], self.device, left=left)
 
-    def forward(self, batch: Batch) -> None:
-        """One teacher-forced pass, for a `tracing` or `editing` block around it; logits are left to the caller."""
+    def _never_said(self) -> Tensor | None:
+        """(vocabulary,) bool: the tokens that the model itself rules out; None where there are none."""
+        if not self.encoder.family.masks_pictures:
+            return None
+        never = torch.zeros(self.layout.vocabulary, dtype=torch.bool)
+        never[list(self.encoder.family.picture_ids(self.model.config))] = True
+        return never
+
+    def _tokenised(self, prompt: Prompt) -> Prompt:
+        """The prompt with its pictures' tokens in place of their placeholders, where the family needs it."""
+        tokens_of = self.encoder.family.picture_tokens
+        if tokens_of is None or "pixel_values" not in prompt.extras:
+            return prompt
+        tokens = iter(tokens_of(self.model, prompt.extras).tolist())
+        place = self.encoder.role_of.media_ids[IMAGE]
+        return Prompt(tuple(next(tokens) if i == place else i for i in prompt.ids), prompt.answer)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """One teacher-forced pass, for a `tracing` or `editing` block around it; other logits are left to the caller.
+
+        Returns:
+            (batch, 1 or position, vocabulary) logits, of the last position where the model can leave out the others.
+        """
         with answers_from(batch.starts):
-            self.model(**batch.inputs, **self._keep, use_cache=False)
+            out = self._reader(batch.inputs)(**batch.inputs, **self._keep, use_cache=False)
+        return out.logits  # type: ignore[no-any-return]
+
+    def check_logits(self, norm_out: Tensor, logits: Tensor) -> None:
+        """Compare what `logits` makes of the final norm's output with what the model's own pass gave, once.
+
+        Raises:
+            Unsupported: the model does more behind its unembedding than is known here.
+        """
+        if self._checked:
+            return
+        # What a model rules out has a logit without a meaning.
+        mine, own = (found[:, -1].detach().float().clamp(-1e4) for found in (self.logits(norm_out[:, -1:]), logits))
+        if (mine - own).abs().max() > 0.02 * own.abs().max() + 1e-3:
+            name = type(self.model).__name__
+            raise Unsupported(f"{name} changes its logits behind the unembedding in a way that is not known here")
+        self._checked = True
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., vocabulary) float32 from the final norm's output, (..., d_model)."""
-        return self.layout.head(hidden).float()  # type: ignore[no-any-return]
+        found: Tensor = self.layout.head(hidden).float()
+        if self._cap:
+            found = self._cap * torch.tanh(found / self._cap)
+        return found if self._unsaid is None else found.masked_fill(self._unsaid.to(found.device), _LOWEST)
+
+    def _reader(self, inputs: Mapping[str, Tensor]) -> Any:
+        """What reads a batch: the model; its language model where it requires a picture and has none (BLIP-2)."""
+        return self.model.language_model if self._needs_picture and "pixel_values" not in inputs else self.model
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 50) -> list[list[int]]:
         """Greedy answers with the KV cache: the new token ids of each prompt, without the end token."""
         batch = self.batch(prompts, left=True)
-        stop = self.model.generation_config.eos_token_id
-        out = self.model.generate(
-            **batch.inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=self.encoder.pad_id
+        reader = self._reader(batch.inputs)
+        stop = reader.generation_config.eos_token_id
+        out = reader.generate(
+            **batch.inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            pad_token_id=self.encoder.pad_id,
+            # Placeholders are no words; an answer with one could not be read again.
+            suppress_tokens=sorted(self.encoder.role_of.media_ids.values()) or None,
         )
         ends = set(stop if isinstance(stop, list) else [stop])
         answers = []
@@ -135,9 +192,9 @@ class LiveModel:
             answers.append(row[:end])
         return answers
 
-    def ask(self, prompt: str, images: Sequence[Image] = (), *, max_new_tokens: int = 50) -> str:
+    def ask(self, prompt: str, media: Sequence[Medium] = (), *, max_new_tokens: int = 50) -> str:
         """The model's greedy answer, as text."""
-        ids = self.generate([self.encoder.prompt(prompt, images)], max_new_tokens=max_new_tokens)[0]
+        ids = self.generate([self.encoder.prompt(prompt, media)], max_new_tokens=max_new_tokens)[0]
         return self.encoder.decode(ids).strip()
 
 
@@ -149,15 +206,6 @@ def model_class(config: Any) -> Any:
         if hasattr(transformers, name):
             return getattr(transformers, name)
     return transformers.AutoModelForImageTextToText
-
-
-def _load_processor(name: str | Path, revision: str | None) -> Any:
-    import transformers
-
-    try:
-        return transformers.AutoProcessor.from_pretrained(name, revision=revision)
-    except (OSError, ValueError, ImportError):
-        return transformers.AutoTokenizer.from_pretrained(name, revision=revision)
 
 
 def find_device(device: str) -> torch.device:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from atlas.live.layout import FrozenNorm
+from atlas.live.norms import FrozenNorm
 from atlas.live.replay import check_additive, layer_output
 from ingest.maps import PairMethod
 from ingest.trace import Trace
@@ -48,7 +48,7 @@ class LogprobIncrease(PairMethod):
         if layer not in self._checked:
             check_additive(layout, trace.capture, layer)
             self._checked.add(layer)
-        norm = FrozenNorm(layout, *trace.final_at_targets())
+        norm = FrozenNorm(layout.norm, *trace.final_at_targets())
         values, down = trace.at_targets(layer), layout.down[layer]
         after = layer_output(trace.capture, layer)[trace.rows, trace.positions].float()
         wrote = down(values.to(layout.write_vectors(layer).dtype)).float()

@@ -10,7 +10,7 @@ import torch
 from atlas.live.decode import decode
 from atlas.live.encode import ROLES
 from atlas.live.hooks import tracing
-from atlas.live.layout import norm_gain
+from atlas.live.norms import norm_gain
 from ingest.concepts import Target
 from ingest.exemplars import Exemplars
 from ingest.trace import Item, traced

@@ -23,7 +23,8 @@ def make(live: LiveModel, picture: Any) -> Fed:
     def item(number: int, text: str, *pictures: Any) -> Item:
         return Item(number, live.encoder.prompt(text, list(pictures), "a dog"), (Target("dog", 1, 1.0),))
 
-    seen = [item(0, "<s>what is this ?", picture), item(1, "describe the picture", picture)]
+    shown = [picture] if picture is not None else []
+    seen = [item(0, "<s>what is this ?", *shown), item(1, "describe the picture", *shown)]
     return [("image", seen), ("text", [item(2, "is a dog</s> a red cat ?"), item(3, "what ?")])]
 
 

@@ -9,7 +9,8 @@ import torch
 import transformers
 
 from atlas.live.hooks import tracing
-from atlas.live.layout import direct_directions, locate
+from atlas.live.layout import locate
+from atlas.live.norms import direct_directions
 
 SIZES = {
     "vocab_size": 90,

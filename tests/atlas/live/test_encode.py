@@ -31,17 +31,17 @@ def chat(opt: LiveModel) -> Encoder:
 
 
 def test_a_tokenizers_chat_text_is_text(chat: Encoder) -> None:
-    assert chat.render("what is this ?", 0) == "USER: what is this ? ASSISTANT:"
+    assert chat.render("what is this ?") == "USER: what is this ? ASSISTANT:"
     assert chat.decode(chat.prompt("what is this ?").ids) == "USER: what is this ? ASSISTANT:"
 
 
 @pytest.mark.parametrize("answer", ["a dog", "s", "/", "ASSISTANT", "USER: what"])
 def test_the_answer_ends_where_it_is_said_and_not_inside_the_end_token(chat: Encoder, answer: str) -> None:
-    assert chat.render("what is this ?", 0, answer) == f"USER: what is this ? ASSISTANT: {answer}"
+    assert chat.render("what is this ?", (), answer) == f"USER: what is this ? ASSISTANT: {answer}"
     assert chat.decode(chat.prompt("what is this ?", answer=answer).answer).strip() == answer
 
 
 def test_a_processors_turns_are_parts(llava: LiveModel) -> None:
     render = llava.encoder.render
-    assert render("what is this ?", 1) == "USER: <image>\nwhat is this ? ASSISTANT:"
-    assert render("what is this ?", 0, "a dog") == "USER: what is this ? ASSISTANT: a dog"
+    assert render("what is this ?", ["image"]) == "USER: <image>\nwhat is this ? ASSISTANT:"
+    assert render("what is this ?", (), "a dog") == "USER: what is this ? ASSISTANT: a dog"

@@ -1,0 +1,28 @@
+"""The needs that a family may have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+
+def _none(_: Any) -> Sequence[int]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """token_types: what the model must be given for every token, also where a prompt has no media; answer_type: what
+    the tokens of an answer have there. picture_ids: of a config, the ids that stand for parts of a picture and are no
+    placeholders; masks_pictures: whether the model rules them out in its answers. picture_tokens: (model, a prompt's
+    extras) -> the ids that its pictures become, where pictures in a batch would change each other.
+    """
+
+    token_types: tuple[str, ...] = ()
+    answer_type: int = 0
+    picture_ids: Callable[[Any], Sequence[int]] = _none
+    masks_pictures: bool = False
+    picture_tokens: Callable[[Any, dict[str, Tensor]], Tensor] | None = None

@@ -1,0 +1,34 @@
+"""Emu3: pictures are tokens of the vocabulary, a row of them ends with one of its own.
+
+Its image tokenizer looks at whole batches, padded to the largest picture, so that a picture's tokens would depend on
+its neighbours: here each picture is tokenised alone, in its own size.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atlas.live.families._family import Family
+
+
+def picture_ids(config: Any) -> list[int]:
+    names = config.vocabulary_map
+    return sorted(token for name, token in names.items() if name.startswith("<|visual token"))
+
+
+@torch.no_grad()
+def picture_tokens(model: Any, extras: dict[str, Tensor]) -> Tensor:
+    """(tokens,) int64 of all pictures of a prompt, in order; each ends its rows with the token for that."""
+    device = next(model.parameters()).device
+    found = []
+    for pixels, size in zip(extras["pixel_values"], extras["image_sizes"], strict=True):
+        height, width = size.tolist()
+        one = pixels[None, :, :height, :width].to(device=device, dtype=model.dtype)
+        found.append(model.model.get_image_tokens(one, size[None].to(device)))
+    return torch.cat(found).cpu()
+
+
+FAMILY = Family(picture_ids=picture_ids, picture_tokens=picture_tokens)
