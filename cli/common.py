@@ -54,7 +54,21 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or
 Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")]
 Revision = Annotated[str | None, typer.Option("--revision", help="The HuggingFace revision.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Examples in one forward pass.")]
+Quantization = Annotated[
+    str | None, typer.Option("--quantization", help="8bit or 4bit (bitsandbytes); hooks work, write vectors do not.")
+]
+AttnImpl = Annotated[
+    str | None, typer.Option("--attn-impl", help="sdpa, eager, ...: how attention is computed. [default: the model's]")
+]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run the code that lies beside the model; needs a pinned --revision."),
+]
 Images = Annotated[list[str] | None, typer.Option("--image", "-i", help="A picture: a file, or DATASET:POINTER.")]
+Audios = Annotated[list[str] | None, typer.Option("--audio", help="A recording: a file, or DATASET:POINTER.")]
+Videos = Annotated[
+    list[str] | None, typer.Option("--video", help="A video: a file, a folder of pictures, or DATASET:POINTER.")
+]
 PromptText = Annotated[str, typer.Option("--prompt", "-p", help="What to ask the model.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="The longest answer.")]
 

@@ -8,7 +8,19 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
-from cli.common import AtlasPath, Device, Dtype, Images, MaxNewTokens, ModelName, PromptText, resolve, say
+from cli.common import (
+    AtlasPath,
+    Audios,
+    Device,
+    Dtype,
+    Images,
+    MaxNewTokens,
+    ModelName,
+    PromptText,
+    Videos,
+    resolve,
+    say,
+)
 from cli.edit_bake import bake, unbake
 from cli.edit_make import compose, create, solve
 from cli.render import Csv, Format, Json, chosen_format, show
@@ -105,6 +117,8 @@ def apply(
     name: Name,
     prompt: PromptText,
     image: Images = None,
+    audio: Audios = None,
+    video: Videos = None,
     model: ModelName = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
@@ -121,15 +135,15 @@ def apply(
 
     chosen = chosen_format(form, as_json)
     stored = Atlas(resolve(atlas)).edit(name)  # read, and the database closed, before the model is loaded
-    from ingest.asking import load_for, open_pictures
+    from ingest.asking import load_for, open_media
 
-    pictures = open_pictures(image or [])
+    media = open_media(image, audio, video)
     made_for = stored.data.model
     revision = None if model else made_for["revision"]
     live = load_for(model or str(made_for["name"]), revision=revision, device=device, dtype=dtype)
-    without = live.ask(prompt, pictures, max_new_tokens=max_new_tokens)
+    without = live.ask(prompt, media, max_new_tokens=max_new_tokens)
     with stored.on(live):
-        edited = live.ask(prompt, pictures, max_new_tokens=max_new_tokens)
+        edited = live.ask(prompt, media, max_new_tokens=max_new_tokens)
     rows = [{"edit": "(none)", "answer": without}, {"edit": stored.data.label, "answer": edited}]
     show(pa.Table.from_pylist(rows), chosen)
 

@@ -13,6 +13,8 @@ import typer
 from atlas.errors import UsageError
 from cli.common import (
     AtlasPath,
+    AttnImpl,
+    Audios,
     BatchSize,
     Device,
     Dtype,
@@ -20,7 +22,10 @@ from cli.common import (
     MaxNewTokens,
     ModelName,
     PromptText,
+    Quantization,
     Revision,
+    TrustRemoteCode,
+    Videos,
     given,
     pairs,
     resolve,
@@ -103,6 +108,9 @@ def ingest(
     dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")] = None,
     device: Device = "cpu",
     device_map: Annotated[str | None, typer.Option("--device-map", help="auto: spread over devices.")] = None,
+    quantization: Quantization = None,
+    attn_impl: AttnImpl = None,
+    trust_remote_code: TrustRemoteCode = False,
     batch_size: BatchSize = 16,
     bad_media: BadMedia = "skip",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
@@ -122,14 +130,14 @@ def ingest(
     plain = {"model": model, "revision": revision, "dataset": dataset, "split": split, "per_concept": per_concept}
     plain |= {"seed": seed, "tap": tap, "layers": layers, "occurrences": occurrences, "tokens": tokens}
     plain |= {"max_new_tokens": max_new_tokens, "exemplars": exemplars, "dtype": dtype, "keep": keep}
-    plain |= {"negatives": negatives, "mentions": mentions, "inpainter": inpainter}
+    plain |= {"quantization": quantization, "negatives": negatives, "mentions": mentions, "inpainter": inpainter}
     content |= given(plain, {"concepts": concepts, "sources": sources, "tasks": tasks, "reduce": reduce})
     content |= {key: pairs(text) for key, text in (("options", option), ("inpainting", inpaint_option)) if text}
     if methods is not None:
         content["methods"] = {name: content.get("methods", {}).get(name, {}) for name in words(methods)}
     _parameters(content, param or [])
     checked = make_job(content)
-    execution = Execution(device, device_map, batch_size, bad_media)
+    execution = Execution(device, device_map, batch_size, bad_media, attn_impl, trust_remote_code)
     if dry_run:
         from ingest.plan import plan
 
@@ -186,21 +194,32 @@ def resumable() -> Iterator[None]:
 def generate(
     prompt: PromptText,
     image: Images = None,
+    audio: Audios = None,
+    video: Videos = None,
     model: ModelName = None,
     revision: Revision = None,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    quantization: Quantization = None,
+    trust_remote_code: TrustRemoteCode = False,
     max_new_tokens: MaxNewTokens = 50,
 ) -> None:
     """A live model's greedy answer.
 
     Example: atlas generate --model tiny-llava --image scenes:held_out/0 --prompt "what is this?"
     """
-    from ingest.asking import load_for, open_pictures
+    from ingest.asking import load_for, open_media
 
-    pictures = open_pictures(image or [])
-    live = load_for(model or "tiny-llava", revision=revision, device=device, dtype=dtype)
-    print(live.ask(prompt, pictures, max_new_tokens=max_new_tokens))
+    media = open_media(image, audio, video)
+    live = load_for(
+        model or "tiny-llava",
+        revision=revision,
+        device=device,
+        dtype=dtype,
+        quantization=quantization or "",
+        trust_remote_code=trust_remote_code,
+    )
+    print(live.ask(prompt, media, max_new_tokens=max_new_tokens))
 
 
 def demo(atlas: AtlasPath = None, no_progress: NoProgress = False) -> None:

@@ -9,7 +9,21 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Reduce, given, pairs, resolve, say, words
+from cli.common import (
+    AtlasPath,
+    BatchSize,
+    Device,
+    Dtype,
+    ModelName,
+    Quantization,
+    Reduce,
+    TrustRemoteCode,
+    given,
+    pairs,
+    resolve,
+    say,
+    words,
+)
 from cli.make import Concepts, Options, PerConcept, Seed, Sources, Tasks, report
 from cli.progress import NoProgress, progressing
 from cli.render import Csv, Format, Json, chosen_format, show
@@ -60,6 +74,8 @@ def evaluate(
     seeds: Annotated[int, typer.Option("--seeds", min=0, help="How many draws of random neurons.")] = 5,
     device: Device = "cpu",
     dtype: Dtype = "float32",
+    quantization: Quantization = None,
+    trust_remote_code: TrustRemoteCode = False,
     batch_size: BatchSize = 64,
     no_progress: NoProgress = False,
     form: Format = None,
@@ -84,9 +100,9 @@ def evaluate(
     path = resolve(atlas)
     content: dict[str, Any] = {"split": "held_out", "dtype": dtype}
     content |= {"options": pairs(option)} if option else {}
-    plain = {"model": model, "dataset": dataset, "per_concept": per_concept, "seed": seed}
+    plain = {"quantization": quantization, "model": model, "dataset": dataset, "per_concept": per_concept, "seed": seed}
     content |= given(plain, {"concepts": concepts, "sources": sources, "tasks": tasks})
-    where = {"device": device, "batch_size": batch_size}
+    where = {"device": device, "batch_size": batch_size, "trust_remote_code": trust_remote_code}
     models = {"bertscore": bertscore_model, "clipscore": clipscore_model, "bleurt": bleurt_model}
     options = _metric_options(metric_option or [], models)
     named = None if metrics is None else words(metrics if metrics != "none" else "")

@@ -12,7 +12,7 @@ from atlas import registry
 from atlas.errors import Unsupported, UsageError
 from atlas.live.encode import Prompt
 from ingest.examiner import Asked, Scores
-from ingest.examples import Dataset, Example
+from ingest.examples import IMAGE, Dataset, Example
 from ingest.feed import Feed, batches
 from ingest.judging import Judged, Metric, judge, load_metrics
 
@@ -118,7 +118,7 @@ class AnswerExaminer:
         return (self._before[number],) if self._before[number] else ()
 
     def _image(self, example: Example) -> Any:
-        return self.feed.dataset.image(example.media[0]) if self._pictured and example.media else None
+        return self.feed.dataset.image(example.media[0]) if self._pictured and example.source == IMAGE else None
 
     def _told(self, example: Example) -> Asked:
         mentioned = frozenset(m.concept for m in example.mentions)

@@ -1,31 +1,65 @@
-"""A model and pictures, as a command line names them."""
+"""A model and media, as a command line names them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ingest.datasets
 from atlas import registry
+from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
+from ingest.clips import open_clip
 from ingest.examples import BadMedia
 from ingest.job import Execution, Job, open_dataset
-from ingest.media import open_image
+from ingest.media import open_audio, open_image
 from ingest.run import load_model
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-def load_for(model: str, *, revision: str | None = None, device: str = "cpu", dtype: str = "float32") -> LiveModel:
+def load_for(
+    model: str,
+    *,
+    revision: str | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+    quantization: str = "",
+    trust_remote_code: bool = False,
+) -> LiveModel:
     """A live model by embedded name, folder or HuggingFace id."""
-    return load_model(Job(model=model, revision=revision, dtype=dtype), Execution(device=device))
+    job = Job(model=model, revision=revision, dtype=dtype, quantization=quantization)
+    return load_model(job, Execution(device=device, trust_remote_code=trust_remote_code))
 
 
-def open_pictures(names: Sequence[str]) -> list[Image]:
-    """Several pictures; see `open_picture`."""
-    return [open_picture(name) for name in names]
+def open_media(
+    images: Sequence[str] | None = None, audio: Sequence[str] | None = None, video: Sequence[str] | None = None
+) -> list[Medium]:
+    """Pictures, then recordings, then videos; see `open_picture`. A video may be a folder of pictures."""
+    found: list[Medium] = [open_picture(name) for name in images or ()]
+    for name in audio or ():
+        own = _of_dataset(name)
+        found.append(Sound(*(own[0].audio(own[1]) if own else open_audio(_there(name, "recording")))))
+    for name in video or ():
+        own = _of_dataset(name)
+        found.append(Clip(tuple(own[0].video(own[1]) if own else open_clip(_there(name, "video")))))
+    return found
+
+
+def _of_dataset(name: str) -> tuple[Any, str] | None:
+    """The dataset and the pointer of a name like scenes:held_out/3; None for a file's name."""
+    dataset, colon, pointer = name.partition(":")
+    if colon and not Path(name).exists() and dataset in registry.names(ingest.datasets):
+        return open_dataset(Job(dataset=dataset)), pointer
+    return None
+
+
+def _there(name: str, what: str) -> Path:
+    if not Path(name).exists():
+        raise BadMedia(f"there is no {what} {name}; give a file, or DATASET:POINTER such as scenes:held_out/3")
+    return Path(name)
 
 
 def open_picture(name: str) -> Image:
@@ -34,9 +68,8 @@ def open_picture(name: str) -> Image:
     Raises:
         BadMedia: missing, corrupt or too large.
     """
-    dataset, colon, pointer = name.partition(":")
-    if colon and not Path(name).exists() and dataset in registry.names(ingest.datasets):
-        return open_dataset(Job(dataset=dataset)).image(pointer)
-    if not Path(name).is_file():
-        raise BadMedia(f"there is no picture file {name}; give a file, or DATASET:POINTER such as scenes:held_out/3")
-    return open_image(Path(name))
+    own = _of_dataset(name)
+    if own is not None:
+        picture: Image = own[0].image(own[1])
+        return picture
+    return open_image(_there(name, "picture file"))

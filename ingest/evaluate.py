@@ -113,7 +113,7 @@ def evaluate(
     measures = measures or Measures()
     check_measures(measures.metrics, measures.options, measures.against)
     dataset = open_dataset(job)
-    job = complete(job, dataset)
+    job = run.completed(job, dataset, execution)
     live = run.load_model(job, execution)
     require_own(edit, live)
     plain = resolved(job, dataset, run.collect(job, dataset), live.identity) | {
@@ -252,7 +252,7 @@ def solving_again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], I
         dataset: Dataset = Asked(**edit.provenance["asked"])
     else:
         dataset = open_dataset(Job(dataset=edit.provenance["dataset"], options=edit.provenance["options"]))
-    job = complete(make_job({**edit.provenance["job"], "split": FIND}), dataset)
+    job = complete(make_job({**edit.provenance["job"], "split": FIND}), dataset, live.takes)
     problem = pose(live, dataset, job, wanted, said.get("batch_size", 16))
     return lambda neurons: solver.solve(replace(problem, neurons=list(neurons))).intervention
 

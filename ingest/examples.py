@@ -56,8 +56,7 @@ class Mention:
 class Example:
     """One prompt with its media (pointers, never copies) and its reference answer.
 
-    source: the modality that carries the concept in: "image", "text", "audio" or "video". Models are asked with
-    pictures and text so far (see `ingest.feed`).
+    source: the modality that carries the concept in: "image", "text", "audio" or "video".
     task: what is asked ("caption", "name", "does", ...); evaluations report each task by itself.
     split: "find" (neurons are found on these) or "held_out" (edits are judged on these).
     prompt: the user's words, without chat markup. With source "text" no media are given to the model.
@@ -134,5 +133,18 @@ class Recordings(Dataset, Protocol):
         Raises:
             BadMedia: missing, corrupt, or above the limits.
             Unsupported: its format needs a package that is not installed.
+        """
+        ...
+
+
+class Films(Dataset, Protocol):
+    """A dataset with source "video"."""
+
+    def video(self, media: str) -> list[Image]:
+        """The video behind a pointer, as a few RGB pictures of one size in their order.
+
+        Raises:
+            BadMedia: missing, corrupt, or above the limits.
+            Unsupported: reading it needs a package that is not installed.
         """
         ...

@@ -1,4 +1,4 @@
-"""Examples to encoded items: pictures opened, targets found, the model's own answers made where no reference is."""
+"""Examples to encoded items: media opened, targets found, the model's own answers made where no reference is."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from PIL.Image import Image
 
 from atlas.live.encode import Prompt
+from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
 from ingest.concepts import NONE, Target, find_targets, negative_targets
-from ingest.examples import BadMedia, Dataset, Example, Mention
+from ingest.examples import AUDIO, IMAGE, VIDEO, BadMedia, Dataset, Example, Mention
 from ingest.inpainting import Twins
 from ingest.job import Job, null_draws
 from ingest.trace import Item
@@ -89,7 +90,7 @@ class Feed:
         for number, example, prompt in self.answered(examples, batch_size):
             targets = self._targets(example, prompt)
             twins = self._twins(example, prompt, targets)
-            if self.twins is not None and example.media:
+            if self.twins is not None and example.source == IMAGE:
                 self.skipped.unplaced.update({t.concept for t in targets if t.concept not in (NONE, *twins)})
             if targets:
                 items.append(Item(number, prompt, tuple(targets), twins))
@@ -109,7 +110,7 @@ class Feed:
     def _twins(self, example: Example, prompt: Prompt, targets: Sequence[Target]) -> dict[str, tuple[Prompt, ...]]:
         """For each concept that the pictures show: the prompt without it, then without as much elsewhere."""
         found: dict[str, tuple[Prompt, ...]] = {}
-        if self.twins is None or not example.media:
+        if self.twins is None or example.source != IMAGE:
             return found
         for concept in sorted({t.concept for t in targets} - {NONE}):
             regions = [self.twins.shown(pointer, concept) for pointer in example.media]
@@ -129,13 +130,22 @@ class Feed:
     def prompt(self, example: Example) -> Prompt | None:
         """An example encoded, with its reference answer where it has one; None where its media do not open."""
         try:
-            pictures = [self._picture(pointer) for pointer in example.media]
+            media = [self._medium(example.source, pointer) for pointer in example.media]
         except BadMedia as error:
             if self.bad_media == "fail":
                 raise
             self.skipped.media.update({pointer: str(error) for pointer in example.media})
             return None
-        return self.live.encoder.prompt(example.prompt, pictures, example.answer)
+        return self.live.encoder.prompt(example.prompt, media, example.answer)
+
+    def _medium(self, source: str, pointer: str) -> Medium:
+        """What the model is shown of an example of this source."""
+        dataset: Any = self.dataset
+        if source == AUDIO:
+            return Sound(*dataset.audio(pointer))
+        if source == VIDEO:
+            return Clip(tuple(dataset.video(pointer)))
+        return self._picture(pointer)
 
     def _picture(self, pointer: str) -> Image:
         if pointer not in self._pictures:  # several questions about one picture

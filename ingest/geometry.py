@@ -40,7 +40,7 @@ from ingest.examples import Example
 from ingest.feed import Feed, batches
 from ingest.flow import Flow
 from ingest.geometry_rows import flow_rows, place_rows, point_rows
-from ingest.job import Execution, Job, complete, open_dataset, resolved
+from ingest.job import Execution, Job, open_dataset, resolved
 from ingest.record import Record
 from ingest.representations import Representations
 from ingest.shards import Progress
@@ -111,7 +111,7 @@ def measure(
     if importlib.util.find_spec("sklearn") is None:
         raise Unsupported("the probe and t-SNE need scikit-learn: pip install 'neuron-atlas[analysis]'")
     dataset = open_dataset(job)
-    job = complete(job, dataset)
+    job = run.completed(job, dataset, execution)
     examples = run.collect(job, dataset)
     live = run.load_model(job, execution)
     if ablated is not None and ablated.fingerprint != live.fingerprint:

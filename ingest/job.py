@@ -17,7 +17,7 @@ from atlas import registry
 from atlas.errors import Unsupported, UsageError, unknown
 from atlas.neurons import parse_layers
 from ingest.concepts import MENTIONS, OCCURRENCES, TOKENS
-from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, Dataset, Example
+from ingest.examples import FIND, HELD_OUT, Dataset, Example
 from ingest.inpainting import default_inpainter
 from ingest.maps import TWIN, Method, PairMethod
 from ingest.reductions import REDUCTIONS, USUAL
@@ -44,8 +44,9 @@ def kept_top(keep: str) -> int:
 class Job:
     """Everything that decides a number. Two equal resolved jobs have the same run id and give the same scores.
 
-    model: a folder, a HuggingFace id or an embedded name. dataset: `name` or `name:path`. methods: method ->
-    its parameters. concepts, sources, tasks: empty means all that the dataset has (tasks: its default ones).
+    model: a folder, a HuggingFace id or an embedded name. quantization: "8bit", "4bit", or none. dataset: `name` or
+    `name:path`. methods: method -> its parameters. concepts, sources, tasks: empty means all that the dataset has and,
+    of sources, the model takes; of tasks, the default ones.
     per_concept: at most so many examples of each concept and task. negatives: so many examples a source that show
     none of the concepts. mentions: "shown", the concepts that an example is said to show, or "vocabulary", every
     concept whose words are in the answer. inpainter, inpainting: what makes counterfactual pictures, and its options,
@@ -58,6 +59,7 @@ class Job:
     model: str = "tiny-llava"
     revision: str | None = None
     dtype: str = "float32"
+    quantization: str = ""
     dataset: str = "scenes"
     options: dict[str, Any] = field(default_factory=dict)
     methods: dict[str, dict[str, Any]] = field(default_factory=lambda: {"contribution": {}})
@@ -85,13 +87,15 @@ class Job:
 class Execution:
     """How to run it: nothing here changes a number by more than rounding, so it is not part of the run's id.
 
-    bad_media: "skip" (and report) or "fail".
+    bad_media: "skip" (and report) or "fail". attention, trust_remote_code: see `atlas.live.loading.Loading`.
     """
 
     device: str = "cpu"
     device_map: str | None = None
     batch_size: int = 16
     bad_media: str = "skip"
+    attention: str | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if self.bad_media not in ("skip", "fail"):
@@ -187,17 +191,21 @@ def open_dataset(job: Job) -> Dataset:
     return dataset
 
 
-def complete(job: Job, dataset: Dataset) -> Job:
+def complete(job: Job, dataset: Dataset, takes: frozenset[str]) -> Job:
     """The job with everything that was left to the dataset filled in, and written in one way only.
 
+    takes: what the model can be shown ("text", "image", ...).
+
     Raises:
-        Unsupported: examples are recordings or videos.
+        Unsupported: the model does not take what the job names, or anything that the dataset has.
     """
-    wanted = job.sources or tuple(dataset.tasks)
-    sources = tuple(s for s in dataset.tasks if s in wanted)
-    for source in sources:
-        if source not in (IMAGE, TEXT):
-            raise Unsupported(f"models are asked with pictures and text only, so far; {dataset.name} gives {source}")
+    sources = tuple(s for s in dataset.tasks if s in (job.sources or takes))
+    if not sources or not set(sources) <= takes:
+        lacking = ", ".join(s for s in sources or dataset.tasks if s not in takes)
+        raise Unsupported(
+            f"{job.model} takes {' and '.join(sorted(takes))}, and {dataset.name} gives {lacking}; "
+            "choose another model, another dataset or other --sources"
+        )
     layers = ",".join(map(str, parse_layers(job.layers))) if job.layers else ""
     reduce = tuple(r for r in REDUCTIONS if r in job.reduce)
     concepts = tuple(sorted(set(job.concepts or dataset.concepts)))
@@ -268,8 +276,9 @@ def resolved(job: Job, dataset: Dataset, examples: Sequence[Example], model: Map
     plain = asdict(job) | {"dataset_revision": dataset.revision, "examples": digest.hexdigest(), **model}
     plain["dataset"] = dataset.name  # where the files lie does not change a number; their content does
     plain["model"] = plain["revision"] = None
-    if job.keep == ALL:  # runs from before it could be chosen keep their ids
-        del plain["keep"]
+    for key, unset in (("keep", ALL), ("quantization", "")):  # runs from before they could be chosen keep their ids
+        if plain[key] == unset:
+            del plain[key]
     plain["tasks"] = {source: list(tasks) for source, tasks in tasks_by_source(job, dataset).items()}
     return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 

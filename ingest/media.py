@@ -36,7 +36,7 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS, *, max_bytes: int = MAX
     import PIL.Image
     from PIL import ImageOps
 
-    _require(path, "pictures", max_bytes)
+    require_file(path, "pictures", max_bytes)
     try:
         with warnings.catch_warnings():
             # Our own limit decides, from the same header.
@@ -64,14 +64,14 @@ def open_audio(path: Path, max_seconds: float = MAX_SECONDS, *, max_bytes: int =
         BadMedia: missing, no recording, corrupt, cut, empty, or above a limit; the message has the path.
         Unsupported: the format needs soundfile, and it is not installed.
     """
-    _require(path, "recordings", max_bytes)
+    require_file(path, "recordings", max_bytes)
     samples, rate = (_wav if path.suffix.lower() == ".wav" else _sound)(path, max_seconds)
     if not samples.size:
         raise BadMedia(f"{path} is a recording of nothing")
     return samples.mean(1, dtype=np.float32), rate
 
 
-def _require(path: Path, kind: str, max_bytes: int) -> None:
+def require_file(path: Path, kind: str, max_bytes: int) -> None:
     """Refuse what is no file, or too large a one."""
     try:
         found = path.stat()

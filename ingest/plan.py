@@ -9,13 +9,13 @@ import torch
 
 from atlas.live.hooks import check_layers
 from atlas.live.layout import Layout, locate
-from atlas.live.model import find_device, model_class
+from atlas.live.loading import find_device, read_config, sketch
 from atlas.neurons import parse_layers
 from ingest import zoo
-from ingest.job import ALL, Execution, Job, complete, kept_top, needs, null_draws, open_dataset
+from ingest.job import ALL, Execution, Job, kept_top, needs, null_draws, open_dataset
 from ingest.maps import GRADIENT, TWIN
 from ingest.reductions import AUROC, BINS, COHENS_D
-from ingest.run import collect
+from ingest.run import collect, completed, loading
 
 BYTES_A_SCORE = 13
 """In the database and in Parquet together, measured (benchmarks/scale.py)."""
@@ -33,9 +33,9 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
     """
     device = find_device(execution.device)
     dataset = open_dataset(job)
-    job = complete(job, dataset)
+    job = completed(job, dataset, execution)
     examples = collect(job, dataset)
-    layout, parameters, image_tokens = _sketch(job)
+    layout, parameters, image_tokens = _sketch(job, execution)
     layers = len(check_layers(layout, parse_layers(job.layers) if job.layers else None))
     neurons = layers * layout.width
     maps = len(job.methods) * len(job.sources) * len(job.concepts) * len(job.reduce)
@@ -74,19 +74,13 @@ def _kinds(needed: frozenset[str], twins: int) -> str:
     return f"forward{backward}" + (f", and {twins} of counterfactual pictures" if twins else "")
 
 
-def _sketch(job: Job) -> tuple[Layout, int, int]:
+def _sketch(job: Job, execution: Execution) -> tuple[Layout, int, int]:
     """The model's shape from its config, with no weights: layout, parameters, tokens of one image."""
-    import transformers
 
-    from atlas.errors import UsageError
-
-    name = zoo.resolve(job.model)
-    try:
-        config = transformers.AutoConfig.from_pretrained(name, revision=job.revision)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot read the model '{job.model}': {str(error).splitlines()[0]}") from error
+    how = loading(job, execution)
+    config = read_config(zoo.resolve(job.model), how)
     with torch.device("meta"):
-        model = model_class(config)(config)
+        model = sketch(config, how)
     vision = getattr(config, "vision_config", None)
     patches = 0
     if vision is not None and hasattr(vision, "patch_size") and hasattr(vision, "image_size"):

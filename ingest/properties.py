@@ -42,7 +42,7 @@ from ingest.effects import spread
 from ingest.examples import IMAGE
 from ingest.feed import Feed, batches
 from ingest.geometry import Measured, stored_measures
-from ingest.job import Execution, Job, complete, methods, needs, open_dataset, resolved
+from ingest.job import Execution, Job, methods, needs, open_dataset, resolved
 from ingest.maps import GRADIENT, PairMethod
 from ingest.methods.nam_text import choices
 from ingest.record import Record
@@ -83,7 +83,7 @@ def measure(
         UsageError: not exactly one method, or one without a map for each example.
     """
     dataset = open_dataset(job)
-    job = complete(job, dataset)
+    job = run.completed(job, dataset, execution)
     (name, method), *others = methods(job).items()
     if others or not isinstance(method, PairMethod) or not method.per_example:
         raise UsageError("properties are of one method that scores every example, such as contribution")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from atlas.errors import AtlasError, UsageError
+from atlas.live.loading import Loading, read_config, takes
 from atlas.live.model import LiveModel
 from ingest import tables, zoo
 from ingest.examples import Dataset, Example
@@ -29,16 +30,27 @@ class Outcome:
     outcome: Mapping[str, Any]
 
 
-def load_model(job: Job, execution: Execution) -> LiveModel:
-    """The job's model: an embedded one by name, else a folder or a HuggingFace id."""
-    return LiveModel.load(
-        zoo.resolve(job.model),
+def loading(job: Job, execution: Execution) -> Loading:
+    """How the job's model is loaded."""
+    return Loading(
         revision=job.revision,
         device=execution.device,
         dtype=job.dtype,
         device_map=execution.device_map,
-        label=job.model,
+        quantization=job.quantization or None,
+        attention=execution.attention,
+        trust_remote_code=execution.trust_remote_code,
     )
+
+
+def load_model(job: Job, execution: Execution) -> LiveModel:
+    """The job's model: an embedded one by name, else a folder or a HuggingFace id."""
+    return LiveModel.load(zoo.resolve(job.model), label=job.model, **asdict(loading(job, execution)))
+
+
+def completed(job: Job, dataset: Dataset, execution: Execution) -> Job:
+    """`ingest.job.complete`, with what the job's model takes, which its config alone tells."""
+    return complete(job, dataset, takes(read_config(zoo.resolve(job.model), loading(job, execution))))
 
 
 def collect(job: Job, dataset: Dataset) -> list[Example]:
@@ -89,7 +101,7 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
         AtlasError: of any kind; what had been computed by then is kept and the next call goes on from it.
     """
     dataset = open_dataset(job)
-    job = complete(job, dataset)
+    job = completed(job, dataset, execution)
     examples = collect(job, dataset)
     live = load_model(job, execution)
     record = Record(atlas, "ingest", resolved(job, dataset, examples, live.identity), live, dataset, execution)

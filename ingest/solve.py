@@ -80,7 +80,7 @@ def solve(
     live = run.load_model(job, execution)
     if neurons is not None and neurons.provenance["fingerprint"] != live.fingerprint:
         raise UsageError("these neurons are of other weights than the model has now; ingest it again")
-    job = _about(job, dataset, wanted)
+    job = _about(live, job, dataset, wanted)
     problem = pose(live, dataset, job, wanted, execution.batch_size, neurons, progress)
     started = time.perf_counter()
     solution = solver.solve(problem)
@@ -106,10 +106,10 @@ def _job(job: Job) -> dict[str, Any]:
     return {n: list(v) if isinstance(v := getattr(job, n), tuple) else v for n in names}
 
 
-def _about(job: Job, dataset: Dataset, wanted: Wanted) -> Job:
+def _about(live: LiveModel, job: Job, dataset: Dataset, wanted: Wanted) -> Job:
     """The job with the concepts whose answers may have the word: those it names, that of the word, else all."""
     named = [c.name for c in dataset.concepts.values() if wanted.swap.said.lower() in c.forms]
-    return complete(replace(job, concepts=job.concepts or tuple(named)), dataset)
+    return complete(replace(job, concepts=job.concepts or tuple(named)), dataset, live.takes)
 
 
 def pose(
@@ -185,7 +185,7 @@ def _goals(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_si
         raise UsageError(f"{wanted.solver} moves to another concept's examples; leave out --prompt and --image")
     if wanted.goal not in dataset.concepts:
         raise unknown("concept", wanted.goal, dataset.concepts, f"atlas concepts --dataset {dataset.name}")
-    job = complete(replace(job, concepts=(wanted.goal,), negatives=0), dataset)
+    job = complete(replace(job, concepts=(wanted.goal,), negatives=0), dataset, live.takes)
     examples = run.collect(job, dataset)
     found = Feed(live, dataset, job).items(list(enumerate(examples)), batch_size)
     if not found:

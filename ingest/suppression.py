@@ -89,7 +89,9 @@ def survey(
     dataset = open_dataset(job)
     live = run.load_model(job, execution)
     atlas = Atlas(path)
-    job = _surveyed(atlas, complete(job, dataset), named=bool(job.concepts), methods=methods, model=live.name)
+    job = _surveyed(
+        atlas, complete(job, dataset, live.takes), named=bool(job.concepts), methods=methods, model=live.name
+    )
     chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce)
     plain = resolved(job, dataset, run.collect(job, dataset), live.identity) | {
         "survey": {f"{q.label}|{q.source}": [str(n) for n in found] for q, found in chosen.items()},

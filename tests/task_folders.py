@@ -31,6 +31,19 @@ def sound(file: Path, samples: int = 80, *, rate: int = 16_000, width: int = 2, 
         )
 
 
+def video(file: Path, seed: int = 0, frames: int = 12, width: int = 32, height: int = 24) -> None:
+    """A short film of a square that moves to the right."""
+    import cv2
+
+    file.parent.mkdir(parents=True, exist_ok=True)
+    out = cv2.VideoWriter(str(file), cv2.VideoWriter_fourcc(*"MJPG"), 10, (width, height))
+    for n in range(frames):
+        frame = np.full((height, width, 3), seed % 200, np.uint8)
+        frame[4:12, n : n + 8] = (0, 0, 255)
+        out.write(frame)
+    out.release()
+
+
 def write_json(file: Path, content: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(content), encoding="utf-8")
@@ -90,7 +103,7 @@ def msvd_qa(root: Path) -> Path:
     (root / "YouTubeClips").mkdir(parents=True)
     for n in range(1, COUNT + 1):
         mapping.append(f"-4wsuPCjDBc_{n}_{n + 10} vid{n}")
-        (root / "YouTubeClips" / f"-4wsuPCjDBc_{n}_{n + 10}.avi").write_bytes(b"RIFF")
+        video(root / "YouTubeClips" / f"-4wsuPCjDBc_{n}_{n + 10}.avi", n)
         for asked, answer in (("who is running?", "man"), (f"what is it doing {n}?", "eat")):
             rows.append({"answer": answer, "id": len(rows), "question": asked, "video_id": n})
     write_json(root / "test_qa.json", rows)
@@ -108,6 +121,19 @@ def librispeech(root: Path) -> Path:
             sound(place / f"{name}.wav", 40 + n)
             lines.append(f"{name} HE SAID IT'S NUMBER {n} {utterance}")
         (place / f"{1000 + n}-7.trans.txt").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def audio(root: Path) -> Path:
+    """Three kinds of sound in ESC-50's layout, two takes cut from each original."""
+    rows = ["filename,fold,target,category,esc10,src_file,take"]
+    for n in range(COUNT):
+        for take in "AB":
+            name = f"1-{n}-{take}-{n % 3}.wav"
+            sound(root / "audio" / name, 40 + n)
+            rows.append(f"{name},1,{n % 3},{('dog', 'sea_waves', 'rain')[n % 3]},True,{n},{take}")
+    (root / "meta").mkdir()
+    (root / "meta" / "esc50.csv").write_text("\n".join(rows) + "\n")
     return root
 
 
@@ -148,6 +174,7 @@ def coco(root: Path) -> Path:
 
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
+    "audio": audio,
     "coco": coco,
     "coco_captions": coco_captions,
     "librispeech": librispeech,

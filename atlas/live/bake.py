@@ -20,7 +20,8 @@ from atlas.edits import Change, Edit, Intervention
 from atlas.errors import Unsupported, UsageError
 from atlas.live.edit import check_fits, grouped, module_of, require_own
 from atlas.live.layout import Layout, columns_of, locate
-from atlas.live.model import DTYPES, LiveModel
+from atlas.live.loading import DTYPES
+from atlas.live.model import LiveModel
 from atlas.neurons import GATE
 from atlas.stored import StoredEdit
 from atlas.where import EVERYWHERE

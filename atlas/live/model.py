@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -12,17 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas.errors import Unsupported, UsageError
+from atlas.errors import Unsupported
 from atlas.live.encode import Batch, Encoder, Prompt
 from atlas.live.fingerprint import configuration, fingerprint
 from atlas.live.layout import Layout, locate
+from atlas.live.loading import Loading, load, takes
 from atlas.live.media import IMAGE, Medium
 from atlas.live.places import answers_from
-from atlas.live.processors import load_processor
 
 _LOWEST = torch.finfo(torch.float32).min / 2
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class LiveModel:
@@ -48,49 +45,23 @@ class LiveModel:
         self._needs_picture = pixels is not None and pixels.default is pixels.empty
 
     @classmethod
-    def load(
-        cls,
-        name: str | Path,
-        *,
-        revision: str | None = None,
-        device: str = "cpu",
-        dtype: str = "float32",
-        device_map: str | None = None,
-        label: str | None = None,
-    ) -> LiveModel:
+    def load(cls, name: str | Path, *, label: str | None = None, **how: Any) -> LiveModel:
         """Load a stock HuggingFace checkpoint: a folder, or a hub id at a revision.
 
-        device: "cpu", "cuda", ..., or "auto" for a GPU where there is one. dtype: "float32", "bfloat16",
-        "float16" or "auto" (the checkpoint's own). device_map: spread over devices (needs the extra
-        `device-map`). label: the name to record instead of the folder's.
+        label: the name to record instead of the folder's. how: see `atlas.live.loading.Loading` (revision, device,
+        dtype, device_map, quantization, attention, trust_remote_code).
 
         Raises:
             UsageError: no such model, or an unknown dtype.
             Unsupported: its neurons cannot be located, or this machine has no such device.
         """
-        import transformers
+        model, processor, config = load(name, Loading(**how))
+        return cls(model, processor, name=label or str(name), revision=getattr(config, "_commit_hash", None))
 
-        if dtype not in (*DTYPES, "auto"):
-            raise UsageError(f"no dtype called '{dtype}'; there are: {', '.join(DTYPES)}, auto")
-        options: dict[str, Any] = {"dtype": DTYPES.get(dtype, "auto")}
-        if device_map is not None:
-            if importlib.util.find_spec("accelerate") is None:
-                raise Unsupported("spreading a model over devices needs: pip install 'neuron-atlas[device-map]'")
-            options["device_map"] = device_map
-        transformers.utils.logging.disable_progress_bar()
-        try:
-            config = transformers.AutoConfig.from_pretrained(name, revision=revision)
-            model = model_class(config).from_pretrained(name, revision=revision, **options)
-            processor = load_processor(name, revision, config)
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"cannot load the model '{name}': {str(error).splitlines()[0]} "
-                "(give a folder, a HuggingFace id that is in the cache or reachable, or a name from `atlas models`)"
-            ) from error
-        if device_map is None:
-            model.to(find_device(device))
-        commit = getattr(config, "_commit_hash", None)
-        return cls(model, processor, name=label or str(name), revision=commit)
+    @property
+    def takes(self) -> frozenset[str]:
+        """ "text", and the kinds of media that it can be shown."""
+        return takes(self.model.config)
 
     @property
     def device(self) -> torch.device:
@@ -196,29 +167,3 @@ class LiveModel:
         """The model's greedy answer, as text."""
         ids = self.generate([self.encoder.prompt(prompt, media)], max_new_tokens=max_new_tokens)[0]
         return self.encoder.decode(ids).strip()
-
-
-def model_class(config: Any) -> Any:
-    """The HuggingFace class that a config was made for."""
-    import transformers
-
-    for name in config.architectures or ():
-        if hasattr(transformers, name):
-            return getattr(transformers, name)
-    return transformers.AutoModelForImageTextToText
-
-
-def find_device(device: str) -> torch.device:
-    """The device of that name; "auto" is a GPU where there is one, else the CPU.
-
-    Raises:
-        Unsupported: this machine has no such device.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()  # not only made: the device "meta" makes tensors without values
-    except (RuntimeError, AssertionError) as error:
-        raise Unsupported(f"this machine has no device '{device}'; use --device cpu or auto") from error
-    return chosen

@@ -12,6 +12,7 @@ import numpy as np
 
 from atlas.errors import UsageError
 from atlas.files import sha256
+from ingest.clips import FRAMES, open_clip
 from ingest.datasets._files import check, inside, order
 from ingest.examples import AUDIO, FIND, HELD_OUT, IMAGE, VIDEO, BadMedia, Concept, Example, Mention
 from ingest.media import open_audio, open_image
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 RULES = 1  # raised whenever the same examples would be given in another order
 
-UNSEEN = {AUDIO: "is a recording, no picture", VIDEO: "is a video, and videos are not read yet"}
+UNSEEN = {AUDIO: "is a recording, no picture", VIDEO: "is a video, no picture"}
 
 
 class Tasks:
-    """Examples with one concept each; see `ingest.examples.Dataset` and `ingest.examples.Recordings`.
+    """Examples with one concept each; see `ingest.examples.Dataset`, `Recordings` and `Films` there.
 
     Examples of equal content count once. The split is the loader's, by `split_of` of the picture, speaker, ...
     """
@@ -39,10 +40,11 @@ class Tasks:
         concepts: Iterable[Concept],
         metrics: Mapping[str, tuple[str, ...]],
         examples: Iterable[Example],
+        frames: int = FRAMES,
     ) -> None:
-        """Raises UsageError where there are no examples, or where a medium is in both splits."""
+        """frames: how many of a video. Raises UsageError where there are no examples, or a medium is in both splits."""
         self.name, self.licence = name, f"{licence}, as stated by its authors"
-        self._root = root
+        self._root, self._frames = root, frames
         self.path: str | None = str(root)
         self.concepts: Mapping[str, Concept] = {concept.name: concept for concept in concepts}
         self.metrics: Mapping[str, tuple[str, ...]] = metrics
@@ -108,6 +110,18 @@ class Tasks:
         if self._sources[media] != AUDIO:
             raise BadMedia(f"{path} is no recording")
         return open_audio(path)
+
+    def video(self, media: str) -> list[Image]:
+        """The video behind a pointer: a few RGB pictures of one size, spread evenly over it.
+
+        Raises:
+            BadMedia: no video of the dataset, missing, corrupt, too large, or outside the folder.
+            Unsupported: OpenCV is not installed.
+        """
+        path = self._file(media)
+        if self._sources[media] != VIDEO:
+            raise BadMedia(f"{path} is no video")
+        return open_clip(path, self._frames)
 
     def digest(self, media: str) -> str:
         """The sha256 of the file's bytes, or "missing"."""

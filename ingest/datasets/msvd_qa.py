@@ -4,8 +4,8 @@
     PATH/youtube_mapping.txt    lines of "NAME vidN"; without it a video's file is called vidN
     PATH/video/NAME.avi, or YouTubeClips/, videos/, ...; .mp4 and other endings too
 
-Source "video": the pointers are kept, but videos are not read yet, so no model can be asked. One concept, msvd_qa,
-whose words are the answer's. Xu et al. 2017, Video Question Answering via Gradually Refined Attention.
+Source "video": a few frames of each, read by OpenCV. One concept, msvd_qa, whose words are the answer's.
+Xu et al. 2017, Video Question Answering via Gradually Refined Attention.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from atlas.errors import UsageError
+from ingest.clips import FRAMES
 from ingest.datasets._files import check, folder, identifier, line, only, placed, read_text, rows_of, split_of
 from ingest.datasets._tasks import Tasks, answered, whole
 from ingest.examples import VIDEO, Example
@@ -26,11 +27,16 @@ LAYOUT = "test_qa.json and youtube_mapping.txt beside video/ or YouTubeClips/ wi
 
 
 def build(
-    path: str | None = None, *, part: str = "test", instruction: str = "Answer in a single word or a short phrase."
+    path: str | None = None,
+    *,
+    part: str = "test",
+    instruction: str = "Answer in a single word or a short phrase.",
+    frames: int = FRAMES,
 ) -> Tasks:
     """Read an MSVD-QA folder.
 
-    part: test | val | train. instruction: words that follow each question on a line of theirs.
+    part: test | val | train. instruction: words that follow each question on a line of theirs. frames: how many of each
+    video the model sees, spread evenly.
     About one video in five is held out, whatever the part.
 
     Raises:
@@ -38,6 +44,8 @@ def build(
         BadMedia: a video's name leads out of the folder.
     """
     check("part", [part], PARTS)
+    if frames < 1:
+        raise UsageError(f"frames={frames}: a video needs at least 1")
     root = folder(path, NAME)
     file = only(root, [f"{part}_qa.json"], LAYOUT)
     rows = rows_of(file, None)
@@ -52,7 +60,15 @@ def build(
             yield Example(VIDEO, TASK, split_of(video), prompt, answer, answered(NAME, answer), (media[video],))
 
     metrics = {TASK: ("exact", "vqa_any")}
-    return Tasks(NAME, root, licence="research use", concepts=[whole(NAME)], metrics=metrics, examples=read())
+    return Tasks(
+        NAME,
+        root,
+        licence="research use",
+        concepts=[whole(NAME)],
+        metrics=metrics,
+        examples=read(),
+        frames=frames,
+    )
 
 
 def _pointers(root: Path, ids: list[str]) -> dict[str, str]:

@@ -47,7 +47,7 @@ def identity(model: Any, tokenizer: Any, media: Any = None, **parameters: Any) -
 
 
 def on_device(model: Any, device: str) -> Any:
-    from atlas.live.model import find_device
+    from atlas.live.loading import find_device
 
     return model.eval().requires_grad_(False).to(find_device(device))
 

@@ -37,7 +37,7 @@ def _by_transformers(model: str, revision: str, batch_size: int, device: str) ->
     import torch
     import transformers
 
-    from atlas.live.model import find_device
+    from atlas.live.loading import find_device
 
     network = from_pretrained("bleurt", transformers.AutoModelForSequenceClassification, model, revision)
     if network.config.num_labels != 1:

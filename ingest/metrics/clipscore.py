@@ -66,7 +66,7 @@ def build(
     puts before every answer."""
     import transformers
 
-    from atlas.live.model import find_device
+    from atlas.live.loading import find_device
 
     config = from_pretrained("clipscore", transformers.AutoConfig, model, revision)
     if not isinstance(config, transformers.CLIPConfig):

@@ -27,12 +27,14 @@ from ingest.feed import Feed
 from ingest.job import complete, open_dataset
 from ingest.run import collect
 
+EYES = frozenset({"image", "text"})
+
 
 @pytest.fixture(scope="module")
 def values(llava: Any, small_job: Any) -> dict[str, torch.Tensor]:
     """source -> (positions, layers, neurons): every value of every example of the stored run, one by one."""
     dataset = open_dataset(small_job)
-    job = complete(small_job, dataset)
+    job = complete(small_job, dataset, EYES)
     examples = collect(job, dataset)
     found: dict[str, list[torch.Tensor]] = {}
     for item in Feed(llava, dataset, job).items(list(enumerate(examples)), 16):

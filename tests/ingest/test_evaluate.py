@@ -21,6 +21,8 @@ from ingest.examiner import ACCURACY, LOG_PROBABILITY, Asked, Examiner, Scores
 from ingest.job import Execution, Job, complete, open_dataset
 from ingest.suppression import averages, pooled, survey
 
+EYES = frozenset({"image", "text"})
+
 
 @pytest.fixture
 def held_out(small_job: Job) -> Job:
@@ -29,7 +31,7 @@ def held_out(small_job: Job) -> Job:
 
 def test_what_is_right_is_counted_as_a_plain_loop_counts_it(llava: Any, held_out: Job) -> None:
     dataset = open_dataset(held_out)
-    job = complete(held_out, dataset)
+    job = complete(held_out, dataset, EYES)
     examiner = Examiner(llava, dataset, job, Execution(batch_size=4))
     scores = examiner.ask()
     expected: dict[tuple[str, str, str], list[tuple[bool, float]]] = {}
@@ -131,7 +133,7 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
     assert check(own_atlas) == []
     # one concept's edit, by hand
     dataset = open_dataset(held_out)
-    job = replace(complete(held_out, dataset), sources=("text",))
+    job = replace(complete(held_out, dataset, EYES), sources=("text",))
     neurons = Atlas.open(own_atlas).query("dog", "contribution", source="text", top=10)
     examiner = Examiner(llava, dataset, job, Execution())
     from atlas.edits import Intervention, make_changes

@@ -17,6 +17,8 @@ from ingest.inpainting import Twins, elsewhere
 from ingest.job import complete, make_job
 from ingest.run import collect
 
+EYES = frozenset({"image", "text"})
+
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> scenes.Scenes:
@@ -171,7 +173,7 @@ def test_a_diffusion_pipeline_that_cannot_be_loaded(world: scenes.Scenes, tmp_pa
 
 def test_the_feed_gives_every_concept_its_twins(world: scenes.Scenes, llava: Any) -> None:
     job = make_job({"methods": {"two_stage": {}}, "concepts": ["cat", "dog"], "tasks": ["caption"], "per_concept": 4})
-    job = complete(make_job({**vars(job), "sources": ["image"]}), world)
+    job = complete(make_job({**vars(job), "sources": ["image"]}), world, EYES)
     assert job.inpainter == "exact" and job.inpainting == {}
     feed = Feed(llava, world, job)
     examples = collect(job, world)
@@ -187,4 +189,4 @@ def test_the_feed_gives_every_concept_its_twins(world: scenes.Scenes, llava: Any
 def test_two_stage_wants_pictures(world: scenes.Scenes) -> None:
     job = make_job({"methods": {"two_stage": {}}, "sources": ["text"]})
     with pytest.raises(UsageError, match="two_stage scores examples with image; add it to --sources"):
-        complete(job, world)
+        complete(job, world, EYES)

@@ -21,6 +21,8 @@ from ingest.properties import _orders, measure
 from ingest.run import collect
 from ingest.trace import Item, traced
 
+EYES = frozenset({"image", "text"})
+
 
 @pytest.fixture
 def job(small_job: Job) -> Job:
@@ -48,7 +50,7 @@ def test_every_property_equals_the_same_by_hand(empty_atlas: Path, job: Job, lla
     done = measure(empty_atlas, job, Execution(batch_size=4), [k])
     assert done.fresh and not check(empty_atlas)
     dataset = open_dataset(job)
-    job = complete(job, dataset)
+    job = complete(job, dataset, EYES)
     feed, examples = Feed(llava, dataset, job), collect(job, dataset)
     items = feed.items([(n, e) for n, e in enumerate(examples) if e.source == "image"], 4)
     maps: dict[str, list[torch.Tensor]] = {"dog": [], "cat": []}

@@ -25,6 +25,8 @@ from ingest.record import only_one
 from ingest.run import collect, ingest
 from ingest.shards import portions
 
+EYES = frozenset({"image", "text"})
+
 LAUNCH = """
 import json, sys
 from pathlib import Path
@@ -54,7 +56,7 @@ def test_a_finished_job_is_not_run_again(own_atlas: Path, small_job: Job) -> Non
 
 def test_the_run_id_is_of_content_and_not_of_names(small_job: Job) -> None:
     dataset = open_dataset(small_job)
-    job = complete(small_job, dataset)
+    job = complete(small_job, dataset, EYES)
     examples = collect(job, dataset)
     ids = {
         run_id(resolved(j, dataset, examples, {"fingerprint": print_}))

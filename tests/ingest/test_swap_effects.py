@@ -29,6 +29,8 @@ from ingest.solve import Wanted, solve
 from ingest.swap_effects import SwapExaminer
 from ingest.swaps import Swap
 
+EYES = frozenset({"image", "text"})
+
 CAT = Swap("dog", "cat")
 
 
@@ -259,7 +261,7 @@ def test_a_composed_edit_is_measured_by_the_one_swap_of_its_parts(
 
 
 def test_what_the_word_is_kept_from_comes_from_every_source(small_world: Any, speaking: Any) -> None:
-    live, job = speaking, ingest.solve.complete(Job(concepts=("dog",), max_new_tokens=12), small_world)
+    live, job = speaking, ingest.solve.complete(Job(concepts=("dog",), max_new_tokens=12), small_world, EYES)
     for keep, count in ((2, 2), (100, 3)):
         items = ingest.solve.kept(live, small_world, job, Wanted("word_swap", CAT, keep=keep), 4)
         texts = [live.encoder.decode(item.prompt.answer).strip() for item in items]

@@ -22,6 +22,8 @@ from ingest import media
 from ingest.datasets import coco, coco_captions, librispeech, mmlu, msvd_qa, scenes, textvqa, vocalsound
 from ingest.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, VIDEO, BadMedia, Dataset, Example, Mention
 
+EYES = frozenset({"image", "text"})
+
 
 def every(dataset: Dataset, *splits: str, per_concept: int = 10_000, seed: int = 0) -> list[Example]:
     [(source, tasks)] = dataset.all_tasks.items()
@@ -292,10 +294,15 @@ def test_msvd_qa_keeps_pointers_to_its_videos(tmp_path: Path) -> None:
     assert example.prompt == "what is it doing 7?\nAnswer in a single word or a short phrase."
     assert (example.source, example.answer) == (VIDEO, "eat")
     assert example.media == ("YouTubeClips/-4wsuPCjDBc_7_17.avi",)
-    with pytest.raises(BadMedia, match="is a video, and videos are not read yet; its pointer is all that is known"):
+    with pytest.raises(BadMedia, match="is a video, no picture; its pointer is all that is known"):
         dataset.image(example.media[0])
     with pytest.raises(BadMedia, match="is no recording"):
         dataset.audio(example.media[0])
+    frames = dataset.video(example.media[0])
+    assert [(f.size, f.mode) for f in frames] == [((32, 24), "RGB")] * 8
+    assert len(msvd_qa.build(str(tmp_path), frames=3).video(example.media[0])) == 3
+    with pytest.raises(UsageError, match="frames=0: a video needs at least 1"):
+        msvd_qa.build(str(tmp_path), frames=0)
 
 
 def test_msvd_videos_under_other_names(tmp_path: Path) -> None:
@@ -580,7 +587,10 @@ def test_a_model_is_not_asked_with_what_it_cannot_be_given(
     path = folders.WRITERS[name](tmp_path / name)
     code = main(["ingest", "--atlas", str(empty_atlas), "--dataset", f"{name}:{path}", "--per-concept", "2"])
     printed = capsys.readouterr()
-    wanted = f"atlas: models are asked with pictures and text only, so far; {name} gives {source}"
+    wanted = (
+        f"atlas: tiny-llava takes image and text, and {name} gives {source}; "
+        "choose another model, another dataset or other --sources"
+    )
     assert (code, printed.out) == (5, "")
     assert printed.err.splitlines()[-1] == wanted
 
@@ -607,7 +617,7 @@ def test_a_model_answers_the_questions_of_a_folder(quiz: Path) -> None:
 
     job = make_job({"model": "tiny-llava", "dataset": f"textvqa:{quiz}", "per_concept": 12, "split": HELD_OUT})
     dataset = textvqa.build(str(quiz))
-    job = complete(job, dataset)
+    job = complete(job, dataset, EYES)
     examples = collect(job, dataset)
     live = load_model(job, Execution())
     feed = Feed(live, dataset, job)

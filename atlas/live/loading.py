@@ -1,0 +1,167 @@
+"""Checkpoints to models: which class, in which precision, on which device, and what is missing for it here."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from atlas.errors import Unsupported, UsageError
+from atlas.live.encode import TokenRoles
+from atlas.live.processors import load_processor
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+QUANTIZATIONS = ("8bit", "4bit")
+AUTO = ("AutoModelForImageTextToText", "AutoModelForMultimodalLM", "AutoModelForCausalLM", "AutoModel")
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How a checkpoint becomes a model.
+
+    device: "cpu", "cuda", ..., or "auto" for a GPU where there is one. dtype: one of DTYPES or "auto", the
+    checkpoint's own. device_map: spread over devices. quantization: one of QUANTIZATIONS, by bitsandbytes. attention:
+    HuggingFace's implementation ("sdpa", "eager", ...), by default its own choice. trust_remote_code: run the code
+    that lies beside the checkpoint; of a hub id only at a pinned revision.
+
+    Raises:
+        UsageError: an unknown dtype or quantization.
+    """
+
+    revision: str | None = None
+    device: str = "cpu"
+    dtype: str = "float32"
+    device_map: str | None = None
+    quantization: str | None = None
+    attention: str | None = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (*DTYPES, "auto"):
+            raise UsageError(f"no dtype called '{self.dtype}'; there are: {', '.join(DTYPES)}, auto")
+        if self.quantization not in (None, *QUANTIZATIONS):
+            raise UsageError(f"no quantization called '{self.quantization}'; there are: {', '.join(QUANTIZATIONS)}")
+
+
+def read_config(name: str | Path, how: Loading) -> Any:
+    """The config of a folder or a hub id.
+
+    Raises:
+        UsageError: there is none, or code that is not pinned was to be trusted.
+    """
+    import transformers
+
+    if how.trust_remote_code and not Path(name).is_dir() and not re.fullmatch("[0-9a-f]{40}", how.revision or ""):
+        raise UsageError("--trust-remote-code runs code of the hub: pin it with --revision and all 40 hex digits")
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            name, revision=how.revision, trust_remote_code=how.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        raise _cannot(name, error) from error
+
+
+def takes(config: Any) -> frozenset[str]:
+    """What a model of this config can be shown: "text", and "image", "video", "audio" where it has tokens for them."""
+    return frozenset({"text", *TokenRoles(config, None).media_ids})
+
+
+def load(name: str | Path, how: Loading) -> tuple[Any, Any, Any]:
+    """(model, processor, config) of a folder or a hub id.
+
+    Raises:
+        UsageError: no such model.
+        Unsupported: this machine lacks a device or a package for it.
+    """
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()
+    config = read_config(name, how)
+    options = _options(how)
+    try:
+        model = model_class(config).from_pretrained(name, revision=how.revision, **options)
+        processor = load_processor(name, how.revision, config, trust_remote_code=how.trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise _cannot(name, error) from error
+    except ImportError as error:
+        raise Unsupported(f"the model '{name}' cannot be loaded here: {str(error).strip().splitlines()[0]}") from error
+    if "device_map" not in options:
+        model.to(find_device(how.device))
+    return model, processor, config
+
+
+def _options(how: Loading) -> dict[str, Any]:
+    found: dict[str, Any] = {"dtype": DTYPES.get(how.dtype, "auto")}
+    if how.trust_remote_code:
+        found["trust_remote_code"] = True
+    if how.attention is not None:
+        found["attn_implementation"] = how.attention
+    if how.device_map is not None:
+        _require("accelerate", "spreading a model over devices", "device-map")
+        found["device_map"] = how.device_map
+    if how.quantization is not None:
+        import transformers
+
+        for package in ("accelerate", "bitsandbytes"):
+            _require(package, "quantization", "quantization")
+        bits = {f"load_in_{how.quantization}": True}
+        found["quantization_config"] = transformers.BitsAndBytesConfig(**bits)
+        # A quantised model is placed while it is loaded.
+        found.setdefault("device_map", {"": str(find_device(how.device))})
+    return found
+
+
+def _require(package: str, what: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise Unsupported(f"{what} needs {package}: pip install 'neuron-atlas[{extra}]'")
+
+
+def _cannot(name: str | Path, error: Exception) -> UsageError:
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    if "trust_remote_code" in str(error):
+        return UsageError(
+            f"the model '{name}' comes with code of its own; read it, then --trust-remote-code with a pinned --revision"
+        )
+    return UsageError(
+        f"cannot load the model '{name}': {lines[0]} "
+        "(give a folder, a HuggingFace id that is in the cache or reachable, or a name from `atlas models`)"
+    )
+
+
+def model_class(config: Any) -> Any:
+    """The HuggingFace class that a config was made for."""
+    import transformers
+
+    for name in config.architectures or ():
+        if hasattr(transformers, name):
+            return getattr(transformers, name)
+    own = getattr(config, "auto_map", None) or {}
+    return getattr(transformers, next((name for name in AUTO if name in own), AUTO[0]))
+
+
+def sketch(config: Any, how: Loading) -> Any:
+    """A model of this config with untrained weights (inside `torch.device("meta")`, with none)."""
+    kind = model_class(config)
+    if kind.__name__ in AUTO:
+        return kind.from_config(config, trust_remote_code=how.trust_remote_code)
+    return kind(config)
+
+
+def find_device(device: str) -> torch.device:
+    """The device of that name; "auto" is a GPU where there is one, else the CPU.
+
+    Raises:
+        Unsupported: this machine has no such device.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.zeros(1, device=chosen).item()  # not only made: the device "meta" makes tensors without values
+    except (RuntimeError, AssertionError) as error:
+        raise Unsupported(f"this machine has no device '{device}'; use --device cpu or auto") from error
+    return chosen

@@ -1,0 +1,85 @@
+"""Opening videos that someone else made, as a few frames spread evenly: limits first, content after."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atlas.errors import Unsupported
+from ingest.examples import BadMedia
+from ingest.media import MAX_PIXELS, open_image, require_file
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FRAMES = 8
+MAX_BYTES = 2_000_000_000
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
+
+
+def open_clip(path: Path, frames: int = FRAMES) -> list[Image]:
+    """At most `frames` RGB pictures of a video, spread evenly over it, all of one size.
+
+    path: a video file, read by OpenCV, or a folder of pictures in the order of their names.
+
+    Raises:
+        BadMedia: missing, no video, corrupt, above a limit, or pictures of different sizes; the message has the path.
+        Unsupported: a file, and OpenCV is not installed.
+    """
+    found = _folder(path, frames) if path.is_dir() else _file(path, frames)
+    if len({picture.size for picture in found}) != 1:
+        raise BadMedia(f"{path} has pictures of different sizes; a video's have one")
+    return found
+
+
+def spread(count: int, frames: int) -> list[int]:
+    """At most `frames` places of `count`, the first and the last among them.
+
+    >>> spread(10, 4), spread(2, 8), spread(7, 1)
+    ([0, 3, 6, 9], [0, 1], [0])
+    """
+    if count <= frames:
+        return list(range(count))
+    return [round(i * (count - 1) / max(1, frames - 1)) for i in range(frames)]
+
+
+def _folder(path: Path, frames: int) -> list[Image]:
+    every = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+    if not every:
+        raise BadMedia(f"{path} has no pictures ({', '.join(PICTURES)}) to make a video of")
+    return [open_image(every[i]) for i in spread(len(every), frames)]
+
+
+def _file(path: Path, frames: int) -> list[Image]:
+    from PIL import Image
+
+    require_file(path, "videos", MAX_BYTES)
+    try:
+        cv2: Any = importlib.import_module("cv2")
+    except ImportError as error:
+        raise Unsupported(f"reading {path.name} needs OpenCV: pip install 'neuron-atlas[video]'") from error
+    reader = cv2.VideoCapture(str(path))
+    try:
+        count = int(reader.get(cv2.CAP_PROP_FRAME_COUNT))
+        width, height = (int(reader.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
+        if not reader.isOpened() or count < 1 or width < 1 or height < 1:
+            raise BadMedia(f"{path} is no video, or corrupt")
+        if width * height > MAX_PIXELS:
+            raise BadMedia(f"{path} is {width} x {height} pixels, the limit is {MAX_PIXELS:,}")
+        found, wanted = [], set(spread(count, frames))
+        for place in range(max(wanted) + 1):  # one after another: seeking is inexact in many formats
+            there = reader.grab()
+            if place in wanted and there:
+                there, pixels = reader.retrieve()
+                if there:
+                    found.append(Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)))
+            if not there:
+                break
+    except cv2.error as error:
+        raise BadMedia(f"{path} is corrupt: {error}") from error
+    finally:
+        reader.release()
+    if not found:
+        raise BadMedia(f"{path} is no video, or cut: not one frame could be read")
+    return found

@@ -1,0 +1,153 @@
+"""How checkpoints become models: precision, quantisation, attention, devices, and code that comes with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from atlas.edits import Change, Intervention
+from atlas.errors import Unsupported, UsageError
+from atlas.live import loading, processors
+from atlas.live.bake import bake
+from atlas.live.edit import changing
+from atlas.live.hooks import tracing
+from atlas.live.model import LiveModel
+from atlas.neurons import Neuron
+
+OFF = Intervention((Change(Neuron("language", 0, 3), gain=0.0), Change(Neuron("language", 1, 9), gain=2.0)), "product")
+
+
+def logits(live: LiveModel, *pictures: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return live.forward(live.batch([live.encoder.prompt("what is this ?", pictures, "a dog")])).float()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bits", loading.QUANTIZATIONS)
+def test_a_quantised_model_is_traced_and_edited_and_not_baked(llava_folder: Path, bits: str) -> None:
+    pytest.importorskip("bitsandbytes")
+    live = LiveModel.load(llava_folder, quantization=bits)
+    assert "bitsandbytes" in type(live.layout.down[0]).__module__
+    plain = logits(live)
+    with torch.no_grad(), tracing(live.layout) as capture:
+        live.forward(live.batch([live.encoder.prompt("what is this ?", answer="a dog")]))
+    mlp: Any = live.layout.ffns[0]
+    down: Any = live.layout.down[0]
+    seen: list[torch.Tensor] = []
+    handle = mlp.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
+    with changing(live, OFF):
+        edited = logits(live)
+    handle.remove()
+    # The neurons are the input of the down projection, whatever that multiplies with.
+    by_hand = mlp.act_fn(mlp.gate_proj(seen[0])) * mlp.up_proj(seen[0])
+    torch.testing.assert_close(capture.values[0], by_hand, atol=1e-3, rtol=1e-2)
+    off = capture.values[0].clone()
+    off[..., 3] = 0
+    assert not torch.equal(down(off), down(capture.values[0])) and not torch.equal(edited, plain)
+    assert torch.equal(logits(live), plain), "the model is not as it was"
+    with pytest.raises(Unsupported, match="quantised"):
+        bake(live, OFF)
+    with pytest.raises(Unsupported, match="write vectors cannot be read; load the model without quantisation"):
+        live.layout.write_vectors(0)
+
+
+def test_without_bitsandbytes_it_says_what_to_install(llava_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = loading.importlib.util.find_spec
+    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda n: None if n == "bitsandbytes" else usual(n))
+    with pytest.raises(Unsupported, match="pip install 'neuron-atlas\\[quantization\\]'"):
+        LiveModel.load(llava_folder, quantization="8bit")
+    with pytest.raises(UsageError, match="no quantization called '3bit'; there are: 8bit, 4bit"):
+        LiveModel.load(llava_folder, quantization="3bit")
+
+
+def test_the_attention_is_what_was_asked_for(llava_folder: Path, picture: Any) -> None:
+    usual, eager = LiveModel.load(llava_folder), LiveModel.load(llava_folder, attention="eager")
+    assert eager.model.config._attn_implementation == "eager" != usual.model.config._attn_implementation
+    torch.testing.assert_close(logits(eager, picture), logits(usual, picture), atol=1e-4, rtol=1e-3)
+    with pytest.raises((UsageError, Unsupported), match="Flash"):
+        LiveModel.load(llava_folder, attention="flash_attention_2")
+
+
+def remote(folder: Path, source: Path) -> Path:
+    """The random LLaVA's language model, as a checkpoint whose class comes with it."""
+    import transformers
+
+    model = transformers.LlavaForConditionalGeneration.from_pretrained(source)
+    text = model.config.text_config
+    plain = transformers.LlamaForCausalLM(text)
+    plain.model.load_state_dict(model.model.language_model.state_dict())
+    plain.lm_head.load_state_dict(model.lm_head.state_dict())
+    plain.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    own = {"AutoConfig": "configuration_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnForCausalLM"}
+    config |= {"auto_map": own, "model_type": "own_llama", "architectures": ["OwnForCausalLM"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "configuration_own.py").write_text(
+        "from transformers import LlamaConfig\n\n\nclass OwnConfig(LlamaConfig):\n    model_type = 'own_llama'\n"
+    )
+    (folder / "modeling_own.py").write_text(
+        "from transformers import LlamaForCausalLM\n\nfrom .configuration_own import OwnConfig\n\n\n"
+        "class OwnForCausalLM(LlamaForCausalLM):\n    config_class = OwnConfig\n"
+    )
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_code_that_comes_with_a_model_runs_only_when_it_is_trusted(
+    tmp_path: Path, llava_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = remote(tmp_path / "own", llava_folder)
+    with pytest.raises(UsageError, match="comes with code of its own; read it, then --trust-remote-code"):
+        LiveModel.load(folder)
+    live = LiveModel.load(folder, trust_remote_code=True)
+    assert type(live.model).__name__ == "OwnForCausalLM" and live.takes == {"text"}
+    batch = live.batch([live.encoder.prompt("what is this ?", answer="a dog")])
+    with torch.no_grad(), tracing(live.layout) as capture:
+        plain = live.forward(batch)
+    mlp: Any = live.layout.ffns[0]
+    assert capture.values[0].shape[-1] == live.layout.width == mlp.down_proj.in_features
+    with changing(live, OFF), torch.no_grad():
+        assert not torch.equal(live.forward(batch), plain)
+    assert live.generate([live.encoder.prompt("what is this ?")], max_new_tokens=3)
+
+
+@pytest.mark.parametrize("revision", [None, "main", "v1.0", "abc123"])
+def test_code_of_the_hub_is_pinned(revision: str | None) -> None:
+    with pytest.raises(UsageError, match="pin it with --revision and all 40 hex digits"):
+        LiveModel.load("owner/model", trust_remote_code=True, revision=revision)
+
+
+def test_a_processor_that_cannot_be_made_names_what_is_missing(
+    llava_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+
+    for text, wanted in (
+        ("LlavaImageProcessor requires the Torchvision library", "needs torchvision: pip install 'neuron-atlas.torch"),
+        ("Package `num2words` is required", "needs num2words: pip install 'neuron-atlas.smolvlm"),
+    ):
+
+        def fails(*_: Any, text: str = text, **__: Any) -> None:
+            raise ImportError(text)
+
+        monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", fails)
+        with pytest.raises(Unsupported, match=wanted):
+            LiveModel.load(llava_folder)
+
+
+def test_a_damaged_processor_does_not_make_a_text_model(tmp_path: Path, llava_folder: Path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(llava_folder, tmp_path / "damaged"))
+    (folder / "processor_config.json").write_text("{")
+    with pytest.raises(UsageError, match="cannot load the model"):
+        LiveModel.load(folder)
+    assert processors.processor_class(loading.read_config(llava_folder, loading.Loading())) is not None
