@@ -17,8 +17,13 @@ from atlas.live.edit import changing
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
+from ingest import zoo
 
 OFF = Intervention((Change(Neuron("language", 0, 3), gain=0.0), Change(Neuron("language", 1, 9), gain=2.0)), "product")
+
+
+def off(neuron: int) -> Intervention:
+    return Intervention((Change(Neuron("language", 0, neuron), gain=0.0),), "product")
 
 
 def logits(live: LiveModel, *pictures: Any) -> torch.Tensor:
@@ -28,9 +33,9 @@ def logits(live: LiveModel, *pictures: Any) -> torch.Tensor:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("bits", loading.QUANTIZATIONS)
-def test_a_quantised_model_is_traced_and_edited_and_not_baked(llava_folder: Path, bits: str) -> None:
+def test_a_quantised_model_is_traced_and_edited_and_not_baked(bits: str) -> None:
     pytest.importorskip("bitsandbytes")
-    live = LiveModel.load(llava_folder, quantization=bits)
+    live = LiveModel.load(zoo.resolve("tiny-llava"), quantization=bits)
     assert "bitsandbytes" in type(live.layout.down[0]).__module__
     plain = logits(live)
     with torch.no_grad(), tracing(live.layout) as capture:
@@ -39,15 +44,16 @@ def test_a_quantised_model_is_traced_and_edited_and_not_baked(llava_folder: Path
     down: Any = live.layout.down[0]
     seen: list[torch.Tensor] = []
     handle = mlp.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
-    with changing(live, OFF):
+    most = int(capture.values[0].abs().amax((0, 1)).argmax())
+    with changing(live, off(most)):
         edited = logits(live)
     handle.remove()
     # The neurons are the input of the down projection, whatever that multiplies with.
     by_hand = mlp.act_fn(mlp.gate_proj(seen[0])) * mlp.up_proj(seen[0])
     torch.testing.assert_close(capture.values[0], by_hand, atol=1e-3, rtol=1e-2)
-    off = capture.values[0].clone()
-    off[..., 3] = 0
-    assert not torch.equal(down(off), down(capture.values[0])) and not torch.equal(edited, plain)
+    without = capture.values[0].clone()
+    without[..., most] = 0
+    assert not torch.equal(down(without), down(capture.values[0])) and not torch.equal(edited, plain)
     assert torch.equal(logits(live), plain), "the model is not as it was"
     with pytest.raises(Unsupported, match="quantised"):
         bake(live, OFF)
