@@ -251,6 +251,15 @@ class GillForConditionalGeneration(PreTrainedModel, GenerationMixin):
         prompt: Tensor = self.mapper(states, self.get_input_embeddings()(ids))
         return prompt
 
+    @torch.no_grad()
+    def imagine(self, input_ids: Tensor, **inputs: Any) -> Tensor:
+        """(batch, queries, prompt_width) of the last picture in each row that `generate` gave, or that was written.
+
+        inputs: attention_mask where rows are padded, pixel_values where they have pictures.
+        """
+        out = self(input_ids=input_ids, **inputs, use_cache=False, output_hidden_states=True, logits_to_keep=1)
+        return self.prompt_embeds(self.image_states(out.hidden_states[-1], input_ids))
+
 
 class GillProcessor(ProcessorMixin):
     """A picture processor and a tokenizer. One "<image>" in a text becomes `visual_tokens` placeholders."""

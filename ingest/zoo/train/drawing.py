@@ -20,18 +20,18 @@ from ingest.datasets._world import BACKGROUNDS, COLOURS, DRAWN
 from ingest.zoo.train.tokens import BOS, EOS, PAD
 
 SIDE = 32  # pixels of a drawing, both ways
-LARGE = (42, 60)  # sizes of the thing before the picture is halved
+LARGE, ORDINARY = (42, 60), (28, 46)  # sizes of the thing before the picture is halved
 WORDS = 8  # tokens of a caption with its beginning and its end, and queries of the mapper
 UNKNOWN = "<unk>"
 
 
-def sketch(seed: int, split: str, number: int) -> _scene.Scene:
-    """A scene of one thing, by turns every drawn one, as large as the picture allows."""
+def sketch(seed: int, split: str, number: int, sizes: tuple[int, int] = LARGE) -> _scene.Scene:
+    """A scene of one thing, by turns every drawn one."""
     turn, thing = divmod(number, len(DRAWN))
     # Of every four rounds of scenes, the first two show one thing.
     scene = _scene.compose(seed, split, (turn // 2 * 4 + turn % 2) * len(DRAWN) + thing)
     rng = random.Random(f"sketch {seed}/{split}/{number}")
-    size = rng.randint(*LARGE)
+    size = rng.randint(*sizes)
     left, top = (rng.randint(0, _scene.SIZE - size) for _ in range(2))
     return replace(scene, things=(replace(scene.things[0], size=size, left=left, top=top),))
 
@@ -49,8 +49,8 @@ def unit(pixels: np.ndarray) -> Tensor:
 class Sketches:
     """The first `count` sketches of a split, drawn once. pixels: (count, SIDE, SIDE, 3) uint8."""
 
-    def __init__(self, seed: int, split: str, count: int) -> None:
-        scenes = [sketch(seed, split, number) for number in range(count)]
+    def __init__(self, seed: int, split: str, count: int, sizes: tuple[int, int] = LARGE) -> None:
+        scenes = [sketch(seed, split, number, sizes) for number in range(count)]
         self.pixels = np.stack([small(_scene.render(scene)) for scene in scenes])
         self.asked = [Drawing(scene.things[0].name, scene.things[0].colour, scene.background) for scene in scenes]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from ingest.datasets._drawings import HERE, Drawing, draw_requests, draw_vocabulary
-from ingest.datasets._world import BACKGROUNDS, BY_NAME, COLOURS, THINGS, caption
+from ingest.datasets._world import BACKGROUNDS, BY_NAME, COLOURS, TEXT_TASKS, THINGS, caption
 from ingest.examples import FIND
 from ingest.zoo.train.corpus import PLAIN, Batch, Corpus, Writer
 from ingest.zoo.train.tokens import build_tokenizer
@@ -41,9 +41,12 @@ class DrawingCorpus(Corpus):
 
     def texts(self, rng: random.Random, count: int) -> Batch:
         asked = round(self.drawings * count)
-        tasks = rng.choices(list(self._texts), k=count - asked)
-        rows = [rng.choice(self._texts[task]) for task in tasks]
+        rows = [self.question(rng) for _ in range(count - asked)]
         return self.writer.batch([*rows, *(self._request(rng, number) for number in range(asked))])
+
+    def question(self, rng: random.Random) -> Row:
+        """A plain question and its answer, every task equally often."""
+        return rng.choice(self._texts[rng.choice(TEXT_TASKS)])
 
     def _request(self, rng: random.Random, number: int) -> Row:
         """By turns by name, by name, by one fact, by the other."""
