@@ -22,7 +22,8 @@ KL = 1e-5
 
 @dataclass(frozen=True, slots=True)
 class DiffusionOptions:
-    """pictures: how many different ones are trained on. uncaptioned: part of the denoiser's examples whose caption
+    """pictures: how many different ones are trained on. sharpening: steps of the decoder alone, on latents (of unit
+    variance) with this blur. uncaptioned: part of the denoiser's examples whose caption
     is empty, for classifier-free guidance. unsaid: part of the captions that leave the colour out, and the background.
     average: decay of the moving average of weights that is kept."""
 
@@ -30,6 +31,8 @@ class DiffusionOptions:
     coder_steps: int = 1400
     coder_batch: int = 40
     coder_rate: float = 1.5e-3
+    sharpening: int = 2400
+    blur: float = 0.1
     steps: int = 1800
     batch: int = 96
     rate: float = 1.2e-3
@@ -121,6 +124,33 @@ def train_coder(
     coder.eval()
     means, spread = encode(coder, sketches)
     coder.register_to_config(scaling_factor=1 / float((means + spread * torch.randn_like(means)).std()))
+
+
+def sharpen_decoder(
+    coder: Any, sketches: Sketches, options: DiffusionOptions, seed: int, log: Callable[[str], None]
+) -> None:
+    """The decoder alone, on the latents as they now are and blurred by more noise than the encoder's own, as what the
+    denoiser finds will be off by some."""
+    torch.manual_seed(seed)
+    means, spread = encode(coder, sketches)
+    blurs = (spread.square() + (options.blur / coder.config.scaling_factor) ** 2).sqrt()
+    learned = [*coder.post_quant_conv.parameters(), *coder.decoder.parameters()]
+    optimiser = torch.optim.AdamW(parameter_groups(learned, options.decay), betas=(0.9, 0.98), fused=True)
+    coder.train()
+    for step in range(options.sharpening):
+        set_rate(optimiser, options.coder_rate * rate_at(step, options.sharpening))
+        chosen = torch.randint(len(sketches), (options.coder_batch,)).numpy()
+        latents = means[chosen] + blurs[chosen] * torch.randn(len(chosen), *means.shape[1:])
+        with torch.autocast("cpu", torch.bfloat16):
+            drawn = coder.decode(latents).sample
+        off = drawn.float() - unit(sketches.pixels[chosen])
+        torch.autograd.backward(off.abs().mean() + off.pow(2).mean())
+        nn.utils.clip_grad_norm_(learned, 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        if step % 100 == 0 or step == options.sharpening - 1:
+            log(f"decoder step {step}: off by {off.abs().mean().item():.4f}")
+    coder.eval()
 
 
 @torch.no_grad()

@@ -16,7 +16,14 @@ from ingest.datasets.scenes import build
 from ingest.examples import FIND
 from ingest.zoo.train._common import Clock, finish
 from ingest.zoo.train.corpus import Writer
-from ingest.zoo.train.diffusion import DiffusionOptions, build_pipeline, save_pipeline, train_coder, train_denoiser
+from ingest.zoo.train.diffusion import (
+    DiffusionOptions,
+    build_pipeline,
+    save_pipeline,
+    sharpen_decoder,
+    train_coder,
+    train_denoiser,
+)
 from ingest.zoo.train.drawing import LARGE, ORDINARY, Sketches, caption_tokenizer
 from ingest.zoo.train.eyes import EyesOptions, Gallery, assemble, train_eyes
 from ingest.zoo.train.imagining import Goals, ImaginingOptions, Requests, train_imagining
@@ -47,7 +54,7 @@ class Plan:
 def smoke_plan() -> Plan:
     whole = Plan()
     return Plan(
-        replace(whole.diffusion, pictures=72, coder_steps=2, coder_batch=4, steps=2, batch=4),
+        replace(whole.diffusion, pictures=72, coder_steps=2, coder_batch=4, sharpening=2, steps=2, batch=4),
         replace(whole.judge, pictures=72, steps=2, batch=4),
         replace(whole.language, steps=3, texts=8, contexts=6),
         replace(whole.eyes, warmup=2, alone=4, steps=2, pictures=72, captions=4, questions=4),
@@ -82,6 +89,7 @@ def make_pipeline(options: DiffusionOptions, seed: int, log: Clock) -> Any:
     sketches = Sketches(seed, FIND, options.pictures)
     pipeline = build_pipeline(caption_tokenizer(), seed)
     train_coder(pipeline.vae, sketches, options, seed, log)
+    sharpen_decoder(pipeline.vae, sketches, options, seed, log)
     train_denoiser(pipeline, sketches, options, seed, log)
     return pipeline
 
