@@ -45,7 +45,27 @@ class DiffusionOptions:
 def build_pipeline(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
     """Untrained. Latents are (4, 8, 8)."""
     torch.manual_seed(seed)
-    coder = AutoencoderKL(
+    scheduler = DDIMScheduler(
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+        steps_offset=1,  # diffusers warns of any other
+    )
+    return StableDiffusionPipeline(
+        vae=_coder(),
+        unet=_denoiser(),
+        text_encoder=_text_encoder(tokenizer),
+        tokenizer=tokenizer,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _coder() -> AutoencoderKL:
+    return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         block_out_channels=(24, 48, 64),
@@ -55,7 +75,10 @@ def build_pipeline(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
         mid_block_add_attention=False,
         sample_size=SIDE,
     )
-    denoiser = UNet2DConditionModel(
+
+
+def _denoiser() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
         sample_size=SIDE // 4,
         in_channels=4,
         out_channels=4,
@@ -67,37 +90,22 @@ def build_pipeline(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
         attention_head_dim=4,
         cross_attention_dim=WIDTH,
     )
-    text = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=WIDTH,
-            intermediate_size=2 * WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=WORDS,
-            projection_dim=WIDTH,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
+
+
+def _text_encoder(tokenizer: PreTrainedTokenizerFast) -> CLIPTextModel:
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        intermediate_size=2 * WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=WORDS,
+        projection_dim=WIDTH,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )
-    scheduler = DDIMScheduler(
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="v_prediction",
-        timestep_spacing="trailing",
-        clip_sample=False,
-        steps_offset=1,  # diffusers warns of any other
-    )
-    return StableDiffusionPipeline(
-        vae=coder,
-        text_encoder=text,
-        tokenizer=tokenizer,
-        unet=denoiser,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    return CLIPTextModel(config)
 
 
 def train_coder(
