@@ -24,7 +24,7 @@ FAINT = 48  # an edge pixel less opaque than this (of 255) is left out
 assert SLOTS * 16 * 16 == SIZE * SIZE, "a token of the picture is 16 by 16 pixels"
 
 _ADDRESS = re.compile(rf"({FIND}|{HELD_OUT})/(0|[1-9][0-9]{{0,6}})")
-_BODY: dict[str, RGB] = dict(
+BODY: dict[str, RGB] = dict(
     zip(
         COLOURS,
         (
@@ -40,7 +40,7 @@ _BODY: dict[str, RGB] = dict(
         strict=True,
     )
 )
-_GROUND: dict[str, RGB] = dict(
+GROUND: dict[str, RGB] = dict(
     zip(
         BACKGROUNDS,
         ((122, 178, 92), (226, 204, 158), (236, 241, 248), (128, 128, 134), (104, 170, 216)),
@@ -116,7 +116,7 @@ def compose(seed: int, split: str, number: int) -> Scene:
         # A crowd that leaves no room for the next thing is cleared, and all are placed anew.
         placed = [*placed, fresh] if not any(map(fresh.meets, placed)) else placed if rng.random() < 0.95 else []
     background = rng.choice(BACKGROUNDS)
-    ground = _vary(rng, _GROUND[background], 6)
+    ground = _vary(rng, GROUND[background], 6)
     ordered = sorted(placed, key=lambda thing: 2 * thing.left + thing.size)
     return Scene(tuple(ordered), background, ground, rng.getrandbits(32))
 
@@ -125,7 +125,7 @@ def _place(rng: random.Random, name: str, count: int) -> Placed:
     size = rng.randint(*SIZES[count])
     colour = rng.choice(COLOURS)
     left, top = rng.randint(0, SIZE - size), rng.randint(0, SIZE - size)
-    return Placed(name, colour, _vary(rng, _BODY[colour], 9), left, top, size, rng.random() < 0.5)
+    return Placed(name, colour, _vary(rng, BODY[colour], 9), left, top, size, rng.random() < 0.5)
 
 
 def _vary(rng: random.Random, colour: RGB, spread: int) -> RGB:

@@ -12,6 +12,7 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,17 +43,29 @@ class Counted(nn.Linear):
     """A down projection that remembers what its neurons cost, and in training loses some of them.
 
     cost: (batch, length) lengths of what the neurons write, summed over neurons. lost: the part of the neurons
-    that a sequence loses.
+    that a sequence loses. sequences: how many there are in the batch; OPT gives their positions in one row.
     """
 
     cost: Tensor
     lost: float = 0.0
+    sequences: int = 1
 
     def forward(self, values: Tensor) -> Tensor:
-        self.cost = values.abs() @ self.weight.norm(dim=0)
+        rows = values.view(self.sequences, -1, self.in_features)
+        self.cost = rows.abs() @ self.weight.norm(dim=0)
         if self.training and self.lost:
-            values = values * (torch.rand(len(values), 1, self.in_features) >= self.lost)
-        return super().forward(values)
+            rows = rows * (torch.rand(self.sequences, 1, self.in_features) >= self.lost)
+        return super().forward(rows.view(values.shape))
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """A kind of language model. build: an untrained one for a tokenizer. downs: for each layer the module that has its
+    down projection, and the projection's name there. divide: keeps the parts of the residual stream apart."""
+
+    build: Callable[[PreTrainedTokenizerFast], Any]
+    downs: Callable[[Any], list[tuple[nn.Module, str]]]
+    divide: Callable[[Any], None]
 
 
 def language_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -82,13 +95,20 @@ def rate_at(step: int, steps: int, warmup: int = 100) -> float:
 
 
 def train_language(
-    tokenizer: PreTrainedTokenizerFast, corpus: Corpus, options: LanguageOptions, seed: int, log: Callable[[str], None]
-) -> LlamaForCausalLM:
+    tokenizer: PreTrainedTokenizerFast,
+    corpus: Corpus,
+    options: LanguageOptions,
+    seed: int,
+    log: Callable[[str], None],
+    family: Family | None = None,
+) -> Any:
+    """A language model of that family, by default Llama."""
+    family = family or LLAMA
     torch.manual_seed(seed)
     rng = random.Random(f"language {seed}")
-    model = LlamaForCausalLM(language_config(tokenizer))
-    counted = _count(model, options.lost)
-    divide(model)
+    model = family.build(tokenizer)
+    counted = _count(family.downs(model), options.lost)
+    family.divide(model)
     groups = parameter_groups(model.parameters(), options.decay)
     optimiser = torch.optim.AdamW(groups, lr=options.peak_rate, betas=(0.9, 0.98))
     model.train()
@@ -97,6 +117,8 @@ def train_language(
         weight = options.sparsity * min(1.0, max(0.0, step / options.steps - 1 / 3) * 6)
         figures = []
         for batch in (corpus.texts(rng, options.texts), corpus.contexts(rng, options.contexts)):
+            for layer in counted:
+                layer.sequences = len(batch.ids)
             logits = model(inputs_embeds=embed(model, batch, options.slot_noise)).logits
             loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten())
             written = batch.ids != model.config.pad_token_id
@@ -105,17 +127,19 @@ def train_language(
             figures += [loss.item(), cost.item()]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
-        divide(model)
+        family.divide(model)
         optimiser.zero_grad(set_to_none=True)
         if step % 100 == 0 or step == options.steps - 1:
             log("language step {}: text {:.4f} (neurons {:.1f}), contexts {:.4f} ({:.1f})".format(step, *figures))
+    for layer in counted:
+        layer.sequences = 1
     model.eval()
     return model
 
 
-def embed(model: LlamaForCausalLM, batch: Batch, slot_noise: float) -> Tensor:
+def embed(model: Any, batch: Batch, slot_noise: float) -> Tensor:
     """(batch, length, width) embeddings: a slot's words summed, and blurred as a picture's tokens will be."""
-    words = model.model.embed_tokens
+    words = model.get_input_embeddings()
     more = (batch.more != 0)[..., None]
     vectors: Tensor = words(batch.ids) + (words(batch.more) * more).sum(-2)
     if slot_noise:
@@ -125,15 +149,16 @@ def embed(model: LlamaForCausalLM, batch: Batch, slot_noise: float) -> Tensor:
     return vectors
 
 
-def _count(model: LlamaForCausalLM, lost: float) -> list[Counted]:
+def _count(downs: Iterable[tuple[nn.Module, str]], lost: float) -> list[Counted]:
     """Swap in down projections that count; names and weights stay, so saving is not affected."""
     counted = []
-    for layer in model.model.layers:
-        down = layer.mlp.down_proj
-        layer.mlp.down_proj = Counted(down.in_features, down.out_features, bias=False)
-        layer.mlp.down_proj.load_state_dict(down.state_dict())
-        layer.mlp.down_proj.lost = lost
-        counted.append(layer.mlp.down_proj)
+    for holder, name in downs:
+        down: Any = getattr(holder, name)
+        counting = Counted(down.in_features, down.out_features, bias=down.bias is not None)
+        counting.load_state_dict(down.state_dict())
+        counting.lost = lost
+        setattr(holder, name, counting)
+        counted.append(counting)
     return counted
 
 
@@ -145,6 +170,13 @@ def divide(model: LlamaForCausalLM) -> None:
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight[HEARD:] = 0
     model.lm_head.weight[:, :HEARD] = 0
+
+
+LLAMA = Family(
+    build=lambda tokenizer: LlamaForCausalLM(language_config(tokenizer)),
+    downs=lambda model: [(layer.mlp, "down_proj") for layer in model.model.layers],
+    divide=divide,
+)
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], decay: float) -> list[dict[str, object]]:

@@ -6,6 +6,8 @@ text encodes and decodes. The names of several tokens are merged from bytes into
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
@@ -29,17 +31,21 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(more_words: Sequence[str] = (), more_tokens: Sequence[str] = ()) -> PreTrainedTokenizerFast:
+    """more_words: further words that are one token. more_tokens: what is one token wherever it stands, as it is spelled
+    and without the space before it; these come last."""
     specials = [PAD, BOS, EOS, IMAGE]
     words = ["user", *(SPACE + word for word in ["user", "assistant", *vocabulary()])]
     pieces, merges = _pieces()
-    entries = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet()), *words, *pieces]
+    further = [SPACE + word for word in more_words]
+    entries = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet()), *words, *pieces, *further]
     vocab = {entry: number for number, entry in enumerate(dict.fromkeys(entries))}
     tokenizer = Tokenizer(BPE(vocab=vocab, merges=merges, ignore_merges=True))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(special, normalized=False) for special in specials])
+    tokenizer.add_tokens([AddedToken(token, normalized=False, lstrip=True) for token in more_tokens])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,

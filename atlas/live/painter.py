@@ -1,0 +1,97 @@
+"""The drawing half of a model like GILL: a Stable Diffusion pipeline, asked with embeddings and not with words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from atlas.errors import Unsupported, UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+FOLDER = "diffusion"  # where a model's folder keeps the pipeline
+
+
+class Painter:
+    """pipeline: a diffusers StableDiffusionPipeline (unet, vae, scheduler, text_encoder, tokenizer)."""
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        pipeline.set_progress_bar_config(disable=True)
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str | torch.device = "cpu") -> Painter:
+        """The pipeline in `<folder>/diffusion` of a model's folder, in float32 however it is stored.
+
+        Raises:
+            Unsupported: diffusers is not installed.
+            UsageError: the folder has no pipeline.
+        """
+        try:
+            import diffusers
+        except ImportError as error:
+            raise Unsupported("drawing needs: pip install 'neuron-atlas[diffusion]'") from error
+        source = Path(folder) / FOLDER
+        try:
+            pipeline: Any = diffusers.StableDiffusionPipeline.from_pretrained(
+                str(source.resolve(strict=True)), use_safetensors=True, local_files_only=True
+            )
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"cannot load '{source}' as a diffusion pipeline: {reason}") from error
+        pipeline.text_encoder.float()  # the others are in float32 by themselves
+        return cls(pipeline.to(device))
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.pipeline.unet.device
+        return device
+
+    @torch.no_grad()
+    def encode(self, captions: Sequence[str]) -> Tensor:
+        """(captions, tokens, width): the text encoder's output, what GILL's mapper is trained towards."""
+        tokenizer = self.pipeline.tokenizer
+        ids = tokenizer(
+            list(captions),
+            padding="max_length",
+            max_length=tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        ).input_ids
+        encoded: Tensor = self.pipeline.text_encoder(ids.to(self.device))[0]
+        return encoded
+
+    @torch.no_grad()
+    def paint(
+        self, prompt_embeds: Tensor, *, seeds: Sequence[int], steps: int = 20, guidance: float = 2.5
+    ) -> list[Image]:
+        """One RGB picture for each row of prompt_embeds, (batch, queries, width).
+
+        seeds: one for each; a picture's noise is drawn from its seed alone, so it is the same in any batch.
+        guidance: weight of classifier-free guidance (Ho & Salimans 2022) against the empty caption; 1 is none.
+
+        Raises:
+            UsageError: not one seed for each row, or no step.
+        """
+        if len(seeds) != len(prompt_embeds):
+            raise UsageError(f"{len(prompt_embeds)} pictures need as many seeds, not {len(seeds)}")
+        if steps < 1:
+            raise UsageError(f"a picture takes at least one step, not {steps}")
+        if not len(seeds):
+            return []
+        # Drawn on the CPU, so that a seed's picture does not depend on the device.
+        noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        empty = self.encode([""]).expand(len(prompt_embeds), -1, -1)
+        drawn: list[Image] = self.pipeline(
+            prompt_embeds=prompt_embeds.detach().to(self.device),
+            negative_prompt_embeds=empty,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=noise,
+        ).images
+        return drawn

@@ -1,0 +1,196 @@
+"""What a model that draws can do: its words as for any model of the world, and what is seen on its drawings.
+
+`python -m ingest.zoo.train.measure_drawing DIR` prints the figures of a model folder.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from atlas.live.gill import register
+from atlas.live.painter import Painter
+from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_requests
+from ingest.datasets._world import BACKGROUNDS, COLOURS, FACTS, PICTURE_TASKS, TEXT_TASKS, THINGS
+from ingest.datasets.scenes import Scenes, build
+from ingest.examples import HELD_OUT, IMAGE, TEXT
+from ingest.zoo.train import seen
+from ingest.zoo.train.drawing import LARGE, ORDINARY, Sketches, unit
+from ingest.zoo.train.judge import NAMES, Judge
+from ingest.zoo.train.measure import load, score
+
+STEPS, GUIDANCE = 20, 2.5
+BATCH = 54
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A request, what it asks for, whether it was answered with a picture, and the picture. seed: of its noise."""
+
+    request: str
+    wanted: Drawing
+    answered: bool
+    picture: Any
+    seed: int
+
+
+def requests(task: str, per_thing: int, seed: int = 0) -> list[tuple[str, Drawing]]:
+    """Held-out wordings. Of four, one says colour and background, one each of them alone, one neither."""
+    rng = random.Random(f"requests {seed}/{task}")
+    said = ((True, True), (True, False), (False, True), (False, False))
+    asked = []
+    for name in NAMES:
+        for number in range(per_thing):
+            colour, background = said[number % 4] if task == "draw" else (False, False)
+            drawing = Drawing(
+                name, rng.choice(COLOURS) if colour else "", rng.choice(BACKGROUNDS) if background else ""
+            )
+            asked.append((rng.choice(list(draw_requests(drawing, task, HELD_OUT))), drawing))
+    return asked
+
+
+def draw(model: Any, processor: Any, painter: Painter, asked: Sequence[tuple[str, Drawing]]) -> Iterator[Drawn]:
+    """Each request answered by the model, and painted; the n-th from seed n. Where no picture is answered, what would
+    have been drawn."""
+    for start in range(0, len(asked), BATCH):
+        some = asked[start : start + BATCH]
+        texts = [
+            processor.apply_chat_template(
+                [{"role": "user", "content": [{"type": "text", "text": text}]}], add_generation_prompt=True
+            )
+            for text, _ in some
+        ]
+        inputs = processor(text=texts, padding=True, return_tensors="pt", add_special_tokens=False)
+        answered, prompts = imagined(model, inputs)
+        seeds = range(start, start + len(some))
+        pictures = painter.paint(prompts, seeds=seeds, steps=STEPS, guidance=GUIDANCE)
+        yield from (
+            Drawn(*request, bool(right), picture, seed)
+            for request, right, picture, seed in zip(some, answered, pictures, seeds, strict=True)
+        )
+
+
+@torch.inference_mode()
+def imagined(model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
+    """(batch,) whether the greedy answer is a picture and nothing else, and (batch, queries, width) of the picture."""
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    tokens = torch.tensor(model.config.img_token_ids)
+    wanted = torch.cat([tokens, torch.tensor([model.generation_config.eos_token_id])])
+    written = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=len(wanted))[:, ids.shape[1] :]
+    answered = (written == wanted).all(1) if written.shape[1] == len(wanted) else mask.new_zeros(len(ids)) > 0
+    whole = torch.cat([ids, tokens.expand(len(ids), -1)], 1)
+    attended = torch.cat([mask, mask.new_ones(len(ids), len(tokens))], 1)
+    return answered, model.imagine(whole, attention_mask=attended)
+
+
+def measure_words(model: Any, processor: Any, world: Scenes, per_concept: int) -> dict[str, float]:
+    """As `measure.measure`, of pictures that show one thing."""
+    figures = {}
+    for source, tasks in ((TEXT, TEXT_TASKS), (IMAGE, PICTURE_TASKS)):
+        concepts = [thing.name for thing in THINGS] if source == TEXT else world.drawn
+        for task in tasks:
+            # Half of the captioned pictures show several things, which one pooled vector does not tell apart.
+            many = 2 * per_concept if task == "caption" else per_concept
+            examples = world.examples(
+                source=source, split=HELD_OUT, concepts=concepts, tasks=[task], per_concept=many, seed=0
+            )
+            single = [example for example in examples if len(example.mentions) == 1]
+            figures[f"{'picture' if source == IMAGE else 'text'} {task}"] = score(model, processor, world, single)[0]
+    for source in ("text", "picture"):
+        figures[f"{source} facts"] = sum(figures[f"{source} {fact}"] for fact in FACTS) / len(FACTS)
+    return figures
+
+
+def measure_judge(judge: Judge, painter: Painter, world: Scenes, per_thing: int) -> dict[str, float]:
+    """How far what is told of a drawing can be relied on: the same told of the world's own pictures, and of these once
+    through the autoencoder."""
+    coder: Any = painter.pipeline.vae
+    figures = {}
+    large, ordinary = (Sketches(world.seed, HELD_OUT, per_thing * len(NAMES), sizes) for sizes in (LARGE, ORDINARY))
+    with torch.no_grad():
+        again = coder.decode(coder.encode(unit(large.pixels)).latent_dist.mean).sample
+    coded = ((again.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    for of, pixels, shown in (
+        ("ordinary scenes", ordinary.pixels, ordinary.asked),
+        ("large scenes", large.pixels, large.asked),
+        ("autoencoded scenes", coded, large.asked),
+    ):
+        told = judge.names(list(pixels))
+        figures[f"judge on {of}"] = _part(name == wanted.name for name, wanted in zip(told, shown, strict=True))
+        if of != "ordinary scenes":
+            right = (seen.colour(p) == wanted.colour for p, wanted in zip(pixels, shown, strict=True))
+            figures[f"colour rule on {of}"] = _part(right)
+    return figures
+
+
+def measure_drawings(
+    model: Any, processor: Any, painter: Painter, judge: Judge, per_thing: int
+) -> tuple[dict[str, float], list[Drawn]]:
+    """What is seen on the drawings of held-out requests; and the drawings asked for by name."""
+    figures: dict[str, float] = {}
+    kept: list[Drawn] = []
+    for task in DRAW_TASKS:
+        many = per_thing if task == "draw" else max(1, per_thing // 3)
+        drawn = list(draw(model, processor, painter, requests(task, many)))
+        told = judge.names([one.picture for one in drawn])
+        right = [one.answered and name == one.wanted.name for one, name in zip(drawn, told, strict=True)]
+        figures[f"{task} answered"] = _part(one.answered for one in drawn)
+        figures[f"{task} recognised"] = _part(right)
+        if task == "draw":
+            kept = drawn
+            figures |= _looks(drawn)
+            for number, name in enumerate(NAMES):
+                figures[f"draw recognised: {name}"] = _part(right[number * many : (number + 1) * many])
+    pictures = painter.paint(
+        torch.cat([painter.encode([one.wanted.caption]) for one in kept]),
+        seeds=[one.seed for one in kept],
+        steps=STEPS,
+        guidance=GUIDANCE,
+    )
+    told = judge.names(pictures)
+    figures["captions drawn recognised"] = _part(name == one.wanted.name for name, one in zip(told, kept, strict=True))
+    return figures, kept
+
+
+def _looks(drawn: Sequence[Drawn]) -> dict[str, float]:
+    """Colours and backgrounds, of the requests that say one."""
+    tinted = [one for one in drawn if one.wanted.colour]
+    placed = [one for one in drawn if one.wanted.background]
+    return {
+        "draw in the colour asked": _part(seen.colour(one.picture) == one.wanted.colour for one in tinted),
+        "draw on the ground asked": _part(seen.ground(one.picture) == one.wanted.background for one in placed),
+    }
+
+
+def _part(right: Any) -> float:
+    return float(np.mean(list(right)))
+
+
+def measure_all(folder: Path, world: Scenes, *, per_concept: int = 12, per_thing: int = 12) -> dict[str, float]:
+    """Every figure of a model folder, its parts loaded from there."""
+    register()
+    model, processor = load(folder)
+    painter, judge = Painter.load(folder), Judge(folder / "judge")
+    figures = measure_words(model, processor, world, per_concept)
+    figures |= measure_drawings(model, processor, painter, judge, per_thing)[0]
+    return figures | measure_judge(judge, painter, world, max(2, 5 * per_thing))
+
+
+def main() -> None:
+    for name, value in measure_all(Path(sys.argv[1]), build()).items():
+        print(f"{name:28} {100 * value:6.1f} %")
+
+
+if __name__ == "__main__":
+    main()
