@@ -97,6 +97,16 @@ def ingest(
     inpaint_option: Annotated[
         list[str] | None, typer.Option("--inpaint-option", help="KEY=VALUE for the inpainter; repeatable.")
     ] = None,
+    segmenter: Annotated[
+        str | None, typer.Option("--segmenter", help="colour, hf or none: what finds concepts in drawn pictures.")
+    ] = None,
+    segment_option: Annotated[
+        list[str] | None, typer.Option("--segment-option", help="KEY=VALUE for the segmenter; repeatable.")
+    ] = None,
+    draw_option: Annotated[
+        list[str] | None,
+        typer.Option("--draw-option", help="steps=20, guidance=2.5, looks=4 of drawn pictures; repeatable."),
+    ] = None,
     occurrences: Annotated[str | None, typer.Option("--occurrences", help="first (default) or all.")] = None,
     tokens: Annotated[str | None, typer.Option("--tokens", help="all (default) or first of a word's tokens.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Length of answers.")] = None,
@@ -130,9 +140,16 @@ def ingest(
     plain = {"model": model, "revision": revision, "dataset": dataset, "split": split, "per_concept": per_concept}
     plain |= {"seed": seed, "tap": tap, "layers": layers, "occurrences": occurrences, "tokens": tokens}
     plain |= {"max_new_tokens": max_new_tokens, "exemplars": exemplars, "dtype": dtype, "keep": keep}
-    plain |= {"quantization": quantization, "negatives": negatives, "mentions": mentions, "inpainter": inpainter}
+    plain |= {
+        "segmenter": segmenter,
+        "quantization": quantization,
+        "negatives": negatives,
+        "mentions": mentions,
+        "inpainter": inpainter,
+    }
     content |= given(plain, {"concepts": concepts, "sources": sources, "tasks": tasks, "reduce": reduce})
-    content |= {key: pairs(text) for key, text in (("options", option), ("inpainting", inpaint_option)) if text}
+    texts = {"options": option, "inpainting": inpaint_option, "segmenting": segment_option, "drawing": draw_option}
+    content |= {key: pairs(text) for key, text in texts.items() if text}
     if methods is not None:
         content["methods"] = {name: content.get("methods", {}).get(name, {}) for name in words(methods)}
     _parameters(content, param or [])
@@ -180,6 +197,8 @@ def report(skipped: dict[str, Any] | None, manifest: Path) -> None:
         say(f"{concept}: {count} answers do not mention it and were left out")
     for concept, count in skipped.get("unplaced", {}).items():
         say(f"{concept}: {count} pictures do not say where it is and were left out")
+    for concept, count in skipped.get("undrawn", {}).items():
+        say(f"{concept}: {count} answers have no picture and were left out")
 
 
 @contextmanager

@@ -62,6 +62,7 @@ class Example:
     prompt: the user's words, without chat markup. With source "text" no media are given to the model.
     answer: the answer that is teacher-forced and explained, or None: the model's own response stands in for it.
     media: pointers that `Dataset.image` resolves: a path below the dataset's root, or a scene's address.
+    target: what the answer is: "text", or "image" where the model is asked for a picture.
     references: every answer that a metric compares a generated one with; empty: `answer` is the only one, and
     where that is None there is nothing to judge by.
     """
@@ -74,6 +75,7 @@ class Example:
     mentions: tuple[Mention, ...]
     media: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    target: str = TEXT
 
     @property
     def id(self) -> str:
@@ -82,6 +84,8 @@ class Example:
         content.append([[m.concept, m.words] for m in self.mentions])
         if self.references:  # else the id is what it was before there were any
             content.append(list(self.references))
+        if self.target != TEXT:
+            content.append(self.target)
         return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()[:32]
 
 

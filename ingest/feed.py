@@ -31,19 +31,23 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 @dataclass
 class Skipped:
     """What was left out and why: concepts whose words the answer lacks (a count each), concepts whose place in the
-    picture is not known where that is needed (a count each), media (their error)."""
+    picture is not known where that is needed (a count each), concepts asked for of which no picture was drawn (a count
+    each), media (their error)."""
 
     unmentioned: Counter[str] = field(default_factory=Counter)
     unplaced: Counter[str] = field(default_factory=Counter)
+    undrawn: Counter[str] = field(default_factory=Counter)
     media: dict[str, str] = field(default_factory=dict)
 
     def merge(self, other: Mapping[str, Mapping[str, object]]) -> None:
         self.unmentioned.update({k: int(str(v)) for k, v in other["unmentioned"].items()})
         self.unplaced.update({k: int(str(v)) for k, v in other["unplaced"].items()})
+        self.undrawn.update({k: int(str(v)) for k, v in other.get("undrawn", {}).items()})
         self.media.update({k: str(v) for k, v in other["media"].items()})
 
     def plain(self) -> dict[str, dict[str, object]]:
         counted = {name: dict(sorted(getattr(self, name).items())) for name in ("unmentioned", "unplaced")}
+        counted |= {"undrawn": dict(sorted(self.undrawn.items()))} if self.undrawn else {}
         return {**counted, "media": dict(sorted(self.media.items()))}
 
 
@@ -154,6 +158,8 @@ class Feed:
 
     def _targets(self, example: Example, prompt: Prompt) -> list[Target]:
         wanted = self.job.concepts
+        if example.target == IMAGE:
+            return self._picture_targets(example, prompt)
         if self.job.mentions == "vocabulary":
             example = replace(example, mentions=tuple(Mention(name) for name in wanted))
         elif not any(mention.concept in wanted for mention in example.mentions):
@@ -175,6 +181,15 @@ class Feed:
         elif not targets:
             return negative_targets(len(prompt.answer)) if self.job.negatives else []
         return targets
+
+    def _picture_targets(self, example: Example, prompt: Prompt) -> list[Target]:
+        """The tokens of the picture in the model's answer, for every concept that was asked for."""
+        names = [m.concept for m in example.mentions if m.concept in self.job.concepts]
+        places = self.live.drawer.places(prompt.answer)
+        if places is None:
+            self.skipped.undrawn.update(names)
+            return []
+        return [Target(name, place, 1 / len(places)) for name in names for place in places]
 
     def answers(self, asked: Sequence[tuple[Example, Prompt]], batch_size: int) -> dict[str, tuple[int, ...]]:
         """The unedited model's greedy answers, made once for each example: its id -> token ids."""

@@ -13,11 +13,13 @@ from typing import Any
 import ingest.datasets
 import ingest.inpainters
 import ingest.methods
+import ingest.segmenters
 from atlas import registry
 from atlas.errors import Unsupported, UsageError, unknown
+from atlas.live.drawing import How
 from atlas.neurons import parse_layers
 from ingest.concepts import MENTIONS, OCCURRENCES, TOKENS
-from ingest.examples import FIND, HELD_OUT, Dataset, Example
+from ingest.examples import FIND, HELD_OUT, IMAGE, Dataset, Example
 from ingest.inpainting import default_inpainter
 from ingest.maps import TWIN, Method, PairMethod
 from ingest.reductions import REDUCTIONS, USUAL
@@ -50,7 +52,9 @@ class Job:
     per_concept: at most so many examples of each concept and task. negatives: so many examples a source that show
     none of the concepts. mentions: "shown", the concepts that an example is said to show, or "vocabulary", every
     concept whose words are in the answer. inpainter, inpainting: what makes counterfactual pictures, and its options,
-    where a method needs them. occurrences, tokens: see `ingest.concepts`.
+    where a method needs them. segmenter, segmenting: what finds concepts in the pictures that a model draws, and its
+    options; drawing: how they are drawn (`atlas.live.drawing.How`); all three where tasks ask for pictures.
+    occurrences, tokens: see `ingest.concepts`.
     max_new_tokens: length of the model's own answers, where the dataset has none. exemplars: how many of the
     strongest examples to keep for each neuron. layers: which layers to score, for example 8-15; all by default. keep:
     "all" scores of a concept's map, or "top:5000", the best so many and a sketch of the rest.
@@ -78,6 +82,9 @@ class Job:
     negatives: int = 0
     inpainter: str = ""
     inpainting: dict[str, Any] = field(default_factory=dict)
+    segmenter: str = ""
+    segmenting: dict[str, Any] = field(default_factory=dict)
+    drawing: dict[str, Any] = field(default_factory=dict)
     max_new_tokens: int = 50
     exemplars: int = 5
     keep: str = ALL
@@ -218,8 +225,12 @@ def complete(job: Job, dataset: Dataset, takes: frozenset[str]) -> Job:
             raise UsageError(f"{name} has no {' or '.join(reduce)}; add {' or '.join(method.supported)} to --reduce")
         if method.sources is not None and not method.sources & set(sources):
             raise UsageError(f"{name} scores examples with {' or '.join(sorted(method.sources))}; add it to --sources")
+    segmenter = job.segmenter or str(getattr(dataset, "segmenter", "none"))
     return replace(
         job,
+        segmenter=segmenter,
+        segmenting=registry.resolve(segmenter, registry.load(ingest.segmenters, segmenter).build, job.segmenting),
+        drawing=drawing_options(job.drawing),
         concepts=concepts,
         sources=sources,
         layers=layers,
@@ -227,6 +238,23 @@ def complete(job: Job, dataset: Dataset, takes: frozenset[str]) -> Job:
         inpainter=inpainter,
         inpainting=options,
     )
+
+
+def drawing_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """How pictures are drawn, whole, from what was given (numbers, or texts of a command line).
+
+    Raises:
+        UsageError: an unknown option, or a value that makes no picture.
+    """
+    whole = asdict(How())
+    for key, value in given.items():
+        if key not in whole:
+            raise unknown("drawing option", key, whole, "atlas ingest --help")
+        try:
+            whole[key] = type(whole[key])(value)
+        except ValueError:
+            raise UsageError(f"the drawing option {key} is '{value}'; it must be like {whole[key]}") from None
+    return asdict(How(**whole))
 
 
 def methods(job: Job) -> dict[str, Method]:
@@ -238,6 +266,17 @@ def methods(job: Job) -> dict[str, Method]:
         if isinstance(method, PairMethod):
             method.reductions = tuple(r for r in job.reduce if r in method.supported)
     return built
+
+
+def require_targets(job: Job, examples: Sequence[Example]) -> None:
+    """Raise UsageError where a method of the job can explain none of what the examples ask for."""
+    asked = {example.target for example in examples}
+    for name, method in methods(job).items():
+        if not method.targets & asked:
+            wanted = " or ".join("pictures" if target == IMAGE else "words" for target in sorted(method.targets))
+            raise UsageError(
+                f"{name} explains {wanted}, and no example is answered so; choose other --tasks (scenes has draw)"
+            )
 
 
 def null_draws(job: Job) -> int:
@@ -276,8 +315,11 @@ def resolved(job: Job, dataset: Dataset, examples: Sequence[Example], model: Map
     plain = asdict(job) | {"dataset_revision": dataset.revision, "examples": digest.hexdigest(), **model}
     plain["dataset"] = dataset.name  # where the files lie does not change a number; their content does
     plain["model"] = plain["revision"] = None
-    for key, unset in (("keep", ALL), ("quantization", "")):  # runs from before they could be chosen keep their ids
-        if plain[key] == unset:
+    unset = {"keep": ALL, "quantization": ""}
+    if not any(example.target == IMAGE for example in examples):
+        unset |= {key: plain[key] for key in ("segmenter", "segmenting", "drawing")}  # they change nothing
+    for key, value in unset.items():  # runs from before these could be chosen keep their ids
+        if plain[key] == value:
             del plain[key]
     plain["tasks"] = {source: list(tasks) for source, tasks in tasks_by_source(job, dataset).items()}
     return json.loads(json.dumps(plain))  # type: ignore[no-any-return]

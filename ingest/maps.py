@@ -13,7 +13,7 @@ from ingest.concepts import NONE
 from ingest.reductions import AUROC, BINS, COHENS_D, CONTRAST, MEAN, REDUCTIONS, USUAL, auroc, bins, cohens_d
 from ingest.trace import Trace
 
-TEXT_TARGET = "text"
+TEXT_TARGET, IMAGE_TARGET = "text", "image"
 
 GRADIENT, TWIN = "gradient", "twin"
 
@@ -38,6 +38,7 @@ class Method(Protocol):
     """A streaming estimator; `ingest/methods/<name>.py` exposes `build(**parameters) -> Method`.
 
     sources: the only sources it can score ("image" for one that reads the image's positions), or None: all.
+    targets: what it can explain, words ("text") or regions of drawn pictures ("image").
     needs: what the shared pass must provide besides values: GRADIENT; ATTENTION (`Trace.attention`); TWIN, more passes
     on counterfactual pictures (`Trace.twin`; `draws`, an attribute of such a method, says how many at random places).
     A method may also give labels (`ingest.labels.Labelling`), which the run stores beside the maps.
@@ -45,6 +46,7 @@ class Method(Protocol):
     """
 
     sources: frozenset[str] | None
+    targets: frozenset[str]
     needs: frozenset[str]
 
     def update(self, trace: Trace) -> None: ...
@@ -97,6 +99,7 @@ class PairMethod:
 
     needs: frozenset[str] = frozenset()
     sources: frozenset[str] | None = None
+    targets: frozenset[str] = frozenset({TEXT_TARGET})
     supported: tuple[str, ...] = REDUCTIONS
     per_example = True
 
@@ -137,7 +140,7 @@ class PairMethod:
             summed = torch.einsum("cp,lpn->cln", member, scores)
             squared = torch.einsum("cp,lpn->cln", member, scores**2) if exact else None
             for i, name in enumerate(names):
-                key, count = f"{part}|{trace.source}|{name}", int(member[i].sum())
+                key, count = f"{part}|{_side(trace)}|{name}", int(member[i].sum())
                 if not count:
                     continue
                 self.pairs.add(key, summed[i], count)
@@ -169,14 +172,15 @@ class PairMethod:
 
     def result(self) -> Iterator[NeuronMap]:
         for key, (mean, examples) in self.pairs.means().items():
-            part, source, concept = key.split("|", 2)
+            part, side, concept = key.split("|", 2)
+            source, target = sides_of(side)
             if concept == NONE:
                 continue
             for reduce in self.reductions:
                 scores = self._reduced(key, mean, reduce)
                 if scores is not None:
                     layers = self.pairs.layers
-                    yield NeuronMap(concept, source, TEXT_TARGET, reduce, scores.float(), layers, examples, part)
+                    yield NeuronMap(concept, source, target, reduce, scores.float(), layers, examples, part)
 
     def _reduced(self, key: str, mean: Tensor, reduce: str) -> Tensor | None:
         """(layer, neuron), or None where nothing is there to set the concept against."""
@@ -195,6 +199,23 @@ class PairMethod:
     def _sums(self, keys: Sequence[str]) -> tuple[Tensor, Tensor, int]:
         sums, squares = (_added(of.sums[k] for k in keys) for of in (self.pairs, self.squares))
         return sums, squares, sum(int(self.pairs.counts[k]) for k in keys)
+
+
+def _side(trace: Trace) -> str:
+    """The source of a batch, and behind a ">" what it is explained in, where that is no text."""
+    return trace.source if trace.target == TEXT_TARGET else f"{trace.source}>{trace.target}"
+
+
+def sides_of(side: str) -> tuple[str, str]:
+    """(source, target) of such a side."""
+    source, _, target = side.partition(">")
+    return source, target or TEXT_TARGET
+
+
+def normalised(layers: list[Tensor]) -> Tensor:
+    """(L, P, N), each pair's largest size made 1."""
+    whole = torch.stack(layers)
+    return whole / whole.abs().amax((0, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _added(tensors: Iterator[Tensor]) -> Tensor:

@@ -82,6 +82,6 @@ class Paths:
             last = resume(trace.live.layout, trace.capture, layer + 1, leaf, rows)
         copy, target = (pairs[:, None] == trace.pair_of[None]).nonzero(as_tuple=True)
         final = trace.live.layout.norm(last[copy, trace.positions[target] - first])
-        found = trace.log_probs(final, trace.tokens[target], self.output) * trace.weights[target]
+        found = trace.outputs(final, target, self.output) * trace.weights[target]
         (gradient,) = torch.autograd.grad(found.sum(), leaf)
         return gradient

@@ -15,7 +15,7 @@ from atlas.live.model import LiveModel
 from ingest import tables, zoo
 from ingest.examples import Dataset, Example
 from ingest.feed import Feed
-from ingest.job import ALL, Execution, Job, complete, open_dataset, resolved, tasks_by_source
+from ingest.job import ALL, Execution, Job, complete, open_dataset, require_targets, resolved, tasks_by_source
 from ingest.labels import Labelling, labels_table
 from ingest.record import Record
 from ingest.shards import Progress, map_all
@@ -103,6 +103,7 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
     dataset = open_dataset(job)
     job = completed(job, dataset, execution)
     examples = collect(job, dataset)
+    require_targets(job, examples)
     live = load_model(job, execution)
     record = Record(atlas, "ingest", resolved(job, dataset, examples, live.identity), live, dataset, execution)
     if record.begun():

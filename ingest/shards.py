@@ -16,12 +16,14 @@ from safetensors.torch import save_file
 from atlas.files import finish
 from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
+from ingest.drawings import Drawings
 from ingest.examples import Example
 from ingest.exemplars import Exemplars
 from ingest.feed import Feed, Response, batches
+from ingest.image_trace import drawn
 from ingest.job import Execution, Job, methods
-from ingest.maps import GRADIENT, Method
-from ingest.trace import ATTENTION, shortest_first, traced
+from ingest.maps import GRADIENT, IMAGE_TARGET, TEXT_TARGET, Method
+from ingest.trace import ATTENTION, Trace, shortest_first, traced
 
 Numbered = tuple[int, Example]
 Progress = Callable[[int, int], None]
@@ -35,6 +37,15 @@ class State:
         self.methods = methods(job)
         self.exemplars = Exemplars(job.exemplars)
         self.pairs = 0  # (example, concept) pairs seen
+
+    def update(self, trace: Trace) -> None:
+        """Let every method that can read a batch's trace."""
+        for method in self.methods.values():
+            if trace.target in method.targets and (method.sources is None or trace.source in method.sources):
+                method.update(trace)
+        if trace.target == TEXT_TARGET:
+            self.exemplars.update(trace)
+        self.pairs += len(trace.concepts)
 
     def parts(self) -> dict[str, Method | Exemplars]:
         return {**self.methods, "*exemplars": self.exemplars}
@@ -68,19 +79,29 @@ def map_portion(
     grad = any(GRADIENT in method.needs for method in state.methods.values())
     attention = any(ATTENTION in method.needs for method in state.methods.values())
     layers = parse_layers(job.layers) if job.layers else None
-    for source in job.sources:
-        mine = [(n, e) for n, e in portion if e.source == source]
+    how: dict[str, Any] = {"layers": layers, "tap": job.tap, "grad": grad}
+    drawings = Drawings(live, feed.dataset, job) if any(e.target == IMAGE_TARGET for _, e in portion) else None
+    for source, target in dict.fromkeys((e.source, e.target) for _, e in sorted(portion, key=_in_turn(job))):
+        mine = [(n, e) for n, e in portion if (e.source, e.target) == (source, target)]
         for some in batches(mine, 4 * execution.batch_size):
             items = shortest_first(feed.items(some, execution.batch_size))
             for chosen in batches(items, execution.batch_size):
-                with traced(live, chosen, source, layers=layers, tap=job.tap, grad=grad, attention=attention) as trace:
-                    for method in state.methods.values():
-                        if method.sources is None or source in method.sources:
-                            method.update(trace)
-                    state.exemplars.update(trace)
-                state.pairs += len(trace.concepts)
+                if target == IMAGE_TARGET:
+                    assert drawings is not None
+                    with drawn(live, chosen, source, drawings, **how) as (picture, missing):
+                        feed.skipped.unplaced.update(missing)
+                        if picture is not None:
+                            state.update(picture)
+                    continue
+                with traced(live, chosen, source, **how, attention=attention) as trace:
+                    state.update(trace)
             tick(len(some))
     return state
+
+
+def _in_turn(job: Job) -> Callable[[Numbered], tuple[int, bool]]:
+    """Sources in the job's order, words before pictures."""
+    return lambda numbered: (job.sources.index(numbered[1].source), numbered[1].target != TEXT_TARGET)
 
 
 def write_portion(file: Path, state: State, feed: Feed, made: Sequence[Response]) -> None:

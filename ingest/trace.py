@@ -66,8 +66,10 @@ class Trace:
     Sizes: batch rows B, positions T, neurons N, targets K (tokens to explain), pairs P (a row and a concept).
     rows, positions, tokens, weights: (K,), the row, predicting position, token id and weight of each target.
     pairs: (P,) row of each pair; pair_of: (K,) each target's pair; concepts: each pair's concept name.
-    shared: what one method computed of the trace and others may use.
+    shared: what one method computed of the trace and others may use. target: what is explained, "text".
     """
+
+    target = "text"
 
     def __init__(self, live: LiveModel, batch: Batch, capture: Capture, items: Sequence[Item], source: str, tap: str):
         self.live, self.batch, self.capture = live, batch, capture
@@ -155,19 +157,19 @@ class Trace:
         assert hidden is not None, "the traced pass did not reach the final norm"
         return hidden[self.rows, self.positions]
 
-    def log_probs(self, final: Tensor, tokens: Tensor | None = None, output: str = LOG_PROBABILITY) -> Tensor:
-        """(K,) log-probability (or another of OUTPUTS) of each target's token (or of `tokens`), from (K, d_model)
-        outputs of the final norm."""
+    def outputs(self, final: Tensor, which: Tensor | None = None, output: str = LOG_PROBABILITY) -> Tensor:
+        """(K,) log-probability (or another of OUTPUTS) of each target's token, from (K, d_model) outputs of the final
+        norm; or of the targets `which`, (n,) int64, from as many."""
         logits = self.live.logits(final)
         if output != LOGIT:
             logits = logits.log_softmax(-1)
-        found = logits.gather(-1, (self.tokens if tokens is None else tokens)[:, None])[:, 0]
+        found = logits.gather(-1, (self.tokens if which is None else self.tokens[which])[:, None])[:, 0]
         return found.exp() if output == PROBABILITY else found
 
     @cached_property
     def clean(self) -> Tensor:
         """(P,) each pair's log-probability: the weighted mean over its tokens."""
-        return self.to_pairs(self.log_probs(self._at_targets(self.capture.norm_out))).detach()
+        return self.to_pairs(self.outputs(self._at_targets(self.capture.norm_out))).detach()
 
     def verdicts(self) -> tuple[Tensor, Tensor]:
         """For each pair, (P,): how many of its tokens are not the model's first choice, and its log-probability."""
@@ -215,7 +217,7 @@ class Trace:
         return self._gradients[output]
 
     def _differentiate(self, output: str) -> Gradients:
-        summed = self.to_pairs(self.log_probs(self._at_targets(self.capture.norm_out), output=output))
+        summed = self.to_pairs(self.outputs(self._at_targets(self.capture.norm_out), output=output))
         seen: dict[int, int] = {}
         turn = torch.tensor([_count(seen, int(row)) for row in self.pairs], device=summed.device)
         values = [self.capture.values[layer] for layer in self.layers]

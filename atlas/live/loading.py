@@ -57,10 +57,18 @@ def read_config(name: str | Path, how: Loading) -> Any:
 
     if how.trust_remote_code and not Path(name).is_dir() and not re.fullmatch("[0-9a-f]{40}", how.revision or ""):
         raise UsageError("--trust-remote-code runs code of the hub: pin it with --revision and all 40 hex digits")
+    kind = transformers.AutoConfig
+    options = {"revision": how.revision, "trust_remote_code": how.trust_remote_code}
     try:
-        return transformers.AutoConfig.from_pretrained(
-            name, revision=how.revision, trust_remote_code=how.trust_remote_code
-        )
+        try:
+            return kind.from_pretrained(name, **options)
+        except ValueError as error:
+            if "model type `gill`" not in str(error):
+                raise
+            from atlas.live.gill import register  # a family of this project, which transformers does not know yet
+
+            register()
+            return kind.from_pretrained(name, **options)
     except (OSError, ValueError) as error:
         raise _cannot(name, error) from error
 

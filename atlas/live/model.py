@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from atlas.live.loading import Loading, load, takes
 from atlas.live.media import IMAGE, Medium
 from atlas.live.places import answers_from
 
+if TYPE_CHECKING:
+    from atlas.live.drawing import Drawer
+
 _LOWEST = torch.finfo(torch.float32).min / 2
 
 
@@ -29,13 +32,22 @@ class LiveModel:
     says which weights it has.
     """
 
-    def __init__(self, model: nn.Module, processor: Any, *, name: str, revision: str | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        processor: Any,
+        *,
+        name: str,
+        revision: str | None = None,
+        folder: Path | None = None,
+    ):
         self.model: Any = model.eval().requires_grad_(False)
         config: Any = model.config
         self.encoder = Encoder(processor, config)
         self.layout: Layout = locate(model)
         self.name = name
         self.revision = revision
+        self._folder = folder
         arguments = inspect.signature(model.forward).parameters
         self._keep = {"logits_to_keep": 1} if "logits_to_keep" in arguments else {}
         self._cap = getattr(config.get_text_config(decoder=True), "final_logit_softcapping", None)
@@ -56,7 +68,33 @@ class LiveModel:
             Unsupported: its neurons cannot be located, or this machine has no such device.
         """
         model, processor, config = load(name, Loading(**how))
-        return cls(model, processor, name=label or str(name), revision=getattr(config, "_commit_hash", None))
+        commit = getattr(config, "_commit_hash", None)
+        folder = Path(name) if Path(name).is_dir() else None
+        return cls(model, processor, name=label or str(name), revision=commit, folder=folder)
+
+    @property
+    def folder(self) -> Path:
+        """Where the model lies on this machine.
+
+        Raises:
+            Unsupported: it was not loaded from a folder.
+        """
+        if self._folder is None:
+            raise Unsupported(f"{self.name} was not loaded from a folder, where its other parts would be; give one")
+        return self._folder
+
+    @cached_property
+    def drawer(self) -> Drawer:
+        """What it draws pictures with.
+
+        Raises:
+            Unsupported: it draws none, or this machine lacks what it takes.
+        """
+        make = self.encoder.family.drawer
+        if make is None:
+            raise Unsupported(f"{self.name} draws no pictures; leave out the tasks that ask for drawings")
+        found: Drawer = make(self)
+        return found
 
     @property
     def takes(self) -> frozenset[str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import Unsupported, UsageError
+from atlas.live.hooks import watching
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -78,20 +79,47 @@ class Painter:
         Raises:
             UsageError: not one seed for each row, or no step.
         """
+        return self.paint_watched(prompt_embeds, seeds=seeds, steps=steps, guidance=guidance)[0]
+
+    @torch.no_grad()
+    def paint_watched(
+        self, prompt_embeds: Tensor, *, seeds: Sequence[int], steps: int, guidance: float
+    ) -> tuple[list[Image], list[tuple[Tensor, Tensor]]]:
+        """The pictures of `paint`, and for every step its time and the noisy latents, (batch, channel, height, width),
+        that the diffusion model was asked about."""
         if len(seeds) != len(prompt_embeds):
             raise UsageError(f"{len(prompt_embeds)} pictures need as many seeds, not {len(seeds)}")
         if steps < 1:
             raise UsageError(f"a picture takes at least one step, not {steps}")
         if not len(seeds):
-            return []
-        # Drawn on the CPU, so that a seed's picture does not depend on the device.
-        noise = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+            return [], []
         empty = self.encode([""]).expand(len(prompt_embeds), -1, -1)
-        drawn: list[Image] = self.pipeline(
-            prompt_embeds=prompt_embeds.detach().to(self.device),
-            negative_prompt_embeds=empty,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=noise,
-        ).images
-        return drawn
+        path: list[tuple[Tensor, Tensor]] = []
+        with watching(self.pipeline.unet, lambda args, kwargs: path.append(_asked(args, kwargs, len(seeds)))):
+            drawn: list[Image] = self.pipeline(
+                prompt_embeds=prompt_embeds.detach().to(self.device),
+                negative_prompt_embeds=empty,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                latents=self._noise(seeds),
+            ).images
+        return drawn, path
+
+    def _noise(self, seeds: Sequence[int]) -> Tensor:
+        """Drawn on the CPU, so that a seed's picture does not depend on the device."""
+        unet = self.pipeline.unet.config
+        shape = (unet.in_channels, unet.sample_size, unet.sample_size)
+        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(s)) for s in seeds]).to(
+            self.device
+        )
+
+    def says(self, latents: Tensor, time: Tensor, prompt_embeds: Tensor) -> Tensor:
+        """What the diffusion model makes of noisy latents at a time under a prompt; the same shape as the latents."""
+        found: Tensor = self.pipeline.unet(latents, time, encoder_hidden_states=prompt_embeds).sample
+        return found
+
+
+def _asked(args: tuple[Any, ...], kwargs: dict[str, Any], count: int) -> tuple[Tensor, Tensor]:
+    """The time and the last `count` latents: with guidance, those with the prompt come behind those without."""
+    latents, time = (*args, *(kwargs[k] for k in ("sample", "timestep") if k in kwargs))[:2]
+    return torch.as_tensor(time), latents[-count:]

@@ -18,10 +18,12 @@ import numpy as np
 
 from atlas.errors import UsageError, unknown
 from ingest.datasets import _scene
+from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_wordings
 from ingest.datasets._scene_coco import write_coco
 from ingest.datasets._world import (
     BACKGROUNDS,
     BY_NAME,
+    COLOURS,
     DRAWN,
     FACTS,
     PICTURE_TASKS,
@@ -40,7 +42,10 @@ if TYPE_CHECKING:
 POOL = 512  # scenes led by a thing that its examples come from before any further ones
 GENERATOR = 1  # raised whenever the same seed would give other examples
 CONTEXT = "context_"  # a task of pictures, asked of words that stand for a picture
-TASKS = {IMAGE: PICTURE_TASKS, TEXT: (*TEXT_TASKS, *(f"{CONTEXT}{task}" for task in (*FACTS, "name")))}
+TASKS = {
+    IMAGE: PICTURE_TASKS,
+    TEXT: (*TEXT_TASKS, *(f"{CONTEXT}{task}" for task in (*FACTS, "name")), *DRAW_TASKS),
+}
 
 
 class Scenes:
@@ -51,6 +56,7 @@ class Scenes:
 
     name = "scenes"
     licence = "CC0-1.0"
+    segmenter = "colour"
 
     def __init__(self, seed: int) -> None:
         self.path = None
@@ -69,7 +75,7 @@ class Scenes:
     ) -> list[Example]:
         """At most `per_concept` examples of each concept and task, in a fixed order that `seed` decides.
 
-        Undrawn things have no examples with source "image".
+        Undrawn things have no examples with source "image", and none that ask for a drawing.
 
         Raises:
             UsageError: a source, split, concept or task that the world does not have.
@@ -139,6 +145,8 @@ class Scenes:
         """Examples of one thing and task, without end where they never run out."""
         if source == IMAGE:
             return self._pictures(rng, split, task, thing) if thing in DRAWN else iter(())
+        if task in DRAW_TASKS:
+            return _requests(rng, split, task, thing) if thing in DRAWN else iter(())
         if task.startswith(CONTEXT):
             return _contexts(rng, split, task, thing)
         pairs = list(text_questions(thing, task, split))
@@ -190,6 +198,16 @@ def _contexts(rng: random.Random, split: str, task: str, thing: Thing) -> Iterat
     for wording in _forever(picture_questions(asked, split)):
         words = " ".join(seen[0] for seen in context(rng, [thing], [""], rng.choice(BACKGROUNDS)))
         yield Example(TEXT, task, split, f"{words} {wording}", thing.fact(asked), (_mention(thing, asked),))
+
+
+def _requests(rng: random.Random, split: str, task: str, thing: Thing) -> Iterator[Example]:
+    """Requests for pictures of the thing: by its name, with a colour and a ground, or by a fact of it."""
+    asked = draw_wordings(task, split)
+    for number in range(len(asked) * POOL if task == "draw" else len(asked)):
+        drawing = Drawing(thing.name, rng.choice(COLOURS), rng.choice(BACKGROUNDS)).shortened(rng, 0.5)
+        word = "" if task == "draw" else thing.fact(task.removeprefix("draw_"))
+        prompt = asked[number % len(asked)].format(thing=drawing.caption, word=word)
+        yield Example(TEXT, task, split, prompt, None, (Mention(thing.name),), target=IMAGE)
 
 
 def _forever(items: Sequence[str]) -> Iterator[str]:

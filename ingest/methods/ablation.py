@@ -21,11 +21,13 @@ from atlas.live.hooks import check_layers
 from atlas.live.layout import Layout
 from atlas.live.replay import check_additive, layer_output, resume
 from atlas.neurons import LANGUAGE, Neuron, parse_layers
-from ingest.maps import PairMethod
+from ingest.maps import IMAGE_TARGET, TEXT_TARGET, PairMethod
 from ingest.trace import Trace
 
 
 class Ablation(PairMethod):
+    targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
+
     def __init__(self, layers: str, neurons: str, tokens: int):
         super().__init__()
         self.chosen = parse_layers(layers) if layers else ()
@@ -112,7 +114,7 @@ def _ablate(trace: Trace, layer: int, values: Tensor, rows: Tensor, neurons: Ten
     hidden = _without(trace, layer, values, rows, neurons, positions[rows])
     copy, target = (rows[:, None] == trace.rows[None]).nonzero(as_tuple=True)  # every target of a copy's row
     final = trace.live.layout.norm(hidden[copy, place[target]])
-    logp = trace.log_probs(final, trace.tokens[target])
+    logp = trace.outputs(final, target)
     of, pair = (rows[:, None] == trace.pairs[None]).nonzero(as_tuple=True)
     out[pair, neurons[of]] = trace.clean[pair]
     out.index_put_((trace.pair_of[target], neurons[copy]), -logp * trace.weights[target], accumulate=True)

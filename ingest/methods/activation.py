@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ingest.maps import TEXT_TARGET, Means, NeuronMap, PairMethod
+from ingest.maps import IMAGE_TARGET, TEXT_TARGET, Means, NeuronMap, PairMethod
 from ingest.reductions import MEAN
 from ingest.trace import POSITIONS, Trace, one_of, sums
 
@@ -20,6 +20,8 @@ MINIMUM = "min"
 
 
 class Activation(PairMethod):
+    targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
+
     def __init__(self, positions: str, pool: str):
         super().__init__()
         self.positions, self.pool = one_of("positions", positions, POSITIONS), one_of("pool", pool, POOLS)
@@ -39,6 +41,8 @@ class Activation(PairMethod):
 
     def update(self, trace: Trace) -> None:
         super().update(trace)
+        if trace.target != TEXT_TARGET:  # a request for a picture is not what a source's usual value is taken from
+            return
         self.overall.layers = trace.layers
         real = trace.real[:, None].float()
         summed = torch.stack([sums(real, trace.values(layer))[:, 0].sum(0) for layer in trace.layers])

@@ -15,11 +15,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ingest.maps import PairMethod
+from ingest.maps import IMAGE_TARGET, TEXT_TARGET, PairMethod
 from ingest.trace import Trace
 
 
 class Contribution(PairMethod):
+    targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
+
     def __init__(self, norm: bool):
         super().__init__()
         self.norm = norm

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ingest.maps import GRADIENT, PairMethod
+from ingest.maps import GRADIENT, IMAGE_TARGET, TEXT_TARGET, PairMethod
 from ingest.trace import OUTPUTS, POSITIONS, Trace, one_of, sums
 
 
 class Gradient(PairMethod):
+    targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
     needs = frozenset({GRADIENT})
 
     def __init__(self, positions: str, output: str, times_activation: bool = False):

@@ -13,12 +13,14 @@ from __future__ import annotations
 from torch import Tensor
 
 from atlas.errors import UsageError
-from ingest.maps import PairMethod
+from ingest.maps import IMAGE_TARGET, TEXT_TARGET, PairMethod
 from ingest.paths import ENDPOINTS, Paths
 from ingest.trace import OUTPUTS, POSITIONS, Trace, one_of
 
 
 class IntegratedGradients(PairMethod):
+    targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
+
     def __init__(self, steps: int, endpoints: str, positions: str, output: str, tokens: int):
         super().__init__()
         if steps < 1 or tokens < 1:

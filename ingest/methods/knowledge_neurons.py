@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from ingest.maps import NeuronMap
+from ingest.maps import TEXT_TARGET, NeuronMap
 from ingest.methods.integrated_gradients import IntegratedGradients
 from ingest.reductions import MEAN
 from ingest.trace import Trace
@@ -28,6 +28,7 @@ COARSE = "coarse"
 
 
 class KnowledgeNeurons(IntegratedGradients):
+    targets = frozenset({TEXT_TARGET})  # a picture has no probability
     supported = (MEAN,)
 
     def __init__(self, steps: int, endpoints: str, threshold: float, share: float, tokens: int):

@@ -27,6 +27,7 @@ ROLE, INPUT = "role", "input"
 class Lape:
     needs: frozenset[str] = frozenset()
     sources: frozenset[str] | None = None
+    targets: frozenset[str] = frozenset({TEXT_TARGET})
 
     def __init__(self) -> None:
         self.positive = Means()

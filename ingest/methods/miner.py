@@ -37,6 +37,7 @@ NORMALISATIONS = ("published", "none")
 
 class Miner:
     sources: frozenset[str] | None = None
+    targets: frozenset[str] = frozenset({TEXT_TARGET})
 
     def __init__(self, attention: bool, normalise: str, weights: str):
         self.needs = frozenset({ATTENTION}) if attention else frozenset()

@@ -33,6 +33,7 @@ MULTIMODAL = "multimodal"
 class ModalityProfile:
     needs: frozenset[str] = frozenset()
     sources: frozenset[str] | None = None
+    targets: frozenset[str] = frozenset({TEXT_TARGET})
 
     def __init__(self, threshold: float):
         if not 0.5 < threshold <= 1:

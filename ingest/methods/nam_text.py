@@ -21,7 +21,7 @@ from torch import Tensor
 from atlas.errors import UsageError
 from atlas.live.decode import decode
 from atlas.live.model import LiveModel
-from ingest.maps import PairMethod
+from ingest.maps import PairMethod, normalised
 from ingest.trace import Trace, one_of
 
 FILTERS = ("argmax", "topk", "none")
@@ -44,7 +44,7 @@ class NamText(PairMethod):
                 c = c * self._chosen(trace, layer, value)
             found.append(trace.to_pairs(c))
             values.append(trace.to_pairs(value))
-        return {"": torch.maximum(_normalised(found), self.weight * _normalised(values))}
+        return {"": torch.maximum(normalised(found), self.weight * normalised(values))}
 
     def _chosen(self, trace: Trace, layer: int, value: Tensor) -> Tensor:
         """(K, N) bool: the target is among the tokens that the neuron, at its value, raises most."""
@@ -63,12 +63,6 @@ def choices(live: LiveModel, top: int) -> dict[tuple[int, str], Tensor]:
     for block in decode(live, norm=False, top=top):
         parts.setdefault((block.layer, block.side), []).append(block.tokens)
     return {key: torch.cat(blocks) for key, blocks in parts.items()}
-
-
-def _normalised(layers: list[Tensor]) -> Tensor:
-    """(L, P, N), each pair's largest size made 1."""
-    whole = torch.stack(layers)
-    return whole / whole.abs().amax((0, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def build(*, filter: str = "argmax", top: int = 10, weight: float = 1.0) -> NamText:

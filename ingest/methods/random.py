@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ingest.maps import NeuronMap, PairMethod
+from ingest.maps import IMAGE_TARGET, TEXT_TARGET, NeuronMap, PairMethod
 from ingest.reductions import MEAN
 from ingest.trace import Trace
 
 
 class Random(PairMethod):
+    targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
     supported = (MEAN,)
     per_example = False
 
@@ -26,7 +27,8 @@ class Random(PairMethod):
 
     def result(self) -> Iterator[NeuronMap]:
         for found in super().result():
-            name = f"{self.seed}|{found.source}|{found.concept}"
+            side = found.source if found.target == TEXT_TARGET else f"{found.source}>{found.target}"
+            name = f"{self.seed}|{side}|{found.concept}"
             generator = torch.Generator().manual_seed(int(hashlib.sha256(name.encode()).hexdigest()[:15], 16))
             scores = torch.rand(found.scores.shape, generator=generator)
             yield NeuronMap(found.concept, found.source, found.target, MEAN, scores, found.layers, found.examples)

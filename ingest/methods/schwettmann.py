@@ -10,10 +10,13 @@ other gradient methods of a job.
 
 from __future__ import annotations
 
+from ingest.maps import TEXT_TARGET
 from ingest.methods.gradient import Gradient
 
 
 class Schwettmann(Gradient):
+    targets = frozenset({TEXT_TARGET})
+
     def __init__(self, output: str):
         super().__init__("image", output, times_activation=True)
 

@@ -1,0 +1,47 @@
+"""What stands out from the ground, for pictures of one thing on a plain ground such as those of the world of scenes.
+
+It knows no things: the region is the largest connected part whose colour is unlike that of the picture's border,
+whatever it shows, so what is drawn is told by other means (a classifier).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy import ndimage
+
+from atlas.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ingest.examples import Concept
+
+
+class Colour:
+    def __init__(self, distance: float, least: float):
+        if distance <= 0 or not 0 <= least < 1:
+            raise UsageError("colour: distance must be above 0, and least from 0 to below 1")
+        self.distance, self.least = distance, least
+
+    def find(self, picture: Image, concept: Concept) -> np.ndarray | None:
+        pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)
+        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        ground = np.median(border, axis=0)
+        apart = np.linalg.norm(pixels - ground, axis=-1)
+        # A textured ground is as far from its own median as most of the border is.
+        unlike = apart > max(self.distance, 1.5 * float(np.percentile(np.linalg.norm(border - ground, axis=-1), 80)))
+        parts, count = ndimage.label(ndimage.binary_closing(unlike, iterations=1) | unlike)
+        if not count:
+            return None
+        sizes = np.bincount(parts.ravel())
+        sizes[0] = 0
+        found: np.ndarray = ndimage.binary_fill_holes(parts == int(sizes.argmax()))
+        return found if found.mean() > self.least else None
+
+
+def build(*, distance: float = 48.0, least: float = 0.01) -> Colour:
+    """distance: how far from the ground, in RGB of 0 to 255, a pixel is that stands out. least: the smallest part of
+    the picture that counts as a thing."""
+    return Colour(distance, least)

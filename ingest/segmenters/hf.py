@@ -1,0 +1,74 @@
+"""Any HuggingFace model for semantic segmentation (SegFormer, EVA-02 heads, ...), by id or folder.
+
+Its labels are compared with the concept's words: the region is where any of them is likeliest.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from atlas.errors import UsageError
+from ingest.pretrained import load_part
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ingest.examples import Concept
+
+
+NEEDED = "the segmenter hf needs a model: --segment-option model=FOLDER_OR_ID"
+
+
+class Semantic:
+    def __init__(self, model: Any, reader: Any, least: float):
+        self.model, self.reader, self.least = model, reader, least
+
+    @torch.no_grad()
+    def find(self, picture: Image, concept: Concept) -> np.ndarray | None:
+        wanted = self._labels(concept)
+        inputs = self.reader(images=picture.convert("RGB"), return_tensors="pt").to(self.model.device)
+        logits = self.model(**inputs).logits
+        # Half-pixel centres, as the labels of segmentation are drawn.
+        whole = torch.nn.functional.interpolate(
+            logits.float(), size=(picture.height, picture.width), mode="bilinear", align_corners=False
+        )
+        found: np.ndarray = np.isin(whole[0].argmax(0).cpu().numpy(), wanted)
+        return found if found.mean() > self.least else None
+
+    def _labels(self, concept: Concept) -> list[int]:
+        forms = set(concept.forms)
+        found = [i for i, label in self.model.config.id2label.items() if forms & _words(label)]
+        if not found:
+            some = ", ".join(list(self.model.config.id2label.values())[:8])
+            raise UsageError(f"the segmentation model has no label for {concept.name}; it has {some}, ...")
+        return found
+
+
+def _words(label: str) -> set[str]:
+    """ "dining table, board" -> the names that it stands for."""
+    return {part.strip().lower() for part in label.replace(";", ",").split(",")}
+
+
+def build(*, model: str = "", revision: str = "", device: str = "cpu", least: float = 0.001) -> Semantic:
+    """model: a folder or HuggingFace id, at a revision. device: where it runs. least: the smallest part that counts.
+
+    Raises:
+        UsageError: no model was given, or it cannot be loaded.
+    """
+    return Semantic(*_load(model, revision, device), least)
+
+
+@lru_cache(maxsize=2)
+def _load(model: str, revision: str, device: str) -> tuple[Any, Any]:
+    import transformers
+
+    from atlas.live.loading import find_device
+
+    said = {"needed": NEEDED, "failed": "the segmenter hf"}
+    network = load_part(transformers.AutoModelForSemanticSegmentation, model, revision, **said)
+    reader = load_part(transformers.AutoImageProcessor, model, revision, **said)
+    return network.eval().requires_grad_(False).to(find_device(device)), reader
