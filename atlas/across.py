@@ -87,14 +87,15 @@ class AcrossMaps:
     ) -> Shared:
         """The neurons in the top of a concept's maps of two sources, or with side="target" of two targets.
 
-        sources, targets: two of the side that is compared (image and text by default), at most one of the other. The
-        statistics count the shared neurons, what chance would give, the ratio of the two and its p-value, among
-        the neurons that both maps score: against any, and against matched ones of the same layer and mean activation.
+        sources, targets: two of the side that is compared (image and text by default), at most one of the other; two
+        targets alone compare targets. The statistics count the shared neurons, what chance would give, the ratio of the
+        two and its p-value, among the neurons that both maps score: against any, and against matched ones of the same
+        layer and mean activation.
 
         Raises:
             UsageError: not two modalities, or a map that the atlas does not have.
         """
-        between, one = sides(side, sources, targets)
+        side, between, one = sides(side, sources, targets)
         which = Which(concept, method, reduce=reduce, model=model, dataset=dataset, run=run, **one)
         with reading(self.path) as connection:
             return of_concept(connection, which, side, between, top, only=False)
@@ -114,7 +115,7 @@ class AcrossMaps:
         top: int = 40,
     ) -> Shared:
         """The neurons in the top of a concept's first modality and not of its second; otherwise as `shared`."""
-        between, one = sides(side, sources, targets)
+        side, between, one = sides(side, sources, targets)
         which = Which(concept, method, reduce=reduce, model=model, dataset=dataset, run=run, **one)
         with reading(self.path) as connection:
             return of_concept(connection, which, side, between, top, only=True)
@@ -169,6 +170,7 @@ class AcrossMaps:
         *,
         concept: str | None = None,
         source: str | None = None,
+        target: str = "text",
         model: str | None = None,
         dataset: str | None = None,
     ) -> pa.Table:
@@ -180,10 +182,11 @@ class AcrossMaps:
         Raises:
             UsageError: a name that the atlas does not have.
         """
-        return self.agreement_for(Which(concept, source=source, model=model, dataset=dataset), reference)[0]
+        return self.agreement_for(Which(concept, None, source, target, model=model, dataset=dataset), reference)[0]
 
     def agreement_for(self, which: Which, reference: str | None) -> tuple[pa.Table, tuple[str, ...]]:
         """`agreement`, and what was left open, as `name=value (others: ...)`."""
+        which = replace(which, target=which.target or "text")
         there = replace(which, method=reference)  # the reference's own maps, where one was named
         with reading(self.path) as connection:
 
@@ -257,6 +260,7 @@ class AcrossMaps:
         """`leaderboard`, and what was left open."""
         if by not in ORDERS:
             raise UsageError(f"no --by called '{by}'; there are: {', '.join(ORDERS)}")
+        which = replace(which, target=which.target or "text")
         there = replace(which, method=reference)
         with reading(self.path) as connection:
 

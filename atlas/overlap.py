@@ -57,8 +57,10 @@ class ConceptOverlaps:
     provenance: dict[str, Any]
 
 
-def sides(side: str, sources: Sequence[str], targets: Sequence[str]) -> tuple[tuple[str, ...], dict[str, str]]:
-    """The two modalities to compare, and the one of the other side where it was given.
+def sides(side: str, sources: Sequence[str], targets: Sequence[str]) -> tuple[str, tuple[str, ...], dict[str, str]]:
+    """The side that is compared, the two modalities of it, and the one of the other side where it was given.
+
+    Two targets and at most one source compare the targets, whatever the side.
 
     Raises:
         UsageError: not two different ones of the side that is compared, or several of the other.
@@ -66,13 +68,15 @@ def sides(side: str, sources: Sequence[str], targets: Sequence[str]) -> tuple[tu
     if side not in SIDES:
         raise UsageError(f"maps are compared on one --side, source or target, not '{side}'")
     given = {"source": tuple(sources), "target": tuple(targets)}
+    if side == "source" and len(targets) == 2 and len(sources) < 2:
+        side = "target"
     other = SIDES[1 - SIDES.index(side)]
     between = given[side] or ("image", "text")
     if len(between) != 2 or len(set(between)) != 2:
         raise UsageError(f"give two different --{side}s, for example --{side}s image,text")
     if len(given[other]) > 1:
         raise UsageError(f"with --side {side}, give one of --{other}s; --side {other} compares two of them")
-    return between, {other: given[other][0]} if given[other] else {}
+    return side, between, {other: given[other][0]} if given[other] else {}
 
 
 def of_concept(connection: Connection, which: Which, side: str, between: Sequence[str], top: int, only: bool) -> Shared:

@@ -146,10 +146,10 @@ def _show_concepts(
     from atlas.overlap import sides
     from atlas.queries import Which
 
-    between, one = sides(asked["side"], asked["sources"], asked["targets"])
+    side, between, one = sides(asked["side"], asked["sources"], asked["targets"])
     listed = () if concepts in (None, "all") else words(concepts)
     which = Which(supercategory=supercategory, **names, **one)
-    found = Atlas(resolve(atlas)).overlaps(which, listed, side=asked["side"], between=between, only=only, top=top)
+    found = Atlas(resolve(atlas)).overlaps(which, listed, side=side, between=between, only=only, top=top)
     note_assumed(found.provenance)
     show(found.rows.slice(0, limit), form, more={"matched": found.matched, "provenance": found.provenance})
     matched = f"; matched: neurons of the same {found.matched}" if found.matched else ""
@@ -166,6 +166,7 @@ def layers(
     source: Source = None,
     sources: Annotated[str | None, typer.Option("--sources", help="Two sources, and what both have.")] = None,
     target: Target = None,
+    targets: Annotated[str | None, typer.Option("--targets", help="Two targets, and what both have.")] = None,
     reduce: Reduce = None,
     model: Model = None,
     dataset: Dataset = None,
@@ -179,7 +180,8 @@ def layers(
 ) -> None:
     """How a concept's neurons lie over the layers: count, share, cumulative share, enrichment over an even spread.
 
-    With --sources or --methods, of two selections and of the neurons in both; with --of, how saved neurons lie.
+    With --sources, --targets or --methods, of two selections and of the neurons in both; with --of, how saved neurons
+    lie.
 
     Example: atlas layers --concept dog --top 40
 
@@ -203,15 +205,20 @@ def layers(
         found = there.selection(of)
         _show_layers({of: there.layers(found)}, form, {of: found})
         return
-    if not methods and not sources:
+    if not methods and not sources and not targets:
         names = {"concept": concept, "method": method, "source": source, "target": target, "reduce": reduce}
         names |= {"model": model, "dataset": dataset, "run": run}
         found, _ = there.ask(Ask(wanted(names), rule, limit=None))
         sets = {str(found.provenance["maps"][0]["source"]): found}
     else:
-        name, two = ("method", words(methods)) if methods else ("source", words(sources))
-        if (methods and (sources or method)) or (sources and source) or len(set(two)) != 2 or len(two) != 2:
-            raise UsageError("give two --sources, for example image,text, or two --methods; not both, nor one besides")
+        asked = {"method": (methods, method), "source": (sources, source), "target": (targets, target)}
+        several = {name: words(two) for name, (two, _) in asked.items() if two}
+        [(name, two)] = list(several.items())[:1]
+        if len(several) != 1 or asked[name][1] or len(set(two)) != 2 or len(two) != 2:
+            raise UsageError(
+                "give two --sources, for example image,text, or two --targets or --methods; "
+                "not several of these, nor one besides"
+            )
         sets = there.select_each(which, name, two, rule)
         found = sets[two[0]]
         sets["both"] = found & sets[two[1]]
@@ -234,6 +241,7 @@ def agreement(
     pairs: Annotated[bool, typer.Option("--pairs", help="Every two methods, with 95 % intervals.")] = False,
     concept: Annotated[str | None, typer.Option("--concept", "-c", help="One concept instead of all.")] = None,
     source: Source = None,
+    target: Target = None,
     model: Model = None,
     dataset: Dataset = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the intervals' resampling.")] = 0,
@@ -260,7 +268,7 @@ def agreement(
     if pairs and reference is not None:
         raise UsageError("--pairs compares all methods with each other; leave out --reference")
     against = reference or REFERENCE
-    which = Which(concept, source=source, model=model, dataset=dataset)
+    which = Which(concept, None, source, target, model=model, dataset=dataset)
     table, assumed = there.method_agreement_for(which, seed) if pairs else there.agreement_for(which, reference)
     if not table.num_rows and pairs:
         raise UsageError("no run has maps of two methods; ingest with --methods ablation,contribution")

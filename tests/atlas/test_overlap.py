@@ -126,6 +126,8 @@ def test_shared_over_targets(atlas: Atlas) -> None:
     alike = cells([MEANS["image"]])  # of the one source
     assert found.statistics["matched_expected"] == pytest.approx(expected_within(to_image, to_text, alike))
     assert [m["target"] for m in found.neurons.provenance["maps"]] == ["image", "text"]
+    named = atlas.shared("dog", sources=("image",), targets=("image", "text"), top=TOP)
+    assert list(named.neurons) == list(found.neurons) and named.statistics == found.statistics
 
 
 def test_over_several_concepts_with_q_values(atlas: Atlas) -> None:
