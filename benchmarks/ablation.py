@@ -16,8 +16,9 @@ from atlas.live.hooks import affine, editing, tracing
 from atlas.live.model import LiveModel
 from ingest.concepts import Target
 from ingest.feed import Feed
-from ingest.job import Execution, complete, make_job, open_dataset
+from ingest.job import Execution, make_job, open_dataset
 from ingest.methods import ablation
+from ingest.resolving import complete
 from ingest.run import collect, load_model
 from ingest.trace import Item, traced
 

@@ -24,7 +24,8 @@ from ingest import run
 from ingest.evaluate import under
 from ingest.examples import HELD_OUT, IMAGE
 from ingest.feed import Feed
-from ingest.job import Execution, Job, complete, make_job, open_dataset
+from ingest.job import Execution, Job, make_job, open_dataset
+from ingest.resolving import complete
 from ingest.solve import Wanted, pose
 from ingest.solving import Piece, Problem, Weights, objective
 from ingest.swap_effects import SwapExaminer

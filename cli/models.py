@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import pyarrow as pa
 import typer
 
+from atlas.errors import UsageError
 from cli.common import AtlasPath, listing
 from cli.render import Csv, Format, Json, chosen_format, show
 
@@ -47,3 +49,33 @@ def capabilities(form: Format = None, as_json: Json = False, as_csv: Csv = False
     from atlas.capabilities import table
 
     show(table(), chosen_format(form, as_json, as_csv))
+
+
+@app.command()
+def convert(
+    kind: Annotated[str, typer.Argument(help="minigpt4 or gill.")],
+    checkpoint: Annotated[Path, typer.Argument(help="minigpt4: the official .pth file; gill: the official folder.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder to write, which --model then takes.")],
+    language: Annotated[Path, typer.Option("--language", help="The language model's folder: Vicuna, or OPT.")],
+    vision: Annotated[Path, typer.Option("--vision", help="minigpt4: a BLIP-2's folder; gill: CLIP's.")],
+    diffusion: Annotated[
+        Path | None, typer.Option("--diffusion", help="gill: the folder of the Stable Diffusion pipeline.")
+    ] = None,
+) -> None:
+    """Write the official checkpoint of MiniGPT-4 or GILL, and the models it was trained between, as one folder.
+
+    The checkpoint is a torch file of which tensors alone are read; what is written is safetensors.
+
+    Example: atlas models convert minigpt4 pretrained_minigpt4.pth --vision blip2 --language vicuna-7b --out minigpt4
+    """
+    from atlas.live import convert as converting
+
+    if kind == "minigpt4":
+        converting.minigpt4(checkpoint, vision, language, out)
+    elif kind == "gill":
+        if diffusion is None:
+            raise UsageError("GILL draws with a diffusion pipeline; give its folder with --diffusion")
+        converting.gill(checkpoint, language, vision, diffusion, out)
+    else:
+        raise UsageError(f"no checkpoint called '{kind}' is converted; there are: minigpt4, gill")
+    print(out)

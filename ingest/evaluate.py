@@ -27,8 +27,9 @@ from ingest.answers import REFERENCES, AnswerExaminer, check_measures, chosen_me
 from ingest.effects import Evaluation, of_model, store_effects, stored_effects, summarise
 from ingest.examiner import Examiner, Scores
 from ingest.examples import FIND, Dataset
-from ingest.job import Execution, Job, complete, make_job, open_dataset, resolved
+from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.record import Record
+from ingest.resolving import complete, resolved
 from ingest.solve import Wanted, build_solver, pose
 from ingest.swap_effects import SwapExaminer
 from ingest.swaps import Swap

@@ -17,7 +17,8 @@ from atlas.live.model import LiveModel
 from ingest.concepts import NONE, Target, find_targets, negative_targets
 from ingest.examples import AUDIO, IMAGE, VIDEO, BadMedia, Dataset, Example, Mention
 from ingest.inpainting import Twins
-from ingest.job import Job, null_draws
+from ingest.job import Job
+from ingest.resolving import null_draws
 from ingest.trace import Item
 
 T = TypeVar("T")

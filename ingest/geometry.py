@@ -40,9 +40,10 @@ from ingest.examples import Example
 from ingest.feed import Feed, batches
 from ingest.flow import Flow
 from ingest.geometry_rows import flow_rows, place_rows, point_rows
-from ingest.job import Execution, Job, open_dataset, resolved
+from ingest.job import Execution, Job, open_dataset
 from ingest.record import Record
 from ingest.representations import Representations
+from ingest.resolving import resolved
 from ingest.shards import Progress
 from ingest.trace import Item, shortest_first, traced
 

@@ -12,9 +12,10 @@ from atlas.live.layout import Layout, locate
 from atlas.live.loading import find_device, read_config, sketch
 from atlas.neurons import parse_layers
 from ingest import zoo
-from ingest.job import ALL, Execution, Job, kept_top, needs, null_draws, open_dataset
+from ingest.job import ALL, Execution, Job, kept_top, open_dataset
 from ingest.maps import GRADIENT, TWIN
 from ingest.reductions import AUROC, BINS, COHENS_D
+from ingest.resolving import needs, null_draws
 from ingest.run import collect, completed, loading
 
 BYTES_A_SCORE = 13

@@ -42,10 +42,11 @@ from ingest.effects import spread
 from ingest.examples import IMAGE
 from ingest.feed import Feed, batches
 from ingest.geometry import Measured, stored_measures
-from ingest.job import Execution, Job, methods, needs, open_dataset, resolved
+from ingest.job import Execution, Job, open_dataset
 from ingest.maps import GRADIENT, PairMethod
 from ingest.methods.nam_text import choices
 from ingest.record import Record
+from ingest.resolving import methods, needs, resolved
 from ingest.shards import Progress
 from ingest.trace import Item, shortest_first, traced
 

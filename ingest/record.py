@@ -29,7 +29,8 @@ from atlas.runs import write_run
 from atlas.schema import responses
 from ingest.examples import Dataset
 from ingest.feed import Response
-from ingest.job import Execution, run_id
+from ingest.job import Execution
+from ingest.resolving import run_id
 
 PATIENCE = 60.0
 """Seconds that a run waits for others who have the database open: a question takes a moment, the run took hours."""

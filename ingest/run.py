@@ -15,9 +15,10 @@ from atlas.live.model import LiveModel
 from ingest import tables, zoo
 from ingest.examples import Dataset, Example
 from ingest.feed import Feed
-from ingest.job import ALL, Execution, Job, complete, open_dataset, require_targets, resolved, tasks_by_source
+from ingest.job import ALL, Execution, Job, open_dataset
 from ingest.labels import Labelling, labels_table
 from ingest.record import Record
+from ingest.resolving import complete, require_targets, resolved, tasks_by_source
 from ingest.shards import Progress, map_all
 
 
@@ -49,7 +50,7 @@ def load_model(job: Job, execution: Execution) -> LiveModel:
 
 
 def completed(job: Job, dataset: Dataset, execution: Execution) -> Job:
-    """`ingest.job.complete`, with what the job's model takes, which its config alone tells."""
+    """`ingest.resolving.complete`, with what the job's model takes, which its config alone tells."""
     return complete(job, dataset, takes(read_config(zoo.resolve(job.model), loading(job, execution))))
 
 

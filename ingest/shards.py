@@ -21,8 +21,9 @@ from ingest.examples import Example
 from ingest.exemplars import Exemplars
 from ingest.feed import Feed, Response, batches
 from ingest.image_trace import drawn
-from ingest.job import Execution, Job, methods
+from ingest.job import Execution, Job
 from ingest.maps import GRADIENT, IMAGE_TARGET, TEXT_TARGET, Method
+from ingest.resolving import methods
 from ingest.trace import ATTENTION, Trace, shortest_first, traced
 
 Numbered = tuple[int, Example]

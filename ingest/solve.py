@@ -20,8 +20,9 @@ from ingest.asking import open_picture
 from ingest.concepts import spans
 from ingest.examples import FIND, IMAGE, TEXT, Concept, Dataset, Example, Mention
 from ingest.feed import Feed
-from ingest.job import Execution, Job, complete, open_dataset, tasks_by_source
+from ingest.job import Execution, Job, open_dataset
 from ingest.record import model_row
+from ingest.resolving import complete, tasks_by_source
 from ingest.shards import Progress
 from ingest.solving import Problem, Solution, Solver
 from ingest.swaps import Case, Swap, make_cases, spoken

@@ -27,8 +27,9 @@ from ingest.evaluate import controls, under
 from ingest.examiner import Examiner, Scores
 from ingest.examples import Dataset, Example
 from ingest.feed import Response, Skipped
-from ingest.job import Execution, Job, complete, open_dataset, resolved, tasks_by_source
+from ingest.job import Execution, Job, open_dataset
 from ingest.record import Record
+from ingest.resolving import complete, resolved, tasks_by_source
 from ingest.shards import Progress
 
 

@@ -24,7 +24,7 @@ def words() -> Any:
     return made
 
 
-def build(tied: bool = False, seed: int = 0) -> tuple[Any, Any]:
+def build(tied: bool = False, seed: int = 0, heads: int = 2) -> tuple[Any, Any]:
     """A random GILL (2 layers of 64 neurons, d_model 32) and its processor."""
     from transformers import CLIPImageProcessorPil, CLIPVisionConfig, GenerationConfig, OPTConfig
 
@@ -50,7 +50,7 @@ def build(tied: bool = False, seed: int = 0) -> tuple[Any, Any]:
         mapper_width=16,
         mapper_encoder_layers=1,
         mapper_decoder_layers=2,
-        mapper_heads=2,
+        mapper_heads=heads,
         mapper_ffn_dim=32,
         mapper_queries=QUERIES,
         prompt_width=WIDTH,

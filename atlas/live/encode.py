@@ -120,7 +120,7 @@ class Encoder:
 
     def _placeholders(self, kinds: Sequence[str]) -> str:
         """What stands for media where there is no template; a Q-Former's processor writes its queries itself."""
-        if hasattr(self.processor, "num_query_tokens"):
+        if getattr(self.processor, "num_query_tokens", None):
             return ""
         return "".join(str(getattr(self.processor, f"{kind}_token", "")) for kind in kinds)
 

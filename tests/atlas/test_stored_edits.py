@@ -24,7 +24,8 @@ from atlas.selections import of_expression
 from atlas.stored import create, model_row, store
 from atlas.where import Where
 from ingest.feed import Feed
-from ingest.job import complete, open_dataset
+from ingest.job import open_dataset
+from ingest.resolving import complete
 from ingest.run import collect
 
 EYES = frozenset({"image", "text"})

@@ -18,7 +18,8 @@ from atlas.live.edit import changing
 from ingest.effects import POOLED, grouped, spread, summarise, table, wilson
 from ingest.evaluate import evaluate
 from ingest.examiner import ACCURACY, LOG_PROBABILITY, Asked, Examiner, Scores
-from ingest.job import Execution, Job, complete, open_dataset
+from ingest.job import Execution, Job, open_dataset
+from ingest.resolving import complete
 from ingest.suppression import averages, pooled, survey
 
 EYES = frozenset({"image", "text"})

@@ -14,7 +14,8 @@ from atlas.errors import Unsupported, UsageError
 from ingest.datasets import scenes
 from ingest.feed import Feed
 from ingest.inpainting import Twins, elsewhere
-from ingest.job import complete, make_job
+from ingest.job import make_job
+from ingest.resolving import complete
 from ingest.run import collect
 
 EYES = frozenset({"image", "text"})

@@ -26,9 +26,10 @@ from ingest.concepts import Target
 from ingest.datasets import scenes
 from ingest.drawings import Drawings
 from ingest.image_trace import ImageTrace, drawn
-from ingest.job import Execution, complete, make_job
+from ingest.job import Execution, make_job
 from ingest.maps import normalised
 from ingest.methods import nam_image
+from ingest.resolving import complete
 from ingest.run import ingest
 from ingest.segmenters import colour, hf, none
 from ingest.trace import Item
@@ -219,7 +220,7 @@ def test_words_and_pictures_in_one_job(folder: Path, empty_atlas: Path) -> None:
 
 
 def test_a_job_without_pictures_keeps_its_id_whatever_the_segmenter() -> None:
-    from ingest.job import resolved, run_id
+    from ingest.resolving import resolved, run_id
     from ingest.run import collect
 
     ids = set()

@@ -16,8 +16,9 @@ from atlas.check import check
 from atlas.errors import Unsupported, UsageError
 from atlas.live.hooks import shuffling, tracing
 from ingest.feed import Feed
-from ingest.job import Execution, Job, complete, open_dataset
+from ingest.job import Execution, Job, open_dataset
 from ingest.properties import _orders, measure
+from ingest.resolving import complete
 from ingest.run import collect
 from ingest.trace import Item, traced
 

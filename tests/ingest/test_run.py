@@ -20,8 +20,9 @@ from atlas import Atlas, ledger, store
 from atlas.check import check
 from atlas.database import reading
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
-from ingest.job import Execution, Job, complete, make_job, open_dataset, resolved, run_id
+from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.record import only_one
+from ingest.resolving import complete, resolved, run_id
 from ingest.run import collect, ingest
 from ingest.shards import portions
 

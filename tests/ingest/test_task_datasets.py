@@ -612,7 +612,8 @@ def quiz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_model_answers_the_questions_of_a_folder(quiz: Path) -> None:
     from ingest.feed import Feed
-    from ingest.job import Execution, complete, make_job
+    from ingest.job import Execution, make_job
+    from ingest.resolving import complete
     from ingest.run import collect, load_model
 
     job = make_job({"model": "tiny-llava", "dataset": f"textvqa:{quiz}", "per_concept": 12, "split": HELD_OUT})
