@@ -39,7 +39,7 @@ class EyesOptions:
     """pictures: how many different ones are trained on. warmup: steps with the head, `alone` pictures each. captions,
     questions: of each batch of the other `steps`."""
 
-    warmup: int = 2600
+    warmup: int = 2000
     alone: int = 96
     steps: int = 600
     pictures: int = 21600

@@ -11,7 +11,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from itertools import product
 from typing import Any
 
@@ -20,12 +19,12 @@ from torch import Tensor, nn
 
 from ingest.datasets._drawings import Drawing
 from ingest.datasets._world import BACKGROUNDS, COLOURS, DRAWN
-from ingest.zoo.train.corpus import Batch
+from ingest.zoo.train.corpus import IGNORED, Batch
 from ingest.zoo.train.drawing import caption_ids
 from ingest.zoo.train.eyes import confine
 from ingest.zoo.train.language import HEARD, parameter_groups, rate_at, set_rate
 from ingest.zoo.train.opt import unheard
-from ingest.zoo.train.requests import IMG, DrawingCorpus, Row, any_drawing, request
+from ingest.zoo.train.requests import DrawingCorpus, Row, any_drawing, request
 
 DRAWN_BY = ("draw", "draw", "draw", "draw_does")  # never by where a thing lives or what it has: that is measured
 NAMES = tuple(thing.name for thing in DRAWN)
@@ -67,7 +66,6 @@ class Requests:
 
     def __init__(self, corpus: DrawingCorpus) -> None:
         self.corpus = corpus
-        self._picture = cache(lambda: corpus.writer.ids(f" {''.join(IMG)}</s>"))
 
     def batch(self, rng: random.Random, requests: int, texts: int) -> tuple[Batch, list[Drawing]]:
         """The first rows are requests, for these drawings."""
@@ -76,10 +74,13 @@ class Requests:
         for number in range(requests):
             task = DRAWN_BY[number % len(DRAWN_BY)]
             drawing = any_drawing(rng, NAMES) if task == "draw" else Drawing(rng.choice(NAMES))
-            rows.append(request(rng, self.corpus.writer, drawing, task, self._picture()))
+            rows.append(request(rng, self.corpus.writer, drawing, task, self.corpus.picture))
             drawings.append(drawing)
         rows += [self.corpus.question(rng) for _ in range(texts)]
-        return self.corpus.writer.batch(rows), drawings
+        batch = self.corpus.writer.batch(rows)
+        forced = torch.tensor(self.corpus.picture[1:-1])  # whatever is likeliest: see `PictureTokens`
+        batch.labels[torch.isin(batch.labels, forced)] = IGNORED
+        return batch, drawings
 
 
 def train_imagining(
@@ -122,10 +123,11 @@ def train_imagining(
 
 
 def _own_tokens(model: Any) -> tuple[nn.Parameter, nn.Parameter]:
-    """(8, d_model) embeddings and rows of the unembedding, begun anew at the size of the others'."""
-    words, heads = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    tokens = nn.Parameter(torch.randn(len(IMG), words.shape[1]) * words.std())
-    rows = nn.Parameter(torch.randn(len(IMG), heads.shape[1]) * heads.std())
+    """(8, d_model) embeddings and rows of the unembedding. Nothing told the language model to say these tokens, so the
+    rows begin anew, at the size of the others'."""
+    ids, heads = model.config.img_token_ids, model.get_output_embeddings().weight
+    tokens = nn.Parameter(model.get_input_embeddings().weight[ids].detach().clone())
+    rows = nn.Parameter(torch.randn(len(ids), heads.shape[1]) * heads.std())
     _keep_apart(model, tokens, rows)
     return tokens, rows
 

@@ -44,7 +44,7 @@ class Plan:
 
     diffusion: DiffusionOptions = field(default_factory=DiffusionOptions)
     judge: JudgeOptions = field(default_factory=JudgeOptions)
-    language: LanguageOptions = field(default_factory=lambda: LanguageOptions(texts=80))
+    language: LanguageOptions = field(default_factory=lambda: LanguageOptions(steps=1100, texts=88))
     eyes: EyesOptions = field(default_factory=EyesOptions)
     imagining: ImaginingOptions = field(default_factory=ImaginingOptions)
     per_concept: int = 12
