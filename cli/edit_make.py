@@ -166,6 +166,9 @@ def solve(
         str | None, typer.Option("--to-concept", help="minimal_norm: the concept to move to. [default: --to]")
     ] = None,
     keep: Annotated[int, typer.Option("--keep", min=0, help="Answers of other concepts that must stay.")] = 64,
+    target: Annotated[
+        str, typer.Option("--target", help="text: what is said; image: what is drawn (minimal_norm, by concepts).")
+    ] = "text",
     image: Images = None,
     prompt: Annotated[
         str | None, typer.Option("--prompt", "-p", help="Solve on this one question instead of a dataset.")
@@ -198,7 +201,11 @@ def solve(
     The neurons are those that contribute most to what the model says, found on the spot, or a map's (--method), a
     run's labels, other edits'.
 
+    With --target image, requests for one concept draw another; the neurons are a map's or saved ones.
+
     Example: atlas edit solve dog-to-cat --from dog --to cat --tasks caption --sources image
+
+    Example: atlas edit solve draw-cat --from dog --to cat --target image --method nam_image --model tiny-gill
     """
     from atlas.api import Atlas
     from atlas.queries import Which
@@ -207,11 +214,13 @@ def solve(
     neurons = None
     if source and not (method or select or top or layers):
         raise UsageError("--source is of a map: give its --method too; --sources chooses the examples to solve on")
-    if goal is not None and solver != "minimal_norm":
+    if goal is not None and solver != "minimal_norm" and target != "image":
         raise UsageError(f"--to-concept is for minimal_norm; {solver} goes by --to")
+    if target not in ("text", "image"):
+        raise UsageError(f"an edit changes what is said or drawn: --target text or image, not '{target}'")
     if method or select or top or layers or labels or of:
         about = None if labels or of else concept or said
-        which = Which(about, method, source, None, None, model if about else None)
+        which = Which(about, method, source, target if about else None, None, model if about else None)
         best = top if about is None or select else top or 20
         neurons = neurons_of(Atlas(path), which, select=select, top=best, layers=layers, labels=labels, of=of)
     from ingest.job import Execution, make_job
@@ -224,6 +233,9 @@ def solve(
     plain = {"model": model, "revision": revision, "dataset": dataset, "per_concept": per_concept, "seed": seed}
     content: dict[str, Any] = {"dtype": dtype, "options": pairs(option or [])}
     content |= given(plain, {"concepts": concept, "sources": sources, "tasks": tasks})
+    if target == "image":
+        _draw(path, name, said, goal or wanted, content, Execution(device, None, batch_size), neurons, note)
+        return
     goal = goal if goal or solver != "minimal_norm" else wanted
     what = Wanted(solver, Swap(said, wanted), pairs(param or []), goal, keep)
     with progressing(no_progress) as progress:
@@ -244,10 +256,33 @@ def solve(
             f"not reached: the worst token still has a probability of {after:.3g} after "
             f"{solution.report['epochs']} epochs; more neurons (--param per_token=20), epochs or a larger lr may help"
         )
-    for key, value in solution.report.items():
+    _report(solution.report)
+    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
+
+
+def _draw(
+    path: Path, name: str, said: str, goal: str | None, content: dict[str, Any], execution: Any, neurons: Any, note: Any
+) -> None:
+    """An edit of what is drawn."""
+    from ingest.job import make_job
+    from ingest.solve_drawing import solve_drawing
+
+    if goal is None:
+        raise UsageError("--target image makes one concept of another: --from dog --to cat")
+    if neurons is None:
+        raise UsageError(
+            "--target image needs neurons: a map's (--method nam_image --top 20) or saved ones (--of NAME)"
+        )
+    job = make_job({"tasks": ["draw"], **content, "concepts": []})
+    edit, report = solve_drawing(path, name, said, goal, job, execution, neurons, note=note)
+    _report(report)
+    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
+
+
+def _report(report: Any) -> None:
+    for key, value in report.items():
         if not isinstance(value, list | bool):
             say(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}")
-    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
 
 
 def _asked(

@@ -28,7 +28,11 @@ from cli.make import Concepts, Options, PerConcept, Seed, Sources, Tasks, report
 from cli.progress import NoProgress, progressing
 from cli.render import Csv, Format, Json, chosen_format, show
 
-SHOWN = ("accuracy", "success", "whole_success", "wanted_probability", "said", "whole_unchanged", "kl")
+DRAWN = ("drawn", "became", "region_overlap")
+"""Of pictures, where any were drawn."""
+
+SWAPPED = ("success", "whole_success", "wanted_probability", "said", "whole_unchanged", "kl")
+SHOWN = ("accuracy", *DRAWN, *SWAPPED)
 """The metrics of the table; with --json all of them."""
 
 
@@ -76,6 +80,13 @@ def evaluate(
     dtype: Dtype = "float32",
     quantization: Quantization = None,
     trust_remote_code: TrustRemoteCode = False,
+    judge: Annotated[
+        str | None,
+        typer.Option("--judge", help="Of drawn pictures: an image classifier or CLIP. [default: the model's own]"),
+    ] = None,
+    pictures: Annotated[
+        Path | None, typer.Option("--pictures", help="Save drawn pictures, before and with the edit, in this folder.")
+    ] = None,
     batch_size: BatchSize = 64,
     no_progress: NoProgress = False,
     form: Format = None,
@@ -107,7 +118,7 @@ def evaluate(
     options = _metric_options(metric_option or [], models)
     named = None if metrics is None else words(metrics if metrics != "none" else "")
     if name is not None:
-        judged = {"metrics": named, "options": options, "against": against}
+        judged = {"metrics": named, "options": options, "against": against, "judge": judge, "pictures": pictures}
         done, shown = _edit(path, name, content, where, seeds, judged)
     else:
         asked = {"methods": words(str(method)), "reduce": reduce, "tops": words(doses or "40"), "seeds": seeds}
@@ -153,7 +164,7 @@ def _edit(
     done = start(path, edit, job, Execution(**where), seeds=seeds, measures=Measures(**judged))
     other = (*SHOWN, "log_probability", "unchanged", "said_probability")
     judging = [r["metric"] for r in done.rows if r["metric"] not in other and r["subset"] != MODEL]
-    wanted = [m for m in SHOWN if edit.solver is not None or m == "accuracy"]
+    wanted = [m for m in SHOWN if edit.solver is not None or m in ("accuracy", *DRAWN)]
     told = {(r["condition"], r["metric"]): r["value"] for r in done.rows if r["subset"] == MODEL}
     say(
         f"{edit.label}: {told['edit', 'changed_parameters']:,.0f} parameters of {len(edit.neurons)} neurons; "

@@ -26,12 +26,15 @@ MODEL = "model"
 """The subset of an effect that is about no example: how many parameters an edit changes, how long it took."""
 
 SHARES = {ACCURACY, UNCHANGED, "success", "whole_success", "whole_unchanged", "said", "exact", "label"}
+SHARES |= {"picture", "drawn", "became"}
 """Metrics that are 0 or 1: their intervals are those of a share."""
 
 
 UNIT = (
     "wanted_probability",
     "said_probability",
+    "drawn_probability",
+    "region_overlap",
     "bleu1",
     "bleu2",
     "bleu3",

@@ -24,13 +24,16 @@ from atlas.reference import MEAN, MIN, reference_values
 from atlas.selection import matched_random
 from ingest import run
 from ingest.answers import REFERENCES, AnswerExaminer, check_measures, chosen_metrics
+from ingest.drawing_examiner import DrawingExaminer
 from ingest.effects import Evaluation, of_model, store_effects, stored_effects, summarise
 from ingest.examiner import Examiner, Scores
-from ingest.examples import FIND, Dataset
+from ingest.examples import FIND, IMAGE, Dataset
 from ingest.job import Execution, Job, make_job, open_dataset
+from ingest.picture_judge import FOLDER, load_judge
 from ingest.record import Record
 from ingest.resolving import complete, resolved
 from ingest.solve import Wanted, build_solver, pose
+from ingest.solve_drawing import again
 from ingest.swap_effects import SwapExaminer
 from ingest.swaps import Swap
 
@@ -87,11 +90,14 @@ def own_values(atlas: Path, edit: Edit) -> dict[Neuron, float] | None:
 @dataclass(frozen=True)
 class Measures:
     """What to measure beside the teacher-forced questions. metrics: by name; None: those that the dataset names for the
-    tasks. options: of metrics, by name. against: what answers are compared with."""
+    tasks. options: of metrics, by name. against: what answers are compared with. judge: what says what a drawn picture
+    shows, a folder or HuggingFace id; by default the model's own. pictures: a folder to save them in."""
 
     metrics: tuple[str, ...] | None = None
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     against: str = REFERENCES
+    judge: str | None = None
+    pictures: Path | None = None
 
 
 def evaluate(
@@ -123,6 +129,7 @@ def evaluate(
         "intervention": digest(edit.intervention),
         "seeds": seeds,
         "metrics": [measures.metrics, measures.options, measures.against],
+        **({"judge": measures.judge} if measures.judge else {}),
         "methods": {},
     }
     record = Record(atlas, "evaluate", plain, live, dataset, execution)
@@ -141,6 +148,10 @@ def evaluate(
             )
         examiners = {examiner: concept} | _further(edit, concept, examiner, measures, notes)
         rows = _rows(atlas, edit, examiners, seeds, notes)
+        for examiner_of_pictures in (e for e in examiners if isinstance(e, DrawingExaminer)):
+            if measures.pictures is not None:
+                count = examiner_of_pictures.save(measures.pictures)
+                notes.append(f"{count} pictures, before and with the edit, are in {measures.pictures}")
         labels = {"run_id": record.run_id, "edit": edit.label, "concept": concept}
         rows = [{**labels, **row} for row in rows]
         skipped = examiner.feed.skipped.plain()
@@ -163,9 +174,25 @@ def _further(
         found[swapping] = swapping.concept
     tasks = sorted({e.task for e in examiner.examples})
     metrics = chosen_metrics(feed.dataset, tasks, measures.metrics, measures.options, tell=notes)
+    if (drawing := _drawing(edit, examiner, measures, notes)) is not None:
+        found[drawing] = concept
     if metrics:
         found[AnswerExaminer(feed, examiner.examples, metrics, concept, batch_size, measures.against)] = concept
     return found
+
+
+def _drawing(edit: Edit, examiner: Examiner, measures: Measures, notes: list[str]) -> DrawingExaminer | None:
+    """What puts the requests for pictures, where there are any and something to judge them by."""
+    if all(e.target != IMAGE for e in examiner.examples):
+        return None
+    own = examiner.live.folder / FOLDER
+    if measures.judge is None and not own.is_dir():
+        notes.append("nothing judges what is drawn: --judge names an image classifier or a CLIP")
+        return None
+    said = edit.provenance.get("solver", {})
+    goal = said.get("goal") if said.get("target") == IMAGE else None
+    judge = load_judge(measures.judge or own, device=str(examiner.live.device))
+    return DrawingExaminer(examiner.feed, examiner.examples, judge, examiner.batch_size, goal)
 
 
 def concept_of(edit: Edit, dataset: Dataset) -> str | None:
@@ -245,6 +272,8 @@ def whole_layers(neurons: Sequence[Neuron], width: int) -> bool:
 def solving_again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], Intervention]:
     """Solve a solved edit's problem once more on other neurons."""
     said = edit.provenance["solver"]
+    if said.get("target") == IMAGE:
+        return again(edit, live)
     wanted = Wanted(said["name"], Swap(**said["swap"]), said["params"], said["goal"], said["keep"])
     solver, _ = build_solver(wanted)
     if edit.provenance.get("asked"):
@@ -277,7 +306,7 @@ def own_examples(edit: Edit) -> dict[str, Any]:
 
 def swap_of(edit: Edit) -> Swap | None:
     """The words that an edit swaps, where it does."""
-    swaps = {Swap(**said["swap"]) for said in solvers_of(edit.provenance)}
+    swaps = {Swap(**said["swap"]) for said in solvers_of(edit.provenance) if said.get("target") != IMAGE}
     return swaps.pop() if len(swaps) == 1 else None
 
 

@@ -13,7 +13,7 @@ from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT
 from ingest import run
-from ingest.examples import Dataset, Example
+from ingest.examples import TEXT, Dataset, Example
 from ingest.feed import Feed, batches
 from ingest.job import Execution, Job
 from ingest.record import Record
@@ -56,15 +56,16 @@ class Examiner:
         self.feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=responses)
         self.items: dict[str, list[Item]] = {}
         for source in job.sources:
-            mine = [(n, e) for n, e in enumerate(self.examples) if e.source == source]
+            mine = [(n, e) for n, e in enumerate(self.examples) if e.source == source and e.target == TEXT]
             self.items[source] = shortest_first(self.feed.items(mine, execution.batch_size))
-        if not any(self.items.values()):
+        if not any(self.items.values()) and all(e.target == TEXT for e in self.examples):
             raise UsageError("no held-out answer mentions a concept; give other --concepts or a larger --per-concept")
         self._before: list[Tensor] = []
 
     def concepts(self) -> set[str]:
         """What is asked about."""
-        return {target.concept for items in self.items.values() for item in items for target in item.targets}
+        asked = {m.concept for e in self.examples if e.target != TEXT for m in e.mentions}
+        return asked | {target.concept for items in self.items.values() for item in items for target in item.targets}
 
     @torch.no_grad()
     def ask(self) -> Scores:
@@ -88,7 +89,8 @@ class Examiner:
                 for row, concept in zip(trace.pairs.tolist(), trace.concepts, strict=True):
                     example = self.examples[some[row].number]
                     asked.append(Asked(source, example.task, concept, frozenset(m.concept for m in example.mentions)))
-        return Scores(tuple(asked), {name: torch.cat(values).double().numpy() for name, values in found.items()})
+        whole = {n: torch.cat(values).double().numpy() if values else np.zeros(0) for n, values in found.items()}
+        return Scores(tuple(asked), whole)
 
 
 def measured(trace: Trace, logp: Tensor, before: Tensor) -> dict[str, Tensor]:

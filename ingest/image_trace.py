@@ -9,7 +9,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from atlas.errors import Unsupported
 from atlas.live.encode import Batch
 from atlas.live.hooks import Capture, tracing
 from atlas.live.model import LiveModel
@@ -81,14 +80,10 @@ def drawn(
     with torch.set_grad_enabled(grad), tracing(live.layout, layers=layers, tap=tap, grad=grad) as capture:
         live.forward(batch)
     assert capture.norm_out is not None, "the traced pass did not reach the final norm"
-    places = [sorted({t.index for t in item.targets}) for item in items]
-    if len({len(p) for p in places}) != 1:
-        raise Unsupported("the pictures of a batch have different numbers of tokens; use --batch-size 1")
-    index = torch.tensor(places, device=live.device)
-    tokens = torch.tensor([[i.prompt.answer[j] for j in p] for i, p in zip(items, places, strict=True)])
-    at = torch.tensor(batch.starts, device=live.device)[:, None] + index + live.drawer.offset
-    states = capture.norm_out.detach()[torch.arange(len(items), device=at.device)[:, None], at]
-    pictures = drawings.draw(items, states, tokens.to(live.device))
+    at = drawings.at([item.prompt for item in items], batch.starts)
+    rows = torch.arange(len(items), device=at.device)[:, None]
+    tokens = batch.inputs["input_ids"][rows, at - live.drawer.offset]
+    pictures = drawings.draw(items, states := capture.norm_out.detach()[rows, at], tokens)
     regions = drawings.regions(items, pictures)
     found = {(region.row, region.concept) for region in regions}
     missing = [c for r, item in enumerate(items) for c in {t.concept for t in item.targets} if (r, c) not in found]

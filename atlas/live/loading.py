@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,14 +88,12 @@ def load(name: str | Path, how: Loading) -> tuple[Any, Any, Any]:
         UsageError: no such model.
         Unsupported: this machine lacks a device or a package for it.
     """
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
     config = read_config(name, how)
     options = _options(how)
     try:
-        model = model_class(config).from_pretrained(name, revision=how.revision, **options)
-        processor = load_processor(name, how.revision, config, trust_remote_code=how.trust_remote_code)
+        with quiet():
+            model = model_class(config).from_pretrained(name, revision=how.revision, **options)
+            processor = load_processor(name, how.revision, config, trust_remote_code=how.trust_remote_code)
     except (OSError, ValueError) as error:
         raise _cannot(name, error) from error
     except ImportError as error:
@@ -100,6 +101,24 @@ def load(name: str | Path, how: Loading) -> tuple[Any, Any, Any]:
     if "device_map" not in options:
         model.to(find_device(how.device))
     return model, processor, config
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars, and none of the libraries' remarks about what they fall back to, while the block lasts."""
+    import transformers
+
+    talk = transformers.utils.logging
+    before, others = talk.get_verbosity(), logging.getLogger("bitsandbytes")
+    level = others.level
+    talk.disable_progress_bar()
+    talk.set_verbosity_error()
+    others.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        talk.set_verbosity(before)
+        others.setLevel(level)
 
 
 def _options(how: Loading) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from atlas.errors import Unsupported, UsageError
 from atlas.live.hooks import watching
+from atlas.live.loading import quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,17 +35,22 @@ class Painter:
             UsageError: the folder has no pipeline.
         """
         try:
-            import diffusers
+            with quiet():
+                import diffusers
         except ImportError as error:
             raise Unsupported("drawing needs: pip install 'neuron-atlas[diffusion]'") from error
         source = Path(folder) / FOLDER
+        diffusers.utils.logging.disable_progress_bar()
         try:
-            pipeline: Any = diffusers.StableDiffusionPipeline.from_pretrained(
-                str(source.resolve(strict=True)), use_safetensors=True, local_files_only=True
-            )
+            with quiet():
+                pipeline: Any = diffusers.StableDiffusionPipeline.from_pretrained(
+                    str(source.resolve(strict=True)), use_safetensors=True, local_files_only=True
+                )
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"cannot load '{source}' as a diffusion pipeline: {reason}") from error
+        for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
+            part.requires_grad_(False)
         pipeline.text_encoder.float()  # the others are in float32 by themselves
         return cls(pipeline.to(device))
 

@@ -30,7 +30,7 @@ class Given(PairMethod):
 
 
 class Batch:
-    source = "text"
+    source = target = "text"
 
     def __init__(self, concepts: list[str], given: Tensor):
         self.concepts, self.given, self.pairs = concepts, given, torch.zeros(len(concepts), dtype=torch.long)

@@ -1,0 +1,95 @@
+"""What a picture shows, by a model that has nothing to do with the one that drew it.
+
+A HuggingFace image classifier, whose labels are compared with the concepts' words; or a CLIP, asked which of the
+concepts' names fits best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch
+
+from atlas.errors import UsageError
+from ingest.pretrained import load_part
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ingest.examples import Concept
+
+FOLDER = "judge"
+"""Where a model that draws may have its own, beside its weights."""
+
+
+class PictureJudge(Protocol):
+    def judge(self, pictures: Sequence[Image], concepts: Sequence[Concept]) -> tuple[np.ndarray, np.ndarray]:
+        """(pictures, concepts) probabilities, and (pictures,) the place of the likeliest; -1 for something else."""
+        ...
+
+
+class Classifier:
+    """Softmax over all of a classifier's labels; those of a concept count together."""
+
+    def __init__(self, model: Any, reader: Any):
+        self.model, self.reader = model, reader
+        self.labels = {i: _names(label) for i, label in model.config.id2label.items()}
+
+    @torch.no_grad()
+    def judge(self, pictures: Sequence[Image], concepts: Sequence[Concept]) -> tuple[np.ndarray, np.ndarray]:
+        mine = [[i for i, names in self.labels.items() if names & set(c.forms)] for c in concepts]
+        for concept, labels in zip(concepts, mine, strict=True):
+            if not labels:
+                some = ", ".join(list(self.model.config.id2label.values())[:8])
+                raise UsageError(f"the judge has no label for {concept.name}; it has {some}, ...")
+        inputs = self.reader(images=[p.convert("RGB") for p in pictures], return_tensors="pt").to(self.model.device)
+        every = self.model(**inputs).logits.float().softmax(-1).cpu().numpy()
+        best = every.argmax(-1)
+        place = {label: at for at, labels in enumerate(mine) for label in labels}
+        return np.stack([every[:, labels].sum(1) for labels in mine], 1), np.array(
+            [place.get(int(b), -1) for b in best]
+        )
+
+
+class ZeroShot:
+    """CLIP's similarity with "a photo of a NAME", softmax over the concepts at its own temperature."""
+
+    def __init__(self, model: Any, reader: Any, prefix: str = "a photo of a "):
+        self.model, self.reader, self.prefix = model, reader, prefix
+
+    @torch.no_grad()
+    def judge(self, pictures: Sequence[Image], concepts: Sequence[Concept]) -> tuple[np.ndarray, np.ndarray]:
+        texts = [f"{self.prefix}{concept.name}" for concept in concepts]
+        inputs = self.reader(
+            text=texts, images=[p.convert("RGB") for p in pictures], return_tensors="pt", padding=True
+        ).to(self.model.device)
+        every = self.model(**inputs).logits_per_image.float().softmax(-1).cpu().numpy()
+        return every, every.argmax(-1)
+
+
+def _names(label: str) -> set[str]:
+    return {part.strip().lower() for part in label.replace(";", ",").split(",")}
+
+
+def load_judge(model: str | Path, *, device: str = "cpu") -> PictureJudge:
+    """A judge by folder or HuggingFace id.
+
+    Raises:
+        UsageError: it cannot be loaded.
+    """
+    import transformers
+
+    from atlas.live.loading import find_device
+
+    said = {"needed": "name a judge: a folder or HuggingFace id", "failed": "the judge of pictures"}
+    name = str(model)
+    config = load_part(transformers.AutoConfig, name, "", **said)
+    if isinstance(config, transformers.CLIPConfig):
+        clip = load_part(transformers.CLIPModel, name, "", **said)
+        return ZeroShot(clip.eval().to(find_device(device)), load_part(transformers.AutoProcessor, name, "", **said))
+    network = load_part(transformers.AutoModelForImageClassification, name, "", **said)
+    reader = load_part(transformers.AutoImageProcessor, name, "", **said)
+    return Classifier(network.eval().to(find_device(device)), reader)
