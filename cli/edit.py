@@ -123,6 +123,10 @@ def apply(
     device: Device = "cpu",
     dtype: Dtype = "float32",
     max_new_tokens: MaxNewTokens = 50,
+    draw: Annotated[
+        Path | None, typer.Option("--draw", help="Save what is drawn without and with the edit, side by side.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the pictures' noise.")] = 0,
     form: Format = None,
     as_json: Json = False,
     atlas: AtlasPath = None,
@@ -135,15 +139,19 @@ def apply(
 
     chosen = chosen_format(form, as_json)
     stored = Atlas(resolve(atlas)).edit(name)  # read, and the database closed, before the model is loaded
-    from ingest.asking import load_for, open_media
+    from ingest.asking import ask, beside, load_for, open_media
 
     media = open_media(image, audio, video)
     made_for = stored.data.model
     revision = None if model else made_for["revision"]
     live = load_for(model or str(made_for["name"]), revision=revision, device=device, dtype=dtype)
-    without = live.ask(prompt, media, max_new_tokens=max_new_tokens)
+    noise = seed if draw else None
+    without, before = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=noise)
     with stored.on(live):
-        edited = live.ask(prompt, media, max_new_tokens=max_new_tokens)
+        edited, after = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=noise)
+    if draw is not None:
+        beside([before, after]).save(draw)
+        say(f"drawn: {draw}")
     rows = [{"edit": "(none)", "answer": without}, {"edit": stored.data.label, "answer": edited}]
     show(pa.Table.from_pylist(rows), chosen)
 

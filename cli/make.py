@@ -222,12 +222,16 @@ def generate(
     quantization: Quantization = None,
     trust_remote_code: TrustRemoteCode = False,
     max_new_tokens: MaxNewTokens = 50,
+    draw: Annotated[Path | None, typer.Option("--draw", help="Save the picture that the answer asks for.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the picture's noise.")] = 0,
 ) -> None:
-    """A live model's greedy answer.
+    """A live model's greedy answer, and what it draws.
 
     Example: atlas generate --model tiny-llava --image scenes:held_out/0 --prompt "what is this?"
+
+    Example: atlas generate --model tiny-gill --prompt "draw a red dog." --draw dog.png
     """
-    from ingest.asking import load_for, open_media
+    from ingest.asking import ask, load_for, open_media
 
     media = open_media(image, audio, video)
     live = load_for(
@@ -238,7 +242,11 @@ def generate(
         quantization=quantization or "",
         trust_remote_code=trust_remote_code,
     )
-    print(live.ask(prompt, media, max_new_tokens=max_new_tokens))
+    said, picture = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=seed if draw else None)
+    print(said)
+    if draw is not None and picture is not None:
+        picture.save(draw)
+        say(f"drawn: {draw}")
 
 
 def demo(atlas: AtlasPath = None, no_progress: NoProgress = False) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import ingest.datasets
 from atlas import registry
+from atlas.errors import AtlasError
+from atlas.live.drawing import How, pictures_of
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
 from ingest.clips import open_clip
@@ -46,6 +48,38 @@ def open_media(
         own = _of_dataset(name)
         found.append(Clip(tuple(own[0].video(own[1]) if own else open_clip(_there(name, "video")))))
     return found
+
+
+def ask(
+    live: LiveModel, prompt: str, media: Sequence[Medium], *, max_new_tokens: int = 50, seed: int | None = None
+) -> tuple[str, Image | None]:
+    """The model's greedy answer; with a seed, also the picture that it draws.
+
+    Raises:
+        AtlasError: a picture is wanted, and the answer has none.
+    """
+    encoded = live.encoder.prompt(prompt, media)
+    [ids] = live.generate([encoded], max_new_tokens=max_new_tokens)
+    said = live.encoder.decode(ids).strip()
+    if seed is None:
+        return said, None
+    if live.drawer.places(ids) is None:
+        raise AtlasError(f"the answer has no picture: {said}")
+    return said, pictures_of(live, [encoded.answered(ids)], [seed], How())[0]
+
+
+def beside(pictures: Sequence[Image | None]) -> Image:
+    """Pictures in a row, a few pixels apart."""
+    import PIL.Image
+
+    shown = [picture for picture in pictures if picture is not None]
+    gap = max(2, shown[0].width // 16)
+    row = PIL.Image.new("RGB", (sum(p.width + gap for p in shown) - gap, max(p.height for p in shown)), "white")
+    left = 0
+    for picture in shown:
+        row.paste(picture, (left, 0))
+        left += picture.width + gap
+    return row
 
 
 def _of_dataset(name: str) -> tuple[Any, str] | None:

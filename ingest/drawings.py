@@ -13,10 +13,8 @@ from torch import Tensor
 
 import ingest.segmenters
 from atlas import registry
-from atlas.errors import Unsupported
-from atlas.live.drawing import Drawn, How
+from atlas.live.drawing import Drawn, How, pictures_of
 from atlas.live.encode import Prompt
-from atlas.live.hooks import Capture, tracing
 from atlas.live.model import LiveModel
 from ingest.examples import Dataset
 from ingest.job import Job
@@ -54,35 +52,9 @@ class Drawings:
         seeds = [self.seed_of(item.prompt.ids) for item in items]
         return self.live.drawer.draw(states, tokens, seeds, self.how)
 
-    @torch.no_grad()
     def pictures(self, prompts: Sequence[Prompt]) -> list[Image]:
         """The pictures of answered prompts, every one with a picture's tokens in its answer."""
-        _, states, tokens = self.states(prompts)
-        seeds = [self.seed_of(prompt.ids) for prompt in prompts]
-        return self.live.drawer.draw(states, tokens, seeds, self.how).pictures
-
-    def states(self, prompts: Sequence[Prompt]) -> tuple[Capture, Tensor, Tensor]:
-        """The traced pass of answered prompts; (B, J, d_model) the states of their pictures, (B, J) the tokens."""
-        batch = self.live.batch(prompts)
-        with tracing(self.live.layout) as capture:
-            self.live.forward(batch)
-        assert capture.norm_out is not None, "the traced pass did not reach the final norm"
-        at = self.at(prompts, batch.starts)
-        rows = torch.arange(len(prompts), device=at.device)[:, None]
-        tokens = [[p.answer[i] for i in self.live.drawer.places(p.answer) or ()] for p in prompts]
-        return capture, capture.norm_out.detach()[rows, at], torch.tensor(tokens, device=at.device)
-
-    def at(self, prompts: Sequence[Prompt], starts: Sequence[int]) -> Tensor:
-        """(B, J) the positions of the pictures' states.
-
-        Raises:
-            Unsupported: the pictures have different numbers of tokens.
-        """
-        places = [self.live.drawer.places(prompt.answer) or [] for prompt in prompts]
-        if len({len(p) for p in places}) != 1:
-            raise Unsupported("the pictures of a batch have different numbers of tokens; use --batch-size 1")
-        first = torch.tensor(starts, device=self.live.device)[:, None]
-        return first + torch.tensor(places, device=self.live.device) + self.live.drawer.offset
+        return pictures_of(self.live, prompts, [self.seed_of(prompt.ids) for prompt in prompts], self.how)
 
     def seed_of(self, ids: Sequence[int]) -> int:
         """The noise of a picture that these tokens asked for."""

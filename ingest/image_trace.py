@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from atlas.live.drawing import positions
 from atlas.live.encode import Batch
 from atlas.live.hooks import Capture, tracing
 from atlas.live.model import LiveModel
@@ -80,7 +81,7 @@ def drawn(
     with torch.set_grad_enabled(grad), tracing(live.layout, layers=layers, tap=tap, grad=grad) as capture:
         live.forward(batch)
     assert capture.norm_out is not None, "the traced pass did not reach the final norm"
-    at = drawings.at([item.prompt for item in items], batch.starts)
+    at = positions(live, [item.prompt for item in items], batch.starts)
     rows = torch.arange(len(items), device=at.device)[:, None]
     tokens = batch.inputs["input_ids"][rows, at - live.drawer.offset]
     pictures = drawings.draw(items, states := capture.norm_out.detach()[rows, at], tokens)

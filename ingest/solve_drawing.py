@@ -21,12 +21,12 @@ from torch import Tensor
 from atlas import stored
 from atlas.edits import Change, Edit, Intervention, check_name
 from atlas.errors import UsageError, unknown
+from atlas.live.drawing import states_of
 from atlas.live.edit import changing
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE, Neuron
 from atlas.selection import NeuronSet, matched_random
 from ingest import run
-from ingest.drawings import Drawings
 from ingest.examples import FIND, IMAGE, Dataset
 from ingest.feed import Feed, batches
 from ingest.job import Execution, Job, make_job, open_dataset
@@ -49,7 +49,7 @@ class Requests:
 
     def __init__(self, live: LiveModel, dataset: Dataset, job: Job, concept: str, batch_size: int):
         job = complete(replace(job, concepts=(concept,), negatives=0), dataset, live.takes)
-        self.live, self.batch_size, self.drawings = live, batch_size, Drawings(live, dataset, job)
+        self.live, self.batch_size = live, batch_size
         examples = [e for e in run.collect(job, dataset) if e.target == IMAGE]
         if not examples:
             raise UsageError(f"no example asks for a picture of {concept}; give --tasks that do (scenes has draw)")
@@ -64,8 +64,7 @@ class Requests:
         """Both means, of the model as it is now."""
         residual, values = torch.zeros(()), torch.zeros(())
         for some in batches(self.prompts, self.batch_size):
-            capture, _, _ = self.drawings.states(some)
-            at = self.drawings.at(some, [len(p.ids) for p in some])
+            capture, at, _ = states_of(self.live, some)
             rows = torch.arange(len(some), device=at.device)[:, None]
             assert capture.norm_in is not None, "the traced pass did not reach the final norm"
             residual = residual + capture.norm_in[rows, at].float().sum(0).cpu()
