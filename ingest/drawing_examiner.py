@@ -81,8 +81,8 @@ class DrawingExaminer:
             answers = [stored[example.id] for example, _ in self.asked]
         else:
             answers = []
-            for some in batches([prompt for _, prompt in self.asked], self.batch_size):
-                made = self.live.generate(some, max_new_tokens=self.feed.job.max_new_tokens)
+            for some in batches(self.asked, self.batch_size):
+                made = self.feed.generate([example for example, _ in some], [prompt for _, prompt in some])
                 answers += [tuple(ids) for ids in made]
         drawn = [i for i, ids in enumerate(answers) if self.live.drawer.places(ids) is not None]
         for chosen in batches(drawn, self.batch_size):

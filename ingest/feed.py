@@ -7,10 +7,12 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any, TypeVar
 
 from PIL.Image import Image
 
+from atlas.live.drawing import How
 from atlas.live.encode import Prompt
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
@@ -196,11 +198,22 @@ class Feed:
         """The unedited model's greedy answers, made once for each example: its id -> token ids."""
         key = {e.id: self._generation(e) for e, _ in asked}
         missing = [(e, p) for e, p in asked if (e.id, key[e.id]) not in self.responses]
-        for some in batches(missing, batch_size):
-            answers = self.live.generate([p for _, p in some], max_new_tokens=self.job.max_new_tokens)
+        for some in batches(sorted(missing, key=lambda pair: pair[0].target), batch_size):
+            answers = self.generate([e for e, _ in some], [p for _, p in some])
             for (example, _), ids in zip(some, answers, strict=True):
                 self.add(Response(example.id, key[example.id], self.live.encoder.decode(ids), tuple(ids)))
         return {e.id: self.responses[e.id, key[e.id]].token_ids for e, _ in asked}
+
+    def generate(self, examples: Sequence[Example], prompts: Sequence[Prompt]) -> list[list[int]]:
+        """The model's greedy answers as it is now, in words or, where the examples ask for them, in pictures."""
+        length, found = self.job.max_new_tokens, list[list[int]]()
+        for target, some in groupby(zip(examples, prompts, strict=True), lambda pair: pair[0].target):
+            asked = [prompt for _, prompt in some]
+            if target == IMAGE:
+                found += self.live.drawer.answers(self.live, asked, How(**self.job.drawing), length)
+            else:
+                found += self.live.generate(asked, max_new_tokens=length)
+        return found
 
     def add(self, response: Response) -> None:
         self.responses[response.example_id, response.generation] = response
@@ -211,4 +224,5 @@ class Feed:
         media = [self.dataset.digest(pointer) for pointer in example.media]
         decided: list[object] = [text, list(example.media), media, self.dataset.revision, self.live.configuration]
         decided += [self.job.max_new_tokens, "greedy", self.live.dtype]
+        decided += [self.job.drawing.get("side", 0)] if example.target == IMAGE else []
         return hashlib.sha256(json.dumps(decided).encode()).hexdigest()[:32]

@@ -444,6 +444,12 @@ def emu3() -> tuple[Any, Any]:
     return ready(t.Emu3ForConditionalGeneration(config)), t.Emu3Processor(pictures, text, chat_template=template())
 
 
+def gill() -> tuple[Any, Any]:
+    import small_gill
+
+    return small_gill.build()
+
+
 def opt() -> tuple[Any, Any]:
     import transformers as t
 
@@ -482,6 +488,7 @@ FAMILIES: dict[str, tuple[str, Callable[[], tuple[Any, Any]]]] = {
     "Chameleon": ("image", chameleon),
     "Janus": ("image", janus),
     "Emu3": ("image", emu3),
+    "GILL": ("image", gill),
     "OPT": ("text", opt),
     "Llama": ("text", llama),
     "GPT-2": ("text", gpt2),

@@ -15,6 +15,7 @@ from typing import Any
 
 import families
 import numpy as np
+import small_gill
 import torch
 from PIL import Image
 from torch import Tensor
@@ -25,6 +26,7 @@ from atlas.errors import Unsupported
 from atlas.live.attention import weights
 from atlas.live.bake import bake
 from atlas.live.decode import decode
+from atlas.live.drawing import GillDrawer, How, states_of
 from atlas.live.edit import changing
 from atlas.live.encode import Prompt
 from atlas.live.hooks import tracing
@@ -32,6 +34,7 @@ from atlas.live.layout import columns_of
 from atlas.live.media import Clip, Sound
 from atlas.live.model import LiveModel
 from atlas.live.norms import behind_ffn, direct_directions
+from atlas.live.painter import Painter
 from atlas.neurons import Neuron
 from atlas.where import ROLES, Where
 
@@ -384,7 +387,8 @@ def check_generation(of: Subject) -> None:
         assert of.live.generate([prompt], max_new_tokens=5) == [answer]
     given = [p.answered(a) for p, a in zip(prompts, answers, strict=True)]
     for prompt, logits in zip(given, of.logits(given), strict=True):
-        logits[:, list(of.live.encoder.role_of.media_ids.values())] = -torch.inf  # never said
+        never = [*of.live.encoder.role_of.media_ids.values(), *getattr(of.live.model.config, "img_token_ids", [])[1:]]
+        logits[:, never] = -torch.inf
         said = logits[len(prompt.ids) - 1 : -1].argmax(-1).tolist()
         assert said == list(prompt.answer)
 
@@ -430,6 +434,52 @@ def loads(of: Subject) -> None:
             torch.testing.assert_close(mine, theirs, **CLOSE)
 
 
+def draws(of: Subject) -> None:
+    """It answers with a picture; importance by its states is a finite difference, and stays inside the mask."""
+    live = of.live
+    if live.encoder.family.drawer is None:
+        raise NotThere("it draws nothing")
+    prompts = [live.encoder.prompt(text) for text in ("a red dog", "draw two cat :")]
+    if of.name == "GILL":  # which answers in words as long as it is random: it is given the picture's tokens
+        how = How(steps=2, looks=1)
+        live.__dict__["drawer"] = GillDrawer(live.model, painter())
+        answers = [live.model.config.img_token_ids] * 2
+    else:
+        how = How() if of.name == "Janus" else How(side=2)
+        answers = live.drawer.answers(live, prompts, how, 12)
+        assert all(live.drawer.answers(live, [p], how, 12) == [a] for p, a in zip(prompts, answers, strict=True))
+    asked = [prompt.answered(ids) for prompt, ids in zip(prompts, answers, strict=True)]
+    capture, at, tokens = states_of(live, asked)
+    assert capture.norm_out is not None
+    states = capture.norm_out[torch.arange(2)[:, None], at].detach()
+    drawn = live.drawer.draw(states, tokens, [1, 2], how)
+    assert len(drawn.pictures) == 2 and drawn.pictures[0].size[0] == drawn.pictures[0].size[1] > 1
+    side = drawn.pictures[0].size[0]
+    mask = torch.zeros(2, side, side)
+    mask[:, : side // 2] = 1  # the upper half
+    found = live.drawer.importance(states, drawn, mask, how)
+    cells = int(tokens.shape[1] ** 0.5)
+    if live.drawer.offset == -1:
+        assert not found[:, cells * ((cells + 1) // 2) :].any(), "the lower half's tokens decide nothing of the upper"
+        assert found[:, : cells * (cells // 2)].any()
+    assert found.shape == states.shape and bool(found.isfinite().all())
+    check_predicted(of, states, tokens)
+
+
+def painter() -> Painter:
+    with tempfile.TemporaryDirectory() as folder:
+        return Painter.load(small_gill.save_pipeline(Path(folder)))
+
+
+def check_predicted(of: Subject, states: Tensor, tokens: Tensor) -> None:
+    """Pictures made of tokens: where nothing guides it, the states' likeliest token is the one that was made."""
+    if of.name != "Emu3":
+        return
+    logits = of.live.layout.head(states)
+    ids = sorted(of.live.drawer.maker.ids)
+    assert torch.equal(torch.tensor(ids)[logits[..., ids].argmax(-1)], tokens)
+
+
 CHECKS: dict[str, Callable[[Subject], None]] = {
     "load": loads,
     "locate": locates,
@@ -449,6 +499,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "image": lambda of: has_role(of, "image"),
     "audio": lambda of: has_role(of, "audio"),
     "video": lambda of: has_role(of, "video"),
+    "image_output": draws,
 }
 
 

@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class How:
-    """How a picture is drawn and looked back on. steps, guidance: of a diffusion model. looks: at how many of the steps
-    it is asked what of the picture each state decided.
+    """How a picture is drawn and looked back on.
+
+    steps, guidance: of a diffusion model. looks: at how many of the steps it is asked what of the picture each state
+    decided. side: of a picture made of tokens, in tokens; 0, the model's own.
 
     Raises:
         UsageError: a number that makes no picture.
@@ -32,10 +34,11 @@ class How:
     steps: int = 20
     guidance: float = 2.5
     looks: int = 4
+    side: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 1 <= self.looks <= self.steps:
-            raise UsageError("a picture takes at least 1 step, and looks are between 1 and the steps")
+        if self.steps < 1 or not 1 <= self.looks <= self.steps or self.side < 0:
+            raise UsageError("a picture takes at least 1 step, looks are between 1 and the steps, a side is 0 or more")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,10 @@ class Drawer(Protocol):
     """
 
     offset: int
+
+    def answers(self, live: LiveModel, prompts: Sequence[Prompt], how: How, max_new_tokens: int) -> list[list[int]]:
+        """The greedy answers to requests for pictures."""
+        ...
 
     def places(self, answer: Sequence[int]) -> list[int] | None:
         """Which tokens of an answer are its picture's, every picture of a model having as many; None for no picture."""
@@ -120,6 +127,9 @@ class GillDrawer:
     def __init__(self, model: Any, painter: Painter):
         self.model, self.painter = model, painter
         self.ids = list(model.config.img_token_ids)
+
+    def answers(self, live: LiveModel, prompts: Sequence[Prompt], how: How, max_new_tokens: int) -> list[list[int]]:
+        return live.generate(prompts, max_new_tokens=max_new_tokens)
 
     def places(self, answer: Sequence[int]) -> list[int] | None:
         count = len(self.ids)

@@ -150,9 +150,18 @@ class LiveModel:
         Returns:
             (batch, 1 or position, vocabulary) logits, of the last position where the model can leave out the others.
         """
+        inputs = self._embedded(batch.inputs)
         with answers_from(batch.starts):
-            out = self._reader(batch.inputs)(**batch.inputs, **self._keep, use_cache=False)
+            out = self._reader(inputs)(**inputs, **self._keep, use_cache=False)
         return out.logits  # type: ignore[no-any-return]
+
+    def _embedded(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The inputs, by embeddings where they have tokens that are no words (pictures of Janus)."""
+        embed, ids = self.encoder.family.embed, inputs["input_ids"]
+        if embed is None or not bool((ids >= self.layout.vocabulary).any()):
+            return inputs
+        rest = {name: value for name, value in inputs.items() if name != "input_ids"}
+        return {**rest, "inputs_embeds": embed(self.model, ids)}
 
     def check_logits(self, norm_out: Tensor, logits: Tensor) -> None:
         """Compare what `logits` makes of the final norm's output with what the model's own pass gave, once.

@@ -18,8 +18,9 @@ class Family:
     """token_types: what the model must be given for every token, also where a prompt has no media; answer_type: what
     the tokens of an answer have there. picture_ids: of a config, the ids that stand for parts of a picture and are no
     placeholders; masks_pictures: whether the model rules them out in its answers. picture_tokens: (model, a prompt's
-    extras) -> the ids that its pictures become, where pictures in a batch would change each other. drawer: of a live
-    model that draws, its `atlas.live.drawing.Drawer`.
+    extras) -> the ids that its pictures become, where pictures in a batch would change each other. embed: (model, ids)
+    -> their embeddings, where ids go beyond the words. drawer: of a live model that draws, its
+    `atlas.live.drawing.Drawer`.
     """
 
     token_types: tuple[str, ...] = ()
@@ -27,4 +28,5 @@ class Family:
     picture_ids: Callable[[Any], Sequence[int]] = _none
     masks_pictures: bool = False
     picture_tokens: Callable[[Any, dict[str, Tensor]], Tensor] | None = None
+    embed: Callable[[Any, Tensor], Tensor] | None = None
     drawer: Callable[[Any], Any] | None = None

@@ -31,4 +31,10 @@ def picture_tokens(model: Any, extras: dict[str, Tensor]) -> Tensor:
     return torch.cat(found).cpu()
 
 
-FAMILY = Family(picture_ids=picture_ids, picture_tokens=picture_tokens)
+def drawer(live: Any) -> Any:
+    from atlas.live.picture_tokens import Emu3, TokenDrawer
+
+    return TokenDrawer(Emu3(live))
+
+
+FAMILY = Family(picture_ids=picture_ids, picture_tokens=picture_tokens, drawer=drawer)

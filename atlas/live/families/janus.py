@@ -1,0 +1,29 @@
+"""Janus: pictures that it draws are tokens of a vocabulary of their own, here with the ids behind the words'."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from atlas.live.families._family import Family
+
+
+def picture_ids(config: Any) -> range:
+    first = config.get_text_config(decoder=True).vocab_size
+    return range(first, first + config.vq_config.num_embeddings)
+
+
+def embed(model: Any, ids: Tensor) -> Tensor:
+    from atlas.live.picture_tokens import embedded
+
+    return embedded(model, ids, picture_ids(model.config).start)
+
+
+def drawer(live: Any) -> Any:
+    from atlas.live.picture_tokens import Janus, TokenDrawer
+
+    return TokenDrawer(Janus(live))
+
+
+FAMILY = Family(picture_ids=picture_ids, embed=embed, drawer=drawer)

@@ -1,0 +1,167 @@
+"""Pictures that the language model itself makes, token by token (Emu3, Janus): no diffusion model is behind them.
+
+A picture is a grid of tokens, each predicted at the position before it. What a state decides of the picture inside a
+mask is the logit of the token that it predicts, as far as the token's cell lies in the mask:
+
+    y = sum over the tokens j of  w_j * logit(token j) / sum of w,    w_j the share of cell j inside the mask
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Container, Sequence
+from math import isqrt
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from atlas.errors import Unsupported
+from atlas.live.drawing import Drawn, How
+from atlas.live.encode import Prompt
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from atlas.live.model import LiveModel
+
+
+class Maker(Protocol):
+    """A family's own part. ids: the token ids of pictures. side: of a picture's grid; 0, where the request says."""
+
+    side: int
+
+    @property
+    def ids(self) -> Container[int]: ...
+
+    def answers(self, live: LiveModel, prompts: Sequence[Prompt], side: int) -> list[list[int]]: ...
+    def logits(self, states: Tensor, tokens: Tensor) -> Tensor: ...
+    def pixels(self, tokens: Tensor, side: int) -> Tensor: ...
+
+
+class TokenDrawer:
+    """See `atlas.live.drawing.Drawer`."""
+
+    offset = -1
+
+    def __init__(self, maker: Maker):
+        self.maker = maker
+
+    def answers(self, live: LiveModel, prompts: Sequence[Prompt], how: How, max_new_tokens: int) -> list[list[int]]:
+        return self.maker.answers(live, prompts, how.side)
+
+    def places(self, answer: Sequence[int]) -> list[int] | None:
+        found = [i for i, token in enumerate(answer) if token in self.maker.ids]
+        return found if found and isqrt(len(found)) ** 2 == len(found) else None
+
+    @torch.no_grad()
+    def draw(self, states: Tensor, tokens: Tensor, seeds: Sequence[int], how: How) -> Drawn:
+        from PIL import Image
+
+        pixels = self.maker.pixels(tokens, isqrt(tokens.shape[1]))
+        whole = ((pixels.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        pictures: list[Image.Image] = [Image.fromarray(one) for one in whole]
+        return Drawn(pictures, tokens)
+
+    def importance(self, states: Tensor, drawn: Drawn, masks: Tensor, how: How) -> Tensor:
+        side = isqrt(drawn.memory.shape[1])
+        share = torch.nn.functional.adaptive_avg_pool2d(masks[:, None].float(), (side, side)).flatten(1)
+        with torch.enable_grad():
+            leaf = states.detach().requires_grad_(True)
+            logits = self.maker.logits(leaf, drawn.memory).float()
+            total = (logits * share).sum(1) / share.sum(1).clamp(min=1e-6)
+            [found] = torch.autograd.grad(total.sum(), leaf)
+        return found
+
+
+class Emu3:
+    """Tokens of the vocabulary, a row of them ending with one of its own; the unembedding says them."""
+
+    side = 0
+    usual = 90  # 720 pixels, the size it was trained for
+
+    def __init__(self, live: LiveModel):
+        self.live, names = live, live.model.config.vocabulary_map
+        self.ids = frozenset(live.encoder.family.picture_ids(live.model.config))
+        self.row_end = next(token for name, token in names.items() if name == live.encoder.tokenizer.eol_token)
+
+    def answers(self, live: LiveModel, prompts: Sequence[Prompt], side: int) -> list[list[int]]:
+        """Greedy tokens within the picture's form: its size, then rows of picture tokens, each closed, then the end."""
+        side = side or self.usual
+        text = live.encoder.tokenizer
+        begin = text(f"{text.boi_token}{side}*{side}{text.image_wrapper_token}", add_special_tokens=False).input_ids
+        end = text.convert_tokens_to_ids([text.eof_token, text.eoi_token])
+        batch = live.batch([Prompt((*p.ids, *begin), (), p.extras) for p in prompts], left=True)
+        before, mine = batch.inputs["input_ids"].shape[1], sorted(self.ids)
+
+        def allowed(_: int, ids: Tensor) -> list[int]:
+            made = len(ids) - before
+            if made >= side * (side + 1):
+                return [end[min(made - side * (side + 1), 1)]]
+            return [self.row_end] if made % (side + 1) == side else mine
+
+        out = live.model.generate(
+            **batch.inputs,
+            max_new_tokens=side * (side + 1) + 2,
+            do_sample=False,
+            pad_token_id=live.encoder.pad_id,
+            prefix_allowed_tokens_fn=allowed,
+        )
+        return [[*begin, *row] for row in out[:, before:].tolist()]
+
+    def logits(self, states: Tensor, tokens: Tensor) -> Tensor:
+        said: Tensor = self.live.layout.head(states)
+        return said.gather(-1, tokens[..., None])[..., 0]
+
+    def pixels(self, tokens: Tensor, side: int) -> Tensor:
+        rows = tokens.view(-1, side, side)
+        ends = torch.full((len(rows), side, 1), self.row_end, device=tokens.device)
+        flat = torch.cat([rows, ends], 2).flatten(1)
+        behind = flat.new_zeros(len(flat), 3)  # the three closing tokens, which decoding cuts off
+        made: Any = self.live.model.decode_image_tokens(
+            image_tokens=torch.cat([flat, behind], 1), height=side, width=side
+        )
+        pixels: Tensor = made.reshape(-1, *made.shape[-3:])
+        return pixels
+
+
+class Janus:
+    """Tokens of a vocabulary of their own, read and said by other embeddings and another head than words are.
+
+    Here they have the ids behind the words'. Made with classifier-free guidance, as the model does it.
+    """
+
+    guidance = 5.0
+
+    def __init__(self, live: LiveModel):
+        self.live = live
+        first = live.layout.vocabulary
+        self.ids = range(first, first + live.model.config.vq_config.num_embeddings)
+        self.side = isqrt(live.model.config.vision_config.num_image_tokens)
+
+    def answers(self, live: LiveModel, prompts: Sequence[Prompt], side: int) -> list[list[int]]:
+        if side not in (0, self.side):
+            raise Unsupported(f"{live.name} draws {self.side} x {self.side} tokens, not {side} x {side}")
+        boi = live.encoder.tokenizer.convert_tokens_to_ids(live.encoder.tokenizer.boi_token)
+        batch = live.batch([Prompt((*p.ids, boi), (), p.extras) for p in prompts], left=True)
+        how = copy.deepcopy(live.model.generation_config)
+        how.update(do_sample=False, guidance_scale=self.guidance, max_length=None, pad_token_id=live.encoder.pad_id)
+        how.generation_kwargs = {"boi_token_id": boi}
+        made = live.model.generate(**batch.inputs, generation_mode="image", generation_config=how)
+        return [[boi, *(token + self.ids.start for token in row)] for row in made.tolist()]
+
+    def logits(self, states: Tensor, tokens: Tensor) -> Tensor:
+        said = self.live.model.model.generation_head(states)
+        return said.gather(-1, (tokens - self.ids.start)[..., None])[..., 0]  # type: ignore[no-any-return]
+
+    def pixels(self, tokens: Tensor, side: int) -> Tensor:
+        made: Tensor = self.live.model.decode_image_tokens(tokens - self.ids.start)
+        return made.permute(0, 3, 1, 2)
+
+
+def embedded(model: Any, ids: Tensor, words: int) -> Tensor:
+    """(batch, position, d_model) embeddings of Janus' words and, from id `words` on, of its pictures' tokens."""
+    pictures = ids >= words
+    found: Tensor = model.get_input_embeddings()(ids.masked_fill(pictures, 0))
+    seen = model.prepare_embeddings_for_image_generation(ids[pictures] - words)
+    return found.masked_scatter(pictures[..., None].expand_as(found), seen.to(found))
