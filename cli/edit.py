@@ -1,4 +1,4 @@
-"""`atlas edit`: list, show, compare, remove, apply and hand on stored edits (cli.edit_make makes them)."""
+"""`atlas edit`: list, show, compare, remove, apply and hand on stored edits (cli.edit_make and cli.edit_solve make them)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ from cli.common import (
     say,
 )
 from cli.edit_bake import bake, unbake
-from cli.edit_make import compose, create, solve
+from cli.edit_make import compose, create
+from cli.edit_solve import solve
 from cli.render import Csv, Format, Json, chosen_format, show
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, compare, apply and hand on edits of a model's neurons.")

@@ -1,8 +1,7 @@
-"""`atlas edit create`, `solve` and `compose`: neurons and what becomes of them, to a stored edit."""
+"""`atlas edit create` and `compose`: neurons and what becomes of them, to a stored edit."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,10 +9,6 @@ import typer
 from atlas.errors import UsageError
 from cli.common import (
     AtlasPath,
-    BatchSize,
-    Device,
-    Dtype,
-    Images,
     Method,
     ModelName,
     Of,
@@ -21,14 +16,9 @@ from cli.common import (
     Select,
     Source,
     Target,
-    given,
     note_assumed,
-    pairs,
     resolve,
-    say,
 )
-from cli.make import Options, PerConcept, Sources, Tasks
-from cli.progress import NoProgress, progressing
 
 ConceptName = Annotated[
     str | None, typer.Option("--concept", "-c", help="The concept's name (`atlas concepts` lists them).")
@@ -150,153 +140,6 @@ def neurons_of(
     found, _ = there.ask(Ask(wanted(asdict(which), layers=layers), rule, limit=top if rule or top else 40))
     note_assumed(found.provenance)
     return found
-
-
-def solve(
-    name: Annotated[str, typer.Argument(help="A name for the edit, for example dog-to-cat.")],
-    said: Annotated[str, typer.Option("--from", help="The word that the model says.")],
-    wanted: Annotated[
-        str | None, typer.Option("--to", help="The word it is to say there. [default: never say the first]")
-    ] = None,
-    solver: Annotated[
-        str, typer.Option("--solver", help="word_swap, minimal_norm, rank_one, fine_tune.")
-    ] = "word_swap",
-    param: Annotated[list[str] | None, typer.Option("--param", help="KEY=VALUE for the solver; repeatable.")] = None,
-    goal: Annotated[
-        str | None, typer.Option("--to-concept", help="minimal_norm: the concept to move to. [default: --to]")
-    ] = None,
-    keep: Annotated[int, typer.Option("--keep", min=0, help="Answers of other concepts that must stay.")] = 64,
-    target: Annotated[
-        str, typer.Option("--target", help="text: what is said; image: what is drawn (minimal_norm, by concepts).")
-    ] = "text",
-    image: Images = None,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", "-p", help="Solve on this one question instead of a dataset.")
-    ] = None,
-    concept: ConceptName = None,
-    method: Method = None,
-    source: Source = None,
-    select: Select = None,
-    top: Top = None,
-    layers: Layers = None,
-    labels: Labels = None,
-    of: Of = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH. [scenes]")] = None,
-    option: Options = None,
-    sources: Sources = None,
-    tasks: Tasks = None,
-    per_concept: PerConcept = None,
-    model: ModelName = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="The HuggingFace revision.")] = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    batch_size: BatchSize = 16,
-    seed: Seed = 0,
-    note: Note = None,
-    no_progress: NoProgress = False,
-    atlas: AtlasPath = None,
-) -> None:
-    """Compute an edit: one word becomes another, or is never said, on a dataset's examples or on one question.
-
-    The neurons are those that contribute most to what the model says, found on the spot, or a map's (--method), a
-    run's labels, other edits'.
-
-    With --target image, requests for one concept draw another; the neurons are a map's or saved ones.
-
-    Example: atlas edit solve dog-to-cat --from dog --to cat --tasks caption --sources image
-
-    Example: atlas edit solve draw-cat --from dog --to cat --target image --method nam_image --model tiny-gill
-    """
-    from atlas.api import Atlas
-    from atlas.queries import Which
-
-    path = resolve(atlas)
-    neurons = None
-    if source and not (method or select or top or layers):
-        raise UsageError("--source is of a map: give its --method too; --sources chooses the examples to solve on")
-    if goal is not None and solver != "minimal_norm" and target != "image":
-        raise UsageError(f"--to-concept is for minimal_norm; {solver} goes by --to")
-    if target not in ("text", "image"):
-        raise UsageError(f"an edit changes what is said or drawn: --target text or image, not '{target}'")
-    if method or select or top or layers or labels or of:
-        about = None if labels or of else concept or said
-        which = Which(about, method, source, target if about else None, None, model if about else None)
-        best = top if about is None or select else top or 20
-        neurons = neurons_of(Atlas(path), which, select=select, top=best, layers=layers, labels=labels, of=of)
-    from ingest.job import Execution, make_job
-    from ingest.solve import Asked, Wanted
-    from ingest.solve import solve as start
-    from ingest.swaps import Swap
-
-    of_map = concept if neurons is not None else None
-    asks = _asked(prompt, image, said, tasks or sources or dataset or (None if of_map else concept))
-    plain = {"model": model, "revision": revision, "dataset": dataset, "per_concept": per_concept, "seed": seed}
-    content: dict[str, Any] = {"dtype": dtype, "options": pairs(option or [])}
-    content |= given(plain, {"concepts": concept, "sources": sources, "tasks": tasks})
-    if target == "image":
-        _draw(path, name, said, goal or wanted, content, Execution(device, None, batch_size), neurons, note)
-        return
-    goal = goal if goal or solver != "minimal_norm" else wanted
-    what = Wanted(solver, Swap(said, wanted), pairs(param or []), goal, keep)
-    with progressing(no_progress) as progress:
-        edit, solution = start(
-            path,
-            name,
-            what,
-            make_job(content),
-            Execution(device, None, batch_size),
-            asked=Asked(*asks, said) if asks else None,
-            neurons=neurons,
-            note=note,
-            progress=progress,
-        )
-    if solution.report.get("reached") is False:
-        after = solution.report["worst_after"]
-        say(
-            f"not reached: the worst token still has a probability of {after:.3g} after "
-            f"{solution.report['epochs']} epochs; more neurons (--param per_token=20), epochs or a larger lr may help"
-        )
-    _report(solution.report)
-    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
-
-
-def _draw(
-    path: Path, name: str, said: str, goal: str | None, content: dict[str, Any], execution: Any, neurons: Any, note: Any
-) -> None:
-    """An edit of what is drawn."""
-    from ingest.job import make_job
-    from ingest.solve_drawing import solve_drawing
-
-    if goal is None:
-        raise UsageError("--target image makes one concept of another: --from dog --to cat")
-    if neurons is None:
-        raise UsageError(
-            "--target image needs neurons: a map's (--method nam_image --top 20) or saved ones (--of NAME)"
-        )
-    job = make_job({"tasks": ["draw"], **content, "concepts": []})
-    edit, report = solve_drawing(path, name, said, goal, job, execution, neurons, note=note)
-    _report(report)
-    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
-
-
-def _report(report: Any) -> None:
-    for key, value in report.items():
-        if not isinstance(value, list | bool):
-            say(f"{key}: {value:.4g}" if isinstance(value, float) else f"{key}: {value}")
-
-
-def _asked(
-    prompt: str | None, image: list[str] | None, said: str, of_dataset: str | None
-) -> tuple[str, list[str]] | None:
-    if prompt is None:
-        if image:
-            raise UsageError(
-                f"--image needs the question about it: --prompt \"what is this?\" (its answer says '{said}')"
-            )
-        return None
-    if of_dataset:
-        raise UsageError("--prompt is one question; --dataset, --tasks, --sources and --concept are for many: choose")
-    return prompt, [str(Path(i).resolve()) if Path(i).exists() else i for i in image or []]
 
 
 def compose(

@@ -150,8 +150,9 @@ def _edit(
     from atlas.api import Atlas
 
     edit = Atlas(path).edit(name).data
+    from ingest.edited import own_examples
     from ingest.effects import MODEL, table
-    from ingest.evaluate import Measures, own_examples
+    from ingest.evaluate import Measures
     from ingest.evaluate import evaluate as start
     from ingest.job import Execution, make_job
 

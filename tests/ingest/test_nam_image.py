@@ -216,7 +216,41 @@ def test_words_and_pictures_in_one_job(folder: Path, empty_atlas: Path) -> None:
     both = {(m, t) for m in ("contribution", "gradient_x_activation", "random") for t in ("image", "text")}
     assert set(rows) == both | {("nam_image", "image"), ("nam_text", "text")}
     run = json.loads((empty_atlas / "runs" / done.run_id / "manifest.json").read_text())["run"]["job"]
-    assert run["drawing"] == {"steps": 3, "guidance": 2.5, "looks": 1} and run["segmenter"] == "none"
+    assert run["drawing"] == {"steps": 3, "guidance": 2.5, "looks": 1, "side": 0} and run["segmenter"] == "none"
+
+
+def test_pictures_made_of_tokens_are_explained_by_the_unembedding(empty_atlas: Path, tmp_path: Path) -> None:
+    """Emu3's shares are those of the tokens inside the region, as contributions to their logits are."""
+    import families
+
+    model, processor = families.build("Emu3")
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    content = {"model": str(tmp_path), "methods": {"nam_image": {"norm": False, "weight": 0.0}}, "tasks": ["draw"]}
+    content |= {"concepts": ["dog"], "sources": ["text"], "per_concept": 2, "segmenter": "none", "reduce": ["mean"]}
+    ingest(empty_atlas, make_job({**content, "drawing": {"side": 2}}), Execution())
+    with reading(empty_atlas) as connection:
+        rows = connection.sql("SELECT layer, neuron, score FROM scores").fetchall()
+    stored = np.zeros((2, 64))
+    for layer, neuron, score in rows:
+        stored[layer, neuron] = score
+    live = LiveModel.load(tmp_path)
+    job = complete(make_job({**content, "drawing": {"side": 2}}), WORLD, frozenset({"text"}))
+    found = []
+    for example in WORLD.examples(source="text", split="find", concepts=["dog"], tasks=["draw"], per_concept=2, seed=0):
+        prompt = live.encoder.prompt(example.prompt)
+        [answer] = live.drawer.answers(live, [prompt], How(**job.drawing), 9)
+        batch = live.batch([prompt.answered(answer)])
+        with torch.no_grad(), tracing(live.layout) as capture:
+            live.forward(batch)
+        share = torch.zeros(2, 64)
+        for place in live.drawer.places(answer) or ():
+            at = batch.starts[0] + place - 1
+            row = live.layout.unembedding()[answer[place]]
+            for layer in range(2):
+                share[layer] += capture.values[layer][0, at] * (row @ live.layout.write_vectors(layer))
+        found.append(share / share.abs().max())
+    assert np.allclose(stored, torch.stack(found).mean(0).numpy(), atol=1e-4)
 
 
 def test_a_job_without_pictures_keeps_its_id_whatever_the_segmenter() -> None:

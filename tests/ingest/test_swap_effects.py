@@ -20,8 +20,9 @@ from atlas.live.edit import changing
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
+from ingest.edited import swap_of
 from ingest.effects import POOLED, summarise
-from ingest.evaluate import evaluate, random_controls, swap_of
+from ingest.evaluate import evaluate, random_controls
 from ingest.examiner import Scores
 from ingest.examples import Example
 from ingest.job import Execution, Job, make_job
@@ -167,7 +168,7 @@ def test_a_solved_edit_is_stored_with_what_solves_it_again(empty_atlas: Path, sm
     assert said["cases"] == 4 and said["batch_size"] == 2 and said["report"]["epochs"] <= 12
     assert edit.fingerprint == speaking.fingerprint
     assert Atlas.open(empty_atlas).edit("swap").data == edit and check(empty_atlas) == []
-    again = ingest.evaluate.solving_again(edit, speaking)(edit.neurons)
+    again = ingest.edited.solving_again(edit, speaking)(edit.neurons)
     assert again == edit.intervention
     assert np.array_equal(np.asarray(again.deltas), np.asarray(edit.intervention.deltas))
 
