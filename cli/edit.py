@@ -1,4 +1,4 @@
-"""`atlas edit`: list, show, compare, remove, apply and hand on stored edits (cli.edit_make and cli.edit_solve make them)."""
+"""`atlas edit`: list, show, compare, remove, apply and hand on stored edits; `edit_make` and `edit_solve` make them."""
 
 from __future__ import annotations
 

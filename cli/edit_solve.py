@@ -91,10 +91,7 @@ def solve(
     neurons = None
     if source and not (method or select or top or layers):
         raise UsageError("--source is of a map: give its --method too; --sources chooses the examples to solve on")
-    if goal is not None and solver != "minimal_norm" and target != "image":
-        raise UsageError(f"--to-concept is for minimal_norm; {solver} goes by --to")
-    if target not in ("text", "image"):
-        raise UsageError(f"an edit changes what is said or drawn: --target text or image, not '{target}'")
+    _check(target, goal, solver)
     if method or select or top or layers or labels or of:
         about = None if labels or of else concept or said
         which = Which(about, method, source, target if about else None, None, model if about else None)
@@ -135,6 +132,13 @@ def solve(
         )
     _report(solution.report)
     print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
+
+
+def _check(target: str, goal: str | None, solver: str) -> None:
+    if target not in ("text", "image"):
+        raise UsageError(f"an edit changes what is said or drawn: --target text or image, not '{target}'")
+    if goal is not None and solver != "minimal_norm" and target != "image":
+        raise UsageError(f"--to-concept is for minimal_norm; {solver} goes by --to")
 
 
 def _draw(

@@ -41,12 +41,13 @@ class ImageTrace(Trace):
     ):
         super().__init__(live, batch, capture, items, source, tap)
         self.positions = self.positions + 1 + live.drawer.offset
-        whole = [importance[r, t.concept] for r, item in enumerate(items) for t in item.targets]
-        first: dict[tuple[int, str], int] = {}
-        place = [
-            t.index - first.setdefault((r, t.concept), t.index) for r, item in enumerate(items) for t in item.targets
-        ]
-        rows = [of[j] for of, j in zip(whole, place, strict=True)]
+        seen: dict[tuple[int, str], int] = {}  # which of a picture's states a target is, as they come in order
+        rows = []
+        for r, item in enumerate(items):
+            for target in item.targets:
+                key = (r, target.concept)
+                rows.append(importance[key][seen.get(key, 0)])
+                seen[key] = seen.get(key, 0) + 1
         empty = torch.zeros(0, live.layout.d_model, device=live.device)
         self.importance = torch.stack(rows).float() if rows else empty
 

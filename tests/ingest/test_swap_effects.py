@@ -147,6 +147,7 @@ def small_world(speaking: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     world = World(SPOKEN)
     monkeypatch.setattr("ingest.solve.open_dataset", lambda job: world)
     monkeypatch.setattr("ingest.evaluate.open_dataset", lambda job: world)
+    monkeypatch.setattr("ingest.edited.open_dataset", lambda job: world)
     monkeypatch.setattr("ingest.run.load_model", lambda job, execution: speaking)
     return world
 
