@@ -94,11 +94,11 @@ def _pictures(runs: list[list[int]], prompt: Prompt, encoder: Encoder, config: A
             found.append(Grid(number, _rows(run, columns, skip=1)[:rows]))
         elif sizes is not None:
             found += _any_resolution(number, run, sizes[number], config)
-        elif (side := math.isqrt(len(run))) ** 2 == len(run):
-            found.append(Grid(number, _rows(run, side)))
         elif kind == "internvl":  # several tiles, the last of which is the whole picture
             tile = int(encoder.processor.image_seq_length)
             found.append(Grid(number, _rows(run[-tile:], math.isqrt(tile))))
+        elif (side := math.isqrt(len(run))) ** 2 == len(run):
+            found.append(Grid(number, _rows(run, side)))
     return found
 
 
