@@ -61,11 +61,13 @@ class Counted(nn.Linear):
 @dataclass(frozen=True, slots=True)
 class Family:
     """A kind of language model. build: an untrained one for a tokenizer. downs: for each layer the module that has its
-    down projection, and the projection's name there. divide: keeps the parts of the residual stream apart."""
+    down projection, and the projection's name there. divide: keeps the parts of the residual stream apart. places:
+    what else a training batch of this shape, (batch, length), is run with."""
 
     build: Callable[[PreTrainedTokenizerFast], Any]
     downs: Callable[[Any], list[tuple[nn.Module, str]]]
     divide: Callable[[Any], None]
+    places: Callable[[torch.Size], dict[str, Tensor]] = lambda shape: {}
 
 
 def language_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
@@ -119,7 +121,8 @@ def train_language(
         for batch in (corpus.texts(rng, options.texts), corpus.contexts(rng, options.contexts)):
             for layer in counted:
                 layer.sequences = len(batch.ids)
-            logits = model(inputs_embeds=embed(model, batch, options.slot_noise)).logits
+            vectors = embed(model, batch, options.slot_noise)
+            logits = model(inputs_embeds=vectors, **family.places(batch.ids.shape)).logits
             loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten())
             written = batch.ids != model.config.pad_token_id
             cost = sum((layer.cost for layer in counted), torch.zeros(()))[written].mean()

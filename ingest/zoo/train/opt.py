@@ -14,6 +14,8 @@ from transformers import OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from ingest.zoo.train.language import HEARD, Family
 
+SHIFT = 32
+
 
 def opt_config(tokenizer: PreTrainedTokenizerFast) -> OPTConfig:
     return OPTConfig(
@@ -51,8 +53,16 @@ def divide(model: Any) -> None:
     model.lm_head.weight[:, :HEARD] = 0
 
 
+def shifted(shape: torch.Size) -> dict[str, Tensor]:
+    """Positions that begin anywhere, so that no question is known by where its words stand: OPT learns each position
+    by itself, and held-out wordings have known words at other ones."""
+    begin = torch.randint(0, SHIFT, (shape[0], 1))
+    return {"position_ids": begin + torch.arange(shape[1])}
+
+
 OPT = Family(
     build=lambda tokenizer: OPTForCausalLM(opt_config(tokenizer)),
     downs=lambda model: [(layer, "fc2") for layer in model.model.decoder.layers],
     divide=divide,
+    places=shifted,
 )
