@@ -12,12 +12,15 @@ import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from ingest.zoo.train.corpus import Batch, Corpus
+
+Decoder = TypeVar("Decoder", LlamaForCausalLM, Qwen2ForCausalLM)
 
 HEARD = 80  # numbers of the residual stream, of 128, that words and attention write
 
@@ -55,22 +58,32 @@ class Counted(nn.Linear):
         return super().forward(values)
 
 
-def language_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=16,
-        hidden_act="relu",
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+def llama(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
+    """The untrained language model of a model that sees."""
+    return LlamaForCausalLM(LlamaConfig(**_sizes(tokenizer)))
+
+
+def qwen2(tokenizer: PreTrainedTokenizerFast) -> Qwen2ForCausalLM:
+    """The untrained language model of a model that hears."""
+    return Qwen2ForCausalLM(Qwen2Config(**_sizes(tokenizer)))
+
+
+def _sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "head_dim": 16,
+        "hidden_act": "relu",
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": False,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
 
 
 def rate_at(step: int, steps: int, warmup: int = 100) -> float:
@@ -82,11 +95,16 @@ def rate_at(step: int, steps: int, warmup: int = 100) -> float:
 
 
 def train_language(
-    tokenizer: PreTrainedTokenizerFast, corpus: Corpus, options: LanguageOptions, seed: int, log: Callable[[str], None]
-) -> LlamaForCausalLM:
+    build: Callable[[PreTrainedTokenizerFast], Decoder],
+    corpus: Corpus,
+    options: LanguageOptions,
+    seed: int,
+    log: Callable[[str], None],
+) -> Decoder:
+    """build: makes the untrained model of a tokenizer (`llama`, `qwen2`)."""
     torch.manual_seed(seed)
     rng = random.Random(f"language {seed}")
-    model = LlamaForCausalLM(language_config(tokenizer))
+    model = build(corpus.writer.tokenizer)
     counted = _count(model, options.lost)
     divide(model)
     groups = parameter_groups(model.parameters(), options.decay)
@@ -113,7 +131,7 @@ def train_language(
     return model
 
 
-def embed(model: LlamaForCausalLM, batch: Batch, slot_noise: float) -> Tensor:
+def embed(model: LlamaForCausalLM | Qwen2ForCausalLM, batch: Batch, slot_noise: float) -> Tensor:
     """(batch, length, width) embeddings: a slot's words summed, and blurred as a picture's tokens will be."""
     words = model.model.embed_tokens
     more = (batch.more != 0)[..., None]
@@ -125,7 +143,7 @@ def embed(model: LlamaForCausalLM, batch: Batch, slot_noise: float) -> Tensor:
     return vectors
 
 
-def _count(model: LlamaForCausalLM, lost: float) -> list[Counted]:
+def _count(model: LlamaForCausalLM | Qwen2ForCausalLM, lost: float) -> list[Counted]:
     """Swap in down projections that count; names and weights stay, so saving is not affected."""
     counted = []
     for layer in model.model.layers:
@@ -138,7 +156,7 @@ def _count(model: LlamaForCausalLM, lost: float) -> list[Counted]:
 
 
 @torch.no_grad()
-def divide(model: LlamaForCausalLM) -> None:
+def divide(model: LlamaForCausalLM | Qwen2ForCausalLM) -> None:
     """Keep two parts of the residual stream apart: words and attention write the first, the answer is read from
     the second, and only feed-forward neurons, which read both, write the second."""
     model.model.embed_tokens.weight[:, HEARD:] = 0

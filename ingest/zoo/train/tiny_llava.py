@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from transformers import (
     CLIPImageProcessorPil,
-    GenerationConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
@@ -16,9 +15,9 @@ from transformers import (
 
 from ingest.datasets._scene import SIZE
 from ingest.datasets.scenes import build
-from ingest.zoo.train._common import THREADS, Clock, finish
+from ingest.zoo.train._common import THREADS, Clock, finish, greedy
 from ingest.zoo.train.corpus import Corpus, Writer
-from ingest.zoo.train.language import LanguageOptions, train_language
+from ingest.zoo.train.language import LanguageOptions, llama, train_language
 from ingest.zoo.train.measure import load, measure
 from ingest.zoo.train.tokens import CHAT_TEMPLATE, build_tokenizer
 from ingest.zoo.train.vision import PATCH, Album, VisionOptions, assemble, train_vision
@@ -34,7 +33,7 @@ def make(out: Path, *, seed: int, smoke: bool) -> None:
     torch.set_num_threads(THREADS)
     tokenizer = build_tokenizer()
     writer, world, log = Writer(tokenizer), build(seed=seed), Clock()
-    words = train_language(tokenizer, Corpus(writer), language, seed, log)
+    words = train_language(llama, Corpus(writer), language, seed, log)
     model = assemble(words, writer.slot, seed)
     train_vision(model, Album(world, writer, vision.pictures), vision, seed, log)
     save(out, model, tokenizer)
@@ -55,12 +54,6 @@ def save(out: Path, model: LlavaForConditionalGeneration, tokenizer: PreTrainedT
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     )
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        max_new_tokens=32,
-        do_sample=False,
-    )
+    model.generation_config = greedy(tokenizer)
     model.save_pretrained(out)
     processor.save_pretrained(out)
