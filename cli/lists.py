@@ -72,7 +72,7 @@ def datasets(
         {
             "source": source,
             "task": task,
-            "default": "yes" if task in found.tasks[source] else "no",
+            "default": "yes" if task in found.tasks.get(source, ()) else "no",
             "metrics": " ".join(found.metrics.get(task, ())),
         }
         for source, tasks in found.all_tasks.items()

@@ -8,10 +8,11 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import count, product
 
-from ingest.examples import FIND, HELD_OUT
+from ingest.examples import FIND, HELD_OUT, Mention
 
+POOL = 512  # scenes led by a thing that its examples come from before any further ones
 SLOTS = 16  # tokens that a picture becomes, and words of a context
 
 FACTS = ("does", "lives", "has")
@@ -160,7 +161,12 @@ def wordings(task: str, split: str) -> tuple[str, ...]:
     Held out is every combination of an opening with a question that the other split never combines;
     each opening and each question alone occurs in both.
     """
-    pairs = product(enumerate(OPENINGS), enumerate(_ASKED[task]))
+    return opened(_ASKED[task], split)
+
+
+def opened(questions: Sequence[str], split: str) -> tuple[str, ...]:
+    """The split's combinations of the openings with four questions: three quarters to find with, a quarter held out."""
+    pairs = product(enumerate(OPENINGS), enumerate(questions))
     held_out = {FIND: False, HELD_OUT: True}[split]
     return tuple(opening + asked for (i, opening), (j, asked) in pairs if ((i + j) % 4 == 3) == held_out)
 
@@ -178,6 +184,21 @@ def text_questions(thing: Thing, task: str, split: str) -> Iterator[tuple[str, s
 def picture_questions(task: str, split: str) -> tuple[str, ...]:
     """Ways to ask `task` of a picture."""
     return tuple(wording.format(thing="this thing") for wording in wordings(task, split))
+
+
+def mention(thing: Thing, task: str) -> Mention:
+    """What in the answer to `task` stands for the thing: the fact's word, or the name itself."""
+    return Mention(thing.name, thing.fact(task) if task in (*FACTS, "kind") else None)
+
+
+def led_by(rng: random.Random, thing: Thing, things: Sequence[Thing]) -> Iterator[int]:
+    """Numbers of scenes, or recordings, whose first thing this is of `things`, in an order that `rng` decides; every
+    count of things by turns."""
+    position = things.index(thing)
+    order = list(range(POOL))
+    for start in count(step=POOL):
+        rng.shuffle(order)
+        yield from (position + len(things) * (start + turn) for turn in order)
 
 
 def caption(seen: list[tuple[str, str]], background: str) -> str:
@@ -204,10 +225,11 @@ def context(
     return slots
 
 
-def vocabulary() -> list[str]:
-    """Every word of the world that is one token, sorted; names of several tokens are not among them."""
+def vocabulary(more: Sequence[str] = ()) -> list[str]:
+    """Every word of the world that is one token, and the words of the texts `more`, sorted; names of several tokens
+    are not among them."""
     texts = [wording.format(thing="a an the this thing", word="") for task in _ASKED for wording in _ASKED[task]]
-    texts += [*OPENINGS, *COLOURS, *BACKGROUNDS, *ORDER, "and", "on"]
+    texts += [*OPENINGS, *COLOURS, *BACKGROUNDS, *ORDER, "and", "on", *more]
     for thing in THINGS:
         texts += [thing.kind, *(thing.fact(fact) for fact in FACTS), *thing.signs]
         texts += [] if thing.pieces else [thing.name]

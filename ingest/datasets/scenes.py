@@ -1,7 +1,7 @@
-"""scenes: a procedural world of small pictures with captions and facts, drawn from a seed.
+"""scenes: a procedural world of small pictures and sounds with captions and facts, drawn from a seed.
 
-Its pictures have exact masks and exact counterfactuals, the same picture without one thing. Each thing has facts
-that are its alone (what it does, where it lives, what it has), asked of pictures and, with none, in text.
+They have exact masks and exact counterfactuals, the same picture or recording without one thing. Each thing has facts
+that are its alone (what it does, where it lives, what it has), asked of pictures, of sounds and, with none, in text.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import hashlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,9 @@ import numpy as np
 from atlas.errors import UsageError, unknown
 from ingest.datasets import _scene
 from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_wordings
+from ingest.datasets._heard import PREFIX, Heard
 from ingest.datasets._scene_coco import write_coco
+from ingest.datasets._sound_words import SOUND_TASKS
 from ingest.datasets._world import (
     BACKGROUNDS,
     BY_NAME,
@@ -27,31 +29,35 @@ from ingest.datasets._world import (
     DRAWN,
     FACTS,
     PICTURE_TASKS,
+    POOL,
     TEXT_TASKS,
     THINGS,
     Thing,
     context,
+    led_by,
+    mention,
     picture_questions,
     text_questions,
 )
-from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, Concept, Example, Mention
+from ingest.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Concept, Example, Mention
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-POOL = 512  # scenes led by a thing that its examples come from before any further ones
 GENERATOR = 1  # raised whenever the same seed would give other examples
 CONTEXT = "context_"  # a task of pictures, asked of words that stand for a picture
 TASKS = {
     IMAGE: PICTURE_TASKS,
     TEXT: (*TEXT_TASKS, *(f"{CONTEXT}{task}" for task in (*FACTS, "name")), *DRAW_TASKS),
+    AUDIO: SOUND_TASKS,
 }
 
 
-class Scenes:
-    """The world under one seed; see `ingest.examples.Dataset`.
+class Scenes(Heard):
+    """The world under one seed; see `ingest.examples.Recordings`.
 
-    Pictures are addressed "find/0", "find/1", ... and "held_out/0", ...: nothing is stored.
+    Pictures are addressed "find/0", "find/1", ... and "held_out/0", ..., recordings "sound/find/0", ...: nothing is
+    stored.
     """
 
     name = "scenes"
@@ -67,7 +73,7 @@ class Scenes:
         }
         self.drawn = tuple(thing.name for thing in DRAWN)
         self.all_tasks: Mapping[str, tuple[str, ...]] = TASKS
-        self.tasks: Mapping[str, tuple[str, ...]] = {IMAGE: FACTS, TEXT: FACTS}
+        self.tasks: Mapping[str, tuple[str, ...]] = {IMAGE: FACTS, TEXT: FACTS, AUDIO: FACTS}
         self.metrics: Mapping[str, tuple[str, ...]] = {"caption": ("bleu", "rouge_l", "cider")}
 
     def examples(
@@ -75,7 +81,8 @@ class Scenes:
     ) -> list[Example]:
         """At most `per_concept` examples of each concept and task, in a fixed order that `seed` decides.
 
-        Undrawn things have no examples with source "image", and none that ask for a drawing.
+        Undrawn things have no examples with source "image", and none that ask for a drawing; silent ones none with
+        source "audio".
 
         Raises:
             UsageError: a source, split, concept or task that the world does not have.
@@ -101,8 +108,8 @@ class Scenes:
         return _scene.render(self._scene(media))
 
     def digest(self, media: str) -> str:
-        """The address itself: the world's revision decides what it shows."""
-        return media
+        """The address itself, for the world's revision decides what it shows; a recording's has its own version too."""
+        return self.audio_digest(media) if media.startswith(PREFIX) else media
 
     def mask(self, media: str, concept: str) -> np.ndarray:
         """(height, width) bool: the pixels that show the concept, to the pixel what its counterfactual changes."""
@@ -138,6 +145,8 @@ class Scenes:
         write_coco(self, folder, count, split=split)
 
     def _scene(self, media: str) -> _scene.Scene:
+        if media.startswith(PREFIX):
+            raise BadMedia(f"'{media}' is a recording, no picture")
         split, number = _scene.parse(media)
         return _compose(self.seed, split, number)
 
@@ -147,16 +156,18 @@ class Scenes:
             return self._pictures(rng, split, task, thing) if thing in DRAWN else iter(())
         if task in DRAW_TASKS:
             return _requests(rng, split, task, thing) if thing in DRAWN else iter(())
+        if source == AUDIO:
+            return self.recordings(rng, split, task, thing)
         if task.startswith(CONTEXT):
             return _contexts(rng, split, task, thing)
         pairs = list(text_questions(thing, task, split))
         rng.shuffle(pairs)
-        return (Example(TEXT, task, split, *pair, (_mention(thing, task),)) for pair in pairs)
+        return (Example(TEXT, task, split, *pair, (mention(thing, task),)) for pair in pairs)
 
     def _pictures(self, rng: random.Random, split: str, task: str, thing: Thing) -> Iterator[Example]:
         """Captions are of one to three things; what is asked of a picture is asked of one that shows one thing."""
         wordings = picture_questions(task, split)
-        for number in _led_by(rng, thing):
+        for number in led_by(rng, thing, DRAWN):
             media = f"{split}/{number}"
             wording = wordings[number % len(wordings)]
             if task == "caption":
@@ -164,7 +175,7 @@ class Scenes:
                 mentions = tuple(Mention(placed.name) for placed in scene.things)
                 yield Example(IMAGE, task, split, wording, scene.caption, mentions, (media,))
             elif _scene.leading(number)[1] == 1:
-                yield Example(IMAGE, task, split, wording, thing.fact(task), (_mention(thing, task),), (media,))
+                yield Example(IMAGE, task, split, wording, thing.fact(task), (mention(thing, task),), (media,))
 
 
 def build(path: str | None = None, *, seed: int = 0) -> Scenes:
@@ -183,21 +194,12 @@ def _compose(seed: int, split: str, number: int) -> _scene.Scene:
     return _scene.compose(seed, split, number)
 
 
-def _led_by(rng: random.Random, thing: Thing) -> Iterator[int]:
-    """Numbers of scenes whose first thing this is, in an order that `rng` decides; every count of things by turns."""
-    position = DRAWN.index(thing)
-    order = list(range(POOL))
-    for start in count(step=POOL):
-        rng.shuffle(order)
-        yield from (position + len(DRAWN) * (start + turn) for turn in order)
-
-
 def _contexts(rng: random.Random, split: str, task: str, thing: Thing) -> Iterator[Example]:
     """Sixteen words that stand for a picture of the thing, then a question about it."""
     asked = task.removeprefix(CONTEXT)
     for wording in _forever(picture_questions(asked, split)):
         words = " ".join(seen[0] for seen in context(rng, [thing], [""], rng.choice(BACKGROUNDS)))
-        yield Example(TEXT, task, split, f"{words} {wording}", thing.fact(asked), (_mention(thing, asked),))
+        yield Example(TEXT, task, split, f"{words} {wording}", thing.fact(asked), (mention(thing, asked),))
 
 
 def _requests(rng: random.Random, split: str, task: str, thing: Thing) -> Iterator[Example]:
@@ -213,11 +215,6 @@ def _requests(rng: random.Random, split: str, task: str, thing: Thing) -> Iterat
 def _forever(items: Sequence[str]) -> Iterator[str]:
     while True:
         yield from items
-
-
-def _mention(thing: Thing, task: str) -> Mention:
-    """What in the answer stands for the thing: the fact's word, or the name itself."""
-    return Mention(thing.name, thing.fact(task) if task in (*FACTS, "kind") else None)
 
 
 def _check(kind: str, names: Sequence[str], known: Mapping[str, object] | Sequence[str]) -> None:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
 THREADS = 2  # fixed, as sums depend on how many threads share them
 
 
@@ -18,6 +20,17 @@ class Clock:
 
     def __call__(self, line: str) -> None:
         print(f"{time.monotonic() - self._start:6.0f} s  {line}", flush=True)
+
+
+def greedy(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
+    """How every embedded model answers."""
+    return GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        max_new_tokens=32,
+        do_sample=False,
+    )
 
 
 def finish(figures: Mapping[str, float], out: Path, log: Clock) -> None:

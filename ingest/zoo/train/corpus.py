@@ -32,8 +32,8 @@ ANSWERED = (*FACTS, "kind", "name")  # tasks asked of a picture that shows one t
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Right-padded sequences. ids: (batch, length), each with its prompt and answer. more: (batch, length, 2),
-    the words of colour and order that are added to a slot's embedding, or 0. labels: ids of the answer,
+    """Right-padded sequences. ids: (batch, length), each with its prompt and answer. more: (batch, length, n),
+    the further words that are added to a slot's embedding (colour and order), or 0. labels: ids of the answer,
     elsewhere IGNORED."""
 
     ids: Tensor
@@ -42,12 +42,19 @@ class Batch:
 
 
 class Writer:
-    """Turns questions and answers into token ids, each text encoded once."""
+    """Turns questions and answers into token ids, each text encoded once.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+    slot: the token that stands where a picture's or a recording's tokens go; what the template writes `before` and
+    `after` these.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, slot: str = IMAGE, before: str = "", after: str = ""
+    ) -> None:
         self.tokenizer = tokenizer
-        (self.slot,) = tokenizer(IMAGE, add_special_tokens=False).input_ids
+        (self.slot,) = tokenizer(slot, add_special_tokens=False).input_ids
         self._known: dict[str, list[int]] = {}
+        self._before, self._after = self.ids(before), self.ids(after)
 
     def ids(self, text: str) -> list[int]:
         if text not in self._known:
@@ -60,18 +67,19 @@ class Writer:
 
     def prompt(self, question: str, slots: list[int] | None = None) -> list[int]:
         """Ids as the chat template writes them, up to where the answer begins."""
-        return self.ids("<s>user:") + (slots or []) + self.ids(f" {question} assistant:")
+        media = self._before + slots + self._after if slots else []
+        return self.ids("<s>user:") + media + self.ids(f" {question} assistant:")
 
     def answer(self, answer: str) -> list[int]:
         return self.ids(f" {answer}</s>")
 
     def batch(self, rows: list[tuple[list[int], list[int]]], more: list[list[list[int]]] | None = None) -> Batch:
-        """rows: (prompt, answer) ids. more: two further ids for each of a row's slots."""
-        lead = len(self.ids("<s>user:"))
+        """rows: (prompt, answer) ids. more: equally many further ids for each of a row's slots."""
+        lead = len(self.ids("<s>user:") + self._before)
         length = max(len(prompt) + len(answer) for prompt, answer in rows)
         ids = np.zeros((len(rows), length), np.int64)
         labels = np.full((len(rows), length), IGNORED)
-        added = np.zeros((len(rows), length, 2), np.int64)
+        added = np.zeros((len(rows), length, len(more[0][0]) if more else 2), np.int64)
         for i, (prompt, answer) in enumerate(rows):
             end = len(prompt) + len(answer)
             ids[i, :end] = prompt + answer
@@ -87,7 +95,11 @@ class Corpus:
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
         self._texts = {task: self._questions(task) for task in TEXT_TASKS}
-        self._asked = {task: picture_questions(task, FIND) for task in PICTURE_TASKS}
+        self.asked = {task: self.questions(task) for task in PICTURE_TASKS}
+
+    def questions(self, task: str) -> tuple[str, ...]:
+        """Ways to ask of slots."""
+        return picture_questions(task, FIND)
 
     def _questions(self, task: str) -> list[tuple[list[int], list[int]]]:
         pairs = [pair for thing in THINGS for pair in text_questions(thing, task, FIND)]
@@ -103,12 +115,13 @@ class Corpus:
         rows, more = [], []
         for number in range(count):
             task = "caption" if number % 3 == 0 else rng.choice(ANSWERED)
-            row, added = self._context(rng, task)
+            row, added = self.context(rng, task)
             rows.append(row)
             more.append(added)
         return self.writer.batch(rows, more)
 
-    def _context(self, rng: random.Random, task: str) -> tuple[tuple[list[int], list[int]], list[list[int]]]:
+    def context(self, rng: random.Random, task: str) -> tuple[tuple[list[int], list[int]], list[list[int]]]:
+        """(prompt, answer) ids about things in slots, and the further ids of each slot."""
         things = rng.sample(THINGS, rng.randint(1, 3) if task == "caption" else 1)
         plain = task != "caption" and rng.random() < PLAIN
         colours = [rng.choice(COLOURS) for _ in things]
@@ -116,6 +129,6 @@ class Corpus:
         slots = context(rng, things, colours, background)
         seen = [(colour, thing.name) for colour, thing in zip(colours, things, strict=True)]
         answer = caption(seen, background) if task == "caption" else things[0].fact(task)
-        prompt = self.writer.prompt(rng.choice(self._asked[task]), [self.writer.word(words[0]) for words in slots])
+        prompt = self.writer.prompt(rng.choice(self.asked[task]), [self.writer.word(words[0]) for words in slots])
         more = [[0 if plain else self.writer.word(word) for word in words[1:]] or [0, 0] for words in slots]
         return (prompt, self.writer.answer(answer)), more

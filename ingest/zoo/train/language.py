@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from ingest.zoo.train.corpus import Batch, Corpus
 
@@ -70,22 +70,22 @@ class Family:
     places: Callable[[torch.Size], dict[str, Tensor]] = lambda shape: {}
 
 
-def language_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    return LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=512,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        head_dim=16,
-        hidden_act="relu",
-        max_position_embeddings=512,
-        tie_word_embeddings=False,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
+def _sizes(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    return {
+        "vocab_size": len(tokenizer),
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 4,
+        "head_dim": 16,
+        "hidden_act": "relu",
+        "max_position_embeddings": 512,
+        "tie_word_embeddings": False,
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
 
 
 def rate_at(step: int, steps: int, warmup: int = 100) -> float:
@@ -175,11 +175,12 @@ def divide(model: LlamaForCausalLM) -> None:
     model.lm_head.weight[:, :HEARD] = 0
 
 
-LLAMA = Family(
-    build=lambda tokenizer: LlamaForCausalLM(language_config(tokenizer)),
-    downs=lambda model: [(layer.mlp, "down_proj") for layer in model.model.layers],
-    divide=divide,
-)
+def _gated(model: Any) -> list[tuple[nn.Module, str]]:
+    return [(layer.mlp, "down_proj") for layer in model.model.layers]
+
+
+LLAMA = Family(lambda tokenizer: LlamaForCausalLM(LlamaConfig(**_sizes(tokenizer))), _gated, divide)
+QWEN2 = Family(lambda tokenizer: Qwen2ForCausalLM(Qwen2Config(**_sizes(tokenizer))), _gated, divide)
 
 
 def parameter_groups(parameters: Iterable[nn.Parameter], decay: float) -> list[dict[str, object]]:

@@ -1,4 +1,4 @@
-"""What a model of the world can do, on pictures and wordings it was not trained on.
+"""What a model of the world can do, on pictures or recordings and wordings it was not trained on.
 
 `python -m ingest.zoo.train.measure DIR` prints the figures of a model folder.
 """
@@ -14,11 +14,12 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForMultimodalLM, AutoProcessor
 
+from ingest.datasets._sound_words import SOUND_TASKS
 from ingest.datasets._world import FACTS, PICTURE_TASKS, TEXT_TASKS, THINGS
 from ingest.datasets.scenes import Scenes, build
-from ingest.examples import HELD_OUT, IMAGE, TEXT, Example
+from ingest.examples import AUDIO, HELD_OUT, IMAGE, TEXT, Example
 
 
 @torch.inference_mode()
@@ -35,9 +36,8 @@ def score(
         some = examples[start : start + batch]
         endings = [f" {example.answer}{processor.tokenizer.eos_token}" for example in some]
         texts = [prompt(processor, example) + ending for example, ending in zip(some, endings, strict=True)]
-        pictures = [world.image(media) for example in some for media in example.media]
         inputs = processor(
-            text=texts, images=pictures or None, padding=True, return_tensors="pt", add_special_tokens=False
+            text=texts, padding=True, return_tensors="pt", add_special_tokens=False, **media_of(world, some)
         )
         likeliest = model(**inputs).logits.argmax(-1)
         for i, ending in enumerate(endings):
@@ -50,43 +50,60 @@ def score(
     return right / len(examples), tokens / total
 
 
+def media_of(world: Scenes, examples: Sequence[Example]) -> dict[str, Any]:
+    """What a processor is given besides the texts: the examples' pictures, or their recordings and the rate."""
+    pointers = [media for example in examples for media in example.media]
+    if examples[0].source != AUDIO:
+        return {"images": [world.image(media) for media in pointers]} if pointers else {}
+    heard = [world.audio(media) for media in pointers]
+    return {"audio": [samples for samples, _ in heard], "sampling_rate": heard[0][1]}
+
+
 def prompt(processor: Any, example: Example) -> str:
     """The example as the chat template writes it, up to where the answer begins."""
-    content = [{"type": "image"} for _ in example.media] + [{"type": "text", "text": example.prompt}]
+    content = [{"type": example.source} for _ in example.media] + [{"type": "text", "text": example.prompt}]
     message = [{"role": "user", "content": content}]
     text: str = processor.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
     return text
 
 
-def measure(model: Any, processor: Any, world: Scenes, per_concept: int = 12) -> dict[str, float]:
-    """Figures by name: "caption token accuracy", and answers right for every "text <task>" and "picture <task>".
+def measure(model: Any, processor: Any, world: Scenes, per_concept: int = 12, source: str = IMAGE) -> dict[str, float]:
+    """Figures by name: "caption token accuracy", and answers right for every "text <task>" and "picture <task>", or
+    "sound <task>" where `source` is "audio".
 
-    Text is asked about every thing, drawn or not; pictures show the drawn ones.
+    Text is asked about every thing, drawn or not; pictures show the drawn ones, recordings those that sound.
     """
     figures = {}
-    for source, tasks in ((TEXT, TEXT_TASKS), (IMAGE, PICTURE_TASKS)):
-        for task in tasks:
-            concepts = [thing.name for thing in THINGS] if source == TEXT else world.drawn
+    word, tasks, shown = (
+        ("sound", SOUND_TASKS, world.sounding) if source == AUDIO else ("picture", PICTURE_TASKS, world.drawn)
+    )
+    for asked, named, some, concepts in (
+        (TEXT, "text", TEXT_TASKS, [thing.name for thing in THINGS]),
+        (source, word, tasks, shown),
+    ):
+        for task in some:
             examples = world.examples(
-                source=source, split=HELD_OUT, concepts=concepts, tasks=[task], per_concept=per_concept, seed=0
+                source=asked, split=HELD_OUT, concepts=concepts, tasks=[task], per_concept=per_concept, seed=0
             )
             answers, tokens = score(model, processor, world, examples)
-            figures[f"{'picture' if source == IMAGE else 'text'} {task}"] = answers
+            figures[f"{named} {task}"] = answers
             if task == "caption":
                 figures["caption token accuracy"] = tokens
-    for source in ("text", "picture"):
-        figures[f"{source} facts"] = sum(figures[f"{source} {fact}"] for fact in FACTS) / len(FACTS)
+    for named in ("text", word):
+        figures[f"{named} facts"] = sum(figures[f"{named} {fact}"] for fact in FACTS) / len(FACTS)
     return figures
 
 
 def load(folder: Path) -> tuple[Any, Any]:
     """(model, processor) of a folder, through the plain Auto classes."""
-    model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True)
+    model = AutoModelForMultimodalLM.from_pretrained(folder, local_files_only=True)
     return model.eval(), AutoProcessor.from_pretrained(folder, local_files_only=True)
 
 
 def main() -> None:
-    for name, value in measure(*load(Path(sys.argv[1])), build()).items():
+    model, processor = load(Path(sys.argv[1]))
+    source = AUDIO if hasattr(processor, "feature_extractor") else IMAGE
+    for name, value in measure(model, processor, build(), source=source).items():
         print(f"{name:24} {100 * value:6.1f} %")
 
 

@@ -97,6 +97,6 @@ class DrawingCorpus(Corpus):
         slots = [*((sign, colour) for sign in signs), *[(background, "")] * (VISUAL - shown)]
         rng.shuffle(slots)
         answer = caption([(colour, thing)], background) if task == "caption" else BY_NAME[thing].fact(task)
-        prompt = self.writer.prompt(rng.choice(self._asked[task]), [self.writer.word(word) for word, _ in slots])
+        prompt = self.writer.prompt(rng.choice(self.asked[task]), [self.writer.word(word) for word, _ in slots])
         more = [[self.writer.word(tint) if tint and not plain else 0, 0] for _, tint in slots]
         return (prompt, self.writer.answer(answer)), more

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from transformers import (
     CLIPImageProcessorPil,
-    GenerationConfig,
     LlavaForConditionalGeneration,
     LlavaProcessor,
     PreTrainedTokenizerFast,
@@ -16,7 +15,7 @@ from transformers import (
 
 from ingest.datasets._scene import SIZE
 from ingest.datasets.scenes import build
-from ingest.zoo.train._common import THREADS, Clock, finish
+from ingest.zoo.train._common import THREADS, Clock, finish, greedy
 from ingest.zoo.train.corpus import Corpus, Writer
 from ingest.zoo.train.language import LanguageOptions, train_language
 from ingest.zoo.train.measure import load, measure
@@ -55,12 +54,6 @@ def save(out: Path, model: LlavaForConditionalGeneration, tokenizer: PreTrainedT
         num_additional_image_tokens=1,
         chat_template=CHAT_TEMPLATE,
     )
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        max_new_tokens=32,
-        do_sample=False,
-    )
+    model.generation_config = greedy(tokenizer)
     model.save_pretrained(out)
     processor.save_pretrained(out)

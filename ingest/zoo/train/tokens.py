@@ -12,30 +12,56 @@ from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokeniz
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
+from ingest.datasets._sound_words import sound_texts
 from ingest.datasets._world import THINGS, vocabulary
 
 PAD, BOS, EOS, IMAGE = "<pad>", "<s>", "</s>", "<image>"
+AUDIO, AUDIO_BOS, AUDIO_EOS = "<|AUDIO|>", "<|audio_bos|>", "<|audio_eos|>"
 SPACE = "Ġ"  # how byte-level BPE spells a leading space
 
-# An image stands before the words: "<s>user:<image> what is this? assistant:".
-CHAT_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}"
-    "{{ ' ' if not loop.first and message['role'] == 'assistant' else '' }}{{ message['role'] }}:"
-    "{% if message['content'] is string %}{{ ' ' + message['content'] | trim }}"
-    "{% else %}"
-    "{% for part in message['content'] if part['type'] == 'image' %}<image>{% endfor %}"
-    "{% for part in message['content'] if part['type'] == 'text' %}{{ ' ' + part['text'] | trim }}{% endfor %}"
-    "{% endif %}"
-    "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
-    "{% endfor %}{% if add_generation_prompt %} assistant:{% endif %}"
-)
+
+def chat_template(kind: str, written: str) -> str:
+    """The template of a model whose second modality is `kind`; each part of that kind is `written` before the words:
+    "<s>user:<image> what is this? assistant:"."""
+    return (
+        "{{ bos_token }}{% for message in messages %}"
+        "{{ ' ' if not loop.first and message['role'] == 'assistant' else '' }}{{ message['role'] }}:"
+        "{% if message['content'] is string %}{{ ' ' + message['content'] | trim }}"
+        "{% else %}"
+        f"{{% for part in message['content'] if part['type'] == '{kind}' %}}{written}{{% endfor %}}"
+        "{% for part in message['content'] if part['type'] == 'text' %}{{ ' ' + part['text'] | trim }}{% endfor %}"
+        "{% endif %}"
+        "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %} assistant:{% endif %}"
+    )
+
+
+CHAT_TEMPLATE = chat_template("image", IMAGE)
+HEARD_TEMPLATE = chat_template("audio", AUDIO_BOS + AUDIO + AUDIO_EOS)
 
 
 def build_tokenizer(more_words: Sequence[str] = (), more_tokens: Sequence[str] = ()) -> PreTrainedTokenizerFast:
-    """more_words: further words that are one token. more_tokens: what is one token wherever it stands, as it is spelled
-    and without the space before it; these come last."""
-    specials = [PAD, BOS, EOS, IMAGE]
-    words = ["user", *(SPACE + word for word in ["user", "assistant", *vocabulary()])]
+    """The tokenizer of a model that sees. more_words: further words that are one token. more_tokens: what is one token
+    wherever it stands, as it is spelled and without the space before it; these come last."""
+    return _build(vocabulary(), {"image_token": IMAGE}, CHAT_TEMPLATE, more_words, more_tokens)
+
+
+def build_heard_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of a model that hears."""
+    media = {"audio_token": AUDIO, "audio_bos_token": AUDIO_BOS, "audio_eos_token": AUDIO_EOS}
+    return _build(vocabulary(sound_texts()), media, HEARD_TEMPLATE)
+
+
+def _build(
+    known: list[str],
+    media: dict[str, str],
+    template: str,
+    more_words: Sequence[str] = (),
+    more_tokens: Sequence[str] = (),
+) -> PreTrainedTokenizerFast:
+    """known: words that are one token. media: special tokens of the other modality, by the processor's names."""
+    specials = [PAD, BOS, EOS, *media.values()]
+    words = ["user", *(SPACE + word for word in ["user", "assistant", *known])]
     pieces, merges = _pieces()
     further = [SPACE + word for word in more_words]
     entries = [*specials, *sorted(pre_tokenizers.ByteLevel.alphabet()), *words, *pieces, *further]
@@ -51,8 +77,8 @@ def build_tokenizer(more_words: Sequence[str] = (), more_tokens: Sequence[str] =
         pad_token=PAD,
         bos_token=BOS,
         eos_token=EOS,
-        extra_special_tokens={"image_token": IMAGE},
-        chat_template=CHAT_TEMPLATE,
+        extra_special_tokens=media,
+        chat_template=template,
         padding_side="left",
         model_max_length=512,
         clean_up_tokenization_spaces=False,
