@@ -16,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
+    AutoModelForMultimodalLM,
     AutoProcessor,
     CLIPVisionConfig,
     CLIPVisionModel,
@@ -284,5 +285,6 @@ class GillProcessor(ProcessorMixin):
 def register() -> None:
     """Make the Auto classes of transformers know GILL; as often as one likes."""
     AutoConfig.register(GillConfig.model_type, GillConfig, exist_ok=True)
-    AutoModelForImageTextToText.register(GillConfig, GillForConditionalGeneration, exist_ok=True)
+    for auto in (AutoModelForImageTextToText, AutoModelForMultimodalLM):
+        auto.register(GillConfig, GillForConditionalGeneration, exist_ok=True)
     AutoProcessor.register(GillConfig, GillProcessor, exist_ok=True)

@@ -19,6 +19,7 @@ import numpy as np
 from atlas.errors import UsageError, unknown
 from ingest.datasets import _scene
 from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_wordings
+from ingest.datasets._filmed import FILM, Filmed
 from ingest.datasets._heard import PREFIX, Heard
 from ingest.datasets._scene_coco import write_coco
 from ingest.datasets._sound_words import SOUND_TASKS
@@ -39,25 +40,27 @@ from ingest.datasets._world import (
     picture_questions,
     text_questions,
 )
-from ingest.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Concept, Example, Mention
+from ingest.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, VIDEO, BadMedia, Concept, Example, Mention
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 GENERATOR = 1  # raised whenever the same seed would give other examples
+FILM_TASKS = ("name", *FACTS, "kind")
 CONTEXT = "context_"  # a task of pictures, asked of words that stand for a picture
 TASKS = {
     IMAGE: PICTURE_TASKS,
     TEXT: (*TEXT_TASKS, *(f"{CONTEXT}{task}" for task in (*FACTS, "name")), *DRAW_TASKS),
     AUDIO: SOUND_TASKS,
+    VIDEO: FILM_TASKS,
 }
 
 
-class Scenes(Heard):
-    """The world under one seed; see `ingest.examples.Recordings`.
+class Scenes(Heard, Filmed):
+    """The world under one seed; see `ingest.examples.Recordings` and `Films`.
 
-    Pictures are addressed "find/0", "find/1", ... and "held_out/0", ..., recordings "sound/find/0", ...: nothing is
-    stored.
+    Pictures are addressed "find/0", "find/1", ... and "held_out/0", ..., recordings "sound/find/0", ..., clips
+    "film/find/0", ...: nothing is stored.
     """
 
     name = "scenes"
@@ -73,7 +76,7 @@ class Scenes(Heard):
         }
         self.drawn = tuple(thing.name for thing in DRAWN)
         self.all_tasks: Mapping[str, tuple[str, ...]] = TASKS
-        self.tasks: Mapping[str, tuple[str, ...]] = {IMAGE: FACTS, TEXT: FACTS, AUDIO: FACTS}
+        self.tasks: Mapping[str, tuple[str, ...]] = dict.fromkeys(TASKS, FACTS)
         self.metrics: Mapping[str, tuple[str, ...]] = {"caption": ("bleu", "rouge_l", "cider")}
 
     def examples(
@@ -145,8 +148,8 @@ class Scenes(Heard):
         write_coco(self, folder, count, split=split)
 
     def _scene(self, media: str) -> _scene.Scene:
-        if media.startswith(PREFIX):
-            raise BadMedia(f"'{media}' is a recording, no picture")
+        if media.startswith((PREFIX, FILM)):
+            raise BadMedia(f"'{media}' is a {'recording' if media.startswith(PREFIX) else 'video'}, no picture")
         split, number = _scene.parse(media)
         return _compose(self.seed, split, number)
 
@@ -158,6 +161,8 @@ class Scenes(Heard):
             return _requests(rng, split, task, thing) if thing in DRAWN else iter(())
         if source == AUDIO:
             return self.recordings(rng, split, task, thing)
+        if source == VIDEO:
+            return self.films(rng, split, task, thing)
         if task.startswith(CONTEXT):
             return _contexts(rng, split, task, thing)
         pairs = list(text_questions(thing, task, split))
