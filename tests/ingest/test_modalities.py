@@ -1,0 +1,85 @@
+"""MINER from end to end on models of several modalities: importance, selection, deactivation, and all but the selected."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import families
+import numpy as np
+import pytest
+
+from atlas.check import check
+from atlas.database import reading
+from cli.main import main
+from ingest.datasets import scenes
+from ingest.examples import BadMedia
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def qwen2_vl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen2-VL, which takes pictures and clips."""
+    folder = tmp_path_factory.mktemp("qwen2-vl")
+    model, processor = families.build("Qwen2-VL")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def ingested(atlas: Path, model: str, sources: str, capsys: pytest.CaptureFixture[Any], *more: str) -> str:
+    job = ["ingest", "--model", model, "--sources", sources, "--tasks", "does", "--concepts", "dog,cat"]
+    assert main([*job, "--methods", "miner,activation", "--atlas", str(atlas), "--no-progress", *more]) == 0
+    return str(capsys.readouterr().out.split()[-1])
+
+
+def effects(atlas: Path, edit: str, sources: str, capsys: pytest.CaptureFixture[Any], *more: str) -> dict[Any, float]:
+    ask = ["evaluate", edit, "--tasks", "does", "--concepts", "dog,cat", "--sources", sources, "--seeds", "1"]
+    capsys.readouterr()
+    assert main([*ask, "--format", "json", "--atlas", str(atlas), *more]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    return {(r["source"], r["condition"], r["metric"]): r["value"] for r in rows if r["task"] == "*"}
+
+
+def test_pictures_clips_and_words_of_one_model(
+    qwen2_vl: Path, empty_atlas: Path, capsys: pytest.CaptureFixture[Any]
+) -> None:
+    run = ingested(empty_atlas, str(qwen2_vl), "image,video,text", capsys, "--per-concept", "2")
+    with reading(empty_atlas) as connection:
+        found = connection.sql("SELECT DISTINCT source FROM maps WHERE method LIKE 'miner%'").fetchall()
+    assert {"text", "special", "image", "video", "prompt"} <= {source for (source,) in found}
+    place = ["--atlas", str(empty_atlas)]
+    make = ["labels", "make", "--rule", "miner", "--runs", run[:8], "--strategy", "LA_MU", "--ratio", "0.1"]
+    assert main([*make, *place]) == 0
+    labelled = capsys.readouterr().out.split()[0]
+    with reading(empty_atlas) as connection:
+        counts = dict(connection.sql("SELECT label, count(*) FROM labels GROUP BY label").fetchall())
+    assert {"image", "video", "text", "special"} <= counts.keys()
+    assert max(counts.values()) == int(0.1 * 2 * 64) // 4, "LA_MU gives every modality as many"
+    for name, more in (("off", []), ("only", ["--complement"])):
+        chosen = ["edit", "create", name, "--labels", f"{labelled}:video", "--set", "0", *more]
+        assert main([*chosen, *place]) == 0
+    off = effects(empty_atlas, "off", "image,video,text", capsys, "--per-concept", "2")
+    only = effects(empty_atlas, "only", "image,video,text", capsys, "--per-concept", "2")
+    assert {source for source, _, _ in off} >= {"image", "video", "text"}
+    for source in ("image", "video", "text"):
+        assert off[source, "edit", "kl"] > 0 == off[source, "before", "kl"]
+        assert only[source, "edit", "kl"] > off[source, "edit", "kl"], "all but a few off does more than a few off"
+    assert not check(empty_atlas)
+
+
+def test_a_clip_is_a_scene_in_motion() -> None:
+    world = scenes.build()
+    frames = world.video("film/held_out/7")
+    assert len(frames) == 4 and {frame.size for frame in frames} == {(64, 64)}
+    assert [f.tobytes() for f in frames] == [f.tobytes() for f in world.video("film/held_out/7")]
+    assert frames[0].tobytes() == world.image("held_out/7").tobytes(), "it begins as the scene of this number"
+    changed = [int((np.asarray(a) != np.asarray(b)).any(-1).sum()) for a, b in zip(frames, frames[1:], strict=False)]
+    assert max(changed) > 20
+    for address in ("held_out/7", "sound/find/0", "film/find/x", "film/"):
+        with pytest.raises(BadMedia):
+            world.video(address)
+    with pytest.raises(BadMedia, match="is a video, no picture"):
+        world.image("film/find/0")
