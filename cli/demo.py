@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from atlas import store
@@ -21,9 +22,23 @@ STEPS = (
     "evaluate no-dog --sources text --per-concept 4 --seeds 3",
     "evaluate --method contribution --top 40 --per-concept 2 --seeds 2",
 )
+HEARD = "activation,contribution,gradient_x_activation"
+DRAWN = f"{HEARD},nam_text,nam_image"
+FURTHER = (
+    f"ingest --model tiny-audio --dataset scenes --sources audio,text --methods {HEARD} --per-concept 3",
+    "shared --model tiny-audio --concept dog --method contribution --sources audio,text --top 40 --limit 5",
+    f"ingest --model tiny-gill --dataset scenes --sources text --tasks does,lives,has,draw --methods {DRAWN} "
+    "--concepts dog,cat,car,fish,house,tree --per-concept 4",
+    "shared --model tiny-gill --concept dog --method contribution --targets text,image --top 40 --limit 5",
+    "shared --model tiny-gill --concepts all --method contribution --targets text,image",
+    "edit solve draw-cat --from dog --to cat --target image --model tiny-gill --method nam_image --source text --top 40 "
+    "--per-concept 8",
+    "evaluate draw-cat --sources text --tasks draw,does --concepts dog,car,fish --per-concept 6 --seeds 2",
+)
+"""What `--full` does besides: a model that hears, and one that draws."""
 
 
-def play(path: Path, no_progress: bool) -> None:
+def play(path: Path, no_progress: bool, steps: Sequence[str] = STEPS) -> None:
     """Run every step into the atlas at `path`, printing the command before its answer.
 
     Raises:
@@ -33,7 +48,7 @@ def play(path: Path, no_progress: bool) -> None:
 
     as_terminal()
     store.init(path)
-    for step in STEPS:
+    for step in steps:
         print(f"$ atlas {step}", flush=True)
         quiet = ["--no-progress"] if no_progress and step.startswith(("ingest", "evaluate --")) else []
         code = main([*shlex.split(step), *quiet, "--atlas", str(path)])

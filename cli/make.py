@@ -249,11 +249,17 @@ def generate(
         say(f"drawn: {draw}")
 
 
-def demo(atlas: AtlasPath = None, no_progress: NoProgress = False) -> None:
-    """Everything once, on the embedded model and world, into the default atlas: ingest, ask, edit, evaluate.
+def demo(
+    full: Annotated[
+        bool, typer.Option("--full", help="Also the embedded models that hear and draw (extra `diffusion`).")
+    ] = False,
+    atlas: AtlasPath = None,
+    no_progress: NoProgress = False,
+) -> None:
+    """Everything once, on the embedded models and world, into the default atlas: ingest, ask, edit, evaluate.
 
-    Example: atlas demo
+    Example: atlas demo --full
     """
-    from cli.demo import play
+    from cli.demo import FURTHER, STEPS, play
 
-    play(resolve(atlas), no_progress)
+    play(resolve(atlas), no_progress, (*STEPS, *(FURTHER if full else ())))

@@ -17,7 +17,7 @@ import pytest
 
 from atlas import Atlas
 from cli import render
-from cli.demo import STEPS, play
+from cli.demo import FURTHER, STEPS, play
 from cli.main import main
 from ingest.suppression import pooled
 
@@ -91,6 +91,19 @@ def test_the_first_screen_is_what_the_demo_prints(demo: tuple[Path, str]) -> Non
     printed = demo[1].rstrip("\n") + "\n"
     assert typed(printed) == list(STEPS)
     compared("demo", printed)
+
+
+def test_the_further_models_of_the_demo_hear_and_draw(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("diffusers")
+    monkeypatch.setenv("NEURON_ATLAS", str(tmp_path / "further.atlas"))
+    monkeypatch.setattr(render, "_as_terminal", False)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        play(tmp_path / "further.atlas", no_progress=True, steps=FURTHER)
+    assert typed(printed.getvalue()) == list(FURTHER)
+    compared("full", printed.getvalue().rstrip("\n") + "\n")
 
 
 def test_the_concepts_live_in_the_neurons_that_were_found(demo: tuple[Path, str]) -> None:
