@@ -37,7 +37,7 @@ benchmarks: $(STAMP)
 
 # Trains the embedded models again, from the seed: an hour or two on two cores.
 zoo: $(STAMP)
-	for name in tiny-llava; do $(BIN)/python -m ingest.zoo.train $$name --out ingest/zoo/$$name || exit 1; done
+	for name in tiny-llava tiny-audio; do $(BIN)/python -m ingest.zoo.train $$name --out ingest/zoo/$$name || exit 1; done
 
 $(STAMP): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
