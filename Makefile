@@ -39,9 +39,9 @@ benchmarks: $(STAMP)
 capabilities: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/family_checks.py
 
-# Trains the embedded models again, from the seed: an hour or two on two cores.
+# Trains the embedded models again, from the seed: two or three hours on two cores.
 zoo: $(STAMP)
-	for name in tiny-llava tiny-gill; do $(BIN)/python -m ingest.zoo.train $$name --out ingest/zoo/$$name || exit 1; done
+	for name in tiny-llava tiny-audio tiny-gill; do $(BIN)/python -m ingest.zoo.train $$name --out ingest/zoo/$$name || exit 1; done
 
 $(STAMP): pyproject.toml constraints.txt
 	python3 -m venv $(VENV)

@@ -31,8 +31,8 @@ FURTHER = (
     "--concepts dog,cat,car,fish,house,tree --per-concept 4",
     "shared --model tiny-gill --concept dog --method contribution --targets text,image --top 40 --limit 5",
     "shared --model tiny-gill --concepts all --method contribution --targets text,image",
-    "edit solve draw-cat --from dog --to cat --target image --model tiny-gill --method nam_image --source text --top 40 "
-    "--per-concept 8",
+    "edit solve draw-cat --from dog --to cat --target image --model tiny-gill --method nam_image --source text "
+    "--top 40 --per-concept 8",
     "evaluate draw-cat --sources text --tasks draw,does --concepts dog,car,fish --per-concept 6 --seeds 2",
 )
 """What `--full` does besides: a model that hears, and one that draws."""

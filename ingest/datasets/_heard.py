@@ -11,7 +11,7 @@ import numpy as np
 from ingest.datasets import _sounds
 from ingest.datasets._files import check
 from ingest.datasets._sound_words import ALONE, SOUNDING, sound_questions
-from ingest.datasets._sounds import RATE
+from ingest.datasets._voices import RATE
 from ingest.datasets._world import Thing, led_by, mention
 from ingest.examples import AUDIO, Concept, Example, Mention
 
@@ -20,7 +20,7 @@ VERSION = 1  # raised whenever the same address would give other samples
 
 
 class Heard:
-    """The half of `scenes.Scenes` that is heard. Recordings are addressed "sound/find/0", "sound/held_out/0" and so on."""
+    """The half of `scenes.Scenes` that is heard. Recordings are addressed "sound/find/0", "sound/held_out/0", ..."""
 
     seed: int
     concepts: Mapping[str, Concept]

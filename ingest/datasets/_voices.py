@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 RATE = 16_000  # samples a second
 
 Random = np.random.Generator
-Wave = np.ndarray
+Wave = NDArray[np.float64]
 Curve = Sequence[tuple[float, float]]  # (part of the whole, value), joined by straight lines
 
 
 def _curve(points: Curve, n: int) -> Wave:
     places, values = zip(*points, strict=True)
-    return np.interp(np.linspace(0, 1, n), places, values)
+    curve: Wave = np.interp(np.linspace(0, 1, n), places, values)
+    return curve
 
 
 def _tone(pitch: Wave, strengths: Sequence[float] = (1.0,)) -> Wave:
@@ -290,4 +292,5 @@ def noise(name: str, seed: int, n: int) -> Wave:
         wave = _tone(np.full(n, rng.uniform(48, 52)), (0.3, 1.0, 0.2, 0.7, 0.1, 0.4)) + 0.05 * white
     else:
         wave = _band(white, 2500, 7800)
-    return wave / np.sqrt(np.mean(wave**2))
+    level: float = np.sqrt(np.mean(wave**2))
+    return wave / level

@@ -1,7 +1,8 @@
-"""MINER from end to end on models of several modalities: importance, selection, deactivation, and all but the selected."""
+"""MINER from end to end on models of several modalities: importance, selection, deactivation, the complement."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def test_a_clip_is_a_scene_in_motion() -> None:
     assert len(frames) == 4 and {frame.size for frame in frames} == {(64, 64)}
     assert [f.tobytes() for f in frames] == [f.tobytes() for f in world.video("film/held_out/7")]
     assert frames[0].tobytes() == world.image("held_out/7").tobytes(), "it begins as the scene of this number"
-    changed = [int((np.asarray(a) != np.asarray(b)).any(-1).sum()) for a, b in zip(frames, frames[1:], strict=False)]
+    changed = [int((np.asarray(a) != np.asarray(b)).any(-1).sum()) for a, b in itertools.pairwise(frames)]
     assert max(changed) > 20
     for address in ("held_out/7", "sound/find/0", "film/find/x", "film/"):
         with pytest.raises(BadMedia):

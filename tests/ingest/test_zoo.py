@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +13,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from zoo_models import carded, generate, held_out, run_recipe, small_and_plain
 
 import ingest.zoo
 from ingest.datasets import scenes
 from ingest.datasets._world import DRAWN, THINGS
-from ingest.examples import HELD_OUT, IMAGE, TEXT, Example
+from ingest.examples import IMAGE, TEXT
 
 FOLDER = Path(ingest.zoo.__file__).parent / "tiny-llava"
 WORLD = scenes.build()
@@ -33,35 +31,8 @@ def loaded() -> tuple[Any, Any]:
     return model, AutoProcessor.from_pretrained(FOLDER, local_files_only=True)
 
 
-def generate(loaded: tuple[Any, Any], examples: list[Example]) -> list[str]:
-    """The model's own answers, through nothing but the processor and `generate`."""
-    model, processor = loaded
-    messages = [
-        [
-            {
-                "role": "user",
-                "content": [{"type": "image"} for _ in example.media] + [{"type": "text", "text": example.prompt}],
-            }
-        ]
-        for example in examples
-    ]
-    texts = [processor.apply_chat_template(message, add_generation_prompt=True) for message in messages]
-    pictures = [WORLD.image(media) for example in examples for media in example.media]
-    inputs = processor(text=texts, images=pictures or None, padding=True, return_tensors="pt")
-    with torch.inference_mode():
-        written = model.generate(**inputs)
-    answers: list[str] = processor.batch_decode(written[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
-    return [answer.strip() for answer in answers]
-
-
-def held_out(source: str, task: str, per_concept: int = 1) -> list[Example]:
-    return WORLD.examples(source=source, split=HELD_OUT, concepts=NAMES, tasks=[task], per_concept=per_concept, seed=7)
-
-
 def test_the_folder_is_small_and_holds_no_code() -> None:
-    files = [file for file in FOLDER.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 12 * 2**20
-    assert {file.suffix for file in files} <= {".json", ".jinja", ".safetensors", ".md"}
+    small_and_plain(FOLDER)
 
 
 def test_it_is_llava_with_narrow_attention_and_a_relu_gate(loaded: tuple[Any, Any]) -> None:
@@ -110,17 +81,14 @@ def test_words_of_the_world_are_one_token_and_any_text_survives(loaded: tuple[An
     ],
 )
 def test_it_answers_held_out_questions(loaded: tuple[Any, Any], source: str, task: str, least: int) -> None:
-    examples = held_out(source, task)
-    told = generate(loaded, examples)
+    examples = held_out(WORLD, source, task, NAMES)
+    told = generate(loaded, WORLD, examples)
     right = sum(answer == example.answer for answer, example in zip(told, examples, strict=True))
     assert right >= least * len(examples) / len(NAMES), list(zip(told, examples, strict=True))
 
 
 def test_the_card_tells_the_figures_that_were_measured() -> None:
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    figures = json.loads((FOLDER / "figures.json").read_text())
-    for name, value in figures.items():
-        assert f"| {name} | {100 * value:.1f} % |" in card, name
+    figures = carded(FOLDER)
     assert figures["caption token accuracy"] >= 0.97
     assert figures["picture name"] >= 0.97
     assert figures["text facts"] >= 0.99
@@ -129,9 +97,5 @@ def test_the_card_tells_the_figures_that_were_measured() -> None:
 
 
 def test_the_recipe_runs(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ingest.zoo.train", "tiny-llava", "--smoke", "--out", str(tmp_path / "model")]
-    root = Path(ingest.zoo.__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert {file.name for file in FOLDER.iterdir()} - {"README.md"} == {f.name for f in (tmp_path / "model").iterdir()}
+    run_recipe("tiny-llava", tmp_path / "model")
     assert AutoModelForImageTextToText.from_pretrained(tmp_path / "model", local_files_only=True)

@@ -26,7 +26,8 @@ from transformers import (
 
 from ingest.datasets import _sounds
 from ingest.datasets._sound_words import ALONE, AND, NOISES, SOUNDING, sound_questions
-from ingest.datasets._sounds import RATE, SAMPLES, SECONDS
+from ingest.datasets._sounds import SAMPLES, SECONDS
+from ingest.datasets._voices import RATE
 from ingest.datasets._world import BY_NAME, ORDER, SLOTS
 from ingest.datasets.scenes import Scenes
 from ingest.examples import FIND
@@ -79,12 +80,7 @@ def hearing_config() -> Qwen2AudioEncoderConfig:
 def assemble(language: Qwen2ForCausalLM, audio_token: int, seed: int) -> Qwen2AudioForConditionalGeneration:
     """The language model with untrained ears; its weights are copied and frozen."""
     torch.manual_seed(seed + 1)
-    config = Qwen2AudioConfig(
-        audio_config=hearing_config(),
-        text_config=language.config,
-        audio_token_index=audio_token,
-        tie_word_embeddings=False,
-    )
+    config = Qwen2AudioConfig(audio_config=hearing_config(), text_config=language.config, audio_token_index=audio_token)
     config.bos_token_id, config.eos_token_id = language.config.bos_token_id, language.config.eos_token_id
     config.pad_token_id = language.config.pad_token_id
     model = Qwen2AudioForConditionalGeneration(config)
