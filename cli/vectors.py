@@ -186,14 +186,18 @@ def search(
     image: Annotated[
         str | None, typer.Option("--image", "-i", help="A picture: a file, or DATASET:POINTER (scenes:held_out/3).")
     ] = None,
-    audio: Annotated[Path | None, typer.Option("--audio", help="A recording: a file.")] = None,
+    audio: Annotated[str | None, typer.Option("--audio", help="A recording: a file, or DATASET:POINTER.")] = None,
+    video: Annotated[
+        str | None, typer.Option("--video", help="A video: a file, a folder of frames, or DATASET:POINTER.")
+    ] = None,
     model: Model = None,
     positions: Annotated[
-        str, typer.Option("--positions", help="With --image: the picture's (image), or the prompt's last (last).")
-    ] = "image",
+        str, typer.Option("--positions", help="Of the live model: those of the medium (media), or the last (last).")
+    ] = "media",
     prompt: Annotated[
-        str, typer.Option("--prompt", "-p", help="With --image: what the model is asked about it.")
-    ] = "describe the picture",
+        str | None,
+        typer.Option("--prompt", "-p", help="What the live model is asked about it. [default: describe the ...]"),
+    ] = None,
     encoder: Encoder = None,
     option: Options = None,
     top: Top = 10,
@@ -203,10 +207,10 @@ def search(
     as_csv: Csv = False,
     atlas: AtlasPath = None,
 ) -> None:
-    """Neurons by what they stand for: near a text in the space `decoded`, or active on a picture.
+    """Neurons by what they stand for: near a text in the space `decoded`, or active on a picture, sound or video.
 
-    With --image the live model sees the picture once, and z says how far a neuron's mean value over its positions lies
-    above the usual one. With --encoder clip: or clap: a picture or a recording is searched in the space that the same
+    The live model sees or hears it once, and z says how far a neuron's mean value over its positions lies above the
+    usual one. With --encoder clip: or clap: a picture or a recording is searched in the space that the same
     encoder made. Without the extra `search`, or before `atlas index build`, a text's words are matched as they are.
 
     Example: atlas search "an animal that barks" --top 5
@@ -214,8 +218,9 @@ def search(
     Example: atlas search --image scenes:held_out/0 --top 5
     """
     chosen = chosen_format(form, as_json, as_csv)
-    if sum(given is not None for given in (text, image, audio)) != 1:
-        raise UsageError('give a text ("an animal that barks"), --image or --audio: one of them')
+    media = [[name] if name is not None else [] for name in (image, audio, video)]
+    if (text is not None) + sum(map(len, media)) != 1:
+        raise UsageError('give a text ("an animal that barks"), --image, --audio or --video: one of them')
     path = resolve(atlas)
     why = _only_words(path, model) if text and text.strip() and encoder is None else ""
     with _warned():
@@ -225,13 +230,11 @@ def search(
             say(f"matching words, not meanings: {why}")
             found = Atlas(path).search_words(text, top=top, model=model)
         else:
-            from ingest.searching import Sought, by_audio, by_image, by_text
+            from ingest.asking import open_media
+            from ingest.searching import Sought, by_medium, by_text
 
             sought = Sought(model, encoder, pairs(option or []), device, top, positions, prompt)
-            if text is not None:
-                found = by_text(path, text, sought)
-            else:
-                found = by_image(path, image, sought) if image is not None else by_audio(path, audio or Path(), sought)
+            found = by_text(path, text, sought) if text is not None else by_medium(path, open_media(*media)[0], sought)
     _answer(found, chosen)
 
 

@@ -1,11 +1,11 @@
-"""Neurons by a text, a picture or a recording: near it in the space `decoded`, or active on it in the live model."""
+"""Neurons by a text, a picture, a recording or a video: near it in the space `decoded`, or active on it in a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -14,25 +14,25 @@ from atlas.api import Atlas
 from atlas.choose import choose_map
 from atlas.database import reading
 from atlas.errors import Unsupported, UsageError
+from atlas.live.media import AUDIO, IMAGE, VIDEO, Medium, Sound, kind_of
 from atlas.nearest import Near
 from atlas.neurons import LANGUAGE, PRODUCT
 from atlas.queries import Which
 from atlas.spaces import DECODED, pick_model
-from ingest.asking import open_picture
+from atlas.where import ROLES
 from ingest.embed import live_model
 from ingest.encoding import DEFAULT, Opened, open_encoder, require
-from ingest.media import open_audio
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from atlas.live.model import LiveModel
 
-PROMPT = "describe the picture"
-"""What the model is asked about the picture; what follows a picture does not change a causal model's values on it."""
+PROMPTS = {IMAGE: "describe the picture", VIDEO: "describe the video", AUDIO: "describe the recording"}
+"""What the model is asked; what follows a medium does not change a causal model's values on it."""
 
-POSITIONS = (IMAGE, LAST) = ("image", "last")
-"""The picture's positions, or the prompt's last one, where the answer begins."""
+POSITIONS = (MEDIA, LAST) = ("media", "last")
+"""The positions of the picture, recording or video, or the prompt's last one, where the answer begins."""
 
 ROBUST = 1.4826
 """The standard deviation of a normal distribution over its median absolute deviation."""
@@ -41,15 +41,15 @@ ROBUST = 1.4826
 @dataclass(frozen=True, slots=True)
 class Sought:
     """What to search with: the model's name, the encoder (None: that of the space, or the live model) and options.
-    positions: of the live model's values, one of POSITIONS. prompt: what it is asked about a picture."""
+    positions: of the live model's values, one of POSITIONS. prompt: what it is asked (None: PROMPTS)."""
 
     model: str | None = None
     encoder: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     top: int = 10
-    positions: str = "image"
-    prompt: str = PROMPT
+    positions: str = MEDIA
+    prompt: str | None = None
 
 
 def by_text(atlas: Path, text: str, sought: Sought) -> Near:
@@ -77,27 +77,22 @@ def _spec(atlas: Path, model: str | None) -> str:
     return DEFAULT
 
 
-def by_image(atlas: Path, name: str, sought: Sought) -> Near:
-    """The neurons near a picture (a file, or DATASET:POINTER), by an encoder of pictures and the space it made; or
-    without an encoder, those that are active on it: see `active`."""
-    picture = open_picture(name)
-    if sought.encoder is None:
-        return active(atlas, picture, sought)
-    opened = open_encoder(sought.encoder, {"device": sought.device, **sought.options})
-    return _near(atlas, opened, require(opened, "image").images([picture])[0], sought)
-
-
-def by_audio(atlas: Path, file: Path, sought: Sought) -> Near:
-    """The neurons near a recording, by an encoder of sound and the space it made.
+def by_medium(atlas: Path, medium: Medium, sought: Sought) -> Near:
+    """The neurons near a picture or a recording, by an encoder of such and the space it made; or without an encoder,
+    those that are active on it, or on a video, in the live model: see `active`.
 
     Raises:
-        Unsupported: no such encoder is given.
+        Unsupported: the encoder, or the model, takes no such medium.
     """
     if sought.encoder is None:
-        raise Unsupported("models are not asked with sound so far; --encoder clap:ID_OR_FOLDER searches by sound")
+        return active(atlas, medium, sought)
     opened = open_encoder(sought.encoder, {"device": sought.device, **sought.options})
-    encoder = require(opened, "audio")
-    return _near(atlas, opened, encoder.sounds([open_audio(file)])[0], sought)
+    encoder = require(opened, kind_of(medium))
+    if isinstance(medium, Sound):
+        vectors = encoder.sounds([(medium.samples, medium.rate)])
+    else:
+        vectors = encoder.images([cast("Image", medium)])
+    return _near(atlas, opened, vectors[0], sought)
 
 
 def _near(atlas: Path, opened: Opened, vector: np.ndarray, sought: Sought) -> Near:
@@ -106,25 +101,27 @@ def _near(atlas: Path, opened: Opened, vector: np.ndarray, sought: Sought) -> Ne
     return there.nearest(vector, space, top=sought.top, assumed=assumed)
 
 
-def active(atlas: Path, picture: Image, sought: Sought) -> Near:
-    """The neurons whose value on a picture lies farthest above their usual one: component, layer, neuron, value, usual,
-    z, tokens, concept; the largest z first.
+def active(atlas: Path, medium: Medium, sought: Sought) -> Near:
+    """The neurons whose value on a picture, recording or video lies farthest above their usual one: component, layer,
+    neuron, value, usual, z, tokens, concept; the largest z first.
 
-    value: the mean over the picture's positions (or others, see POSITIONS). usual: the stored mean over all positions
-    of pictures' examples (map of method `activation`, concept "*"); null where there is none, and then it counts as 0.
+    value: the mean over its positions (or others, see POSITIONS). usual: the stored mean over all positions of such
+    examples (map of method `activation`, concept "*"); null where there is none, and then it counts as 0.
     z: value - usual, less its median over the neurons of the layer, over 1.4826 times its median absolute deviation
     there, or over the layer's mean absolute usual value where that is larger. A neuron whose value is exactly 0 is off
     and left out.
 
     Raises:
-        UsageError: the model has other weights than the stored one; Unsupported: it takes no pictures.
+        UsageError: the model has other weights than the stored one; Unsupported: it takes no such medium.
     """
     if sought.positions not in POSITIONS:
         raise UsageError(f"no positions called '{sought.positions}'; there are: {', '.join(POSITIONS)}")
+    kind = kind_of(medium)
+    prompt = PROMPTS[kind] if sought.prompt is None else sought.prompt
     with reading(atlas) as connection:
         model, assumed = pick_model(connection, sought.model)
-        usual, note = _usual(connection, model)
-    values = on_picture(live_model(model, device=sought.device), picture, sought.positions, sought.prompt)
+        usual, note = _usual(connection, model, kind)
+    values = on_medium(live_model(model, device=sought.device), medium, sought.positions, prompt)
     z = robust_z(values, np.nan_to_num(usual))
     best = [place for place in np.argsort(-z, axis=None, kind="stable") if values.flat[place] != 0][: sought.top]
     layers, neurons = np.unravel_index(np.array(best, np.int64), z.shape)
@@ -142,44 +139,46 @@ def active(atlas: Path, picture: Image, sought: Sought) -> Near:
     said = {
         "model": model["name"],
         "fingerprint": model["fingerprint"],
-        "prompt": sought.prompt,
+        "prompt": prompt,
         "positions": sought.positions,
     }
     return Near(told, {**said, "assumed": [*assumed, note]})
 
 
-def _usual(connection: Any, model: Mapping[str, Any]) -> tuple[np.ndarray, str]:
+def _usual(connection: Any, model: Mapping[str, Any], source: str) -> tuple[np.ndarray, str]:
     """(layers, width) each neuron's stored mean, NaN where there is none; and which one was taken."""
     out = np.full((int(model["layers"]), int(model["width"])), np.nan)
-    which = Which("*", "activation", source="image", reduce="mean", fingerprint=str(model["fingerprint"]), tap=PRODUCT)
+    which = Which("*", "activation", source=source, reduce="mean", fingerprint=str(model["fingerprint"]), tap=PRODUCT)
     try:
         chosen = choose_map(connection, which)
     except UsageError:
-        return out, "usual=0 (no means of pictures are stored; `atlas ingest --methods activation` stores them)"
+        return (
+            out,
+            f"usual=0 (no means of {source} examples are stored; `atlas ingest --methods activation` stores them)",
+        )
     query = "SELECT layer, neuron, score FROM scores WHERE map_id = $map"
     rows = connection.sql(query, params={"map": chosen["map_id"]}).fetchnumpy()
     out[rows["layer"], rows["neuron"]] = rows["score"]
     return out, f"usual=the stored means over {chosen['examples']:,} positions"
 
 
-def on_picture(live: LiveModel, picture: Image, positions: str = IMAGE, prompt: str = PROMPT) -> np.ndarray:
-    """(layers, width) float32: every neuron's mean value over positions of a prompt with a picture, of POSITIONS.
+def on_medium(live: LiveModel, medium: Medium, positions: str, prompt: str) -> np.ndarray:
+    """(layers, width) float32: every neuron's mean value over positions of a prompt with a medium, of POSITIONS.
 
     Raises:
         UsageError: other positions.
-        Unsupported: the model has no such positions.
+        Unsupported: the model takes no such medium, or has no positions of it.
     """
     import torch
 
-    from atlas.live.encode import IMAGE_ROLE
     from atlas.live.hooks import tracing
 
-    batch = live.batch([live.encoder.prompt(prompt, [picture])])
-    where = batch.roles[0] == IMAGE_ROLE
+    batch = live.batch([live.encoder.prompt(prompt, [medium])])
+    where = batch.roles[0] == ROLES.index(kind_of(medium))
     if positions not in POSITIONS:
         raise UsageError(f"no positions called '{positions}'; there are: {', '.join(POSITIONS)}")
     if not where.any():
-        raise Unsupported(f"{live.name} has no positions of a picture in its prompt")
+        raise Unsupported(f"{live.name} has no positions of the {kind_of(medium)} in its prompt")
     if positions == LAST:
         where = torch.arange(len(where), device=where.device) == len(where) - 1
     with torch.no_grad(), tracing(live.layout) as capture:

@@ -13,15 +13,17 @@ from torch import Tensor
 
 from atlas.errors import Unsupported, UsageError
 from atlas.live.attention import weights
-from atlas.live.encode import IMAGE_ROLE, PAD, Batch, Prompt
+from atlas.live.encode import PAD, Batch, Prompt
 from atlas.live.hooks import Capture, tracing
+from atlas.live.media import KINDS
 from atlas.live.model import LiveModel
 from atlas.live.norms import behind_ffn, direct_directions
 from atlas.neurons import PRODUCT
+from atlas.where import ROLES
 from ingest.concepts import Target
 
-POSITIONS = ("predicting", "all", "image")
-"""Which positions of a pass a method may read: where the words are predicted, all that are no padding, the image's."""
+POSITIONS = ("predicting", "all", *KINDS)
+"""Which positions of a pass a method may read: where the words are predicted, all that are no padding, a medium's."""
 
 ATTENTION = "attention"
 """What a method needs that reads attention weights."""
@@ -29,6 +31,11 @@ ATTENTION = "attention"
 LOG_PROBABILITY, LOGIT, PROBABILITY = "log_probability", "logit", "probability"
 OUTPUTS = (LOG_PROBABILITY, LOGIT, PROBABILITY)
 """What of a token may be explained."""
+
+
+def sources_with(positions: str) -> frozenset[str] | None:
+    """The only sources whose examples have such positions; None: all have."""
+    return frozenset({positions}) if positions in KINDS else None
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> str:
@@ -125,8 +132,8 @@ class Trace:
 
     def where(self, positions: str) -> Tensor:
         """(P, T) bool: the positions that count for each pair, by one of POSITIONS."""
-        if positions == "image":
-            return self.batch.roles[self.pairs] == IMAGE_ROLE
+        if positions in KINDS:
+            return self.batch.roles[self.pairs] == ROLES.index(positions)
         if positions == "all":
             return self.real[self.pairs]
         where = torch.zeros(len(self.concepts), self.batch.roles.shape[1], dtype=torch.bool, device=self.pairs.device)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ingest.maps import IMAGE_TARGET, TEXT_TARGET, Means, NeuronMap, PairMethod
 from ingest.reductions import MEAN
-from ingest.trace import POSITIONS, Trace, one_of, sums
+from ingest.trace import POSITIONS, Trace, one_of, sources_with, sums
 
 POOLS = ("mean", "max")
 MINIMUM = "min"
@@ -25,7 +25,7 @@ class Activation(PairMethod):
     def __init__(self, positions: str, pool: str):
         super().__init__()
         self.positions, self.pool = one_of("positions", positions, POSITIONS), one_of("pool", pool, POOLS)
-        self.sources = frozenset({"image"}) if positions == "image" else None
+        self.sources = sources_with(positions)
         self.overall = Means()
         self.lowest: dict[str, Tensor] = {}
 
@@ -78,5 +78,5 @@ def _minimum(trace: Trace, layer: int) -> Tensor:
 
 
 def build(*, positions: str = "predicting", pool: str = "mean") -> Activation:
-    """positions: predicting | all | image. pool: mean | max over them."""
+    """positions: predicting | all | image | video | audio. pool: mean | max over them."""
     return Activation(positions, pool)

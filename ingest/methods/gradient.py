@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ingest.maps import GRADIENT, IMAGE_TARGET, TEXT_TARGET, PairMethod
-from ingest.trace import OUTPUTS, POSITIONS, Trace, one_of, sums
+from ingest.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_with, sums
 
 
 class Gradient(PairMethod):
@@ -23,7 +23,7 @@ class Gradient(PairMethod):
     def __init__(self, positions: str, output: str, times_activation: bool = False):
         super().__init__()
         self.positions = one_of("positions", positions, POSITIONS)
-        self.sources = frozenset({"image"}) if positions == "image" else None
+        self.sources = sources_with(positions)
         self.output = one_of("output", output, OUTPUTS)
         self.times_activation = times_activation
 
@@ -39,7 +39,9 @@ def summed(trace: Trace, output: str, *, times_activation: bool) -> Tensor:
 
     All sets together cost what one does, as it is reading the derivatives that takes the time.
     """
-    where = torch.stack([trace.where(positions) for positions in POSITIONS], 1).float()  # (P, POSITIONS, T)
+    every = {place: trace.where(positions) for place, positions in enumerate(POSITIONS)}
+    there = [place for place, mask in every.items() if mask.any()]
+    where = torch.stack([every[place] for place in there], 1).float()  # (P, there, T)
     shape = len(POSITIONS), len(trace.layers), len(trace.concepts), trace.live.layout.width
     out = torch.zeros(shape, device=where.device)
     for pairs, gradients in trace.gradients_of(output):
@@ -48,10 +50,12 @@ def summed(trace: Trace, output: str, *, times_activation: bool) -> Tensor:
         masks[rows] = where[pairs]
         for place, layer in enumerate(trace.layers):
             values = trace.capture.values[layer].detach() if times_activation else None
-            out[:, place, pairs] = sums(masks, gradients[layer], values)[rows].transpose(0, 1)
+            for at, found in zip(there, sums(masks, gradients[layer], values)[rows].unbind(1), strict=True):
+                out[at, place, pairs] = found
     return out
 
 
 def build(*, positions: str = "all", output: str = "log_probability") -> Gradient:
-    """positions: all | predicting | image. output: log_probability | logit | probability of the word's tokens."""
+    """positions: all | predicting | image | video | audio. output: log_probability | logit | probability of the word's
+    tokens."""
     return Gradient(positions, output)

@@ -15,7 +15,7 @@ from torch import Tensor
 from atlas.errors import UsageError
 from ingest.maps import IMAGE_TARGET, TEXT_TARGET, PairMethod
 from ingest.paths import ENDPOINTS, Paths
-from ingest.trace import OUTPUTS, POSITIONS, Trace, one_of
+from ingest.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_with
 
 
 class IntegratedGradients(PairMethod):
@@ -27,7 +27,7 @@ class IntegratedGradients(PairMethod):
             raise UsageError("steps and tokens must be at least 1")
         one_of("endpoints", endpoints, ENDPOINTS)
         one_of("positions", positions, POSITIONS)
-        self.sources = frozenset({"image"}) if positions == "image" else None
+        self.sources = sources_with(positions)
         self.paths = Paths(steps, endpoints, positions, one_of("output", output, OUTPUTS), tokens)
 
     def score(self, trace: Trace, layer: int) -> Tensor:
@@ -43,6 +43,6 @@ def build(
     output: str = "log_probability",
     tokens: int = 8192,
 ) -> IntegratedGradients:
-    """steps: m. endpoints: right | midpoint | both. positions: predicting | all | image. output: log_probability |
-    logit | probability. tokens: positions run in one batch."""
+    """steps: m. endpoints: right | midpoint | both. positions: predicting | all | image | video |
+    audio. output: log_probability | logit | probability. tokens: positions run in one batch."""
     return IntegratedGradients(steps, endpoints, positions, output, tokens)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import family_checks
 import numpy as np
 import pytest
 import small_encoders
@@ -20,14 +21,16 @@ from atlas.api import Atlas
 from atlas.database import reading
 from atlas.errors import Unsupported, UsageError
 from atlas.indexes import build_index, unit
+from atlas.live.media import Clip, Medium, Sound
 from atlas.profiles import whole_maps
 from atlas.queries import Which
 from atlas.spaces import find_spaces, pick_model
 from atlas.texts import Wording, concept_maps, neuron_texts
 from atlas.vectors import forget_loaded
+from ingest.asking import open_media
 from ingest.embed import Asked, Embedded, embed
 from ingest.encoding import open_encoder
-from ingest.searching import Sought, by_audio, by_image, by_text, on_picture, robust_z
+from ingest.searching import Sought, by_medium, by_text, on_medium, robust_z
 
 LAYERS, WIDTH = 2, 64
 
@@ -184,18 +187,19 @@ def test_pictures_and_recordings_are_searched_in_the_space_of_their_encoder(
         file.setparams((1, 2, 8000, 0, "NONE", ""))
         file.writeframes((samples * 32_767).astype("<i2").tobytes())
     heard = ((samples * 32_767).astype("<i2") / 32_768).astype(np.float32)
-    for name, ask in (("clip", by_image), ("clap", by_audio)):
+    for name, media in (("clip", ([str(tmp_path / "cat.png")],)), ("clap", ([], [str(tmp_path / "bark.wav")]))):
         done = embed(own_atlas, Asked("decoded", encoder=encoder[name]))
         opened = open_encoder(encoder[name]).encoder
         query = opened.images([picture])[0] if name == "clip" else opened.sounds([(heard, 8000)])[0]
-        there: Any = tmp_path / ("cat.png" if name == "clip" else "bark.wav")
-        near = ask(own_atlas, str(there) if name == "clip" else there, Sought(encoder=encoder[name], top=5))
+        near = by_medium(own_atlas, open_media(*media)[0], Sought(encoder=encoder[name], top=5))
         cosines = np.sort(stored(own_atlas, done.run_id) @ query)[::-1][:5]
         assert np.allclose(near.rows["similarity"].to_numpy(), cosines, atol=1e-4)
-    with pytest.raises(Unsupported, match="not asked with sound so far; --encoder clap:ID_OR_FOLDER"):
-        by_audio(own_atlas, tmp_path / "bark.wav", Sought())
+    with pytest.raises(Unsupported, match="this model takes text, image and no audio"):
+        by_medium(own_atlas, Sound(heard, 8000), Sought())
     with pytest.raises(Unsupported, match="encodes image and text, not audio"):
-        by_audio(own_atlas, tmp_path / "bark.wav", Sought(encoder=encoder["clip"]))
+        by_medium(own_atlas, Sound(heard, 8000), Sought(encoder=encoder["clip"]))
+    with pytest.raises(Unsupported, match="encodes image and text, not video"):
+        by_medium(own_atlas, Clip((picture,)), Sought(encoder=encoder["clip"]))
 
 
 def test_profiles_are_the_maps_standardised(own_atlas: Path) -> None:
@@ -278,7 +282,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory, random_llava: Any, picture
 
 def test_a_planted_neuron_is_found_by_its_picture(planted: tuple[Path, Path]) -> None:
     path, file = planted
-    near = by_image(path, str(file), Sought(top=5))
+    near = by_medium(path, Image.open(file).convert("RGB"), Sought(top=5))
     first = near.rows.to_pylist()[0]
     assert (first["layer"], first["neuron"]) == (1, 9)
     assert first["value"] > first["usual"] + 1 and first["z"] > 3 * near.rows["z"][1].as_py() > 0
@@ -287,34 +291,44 @@ def test_a_planted_neuron_is_found_by_its_picture(planted: tuple[Path, Path]) ->
     assert "usual=the stored means over" in near.provenance["assumed"][-1]
 
 
-def test_values_on_a_picture_are_means_over_its_positions(llava: Any, picture: Image.Image) -> None:
-    batch = llava.batch([llava.encoder.prompt("describe the picture", [picture])])
+MEDIA = [
+    ("Qwen2-VL", family_checks.pictures(1)[0], "image_token_id"),
+    ("Qwen2-VL", Clip(tuple(family_checks.pictures(4))), "video_token_id"),
+    ("Qwen2-Audio", family_checks.sound(0.4), "audio_token_id"),
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("family", "medium", "token"), MEDIA, ids=[token for *_, token in MEDIA])
+def test_values_on_a_medium_are_means_over_its_positions(family: str, medium: Medium, token: str) -> None:
+    live = family_checks.Subject(family).live
+    ids = live.encoder.prompt("what is this", [medium]).ids
     seen: dict[int, Any] = {}
     handles = [
         module.register_forward_pre_hook(lambda _, args, y=y: seen.update({y: args[0][0].clone()}))
-        for y, module in enumerate(llava.layout.down)
+        for y, module in enumerate(live.layout.down)
     ]
     with torch.no_grad():
-        llava.model(**batch.inputs)
+        live.model(**live.batch([live.encoder.prompt("what is this", [medium])]).inputs)
     for handle in handles:
         handle.remove()
-    where = batch.inputs["input_ids"][0] == llava.model.config.image_token_id
-    assert where.sum() == 4
-    for positions, mask in (("image", where), ("last", torch.arange(len(where)) == len(where) - 1)):
-        wanted = np.stack([seen[y][mask].mean(0).numpy() for y in range(LAYERS)])
-        assert np.allclose(on_picture(llava, picture, positions), wanted, atol=1e-6)
-    asked = [on_picture(llava, picture, "last", prompt) for prompt in ("describe the picture", "what is this ?")]
+    where = torch.tensor(ids) == getattr(live.model.config, token)
+    assert 2 <= where.sum() < len(ids)
+    for positions, mask in (("media", where), ("last", torch.arange(len(where)) == len(where) - 1)):
+        wanted = np.stack([seen[y][mask].mean(0).numpy() for y in sorted(seen)])
+        assert np.allclose(on_medium(live, medium, positions, "what is this"), wanted, atol=1e-5)
+    asked = [on_medium(live, medium, "last", prompt) for prompt in ("describe the picture", "what is this ?")]
     assert np.abs(asked[0] - asked[1]).max() > 1e-3
     with pytest.raises(UsageError, match="no positions called 'first'"):
-        on_picture(llava, picture, "first")
+        on_medium(live, medium, "first", "what")
 
 
 def test_without_stored_means_the_values_alone_are_ranked(own_atlas: Path, planted: tuple[Path, Path]) -> None:
     with store.connect_writer(own_atlas) as connection:
         connection.exec_driver_sql("DELETE FROM maps WHERE concept_id IS NULL")
-    near = by_image(own_atlas, str(planted[1]), Sought(top=3))
+    near = by_medium(own_atlas, Image.open(planted[1]).convert("RGB"), Sought(top=3))
     assert near.rows["usual"].null_count == 3
-    assert near.provenance["assumed"][-1].startswith("usual=0 (no means of pictures are stored")
+    assert near.provenance["assumed"][-1].startswith("usual=0 (no means of image examples")
 
 
 def test_z_is_robust_and_finite_where_most_neurons_are_off() -> None:

@@ -8,14 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import families
+import family_checks
 import numpy as np
 import pytest
+import torch
+from attribution import CONCEPTS, build, by_hand, feed, log_probability, maps_of
 
 from atlas.check import check
 from atlas.database import reading
+from atlas.live.media import KINDS, Clip, Medium
 from cli.main import main
+from ingest.concepts import find_targets
 from ingest.datasets import scenes
-from ingest.examples import BadMedia
+from ingest.examples import BadMedia, Example, Mention
+from ingest.trace import Item
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -69,6 +75,42 @@ def test_pictures_clips_and_words_of_one_model(
         assert off[source, "edit", "kl"] > 0 == off[source, "before", "kl"]
         assert only[source, "edit", "kl"] > off[source, "edit", "kl"], "all but a few off does more than a few off"
     assert not check(empty_atlas)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "medium"),
+    [
+        ("Qwen2-Audio", "audio", family_checks.sound(0.4)),
+        ("Qwen2-VL", "video", Clip(tuple(family_checks.pictures(4)))),
+        ("Qwen2-VL", "image", family_checks.pictures(1)[0]),
+    ],
+)
+def test_methods_read_the_positions_of_a_medium(family: str, kind: str, medium: Medium) -> None:
+    """A plain mean of values there; and the central difference of scaling a neuron there and nowhere else."""
+    live = family_checks.Subject(family).live
+    prompt = live.encoder.prompt("what is this ?", [medium], "a dog")
+    mentions = (Mention("dog"),)
+    example = Example(kind, "name", "find", "what is this ?", "a dog", mentions)
+    ends = live.encoder.ends(prompt.answer)
+    targets = find_targets(example, live.encoder.decode(prompt.answer), ends, CONCEPTS, list(CONCEPTS))
+    item = Item(0, prompt, tuple(targets))
+    means = maps_of(feed(build("activation", positions=kind), live, [[item]], kind))["dog", "mean"].scores
+    rises = maps_of(feed(build("gradient_x_activation", positions=kind), live, [[item]], kind))["dog", "mean"].scores
+    here = torch.tensor(prompt.ids) == live.encoder.role_of.media_ids[kind]
+    capture, _ = by_hand(live, item)
+    for layer, down in enumerate(live.layout.down):
+        assert torch.allclose(means[layer], capture.values[layer][0][: len(here)][here].mean(0), atol=1e-5)
+        for neuron in rises[layer].abs().topk(2).indices.tolist():
+            ends_of = []
+            for gain in (1.02, 0.98):
+                scale = torch.ones(len(prompt.ids) + len(prompt.answer), down.in_features)
+                scale[: len(here)][here, neuron] = gain
+                handle = down.register_forward_pre_hook(lambda _, args, scale=scale: (args[0] * scale,))
+                ends_of.append(log_probability(live, item, "dog"))
+                handle.remove()
+            assert (ends_of[0] - ends_of[1]) / 0.04 == pytest.approx(float(rises[layer, neuron]), rel=0.05, abs=2e-4)
+    other = next(one for one in KINDS if one != kind)
+    assert build("activation", positions=other).sources == {other}, "a job asks it of no other examples"
 
 
 def test_a_clip_is_a_scene_in_motion() -> None:
