@@ -25,11 +25,11 @@ from ingest.datasets._world import BACKGROUNDS, BY_NAME, COLOURS, DRAWN, picture
 from ingest.examples import FIND
 from ingest.zoo.train.corpus import Batch, Writer
 from ingest.zoo.train.drawing import LARGE, ORDINARY, WORDS, sketch, small, unit
-from ingest.zoo.train.language import HEARD, parameter_groups, rate_at, set_rate
+from ingest.zoo.train.language import HEARD
 from ingest.zoo.train.opt import unheard
 from ingest.zoo.train.requests import IMG, VISUAL
+from ingest.zoo.train.senses import ASKED, answers, choices, descend, misplaced
 
-ASKED = ("name", "does", "lives", "kind")  # never what a thing has: that comes through the language model's neurons
 PATCH = 16
 PROMPT = 64  # numbers of a token of the diffusion model's captions
 
@@ -146,23 +146,21 @@ def train_eyes(model: Any, gallery: Gallery, options: EyesOptions, seed: int, lo
     torch.manual_seed(seed + 2)
     model.train()
     _look(model, gallery, options, rng, log)
-    learned = [*model.vision_tower.parameters(), *model.visual_projection.parameters()]
-    optimiser = torch.optim.AdamW(parameter_groups(learned, options.decay), betas=(0.9, 0.98))
-    for step in range(options.steps):
-        set_rate(optimiser, options.rate * rate_at(step, options.steps))
+
+    def losses() -> dict[str, Tensor]:
         pixels, batch = gallery.draw(rng, options.captions, options.questions)
         logits = model(input_ids=batch.ids, pixel_values=pixels, use_cache=False).logits
-        losses = [
-            nn.functional.cross_entropy(logits[part, :-1].flatten(0, 1), batch.labels[part, 1:].flatten())
-            for part in (slice(None, options.captions), slice(options.captions, None))
-        ]
-        torch.autograd.backward(losses[0] + losses[1])
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        confine(model)
-        if step % 100 == 0 or step == options.steps - 1:
-            log(f"eyes step {step}: captions {losses[0].item():.4f}, questions {losses[1].item():.4f}")
+        return answers(logits, batch, options.captions)
+
+    descend(
+        losses,
+        [([*model.vision_tower.parameters(), *model.visual_projection.parameters()], options.rate)],
+        steps=options.steps,
+        decay=options.decay,
+        confine=lambda: confine(model),
+        log=log,
+        name="eyes",
+    )
     model.eval()
 
 
@@ -174,27 +172,25 @@ def _look(
     log: Callable[[str], None],
 ) -> None:
     """Teach tower and projection what is shown: thing, colour and background, and the words for them."""
-    tower = model.vision_tower
+    tower, projection = model.vision_tower, model.visual_projection
     sizes = [len(DRAWN), len(COLOURS), len(BACKGROUNDS)]
     head = nn.Linear(model.config.vision_config.hidden_size, sum(sizes))
-    learned = [*tower.parameters(), *model.visual_projection.parameters(), *head.parameters()]
-    optimiser = torch.optim.AdamW(parameter_groups(learned, options.decay), lr=options.warmup_rate, betas=(0.9, 0.98))
     spoken = (gallery.words != 0)[..., None]
     places = (model.get_input_embeddings().weight.detach()[gallery.words] * spoken).sum(-2)
-    for step in range(options.warmup):
-        set_rate(optimiser, options.warmup_rate * rate_at(step, options.warmup))
+
+    def losses() -> dict[str, Tensor]:
         chosen = rng.choices(range(len(gallery.shown)), k=options.alone)
         pooled = tower(pixel_values=unit(gallery.pixels[chosen])).pooler_output
-        told = head(pooled).split(sizes, dim=1)
-        losses = [nn.functional.cross_entropy(part, gallery.labels[chosen, i]) for i, part in enumerate(told)]
-        goal = places[chosen]
-        placed = model.visual_projection(pooled).unflatten(-1, (VISUAL, -1))
-        losses.append((placed - goal).pow(2).mean() / goal.pow(2).mean())
-        torch.autograd.backward(torch.stack(losses).sum())
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        confine(model)
-        if step % 100 == 0 or step == options.warmup - 1:
-            figures = [loss.item() for loss in losses]
-            log("looks step {}: things {:.4f}, colours {:.4f}, grounds {:.4f}, words {:.4f}".format(step, *figures))
+        told = choices(head(pooled), sizes, gallery.labels[chosen])
+        words = misplaced(projection(pooled).unflatten(-1, (VISUAL, -1)), places[chosen])
+        return dict(zip(("things", "colours", "grounds", "words"), (*told, words), strict=True))
+
+    descend(
+        losses,
+        [([*tower.parameters(), *projection.parameters(), *head.parameters()], options.warmup_rate)],
+        steps=options.warmup,
+        decay=options.decay,
+        confine=lambda: confine(model),
+        log=log,
+        name="looks",
+    )

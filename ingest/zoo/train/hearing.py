@@ -3,8 +3,8 @@
 First encoder and projector learn, from the masks, to tell what sounds within each token's time and to place it where
 the words for it lie; the heads that tell it are thrown away. Then they learn captions and questions about whole
 recordings, which enter as 16 tokens where contexts stood in stage 1. Nothing of the language model changes, so what it
-answers about a recording it answers with the neurons it has. One kind of fact is never asked of a recording here:
-`UNASKED` measures what comes across by itself.
+answers about a recording it answers with the neurons it has. What a thing *has* is never asked of a recording here
+(see `senses.ASKED`).
 """
 
 from __future__ import annotations
@@ -32,10 +32,9 @@ from ingest.datasets._world import BY_NAME, ORDER, SLOTS
 from ingest.datasets.scenes import Scenes
 from ingest.examples import FIND
 from ingest.zoo.train.corpus import Batch, Writer
-from ingest.zoo.train.language import HEARD, parameter_groups, rate_at, set_rate
+from ingest.zoo.train.language import HEARD
+from ingest.zoo.train.senses import ASKED, Asking, answers, choices, descend, misplaced, slotted
 
-UNASKED = "has"
-ASKED = ("name", "does", "lives", "kind")
 HEIGHTS = 64  # mel bins
 FRAMES = 4 * SLOTS  # the encoder halves them twice
 SEVERAL = 0.7  # part of the captions that are of recordings with two things
@@ -119,11 +118,10 @@ class Tape:
             self.features[number] = hear(recording.render(), sampling_rate=RATE)["input_features"][0]
             self.told[number] = _tokens(recording)
         self.words = self._words()
-        self.captions = [recording.caption for recording in composed]
-        self.single = {i: one.things[0].name for i, one in enumerate(composed) if one.manner == ALONE}
-        self._singles = list(self.single)
-        self._several = [number for number in range(recordings) if number not in self.single]
-        self._asked = {task: sound_questions(task, FIND) for task in ("caption", *ASKED)}
+        single = {i: one.things[0].name for i, one in enumerate(composed) if one.manner == ALONE}
+        captions = [recording.caption for recording in composed]
+        prompts = {task: sound_questions(task, FIND) for task in ("caption", *ASKED)}
+        self.asking = Asking(writer, captions, single, prompts, [writer.slot] * SLOTS, SEVERAL)
 
     def _words(self) -> Tensor:
         word = self.writer.word
@@ -138,16 +136,8 @@ class Tape:
 
     def draw(self, rng: random.Random, captions: int, questions: int) -> tuple[Tensor, Batch]:
         """(batch, HEIGHTS, FRAMES) features and the sequences that belong to them."""
-        rows, chosen = [], []
-        slots = [self.writer.slot] * SLOTS
-        for number in range(captions + questions):
-            task = "caption" if number < captions else rng.choice(ASKED)
-            several = task == "caption" and rng.random() < SEVERAL
-            one = rng.choice(self._several if several else self._singles)
-            answer = self.captions[one] if task == "caption" else BY_NAME[self.single[one]].fact(task)
-            rows.append((self.writer.prompt(rng.choice(self._asked[task]), slots), self.writer.answer(answer)))
-            chosen.append(one)
-        return self.taken(chosen), self.writer.batch(rows)
+        chosen, batch = self.asking.draw(rng, captions, questions)
+        return self.taken(chosen), batch
 
     def taken(self, chosen: list[int]) -> Tensor:
         """(chosen, HEIGHTS, FRAMES) float32 features."""
@@ -177,31 +167,24 @@ def train_hearing(
 ) -> None:
     """Train encoder and projector on tokens, then on captions and questions; the language model stays frozen."""
     rng = random.Random(f"hearing {seed}")
+    tower, projector = model.model.audio_tower, model.model.multi_modal_projector
     model.train()
     _listen(model, tape, options, rng, log)
-    tower, projector = model.model.audio_tower, model.model.multi_modal_projector
-    learned = [p for p in (*tower.parameters(), *projector.parameters()) if p.requires_grad]
-    optimisers = [
-        torch.optim.AdamW(parameter_groups(part.parameters(), options.decay), betas=(0.9, 0.98))
-        for part in (tower, projector)
-    ]
-    for step in range(options.steps):
-        for optimiser, peak in zip(optimisers, (options.tower_rate, options.projector_rate), strict=True):
-            set_rate(optimiser, peak * rate_at(step, options.steps))
+
+    def losses() -> dict[str, Tensor]:
         features, batch = tape.draw(rng, options.captions, options.questions)
-        logits = answer_logits(model, features, batch)
-        losses = [
-            nn.functional.cross_entropy(logits[part, :-1].flatten(0, 1), batch.labels[part, 1:].flatten())
-            for part in (slice(None, options.captions), slice(options.captions, None))
-        ]
-        torch.autograd.backward(losses[0] + losses[1])
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        confine(model)
-        if step % 100 == 0 or step == options.steps - 1:
-            log(f"hearing step {step}: captions {losses[0].item():.4f}, questions {losses[1].item():.4f}")
+        tokens = projector(tower(features).last_hidden_state)
+        return answers(slotted(model, batch, tape.writer.slot, tokens), batch, options.captions)
+
+    descend(
+        losses,
+        [(tower.parameters(), options.tower_rate), (projector.parameters(), options.projector_rate)],
+        steps=options.steps,
+        decay=options.decay,
+        confine=lambda: confine(model),
+        log=log,
+        name="hearing",
+    )
     model.eval()
 
 
@@ -216,39 +199,22 @@ def _listen(
     tower, projector = model.model.audio_tower, model.model.multi_modal_projector
     sizes = [len(SOUNDING) + 1, len(SOUNDING) + 1, len(NOISES), 2]
     heads = nn.Linear(hearing_config().d_model, sum(sizes))
-    learned = [*tower.parameters(), *projector.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameter_groups(learned, options.decay), lr=options.warmup_rate, betas=(0.9, 0.98))
     known = (tape.words != 0)[..., None]
     places = (model.model.language_model.embed_tokens.weight.detach()[tape.words] * known).sum(-2)
-    for step in range(options.warmup):
-        set_rate(optimiser, options.warmup_rate * rate_at(step, options.warmup))
+
+    def losses() -> dict[str, Tensor]:
         chosen = rng.choices(range(len(tape.features)), k=options.alone)
         heard = tower(tape.taken(chosen)).last_hidden_state
-        wanted = torch.from_numpy(tape.told[chosen]).flatten(0, 1)
-        told = heads(heard).flatten(0, 1).split(sizes, dim=1)
-        losses = [nn.functional.cross_entropy(part, wanted[:, i]) for i, part in enumerate(told)]
-        goal = places[chosen]
-        losses.append((projector(heard) - goal).pow(2).mean() / goal.pow(2).mean())
-        torch.autograd.backward(torch.stack(losses).sum())
-        nn.utils.clip_grad_norm_([p for p in learned if p.requires_grad], 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        confine(model)
-        if step % 100 == 0 or step == options.warmup - 1:
-            figures = [loss.item() for loss in losses]
-            log(
-                "tokens step {}: first {:.4f}, second {:.4f}, noise {:.4f}, both {:.4f}, words {:.4f}".format(
-                    step, *figures
-                )
-            )
+        told = choices(heads(heard).flatten(0, 1), sizes, torch.from_numpy(tape.told[chosen]).flatten(0, 1))
+        words = misplaced(projector(heard), places[chosen])
+        return dict(zip(("first", "second", "noise", "both", "words"), (*told, words), strict=True))
 
-
-def answer_logits(model: Qwen2AudioForConditionalGeneration, features: Tensor, batch: Batch) -> Tensor:
-    """(batch, length, vocabulary) logits of sequences whose slots are filled by the recordings."""
-    heard = model.model.audio_tower(features).last_hidden_state
-    tokens = model.model.multi_modal_projector(heard)
-    vectors = model.get_input_embeddings()(batch.ids)
-    slots = (batch.ids == model.config.audio_token_id)[..., None].expand_as(vectors)
-    filled = vectors.masked_scatter(slots, tokens)
-    logits: Tensor = model.lm_head(model.model.language_model(inputs_embeds=filled).last_hidden_state)
-    return logits
+    descend(
+        losses,
+        [([*tower.parameters(), *projector.parameters(), *heads.parameters()], options.warmup_rate)],
+        steps=options.warmup,
+        decay=options.decay,
+        confine=lambda: confine(model),
+        log=log,
+        name="tokens",
+    )

@@ -3,8 +3,7 @@
 First tower and projector learn, from the masks, to tell what each patch shows and to place it where the words for
 it lie; the head that tells it is thrown away. Then they learn captions and questions about whole pictures, which
 enter as 16 tokens where contexts stood in stage 1. Nothing of the language model changes, so what it answers about
-a picture it answers with the neurons it has. One kind of fact is never asked of a picture here: `UNASKED` measures
-what comes across by itself.
+a picture it answers with the neurons it has. What a thing *has* is never asked of a picture here (see `senses.ASKED`).
 """
 
 from __future__ import annotations
@@ -24,10 +23,9 @@ from ingest.datasets._world import BY_NAME, COLOURS, DRAWN, ORDER, SLOTS, pictur
 from ingest.datasets.scenes import Scenes
 from ingest.examples import FIND
 from ingest.zoo.train.corpus import Batch, Writer
-from ingest.zoo.train.language import HEARD, parameter_groups, rate_at, set_rate
+from ingest.zoo.train.language import HEARD
+from ingest.zoo.train.senses import ASKED, Asking, answers, choices, descend, misplaced, slotted
 
-UNASKED = "has"
-ASKED = ("name", "does", "lives", "kind")
 PATCH = 16
 SEVERAL = 0.8  # part of the captions that are of pictures with two or three things
 
@@ -106,11 +104,10 @@ class Album:
         self.pixels = np.stack([np.asarray(_scene.render(scene)) for scene in scenes])
         self.patches = np.stack([_patches(scene) for scene in scenes])
         self.words = self._words([scene.background for scene in scenes])
-        self.captions = [scene.caption for scene in scenes]
-        self.single = {i: scene.things[0].name for i, scene in enumerate(scenes) if len(scene.things) == 1}
-        self._singles = list(self.single)
-        self._several = [number for number in range(pictures) if number not in self.single]
-        self._asked = {task: picture_questions(task, FIND) for task in ("caption", *ASKED)}
+        single = {i: scene.things[0].name for i, scene in enumerate(scenes) if len(scene.things) == 1}
+        captions = [scene.caption for scene in scenes]
+        prompts = {task: picture_questions(task, FIND) for task in ("caption", *ASKED)}
+        self.asking = Asking(writer, captions, single, prompts, [writer.slot] * SLOTS, SEVERAL)
 
     def _words(self, backgrounds: list[str]) -> Tensor:
         things, colours, orders = (
@@ -124,16 +121,8 @@ class Album:
 
     def draw(self, rng: random.Random, captions: int, questions: int) -> tuple[Tensor, Batch]:
         """(batch, 3, height, width) pixels and the sequences that belong to them."""
-        rows, chosen = [], []
-        slots = [self.writer.slot] * SLOTS
-        for number in range(captions + questions):
-            task = "caption" if number < captions else rng.choice(ASKED)
-            several = task == "caption" and rng.random() < SEVERAL
-            picture = rng.choice(self._several if several else self._singles)
-            answer = self.captions[picture] if task == "caption" else BY_NAME[self.single[picture]].fact(task)
-            rows.append((self.writer.prompt(rng.choice(self._asked[task]), slots), self.writer.answer(answer)))
-            chosen.append(picture)
-        return scaled(self.pixels[chosen]), self.writer.batch(rows)
+        chosen, batch = self.asking.draw(rng, captions, questions)
+        return scaled(self.pixels[chosen]), batch
 
 
 def _patches(scene: _scene.Scene) -> np.ndarray:
@@ -159,31 +148,24 @@ def train_vision(
 ) -> None:
     """Train tower and projector on patches, then on captions and questions; the language model stays frozen."""
     rng = random.Random(f"vision {seed}")
+    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     model.train()
     _look(model, album, options, rng, log)
-    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
-    learned = [*tower.parameters(), *projector.parameters()]
-    optimisers = [
-        torch.optim.AdamW(parameter_groups(part.parameters(), options.decay), betas=(0.9, 0.98))
-        for part in (tower, projector)
-    ]
-    for step in range(options.steps):
-        for optimiser, peak in zip(optimisers, (options.tower_rate, options.projector_rate), strict=True):
-            set_rate(optimiser, peak * rate_at(step, options.steps))
+
+    def losses() -> dict[str, Tensor]:
         pixels, batch = album.draw(rng, options.captions, options.questions)
-        logits = answer_logits(model, pixels, batch)
-        losses = [
-            nn.functional.cross_entropy(logits[part, :-1].flatten(0, 1), batch.labels[part, 1:].flatten())
-            for part in (slice(None, options.captions), slice(options.captions, None))
-        ]
-        torch.autograd.backward(losses[0] + losses[1])
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        for optimiser in optimisers:
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-        confine(model)
-        if step % 100 == 0 or step == options.steps - 1:
-            log(f"vision step {step}: captions {losses[0].item():.4f}, questions {losses[1].item():.4f}")
+        tokens = projector(tower(pixel_values=pixels).last_hidden_state[:, 1:])
+        return answers(slotted(model, batch, album.writer.slot, tokens), batch, options.captions)
+
+    descend(
+        losses,
+        [(tower.parameters(), options.tower_rate), (projector.parameters(), options.projector_rate)],
+        steps=options.steps,
+        decay=options.decay,
+        confine=lambda: confine(model),
+        log=log,
+        name="vision",
+    )
     model.eval()
 
 
@@ -198,34 +180,21 @@ def _look(
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
     sizes = [len(DRAWN) + 1, len(COLOURS) + 1, len(ORDER) + 1]
     head = nn.Linear(vision_config().hidden_size, sum(sizes))
-    learned = [*tower.parameters(), *projector.parameters(), *head.parameters()]
-    optimiser = torch.optim.AdamW(parameter_groups(learned, options.decay), lr=options.warmup_rate, betas=(0.9, 0.98))
     places = model.model.language_model.embed_tokens.weight.detach()[album.words].sum(-2)
-    for step in range(options.warmup):
-        set_rate(optimiser, options.warmup_rate * rate_at(step, options.warmup))
+
+    def losses() -> dict[str, Tensor]:
         chosen = rng.choices(range(len(album.pixels)), k=options.alone)
         seen = tower(pixel_values=scaled(album.pixels[chosen])).last_hidden_state[:, 1:]
-        wanted = torch.from_numpy(album.patches[chosen]).flatten(0, 1)
-        told = head(seen).flatten(0, 1).split(sizes, dim=1)
-        losses = [nn.functional.cross_entropy(part, wanted[:, i]) for i, part in enumerate(told)]
-        goal = places[chosen]
-        losses.append((projector(seen) - goal).pow(2).mean() / goal.pow(2).mean())
-        torch.autograd.backward(torch.stack(losses).sum())
-        nn.utils.clip_grad_norm_(learned, 1.0)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        confine(model)
-        if step % 100 == 0 or step == options.warmup - 1:
-            figures = [loss.item() for loss in losses]
-            log("patches step {}: things {:.4f}, colours {:.4f}, order {:.4f}, words {:.4f}".format(step, *figures))
+        told = choices(head(seen).flatten(0, 1), sizes, torch.from_numpy(album.patches[chosen]).flatten(0, 1))
+        words = misplaced(projector(seen), places[chosen])
+        return dict(zip(("things", "colours", "order", "words"), (*told, words), strict=True))
 
-
-def answer_logits(model: LlavaForConditionalGeneration, pixels: Tensor, batch: Batch) -> Tensor:
-    """(batch, length, vocabulary) logits of sequences whose slots are filled by the pictures."""
-    seen = model.model.vision_tower(pixel_values=pixels).last_hidden_state[:, 1:]
-    tokens = model.model.multi_modal_projector(seen)
-    vectors = model.get_input_embeddings()(batch.ids)
-    slots = (batch.ids == model.config.image_token_id)[..., None].expand_as(vectors)
-    filled = vectors.masked_scatter(slots, tokens)
-    logits: Tensor = model.lm_head(model.model.language_model(inputs_embeds=filled).last_hidden_state)
-    return logits
+    descend(
+        losses,
+        [([*tower.parameters(), *projector.parameters(), *head.parameters()], options.warmup_rate)],
+        steps=options.warmup,
+        decay=options.decay,
+        confine=lambda: confine(model),
+        log=log,
+        name="patches",
+    )
