@@ -28,7 +28,7 @@ ModelName = Annotated[
 Concept = Annotated[str, typer.Option("--concept", "-c", help="The concept's name (`atlas concepts` lists them).")]
 Method = Annotated[str | None, typer.Option("--method", help="The attribution method (`atlas methods` lists them).")]
 Source = Annotated[
-    str | None, typer.Option("--source", help="The modality that carries the concept in: image or text.")
+    str | None, typer.Option("--source", help="The modality that carries the concept in: image, text, audio or video.")
 ]
 Target = Annotated[str | None, typer.Option("--target", help="The modality of the output explained.")]
 Select = Annotated[

@@ -38,7 +38,9 @@ from cli.render import show
 Concepts = Annotated[
     str | None, typer.Option("--concepts", "--classes", "--concept", help="Only these, separated by commas.")
 ]
-Sources = Annotated[str | None, typer.Option("--sources", help="image, text or both; what the dataset has by default.")]
+Sources = Annotated[
+    str | None, typer.Option("--sources", help="Of image, text, audio, video; default: what model and dataset have.")
+]
 Tasks = Annotated[
     str | None, typer.Option("--tasks", help="Which tasks (`atlas datasets NAME`), not the default ones.")
 ]

@@ -19,7 +19,7 @@ from ingest.examples import FIND, HELD_OUT, Dataset
 from ingest.reductions import REDUCTIONS, USUAL
 
 ALL = "all"
-"""`keep` of a job whose maps are stored whole."""
+"""`keep` of a job whose maps are stored whole; `concepts` of one that takes every concept, as no names do."""
 
 
 def kept_top(keep: str) -> int:
@@ -155,7 +155,8 @@ def make_job(content: Mapping[str, Any]) -> Job:
         kept_top(job.keep)
     if not job.methods:
         raise UsageError("the job names no method; `atlas methods` lists them")
-    return replace(job, methods={name: _parameters(name, given) for name, given in job.methods.items()})
+    methods = {name: _parameters(name, given) for name, given in job.methods.items()}
+    return replace(job, methods=methods, concepts=() if job.concepts == (ALL,) else job.concepts)
 
 
 def _parameters(name: str, given: Any) -> dict[str, Any]:

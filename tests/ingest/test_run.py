@@ -72,6 +72,11 @@ def test_the_run_id_is_of_content_and_not_of_names(small_job: Job) -> None:
     assert len(ids) == 4
 
 
+def test_all_concepts_are_said_as_no_names_are() -> None:
+    assert make_job({"methods": {"random": {}}, "concepts": ["all"]}).concepts == ()
+    assert make_job({"methods": {"random": {}}, "concepts": ["dog", "all"]}).concepts == ("dog", "all")
+
+
 def test_two_runs_of_one_method_are_told_apart(own_atlas: Path, small_job: Job) -> None:
     """The newest map answers, and says that there are others; each run's own map answers where it is named."""
     atlas = Atlas.open(own_atlas)
@@ -214,7 +219,7 @@ def test_a_wrong_job_says_what_is_wrong(content: dict[str, Any], message: str) -
     [
         ({"dataset": "sceens"}, "no dataset called 'sceens'; did you mean 'scenes'"),
         ({"concepts": ("dgo",)}, "no concept called 'dgo'; did you mean 'dog'"),
-        ({"sources": ("audio",)}, "no source called 'audio'"),
+        ({"sources": ("touch",)}, "no source called 'touch'"),
         ({"options": {"sed": 1}}, "no parameter of scenes called 'sed'"),
     ],
 )
