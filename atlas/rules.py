@@ -78,7 +78,7 @@ class Rule:
         whole = name in ("top", "per_layer")
         try:
             amount = float(int(amount_text)) if whole else float(amount_text)
-        except ValueError:
+        except (ValueError, OverflowError):  # a whole number may have more digits than a float has room for
             amount = float("nan")
         if not rule.least <= amount <= rule.most:
             bounds = EXAMPLES.get(name, f"{rule.least:g} to {rule.most:g}")

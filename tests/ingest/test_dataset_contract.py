@@ -65,7 +65,7 @@ def test_it_says_what_it_is(dataset: Dataset) -> None:
     assert dataset.licence
     assert all(name == concept.name for name, concept in dataset.concepts.items())
     assert all(form == form.lower() for concept in dataset.concepts.values() for form in concept.forms)
-    assert set(dataset.tasks) <= set(dataset.all_tasks) <= {IMAGE, TEXT, AUDIO, VIDEO}
+    assert set(dataset.tasks) == set(dataset.all_tasks) <= {IMAGE, TEXT, AUDIO, VIDEO}
     tasks = {task for some in dataset.all_tasks.values() for task in some}
     assert set(dataset.metrics) <= tasks
     known = registry.names(ingest.metrics)

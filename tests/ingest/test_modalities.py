@@ -77,6 +77,29 @@ def test_pictures_clips_and_words_of_one_model(
     assert not check(empty_atlas)
 
 
+def test_miner_on_a_model_that_hears(empty_atlas: Path, capsys: pytest.CaptureFixture[Any]) -> None:
+    """2 % of the neurons, as many of each modality; without those of sound nearly all is still answered, with nothing
+    but them next to nothing is."""
+    run = ingested(empty_atlas, "tiny-audio", "audio,text", capsys, "--per-concept", "4", "--concepts", "all")
+    place = ["--atlas", str(empty_atlas)]
+    make = ["labels", "make", "--rule", "miner", "--runs", run[:8], "--ratio", "0.02"]
+    assert main([*make, *place]) == 0
+    labelled = capsys.readouterr().out.split()[0]
+    with reading(empty_atlas) as connection:
+        counts = dict(connection.sql("SELECT label, count(*) FROM labels GROUP BY label").fetchall())
+    assert counts == dict.fromkeys(("audio", "text", "special"), int(0.02 * 2048) // 3)
+    for name, more in (("off", []), ("only", ["--complement"])):
+        assert main(["edit", "create", name, "--labels", f"{labelled}:audio", "--set", "0", *more, *place]) == 0
+    off, only = (
+        effects(empty_atlas, name, "audio,text", capsys, "--per-concept", "8", "--concepts", "dog,cat,bus,bee,frog")
+        for name in ("off", "only")
+    )
+    for source in ("audio", "text"):
+        before, without = (off[source, condition, "accuracy"] for condition in ("before", "edit"))
+        assert before == 1 and without > 0.9 > 0.4 > only[source, "edit", "accuracy"]
+        assert only[source, "edit", "kl"] > 10 * off[source, "edit", "kl"] > 0 == off[source, "before", "kl"]
+
+
 @pytest.mark.parametrize(
     ("family", "kind", "medium"),
     [
