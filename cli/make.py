@@ -38,6 +38,16 @@ from cli.render import show
 Concepts = Annotated[
     str | None, typer.Option("--concepts", "--classes", "--concept", help="Only these, separated by commas.")
 ]
+Segmenter = Annotated[
+    str | None, typer.Option("--segmenter", help="colour, hf or none: what finds concepts in drawn pictures.")
+]
+SegmentOptions = Annotated[
+    list[str] | None, typer.Option("--segment-option", help="KEY=VALUE for the segmenter; repeatable.")
+]
+DrawOptions = Annotated[
+    list[str] | None,
+    typer.Option("--draw-option", help="steps=20, guidance=2.5, looks=4, side=PIXELS of what is drawn; repeatable."),
+]
 Sources = Annotated[
     str | None, typer.Option("--sources", help="Of image, text, audio, video; default: what model and dataset have.")
 ]
@@ -99,16 +109,9 @@ def ingest(
     inpaint_option: Annotated[
         list[str] | None, typer.Option("--inpaint-option", help="KEY=VALUE for the inpainter; repeatable.")
     ] = None,
-    segmenter: Annotated[
-        str | None, typer.Option("--segmenter", help="colour, hf or none: what finds concepts in drawn pictures.")
-    ] = None,
-    segment_option: Annotated[
-        list[str] | None, typer.Option("--segment-option", help="KEY=VALUE for the segmenter; repeatable.")
-    ] = None,
-    draw_option: Annotated[
-        list[str] | None,
-        typer.Option("--draw-option", help="steps=20, guidance=2.5, looks=4 of drawn pictures; repeatable."),
-    ] = None,
+    segmenter: Segmenter = None,
+    segment_option: SegmentOptions = None,
+    draw_option: DrawOptions = None,
     occurrences: Annotated[str | None, typer.Option("--occurrences", help="first (default) or all.")] = None,
     tokens: Annotated[str | None, typer.Option("--tokens", help="all (default) or first of a word's tokens.")] = None,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Length of answers.")] = None,

@@ -24,7 +24,18 @@ from cli.common import (
     say,
     words,
 )
-from cli.make import Concepts, Options, PerConcept, Seed, Sources, Tasks, report
+from cli.make import (
+    Concepts,
+    DrawOptions,
+    Options,
+    PerConcept,
+    Seed,
+    Segmenter,
+    SegmentOptions,
+    Sources,
+    Tasks,
+    report,
+)
 from cli.progress import NoProgress, progressing
 from cli.render import Csv, Format, Json, chosen_format, show
 
@@ -42,6 +53,10 @@ def evaluate(
         str | None, typer.Option("--method", "--methods", help="Attribution methods, separated by commas.")
     ] = None,
     reduce: Reduce = None,
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="With --method: what its maps explain, text or image (what is drawn)."),
+    ] = None,
     doses: Annotated[
         str | None,
         typer.Option("--doses", "--top", "-n", help="With --method: how many neurons: 40, or 0.5%,1%,2%. [40]"),
@@ -84,6 +99,9 @@ def evaluate(
         str | None,
         typer.Option("--judge", help="Of drawn pictures: an image classifier or CLIP. [default: the model's own]"),
     ] = None,
+    segmenter: Segmenter = None,
+    segment_option: SegmentOptions = None,
+    draw_option: DrawOptions = None,
     pictures: Annotated[
         Path | None, typer.Option("--pictures", help="Save drawn pictures, before and with the edit, in this folder.")
     ] = None,
@@ -104,14 +122,20 @@ def evaluate(
     chosen = chosen_format(form, as_json, as_csv)
     if (name is None) == (method is None):
         raise UsageError("name an edit, or a --method: atlas evaluate no-dog, atlas evaluate --method contribution")
-    if name is not None and (reduce is not None or doses is not None):
-        raise UsageError("--reduce and --doses choose a method's neurons; the edit has its own: leave them out")
+    if name is not None and (reduce or target or doses):
+        raise UsageError(
+            "--reduce, --target and --doses choose neurons for --method; the edit has its own: leave them out"
+        )
+    if name is None and pictures is not None:
+        raise UsageError("--pictures are of one edit: store it (`atlas edit create`) and evaluate it by name")
     if name is None and (metrics is not None or metric_option or bertscore_model or clipscore_model or bleurt_model):
         raise UsageError("--metrics judge what an edit does: store one (`atlas edit create`) and evaluate it by name")
     path = resolve(atlas)
     content: dict[str, Any] = {"split": "held_out", "dtype": dtype}
-    content |= {"options": pairs(option)} if option else {}
+    texts = {"options": option, "segmenting": segment_option, "drawing": draw_option}
+    content |= {key: pairs(text) for key, text in texts.items() if text}
     plain = {"quantization": quantization, "model": model, "dataset": dataset, "per_concept": per_concept, "seed": seed}
+    plain |= {"segmenter": segmenter}
     content |= given(plain, {"concepts": concepts, "sources": sources, "tasks": tasks})
     where = {"device": device, "batch_size": batch_size, "trust_remote_code": trust_remote_code}
     models = {"bertscore": bertscore_model, "clipscore": clipscore_model, "bleurt": bleurt_model}
@@ -122,6 +146,7 @@ def evaluate(
         done, shown = _edit(path, name, content, where, seeds, judged)
     else:
         asked = {"methods": words(str(method)), "reduce": reduce, "tops": words(doses or "40"), "seeds": seeds}
+        asked |= {"target": target, "judge": judge}
         done, shown = _method(path, content, where, no_progress, **asked)
     report(done.skipped, path / "runs" / done.run_id / "manifest.json")
     for note in done.notes:

@@ -10,10 +10,10 @@ import numpy as np
 
 from atlas.live.encode import Prompt
 from ingest.drawings import Drawings
-from ingest.examiner import Asked, Scores
+from ingest.examiner import Asked, Examiner, Scores
 from ingest.examples import IMAGE, Concept, Example
 from ingest.feed import Feed, batches
-from ingest.picture_judge import PictureJudge
+from ingest.picture_judge import FOLDER, PictureJudge, load_judge
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -119,3 +119,20 @@ class DrawingExaminer:
         lines = [f"{n:03d}\t{e.mentions[0].concept}\t{e.prompt}" for n, (e, _) in enumerate(self.asked)]
         (folder / "requests.tsv").write_text("\n".join(["number\tconcept\trequest", *lines]) + "\n", encoding="utf-8")
         return count
+
+
+def drawing_of(
+    examiner: Examiner, judge: str | None, notes: list[str], goal: str | None = None
+) -> DrawingExaminer | None:
+    """What puts an examiner's requests for pictures, where there are any and something to judge them by.
+
+    judge: an image classifier or a CLIP; None: the model's own. notes: gets a word where nothing judges them.
+    """
+    if all(example.target != IMAGE for example in examiner.examples):
+        return None
+    own = examiner.live.folder / FOLDER
+    if judge is None and not own.is_dir():
+        notes.append("nothing judges what is drawn: --judge names an image classifier or a CLIP")
+        return None
+    judging = load_judge(judge or own, device=str(examiner.live.device))
+    return DrawingExaminer(examiner.feed, examiner.examples, judging, examiner.batch_size, goal)

@@ -174,9 +174,10 @@ def table(rows: Iterable[Mapping[str, Any]], metrics: Sequence[str] = (ACCURACY,
     """Effects for a person: one row a group and metric, a column for each condition, with intervals; shares in
     percent. Of several metrics all tasks together."""
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
-    several = len(metrics) > 1
-    for row in rows:
-        if row["metric"] not in metrics or row["subset"] == MODEL or (several and row["task"] != POOLED):
+    mine = [row for row in rows if row["metric"] in metrics and row["subset"] != MODEL]
+    several = len({row["metric"] for row in mine}) > 1
+    for row in mine:
+        if several and row["task"] != POOLED:
             continue
         key = (row["source"], row["task"], row["subset"], metrics.index(row["metric"]))
         first = {"source": key[0], "task": key[1], "subset": key[2]}

@@ -24,13 +24,12 @@ from atlas.reference import MEAN, MIN, reference_values
 from atlas.selection import matched_random
 from ingest import run
 from ingest.answers import REFERENCES, AnswerExaminer, check_measures, chosen_metrics
-from ingest.drawing_examiner import DrawingExaminer
+from ingest.drawing_examiner import DrawingExaminer, drawing_of
 from ingest.edited import concept_of, solving_again, swap_of
 from ingest.effects import Evaluation, of_model, store_effects, stored_effects, summarise
 from ingest.examiner import Examiner, Scores
 from ingest.examples import IMAGE
 from ingest.job import Execution, Job, open_dataset
-from ingest.picture_judge import FOLDER, load_judge
 from ingest.record import Record
 from ingest.resolving import resolved
 from ingest.swap_effects import SwapExaminer
@@ -172,25 +171,13 @@ def _further(
         found[swapping] = swapping.concept
     tasks = sorted({e.task for e in examiner.examples})
     metrics = chosen_metrics(feed.dataset, tasks, measures.metrics, measures.options, tell=notes)
-    if (drawing := _drawing(edit, examiner, measures, notes)) is not None:
+    said = edit.provenance.get("solver", {})
+    goal = said.get("goal") if said.get("target") == IMAGE else None
+    if (drawing := drawing_of(examiner, measures.judge, notes, goal)) is not None:
         found[drawing] = concept
     if metrics:
         found[AnswerExaminer(feed, examiner.examples, metrics, concept, batch_size, measures.against)] = concept
     return found
-
-
-def _drawing(edit: Edit, examiner: Examiner, measures: Measures, notes: list[str]) -> DrawingExaminer | None:
-    """What puts the requests for pictures, where there are any and something to judge them by."""
-    if all(e.target != IMAGE for e in examiner.examples):
-        return None
-    own = examiner.live.folder / FOLDER
-    if measures.judge is None and not own.is_dir():
-        notes.append("nothing judges what is drawn: --judge names an image classifier or a CLIP")
-        return None
-    said = edit.provenance.get("solver", {})
-    goal = said.get("goal") if said.get("target") == IMAGE else None
-    judge = load_judge(measures.judge or own, device=str(examiner.live.device))
-    return DrawingExaminer(examiner.feed, examiner.examples, judge, examiner.batch_size, goal)
 
 
 def _rows(

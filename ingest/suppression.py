@@ -1,7 +1,8 @@
 """A method judged by what its neurons do: each concept's best neurons ablated, for all concepts, beside random ones.
 
-For every concept and source, the method's `top` neurons found from that source are set to zero and that source's
-held-out questions are asked: those about the concept (suppression: lower is better) and about the others (retention).
+For every concept and source, the method's `top` neurons found from that source are set to zero, that source's held-out
+questions are asked and its requests for pictures drawn: about the concept (suppression: lower is better) and about the
+others (retention).
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest import run
+from ingest.drawing_examiner import DRAWN, drawing_of
 from ingest.effects import POOLED, Evaluation, store_effects, stored_effects, summarise
-from ingest.evaluate import controls, under
-from ingest.examiner import Examiner, Scores
-from ingest.examples import Dataset, Example
+from ingest.evaluate import Puts, controls, under
+from ingest.examiner import ACCURACY, Examiner, Scores
+from ingest.examples import IMAGE, TEXT, Dataset, Example
 from ingest.feed import Response, Skipped
 from ingest.job import Execution, Job, open_dataset
 from ingest.record import Record
@@ -35,19 +37,21 @@ from ingest.shards import Progress
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One method's best neurons of one concept, found from one source. share: how many, as it was asked for. reduce:
-    of the map that they were taken from."""
+    """One method's best neurons of one concept, found from one source. share: how many, as it was asked for. reduce,
+    target: of the map that they were taken from."""
 
     method: str
     share: str
     reduce: str
     source: str
     concept: str
+    target: str = TEXT
 
     @property
     def label(self) -> str:
         """What the effects of ablating them are stored under."""
-        return f"{self.method}:{self.share}:{self.reduce}:{self.concept}"
+        method = self.method if self.target == TEXT else f"{self.method}[{self.target}]"
+        return f"{method}:{self.share}:{self.reduce}:{self.concept}"
 
 
 def count_of(share: str, neurons: int) -> int:
@@ -77,12 +81,15 @@ def survey(
     methods: Sequence[str],
     tops: Sequence[str],
     reduce: str | None = None,
+    target: str | None = None,
+    judge: str | None = None,
     seeds: int = 3,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Ablate each concept's top neurons by each method, and store the effects (labels: `Question.label`).
 
-    A method with maps of one source only (of pictures, say) is asked about that source.
+    A method with maps of one source only (of pictures, say) is asked about that source. target: of the maps; by
+    default "image" where nothing but pictures is asked for. judge: of drawn pictures, see `drawing_of`.
 
     Raises:
         UsageError: the atlas has no such map of a concept; nothing to ask.
@@ -93,11 +100,15 @@ def survey(
     job = _surveyed(
         atlas, complete(job, dataset, live.takes), named=bool(job.concepts), methods=methods, model=live.name
     )
-    chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce)
-    plain = resolved(job, dataset, run.collect(job, dataset), live.identity) | {
+    asked = run.collect(job, dataset)
+    if target is None and asked and all(example.target == IMAGE for example in asked):
+        target = IMAGE
+    chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce, target)
+    plain = resolved(job, dataset, asked, live.identity) | {
         "survey": {f"{q.label}|{q.source}": [str(n) for n in found] for q, found in chosen.items()},
         "seeds": seeds,
         "methods": {method: {} for method in methods},
+        **({"judge": judge} if judge else {}),
     }
     record = Record(path, "evaluate", plain, live, dataset, execution)
     if record.begun():
@@ -105,7 +116,7 @@ def survey(
     rows: list[dict[str, Any]] = []
     examples: list[Example] = []
     made: list[Response] = []
-    skipped = Skipped()
+    skipped, notes = Skipped(), list[str]()
     with record.running():
         for source, tasks in tasks_by_source(job, dataset).items():
             if not tasks:
@@ -114,13 +125,14 @@ def survey(
             examples += examiner.examples
             skipped.merge(examiner.feed.skipped.plain())
             made += examiner.feed.made
-            before = [examiner.ask()]
+            drawing = drawing_of(examiner, judge, notes)
+            before: dict[Puts, Scores] = {one: one.ask() for one in (examiner, drawing) if one is not None}
             for question, neurons in chosen.items():
                 if question.source == source:
-                    rows += _answered(examiner, record.run_id, question, neurons, before, seeds)
+                    rows += _answered(before, record.run_id, question, neurons, seeds)
                     progress(len({(r["source"], r["edit"]) for r in rows}), len(chosen))
         store_effects(record, examples, rows, skipped.plain(), made)
-    return Evaluation(record.run_id, True, tuple(rows), skipped.plain())
+    return Evaluation(record.run_id, True, tuple(rows), skipped.plain(), tuple(dict.fromkeys(notes)))
 
 
 def _chosen(
@@ -131,6 +143,7 @@ def _chosen(
     methods: Sequence[str],
     tops: Sequence[str],
     reduce: str | None,
+    target: str | None,
 ) -> dict[Question, tuple[Neuron, ...]]:
     counts = {share: count_of(share, len(live.layout.layers) * live.layout.width) for share in tops}
     chosen = {}
@@ -143,19 +156,21 @@ def _chosen(
                 concept,
                 method,
                 source=source,
-                reduce=reduce,
                 model=live.name,
                 dataset=dataset.name,
                 top=max(counts.values()),
+                reduce=reduce,
+                target=target,
             )
             if found.provenance["fingerprint"] != live.fingerprint:
                 raise UsageError(
                     f"the {method} map of {concept}, {source}, is of other weights than {live.name} has now; "
                     f"`atlas ingest --model {live.name} --methods {method}` makes new ones"
                 )
+            map_ = found.provenance["maps"][0]
             for share, top in counts.items():
-                reduced = str(found.provenance["maps"][0]["reduce"])
-                chosen[Question(method, share, reduced, source, concept)] = found.neurons[:top]
+                question = Question(method, share, str(map_["reduce"]), source, concept, str(map_["target"]))
+                chosen[question] = found.neurons[:top]
     for method in methods:
         if not any(question.method == method for question in chosen):
             raise UsageError(
@@ -166,19 +181,18 @@ def _chosen(
 
 
 def _answered(
-    examiner: Examiner,
-    run_id: str,
-    question: Question,
-    neurons: Sequence[Neuron],
-    before: Sequence[Scores],
-    seeds: int,
+    before: Mapping[Puts, Scores], run_id: str, question: Question, neurons: Sequence[Neuron], seeds: int
 ) -> list[dict[str, Any]]:
+    """before: what each examiner found in the model as it is."""
     zeroed = Intervention(make_changes(neurons, set_to=0.0))
-    asked = {"before": before, "edit": [under(examiner, zeroed)]}
-    if random := controls(examiner, zeroed, seeds):
-        asked["random"] = random
     labels = {"run_id": run_id, "edit": question.label, "concept": question.concept}
-    return [{**labels, **row} for row in summarise(asked, question.concept)]
+    rows = []
+    for examiner, scores in before.items():
+        asked = {"before": [scores], "edit": [under(examiner, zeroed)]}
+        if random := controls(examiner, zeroed, seeds):
+            asked["random"] = random
+        rows += [{**labels, **row} for row in summarise(asked, question.concept)]
+    return rows
 
 
 def _surveyed(atlas: Atlas, job: Job, *, named: bool, methods: Sequence[str], model: str) -> Job:
@@ -189,27 +203,30 @@ def _surveyed(atlas: Atlas, job: Job, *, named: bool, methods: Sequence[str], mo
     return job if named or not both else replace(job, concepts=tuple(both))
 
 
-def averages(rows: Iterable[Mapping[str, Any]], metric: str = "accuracy") -> pa.Table:
-    """The mean over concepts, and the worst concept, for every method, number of neurons, source, task, subset and
-    condition; all tasks together where there are several methods or numbers."""
+def averages(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """The mean over concepts, and the worst concept, for every method, number of neurons, source, task, subset, metric
+    (right answers, and pictures that show what was asked for) and condition; all tasks together where there are several
+    methods or numbers."""
     groups: dict[tuple[str, ...], dict[str, list[float]]] = {}
-    key: tuple[str, ...]
+    names = ("method", "top", "source", "metric", "task", "subset")
     for row in rows:
-        if row["metric"] == metric:
+        if row["metric"] in (ACCURACY, DRAWN):
             method, share, _, _ = row["edit"].split(":", 3)
-            key = (method, share, row["source"], row["task"], row["subset"])
+            key = (method, share, *(str(row[name]) for name in names[2:]))
             groups.setdefault(key, {}).setdefault(row["condition"], []).append(row["value"])
     several = len({key[:2] for key in groups}) > 1
+    hidden = set() if several else {"method", "top"}
+    hidden |= set() if any(key[3] == DRAWN for key in groups) else {"metric"}
     out = []
     for key, by_condition in sorted(groups.items()):
-        shown: dict[str, Any] = dict(zip(("method", "top", "source", "task", "subset"), key, strict=True))
+        shown: dict[str, Any] = dict(zip(names, key, strict=True))
         if several and shown["task"] != POOLED:
             continue
         shown |= {condition: f"{np.mean(values):.1%}" for condition, values in by_condition.items()}
         worst = max if shown["subset"] == "concept" else min
         shown["worst_concept"] = f"{worst(by_condition['edit']):.1%}"
         shown["concepts"] = len(by_condition["edit"])
-        out.append({k: v for k, v in shown.items() if several or k not in ("method", "top")})
+        out.append({k: v for k, v in shown.items() if k not in hidden})
     return pa.Table.from_pylist(out)
 
 

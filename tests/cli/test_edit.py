@@ -190,7 +190,7 @@ SMALL = ["--model", "MODEL", "--per-concept", "1", "--sources", "text", "--no-pr
         (["evaluate", "no-dog", "--metrics", "rogue_l"], "no metric called 'rogue_l'; "),
         (["evaluate", "no-dog", "--against", "after"], "no --against called 'after'; there are: references, before"),
         (["evaluate", "no-dog", "--metric-option", "stemmer=1"], "needs a metric before a dot, as in rouge_l.stemmer"),
-        (["evaluate", "no-dog", "--top", "3"], "--reduce and --doses choose a method's neurons"),
+        (["evaluate", "no-dog", "--top", "3"], "--reduce, --target and --doses choose neurons for --method"),
         (["evaluate", "no-dog", "--method", "activation"], "name an edit, or a --method"),
         (["evaluate", "no-dog", "--concepts", "bee", "--seeds", "0"], "asks about 'dog'; give --concepts with it in"),
         (["evaluate", "no-dog", "--model", "tiny-llava"], "not for these weights"),

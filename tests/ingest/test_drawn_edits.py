@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,26 @@ def test_dogs_become_cats_and_nothing_else(drawn: Path, tmp_path: Path, capsys: 
     assert len(names) == 16 and Image.open(tmp_path / names[0]).size == (32, 32)
     requests = (tmp_path / "requests.tsv").read_text().splitlines()
     assert len(requests) == 9 and requests[0] == "number\tconcept\trequest"
+
+
+def test_without_the_neurons_of_a_method_the_thing_is_not_drawn(
+    drawn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The best of nam_image against as many random neurons: only they take the thing away, and little of the others."""
+    ask = ["evaluate", "--model", "tiny-gill", "--method", "nam_image", "--sources", "text", "--tasks", "draw"]
+    ask += ["--top", "40", "--per-concept", "2", "--seeds", "1", "--concepts", "dog,car", "--draw-option", "steps=6"]
+    assert main([*ask, "--draw-option", "looks=2", "--no-progress", "--format", "json", "--atlas", str(drawn)]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert {row["edit"] for row in rows} == {f"nam_image[image]:40:contrast:{name}" for name in ("dog", "car")}
+    told = {}
+    for row in rows:
+        if row["metric"] == "drawn" and row["task"] == "*":
+            told.setdefault((row["subset"], row["condition"]), []).append(row["value"])
+    mean = {key: sum(values) / len(values) for key, values in told.items()}
+    assert mean["concept", "before"] > 0.9 and mean["concept", "edit"] < 0.3 < 0.7 < mean["concept", "random"]
+    assert mean["others", "edit"] > mean["concept", "edit"] + 0.3
+    assert main([*ask, "--pictures", "here", "--atlas", str(drawn)]) == 2
+    assert "--pictures are of one edit" in capsys.readouterr().err
 
 
 def test_what_is_asked_wrongly_is_refused(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
