@@ -73,6 +73,19 @@ PromptText = Annotated[str, typer.Option("--prompt", "-p", help="What to ask the
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="The longest answer.")]
 
 
+def picture_file(path: Path | None) -> None:
+    """Raise UsageError where no picture can be saved under a name, before anything is computed for it."""
+    if path is None:
+        return
+    import PIL.Image
+
+    known = {ending for ending, form in PIL.Image.registered_extensions().items() if form in PIL.Image.SAVE}
+    if path.suffix.lower() not in known or path.is_dir():
+        raise UsageError(f"{path} is no name for a picture; give a file such as dog.png")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}; make it first, or save the picture elsewhere")
+
+
 def words(text: str | None) -> tuple[str, ...]:
     """A comma-separated option as its parts."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())

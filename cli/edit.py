@@ -8,6 +8,7 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
+from atlas.errors import AtlasError
 from cli.common import (
     AtlasPath,
     Audios,
@@ -18,6 +19,7 @@ from cli.common import (
     ModelName,
     PromptText,
     Videos,
+    picture_file,
     resolve,
     say,
 )
@@ -140,6 +142,7 @@ def apply(
 
     chosen = chosen_format(form, as_json)
     stored = Atlas(resolve(atlas)).edit(name)  # read, and the database closed, before the model is loaded
+    picture_file(draw)
     from ingest.asking import ask, beside, load_for, open_media
 
     media = open_media(image, audio, video)
@@ -150,11 +153,16 @@ def apply(
     without, before = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=noise)
     with stored.on(live):
         edited, after = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=noise)
-    if draw is not None:
-        beside([before, after]).save(draw)
-        say(f"drawn: {draw}")
     rows = [{"edit": "(none)", "answer": without}, {"edit": stored.data.label, "answer": edited}]
     show(pa.Table.from_pylist(rows), chosen)
+    if draw is not None:
+        for label, picture in (("the model", before), (stored.data.label, after)):
+            if picture is None:
+                say(f"the answer of {label} has no picture")
+        if before is None and after is None:
+            raise AtlasError("nothing was drawn; ask for a picture (`draw a red dog.`), or leave out --draw")
+        beside([before, after]).save(draw)
+        say(f"drawn: {draw}")
 
 
 @app.command()

@@ -36,13 +36,19 @@ def solve(
         str | None, typer.Option("--to", help="The word it is to say there. [default: never say the first]")
     ] = None,
     solver: Annotated[
-        str, typer.Option("--solver", help="word_swap, minimal_norm, rank_one, fine_tune.")
-    ] = "word_swap",
+        str | None,
+        typer.Option(
+            "--solver",
+            help="word_swap, minimal_norm, rank_one, fine_tune. [default: word_swap; of pictures minimal_norm]",
+        ),
+    ] = None,
     param: Annotated[list[str] | None, typer.Option("--param", help="KEY=VALUE for the solver; repeatable.")] = None,
     goal: Annotated[
         str | None, typer.Option("--to-concept", help="minimal_norm: the concept to move to. [default: --to]")
     ] = None,
-    keep: Annotated[int, typer.Option("--keep", min=0, help="Answers of other concepts that must stay.")] = 64,
+    keep: Annotated[
+        int | None, typer.Option("--keep", min=0, help="Answers of other concepts that must stay. [64]")
+    ] = None,
     target: Annotated[
         str, typer.Option("--target", help="text: what is said; image: what is drawn (minimal_norm, by concepts).")
     ] = "text",
@@ -91,7 +97,8 @@ def solve(
     neurons = None
     if source and not (method or select or top or layers):
         raise UsageError("--source is of a map: give its --method too; --sources chooses the examples to solve on")
-    _check(target, goal, solver)
+    others = {"--prompt": prompt, "--image": image, "--param": param, "--keep": keep}
+    solver = _check(target, said, goal, wanted, solver, others)
     if method or select or top or layers or labels or of:
         about = None if labels or of else concept or said
         which = Which(about, method, source, target if about else None, None, model if about else None)
@@ -108,10 +115,10 @@ def solve(
     content: dict[str, Any] = {"dtype": dtype, "options": pairs(option or [])}
     content |= given(plain, {"concepts": concept, "sources": sources, "tasks": tasks})
     if target == "image":
-        _draw(path, name, said, goal or wanted, content, Execution(device, None, batch_size), neurons, note)
+        _draw(path, name, said, str(goal or wanted), content, Execution(device, None, batch_size), neurons, note)
         return
     goal = goal if goal or solver != "minimal_norm" else wanted
-    what = Wanted(solver, Swap(said, wanted), pairs(param or []), goal, keep)
+    what = Wanted(solver, Swap(said, wanted), pairs(param or []), goal, 64 if keep is None else keep)
     with progressing(no_progress) as progress:
         edit, solution = start(
             path,
@@ -134,22 +141,35 @@ def solve(
     print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
 
 
-def _check(target: str, goal: str | None, solver: str) -> None:
+def _check(
+    target: str, said: str, goal: str | None, wanted: str | None, solver: str | None, others: dict[str, Any]
+) -> str:
+    """The solver. others: what is asked for besides, by the name of its option; edits of pictures take none of it."""
     if target not in ("text", "image"):
         raise UsageError(f"an edit changes what is said or drawn: --target text or image, not '{target}'")
-    if goal is not None and solver != "minimal_norm" and target != "image":
-        raise UsageError(f"--to-concept is for minimal_norm; {solver} goes by --to")
+    if target == "text":
+        solver = solver or "word_swap"
+        if goal is not None and solver != "minimal_norm":
+            raise UsageError(f"--to-concept is for minimal_norm; {solver} goes by --to")
+        return solver
+    if (to := goal or wanted) is None:
+        raise UsageError("--target image makes one concept of another: --from dog --to cat")
+    if to == said:
+        raise UsageError(f"'{said}' is to become itself; give another --to")
+    if solver not in (None, "minimal_norm"):
+        raise UsageError(f"{solver} changes what is said; with --target image leave out --solver, or say minimal_norm")
+    if given := [name for name, value in others.items() if value is not None]:
+        raise UsageError(f"{' and '.join(given)}: of edits of what is said; with --target image leave it out")
+    return "minimal_norm"
 
 
 def _draw(
-    path: Path, name: str, said: str, goal: str | None, content: dict[str, Any], execution: Any, neurons: Any, note: Any
+    path: Path, name: str, said: str, goal: str, content: dict[str, Any], execution: Any, neurons: Any, note: Any
 ) -> None:
     """An edit of what is drawn."""
     from ingest.job import make_job
     from ingest.solve_drawing import solve_drawing
 
-    if goal is None:
-        raise UsageError("--target image makes one concept of another: --from dog --to cat")
     if neurons is None:
         raise UsageError(
             "--target image needs neurons: a map's (--method nam_image --top 20) or saved ones (--of NAME)"

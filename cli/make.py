@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import pyarrow as pa
 import typer
 
-from atlas.errors import UsageError
+from atlas.errors import AtlasError, UsageError
 from cli.common import (
     AtlasPath,
     AttnImpl,
@@ -28,6 +28,7 @@ from cli.common import (
     Videos,
     given,
     pairs,
+    picture_file,
     resolve,
     say,
     words,
@@ -236,6 +237,7 @@ def generate(
 
     Example: atlas generate --model tiny-gill --prompt "draw a red dog." --draw dog.png
     """
+    picture_file(draw)
     from ingest.asking import ask, load_for, open_media
 
     media = open_media(image, audio, video)
@@ -249,7 +251,9 @@ def generate(
     )
     said, picture = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=seed if draw else None)
     print(said)
-    if draw is not None and picture is not None:
+    if draw is not None:
+        if picture is None:
+            raise AtlasError("the answer has no picture; ask for one (`draw a red dog.`), or leave out --draw")
         picture.save(draw)
         say(f"drawn: {draw}")
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import ingest.datasets
 from atlas import registry
-from atlas.errors import AtlasError
 from atlas.live.drawing import How, pictures_of
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
@@ -20,6 +19,9 @@ from ingest.run import load_model
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+PICTURE = "[picture]"
 
 
 def load_for(
@@ -53,19 +55,24 @@ def open_media(
 def ask(
     live: LiveModel, prompt: str, media: Sequence[Medium], *, max_new_tokens: int = 50, seed: int | None = None
 ) -> tuple[str, Image | None]:
-    """The model's greedy answer; with a seed, also the picture that it draws.
+    """The model's greedy answer; with a seed, also the picture that it draws, None where the answer has none. The
+    tokens of a picture are told as PICTURE.
 
     Raises:
-        AtlasError: a picture is wanted, and the answer has none.
+        Unsupported: a picture is wanted of a model that draws none.
     """
     encoded = live.encoder.prompt(prompt, media)
-    [ids] = live.generate([encoded], max_new_tokens=max_new_tokens)
-    said = live.encoder.decode(ids).strip()
     if seed is None:
-        return said, None
-    if live.drawer.places(ids) is None:
-        raise AtlasError(f"the answer has no picture: {said}")
-    return said, pictures_of(live, [encoded.answered(ids)], [seed], How())[0]
+        [ids] = live.generate([encoded], max_new_tokens=max_new_tokens)
+        return live.encoder.decode(ids).strip(), None
+    drawer, how = live.drawer, How()
+    [ids] = drawer.answers(live, [encoded], how, max_new_tokens)
+    places = drawer.places(ids)
+    if places is None:
+        return live.encoder.decode(ids).strip(), None
+    around = (live.encoder.decode(some).strip() for some in (ids[: places[0]], ids[places[-1] + 1 :]))
+    [picture] = pictures_of(live, [encoded.answered(ids)], [seed], how)
+    return " ".join(filter(None, (next(around), PICTURE, next(around)))), picture
 
 
 def beside(pictures: Sequence[Image | None]) -> Image:

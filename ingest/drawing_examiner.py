@@ -10,10 +10,10 @@ import numpy as np
 
 from atlas.live.encode import Prompt
 from ingest.drawings import Drawings
-from ingest.examiner import Asked, Examiner, Scores
+from ingest.examiner import Asked, Scores
 from ingest.examples import IMAGE, Concept, Example
 from ingest.feed import Feed, batches
-from ingest.picture_judge import FOLDER, PictureJudge, load_judge
+from ingest.picture_judge import PictureJudge
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,15 +43,13 @@ class DrawingExaminer:
 
     def ask(self) -> Scores:
         """picture: whether the answer has one. drawn: whether the judge sees the concept that was asked for, and
-        drawn_probability how sure it is. became: whether it sees the goal. region_overlap: of the segmenter's region
+        drawn_probability how sure it is, among all concepts that it knows. became: whether it sees the goal, NaN where
+        that was asked for. region_overlap: of the segmenter's region
         with that of the first time (intersection over union)."""
         first = not self.pictures
         pictures = self._draw(first)
         self.pictures.append(pictures)
-        names = list(self.feed.dataset.concepts)
-        known = [self.feed.dataset.concepts[n] for n in sorted({e.mentions[0].concept for e, _ in self.asked})]
-        if self.goal is not None and self.goal in names and all(c.name != self.goal for c in known):
-            known.append(self.feed.dataset.concepts[self.goal])
+        known = self.judge.known(list(self.feed.dataset.concepts.values()))
         place = {concept.name: i for i, concept in enumerate(known)}
         count = len(pictures)
         values = {name: np.zeros(count) for name in (PICTURE, DRAWN, PROBABILITY, BECAME)}
@@ -63,7 +61,10 @@ class DrawingExaminer:
                 values[PICTURE][i] = 1
                 values[DRAWN][i] = best[at] == mine
                 values[PROBABILITY][i] = probabilities[at, mine]
-                values[BECAME][i] = self.goal in place and best[at] == place[str(self.goal)]
+                # What was asked for is no effect: requests for the goal itself do not count.
+                values[BECAME][i] = (
+                    np.nan if self.goal == known[mine].name else best[at] == place.get(str(self.goal), -2)
+                )
         if self.goal is None:
             del values[BECAME]
         values[OVERLAP] = self._overlaps(pictures, first)
@@ -108,31 +109,17 @@ class DrawingExaminer:
         return self.feed.dataset.concepts[self.asked[number][0].mentions[0].concept]
 
     def save(self, folder: Path) -> int:
-        """Write each request's pictures before and with the edit, NUMBER-before.png and NUMBER-edit.png; how many."""
+        """Write each request's pictures before and with the edit, NUMBER-CONCEPT-before.png and -edit.png, in place of
+        those of an earlier evaluation; how many."""
         folder.mkdir(parents=True, exist_ok=True)
+        for old in (*folder.glob("[0-9][0-9][0-9]*-before.png"), *folder.glob("[0-9][0-9][0-9]*-edit.png")):
+            old.unlink()
         count = 0
-        for name, pictures in zip(("before", "edit"), self.pictures, strict=False):
+        for when, pictures in zip(("before", "edit"), self.pictures, strict=False):
             for number, picture in enumerate(pictures):
                 if picture is not None:
-                    picture.save(folder / f"{number:03d}-{name}.png")
+                    picture.save(folder / f"{number:03d}-{self._concept(number).name.replace('/', '_')}-{when}.png")
                     count += 1
         lines = [f"{n:03d}\t{e.mentions[0].concept}\t{e.prompt}" for n, (e, _) in enumerate(self.asked)]
         (folder / "requests.tsv").write_text("\n".join(["number\tconcept\trequest", *lines]) + "\n", encoding="utf-8")
         return count
-
-
-def drawing_of(
-    examiner: Examiner, judge: str | None, notes: list[str], goal: str | None = None
-) -> DrawingExaminer | None:
-    """What puts an examiner's requests for pictures, where there are any and something to judge them by.
-
-    judge: an image classifier or a CLIP; None: the model's own. notes: gets a word where nothing judges them.
-    """
-    if all(example.target != IMAGE for example in examiner.examples):
-        return None
-    own = examiner.live.folder / FOLDER
-    if judge is None and not own.is_dir():
-        notes.append("nothing judges what is drawn: --judge names an image classifier or a CLIP")
-        return None
-    judging = load_judge(judge or own, device=str(examiner.live.device))
-    return DrawingExaminer(examiner.feed, examiner.examples, judging, examiner.batch_size, goal)

@@ -24,14 +24,15 @@ from atlas.reference import MEAN, MIN, reference_values
 from atlas.selection import matched_random
 from ingest import run
 from ingest.answers import REFERENCES, AnswerExaminer, check_measures, chosen_metrics
-from ingest.drawing_examiner import DrawingExaminer, drawing_of
+from ingest.drawing_examiner import DrawingExaminer
 from ingest.edited import concept_of, solving_again, swap_of
 from ingest.effects import Evaluation, of_model, store_effects, stored_effects, summarise
 from ingest.examiner import Examiner, Scores
 from ingest.examples import IMAGE
 from ingest.job import Execution, Job, open_dataset
+from ingest.picture_judge import PictureJudge, judge_for
 from ingest.record import Record
-from ingest.resolving import resolved
+from ingest.resolving import identity, resolved
 from ingest.swap_effects import SwapExaminer
 
 
@@ -120,20 +121,21 @@ def evaluate(
     job = run.completed(job, dataset, execution)
     live = run.load_model(job, execution)
     require_own(edit, live)
-    plain = resolved(job, dataset, run.collect(job, dataset), live.identity) | {
+    asked, notes = run.collect(job, dataset), list[str]()
+    judge = judge_for(live, asked, list(dataset.concepts.values()), measures.judge, notes)
+    plain = resolved(job, dataset, asked, identity(live, job, dataset, asked)) | {
         "edit": edit.label,
         "concept": edit.concept,
         "intervention": digest(edit.intervention),
         "seeds": seeds,
         "metrics": [measures.metrics, measures.options, measures.against],
-        **({"judge": measures.judge} if measures.judge else {}),
+        **({"judge": judge.identity} if judge is not None else {}),
         "methods": {},
     }
     record = Record(atlas, "evaluate", plain, live, dataset, execution)
     if record.begun():
         return Evaluation(record.run_id, False, stored_effects(atlas, record.run_id), {})
     with record.running():
-        notes: list[str] = []
         examiner = Examiner(live, dataset, job, execution, record)
         concept = concept_of(edit, dataset)
         if concept is None and edit.concept is not None:
@@ -143,7 +145,7 @@ def evaluate(
                 f"no {job.split} example of {job.dataset} asks about '{concept}'; "
                 "give --concepts with it in, other --tasks, or the --dataset that has it"
             )
-        examiners = {examiner: concept} | _further(edit, concept, examiner, measures, notes)
+        examiners = {examiner: concept} | _further(edit, concept, examiner, measures, judge, notes)
         rows = _rows(atlas, edit, examiners, seeds, notes)
         for examiner_of_pictures in (e for e in examiners if isinstance(e, DrawingExaminer)):
             if measures.pictures is not None:
@@ -157,7 +159,12 @@ def evaluate(
 
 
 def _further(
-    edit: Edit, concept: str | None, examiner: Examiner, measures: Measures, notes: list[str]
+    edit: Edit,
+    concept: str | None,
+    examiner: Examiner,
+    measures: Measures,
+    judge: PictureJudge | None,
+    notes: list[str],
 ) -> dict[Puts, str | None]:
     """What is asked besides, and the concept that its scores are split by: whole answers of a word swap, and answers
     that metrics judge."""
@@ -173,8 +180,8 @@ def _further(
     metrics = chosen_metrics(feed.dataset, tasks, measures.metrics, measures.options, tell=notes)
     said = edit.provenance.get("solver", {})
     goal = said.get("goal") if said.get("target") == IMAGE else None
-    if (drawing := drawing_of(examiner, measures.judge, notes, goal)) is not None:
-        found[drawing] = concept
+    if judge is not None:
+        found[DrawingExaminer(feed, examiner.examples, judge, batch_size, goal)] = concept
     if metrics:
         found[AnswerExaminer(feed, examiner.examples, metrics, concept, batch_size, measures.against)] = concept
     return found

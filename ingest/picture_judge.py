@@ -14,18 +14,28 @@ import numpy as np
 import torch
 
 from atlas.errors import UsageError
+from atlas.live.fingerprint import fingerprint
+from atlas.live.model import LiveModel
+from ingest.examples import IMAGE, Concept, Example
 from ingest.pretrained import load_part
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-    from ingest.examples import Concept
 
 FOLDER = "judge"
 """Where a model that draws may have its own, beside its weights."""
 
 
 class PictureJudge(Protocol):
+    """identity: 64 hex digits of its weights."""
+
+    @property
+    def identity(self) -> str: ...
+
+    def known(self, concepts: Sequence[Concept]) -> list[Concept]:
+        """Those that it can tell apart from the others."""
+        ...
+
     def judge(self, pictures: Sequence[Image], concepts: Sequence[Concept]) -> tuple[np.ndarray, np.ndarray]:
         """(pictures, concepts) probabilities, and (pictures,) the place of the likeliest; -1 for something else."""
         ...
@@ -38,13 +48,19 @@ class Classifier:
         self.model, self.reader = model, reader
         self.labels = {i: _names(label) for i, label in model.config.id2label.items()}
 
+    @property
+    def identity(self) -> str:
+        return fingerprint(self.model)
+
+    def known(self, concepts: Sequence[Concept]) -> list[Concept]:
+        return [concept for concept in concepts if self._own(concept)]
+
+    def _own(self, concept: Concept) -> list[int]:
+        return [i for i, names in self.labels.items() if names & set(concept.forms)]
+
     @torch.no_grad()
     def judge(self, pictures: Sequence[Image], concepts: Sequence[Concept]) -> tuple[np.ndarray, np.ndarray]:
-        mine = [[i for i, names in self.labels.items() if names & set(c.forms)] for c in concepts]
-        for concept, labels in zip(concepts, mine, strict=True):
-            if not labels:
-                some = ", ".join(list(self.model.config.id2label.values())[:8])
-                raise UsageError(f"the judge has no label for {concept.name}; it has {some}, ...")
+        mine = [self._own(concept) for concept in concepts]
         inputs = self.reader(images=[p.convert("RGB") for p in pictures], return_tensors="pt").to(self.model.device)
         every = self.model(**inputs).logits.float().softmax(-1).cpu().numpy()
         best = every.argmax(-1)
@@ -60,6 +76,13 @@ class ZeroShot:
     def __init__(self, model: Any, reader: Any, prefix: str = "a photo of a "):
         self.model, self.reader, self.prefix = model, reader, prefix
 
+    @property
+    def identity(self) -> str:
+        return fingerprint(self.model)
+
+    def known(self, concepts: Sequence[Concept]) -> list[Concept]:
+        return list(concepts)
+
     @torch.no_grad()
     def judge(self, pictures: Sequence[Image], concepts: Sequence[Concept]) -> tuple[np.ndarray, np.ndarray]:
         texts = [f"{self.prefix}{concept.name}" for concept in concepts]
@@ -72,6 +95,33 @@ class ZeroShot:
 
 def _names(label: str) -> set[str]:
     return {part.strip().lower() for part in label.replace(";", ",").split(",")}
+
+
+def judge_for(
+    live: LiveModel, examples: Sequence[Example], concepts: Sequence[Concept], model: str | None, notes: list[str]
+) -> PictureJudge | None:
+    """What judges the pictures that examples ask for: a classifier or CLIP by name, or the model's own; None where
+    none is asked for, or there is no judge, which `notes` then says.
+
+    concepts: all that pictures may show, of which the judge must know every one that is asked for, and two at least.
+
+    Raises:
+        UsageError: it cannot be loaded, or does not know what is asked for.
+    """
+    asked = {mention.concept for e in examples if e.target == IMAGE for mention in e.mentions}
+    if not asked:
+        return None
+    own = None if live.of_hub else live.folder / FOLDER
+    if model is None and (own is None or not own.is_dir()):
+        notes.append("nothing judges what is drawn: --judge names an image classifier or a CLIP")
+        return None
+    judge = load_judge(model or str(own), device=str(live.device))
+    names = [concept.name for concept in judge.known(concepts)]
+    if lacking := sorted(asked - set(names)):
+        raise UsageError(f"the judge knows nothing of {', '.join(lacking)}; it knows {', '.join(names[:8]) or 'none'}")
+    if len(names) < 2:
+        raise UsageError("the judge has nothing to tell what is drawn from; choose another --judge or --dataset")
+    return judge
 
 
 def load_judge(model: str | Path, *, device: str = "cpu") -> PictureJudge:

@@ -14,12 +14,14 @@ import ingest.segmenters
 from atlas import registry
 from atlas.errors import Unsupported, UsageError, unknown
 from atlas.live.drawing import How
+from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
 from ingest.examples import IMAGE, Dataset, Example
 from ingest.inpainting import default_inpainter
 from ingest.job import ALL, Job
 from ingest.maps import TWIN, Method, PairMethod
 from ingest.reductions import REDUCTIONS
+from ingest.segmenters._common import Segmenter
 
 
 def complete(job: Job, dataset: Dataset, takes: frozenset[str]) -> Job:
@@ -97,10 +99,8 @@ def require_targets(job: Job, examples: Sequence[Example]) -> None:
     asked = {example.target for example in examples}
     for name, method in methods(job).items():
         if not method.targets & asked:
-            wanted = " or ".join("pictures" if target == IMAGE else "words" for target in sorted(method.targets))
-            raise UsageError(
-                f"{name} explains {wanted}, and no example is answered so; choose other --tasks (scenes has draw)"
-            )
+            wanted, hint = ("words", "") if IMAGE not in method.targets else ("pictures", " (scenes has draw)")
+            raise UsageError(f"{name} explains {wanted}, and no example is answered so; choose other --tasks{hint}")
 
 
 def null_draws(job: Job) -> int:
@@ -127,10 +127,26 @@ def tasks_by_source(job: Job, dataset: Dataset) -> dict[str, tuple[str, ...]]:
     return named if job.tasks else {s: dataset.tasks[s] for s in job.sources}
 
 
+def identity(live: LiveModel, job: Job, dataset: Dataset, examples: Sequence[Example]) -> dict[str, str]:
+    """What decides the numbers of a model that is asked these: itself and, for pictures, what draws them and what finds
+    concepts in them.
+
+    Raises:
+        Unsupported: it draws nothing. UsageError: the segmenter knows nothing of what is asked for.
+    """
+    asked = {m.concept for e in examples if e.target == IMAGE for m in e.mentions} & set(job.concepts)
+    if not asked:
+        return live.identity
+    segmenter: Segmenter = registry.load(ingest.segmenters, job.segmenter).build(**job.segmenting)
+    segmenter.require([dataset.concepts[name] for name in sorted(asked)])
+    beside = {"drawer": live.drawer.identity, "segmenting_weights": segmenter.identity}
+    return live.identity | {name: digits for name, digits in beside.items() if digits}
+
+
 def resolved(job: Job, dataset: Dataset, examples: Sequence[Example], model: Mapping[str, Any]) -> dict[str, Any]:
     """The complete job as JSON, with content in place of names.
 
-    model: what decides its numbers (`LiveModel.identity`). The examples stand as one hash over their ids and the
+    model: what decides its numbers (`identity`). The examples stand as one hash over their ids and the
     content of their media, so that a picture that was mended or replaced makes another run.
     """
     digest = hashlib.sha256()
@@ -139,6 +155,8 @@ def resolved(job: Job, dataset: Dataset, examples: Sequence[Example], model: Map
     plain = asdict(job) | {"dataset_revision": dataset.revision, "examples": digest.hexdigest(), **model}
     plain["dataset"] = dataset.name  # where the files lie does not change a number; their content does
     plain["model"] = plain["revision"] = None
+    for options in (plain["inpainting"], plain["segmenting"]):
+        options.pop("device", None)  # where a model runs decides nothing
     unset = {"keep": ALL, "quantization": ""}
     if not any(example.target == IMAGE for example in examples):
         unset |= {key: plain[key] for key in ("segmenter", "segmenting", "drawing")}  # they change nothing

@@ -18,7 +18,7 @@ from ingest.feed import Feed
 from ingest.job import ALL, Execution, Job, open_dataset
 from ingest.labels import Labelling, labels_table
 from ingest.record import Record
-from ingest.resolving import complete, require_targets, resolved, tasks_by_source
+from ingest.resolving import complete, identity, require_targets, resolved, tasks_by_source
 from ingest.shards import Progress, map_all
 
 
@@ -106,7 +106,8 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
     examples = collect(job, dataset)
     require_targets(job, examples)
     live = load_model(job, execution)
-    record = Record(atlas, "ingest", resolved(job, dataset, examples, live.identity), live, dataset, execution)
+    plain = resolved(job, dataset, examples, identity(live, job, dataset, examples))
+    record = Record(atlas, "ingest", plain, live, dataset, execution)
     if record.begun():
         return Outcome(record.run_id, False, {})
     with record.running():
@@ -147,6 +148,17 @@ def _nothing(feed: Feed, job: Job) -> str:
     if skipped.media:
         pointer, reason = next(iter(skipped.media.items()))
         return f"no example could be used: {len(skipped.media)} media failed, the first: {pointer}: {reason}"
+    if skipped.undrawn and not skipped.unmentioned:
+        return (
+            f"no answer to {skipped.undrawn.total()} requests has a picture; give a larger --max-new-tokens, or ask "
+            "for what the model draws (`atlas generate --draw picture.png` tries one request)"
+        )
+    if skipped.unplaced and not skipped.unmentioned:
+        names = ", ".join(f"{c} {n}x" for c, n in skipped.unplaced.most_common(5))
+        return (
+            f"the segmenter '{job.segmenter}' found no region of what was asked for ({names}); choose another "
+            "--segmenter or --segment-option (`--segmenter none` takes whole pictures)"
+        )
     lacking = ", ".join(f"{c} {n}x" for c, n in skipped.unmentioned.most_common(5))
     return (
         f"no answer mentions the words of {', '.join(job.concepts[:5])} (not in the answer: {lacking}); "

@@ -62,9 +62,10 @@ class State:
 
 
 def portions(examples: Sequence[Numbered]) -> list[Sequence[Numbered]]:
-    """At most 16 portions of at least 64 examples: a function of their number alone, so that a resumed run cuts
-    them as the interrupted one did."""
-    return list(batches(examples, max(64, math.ceil(len(examples) / 16))))
+    """At most 16 portions of at least 64 examples, or of 8 where pictures are drawn, each of which may take minutes:
+    a function of the examples alone, so that a resumed run cuts them as the interrupted one did."""
+    least = 8 if any(example.target == IMAGE_TARGET for _, example in examples) else 64
+    return list(batches(examples, max(least, math.ceil(len(examples) / 16))))
 
 
 def map_portion(

@@ -98,20 +98,30 @@ def minimal_norm(
     layers, width = requests.values.shape[1:]
     loudest = requests.values.pow(2).sum(0).flatten().topk(len(neurons)).indices
     loud = [Neuron(LANGUAGE, *divmod(int(i), width)) for i in loudest]
-    drawn = [matched_random(neurons, width, seed + i) for i in range(DRAWS)]
-    energies = [values for some in drawn if (values := _of(requests.values, some)).any()]
-    norms = [float(least(values, change).norm()) for values in energies]
+    drawn = [_of(requests.values, matched_random(neurons, width, seed + i)) for i in range(DRAWS)]
+    random = [(least(values, change), values) for values in drawn if values.any()]
+    reach = [_along(values @ found, change) for found, values in random]
+    own = _along(_of(requests.values, neurons) @ deltas, change)
+    # Near-silent neurons can be changed little because little comes of it: their norm tells nothing.
+    norms = [float(found.norm()) for (found, _), moves in zip(random, reach, strict=True) if moves >= own / 2]
     return intervention, {
         "neurons": len(neurons),
         "layers": layers,
         "delta_norm": float(deltas.norm()),
         "distance": float(change.norm()),
-        "moved": float((moved * change).sum() / change.norm() ** 2),
+        "moved": _along(moved, change),
         "distance_left": float((change - moved).norm()),
         "energy_null_norm": float(least(_of(requests.values, loud), change).norm()),
+        "random_draws": DRAWS,
+        "random_that_reach": len(norms),
         "random_norm_median": float(np.median(norms)) if norms else float("inf"),
         "random_norm_least": min(norms, default=float("inf")),
     }
+
+
+def _along(moved: Tensor, change: Tensor) -> float:
+    """How far a move goes towards a change: 1, all the way."""
+    return float((moved * change).sum() / change.norm() ** 2)
 
 
 def _of(values: Tensor, neurons: Sequence[Neuron]) -> Tensor:

@@ -23,15 +23,16 @@ from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest import run
-from ingest.drawing_examiner import DRAWN, drawing_of
+from ingest.drawing_examiner import DRAWN, DrawingExaminer
 from ingest.effects import POOLED, Evaluation, store_effects, stored_effects, summarise
 from ingest.evaluate import Puts, controls, under
 from ingest.examiner import ACCURACY, Examiner, Scores
 from ingest.examples import IMAGE, TEXT, Dataset, Example
 from ingest.feed import Response, Skipped
 from ingest.job import Execution, Job, open_dataset
+from ingest.picture_judge import judge_for
 from ingest.record import Record
-from ingest.resolving import complete, resolved, tasks_by_source
+from ingest.resolving import complete, identity, resolved, tasks_by_source
 from ingest.shards import Progress
 
 
@@ -89,7 +90,7 @@ def survey(
     """Ablate each concept's top neurons by each method, and store the effects (labels: `Question.label`).
 
     A method with maps of one source only (of pictures, say) is asked about that source. target: of the maps; by
-    default "image" where nothing but pictures is asked for. judge: of drawn pictures, see `drawing_of`.
+    default "image" where nothing but pictures is asked for. judge: of drawn pictures, see `judge_for`.
 
     Raises:
         UsageError: the atlas has no such map of a concept; nothing to ask.
@@ -104,11 +105,13 @@ def survey(
     if target is None and asked and all(example.target == IMAGE for example in asked):
         target = IMAGE
     chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce, target)
-    plain = resolved(job, dataset, asked, live.identity) | {
+    notes = list[str]()
+    judging = judge_for(live, asked, list(dataset.concepts.values()), judge, notes)
+    plain = resolved(job, dataset, asked, identity(live, job, dataset, asked)) | {
         "survey": {f"{q.label}|{q.source}": [str(n) for n in found] for q, found in chosen.items()},
         "seeds": seeds,
         "methods": {method: {} for method in methods},
-        **({"judge": judge} if judge else {}),
+        **({"judge": judging.identity} if judging is not None else {}),
     }
     record = Record(path, "evaluate", plain, live, dataset, execution)
     if record.begun():
@@ -116,7 +119,7 @@ def survey(
     rows: list[dict[str, Any]] = []
     examples: list[Example] = []
     made: list[Response] = []
-    skipped, notes = Skipped(), list[str]()
+    skipped = Skipped()
     with record.running():
         for source, tasks in tasks_by_source(job, dataset).items():
             if not tasks:
@@ -125,14 +128,16 @@ def survey(
             examples += examiner.examples
             skipped.merge(examiner.feed.skipped.plain())
             made += examiner.feed.made
-            drawing = drawing_of(examiner, judge, notes)
-            before: dict[Puts, Scores] = {one: one.ask() for one in (examiner, drawing) if one is not None}
+            examiners: list[Puts] = [examiner]
+            if judging is not None:
+                examiners.append(DrawingExaminer(examiner.feed, examiner.examples, judging, execution.batch_size))
+            before = {one: one.ask() for one in examiners}
             for question, neurons in chosen.items():
                 if question.source == source:
                     rows += _answered(before, record.run_id, question, neurons, seeds)
                     progress(len({(r["source"], r["edit"]) for r in rows}), len(chosen))
         store_effects(record, examples, rows, skipped.plain(), made)
-    return Evaluation(record.run_id, True, tuple(rows), skipped.plain(), tuple(dict.fromkeys(notes)))
+    return Evaluation(record.run_id, True, tuple(rows), skipped.plain(), tuple(notes))
 
 
 def _chosen(

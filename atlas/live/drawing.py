@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -37,8 +38,10 @@ class How:
     side: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 1 <= self.looks <= self.steps or self.side < 0:
-            raise UsageError("a picture takes at least 1 step, looks are between 1 and the steps, a side is 0 or more")
+        if self.steps < 1 or self.side < 0 or not math.isfinite(self.guidance):
+            raise UsageError("a picture takes at least 1 step, a guidance that is a number, and a side of 0 or more")
+        if not 1 <= self.looks <= self.steps:
+            raise UsageError(f"{self.looks} looks at {self.steps} steps: looks are from 1 to the steps; give both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,15 @@ class Drawn:
 class Drawer(Protocol):
     """What a model that draws can tell.
 
+    identity: 64 hex digits of what draws beside the model itself; "" where nothing does.
     offset: where the state of an answer's token is, counted from it: 0, at the token itself (GILL); -1, where it is
     predicted (pictures made of tokens).
     """
 
     offset: int
+
+    @property
+    def identity(self) -> str: ...
 
     def answers(self, live: LiveModel, prompts: Sequence[Prompt], how: How, max_new_tokens: int) -> list[list[int]]:
         """The greedy answers to requests for pictures."""
@@ -128,17 +135,26 @@ class GillDrawer:
         self.model, self.painter = model, painter
         self.ids = list(model.config.img_token_ids)
 
+    @property
+    def identity(self) -> str:
+        return self.painter.identity
+
     def answers(self, live: LiveModel, prompts: Sequence[Prompt], how: How, max_new_tokens: int) -> list[list[int]]:
         return live.generate(prompts, max_new_tokens=max_new_tokens)
 
     def places(self, answer: Sequence[int]) -> list[int] | None:
         count = len(self.ids)
         starts = [i for i in range(len(answer) - count + 1) if list(answer[i : i + count]) == self.ids]
-        return list(range(starts[-1], starts[-1] + count)) if starts else None
+        return list(range(starts[0], starts[0] + count)) if starts else None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        found: torch.dtype = next(self.model.mapper.parameters()).dtype
+        return found
 
     @torch.no_grad()
     def draw(self, states: Tensor, tokens: Tensor, seeds: Sequence[int], how: How) -> Drawn:
-        prompt = self.model.prompt_embeds(states)
+        prompt = self.model.prompt_embeds(states.to(self.dtype)).float()
         pictures, path = self.painter.paint_watched(prompt, seeds=seeds, steps=how.steps, guidance=how.guidance)
         # The middles of as many equal stretches of the way: neither the bare noise nor the finished picture alone.
         chosen = [path[(2 * i + 1) * len(path) // (2 * how.looks)] for i in range(how.looks)]
@@ -146,14 +162,15 @@ class GillDrawer:
 
     def importance(self, states: Tensor, drawn: Drawn, masks: Tensor, how: How) -> Tensor:
         with torch.enable_grad():
-            leaf = states.detach().requires_grad_(True)
+            leaf = states.detach().float().requires_grad_(True)
             energy = self.energy(leaf, drawn, masks)
             [found] = torch.autograd.grad(energy.sum(), leaf)
         return found
 
     def energy(self, states: Tensor, drawn: Drawn, masks: Tensor) -> Tensor:
         """(B,): y of each picture, differentiable by the states."""
-        prompt = self.model.prompt_embeds(states)
+        # The mapper is in the model's precision, the diffusion model in its own.
+        prompt = self.model.prompt_embeds(states.to(self.dtype)).to(self.painter.device, torch.float32)
         empty = self.painter.encode([""]).expand(len(prompt), -1, -1)
         total = torch.zeros(len(prompt), device=prompt.device)
         for step, latents in drawn.memory:

@@ -102,20 +102,29 @@ def configuration(model: Any, processor: Any) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     generation = getattr(model, "generation_config", None)
     parts = [
-        _settled(model.config.to_dict()),
-        _settled(generation.to_dict()) if generation is not None else None,
+        settled(model.config.to_dict()),
+        settled(generation.to_dict()) if generation is not None else None,
         backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
         getattr(processor, "chat_template", None),
-        _settled(pictures.to_dict()) if pictures is not None else None,
+        settled(pictures.to_dict()) if pictures is not None else None,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-_PASSING = {"_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
+_PASSING = {
+    "_diffusers_version",
+    "_use_default_values",
+    "_name_or_path",
+    "name_or_path",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "architectures",
+}
 
 
-def _settled(content: Any) -> Any:
+def settled(content: Any) -> Any:
     """A config without where it came from, which library wrote it and the precision it is loaded in."""
     if isinstance(content, dict):
-        return {str(k): _settled(v) for k, v in content.items() if k not in _PASSING}
-    return [_settled(v) for v in content] if isinstance(content, list | tuple) else content
+        return {str(k): settled(v) for k, v in content.items() if k not in _PASSING}
+    return [settled(v) for v in content] if isinstance(content, list | tuple) else content

@@ -73,6 +73,11 @@ class LiveModel:
         return cls(model, processor, name=label or str(name), revision=commit, folder=folder)
 
     @property
+    def of_hub(self) -> bool:
+        """Whether it was not loaded from a folder."""
+        return self._folder is None
+
+    @property
     def folder(self) -> Path:
         """Where the model lies on this machine.
 
@@ -92,7 +97,9 @@ class LiveModel:
         """
         make = self.encoder.family.drawer
         if make is None:
-            raise Unsupported(f"{self.name} draws no pictures; leave out the tasks that ask for drawings")
+            raise Unsupported(
+                f"{self.name} draws no pictures; leave out what asks for them, or choose a model that does"
+            )
         found: Drawer = make(self)
         return found
 

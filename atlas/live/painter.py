@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import warnings
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +14,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import Unsupported, UsageError
+from atlas.live.fingerprint import fingerprint, settled
 from atlas.live.hooks import watching
 from atlas.live.loading import quiet
 
@@ -59,6 +64,17 @@ class Painter:
         device: torch.device = self.pipeline.unet.device
         return device
 
+    @cached_property
+    def identity(self) -> str:
+        """64 hex digits of the pipeline's weights, its parts' settings and its tokenizer."""
+        parts = self.pipeline.components
+        weights = [fingerprint(parts[name]) for name in ("unet", "vae", "text_encoder")]
+        settings = [dict(getattr(parts[name], "config", {})) for name in ("unet", "vae", "scheduler")]
+        backend = getattr(parts["tokenizer"], "backend_tokenizer", None)
+        words = backend.to_str() if backend is not None else sorted(parts["tokenizer"].get_vocab().items())
+        told = settled([weights, settings, parts["text_encoder"].config.to_dict(), words])
+        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Tensor:
         """(captions, tokens, width): the text encoder's output, what GILL's mapper is trained towards."""
@@ -102,13 +118,19 @@ class Painter:
         empty = self.encode([""]).expand(len(prompt_embeds), -1, -1)
         path: list[tuple[Tensor, Tensor]] = []
         with watching(self.pipeline.unet, lambda args, kwargs: path.append(_asked(args, kwargs, len(seeds)))):
-            drawn: list[Image] = self.pipeline(
+            made = self.pipeline(
                 prompt_embeds=prompt_embeds.detach().to(self.device),
                 negative_prompt_embeds=empty,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 latents=self._noise(seeds),
-            ).images
+            )
+        if blackened := sum(made.nsfw_content_detected or ()):
+            warnings.warn(
+                f"the safety checker of the diffusion pipeline blackened {blackened} of {len(seeds)} pictures",
+                stacklevel=2,
+            )
+        drawn: list[Image] = made.images
         return drawn, path
 
     def _noise(self, seeds: Sequence[int]) -> Tensor:

@@ -43,6 +43,7 @@ class TokenDrawer:
     """See `atlas.live.drawing.Drawer`."""
 
     offset = -1
+    identity = ""
 
     def __init__(self, maker: Maker):
         self.maker = maker

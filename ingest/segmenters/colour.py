@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from atlas.errors import UsageError
+from ingest.segmenters._common import Unlearned
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from ingest.examples import Concept
 
 
-class Colour:
+class Colour(Unlearned):
     def __init__(self, distance: float, least: float):
         if distance <= 0 or not 0 <= least < 1:
             raise UsageError("colour: distance must be above 0, and least from 0 to below 1")

@@ -5,6 +5,7 @@ Its labels are compared with the concept's words: the region is where any of the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from atlas.errors import UsageError
+from atlas.live.fingerprint import fingerprint
 from ingest.pretrained import load_part
 
 if TYPE_CHECKING:
@@ -26,6 +28,14 @@ NEEDED = "the segmenter hf needs a model: --segment-option model=FOLDER_OR_ID"
 class Semantic:
     def __init__(self, model: Any, reader: Any, least: float):
         self.model, self.reader, self.least = model, reader, least
+
+    @property
+    def identity(self) -> str:
+        return fingerprint(self.model)
+
+    def require(self, concepts: Sequence[Concept]) -> None:
+        for concept in concepts:
+            self._labels(concept)
 
     @torch.no_grad()
     def find(self, picture: Image, concept: Concept) -> np.ndarray | None:

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ingest.segmenters._common import Unlearned
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ingest.examples import Concept
 
 
-class Whole:
+class Whole(Unlearned):
     def find(self, picture: Image, concept: Concept) -> np.ndarray | None:
         return np.ones((picture.height, picture.width), dtype=bool)
 

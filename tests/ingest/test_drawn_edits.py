@@ -61,6 +61,7 @@ def test_dogs_become_cats_and_nothing_else(drawn: Path, tmp_path: Path, capsys: 
     assert edit.provenance["solver"]["target"] == "image" and edit.concept == "dog" and len(edit.neurons) == 40
     assert 0.5 < report["moved"] < 1.5 and report["delta_norm"] > 0
     assert report["random_norm_least"] <= report["random_norm_median"]
+    assert 0 <= report["random_that_reach"] <= report["random_draws"]
     ask = ["--tasks", "draw,does", "--concepts", "dog,car", "--per-concept", "4", "--seeds", "1", "--format", "json"]
     capsys.readouterr()
     assert main(["evaluate", "draw-cat", *ask, "--sources", "text", "--pictures", str(tmp_path), *place]) == 0
@@ -108,6 +109,9 @@ def test_what_is_asked_wrongly_is_refused(drawn: Path, capsys: pytest.CaptureFix
         (["--target", "image", "--method", "nam_image"], "makes one concept of another"),
         (["--to", "cta", "--target", "image", "--method", "nam_image"], "no concept called 'cta'; did you mean"),
         (["--to", "cow", "--target", "image", "--method", "nam_image"], "no find example of cow"),
+        (["--to", "dog", "--target", "image", "--method", "nam_image"], "'dog' is to become itself"),
+        (["--to", "cat", "--target", "image", "--solver", "rank_one"], "rank_one changes what is said"),
+        (["--to", "cat", "--target", "image", "--keep", "3", "--prompt", "x"], "--prompt and --keep: of edits of what"),
         (["--to", "cat", "--target", "sound"], "--target text or image, not 'sound'"),
     ):
         assert main([*solve, *more, *place]) == 2
@@ -124,8 +128,7 @@ def test_the_models_own_judge_knows_the_things() -> None:
     for number, place in enumerate(best):
         [shown] = WORLD.shown(f"held_out/{number}")
         assert place == (names.index(shown) if shown in names else -1)
-    with pytest.raises(UsageError, match="the judge has no label for cow; it has"):
-        judge.judge(pictures[:1], [WORLD.concepts["cow"]])
+    assert [c.name for c in judge.known([WORLD.concepts["cow"], WORLD.concepts["dog"]])] == ["dog"]
 
 
 def test_a_clip_judges_by_names(tmp_path: Path) -> None:
@@ -147,10 +150,20 @@ def test_a_picture_of_an_answer_is_saved(tmp_path: Path, capsys: pytest.CaptureF
     pytest.importorskip("diffusers")
     file = tmp_path / "dog.png"
     assert main(["generate", "--model", "tiny-gill", "--prompt", "draw a red dog.", "--draw", str(file)]) == 0
-    assert "[IMG0]" in capsys.readouterr().out
+    assert capsys.readouterr().out == "[picture]\n"
     judge = load_judge(Path(zoo.resolve("tiny-gill")) / "judge")
     _, best = judge.judge([Image.open(file)], [WORLD.concepts["dog"]])
     assert best.tolist() == [0]
     asked = ["generate", "--model", "tiny-gill", "--prompt", "what does a dog do?", "--draw", str(tmp_path / "x.png")]
     assert main(asked) == 1
-    assert "the answer has no picture: barks" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert told.out == "barks\n" and "the answer has no picture; ask for one" in told.err
+    for name, wanted in (
+        ("x.odd", "is no name for a picture"),
+        (".", "is no name"),
+        ("no/x.png", "there is no folder"),
+    ):
+        assert main([*asked[:-1], str(tmp_path / name)]) == 2
+        assert wanted in capsys.readouterr().err
+    assert main(["generate", "--model", "tiny-llava", "--prompt", "draw a dog.", "--draw", str(file)]) == 5
+    assert "tiny-llava draws no pictures; leave out what asks for them" in capsys.readouterr().err
