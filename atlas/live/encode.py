@@ -146,8 +146,7 @@ class Encoder:
         kinds = kinds_of(media)
         self.require(kinds)
         text = self.render(prompt, kinds)
-        bos = self.tokenizer.bos_token
-        special = not (bos and text.startswith(bos))
+        special = not self._begun(text, kinds)
         reader = self.processor if media else self.tokenizer
         made = reader(text=[text], **self._read(media), return_tensors="pt", add_special_tokens=special)
         ids = made.pop("input_ids")[0].tolist()
@@ -156,6 +155,14 @@ class Encoder:
             return Prompt(tuple(ids), (), extras)
         kept, tail = self._continuation(text, self.render(prompt, kinds, answer))
         return Prompt(tuple(ids[: len(ids) - kept]), tuple(tail), extras)
+
+    def _begun(self, text: str, kinds: Sequence[str]) -> bool:
+        """Whether a chat text has its first token already: at its beginning, or behind its media (GILL)."""
+        bos = self.tokenizer.bos_token
+        marks = {str(mark) for kind in kinds if (mark := getattr(self.processor, f"{kind}_token", None))}
+        while mark := next((one for one in marks if text.startswith(one)), ""):
+            text = text.removeprefix(mark)
+        return bool(bos) and text.startswith(bos)
 
     def _read(self, media: Sequence[Medium]) -> dict[str, Any]:
         """The processor's arguments for media."""
