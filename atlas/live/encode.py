@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -80,6 +81,27 @@ class Batch:
 
 TOKENWISE = ("token_type_ids", "mm_token_type_ids")
 """What processors make with one value a token."""
+
+
+class CutRecording(UserWarning):
+    """A recording is longer than what its model hears at once."""
+
+
+_told: set[int] = set()
+
+
+def _tell_cut(samples: int, window: int | None, rate: int) -> None:
+    """Warn, once for each window, where a feature extractor (Whisper's) silently keeps the beginning alone."""
+    if window is None or samples <= window or window in _told:
+        return
+    _told.add(window)
+    seconds = window / rate
+    warnings.warn(
+        f"this model hears {seconds:g} s of a recording: of longer ones (here {samples / rate:.1f} s) all behind the "
+        f"first {seconds:g} s is left out; cut them into pieces to have all of them heard",
+        CutRecording,
+        stacklevel=2,
+    )
 
 
 class Encoder:
@@ -170,7 +192,9 @@ class Encoder:
         for medium in media:
             if isinstance(medium, Sound):
                 rate = self.processor.feature_extractor.sampling_rate
-                found.setdefault("audio", []).append(medium.at(rate))
+                samples = medium.at(rate)
+                _tell_cut(len(samples), getattr(self.processor.feature_extractor, "n_samples", None), rate)
+                found.setdefault("audio", []).append(samples)
                 found["sampling_rate"] = rate
             elif isinstance(medium, Clip):
                 if not hasattr(self.processor, "video_processor"):
