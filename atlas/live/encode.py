@@ -53,14 +53,16 @@ class Prompt:
     """One tokenised prompt, and after it the answer if there is one.
 
     extras: what else the processor made for it (pixel_values, ...), with a first dimension for this prompt.
+    sizes: (height, width) of each of its pictures, as they were given.
     """
 
     ids: tuple[int, ...]
     answer: tuple[int, ...] = ()
     extras: dict[str, Tensor] = field(default_factory=dict)
+    sizes: tuple[tuple[int, int], ...] = ()
 
     def answered(self, ids: Sequence[int]) -> Prompt:
-        return Prompt(self.ids, tuple(ids), self.extras)
+        return Prompt(self.ids, tuple(ids), self.extras, self.sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +175,11 @@ class Encoder:
         made = reader(text=[text], **self._read(media), return_tensors="pt", add_special_tokens=special)
         ids = made.pop("input_ids")[0].tolist()
         extras = {k: v for k, v in made.items() if k not in ("attention_mask", "labels") and isinstance(v, Tensor)}
+        sizes = tuple((m.height, m.width) for m in media if not isinstance(m, (Sound, Clip)))
         if answer is None:
-            return Prompt(tuple(ids), (), extras)
+            return Prompt(tuple(ids), (), extras, sizes)
         kept, tail = self._continuation(text, self.render(prompt, kinds, answer))
-        return Prompt(tuple(ids[: len(ids) - kept]), tuple(tail), extras)
+        return Prompt(tuple(ids[: len(ids) - kept]), tuple(tail), extras, sizes)
 
     def _begun(self, text: str, kinds: Sequence[str]) -> bool:
         """Whether a chat text has its first token already: at its beginning, or behind its media (GILL)."""
