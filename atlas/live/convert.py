@@ -37,7 +37,7 @@ GILL_TEMPLATE = (  # pictures come before the first token of the text, in traini
 ).replace("IMAGE", GILL_IMAGE)
 IMG = tuple(f"[IMG{n}]" for n in range(8))
 ROWS = "model.input_embeddings.weight"
-TORCH_FILE = (b"PK\x03\x04", b"\x80")  # a zip archive, or a pickle as torch wrote it before 1.6
+TORCH_FILE = (b"PK\x03\x04", b"\x80")  # a zip archive, or what torch wrote before 1.6
 
 
 def read_torch(file: Path, key: str) -> dict[str, Tensor]:
