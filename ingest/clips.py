@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,6 +56,9 @@ def _file(path: Path, frames: int) -> list[Image]:
     from PIL import Image
 
     require_file(path, "videos", MAX_BYTES)
+    # FFmpeg and OpenCV print on their own what is said here in one line; they read these when they first open a video.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
         cv2: Any = importlib.import_module("cv2")
     except ImportError as error:

@@ -9,8 +9,9 @@ tensors (`weights_only`); what is written is safetensors and JSON.
 from __future__ import annotations
 
 import json
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,17 @@ MINIGPT4_TEMPLATE = (  # its own dialogue; IMAGE is as many placeholders as ther
     "{% endfor %}{% if add_generation_prompt %}###Assistant:{% endif %}"
 )
 GILL_IMAGE = "<|image|>"
+GILL_TEMPLATE = (  # pictures come before the first token of the text, in training as in inference
+    "{% for m in messages %}"
+    "{% set parts = [{'type': 'text', 'text': m['content']}] if m['content'] is string else m['content'] %}"
+    "{% for part in parts if part['type'] == 'image' %}IMAGE{% endfor %}"
+    "{{ (bos_token or '') if loop.first }}{{ ' ' if m['role'] == 'assistant' }}"
+    "{% for part in parts if part['type'] == 'text' %}{{ part['text'] }}{% endfor %}"
+    "{% endfor %}"
+).replace("IMAGE", GILL_IMAGE)
 IMG = tuple(f"[IMG{n}]" for n in range(8))
+ROWS = "model.input_embeddings.weight"
+TORCH_FILE = (b"PK\x03\x04", b"\x80")  # a zip archive, or what torch wrote before 1.6
 
 
 def read_torch(file: Path, key: str) -> dict[str, Tensor]:
@@ -36,15 +47,31 @@ def read_torch(file: Path, key: str) -> dict[str, Tensor]:
         UsageError: no such file, more in it than tensors, or not the key.
     """
     try:
+        with file.open("rb") as opened:
+            begin = opened.read(4)
+        if not begin.startswith(TORCH_FILE):
+            raise UsageError(f"{file} is not a torch checkpoint; give the file that the authors publish")
         whole = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UsageError(f"there is no file {file}") from None
+    except IsADirectoryError:
+        raise UsageError(f"{file} is a folder; give the checkpoint in it") from None
+    except (UsageError, MemoryError):
+        raise
     except Exception as error:  # whatever a damaged or a dangerous file makes the unpickler say
-        raise UsageError(f"{file} is no checkpoint of tensors alone: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"{file} {_why_not(error)}; give the file that the authors publish") from None
     found = whole.get(key) if isinstance(whole, Mapping) else None
     if not isinstance(found, Mapping):
         raise UsageError(f"{file} has nothing under '{key}'; it is not the official checkpoint")
     return {name.replace("module.", ""): value for name, value in found.items() if isinstance(value, Tensor)}
+
+
+def _why_not(error: Exception) -> str:
+    """Why a torch file was not read. Torch's own words also say how to read it all the same, and are not passed on."""
+    called = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if called is not None:
+        return f"is no checkpoint of tensors alone: it asks to run {called[1]}, and was not read"
+    return "is no checkpoint of tensors alone, or is damaged"
 
 
 def _part(loader: Any, folder: Path, what: str) -> Any:
@@ -67,12 +94,42 @@ def _take(parameter: Tensor, tensors: Mapping[str, Tensor], name: str) -> None:
     parameter.copy_(tensors[name])
 
 
+def _alone(tokenizer: Any, text: str) -> list[int]:
+    """The token that a text is, where it is one."""
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    return list(ids) if len(ids) == 1 else []
+
+
+def _separators(tokenizer: Any) -> list[int]:
+    """The tokens with which "###" begins behind a word, a space and a line's end.
+
+    Of Llama these are "\u2581###", and "##" where "###" is that and "#". A tokenizer that spells it by single "#" has
+    none that ends an answer and nothing else.
+    """
+    found: list[int] = []
+    for before in ("x", "x ", "x\n"):
+        short, long = (tokenizer(text, add_special_tokens=False).input_ids for text in (before, f"{before}###"))
+        same = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
+        if tokenizer.decode([long[same]]).strip() in ("##", "###"):
+            found.append(long[same])
+    return found
+
+
+def _ends(before: int | Sequence[int] | None, more: Sequence[int]) -> list[int]:
+    """The ids that end an answer: those before, and more."""
+    known = [] if before is None else [before] if isinstance(before, int) else list(before)
+    return list(dict.fromkeys([*known, *more]))
+
+
 def minigpt4(checkpoint: Path, blip2: Path, language: Path, out: Path) -> None:
     """Write MiniGPT-4 as a BLIP-2 with a Llama language model.
 
     checkpoint: the official file, of which `llama_proj` is read. blip2: a BLIP-2 folder with the eyes that it was
     trained with (for the official files, blip2-flan-t5-xxl), of which vision tower, Q-Former and queries are taken.
     language: the Llama (Vicuna) folder.
+
+    Its answers end at "###", as in the official demo, which looks for two spellings of it: the token "\u2581###", and
+    "##" with "#" behind it. Generation ends at single tokens: of the second spelling the first, "##", ends an answer.
 
     Raises:
         UsageError: a part cannot be read, or the projection is of other widths.
@@ -87,6 +144,8 @@ def minigpt4(checkpoint: Path, blip2: Path, language: Path, out: Path) -> None:
     tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     words.resize_token_embeddings(max(len(tokenizer), words.config.vocab_size))
+    ends = _ends(words.generation_config.eos_token_id, _separators(tokenizer))
+    words.config.eos_token_id = ends  # what a BLIP-2 asks while it sees a picture is the language model's own
     queries = eyes.config.num_query_tokens
     config = transformers.Blip2Config(
         vision_config=eyes.config.vision_config.to_dict(),
@@ -103,6 +162,7 @@ def minigpt4(checkpoint: Path, blip2: Path, language: Path, out: Path) -> None:
     for name in ("weight", "bias"):
         _take(getattr(model.language_projection, name), tensors, f"llama_proj.{name}")
     model.generation_config = words.generation_config
+    model.generation_config.eos_token_id = ends
     pictures = _part(transformers.AutoImageProcessor, blip2, "the picture processor")
     tokenizer.chat_template = MINIGPT4_TEMPLATE.replace("IMAGE", "<image>" * queries)
     model.save_pretrained(out)
@@ -115,6 +175,9 @@ def gill(checkpoint: Path, language: Path, vision: Path, diffusion: Path, out: P
 
     checkpoint: the official folder, with pretrained_ckpt.pth.tar and model_args.json. language: OPT. vision: CLIP.
     diffusion: the Stable Diffusion pipeline's folder. The retrieval head and the decision model are left out.
+
+    A prompt is its pictures, then the tokenizer's first token, then the text. Answers end at the end of a line, where
+    the official code cuts them (it keeps one with which an answer begins, here the answer is then empty).
 
     Raises:
         UsageError: a part cannot be read, or what was trained is of other widths.
@@ -144,17 +207,25 @@ def gill(checkpoint: Path, language: Path, vision: Path, diffusion: Path, out: P
     model: Any = GillForConditionalGeneration(config)
     model.language_model.load_state_dict(words.state_dict())
     model.vision_tower.load_state_dict(eyes.state_dict())
+    rows = _img_rows(tensors, len(tokenizer), config.get_text_config().word_embed_proj_dim)
     with torch.no_grad():
         ids = torch.tensor(config.img_token_ids)
         for table in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
-            table[ids] = tensors["model.input_embeddings.weight"].to(table)
+            table[ids] = rows.to(table)
     for name in ("weight", "bias"):
         _take(getattr(model.visual_projection, name), tensors, f"model.visual_embeddings.{name}")
     for name, parameter in model.mapper.named_parameters():
         _take(parameter, tensors, f"{MAPPER}.{name}")
     model.generation_config = words.generation_config
+    line_end = _alone(tokenizer, "\n")
+    model.generation_config.eos_token_id = _ends(words.generation_config.eos_token_id, line_end)
     pictures = _part(transformers.AutoImageProcessor, vision, "the picture processor")
-    processor = GillProcessor(pictures, tokenizer, visual_tokens=config.visual_tokens, image_token=GILL_IMAGE)
+    options: dict[str, Any] = {
+        "visual_tokens": config.visual_tokens,
+        "image_token": GILL_IMAGE,
+        "chat_template": GILL_TEMPLATE,
+    }
+    processor = GillProcessor(pictures, tokenizer, **options)
     model.save_pretrained(out)
     processor.save_pretrained(out)
     shutil.copytree(diffusion, out / FOLDER)
@@ -166,12 +237,36 @@ MAPPER = "model.gen_text_hidden_fcs.0"
 def _arguments(file: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if found["text_fc_mode"] != "gill_mapper" or int(found["num_tokens"]) != len(IMG):
-            raise UsageError(f"{file} is of another kind of GILL than the one with a mapper of {len(IMG)} tokens")
+        # The first ones that were published count the tokens to draw with and to retrieve with apart.
+        names = [name for name in ("num_tokens", "num_gen_tokens", "num_ret_tokens") if name in found]
+        counts = {int(found[name]) for name in names}
+        if found["text_fc_mode"] != "gill_mapper" or counts != {len(IMG)} or not found.get("share_ret_gen", True):
+            raise UsageError(
+                f"{file} is of another kind of GILL than the one with a mapper of {len(IMG)} tokens, the same to draw "
+                "and to retrieve with"
+            )
+        layers = list(found.get("text_emb_layers", [-1]))
+        if layers != [-1]:
+            raise UsageError(
+                f"{file} says that the mapper reads the layers {layers} (text_emb_layers), where the last alone is "
+                "read here; give a checkpoint with [-1]"
+            )
         int(found["n_visual_tokens"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{file} is not the model_args.json of a GILL checkpoint: {error!r}") from error
     return found
+
+
+def _img_rows(tensors: Mapping[str, Tensor], vocabulary: int, width: int) -> Tensor:
+    """(8, width) embeddings of [IMG0..7]: all that the published file has; of a whole vocabulary, the last."""
+    table = tensors.get(ROWS)
+    if table is None or tuple(table.shape) not in ((len(IMG), width), (vocabulary, width)):
+        there = "none" if table is None else tuple(table.shape)
+        raise UsageError(
+            f"the checkpoint's {ROWS} is {there}, where these parts need {(len(IMG), width)}, or {(vocabulary, width)} "
+            "of a whole vocabulary; give the OPT that it was trained with as --language"
+        )
+    return table[-len(IMG) :]
 
 
 def _mapper(tensors: Mapping[str, Tensor]) -> dict[str, int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,14 +53,16 @@ class Prompt:
     """One tokenised prompt, and after it the answer if there is one.
 
     extras: what else the processor made for it (pixel_values, ...), with a first dimension for this prompt.
+    sizes: (height, width) of each of its pictures, as they were given.
     """
 
     ids: tuple[int, ...]
     answer: tuple[int, ...] = ()
     extras: dict[str, Tensor] = field(default_factory=dict)
+    sizes: tuple[tuple[int, int], ...] = ()
 
     def answered(self, ids: Sequence[int]) -> Prompt:
-        return Prompt(self.ids, tuple(ids), self.extras)
+        return Prompt(self.ids, tuple(ids), self.extras, self.sizes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,27 @@ class Batch:
 
 TOKENWISE = ("token_type_ids", "mm_token_type_ids")
 """What processors make with one value a token."""
+
+
+class CutRecording(UserWarning):
+    """A recording is longer than what its model hears at once."""
+
+
+_told: set[int] = set()
+
+
+def _tell_cut(samples: int, window: int | None, rate: int) -> None:
+    """Warn, once for each window, where a feature extractor (Whisper's) silently keeps the beginning alone."""
+    if window is None or samples <= window or window in _told:
+        return
+    _told.add(window)
+    seconds = window / rate
+    warnings.warn(
+        f"this model hears {seconds:g} s of a recording: of longer ones (here {samples / rate:.1f} s) all behind the "
+        f"first {seconds:g} s is left out; cut them into pieces to have all of them heard",
+        CutRecording,
+        stacklevel=2,
+    )
 
 
 class Encoder:
@@ -146,16 +170,24 @@ class Encoder:
         kinds = kinds_of(media)
         self.require(kinds)
         text = self.render(prompt, kinds)
-        bos = self.tokenizer.bos_token
-        special = not (bos and text.startswith(bos))
+        special = not self._begun(text, kinds)
         reader = self.processor if media else self.tokenizer
         made = reader(text=[text], **self._read(media), return_tensors="pt", add_special_tokens=special)
         ids = made.pop("input_ids")[0].tolist()
         extras = {k: v for k, v in made.items() if k not in ("attention_mask", "labels") and isinstance(v, Tensor)}
+        sizes = tuple((m.height, m.width) for m in media if not isinstance(m, (Sound, Clip)))
         if answer is None:
-            return Prompt(tuple(ids), (), extras)
+            return Prompt(tuple(ids), (), extras, sizes)
         kept, tail = self._continuation(text, self.render(prompt, kinds, answer))
-        return Prompt(tuple(ids[: len(ids) - kept]), tuple(tail), extras)
+        return Prompt(tuple(ids[: len(ids) - kept]), tuple(tail), extras, sizes)
+
+    def _begun(self, text: str, kinds: Sequence[str]) -> bool:
+        """Whether a chat text has its first token already: at its beginning, or behind its media (GILL)."""
+        bos = self.tokenizer.bos_token
+        marks = {str(mark) for kind in kinds if (mark := getattr(self.processor, f"{kind}_token", None))}
+        while mark := next((one for one in marks if text.startswith(one)), ""):
+            text = text.removeprefix(mark)
+        return bool(bos) and text.startswith(bos)
 
     def _read(self, media: Sequence[Medium]) -> dict[str, Any]:
         """The processor's arguments for media."""
@@ -163,7 +195,9 @@ class Encoder:
         for medium in media:
             if isinstance(medium, Sound):
                 rate = self.processor.feature_extractor.sampling_rate
-                found.setdefault("audio", []).append(medium.at(rate))
+                samples = medium.at(rate)
+                _tell_cut(len(samples), getattr(self.processor.feature_extractor, "n_samples", None), rate)
+                found.setdefault("audio", []).append(samples)
                 found["sampling_rate"] = rate
             elif isinstance(medium, Clip):
                 if not hasattr(self.processor, "video_processor"):

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from atlas.live.encode import Encoder, Prompt
+from atlas.live.kept import WHOLE, Box, fine_grid, kept
 from atlas.live.media import IMAGE, VIDEO
 
-Box = tuple[float, float, float, float]
-"""top, left, bottom, right: shares of the picture's height and width."""
-
-WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 CROP = re.compile(r"<row_(\d+)_col_(\d+)>\s*$")
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
     """positions: rows of columns, each a position of the prompt. picture: which of the prompt's, from 0. box: the part
-    of the picture that it covers. frame: of a video, which step of time; else 0."""
+    of the picture that it covers (processors cut). frame: of a video, which step of time; else 0."""
 
     picture: int
     positions: tuple[tuple[int, ...], ...]
@@ -36,8 +33,7 @@ class Grid:
 def grids(encoder: Encoder, prompt: Prompt, config: Any) -> list[Grid]:
     """Every grid of a prompt's pictures (or of its video); none where the tokens have no place.
 
-    Any-resolution families have several of one picture: the whole of it coarsely, and finer ones. Pictures of different
-    size with no token between them cannot be told apart, and have none.
+    Any-resolution families have several of one picture: the whole of it coarsely, and finer ones.
     """
     if getattr(config, "num_query_tokens", None) or getattr(config, "visual_tokens", None):
         return []
@@ -86,19 +82,20 @@ def _pictures(runs: list[list[int]], prompt: Prompt, encoder: Encoder, config: A
     if kind in ("idefics3", "smolvlm"):
         return _crops(runs, prompt, encoder)
     sizes = prompt.extras["image_sizes"].tolist() if "image_sizes" in prompt.extras else None
+    if sizes is not None and getattr(config, "image_grid_pinpoints", None):
+        return list(_any_resolution([p for run in runs for p in run], sizes, config))
     found: list[Grid] = []
     for number, run in enumerate(runs if kind == "internvl" else _apart(runs, prompt, sizes)):
         if kind == "emu3" and sizes is not None:
-            height, width = sizes[number]
-            rows, columns = _closed(len(run), height, width)
+            rows, columns = (edge // encoder.processor.downsample_ratio for edge in sizes[number])
             found.append(Grid(number, _rows(run, columns, skip=1)[:rows]))
-        elif sizes is not None:
-            found += _any_resolution(number, run, sizes[number], config)
         elif kind == "internvl":  # several tiles, the last of which is the whole picture
             tile = int(encoder.processor.image_seq_length)
             found.append(Grid(number, _rows(run[-tile:], math.isqrt(tile))))
         elif (side := math.isqrt(len(run))) ** 2 == len(run):
-            found.append(Grid(number, _rows(run, side)))
+            known = number < len(prompt.sizes)
+            box = kept(encoder.processor.image_processor, prompt.sizes[number]) if known else WHOLE
+            found.append(Grid(number, _rows(run, side), box))
     return found
 
 
@@ -114,20 +111,18 @@ def _apart(runs: list[list[int]], prompt: Prompt, sizes: list[list[int]] | None)
     return [runs[0][i * length : (i + 1) * length] for i in range(count)]
 
 
-def _closed(count: int, height: float, width: float) -> tuple[int, int]:
-    """(rows, columns) of `count` tokens in rows that each end with one more, nearest to a picture's shape."""
-    pairs = [(rows, count // rows - 1) for rows in range(1, count) if count % rows == 0 and count // rows > 1]
-    return min(pairs, key=lambda pair: abs(math.log(pair[1] / pair[0] * height / width)))
-
-
-def _any_resolution(number: int, run: list[int], size: Sequence[int], config: Any) -> list[Grid]:
+def _any_resolution(positions: list[int], sizes: list[list[int]], config: Any) -> Iterator[Grid]:
     """LLaVA-NeXT and OneVision: the picture coarsely, then finely in rows that each end with a token of their own."""
-    base = config.vision_config.image_size // config.vision_config.patch_size
-    found = [Grid(number, _rows(run[: base * base], base))]
-    if fine := run[base * base :]:
-        rows, columns = _closed(len(fine), *size)
-        found.append(Grid(number, _rows(fine, columns, skip=1)[:rows]))
-    return found
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    fine = [fine_grid(config, size) for size in sizes]
+    if len(positions) != sum(side * side + rows * (columns + 1) for rows, columns, _ in fine):
+        return  # laid out in a way that is not known here
+    for number, (rows, columns, box) in enumerate(fine):
+        yield Grid(number, _rows(positions[: side * side], side))
+        end = side * side + rows * (columns + 1)
+        if rows and columns:
+            yield Grid(number, _rows(positions[side * side : end], columns, skip=1), box)
+        positions = positions[end:]
 
 
 def _crops(runs: list[list[int]], prompt: Prompt, encoder: Encoder) -> list[Grid]:

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 
 from atlas.errors import Unsupported, UsageError
+from atlas.live import families
 from atlas.live.encode import TokenRoles
+from atlas.live.own_code import check_own
 from atlas.live.processors import load_processor
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -29,7 +31,7 @@ class Loading:
     device: "cpu", "cuda", ..., or "auto" for a GPU where there is one. dtype: one of DTYPES or "auto", the
     checkpoint's own. device_map: spread over devices. quantization: one of QUANTIZATIONS, by bitsandbytes. attention:
     HuggingFace's implementation ("sdpa", "eager", ...), by default its own choice. trust_remote_code: run the code
-    that lies beside the checkpoint; of a hub id only at a pinned revision.
+    that lies beside the checkpoint; of a hub id only at a pinned revision, and never another repository's.
 
     Raises:
         UsageError: an unknown dtype or quantization.
@@ -54,7 +56,7 @@ def read_config(name: str | Path, how: Loading) -> Any:
     """The config of a folder or a hub id.
 
     Raises:
-        UsageError: there is none, or code that is not pinned was to be trusted.
+        UsageError: there is none, or code that is not pinned, or of another repository, was to be trusted.
     """
     import transformers
 
@@ -63,6 +65,8 @@ def read_config(name: str | Path, how: Loading) -> Any:
     kind = transformers.AutoConfig
     options = {"revision": how.revision, "trust_remote_code": how.trust_remote_code}
     try:
+        if how.trust_remote_code:
+            check_own(name, how.revision)
         try:
             return kind.from_pretrained(name, **options)
         except ValueError as error:
@@ -89,7 +93,7 @@ def load(name: str | Path, how: Loading) -> tuple[Any, Any, Any]:
         Unsupported: this machine lacks a device or a package for it.
     """
     config = read_config(name, how)
-    options = _options(how)
+    options = _options(how, config)
     try:
         with quiet():
             model = model_class(config).from_pretrained(name, revision=how.revision, **options)
@@ -98,6 +102,8 @@ def load(name: str | Path, how: Loading) -> tuple[Any, Any, Any]:
         raise _cannot(name, error) from error
     except ImportError as error:
         raise Unsupported(f"the model '{name}' cannot be loaded here: {str(error).strip().splitlines()[0]}") from error
+    if how.quantization == "4bit":
+        _check_packing(model, name)
     if "device_map" not in options:
         model.to(find_device(how.device))
     return model, processor, config
@@ -121,7 +127,7 @@ def quiet() -> Iterator[None]:
         others.setLevel(level)
 
 
-def _options(how: Loading) -> dict[str, Any]:
+def _options(how: Loading, config: Any) -> dict[str, Any]:
     found: dict[str, Any] = {"dtype": DTYPES.get(how.dtype, "auto")}
     if how.trust_remote_code:
         found["trust_remote_code"] = True
@@ -135,11 +141,29 @@ def _options(how: Loading) -> dict[str, Any]:
 
         for package in ("accelerate", "bitsandbytes"):
             _require(package, "quantization", "quantization")
-        bits = {f"load_in_{how.quantization}": True}
+        bits: dict[str, Any] = {f"load_in_{how.quantization}": True}
+        bits["llm_int8_skip_modules"] = list(families.of(config).unquantised) or None
         found["quantization_config"] = transformers.BitsAndBytesConfig(**bits)
+        # It tells at every layer of every pass that its inputs are cast to float16, which is how it works.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         # A quantised model is placed while it is loaded.
         found.setdefault("device_map", {"": str(find_device(how.device))})
     return found
+
+
+def _check_packing(model: Any, name: str | Path) -> None:
+    """Refuse what bitsandbytes cannot compute: a CPU packs 4-bit weights by 32 rows and whole blocks of columns."""
+    for where, module in model.named_modules():
+        weight: Any = getattr(module, "weight", None)
+        state = getattr(weight, "quant_state", None)
+        if state is None or weight.device.type != "cpu" or not getattr(module, "support_avx512bf16_for_cpu", False):
+            continue
+        rows, columns = state.shape
+        if rows % 32 or columns % state.blocksize:
+            raise Unsupported(
+                f"bitsandbytes computes 4-bit layers on this CPU only of a multiple of 32 rows and {state.blocksize} "
+                f"columns; {where} of '{name}' is {rows} x {columns}: use --quantization 8bit, or none"
+            )
 
 
 def _require(package: str, what: str, extra: str) -> None:

@@ -15,7 +15,7 @@ from atlas.errors import Unsupported
 from atlas.live.encode import Batch, Encoder, Prompt
 from atlas.live.fingerprint import configuration, fingerprint
 from atlas.live.layout import Layout, locate
-from atlas.live.loading import Loading, load, takes
+from atlas.live.loading import Loading, load, quiet, takes
 from atlas.live.media import IMAGE, Medium
 from atlas.live.places import answers_from
 
@@ -202,14 +202,15 @@ class LiveModel:
         batch = self.batch(prompts, left=True)
         reader = self._reader(batch.inputs)
         stop = reader.generation_config.eos_token_id
-        out = reader.generate(
-            **batch.inputs,
-            max_new_tokens=max_new_tokens,
-            do_sample=False,
-            pad_token_id=self.encoder.pad_id,
-            # Placeholders are no words; an answer with one could not be read again.
-            suppress_tokens=sorted(self.encoder.role_of.media_ids.values()) or None,
-        )
+        with quiet():  # of Janus, every call is told to be deprecated
+            out = reader.generate(
+                **batch.inputs,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.encoder.pad_id,
+                # Placeholders are no words; an answer with one could not be read again.
+                suppress_tokens=sorted(self.encoder.role_of.media_ids.values()) or None,
+            )
         ends = set(stop if isinstance(stop, list) else [stop])
         answers = []
         for row in out[:, batch.inputs["input_ids"].shape[1] :].tolist():

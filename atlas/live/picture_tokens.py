@@ -19,6 +19,7 @@ from torch import Tensor
 from atlas.errors import Unsupported
 from atlas.live.drawing import Drawn, How
 from atlas.live.encode import Prompt
+from atlas.live.loading import quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -148,7 +149,8 @@ class Janus:
         how = copy.deepcopy(live.model.generation_config)
         how.update(do_sample=False, guidance_scale=self.guidance, max_length=None, pad_token_id=live.encoder.pad_id)
         how.generation_kwargs = {"boi_token_id": boi}
-        made = live.model.generate(**batch.inputs, generation_mode="image", generation_config=how)
+        with quiet():  # every call is told to be deprecated
+            made = live.model.generate(**batch.inputs, generation_mode="image", generation_config=how)
         return [[boi, *(token + self.ids.start for token in row)] for row in made.tolist()]
 
     def logits(self, states: Tensor, tokens: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,21 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(BadMedia, match=match):
             open_clip(tmp_path / name)
+
+
+def test_what_is_wrong_with_a_video_is_said_once(tmp_path: Path) -> None:
+    """Not by FFmpeg too ("moov atom not found"). In a process of its own: it writes past Python."""
+    begin = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2" + b"\x00\x00\x40\x00mdat" + bytes(500)
+    (tmp_path / "cut.mp4").write_bytes(begin)
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom ingest.clips import open_clip\n"
+        "from ingest.examples import BadMedia\n"
+        "try:\n    open_clip(Path(sys.argv[1]))\nexcept BadMedia as error:\n    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "cut.mp4")], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert done.stdout == f"{tmp_path / 'cut.mp4'} is no video, or corrupt\n" and done.stderr == ""
 
 
 def test_without_opencv_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,4 +13,5 @@ def drawer(live: Any) -> Any:
     return gill(live)
 
 
-FAMILY = Family(drawer=drawer)
+# Torch's own transformer, of which the mapper is made, multiplies with its weights without asking its layers.
+FAMILY = Family(drawer=drawer, unquantised=("vision_tower", "visual_projection", "mapper", "language_model.lm_head"))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
+import families
 import pytest
+from family_checks import sound
 
-from atlas.live.encode import Encoder
+from atlas.live import encode
+from atlas.live.encode import CutRecording, Encoder
 from atlas.live.model import LiveModel
 
 # As text models' templates are: the content is a string, and the assistant's turn ends in the end token.
@@ -45,3 +49,15 @@ def test_a_processors_turns_are_parts(llava: LiveModel) -> None:
     render = llava.encoder.render
     assert render("what is this ?", ["image"]) == "USER: <image>\nwhat is this ? ASSISTANT:"
     assert render("what is this ?", (), "a dog") == "USER: what is this ? ASSISTANT: a dog"
+
+
+def test_a_recording_that_is_longer_than_what_the_model_hears_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode, "_told", set())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        live = LiveModel(*families.build("Qwen2-Audio"), name="ears")
+    whole = live.encoder.prompt("what is this?", [sound(1.0)])  # all of the window of 1 s, and no warning
+    with pytest.warns(CutRecording, match="hears 1 s of a recording: of longer ones \\(here 2.5 s\\)") as told:
+        longer = live.encoder.prompt("what is this?", [sound(2.5)])
+        live.encoder.prompt("what is this?", [sound(1.5)])
+    assert len(told) == 1 and len(longer.ids) == len(whole.ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import families
@@ -13,6 +14,7 @@ from PIL import Image
 
 from atlas.live.grids import Grid, grids
 from atlas.live.hooks import tracing
+from atlas.live.kept import fine_grid, kept
 from atlas.live.media import Clip
 from atlas.live.model import LiveModel
 
@@ -99,3 +101,131 @@ def test_a_clip_has_a_grid_for_every_step_of_time() -> None:
     assert {(len(g.positions), len(g.positions[0])) for g in found} == {(2, 3)}
     inside = [p for g in found for row in g.positions for p in row]
     assert inside == [p for p, one in enumerate(prompt.ids) if one == live.encoder.role_of.media_ids["video"]]
+
+
+def processors() -> dict[str, Any]:
+    import transformers as t
+
+    crop = {"height": 24, "width": 24}
+    return {
+        "CLIP": t.CLIPImageProcessorPil(size={"shortest_edge": 24}, crop_size=crop),
+        "CLIP, larger": t.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=crop),
+        "CLIP, filled up": t.CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=crop),
+        "CLIP, squeezed": t.CLIPImageProcessorPil(size={"height": 32, "width": 28}, crop_size=crop),
+        "CLIP, bounded": t.CLIPImageProcessorPil(size={"shortest_edge": 24, "longest_edge": 30}, crop_size=crop),
+        "CLIP, not resized": t.CLIPImageProcessorPil(do_resize=False, crop_size=crop),
+        "LLaVA": t.LlavaImageProcessorPil(size={"shortest_edge": 24}, crop_size=crop),
+        "LLaVA, padded": t.LlavaImageProcessorPil(size={"shortest_edge": 24}, crop_size=crop, do_pad=True),
+        "Chameleon": t.ChameleonImageProcessorPil(size={"shortest_edge": 24}, crop_size=crop),
+        "Janus": t.JanusImageProcessorPil(size={"height": 24, "width": 24}, min_size=4),
+        "SigLIP": t.SiglipImageProcessorPil(size={"height": 24, "width": 24}),
+    }
+
+
+@pytest.mark.parametrize("size", [(60, 60), (60, 141), (133, 50), (97, 100)])
+@pytest.mark.parametrize("name", list(processors()))
+def test_what_is_changed_in_a_picture_changes_where_its_box_says(name: str, size: tuple[int, int]) -> None:
+    """Bands across and down the picture: those outside the box change nothing, those inside the rows that they are."""
+    made = processors()[name]
+    box, plain = kept(made, size), np.full((*size, 3), 90, np.uint8)
+    before = np.asarray(made(Image.fromarray(plain))["pixel_values"][0])
+    side = before.shape[1]
+    assert before.shape == (3, side, side)
+    for axis in range(2):
+        start, end = box[axis], box[axis + 2]
+        pixel = (end - start) * size[axis] / side  # of the picture, in one of what the model is shown
+        for first in range(0, size[axis] - 5, 5):
+            painted = plain.copy()
+            painted[(slice(None),) * axis + (slice(first, first + 6),)] = 240
+            after = np.asarray(made(Image.fromarray(painted))["pixel_values"][0])
+            moved = np.abs(after - before).max((0, 2 - axis))
+            seen = np.flatnonzero(moved > 0.3 * moved.max()) if moved.max() > 0.05 else np.array([], int)
+            edges = [(p / size[axis] - start) / (end - start) * side for p in (first, first + 6)]
+            inside = [max(0.0, edges[0]), min(float(side), edges[1])]
+            margin = 1.01 + 1 / pixel
+            if inside[1] - inside[0] < 0:
+                assert not len(seen) or inside[0] - inside[1] < margin, (axis, first, seen)
+            elif inside[1] - inside[0] > 1.5:
+                assert abs(seen[0] - inside[0]) < margin and abs(seen[-1] + 1 - inside[1]) < margin, (axis, first, seen)
+
+
+def test_a_models_grid_is_of_what_its_processor_keeps() -> None:
+    live = live_of("LLaVA")
+    _, found = of(live, [Image.new("RGB", (32, 16)), Image.new("RGB", (16, 64))])
+    assert [g.box for g in found] == [(0.0, 0.25, 1.0, 0.75), (0.375, 0.0, 0.625, 1.0)]
+
+
+PINPOINTS = {
+    "llava_next": (336, 14, [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]),
+    "llava_onevision": (384, 14, [[384 * i, 384 * j] for i in range(1, 7) for j in range(1, 7)]),
+}
+
+
+@pytest.mark.parametrize("kind", list(PINPOINTS))
+def test_fine_grids_are_as_the_models_own_code_lays_them_out(kind: str) -> None:
+    """Of pictures of hundreds of sizes: every cell carries where in the padded picture it is, and is packed by the
+    model; how many rows and columns there are, and what of the picture each cell is of, is read off."""
+    from transformers.image_processing_utils import select_best_resolution
+    from transformers.models.llava_next.modeling_llava_next import LlavaNextModel
+    from transformers.models.llava_onevision.modeling_llava_onevision import LlavaOnevisionModel
+
+    tile, patch, pinpoints = PINPOINTS[kind]
+    side = tile // patch
+    config = SimpleNamespace(
+        vision_config=SimpleNamespace(image_size=tile, patch_size=patch), image_grid_pinpoints=pinpoints
+    )
+    if kind == "llava_onevision":
+        config.vision_aspect_ratio = "anyres_max_9"
+    draw, shrunk = np.random.default_rng(0), 0
+    sizes = [[int(n) for n in np.exp(draw.uniform(3, 8, 2))] for _ in range(300)]
+    for size in [[158, 506], [506, 158], [1, 900], *sizes]:
+        best = select_best_resolution(tuple(size), pinpoints)
+        shape = [edge // tile for edge in best]
+        y, x = (torch.arange(n * side, dtype=torch.float64).add(0.5) / side * tile for n in shape)
+        cells = torch.stack(torch.meshgrid(y, x, indexing="ij"), -1)
+        tiles = cells.view(shape[0], side, shape[1], side, 2).transpose(1, 2).reshape(-1, side * side, 2)
+        features = torch.cat([torch.zeros(1, side * side, 2), tiles]).float()
+        newline, model = torch.full((2,), -1.0), SimpleNamespace(config=config)
+        if kind == "llava_next":
+            [packed], _ = LlavaNextModel.pack_image_features(
+                model, [features], torch.tensor([size]), "default", image_newline=newline
+            )
+        else:
+            [packed], _ = LlavaOnevisionModel.pack_image_features(
+                model, [features], torch.tensor([size]), image_newline=newline
+            )
+        rows, columns, (top, left, bottom, right) = fine_grid(config, size)
+        fine = packed[side * side :]
+        assert len(fine) == rows * (columns + 1), size
+        lines = fine.view(rows, columns + 1, 2)
+        assert (lines[:, -1] == -1).all() and (lines[:, :-1] >= 0).all(), size
+        # Where the picture is inside of what was padded, as its processor fits it.
+        scale = min(b / s for b, s in zip(best, size, strict=True))
+        extent = [min(int(np.ceil(s * scale)), b) for b, s in zip(best, size, strict=True)]
+        at = [(b - e) // 2 for b, e in zip(best, extent, strict=True)]
+        if not rows or not columns:
+            continue
+        down = (lines[:, 0, 0].numpy() - at[0]) / extent[0]
+        across = (lines[0, :-1, 1].numpy() - at[1]) / extent[1]
+        expected = (
+            top + (bottom - top) * (np.arange(rows) + 0.5) / rows,
+            left + (right - left) * (np.arange(columns) + 0.5) / columns,
+        )
+        cell = [tile / side / e for e in extent]
+        shrunk += columns < round((right - left) / cell[1])
+        for found, wanted, one in zip((down, across), expected, cell, strict=True):
+            assert np.abs(found - wanted).max() < (0.51 if kind == "llava_onevision" else 1e-3) * one, size
+    assert (shrunk > 10) == (kind == "llava_onevision")
+    assert kind != "llava_next" or fine_grid(config, [158, 506])[:2] != fine_grid(config, [506, 158])[:2]
+
+
+def test_pictures_of_different_sizes_side_by_side_are_told_apart() -> None:
+    """Without a token between them, by how many tokens each must have."""
+    live = live_of("LLaVA-NeXT")
+    prompt, found = of(live, [Image.new("RGB", (12, 9)), Image.new("RGB", (30, 12))])
+    token = live.encoder.role_of.media_ids["image"]
+    places = [p for p, one in enumerate(prompt.ids) if one == token]
+    assert places == list(range(places[0], places[0] + len(places))), "one stretch"
+    assert [g.picture for g in found] == [0, 0, 1, 1] and found[0].positions[0][0] == places[0]
+    inside = [p for g in found for row in g.positions for p in row]
+    assert inside == sorted(set(inside)) and set(inside) <= set(places)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import families
 import pytest
 import torch
 
 from atlas.errors import Unsupported, UsageError
+from atlas.live.drawing import How
 from atlas.live.encode import IMAGE_ROLE, PAD, ROLES, TEXT_ROLE
 from atlas.live.fingerprint import fingerprint
 from atlas.live.hooks import affine, editing, tracing
@@ -260,3 +262,18 @@ def test_bfloat16_loads_traces_and_edits(llava_folder: Any, llava: LiveModel, pi
         edited = final(half, batch)
     assert clean.dtype == torch.bfloat16 and not torch.equal(edited, clean)
     assert torch.equal(final(half, batch), clean)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_janus_answers_and_draws_without_remarks_of_its_library(caplog: pytest.LogCaptureFixture) -> None:
+    from transformers.utils import logging
+
+    live = LiveModel(*families.build("Janus"), name="janus")
+    prompt = live.encoder.prompt("a red dog")
+    logging.enable_propagation()
+    try:
+        live.generate([prompt], max_new_tokens=2)
+        live.drawer.answers(live, [prompt], How(), 1)
+    finally:
+        logging.disable_propagation()
+    assert [record.getMessage() for record in caplog.records] == []

@@ -11,7 +11,7 @@ import torch
 
 from atlas.edits import Change, Intervention
 from atlas.errors import Unsupported, UsageError
-from atlas.live import loading, processors
+from atlas.live import loading, own_code, processors
 from atlas.live.bake import bake
 from atlas.live.edit import changing
 from atlas.live.hooks import tracing
@@ -59,6 +59,30 @@ def test_a_quantised_model_is_traced_and_edited_and_not_baked(bits: str) -> None
         bake(live, OFF)
     with pytest.raises(Unsupported, match="write vectors cannot be read; load the model without quantisation"):
         live.layout.write_vectors(0)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_of_gill_the_language_model_alone_is_quantised(caplog: pytest.LogCaptureFixture) -> None:
+    """Its mapper is a transformer of torch's own, which multiplies with weights without asking its layers."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    live = LiveModel.load(zoo.resolve("tiny-gill"), quantization="8bit")
+    plain = LiveModel.load(zoo.resolve("tiny-gill"))
+    inside = {n for n, m in live.model.named_modules() if isinstance(m, bitsandbytes.nn.Linear8bitLt)}
+    assert inside and all(name.startswith("language_model.model.decoder.layers.") for name in inside)
+    states = torch.randn(1, 8, live.layout.d_model, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(live.model.prompt_embeds(states), plain.model.prompt_embeds(states))
+    logits(live)
+    assert not caplog.records, "bitsandbytes tells at every layer how it works"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_that_4_bits_cannot_pack_are_refused_when_they_are_loaded(llava_folder: Path) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    if not bitsandbytes.nn.Linear4bit(64, 32).support_avx512bf16_for_cpu:
+        pytest.skip("this CPU computes them without packing")
+    with pytest.raises(Unsupported, match="32 rows and 64 columns; .* is 16 x 16: use --quantization 8bit, or none"):
+        LiveModel.load(llava_folder, quantization="4bit")
 
 
 def test_without_bitsandbytes_it_says_what_to_install(llava_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,6 +153,42 @@ def test_code_that_comes_with_a_model_runs_only_when_it_is_trusted(
 def test_code_of_the_hub_is_pinned(revision: str | None) -> None:
     with pytest.raises(UsageError, match="pin it with --revision and all 40 hex digits"):
         LiveModel.load("owner/model", trust_remote_code=True, revision=revision)
+
+
+OTHER = "other/repo--configuration_own.OwnConfig"
+
+
+@pytest.mark.parametrize(
+    ("file", "value"),
+    [
+        ("config.json", {"auto_map": {"AutoConfig": OTHER}}),
+        ("config.json", {"text_config": {"auto_map": {"AutoModel": OTHER}}}),
+        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": [None, OTHER]}}),
+        ("preprocessor_config.json", {"auto_map": {"AutoImageProcessor": OTHER}}),
+        ("processor_config.json", {"image_processor": {"auto_map": {"AutoImageProcessor": OTHER}}}),
+    ],
+)
+def test_code_of_another_repository_is_refused(
+    file: str, value: dict[str, Any], tmp_path: Path, llava_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import dynamic_module_utils
+    from transformers.utils import hub
+
+    asked: list[str] = []
+    monkeypatch.setattr(dynamic_module_utils, "get_cached_module_file", lambda repo, *_, **__: asked.append(repo))
+    folder = remote(tmp_path / "own", llava_folder)
+    known = json.loads((folder / file).read_text()) if (folder / file).is_file() else {}
+    (folder / file).write_text(json.dumps(known | value))
+    match = f"^{file} of .* from another repository, other/repo, which --revision does not pin; download other/repo"
+    with pytest.raises(UsageError, match=match):
+        LiveModel.load(folder, trust_remote_code=True)
+    there = {name.name: str(name) for name in folder.iterdir()}
+    monkeypatch.setattr(hub, "cached_file", lambda _name, wanted, **_: there.get(wanted))
+    with pytest.raises(UsageError, match=match):
+        LiveModel.load("owner/model", trust_remote_code=True, revision="0" * 40)
+    # The repository itself, by its whole name, is as pinned as without.
+    own_code.check_own("other/repo", "0" * 40)
+    assert not asked
 
 
 def test_a_processor_that_cannot_be_made_names_what_is_missing(
