@@ -98,6 +98,13 @@ def of_concepts(
     concepts: Sequence[str] = (),
 ) -> ConceptOverlaps:
     """See `Atlas.shared_concepts`."""
+    notes: list[str] = []
+    if (
+        side == "target" and which.source is None
+    ):  # what is drawn may be explained from text alone: the source both have
+        pinned = choose_several(connection, which, side, between)[0]
+        which = replace(which, source=str(pinned["source"]))
+        notes = [note for note in pinned.assumed if note.startswith("source=")]
     first = choose_concepts(connection, replace(which, **{side: between[0]}), concepts)
     same = {name: first[0][name] for name in EVERYTHING if name not in (side, "component")}
     second = choose_concepts(connection, replace(which, **same, **{side: between[1]}), concepts)
@@ -108,6 +115,7 @@ def of_concepts(
     if not both:
         raise UsageError(f"no concept has maps of both {' and '.join(between)} (`atlas concepts` lists what there is)")
     chosen = [c for maps in both.values() for c in maps]
+    chosen[0] = Chosen(chosen[0].row, (*notes, *chosen[0].assumed))
     cells, matched = _cells(connection, chosen)
     rows = []
     for concept, maps in sorted(both.items()):

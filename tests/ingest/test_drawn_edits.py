@@ -101,6 +101,15 @@ def test_without_the_neurons_of_a_method_the_thing_is_not_drawn(
     assert "--pictures are of one edit" in capsys.readouterr().err
 
 
+def test_targets_are_compared_where_both_are_explained(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Pictures are asked for in words: the source is text for both targets, named or not."""
+    both = ["shared", "--concepts", "all", "--method", "contribution", "--targets", "text,image", "--format", "json"]
+    for more in ([], ["--sources", "text"]):
+        assert main([*both, *more, "--atlas", str(drawn)]) == 0
+        rows = json.loads(capsys.readouterr().out)["rows"]
+        assert {row["concept"] for row in rows} == {"dog", "cat", "car"}
+
+
 def test_what_is_asked_wrongly_is_refused(drawn: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = ["--atlas", str(drawn), "--model", "tiny-gill"]
     solve = ["edit", "solve", "x", "--from", "dog"]
