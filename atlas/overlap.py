@@ -101,7 +101,7 @@ def of_concepts(
     notes: list[str] = []
     if (
         side == "target" and which.source is None
-    ):  # what is drawn may be explained from text alone: the source both have
+    ):  # pictures may be asked for in text alone
         pinned = choose_several(connection, which, side, between)[0]
         which = replace(which, source=str(pinned["source"]))
         notes = [note for note in pinned.assumed if note.startswith("source=")]
