@@ -13,7 +13,7 @@ import weakref
 import torch
 from torch import Tensor
 
-from atlas.live.replay import check_additive, layer_output, resume
+from atlas.live.replay import Restarts, layer_output, resume
 from atlas.live.suffix import Suffix
 from ingest.trace import Trace
 
@@ -37,15 +37,13 @@ class Paths:
     def __init__(self, steps: int, endpoints: str, positions: str, output: str, tokens: int):
         self.nodes = nodes(steps, endpoints)
         self.positions, self.output, self.tokens = positions, output, tokens
-        self._checked: set[int] = set()
+        self._restarts = Restarts()
         self._of: weakref.ref[Trace] | None = None
         self._suffix: Suffix
 
     def attribute(self, trace: Trace, layer: int) -> Tensor:
         """(P, N): the sum over the positions of A * mean gradient along the path from 0 to A."""
-        if layer not in self._checked:
-            check_additive(trace.live.layout, trace.capture, layer)
-            self._checked.add(layer)
+        self._restarts.check(trace.live.layout, trace.capture, layer, trace.source)
         write = trace.live.layout.write_vectors(layer)
         where = trace.where(self.positions)
         first = self._first(trace, where)

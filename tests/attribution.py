@@ -10,8 +10,9 @@ import torch
 import ingest.methods
 from atlas import registry
 from atlas.live.encode import Prompt
-from atlas.live.hooks import affine, editing, tracing
+from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
+from atlas.live.rules import affine
 from ingest.concepts import find_targets
 from ingest.examples import Concept, Example, Mention
 from ingest.maps import GRADIENT, Method, NeuronMap

@@ -210,10 +210,11 @@ def qwen2_5_vl() -> tuple[Any, Any]:
     return _qwen("Qwen2_5_VL", {**vision, **more, "fullatt_block_indexes": [1]}, MROPE)
 
 
-def qwen3_vl() -> tuple[Any, Any]:
+def qwen3_vl(layers: int = 2) -> tuple[Any, Any]:
     vision = {"depth": 2, "hidden_size": 16, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 64}
     more = {"patch_size": 4, "spatial_merge_size": 2, "temporal_patch_size": 2, "num_position_embeddings": 16}
     rope = {"rope_parameters": {**MROPE["rope_parameters"], "mrope_interleaved": True}, "head_dim": 16}
+    rope["num_hidden_layers"] = layers
     return _qwen("Qwen3VL", {**vision, **more, "deepstack_visual_indexes": [0, 1]}, rope)
 
 

@@ -28,13 +28,16 @@ from atlas.live.bake import bake
 from atlas.live.decode import decode
 from atlas.live.drawing import GillDrawer, How, states_of
 from atlas.live.edit import changing
-from atlas.live.encode import Prompt
-from atlas.live.hooks import tracing
+from atlas.live.encode import Batch, Prompt
+from atlas.live.hooks import editing, tracing
 from atlas.live.layout import columns_of
 from atlas.live.media import Clip, Sound
 from atlas.live.model import LiveModel
 from atlas.live.norms import behind_ffn, direct_directions
 from atlas.live.painter import Painter
+from atlas.live.replay import check_additive, layer_output, resume
+from atlas.live.rules import affine
+from atlas.live.suffix import Suffix
 from atlas.neurons import Neuron
 from atlas.where import ROLES, Where
 
@@ -331,6 +334,55 @@ def edits(of: Subject) -> None:
         assert torch.equal(one, other), "the model is not as it was"
 
 
+def restarts(of: Subject) -> None:
+    """From every layer on, the layers run again give the traced final state, for text and for media; and without what
+    a neuron wrote, what a whole pass gives under an edit."""
+    refused = []
+    for kind in dict.fromkeys(("text", of.kind)):
+        live, layout = of.live, of.live.layout
+        batch = live.batch(of.prompts(kind=kind))
+        real = batch.roles != 0
+        every = torch.arange(2)
+        with torch.no_grad(), tracing(layout) as capture:
+            live.forward(batch)
+        begin = int(real.long().argmax(1).max()) + 1
+        suffix = Suffix(layout, capture, begin)
+        for layer in range(2):
+            entered = capture.calls[layer][0][0]
+            ends = {0: resume(layout, capture, layer, entered, every)}
+            if suffix.works:
+                ends[begin] = suffix.resume(layer, entered[:, begin:], every)
+            for start, end in ends.items():
+                torch.testing.assert_close(end[real[:, start:]], capture.norm_in[:, start:][real[:, start:]], **CLOSE)
+            try:
+                check_additive(layout, capture, layer)
+            except Unsupported as refusal:
+                refused.append(refusal)
+                continue
+            check_ablated(of, batch, layer)
+    if refused:
+        raise refused[0]
+
+
+def check_ablated(of: Subject, batch: Batch, layer: int) -> None:
+    """The final state without the neurons that wrote most, by a restart and by hooks."""
+    layout, every = of.live.layout, torch.arange(2)
+    with torch.no_grad(), tracing(layout) as capture:
+        of.live.forward(batch)
+    real = batch.roles != 0
+    values = capture.values[layer].detach()
+    for neuron in (values[real].abs().amax(0) * layout.write_vectors(layer).norm(dim=0)).topk(3).indices.tolist():
+        wrote = values[..., neuron, None] * layout.write_vectors(layer)[:, neuron]
+        with torch.no_grad():
+            found = resume(layout, capture, layer + 1, layer_output(capture, layer) - wrote, every)
+        rule = affine(torch.tensor([neuron]), torch.zeros(1), torch.zeros(1))
+        with torch.no_grad(), editing(layout, {layer: rule}), tracing(layout) as hooked:
+            of.live.forward(batch)
+        assert hooked.norm_in is not None and capture.norm_in is not None
+        torch.testing.assert_close(found[real], hooked.norm_in[real], **CLOSE)
+        assert not torch.allclose(found[real], capture.norm_in[real], **CLOSE), "the neuron writes nothing"
+
+
 def edits_roles(of: Subject) -> None:
     """An edit of one role's positions changes the values there and nowhere else."""
     live = of.live
@@ -490,6 +542,7 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "direct_effects": adds_up,
     "gradient": differentiates,
     "attention": attends,
+    "restart": restarts,
     "edit": edits,
     "edit_roles": edits_roles,
     "bake": bakes,

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import Unsupported
-from atlas.live.hooks import Capture, split_hidden
+from atlas.live.calls import split_hidden
+from atlas.live.hooks import Capture
 from atlas.live.layout import Layout
 
 

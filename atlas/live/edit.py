@@ -14,10 +14,11 @@ from atlas.edits import Change, Edit, Intervention
 from atlas.errors import UsageError
 from atlas.live.encode import TokenRoles
 from atlas.live.fingerprint import fingerprint
-from atlas.live.hooks import Rule, Write, affinely, editing, watching, writing
+from atlas.live.hooks import Write, editing, watching, writing
 from atlas.live.layout import Layout, innermost_decoder, locate
 from atlas.live.model import LiveModel
 from atlas.live.places import Places
+from atlas.live.rules import Rule, affinely
 from atlas.neurons import LANGUAGE
 from atlas.where import EVERYWHERE, Where
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import Unsupported, UsageError
+from atlas.live.calls import Call, first_of, split_hidden
 from atlas.live.layout import Layout
+from atlas.live.rules import Rule
 from atlas.neurons import PRODUCT, TAPS
-
-Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -28,6 +28,8 @@ class Capture:
 
     values: layer -> (batch, position, neuron), as the model computed them (its dtype, on its device).
     calls: layer -> the arguments its decoder layer was called with; the hidden state comes first.
+    between: layer -> what the model itself added to that layer's output before anything read it, (batch, position,
+    d_model) float32; only where it did (DeepStack: features of pictures behind the first layers of Qwen3-VL).
     norm_in, norm_out: (batch, position, d_model) around the final norm.
     attention_calls, attention_out: layer -> the arguments its self-attention was called with, and its output,
     (batch, position, d_model); only where attention was asked for.
@@ -35,6 +37,7 @@ class Capture:
 
     values: dict[int, Tensor] = field(default_factory=dict)
     calls: dict[int, Call] = field(default_factory=dict)
+    between: dict[int, Tensor] = field(default_factory=dict)
     norm_in: Tensor | None = None
     norm_out: Tensor | None = None
     attention_calls: dict[int, Call] = field(default_factory=dict)
@@ -83,6 +86,7 @@ def tracing(
     with ExitStack() as stack:
         for index, module in enumerate(layout.layers):
             _record_call(stack, module, index, capture, leaf=grad and index == 0)
+            _record_between(stack, layout, index, capture)
         for layer in check_layers(layout, layers):
             module, is_output = layout.tapped(layer, tap)
             _record_values(stack, module, layer, capture, is_output)
@@ -103,12 +107,32 @@ def _record_call(stack: ExitStack, module: nn.Module, index: int, capture: Captu
     stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
 
 
-def split_hidden(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
-    """The hidden state of a decoder layer's call, the other positional and the keyword arguments."""
-    rest = dict(kwargs)
-    if args:
-        return args[0], tuple(args[1:]), rest
-    return rest.pop("hidden_states"), (), rest
+def _record_between(stack: ExitStack, layout: Layout, layer: int, capture: Capture) -> None:
+    def keep(output: Tensor, read: Tensor) -> None:
+        capture.between.pop(layer, None)
+        if read is not output and read.shape == output.shape:
+            added = read.detach().float() - output.detach().to(read.device).float()
+            if added.any():
+                capture.between[layer] = added
+
+    _see_between(stack, layout, layer, keep)
+
+
+def _see_between(stack: ExitStack, layout: Layout, layer: int, see: Callable[[Tensor, Tensor], Tensor | None]) -> None:
+    """Let `see` compare a layer's output with what the next one (or the final norm) reads, and replace the latter."""
+    given: list[Tensor] = []
+
+    def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
+        given[:] = [first_of(output)]
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        hidden, args, kwargs = split_hidden(args, kwargs)
+        changed = see(given.pop(), hidden) if given else None
+        return None if changed is None else ((changed, *args), kwargs)
+
+    reader = [*layout.layers, layout.norm][layer + 1]
+    stack.callback(layout.layers[layer].register_forward_hook(after).remove)
+    stack.callback(reader.register_forward_pre_hook(before, with_kwargs=True).remove)
 
 
 def _record_values(stack: ExitStack, module: nn.Module, layer: int, capture: Capture, is_output: bool) -> None:
@@ -171,7 +195,7 @@ def narrowing(module: nn.Module, positions: Tensor) -> Iterator[None]:
 
 @contextmanager
 def shuffling(layout: Layout, order: Tensor) -> Iterator[None]:
-    """Let each position of the language model's input take another's embedding while the block lasts.
+    """Let each position take another's embedding while the block lasts, and what is added for it between the layers.
 
     order: (batch, position) int64, which embedding each position gets. Where the model adds learned position
     embeddings before its first layer they would move along, so such a model is refused.
@@ -186,13 +210,17 @@ def shuffling(layout: Layout, order: Tensor) -> Iterator[None]:
         hidden, args, kwargs = split_hidden(args, kwargs)
         return (hidden.gather(1, order[..., None].expand_as(hidden)), *args), kwargs
 
+    def move(output: Tensor, read: Tensor) -> Tensor | None:
+        if read is output:
+            return None
+        added = read - output.to(read.device)
+        return output.to(read.device) + added.gather(1, order[..., None].expand_as(added).to(added.device))
+
     with ExitStack() as stack:
+        for layer in range(len(layout.layers)):
+            _see_between(stack, layout, layer, move)
         stack.callback(layout.layers[0].register_forward_pre_hook(before, with_kwargs=True).remove)
         yield
-
-
-Rule = Callable[[Tensor], Tensor]
-"""What an edit does to one module's neuron values: (..., neuron) -> the same shape."""
 
 
 @contextmanager
@@ -214,24 +242,6 @@ def editing(layout: Layout, rules: Mapping[int, Rule], *, tap: str = PRODUCT) ->
                 handle = module.register_forward_pre_hook(lambda _m, args, rule=rule: (rule(args[0]), *args[1:]))
             stack.callback(handle.remove)
         yield
-
-
-def affine(index: Tensor, gain: Tensor, bias: Tensor) -> Rule:
-    """x[..., index] <- gain * x[..., index] + bias, for (neurons,) tensors; the other neurons are untouched."""
-
-    def rule(values: Tensor) -> Tensor:
-        at = index.to(values.device)
-        changed = affinely(values.index_select(-1, at), gain, bias)
-        return values.index_copy(-1, at, changed)
-
-    return rule
-
-
-def affinely(chosen: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
-    """gain * chosen + bias, for (..., neurons) and (neurons,) tensors."""
-    changed = chosen * gain.to(chosen) + bias.to(chosen)
-    # A gain of 0 ablates even an infinity, which 0 * x would turn into NaN.
-    return torch.where(gain.to(chosen) == 0, bias.to(chosen), changed)
 
 
 Look = Callable[[tuple[Any, ...], dict[str, Any]], None]

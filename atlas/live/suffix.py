@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atlas.live.hooks import Capture, split_hidden
+from atlas.live.calls import first_of, rows_of, split_hidden
+from atlas.live.hooks import Capture
 from atlas.live.layout import Layout
-from atlas.live.replay import layer_output, rows_of
+from atlas.live.replay import behind, layer_output
 
 
 class _Prefix:
@@ -81,9 +82,8 @@ class Suffix:
         cut |= {"attention_mask": self._mask(kwargs.get("attention_mask"), rows, part, hidden)}
         cut |= {"past_key_values": self._prefix}
         args = tuple(self._cut(rows_of(a, rows, self.batch), part) for a in args)
-        output = self.layout.layers[layer](hidden, *args, **cut)
-        found: Tensor = output[0] if isinstance(output, tuple) else output
-        return found
+        output = first_of(self.layout.layers[layer](hidden, *args, **cut))
+        return behind(self.capture, layer, output, rows, part.start)
 
     def _cut(self, value: Any, part: slice) -> Any:
         """The part of a layer argument that belongs to some positions: (T,) or (rows, T, ...)."""

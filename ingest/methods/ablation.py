@@ -19,7 +19,7 @@ from torch import Tensor
 from atlas.errors import UsageError
 from atlas.live.hooks import check_layers
 from atlas.live.layout import Layout
-from atlas.live.replay import check_additive, layer_output, resume
+from atlas.live.replay import Restarts, layer_output, resume
 from atlas.neurons import LANGUAGE, Neuron, parse_layers
 from ingest.maps import IMAGE_TARGET, TEXT_TARGET, PairMethod
 from ingest.trace import Trace
@@ -37,7 +37,7 @@ class Ablation(PairMethod):
                 raise UsageError(f"ablation has no neuron {neuron}: it scores the language model's, as in 3/117")
             self.candidates.setdefault(neuron.layer, []).append(neuron.index)
         self.tokens = tokens
-        self._checked: set[int] = set()
+        self._restarts = Restarts()
 
     def layers(self, trace: Trace) -> tuple[int, ...]:
         _check_names(trace.live.layout, self.chosen, self.candidates)
@@ -56,9 +56,8 @@ class Ablation(PairMethod):
         values = trace.values(layer)
         out = torch.zeros(len(trace.concepts), values.shape[-1], device=values.device)
         rows, neurons = self._active(trace, layer, values, out)
-        if len(rows) and layer not in self._checked:
-            check_additive(trace.live.layout, trace.capture, layer)
-            self._checked.add(layer)
+        if len(rows):
+            self._restarts.check(trace.live.layout, trace.capture, layer, trace.source)
         step = max(1, min(self.tokens // values.shape[1], 2**26 // trace.live.layout.vocabulary))
         for begin in range(0, len(rows), step):
             _ablate(trace, layer, values, rows[begin : begin + step], neurons[begin : begin + step], out)

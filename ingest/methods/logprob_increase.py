@@ -19,7 +19,7 @@ from torch import Tensor
 
 from atlas.errors import UsageError
 from atlas.live.norms import FrozenNorm
-from atlas.live.replay import check_additive, layer_output
+from atlas.live.replay import Restarts, layer_output
 from ingest.maps import PairMethod
 from ingest.trace import Trace
 
@@ -34,7 +34,7 @@ class LogprobIncrease(PairMethod):
         if values < 1:
             raise UsageError("logprob_increase: values must be at least 1")
         self.query, self.values = query, values
-        self._checked: set[int] = set()
+        self._restarts = Restarts()
 
     @torch.no_grad()
     def scores(self, trace: Trace) -> Mapping[str, Tensor]:
@@ -45,9 +45,7 @@ class LogprobIncrease(PairMethod):
     def _increase(self, trace: Trace, layer: int) -> Tensor:
         """(K, N): what each neuron's write does to each target's log-probability."""
         layout = trace.live.layout
-        if layer not in self._checked:
-            check_additive(layout, trace.capture, layer)
-            self._checked.add(layer)
+        self._restarts.check(layout, trace.capture, layer, trace.source)
         norm = FrozenNorm(layout.norm, *trace.final_at_targets())
         values, down = trace.at_targets(layer), layout.down[layer]
         after = layer_output(trace.capture, layer)[trace.rows, trace.positions].float()

@@ -19,8 +19,9 @@ from atlas.database import reading
 from atlas.edits import Intervention, make_changes
 from atlas.errors import Unsupported, UsageError
 from atlas.live.encode import ROLES
-from atlas.live.hooks import affine, editing, tracing
+from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
+from atlas.live.rules import affine
 from atlas.neurons import Neuron
 from ingest import run
 from ingest.concepts import Target

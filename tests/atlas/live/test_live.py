@@ -12,10 +12,11 @@ from atlas.errors import Unsupported, UsageError
 from atlas.live.drawing import How
 from atlas.live.encode import IMAGE_ROLE, PAD, ROLES, TEXT_ROLE
 from atlas.live.fingerprint import fingerprint
-from atlas.live.hooks import affine, editing, tracing
+from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
 from atlas.live.norms import direct_directions
 from atlas.live.replay import layer_output, resume
+from atlas.live.rules import affine
 
 
 def hooks(model: torch.nn.Module) -> int:

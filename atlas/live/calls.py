@@ -1,0 +1,37 @@
+"""What a decoder layer is called with, and what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def split_hidden(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
+    """The hidden state of a decoder layer's call, the other positional and the keyword arguments."""
+    rest = dict(kwargs)
+    if args:
+        return args[0], tuple(args[1:]), rest
+    return rest.pop("hidden_states"), (), rest
+
+
+def first_of(output: Any) -> Tensor:
+    """The hidden state that a decoder layer gives, which some layers put first in a tuple."""
+    found: Tensor = output[0] if isinstance(output, tuple) else output
+    return found
+
+
+def rows_of(value: Any, rows: Tensor, batch: int) -> Any:
+    """The part of a layer argument that belongs to the chosen batch rows.
+
+    Tensors whose first dimension is the batch are indexed; those of size 1 broadcast; position lists
+    (one dimension) and everything else are shared by all rows.
+    """
+    if isinstance(value, Tensor):
+        return value[rows] if value.dim() >= 2 and value.shape[0] == batch > 1 else value
+    if isinstance(value, tuple | list):
+        return type(value)(rows_of(item, rows, batch) for item in value)
+    return value
