@@ -99,9 +99,7 @@ def of_concepts(
 ) -> ConceptOverlaps:
     """See `Atlas.shared_concepts`."""
     notes: list[str] = []
-    if (
-        side == "target" and which.source is None
-    ):  # pictures may be asked for in text alone
+    if side == "target" and which.source is None:  # pictures may be asked for in text alone
         pinned = choose_several(connection, which, side, between)[0]
         which = replace(which, source=str(pinned["source"]))
         notes = [note for note in pinned.assumed if note.startswith("source=")]
