@@ -36,7 +36,7 @@ from atlas.neurons import PRODUCT, parse_layers
 from atlas.schema import arrow_schema, measures
 from ingest import run, tables
 from ingest.evaluate import moved
-from ingest.examples import Example
+from ingest.examples import IMAGE, Example
 from ingest.feed import Feed, batches
 from ingest.flow import Flow
 from ingest.geometry_rows import flow_rows, place_rows, point_rows
@@ -107,13 +107,14 @@ def measure(
 
     Raises:
         Unsupported: scikit-learn is not installed, or the model does not give its attention weights.
-        UsageError: the neurons are of other weights than the model has now.
+        UsageError: the neurons are of other weights than the model has now, or examples ask for pictures.
     """
     if importlib.util.find_spec("sklearn") is None:
         raise Unsupported("the probe and t-SNE need scikit-learn: pip install 'neuron-atlas[analysis]'")
     dataset = open_dataset(job)
     job = run.completed(job, dataset, execution)
     examples = run.collect(job, dataset)
+    require_words("geometry", examples)
     live = run.load_model(job, execution)
     if ablated is not None and ablated.fingerprint != live.fingerprint:
         raise UsageError(f"{ablated.name} is of other weights than {live.name} has now; make it again for this model")
@@ -135,6 +136,13 @@ def measure(
         skipped = feed.skipped.plain()
         record.finish({"examples": len(examples), "measures": found.num_rows, "skipped": skipped}, content)
     return Measured(record.run_id, True, found, skipped)
+
+
+def require_words(command: str, examples: Sequence[Example]) -> None:
+    """Raise UsageError where examples ask for pictures: those have no words whose tokens could be looked at."""
+    drawn = ",".join(sorted({example.task for example in examples if example.target == IMAGE}))
+    if drawn:
+        raise UsageError(f"atlas {command} looks at answers in words, and {drawn} asks for pictures; use other --tasks")
 
 
 def _asked(settings: Settings, ablated: Ablated | None) -> dict[str, Any]:

@@ -41,9 +41,9 @@ from ingest.concepts import NONE
 from ingest.effects import spread
 from ingest.examples import IMAGE
 from ingest.feed import Feed, batches
-from ingest.geometry import Measured, stored_measures
+from ingest.geometry import Measured, require_words, stored_measures
 from ingest.job import Execution, Job, open_dataset
-from ingest.maps import GRADIENT, PairMethod
+from ingest.maps import GRADIENT, TEXT_TARGET, PairMethod
 from ingest.methods.nam_text import choices
 from ingest.record import Record
 from ingest.resolving import methods, needs, resolved
@@ -81,14 +81,18 @@ def measure(
     """Measure the job's one method on its concepts and store the numbers as a run of their own.
 
     Raises:
-        UsageError: not exactly one method, or one without a map for each example.
+        UsageError: not exactly one method, or one without a map for each example; pictures are asked for or
+            explained.
     """
     dataset = open_dataset(job)
     job = run.completed(job, dataset, execution)
     (name, method), *others = methods(job).items()
     if others or not isinstance(method, PairMethod) or not method.per_example:
         raise UsageError("properties are of one method that scores every example, such as contribution")
+    if TEXT_TARGET not in method.targets:
+        raise UsageError(f"properties are of words, and {name} explains pictures; use --method contribution")
     examples = run.collect(job, dataset)
+    require_words("properties", examples)
     live = run.load_model(job, execution)
     layers = check_layers(live.layout, parse_layers(job.layers) if job.layers else None)
     if max(ks) > len(layers) * live.layout.width or min(ks) < 1:

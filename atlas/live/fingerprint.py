@@ -96,7 +96,7 @@ def fingerprint(model: nn.Module) -> str:
 
 def configuration(model: Any, processor: Any) -> str:
     """64 hex digits of what decides a model's numbers beside its weights: its config and generation config, and the
-    processor's tokenizer, chat template and picture settings."""
+    processor's tokenizer, chat template and settings for pictures, sound and videos."""
     tokenizer = getattr(processor, "tokenizer", processor)
     pictures = getattr(processor, "image_processor", None)
     backend = getattr(tokenizer, "backend_tokenizer", None)
@@ -108,19 +108,25 @@ def configuration(model: Any, processor: Any) -> str:
         getattr(processor, "chat_template", None),
         settled(pictures.to_dict()) if pictures is not None else None,
     ]
+    # Only where there are any, so that models without them keep the hash that they had before these counted.
+    ears = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
+    if ears is not None and ears is not pictures:
+        parts.append({"sound": _reader(ears)})
+    videos = getattr(processor, "video_processor", None)
+    if videos is not None and videos is not pictures:
+        parts.append({"video": _reader(videos)})
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-_PASSING = {
-    "_diffusers_version",
-    "_use_default_values",
-    "_name_or_path",
-    "name_or_path",
-    "transformers_version",
-    "dtype",
-    "torch_dtype",
-    "architectures",
-}
+def _reader(part: Any) -> Any:
+    """The class and the settings of what reads a medium; `Frames` has those of the picture processor, which count
+    already."""
+    settings = part.to_dict() if hasattr(part, "to_dict") else {}
+    return [type(part).__name__, {k: v for k, v in settled(settings).items() if k != "processor_class"}]
+
+
+_PASSING = {"_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
+_PASSING |= {"_diffusers_version", "_use_default_values"}
 
 
 def settled(content: Any) -> Any:

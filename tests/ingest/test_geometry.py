@@ -320,6 +320,8 @@ def test_what_cannot_be_done_is_said_first(
     path = measured[0]
     with pytest.raises(UsageError, match="of other weights"):
         measure(path, job, Execution(), SETTINGS, Ablated("x@1", (), "f" * 64))
+    with pytest.raises(UsageError, match=r"atlas geometry looks at answers in words, and draw asks .* other --tasks"):
+        measure(path, replace(job, tasks=("draw",), sources=("text",)), Execution(), SETTINGS)
     with pytest.raises(UsageError, match="no projection called 'umap'"):
         Settings(projections=("umap",))
     with pytest.raises(UsageError, match="must be at least 1"):

@@ -13,10 +13,11 @@ import torch
 from attribution import build
 
 from atlas.check import check
+from atlas.database import reading
 from atlas.errors import Unsupported, UsageError
 from atlas.live.hooks import shuffling, tracing
 from ingest.feed import Feed
-from ingest.job import Execution, Job, open_dataset
+from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.properties import _orders, measure
 from ingest.resolving import complete
 from ingest.run import collect
@@ -126,6 +127,17 @@ def test_what_cannot_be_asked(empty_atlas: Path, job: Job) -> None:
     for several in (two, control):
         with pytest.raises(UsageError, match="properties are of one method"):
             measure(empty_atlas, several, Execution(), [5])
+
+
+def test_pictures_have_no_properties(empty_atlas: Path, job: Job) -> None:
+    """Neither what asks for them nor a method that explains them is taken for words."""
+    with pytest.raises(UsageError, match=r"atlas properties looks at .* draw,draw_has asks for .* other --tasks"):
+        measure(empty_atlas, replace(job, tasks=("draw", "draw_has", "does"), sources=("text",)), Execution(), [5])
+    pictured = make_job({"model": job.model, "methods": {"nam_image": {}}, "concepts": ["dog"]})
+    with pytest.raises(UsageError, match="nam_image explains pictures; use --method contribution"):
+        measure(empty_atlas, pictured, Execution(), [5])
+    with reading(empty_atlas) as connection:
+        assert not connection.sql("SELECT * FROM runs").fetchall()
 
 
 def test_votes_that_tie_are_invariant_by_chance_alone(empty_atlas: Path, job: Job) -> None:
