@@ -1,7 +1,7 @@
 """The ledger: which runs were started, and what became of them.
 
-A run is `running`, then `done` or `failed`. It becomes `done` only in the transaction that stores its rows
-(`atlas.load.load_run`), so that a query never sees half a run.
+A run is `running`, then `done`, `failed`, or `interrupted` by who started it. It becomes `done` only in the
+transaction that stores its rows (`atlas.load.load_run`), so that a query never sees half a run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from atlas.errors import UsageError
 from atlas.rows import insert
 from atlas.schema import arrow_schema, runs
 
-RUNNING, DONE, FAILED = "running", "done", "failed"
+RUNNING, DONE, FAILED, INTERRUPTED = "running", "done", "failed", "interrupted"
 
 
 def now() -> str:
@@ -28,7 +28,7 @@ def now() -> str:
 
 
 def status(connection: Connection, run_id: str) -> str | None:
-    """`running`, `done`, `failed`, or None for a run that was never started."""
+    """`running`, `done`, `failed`, `interrupted`, or None for a run that was never started."""
     found = connection.execute(sa.select(runs.c.status).where(runs.c.run_id == run_id)).scalar()
     return None if found is None else str(found)
 
@@ -79,14 +79,14 @@ def finish_run(connection: Connection, run_id: str, outcome: Mapping[str, Any]) 
     _end(connection, run_id, DONE, outcome)
 
 
-def fail_run(connection: Connection, run_id: str, outcome: Mapping[str, Any]) -> None:
-    """Note that a run failed; `outcome` says why. A run that is done stays done.
+def fail_run(connection: Connection, run_id: str, outcome: Mapping[str, Any], *, interrupted: bool = False) -> None:
+    """Note that a run failed or was interrupted; `outcome` says why. A run that is done stays done.
 
     Raises:
         UsageError: the run was never started.
     """
     if status(connection, run_id) != DONE:
-        _end(connection, run_id, FAILED, outcome)
+        _end(connection, run_id, INTERRUPTED if interrupted else FAILED, outcome)
 
 
 def _end(connection: Connection, run_id: str, state: str, outcome: Mapping[str, Any]) -> None:

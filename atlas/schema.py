@@ -86,7 +86,7 @@ runs = Table(
     metadata,
     Column("run_id", String, primary_key=True),  # sha256 of the resolved job
     Column("kind", String, nullable=False),  # ingest | evaluate | labels | geometry | embed | extract
-    Column("status", String, nullable=False),  # running | done | failed
+    Column("status", String, nullable=False),  # running | done | failed | interrupted
     Column("model_id", Integer),
     Column("dataset_id", Integer),
     _json("job"),

@@ -119,7 +119,7 @@ class Record:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Hold the run's folder while the block lasts, and note in the ledger if it fails.
+        """Hold the run's folder while the block lasts, and note in the ledger if it fails or is interrupted.
 
         Raises:
             StoreUnavailable: another process runs the same job.
@@ -246,17 +246,18 @@ def only_one(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _ledgered(atlas: Path, identity: str) -> Iterator[None]:
-    """Note in the ledger if the block fails; an interrupt says how to go on.
+    """Note in the ledger if the block fails, or is interrupted.
 
     The note itself may fail (a full disk, another process in the database): the first error counts.
     """
     try:
         yield
     except BaseException as error:
-        reason = "interrupted" if isinstance(error, KeyboardInterrupt) else str(error) or type(error).__name__
+        stopped = isinstance(error, KeyboardInterrupt)
+        reason = "interrupted" if stopped else str(error) or type(error).__name__
         try:
             with store.connect_writer(atlas, wait=PATIENCE) as connection:
-                ledger.fail_run(connection, identity, {"error": reason})
+                ledger.fail_run(connection, identity, {"error": reason}, interrupted=stopped)
         except AtlasError as second:
             print(f"the ledger could not be told: {second}", file=sys.stderr)  # noqa: T201
         raise

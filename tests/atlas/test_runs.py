@@ -293,6 +293,9 @@ def test_the_ledger_follows_a_run(empty: Path, make_run: Any) -> None:
         ledger.fail_run(connection, run.run_id, {"error": "out of memory"})
         assert ledger.status(connection, run.run_id) == "failed"
         ledger.begin_run(connection, run.run_id, **facts)
+        ledger.fail_run(connection, run.run_id, {"error": "interrupted"}, interrupted=True)
+        assert ledger.status(connection, run.run_id) == "interrupted"
+        ledger.begin_run(connection, run.run_id, **facts)
         assert connection.execute(sa.select(schema.runs.c.outcome)).scalar() == "{}"
         load.load_run(connection, run.write(empty))
         assert ledger.status(connection, run.run_id) == "done"
