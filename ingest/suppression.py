@@ -98,9 +98,9 @@ def survey(
     dataset = open_dataset(job)
     live = run.load_model(job, execution)
     atlas = Atlas(path)
-    job = _surveyed(
-        atlas, complete(job, dataset, live.takes), named=bool(job.concepts), methods=methods, model=live.name
-    )
+    named, job = bool(job.concepts), complete(job, dataset, live.takes)
+    job = replace(job, sources=tuple(source for source, tasks in tasks_by_source(job, dataset).items() if tasks))
+    job = _surveyed(atlas, job, named=named, methods=methods, model=live.name)
     asked = run.collect(job, dataset)
     if target is None and asked and all(example.target == IMAGE for example in asked):
         target = IMAGE
@@ -122,8 +122,6 @@ def survey(
     skipped = Skipped()
     with record.running():
         for source, tasks in tasks_by_source(job, dataset).items():
-            if not tasks:
-                continue  # none of the tasks that were named is asked of this source
             examiner = Examiner(live, dataset, replace(job, sources=(source,), tasks=tasks), execution, record)
             examples += examiner.examples
             skipped.merge(examiner.feed.skipped.plain())

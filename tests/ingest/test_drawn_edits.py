@@ -85,7 +85,7 @@ def test_without_the_neurons_of_a_method_the_thing_is_not_drawn(
     drawn: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The best of nam_image against as many random neurons: only they take the thing away, and little of the others."""
-    ask = ["evaluate", "--model", "tiny-gill", "--method", "nam_image", "--sources", "text", "--tasks", "draw"]
+    ask = ["evaluate", "--model", "tiny-gill", "--method", "nam_image", "--tasks", "draw"]
     ask += ["--top", "40", "--per-concept", "2", "--seeds", "1", "--concepts", "dog,car", "--draw-option", "steps=6"]
     assert main([*ask, "--draw-option", "looks=2", "--no-progress", "--format", "json", "--atlas", str(drawn)]) == 0
     rows = json.loads(capsys.readouterr().out)["rows"]
