@@ -20,6 +20,7 @@ from atlas import Atlas, ledger, store
 from atlas.check import check
 from atlas.database import reading
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
+from ingest.examples import Example
 from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.record import only_one
 from ingest.resolving import complete, resolved, run_id
@@ -190,10 +191,11 @@ def test_responses_are_made_once_and_decodings_too(own_atlas: Path, small_job: J
 
 @pytest.mark.parametrize("number", [1, 63, 64, 65, 1000, 5000])
 def test_portions_cover_every_example_once_in_at_most_sixteen(number: int) -> None:
-    examples: list[Any] = list(enumerate(range(number)))
-    cut = portions(examples)
-    assert [e for portion in cut for e in portion] == examples
-    assert len(cut) <= 16 and (len(cut) == 1 or all(len(p) >= 64 for p in cut[:-1]))
+    for target, least in (("text", 64), ("image", 8)):
+        examples = [(n, Example("text", "does", "find", "a", "dog", (), target=target)) for n in range(number)]
+        cut = portions(examples)
+        assert [e for portion in cut for e in portion] == examples
+        assert len(cut) <= 16 and (len(cut) == 1 or all(len(p) >= least for p in cut[:-1]))
 
 
 @pytest.mark.parametrize(
