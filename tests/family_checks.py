@@ -72,10 +72,12 @@ class NotThere(Exception):
 class Subject:
     """A family's model, ready to be checked. kind: the medium that its prompts have, "text" for none."""
 
-    def __init__(self, name: str):
+    def __init__(self, name: str, device: str = "cpu", live: LiveModel | None = None):
         self.name, (self.kind, _) = name, families.FAMILIES[name]
-        model, processor = families.build(name)
-        self.live = LiveModel(model, processor, name=name)
+        if live is None:
+            model, processor = families.build(name)
+            live = LiveModel(model.to(device), processor, name=name)
+        self.live = live
 
     def prompts(self, *, answers: bool = True, kind: str | None = None) -> list[Prompt]:
         """Two prompts of different length, with media of different size where the family has any."""
@@ -174,7 +176,7 @@ def decodes(of: Subject) -> None:
         for layer, neuron in ((0, 5), (1, 40)):
             head = layout.unembedding().float()
             if norm:
-                ones = torch.ones(1, 32)
+                ones = torch.ones(1, 32, device=head.device)
                 gain = (
                     layout.norm.forward(ones)[0]
                     if not isinstance(layout.norm, torch.nn.LayerNorm)
@@ -184,7 +186,7 @@ def decodes(of: Subject) -> None:
                 head = head - head.mean(-1, keepdim=True) if isinstance(layout.norm, torch.nn.LayerNorm) else head
             write = layout.write_vectors(layer)[:, neuron].float()
             if layout.after[layer] is not None:
-                write = write * layout.after[layer].forward(torch.ones(1, 32))[0]
+                write = write * layout.after[layer].forward(torch.ones(1, 32, device=write.device))[0]
             logits = head @ write
             tokenizer = live.encoder.tokenizer
             for token in {*tokenizer.all_special_ids, *range(len(tokenizer), len(logits))}:
@@ -479,8 +481,7 @@ def loads(of: Subject) -> None:
         of.live.model.save_pretrained(folder)
         of.live.encoder.processor.save_pretrained(folder)
         again = LiveModel.load(Path(folder))
-        other = object.__new__(Subject)
-        other.name, other.kind, other.live = of.name, of.kind, again
+        other = Subject(of.name, live=again)
         assert type(again.model) is type(of.live.model)
         for mine, theirs in zip(of.logits(of.prompts()), other.logits(other.prompts()), strict=True):
             torch.testing.assert_close(mine, theirs, **CLOSE)
@@ -494,7 +495,7 @@ def draws(of: Subject) -> None:
     prompts = [live.encoder.prompt(text) for text in ("a red dog", "draw two cat :")]
     if of.name == "GILL":  # which answers in words as long as it is random: it is given the picture's tokens
         how = How(steps=2, looks=1)
-        live.__dict__["drawer"] = GillDrawer(live.model, painter())
+        live.__dict__["drawer"] = GillDrawer(live.model, painter(live.device))
         answers = [live.model.config.img_token_ids] * 2
     else:
         how = How() if of.name == "Janus" else How(side=2)
@@ -507,7 +508,7 @@ def draws(of: Subject) -> None:
     drawn = live.drawer.draw(states, tokens, [1, 2], how)
     assert len(drawn.pictures) == 2 and drawn.pictures[0].size[0] == drawn.pictures[0].size[1] > 1
     side = drawn.pictures[0].size[0]
-    mask = torch.zeros(2, side, side)
+    mask = torch.zeros(2, side, side, device=states.device)
     mask[:, : side // 2] = 1  # the upper half
     found = live.drawer.importance(states, drawn, mask, how)
     cells = int(tokens.shape[1] ** 0.5)
@@ -518,9 +519,9 @@ def draws(of: Subject) -> None:
     check_predicted(of, states, tokens)
 
 
-def painter() -> Painter:
+def painter(device: torch.device) -> Painter:
     with tempfile.TemporaryDirectory() as folder:
-        return Painter.load(small_gill.save_pipeline(Path(folder)))
+        return Painter.load(small_gill.save_pipeline(Path(folder)), device=device)
 
 
 def check_predicted(of: Subject, states: Tensor, tokens: Tensor) -> None:
@@ -529,7 +530,7 @@ def check_predicted(of: Subject, states: Tensor, tokens: Tensor) -> None:
         return
     logits = of.live.layout.head(states)
     ids = sorted(of.live.drawer.maker.ids)
-    assert torch.equal(torch.tensor(ids)[logits[..., ids].argmax(-1)], tokens)
+    assert torch.equal(torch.tensor(ids)[logits[..., ids].argmax(-1).cpu()], tokens.cpu())
 
 
 CHECKS: dict[str, Callable[[Subject], None]] = {

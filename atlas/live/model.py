@@ -110,7 +110,12 @@ class LiveModel:
 
     @property
     def device(self) -> torch.device:
-        return next(iter(self.layout.layers[0].parameters())).device
+        """Where the first layer runs, which need not be where its weights are kept."""
+        for module in self.layout.layers[0].modules():
+            runs = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+            if runs is not None:
+                return torch.device(runs)
+        return next(self.layout.layers[0].parameters()).device
 
     @property
     def fingerprint(self) -> str:

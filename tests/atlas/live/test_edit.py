@@ -355,6 +355,8 @@ def test_a_model_partly_on_the_disk(llava_folder: Path, llava: LiveModel, pictur
     ).eval()
     assert model.model.language_model.layers[0].mlp.down_proj.weight.is_meta
     assert fingerprint(model) == llava.fingerprint
+    spread = LiveModel(model, llava.encoder.processor, name="spread")
+    assert torch.equal(final(spread, batch_of(spread, picture)), final(llava, batch_of(llava, picture)))
     inputs = batch_of(llava, picture).inputs
     edit = edit_of(llava, some(5, ("all", "role=image", "phase=prefill"), noise=True))
     with torch.no_grad():
