@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ingest.trace import Trace
+from ingest.summing import greatest
+from ingest.trace import Trace, sent
 
 FIELDS = ("example", "position", "token", "role")
 
@@ -26,29 +27,23 @@ class Exemplars:
             return
         self.layers = trace.layers
         ids, roles = trace.batch.inputs["input_ids"], trace.batch.roles
-        numbers = torch.tensor([item.number for item in trace.items], device=ids.device)
-        values, where = [], []
-        for layer in trace.layers:
-            peak, at = trace.values(layer).masked_fill(~trace.real[..., None], -torch.inf).max(1)  # (B, N)
-            rows = torch.arange(len(at), device=at.device)[:, None].expand_as(at)
-            fields = [numbers[rows], at, ids[rows, at], roles[rows, at]]
-            values.append(peak.cpu())
-            where.append(torch.stack([f.to(torch.int32) for f in fields]).cpu())
-        self._take(trace.source, torch.stack(values), torch.stack(where, 1))
+        numbers = sent([item.number for item in trace.items], ids.device)
+        values, at = greatest([trace.capture.values[layer].detach() for layer in trace.layers], trace.lengths)
+        rows = torch.arange(at.shape[1], device=at.device)[:, None].expand_as(at)
+        fields = [numbers[rows], at, ids[rows, at], roles[rows, at]]
+        self._take(trace.source, values.float(), torch.stack([f.to(torch.int32) for f in fields]))
 
     def _take(self, source: str, values: Tensor, where: Tensor) -> None:
         if source in self.values:
             values = torch.cat([self.values[source], values], 1)
             where = torch.cat([self.where[source], where], 2)
-        # Equal values go by example number, whatever the batches were.
-        order = where[0].argsort(dim=1, stable=True)
-        values, where = values.gather(1, order), where.gather(2, order.expand_as(where))
-        order = values.argsort(dim=1, descending=True, stable=True)[:, : self.keep]
+        order = _ranks(values, where[0]).topk(min(self.keep, values.shape[1]), dim=1).indices
         self.values[source] = values.gather(1, order)
         self.where[source] = where.gather(2, order.expand(len(where), *order.shape))
 
     def state(self) -> Mapping[str, Tensor]:
-        state = {f"values|{s}": v for s, v in self.values.items()} | {f"where|{s}": w for s, w in self.where.items()}
+        state = {f"values|{s}": v.cpu() for s, v in self.values.items()}
+        state |= {f"where|{s}": w.cpu() for s, w in self.where.items()}
         return {"layers": torch.tensor(self.layers), **state}
 
     def merge(self, state: Mapping[str, Tensor]) -> None:
@@ -57,3 +52,11 @@ class Exemplars:
             kind, _, source = name.partition("|")
             if kind == "values":
                 self._take(source, values, state[f"where|{source}"])
+
+
+def _ranks(values: Tensor, numbers: Tensor) -> Tensor:
+    """int64, greater for a greater float32 value, and of equal ones for the smaller example number: whatever the
+    batches were, the same are kept."""
+    bits = (values + 0.0).view(torch.int32)  # of 0 and -0 the same
+    ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    return (ordered.long() << 32) - numbers.long()

@@ -11,11 +11,14 @@ from torch import Tensor
 
 from ingest.concepts import NONE
 from ingest.reductions import AUROC, BINS, COHENS_D, CONTRAST, MEAN, REDUCTIONS, USUAL, auroc, bins, cohens_d
-from ingest.trace import Trace
+from ingest.trace import Trace, sent
 
 TEXT_TARGET, IMAGE_TARGET = "text", "image"
 
 GRADIENT, TWIN = "gradient", "twin"
+
+FAR_CELLS = 2**24
+"""How many float64 sums a `Means` keeps on a GPU at most: 128 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,24 +60,44 @@ class Method(Protocol):
 
 @dataclass
 class Means:
-    """Sums and counts of (layer, neuron) scores under a key, on the CPU in float64, so order does not matter."""
+    """Sums and counts of (layer, neuron) scores under a key, on the CPU in float64, so order does not matter.
 
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, Tensor] = field(default_factory=dict)
+    What comes from a GPU is first added up there, as every copy from it waits for all it has to do.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
     layers: tuple[int, ...] = ()
+    _sums: dict[str, Tensor] = field(default_factory=dict)
+    _far: dict[str, Tensor] = field(default_factory=dict)
 
     def add(self, key: str, scores: Tensor, count: int) -> None:
         """scores: (layer, neuron), already summed over `count` examples."""
-        scores = scores.cpu().double()
-        if key in self.sums:
-            self.sums[key] = self.sums[key] + scores  # not in place: the tensor may be another's
-            self.counts[key] = self.counts[key] + count
-        else:
-            self.sums[key] = scores
-            self.counts[key] = torch.tensor(count)
+        self.counts[key] = self.counts.get(key, 0) + count
+        if scores.device.type == "cpu":
+            self._add(self._sums, key, scores)
+            return
+        self._add(self._far, key, scores)
+        if len(self._far) * scores.numel() > FAR_CELLS:
+            self._fetch()
+
+    @staticmethod
+    def _add(sums: dict[str, Tensor], key: str, scores: Tensor) -> None:
+        # Not in place: the tensor may be another's.
+        sums[key] = sums[key] + scores.double() if key in sums else scores.double()
+
+    def _fetch(self) -> None:
+        for key, far in self._far.items():
+            self._add(self._sums, key, far.cpu())
+        self._far.clear()
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        self._fetch()
+        return self._sums
 
     def state(self) -> dict[str, Tensor]:
-        state = {f"sum|{k}": v for k, v in self.sums.items()} | {f"count|{k}": v for k, v in self.counts.items()}
+        state = {f"sum|{k}": v for k, v in self.sums.items()}
+        state |= {f"count|{k}": torch.tensor(v) for k, v in self.counts.items()}
         return {"layers": torch.tensor(self.layers), **state}
 
     def merge(self, state: Mapping[str, Tensor]) -> None:
@@ -86,7 +109,7 @@ class Means:
 
     def means(self) -> dict[str, tuple[Tensor, int]]:
         """key -> ((layer, neuron) float64 mean, examples), keys sorted."""
-        return {k: (self.sums[k] / self.counts[k], int(self.counts[k])) for k in sorted(self.sums)}
+        return {k: (total / self.counts[k], self.counts[k]) for k, total in sorted(self.sums.items())}
 
 
 class PairMethod:
@@ -128,10 +151,8 @@ class PairMethod:
         self.pairs.layers = self.layers(trace)
         names = sorted(set(trace.concepts))
         scored = self.scored(trace)
-        member = torch.tensor(
-            [[float(c == name and s) for c, s in zip(trace.concepts, scored, strict=True)] for name in names],
-            device=trace.pairs.device,
-        )
+        members = [[c == name and bool(s) for c, s in zip(trace.concepts, scored, strict=True)] for name in names]
+        member = sent(members, trace.pairs.device).float()
         exact = COHENS_D in self.reductions  # a variance is a small difference of large squares
         if exact:
             member = member.double()
@@ -140,14 +161,14 @@ class PairMethod:
             summed = torch.einsum("cp,lpn->cln", member, scores)
             squared = torch.einsum("cp,lpn->cln", member, scores**2) if exact else None
             for i, name in enumerate(names):
-                key, count = f"{part}|{_side(trace)}|{name}", int(member[i].sum())
+                key, count = f"{part}|{_side(trace)}|{name}", sum(members[i])
                 if not count:
                     continue
                 self.pairs.add(key, summed[i], count)
                 if squared is not None:
                     self.squares.add(key, squared[i], count)
                 if AUROC in self.reductions:
-                    self._count(key, scores[:, member[i].bool()])
+                    self._count(key, scores[:, members[i]])
 
     def _count(self, key: str, scores: Tensor) -> None:
         """Add (L, pairs, N) scores to a histogram, (L, N, BINS) int32."""
@@ -212,9 +233,8 @@ def sides_of(side: str) -> tuple[str, str]:
     return source, target or TEXT_TARGET
 
 
-def normalised(layers: list[Tensor]) -> Tensor:
-    """(L, P, N), each pair's largest size made 1."""
-    whole = torch.stack(layers)
+def normalised(whole: Tensor) -> Tensor:
+    """(L, P, N) with each pair's largest size made 1."""
     return whole / whole.abs().amax((0, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 

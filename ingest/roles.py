@@ -14,7 +14,8 @@ from torch import Tensor
 from atlas import where
 from atlas.live.encode import PAD
 from atlas.where import ROLES
-from ingest.trace import Trace, chunks
+from ingest.summing import chunks
+from ingest.trace import Trace
 
 TEXT, SPECIAL, PROMPT = "text", "special", "prompt"
 DISJOINT = tuple(role for role in ROLES if role != ROLES[PAD])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ingest.image_trace import drawn
 from ingest.job import Execution, Job
 from ingest.maps import GRADIENT, IMAGE_TARGET, TEXT_TARGET, Method
 from ingest.resolving import methods
-from ingest.trace import ATTENTION, Trace, shortest_first, traced
+from ingest.trace import ATTENTION, Item, Trace, shortest_first, traced
 
 Numbered = tuple[int, Example]
 Progress = Callable[[int, int], None]
@@ -85,8 +86,7 @@ def map_portion(
     drawings = Drawings(live, feed.dataset, job) if any(e.target == IMAGE_TARGET for _, e in portion) else None
     for source, target in dict.fromkeys((e.source, e.target) for _, e in sorted(portion, key=_in_turn(job))):
         mine = [(n, e) for n, e in portion if (e.source, e.target) == (source, target)]
-        for some in batches(mine, 4 * execution.batch_size):
-            items = shortest_first(feed.items(some, execution.batch_size))
+        for some, items in encoded(feed, mine, execution.batch_size):
             for chosen in batches(items, execution.batch_size):
                 if target == IMAGE_TARGET:
                     assert drawings is not None
@@ -99,6 +99,24 @@ def map_portion(
                     state.update(trace)
             tick(len(some))
     return state
+
+
+def encoded(
+    feed: Feed, examples: Sequence[Numbered], batch_size: int
+) -> Iterator[tuple[Sequence[Numbered], list[Item]]]:
+    """A few batches of examples at a time, and their items by length.
+
+    The next ones' media are opened and encoded by a second thread while the model is at work, unless the model itself
+    has to answer them.
+    """
+    parts = list(batches(examples, 4 * batch_size))
+    with ThreadPoolExecutor(1) as pool:
+        begun: Future[list[Item]] | None = None
+        for some, following in zip(parts, [*parts[1:], ()], strict=True):
+            items = feed.items(some, batch_size) if begun is None else begun.result()
+            ready = bool(following) and all(example.answer is not None for _, example in following)
+            begun = pool.submit(feed.items, following, batch_size) if ready else None
+            yield some, shortest_first(items)
 
 
 def _in_turn(job: Job) -> Callable[[Numbered], tuple[int, bool]]:

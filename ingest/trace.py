@@ -18,6 +18,7 @@ from atlas.live.hooks import Capture, tracing
 from atlas.live.media import KINDS
 from atlas.live.model import LiveModel
 from atlas.live.norms import behind_ffn, direct_directions
+from atlas.live.precision import product
 from atlas.neurons import PRODUCT
 from atlas.where import ROLES
 from ingest.concepts import Target
@@ -90,12 +91,13 @@ class Trace:
         flat = [(r, t) for r, item in enumerate(items) for t in item.targets]
         device = live.device
         self.concepts = [concept for _, concept in keys]
-        self.pairs = torch.tensor([r for r, _ in keys], device=device)
-        self.rows = torch.tensor([r for r, _ in flat], device=device)
-        self.positions = torch.tensor([batch.starts[r] + t.index - 1 for r, t in flat], device=device)
-        self.tokens = torch.tensor([items[r].prompt.answer[t.index] for r, t in flat], device=device)
-        self.weights = torch.tensor([t.weight for _, t in flat], device=device)
-        self.pair_of = torch.tensor([place[r, t.concept] for r, t in flat], device=device)
+        self.row_of = [r for r, _ in keys]  # `pairs`, known without asking the device
+        self.pairs = sent(self.row_of, device)
+        self.rows = sent([r for r, _ in flat], device)
+        self.positions = sent([batch.starts[r] + t.index - 1 for r, t in flat], device)
+        self.tokens = sent([items[r].prompt.answer[t.index] for r, t in flat], device)
+        self.weights = sent([t.weight for _, t in flat], device)
+        self.pair_of = sent([place[r, t.concept] for r, t in flat], device)
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -105,6 +107,11 @@ class Trace:
     def real(self) -> Tensor:
         """(B, T) bool: positions that are no padding."""
         return self.batch.roles != PAD
+
+    @property
+    def lengths(self) -> list[int]:
+        """How many positions of each row are no padding, which is on the right."""
+        return [len(item.prompt.ids) + len(item.prompt.answer) for item in self.items]
 
     def values(self, layer: int) -> Tensor:
         """(B, T, N) float32 neuron values of the run's tap."""
@@ -120,9 +127,14 @@ class Trace:
         keys = self.real if among is None else among
         return weights(self.live.layout, self.capture, layer, keys, causal=causal).float().mean(1)
 
+    @cached_property
+    def targeted(self) -> Tensor:
+        """(K, L, N) float32 neuron values of all traced layers where each target is predicted."""
+        return torch.stack([self._at_targets(self.capture.values[layer].detach()) for layer in self.layers], 1).float()
+
     def at_targets(self, layer: int) -> Tensor:
-        """(K, N) float32 neuron values where each target is predicted."""
-        return self.capture.values[layer].detach()[self.rows, self.positions].float()
+        """(K, N) of `targeted`."""
+        return self.targeted[:, self.layers.index(layer)]
 
     def to_pairs(self, scores: Tensor) -> Tensor:
         """(P, ...) from (K, ...): the weighted sum over each pair's targets."""
@@ -188,7 +200,8 @@ class Trace:
         return miss, self.to_pairs(logp)
 
     def directions(self, norm: bool) -> Tensor:
-        """(K, d_model) direction whose product with a write vector is the direct effect on the target's logit."""
+        """(K, d_model) direction whose product with a write vector is the direct effect on the target's logit; without
+        the norm in the model's dtype."""
         if ("directions", norm) not in self.shared:
             around = self.final_at_targets() if norm else ()
             self.shared["directions", norm] = direct_directions(self.live.layout, self.tokens, *around)
@@ -204,16 +217,19 @@ class Trace:
         wrote = down.forward(self.capture.values[layer].detach()[self.rows, self.positions])
         return behind_ffn(layout, layer, directions, wrote.float())
 
-    def contributions(self, layer: int, *, norm: bool = False) -> Tensor:
-        """(K, N): each value times the target's direction (see `directions`) on the write vector; methods share it."""
-        key = ("contributions", layer, norm)
+    def contributions(self, *, norm: bool = False) -> Tensor:
+        """(K, L, N): each value times the target's direction (see `directions`) on the write vector; methods share
+        it."""
+        key = ("contributions", norm)
         if key not in self.shared:
-            write = self.live.layout.write_vectors(layer).float()
-            self.shared[key] = self.at_targets(layer) * (self.write_directions(layer, norm).to(write.device) @ write)
+            layout = self.live.layout
+            effects = [product(self.write_directions(y, norm), layout.write_vectors(y)) for y in self.layers]
+            self.shared[key] = self.targeted * torch.stack(effects, 1)
         return self.shared[key]  # type: ignore[no-any-return]
 
     def gradients_of(self, output: str) -> Gradients:
-        """The derivative of each pair's output (one of OUTPUTS) by every neuron value: [(pairs, layer -> (B, T, N))].
+        """The derivative of each pair's output (one of OUTPUTS) by every neuron value: [(pairs, layer -> (B, T, N))],
+        in the model's dtype.
 
         Needs a pass traced with gradients. Concepts of the same row must not mix, so the first concept of every
         row is differentiated in one backward pass, the second of every row in the next, and so on; `pairs` says
@@ -226,13 +242,13 @@ class Trace:
     def _differentiate(self, output: str) -> Gradients:
         summed = self.to_pairs(self.outputs(self._at_targets(self.capture.norm_out), output=output))
         seen: dict[int, int] = {}
-        turn = torch.tensor([_count(seen, int(row)) for row in self.pairs], device=summed.device)
+        turn = [_count(seen, row) for row in self.row_of]
         values = [self.capture.values[layer] for layer in self.layers]
         out = []
-        for j in range(int(turn.max()) + 1):
-            found = torch.autograd.grad(summed[turn == j].sum(), values, retain_graph=True)
-            grads = {layer: g.float() for layer, g in zip(self.layers, found, strict=True)}
-            out.append(((turn == j).nonzero()[:, 0], grads))
+        for j in range(max(turn) + 1):
+            pairs = sent([p for p, its in enumerate(turn) if its == j], summed.device)
+            found = torch.autograd.grad(summed[pairs].sum(), values, retain_graph=True)
+            out.append((pairs, dict(zip(self.layers, found, strict=True))))
         return out
 
     def twin(self, draw: int = 0) -> Capture:
@@ -245,7 +261,7 @@ class Trace:
             Unsupported: the pictures' inputs take another number of positions.
         """
         prompts = []
-        for row, concept in zip(self.pairs.tolist(), self.concepts, strict=True):
+        for row, concept in zip(self.row_of, self.concepts, strict=True):
             item = self.items[row]
             prompts.append(item.twins[concept][draw] if concept in item.twins else item.prompt)
         batch = self.live.batch(prompts)
@@ -256,24 +272,10 @@ class Trace:
         return capture
 
 
-def chunks(values: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Rows and positions of (B, T, N) values whose intermediate results fit in the CPU's cache, or a GPU's memory."""
-    rows, positions, neurons = values.shape
-    cells = 2**19 if values.device.type == "cpu" else 2**28
-    step, length = max(1, cells // (positions * neurons)), max(32, cells // neurons)
-    for row in range(0, rows, step):
-        for position in range(0, positions, length):
-            yield slice(row, row + step), slice(position, position + length)
-
-
-def sums(masks: Tensor, values: Tensor, times: Tensor | None = None) -> Tensor:
-    """(B, M, N) float32: values (B, T, N), times others where given, summed over the positions of masks (B, M, T)."""
-    if times is None:
-        return masks @ values.float()
-    found = masks.new_zeros(*masks.shape[:2], values.shape[-1])
-    for rows, at in chunks(values):
-        found[rows].baddbmm_(masks[rows, :, at], values[rows, at].float() * times[rows, at].float())
-    return found
+def sent(numbers: Sequence[Any], device: torch.device) -> Tensor:
+    """A list of numbers as a tensor on a device; a GPU goes on with its work meanwhile."""
+    found = torch.tensor(numbers)
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
 
 
 def _count(seen: dict[int, int], key: int) -> int:

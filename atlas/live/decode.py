@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from atlas.live.model import LiveModel
 from atlas.live.norms import norm_gain, write_gain
+from atlas.live.precision import product
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +40,30 @@ def decode(live: LiveModel, *, norm: bool, top: int = 10, block: int = 512) -> I
     the position and is left out, so logits compare within one neuron; the gain of a norm behind the FFN always
     counts. Special tokens are left out.
     """
-    layout = live.layout
-    unembedding = layout.unembedding().float()
-    if norm:
-        unembedding = unembedding * norm_gain(layout.norm, layout.d_model).to(unembedding)
-        if isinstance(layout.norm, nn.LayerNorm):
-            unembedding = unembedding - unembedding.mean(-1, keepdim=True)
-    hidden = torch.tensor(_hidden(live), dtype=torch.long, device=unembedding.device)
+    layout, head = live.layout, live.layout.unembedding()
+    head = head if head.is_cuda else head.float()  # once, where `product` would do it for every block
+    hidden = torch.tensor(_hidden(live), dtype=torch.long, device=head.device)
     for layer in range(len(layout.layers)):
-        write = layout.write_vectors(layer).float().to(unembedding.device)
-        if (gain := write_gain(layout, layer)) is not None:
-            write = write * gain.to(write)[:, None]
+        write = _through_norms(live, layer, norm).to(head.device)
         for first in range(0, layout.width, block):
-            logits = write[:, first : first + block].T @ unembedding.T
-            for side, sign in (("top", 1.0), ("bottom", -1.0)):
-                ranked = logits * sign
-                ranked[:, hidden] = -torch.inf
-                values, tokens = ranked.topk(min(top, ranked.shape[1]), dim=1)
-                yield Decoded(layer, first, side, tokens.cpu(), (values * sign).cpu())
+            logits = product(write[:, first : first + block].T, head.T)
+            for side, lowest in (("top", -torch.inf), ("bottom", torch.inf)):
+                logits[:, hidden] = lowest
+                values, tokens = logits.topk(min(top, logits.shape[1]), dim=1, largest=side == "top")
+                yield Decoded(layer, first, side, tokens.cpu(), values.cpu())
+
+
+def _through_norms(live: LiveModel, layer: int, norm: bool) -> Tensor:
+    """(d_model, neurons): a layer's write vectors behind the gain of the norm behind its FFN, and of the final one."""
+    layout = live.layout
+    write = layout.write_vectors(layer)
+    if (gain := write_gain(layout, layer)) is not None:
+        write = write.float() * gain.to(write.device)[:, None]
+    if norm:
+        centred = isinstance(layout.norm, nn.LayerNorm)
+        write = write.float() - write.float().mean(0) if centred else write.float()
+        write = write * norm_gain(layout.norm, layout.d_model).to(write)[:, None]
+    return write
 
 
 def _hidden(live: LiveModel) -> list[int]:

@@ -53,13 +53,15 @@ def direct_directions(
 ) -> Tensor:
     """(tokens, d_model) directions g such that a neuron's direct effect on the token's logit is value * (g . write).
 
-    Without `before`/`after` the direction is the plain unembedding row (Pan et al. 2023). With the final
-    norm's input and output at the predicting positions, (tokens, d_model) each, the norm's scale is frozen at
-    its real value and its gain and centring are folded into the direction, which makes the sum over all
-    components equal the logit exactly (up to the norm's and the head's biases).
+    Without `before`/`after` the direction is the plain unembedding row (Pan et al. 2023), in the model's dtype. With
+    the final norm's input and output at the predicting positions, (tokens, d_model) each, the norm's scale is frozen
+    at its real value and its gain and centring are folded into the direction, which makes the sum over all components
+    equal the logit exactly (up to the norm's and the head's biases).
     """
-    rows = layout.unembedding()[tokens].float()
-    return rows if before is None or after is None else FrozenNorm(layout.norm, before, after).pulled_back(rows)
+    rows = layout.unembedding()[tokens]
+    if before is None or after is None:
+        return rows
+    return FrozenNorm(layout.norm, before, after).pulled_back(rows.float())
 
 
 def behind_ffn(layout: Layout, layer: int, directions: Tensor, wrote: Tensor) -> Tensor:

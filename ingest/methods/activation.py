@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ingest.maps import IMAGE_TARGET, TEXT_TARGET, Means, NeuronMap, PairMethod
 from ingest.reductions import MEAN
-from ingest.trace import POSITIONS, Trace, one_of, sources_with, sums
+from ingest.summing import least, sums
+from ingest.trace import POSITIONS, Trace, one_of, sources_with
 
 POOLS = ("mean", "max")
 MINIMUM = "min"
@@ -29,9 +30,12 @@ class Activation(PairMethod):
         self.overall = Means()
         self.lowest: dict[str, Tensor] = {}
 
-    def score(self, trace: Trace, layer: int) -> Tensor:
+    def scores(self, trace: Trace) -> Mapping[str, Tensor]:
         if self.positions == "predicting" and self.pool == "mean":
-            return trace.to_pairs(trace.at_targets(layer))
+            return {"": trace.to_pairs(trace.targeted).transpose(0, 1)}
+        return super().scores(trace)
+
+    def score(self, trace: Trace, layer: int) -> Tensor:
         where = trace.where(self.positions)[..., None]
         values = trace.values(layer)[trace.pairs]
         if self.pool == "max":
@@ -45,16 +49,16 @@ class Activation(PairMethod):
             return
         self.overall.layers = trace.layers
         real = trace.real[:, None].float()
-        summed = torch.stack([sums(real, trace.values(layer))[:, 0].sum(0) for layer in trace.layers])
-        self.overall.add(trace.source, summed, int(trace.real.sum()))
-        self._lower(trace.source, torch.stack([_minimum(trace, layer) for layer in trace.layers]).cpu())
+        values = [trace.capture.values[layer].detach() for layer in trace.layers]
+        self.overall.add(trace.source, torch.stack([sums(real, v)[:, 0].sum(0) for v in values]), sum(trace.lengths))
+        self._lower(trace.source, least(values, trace.lengths).float())
 
     def _lower(self, source: str, found: Tensor) -> None:
         self.lowest[source] = torch.minimum(found, self.lowest.get(source, found))
 
     def state(self) -> Mapping[str, Tensor]:
         overall = {f"overall|{k}": v for k, v in self.overall.state().items()}
-        return {**super().state(), **overall, **{f"lowest|{source}": low for source, low in self.lowest.items()}}
+        return {**super().state(), **overall, **{f"lowest|{s}": low.cpu() for s, low in self.lowest.items()}}
 
     def merge(self, state: Mapping[str, Tensor]) -> None:
         super().merge({k: v for k, v in state.items() if not k.startswith(("overall|", "lowest|"))})
@@ -66,15 +70,10 @@ class Activation(PairMethod):
 
     def result(self) -> Iterator[NeuronMap]:
         yield from super().result()
+        layers = self.overall.layers
         for source, (mean, positions) in self.overall.means().items():
-            yield NeuronMap(None, source, TEXT_TARGET, MEAN, mean.float(), self.overall.layers, positions)
-            yield NeuronMap(None, source, TEXT_TARGET, MINIMUM, self.lowest[source], self.overall.layers, positions)
-
-
-def _minimum(trace: Trace, layer: int) -> Tensor:
-    """(N,) each neuron's least value at the batch's positions."""
-    values = trace.values(layer)
-    return values.masked_fill(~trace.real[..., None], torch.inf).amin((0, 1))
+            yield NeuronMap(None, source, TEXT_TARGET, MEAN, mean.float(), layers, positions)
+            yield NeuronMap(None, source, TEXT_TARGET, MINIMUM, self.lowest[source].cpu(), layers, positions)
 
 
 def build(*, positions: str = "predicting", pool: str = "mean") -> Activation:

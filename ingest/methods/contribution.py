@@ -13,6 +13,8 @@ job says otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
 from ingest.maps import IMAGE_TARGET, TEXT_TARGET, PairMethod
@@ -26,8 +28,8 @@ class Contribution(PairMethod):
         super().__init__()
         self.norm = norm
 
-    def score(self, trace: Trace, layer: int) -> Tensor:
-        return trace.to_pairs(trace.contributions(layer, norm=self.norm))
+    def scores(self, trace: Trace) -> Mapping[str, Tensor]:
+        return {"": trace.to_pairs(trace.contributions(norm=self.norm)).transpose(0, 1)}
 
 
 def build(*, norm: bool = False) -> Contribution:

@@ -12,8 +12,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from atlas.live.media import KINDS
 from ingest.maps import GRADIENT, IMAGE_TARGET, TEXT_TARGET, PairMethod
-from ingest.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_with, sums
+from ingest.summing import sums
+from ingest.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_with
 
 
 class Gradient(PairMethod):
@@ -39,9 +41,8 @@ def summed(trace: Trace, output: str, *, times_activation: bool) -> Tensor:
 
     All sets together cost what one does, as it is reading the derivatives that takes the time.
     """
-    every = {place: trace.where(positions) for place, positions in enumerate(POSITIONS)}
-    there = [place for place, mask in every.items() if mask.any()]
-    where = torch.stack([every[place] for place in there], 1).float()  # (P, there, T)
+    there = [place for place, name in enumerate(POSITIONS) if name not in KINDS or name == trace.source]
+    where = torch.stack([trace.where(POSITIONS[place]) for place in there], 1).float()  # (P, there, T)
     shape = len(POSITIONS), len(trace.layers), len(trace.concepts), trace.live.layout.width
     out = torch.zeros(shape, device=where.device)
     for pairs, gradients in trace.gradients_of(output):

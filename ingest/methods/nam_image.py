@@ -35,10 +35,10 @@ class NamImage(PairMethod):
 
     def scores(self, trace: Trace) -> Mapping[str, Tensor]:
         trace.require_product("nam_image")
-        added = normalised([trace.to_pairs(trace.contributions(layer, norm=self.norm)) for layer in trace.layers])
+        added = normalised(trace.to_pairs(trace.contributions(norm=self.norm)).transpose(0, 1))
         if not self.weight:
             return {"": added}
-        values = normalised([trace.to_pairs(trace.at_targets(layer)) for layer in trace.layers])
+        values = normalised(trace.to_pairs(trace.targeted).transpose(0, 1))
         return {"": torch.maximum(added, self.weight * values)}
 
 

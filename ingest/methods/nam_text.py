@@ -37,14 +37,12 @@ class NamText(PairMethod):
         self._choices: dict[tuple[int, str], Tensor] = {}
 
     def scores(self, trace: Trace) -> Mapping[str, Tensor]:
-        found, values = [], []
-        for layer in trace.layers:
-            value, c = trace.at_targets(layer), trace.contributions(layer)
-            if self.filter != "none":
-                c = c * self._chosen(trace, layer, value)
-            found.append(trace.to_pairs(c))
-            values.append(trace.to_pairs(value))
-        return {"": torch.maximum(normalised(found), self.weight * normalised(values))}
+        found = trace.contributions()
+        if self.filter != "none":
+            chosen = [self._chosen(trace, layer, trace.at_targets(layer)) for layer in trace.layers]
+            found = found * torch.stack(chosen, 1)
+        added, values = (normalised(trace.to_pairs(x).transpose(0, 1)) for x in (found, trace.targeted))
+        return {"": torch.maximum(added, self.weight * values)}
 
     def _chosen(self, trace: Trace, layer: int, value: Tensor) -> Tensor:
         """(K, N) bool: the target is among the tokens that the neuron, at its value, raises most."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -22,8 +22,9 @@ class Random(PairMethod):
         super().__init__()
         self.seed = seed
 
-    def score(self, trace: Trace, layer: int) -> Tensor:
-        return torch.zeros(len(trace.concepts), trace.live.layout.width, device=trace.pairs.device)
+    def scores(self, trace: Trace) -> Mapping[str, Tensor]:
+        shape = len(trace.layers), len(trace.concepts), trace.live.layout.width
+        return {"": torch.zeros(shape, device=trace.pairs.device)}
 
     def result(self) -> Iterator[NeuronMap]:
         for found in super().result():

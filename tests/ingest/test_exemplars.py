@@ -12,7 +12,8 @@ from atlas.live.encode import ROLES
 from atlas.live.hooks import tracing
 from atlas.live.norms import norm_gain
 from ingest.concepts import Target
-from ingest.exemplars import Exemplars
+from ingest.exemplars import Exemplars, _ranks
+from ingest.summing import greatest, least
 from ingest.trace import Item, traced
 
 TEXTS = ["a dog", "two dogs and a cat", "red", "what is this ? a hot dog .", "describe", "barks meows"]
@@ -86,3 +87,28 @@ def test_decoding_in_blocks_equals_the_full_table(family: str, norm: bool, reque
             assert block.tokens[i].tolist() == best
             assert block.logits[i].tolist() == pytest.approx([logits[t] for t in best], abs=1e-5)
     assert seen == {"top": 128, "bottom": 128}
+
+
+def test_least_and_greatest_leave_the_padding_out() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for lengths in ([5, 9, 7], [9, 9, 9], [1, 2, 9]):
+        layers = [torch.randn(3, 9, 11, generator=generator).round(decimals=1) for _ in range(4)]
+        peak, at = greatest(layers, lengths)
+        low = least(layers, lengths)
+        for y, values in enumerate(layers):
+            rows = [values[r, :length] for r, length in enumerate(lengths)]
+            assert torch.equal(low[y], torch.cat(rows).amin(0))
+            for r, row in enumerate(rows):
+                assert torch.equal(peak[y, r], row.amax(0))
+                assert torch.equal(row.gather(0, at[y, r][None])[0], peak[y, r])
+
+
+def test_ranks_order_by_value_and_then_by_example() -> None:
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(3, 40, 50, generator=generator).round(decimals=1)
+    values[0, :4, 0] = torch.tensor([-0.0, 0.0, torch.inf, -torch.inf])
+    numbers = torch.rand(3, 40, 50, generator=generator).argsort(1).to(torch.int32)
+    found = numbers.gather(1, _ranks(values, numbers).argsort(1, descending=True))
+    for layer, neuron in ((0, 0), (1, 7), (2, 49)):
+        pairs = zip(values[layer, :, neuron].tolist(), numbers[layer, :, neuron].tolist(), strict=True)
+        assert found[layer, :, neuron].tolist() == [n for _, n in sorted(pairs, key=lambda p: (-p[0], p[1]))]

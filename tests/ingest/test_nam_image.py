@@ -148,7 +148,7 @@ def test_a_share_is_exact_with_the_norm_and_plain_without(live: LiveModel) -> No
     values = torch.stack([trace.to_pairs(trace.at_targets(layer)) for layer in range(2)])
     both = nam_image.build().scores(trace)[""]
     exact = nam_image.build(weight=0.0).scores(trace)[""]
-    torch.testing.assert_close(both, torch.maximum(exact, normalised(list(values))))
+    torch.testing.assert_close(both, torch.maximum(exact, normalised(values)))
 
 
 def test_the_positions_are_those_of_the_picture_tokens(live: LiveModel) -> None:
