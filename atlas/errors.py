@@ -35,6 +35,10 @@ class Unsupported(AtlasError):
     exit_code = 5
 
 
+class AtlasWarning(UserWarning):
+    """Something that a reader of the result should know; the command line prints it as one line."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str], see: str) -> UsageError:
     """The error for a name that does not exist: what was asked, the nearest name, where the list is.
 

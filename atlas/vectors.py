@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.database import database, reading, wal
-from atlas.errors import AtlasError, UsageError
+from atlas.errors import AtlasError, AtlasWarning, UsageError
 from atlas.indexes import FLAT, FP16, IVF, KINDS, PROBES, build_index, index_file, index_row, problem_of, unit
 from atlas.neurons import Neuron
 
@@ -40,7 +40,7 @@ def margin(kind: str, dimension: int) -> float:
     return 2 * (dimension * 2.0**-24 + (2.0**-11 + 1e-5 if kind == FP16 else 0.0))
 
 
-class IndexIgnored(UserWarning):
+class IndexIgnored(AtlasWarning):
     """A similarity index could not be used; the answer is that of exact search."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -199,31 +200,41 @@ def layers(
     if (concept is None) == (of is None):
         raise UsageError("give --concept dog, or saved neurons with --of 'dog & cat'")
     rule = Rule.parse(select) if select else Rule("top", top or 40)
-    which = Which(concept, method, source, target, reduce, model, dataset, run)
     there = Atlas(resolve(atlas))
     if of is not None:
         found = there.selection(of)
         _show_layers({of: there.layers(found)}, form, {of: found})
         return
-    if not methods and not sources and not targets:
-        names = {"concept": concept, "method": method, "source": source, "target": target, "reduce": reduce}
-        names |= {"model": model, "dataset": dataset, "run": run}
+    one, several = _one_or_two(method=(method, methods), source=(source, sources), target=(target, targets))
+    if not several:
+        names = {"concept": concept, **one, "reduce": reduce, "model": model, "dataset": dataset, "run": run}
         found, _ = there.ask(Ask(wanted(names), rule, limit=None))
         sets = {str(found.provenance["maps"][0]["source"]): found}
     else:
-        asked = {"method": (methods, method), "source": (sources, source), "target": (targets, target)}
-        several = {name: words(two) for name, (two, _) in asked.items() if two}
-        [(name, two)] = list(several.items())[:1]
-        if len(several) != 1 or asked[name][1] or len(set(two)) != 2 or len(two) != 2:
-            raise UsageError(
-                "give two --sources, for example image,text, or two --targets or --methods; "
-                "not several of these, nor one besides"
-            )
+        [(name, two)] = several.items()
+        which = Which(concept, one["method"], one["source"], one["target"], reduce, model, dataset, run)
         sets = there.select_each(which, name, two, rule)
         found = sets[two[0]]
         sets["both"] = found & sets[two[1]]
     note_assumed(found.provenance)
     _show_layers({name: there.layers(neurons) for name, neurons in sets.items()}, form, sets)
+
+
+def _one_or_two(**given: tuple[str | None, str | None]) -> tuple[dict[str, str | None], dict[str, Sequence[str]]]:
+    """What is one, and the one thing that is two: of what was given as --source X or --sources X,Y, and so on."""
+    one, several = {}, {}
+    for name, (single, plural) in given.items():
+        found = words(plural) if plural else []
+        if single and plural:
+            raise UsageError(f"--{name} and --{name}s both say what {name} is; give one of them")
+        if len(found) > 1:
+            several[name] = found
+        one[name] = single or (found[0] if len(found) == 1 else None)
+    if len(several) > 1 or any(len(two) != 2 or len(set(two)) != 2 for two in several.values()):
+        raise UsageError(
+            "give two --sources, for example image,text, or two --targets or --methods; not several of these"
+        )
+    return one, several
 
 
 def _show_layers(tables: dict[str, Any], form: str, sets: dict[str, Any]) -> None:

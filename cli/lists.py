@@ -26,8 +26,17 @@ def _about(package: ModuleType, name: str) -> tuple[str, str]:
     parameters = []
     if build is not None:
         for argument, default in zip(build.args.kwonlyargs, build.args.kw_defaults, strict=True):
-            parameters.append(f"{argument.arg}={ast.unparse(default) if default else ''}")
+            parameters.append(f"{argument.arg}={_default(package, name, argument.arg, default)}")
     return (ast.get_docstring(tree) or "").partition("\n")[0], " ".join(parameters)
+
+
+def _default(package: ModuleType, name: str, parameter: str, default: ast.expr | None) -> str:
+    """What a parameter is where it is not given; a named constant by its value, for which the entry is imported."""
+    if isinstance(default, ast.Name):
+        from atlas import registry
+
+        return repr(registry.parameters(registry.load(package, name).build)[parameter])
+    return ast.unparse(default) if default else ""
 
 
 def _entries(package: ModuleType, kind: str, form: str) -> None:

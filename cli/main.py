@@ -7,14 +7,16 @@ import importlib
 import os
 import sys
 import traceback
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
 from typer.exceptions import TyperException
 
-from atlas.errors import AtlasError, UsageError
-from cli.common import be_quiet
+from atlas.errors import AtlasError, AtlasWarning, UsageError
+from cli.common import be_quiet, say
 
 INTERRUPTED = 130
 
@@ -100,7 +102,8 @@ def main(arguments: list[str]) -> int:
         return _failed("an argument is no UTF-8 text", UsageError.exit_code, debug=False)
     try:
         named = next((a for a in arguments if not a.startswith("-")), None)
-        result: Any = make_app(named)(arguments, standalone_mode=False)
+        with _warnings_in_one_line():
+            result: Any = make_app(named)(arguments, standalone_mode=False)
         return result if isinstance(result, int) else 0
     except AtlasError as error:
         return _failed(str(error), error.exit_code, debug)
@@ -118,6 +121,22 @@ def main(arguments: list[str]) -> int:
         return _failed(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1, debug)
     except Exception as error:  # a defect of ours: say so in one line, and how to see more
         return _failed(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", AtlasWarning)
+        usual = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, AtlasWarning):
+                say(f"warning: {message}")
+            else:
+                usual(message, category, *where)
+
+        warnings.showwarning = tell  # type: ignore[assignment]
+        yield
 
 
 def _unread() -> int:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -138,21 +135,6 @@ def _states(path: Path, ids: list[str] | None = None) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema(columns))
 
 
-@contextmanager
-def _warned() -> Iterator[None]:
-    """An index that is not used is told on stderr, in one line each."""
-    from atlas.vectors import IndexIgnored
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", IndexIgnored)
-        yield
-    for one in caught:
-        if issubclass(one.category, IndexIgnored):
-            say(f"warning: {one.message}")
-        else:
-            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-
-
 def _answer(found: Near, chosen: str) -> None:
     note_assumed(dict(found.provenance))
     show(found.to_arrow(), chosen, more={"provenance": dict(found.provenance)})
@@ -176,8 +158,7 @@ def similar(
     chosen = chosen_format(form, as_json, as_csv)
     from atlas.api import Atlas
 
-    with _warned():
-        found = Atlas(resolve(atlas)).similar(address, space, model=model, run=run, top=top)
+    found = Atlas(resolve(atlas)).similar(address, space, model=model, run=run, top=top)
     _answer(found, chosen)
 
 
@@ -223,18 +204,17 @@ def search(
         raise UsageError('give a text ("an animal that barks"), --image, --audio or --video: one of them')
     path = resolve(atlas)
     why = _only_words(path, model) if text and text.strip() and encoder is None else ""
-    with _warned():
-        if text is not None and why:
-            from atlas.api import Atlas
+    if text is not None and why:
+        from atlas.api import Atlas
 
-            say(f"matching words, not meanings: {why}")
-            found = Atlas(path).search_words(text, top=top, model=model)
-        else:
-            from ingest.asking import open_media
-            from ingest.searching import Sought, by_medium, by_text
+        say(f"matching words, not meanings: {why}")
+        found = Atlas(path).search_words(text, top=top, model=model)
+    else:
+        from ingest.asking import open_media
+        from ingest.searching import Sought, by_medium, by_text
 
-            sought = Sought(model, encoder, pairs(option or []), device, top, positions, prompt)
-            found = by_text(path, text, sought) if text is not None else by_medium(path, open_media(*media)[0], sought)
+        sought = Sought(model, encoder, pairs(option or []), device, top, positions, prompt)
+        found = by_text(path, text, sought) if text is not None else by_medium(path, open_media(*media)[0], sought)
     _answer(found, chosen)
 
 

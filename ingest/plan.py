@@ -7,13 +7,14 @@ from typing import Any
 
 import torch
 
+from atlas.live.drawing import How
 from atlas.live.hooks import check_layers
 from atlas.live.layout import Layout, locate
 from atlas.live.loading import find_device, read_config, sketch
 from atlas.neurons import parse_layers
 from ingest import zoo
 from ingest.job import ALL, Execution, Job, kept_top, open_dataset
-from ingest.maps import GRADIENT, TWIN
+from ingest.maps import GRADIENT, IMAGE_TARGET, TWIN
 from ingest.reductions import AUROC, BINS, COHENS_D
 from ingest.resolving import needs, null_draws
 from ingest.run import collect, completed, loading
@@ -60,6 +61,10 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
         ("memory", _bytes(parameters * size + captured + kept), "weights, one batch's values, every method's sums"),
         ("passes", f"{_seconds(passes * operations / speed)}", _kinds(needed, twins)),
     ]
+    if drawn := sum(example.target == IMAGE_TARGET for example in examples):
+        how = How(**job.drawing)
+        steps = f"each of {how.steps} steps, {how.looks} of them looked back on, where a diffusion model draws"
+        rows.append(("pictures", f"{drawn:,} to draw", f"{steps}; the time is not counted"))
     for name in ("integrated_gradients", "knowledge_neurons"):
         if name in job.methods:
             most = 3 * job.methods[name]["steps"] * operations * layers / 2

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas.errors import Unsupported
+from atlas.errors import AtlasWarning, Unsupported
 from atlas.live import families
 from atlas.live.media import KINDS, Clip, Medium, Sound, kinds_of
 from atlas.live.processors import NEEDS_TORCHVISION
@@ -85,7 +85,7 @@ TOKENWISE = ("token_type_ids", "mm_token_type_ids")
 """What processors make with one value a token."""
 
 
-class CutRecording(UserWarning):
+class CutRecording(AtlasWarning):
     """A recording is longer than what its model hears at once."""
 
 

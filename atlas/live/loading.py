@@ -80,6 +80,18 @@ def read_config(name: str | Path, how: Loading) -> Any:
         raise _cannot(name, error) from error
 
 
+def commit_of(name: str, revision: str | None) -> str | None:
+    """The commit of a hub id that was loaded, by where its config lies in the cache; None where that does not tell."""
+    from transformers.utils.hub import cached_file
+
+    try:
+        found = cached_file(name, "config.json", revision=revision, local_files_only=True)
+    except OSError:
+        return None
+    commit = Path(found).parent.name if found else ""
+    return commit if re.fullmatch("[0-9a-f]{40}", commit) else None
+
+
 def takes(config: Any) -> frozenset[str]:
     """What a model of this config can be shown: "text", and "image", "video", "audio" where it has tokens for them."""
     return frozenset({"text", *TokenRoles(config, None).media_ids})

@@ -15,7 +15,7 @@ from atlas.errors import Unsupported
 from atlas.live.encode import Batch, Encoder, Prompt
 from atlas.live.fingerprint import configuration, fingerprint
 from atlas.live.layout import Layout, locate
-from atlas.live.loading import Loading, load, quiet, takes
+from atlas.live.loading import Loading, commit_of, load, quiet, takes
 from atlas.live.media import IMAGE, Medium
 from atlas.live.places import answers_from
 
@@ -67,9 +67,9 @@ class LiveModel:
             UsageError: no such model, or an unknown dtype.
             Unsupported: its neurons cannot be located, or this machine has no such device.
         """
-        model, processor, config = load(name, Loading(**how))
-        commit = getattr(config, "_commit_hash", None)
+        model, processor, _ = load(name, Loading(**how))
         folder = Path(name) if Path(name).is_dir() else None
+        commit = None if folder is not None else commit_of(str(name), how.get("revision"))
         return cls(model, processor, name=label or str(name), revision=commit, folder=folder)
 
     @property

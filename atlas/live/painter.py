@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from atlas.errors import Unsupported, UsageError
+from atlas.errors import AtlasWarning, Unsupported, UsageError
 from atlas.live.fingerprint import fingerprint, settled
 from atlas.live.hooks import watching
 from atlas.live.loading import quiet
@@ -128,6 +128,7 @@ class Painter:
         if blackened := sum(made.nsfw_content_detected or ()):
             warnings.warn(
                 f"the safety checker of the diffusion pipeline blackened {blackened} of {len(seeds)} pictures",
+                AtlasWarning,
                 stacklevel=2,
             )
         drawn: list[Image] = made.images

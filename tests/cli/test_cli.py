@@ -131,7 +131,7 @@ def test_quiet_explain_and_fail_empty(stored_atlas: Path, run: Run) -> None:
         (["only"], 2, "give one --concept; or --concepts all"),
         (["only", "--concepts", "dog,dgo"], 2, "no stored concept called 'dgo'; did you mean 'dog'?"),
         (["only", "--concept", "dog", "--side", "target"], 2, "no stored target called 'image'"),
-        (["layers", "--concept", "dog", "--sources", "image"], 2, "give two --sources"),
+        (["layers", "--concept", "dog", "--sources", "image,text,audio"], 2, "give two --sources"),
         (["layers", "--concept", "dog", "--top", "3", "--select", "z:4"], 2, "--top N is --select top:N"),
         (["agreement", "--pairs", "--reference", "ablation"], 2, "leave out --reference"),
         (["shared", "--concept", "dog", "--sources", "image,audio"], 2, "source called 'audio'"),

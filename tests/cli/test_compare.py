@@ -96,6 +96,7 @@ def test_layers_of_one_selection_and_of_two(stored_atlas: Path, run: Run) -> Non
     found = rows(out)
     assert [(r["set"], r["layer"]) for r in found] == [("text", 0), ("text", 1)]
     assert sum(r["count"] for r in found) == 30 and found[-1]["cumulative"] == pytest.approx(1)
+    assert run(*question, "--sources", "text", "--top", "30")[1] == out
     _, out, _ = run(*question, "--sources", "text,image", "--select", "top:30")
     found = rows(out)
     assert [r["set"] for r in found] == ["text", "text", "image", "image", "both", "both"]

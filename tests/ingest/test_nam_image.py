@@ -29,6 +29,7 @@ from ingest.image_trace import ImageTrace, drawn
 from ingest.job import Execution, make_job
 from ingest.maps import normalised
 from ingest.methods import nam_image
+from ingest.plan import plan
 from ingest.resolving import complete
 from ingest.run import ingest
 from ingest.segmenters import colour, hf, none
@@ -204,6 +205,8 @@ def test_words_and_pictures_in_one_job(folder: Path, empty_atlas: Path) -> None:
         "drawing": {"steps": 3, "looks": 1},
         "max_new_tokens": 10,
     }
+    told = {row["what"]: row["how_much"] for row in plan(make_job(content), Execution())}
+    assert told["pictures"] == "4 to draw"
     done = ingest(empty_atlas, make_job(content), Execution(batch_size=2))
     assert not check(empty_atlas)
     with reading(empty_atlas) as connection:

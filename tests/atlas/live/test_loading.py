@@ -33,9 +33,10 @@ def logits(live: LiveModel, *pictures: Any) -> torch.Tensor:
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("bits", loading.QUANTIZATIONS)
-def test_a_quantised_model_is_traced_and_edited_and_not_baked(bits: str) -> None:
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_a_quantised_model_is_traced_and_edited_and_not_baked(bits: str, device: str) -> None:
     pytest.importorskip("bitsandbytes")
-    live = LiveModel.load(zoo.resolve("tiny-llava"), quantization=bits)
+    live = LiveModel.load(zoo.resolve("tiny-llava"), quantization=bits, device=device)
     assert "bitsandbytes" in type(live.layout.down[0]).__module__
     plain = logits(live)
     with torch.no_grad(), tracing(live.layout) as capture:
@@ -217,3 +218,21 @@ def test_a_damaged_processor_does_not_make_a_text_model(tmp_path: Path, llava_fo
     with pytest.raises(UsageError, match="cannot load the model"):
         LiveModel.load(folder)
     assert processors.processor_class(loading.read_config(llava_folder, loading.Loading())) is not None
+
+
+@pytest.mark.parametrize("revision", [None, "main", "c0ffee" + 34 * "0"])
+def test_the_commit_of_a_hub_model_is_recorded(
+    revision: str | None, tmp_path: Path, llava_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    from huggingface_hub import constants
+
+    commit, model = "c0ffee" + 34 * "0", tmp_path / "models--owner--model"
+    shutil.copytree(llava_folder, model / "snapshots" / commit)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(commit)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    live = LiveModel.load("owner/model", revision=revision)
+    assert live.revision == commit and live.of_hub
+    assert LiveModel.load(llava_folder).revision is None
