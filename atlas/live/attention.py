@@ -92,6 +92,7 @@ def _again(
     """The module's output and its weights, (B, H, T, T), from one more call."""
     module, arguments = _call(layout, capture, layer)
     hidden: Tensor = arguments["hidden_states"].detach()
+    keys = keys.to(hidden.device)
     recorded = arguments.get("attention_mask")
     allowed = _causal(module, recorded, keys) if causal else keys[:, None, None, :]
     low = torch.finfo(hidden.dtype).min
@@ -109,7 +110,7 @@ def _again(
     attended = found[1] if isinstance(found, tuple) and len(found) > 1 else None
     if not isinstance(attended, Tensor) or (attended.shape[0], *attended.shape[2:]) != (batch, length, length):
         raise Unsupported(f"{type(module).__name__} does not return its attention weights")
-    return found[0], attended if grad else attended * keys[:, None, :, None]
+    return found[0], attended if grad else attended * keys.to(attended.device)[:, None, :, None]
 
 
 def _square(hidden: Tensor) -> tuple[int, int, int, int]:
