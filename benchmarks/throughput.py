@@ -25,7 +25,7 @@ from ingest.shards import State, map_portion
 from ingest.trace import traced
 
 GPU = torch.cuda.is_available()
-BATCHES, PATCH = 4, 14
+BATCHES, PATCH = (16, 14) if GPU else (4, 14)
 
 
 @dataclass(frozen=True)

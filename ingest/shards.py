@@ -84,44 +84,55 @@ def map_portion(
     layers = parse_layers(job.layers) if job.layers else None
     how: dict[str, Any] = {"layers": layers, "tap": job.tap, "grad": grad}
     drawings = Drawings(live, feed.dataset, job) if any(e.target == IMAGE_TARGET for _, e in portion) else None
-    for source, target in dict.fromkeys((e.source, e.target) for _, e in sorted(portion, key=_in_turn(job))):
-        mine = [(n, e) for n, e in portion if (e.source, e.target) == (source, target)]
-        for some, items in encoded(feed, mine, execution.batch_size):
-            for chosen in batches(items, execution.batch_size):
-                if target == IMAGE_TARGET:
-                    assert drawings is not None
-                    with drawn(live, chosen, source, drawings, **how) as (picture, missing):
-                        feed.skipped.unplaced.update(missing)
-                        if picture is not None:
-                            state.update(picture)
-                    continue
-                with traced(live, chosen, source, **how, attention=attention) as trace:
-                    state.update(trace)
-            tick(len(some))
+    for (source, target), some, items in encoded(feed, parts(portion, job, execution.batch_size), execution.batch_size):
+        for chosen in batches(items, execution.batch_size):
+            if target == IMAGE_TARGET:
+                assert drawings is not None
+                with drawn(live, chosen, source, drawings, **how) as (picture, missing):
+                    feed.skipped.unplaced.update(missing)
+                    if picture is not None:
+                        state.update(picture)
+                continue
+            with traced(live, chosen, source, **how, attention=attention) as trace:
+                state.update(trace)
+        tick(len(some))
     return state
 
 
-def encoded(
-    feed: Feed, examples: Sequence[Numbered], batch_size: int
-) -> Iterator[tuple[Sequence[Numbered], list[Item]]]:
-    """A few batches of examples at a time, and their items by length.
+Side = tuple[str, str]
+"""A source and a target."""
 
-    The next ones' media are opened and encoded by a second thread while the model is at work, unless the model itself
+
+def parts(portion: Sequence[Numbered], job: Job, batch_size: int) -> list[tuple[Side, Sequence[Numbered]]]:
+    """A portion cut into a few batches of one source and target at a time: sources in the job's order, words before
+    pictures."""
+    sides: dict[Side, list[Numbered]] = {}
+    for number, example in portion:
+        sides.setdefault((example.source, example.target), []).append((number, example))
+    found: list[tuple[Side, Sequence[Numbered]]] = []
+    for side in sorted(sides, key=lambda side: (job.sources.index(side[0]), side[1] != TEXT_TARGET)):
+        first = 0 if found else batch_size  # what nothing can be encoded beside
+        found += [(side, some) for some in (sides[side][:first], *batches(sides[side][first:], 4 * batch_size)) if some]
+    return found
+
+
+def encoded(
+    feed: Feed, parts: Sequence[tuple[Side, Sequence[Numbered]]], batch_size: int
+) -> Iterator[tuple[Side, Sequence[Numbered], list[Item]]]:
+    """Each part with its items by length.
+
+    The next part's media are opened and encoded by a second thread while the model is at work, unless the model itself
     has to answer them.
     """
-    parts = list(batches(examples, 4 * batch_size))
     with ThreadPoolExecutor(1) as pool:
         begun: Future[list[Item]] | None = None
-        for some, following in zip(parts, [*parts[1:], ()], strict=True):
+        for place, (side, some) in enumerate(parts):
             items = feed.items(some, batch_size) if begun is None else begun.result()
+            following = parts[place + 1][1] if place + 1 < len(parts) else ()
             ready = bool(following) and all(example.answer is not None for _, example in following)
+            ready = ready and side[1] == TEXT_TARGET  # where pictures are drawn, more is skipped meanwhile
             begun = pool.submit(feed.items, following, batch_size) if ready else None
-            yield some, shortest_first(items)
-
-
-def _in_turn(job: Job) -> Callable[[Numbered], tuple[int, bool]]:
-    """Sources in the job's order, words before pictures."""
-    return lambda numbered: (job.sources.index(numbered[1].source), numbered[1].target != TEXT_TARGET)
+            yield side, some, shortest_first(items)
 
 
 def write_portion(file: Path, state: State, feed: Feed, made: Sequence[Response]) -> None:

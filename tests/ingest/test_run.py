@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.record import only_one
 from ingest.resolving import complete, resolved, run_id
 from ingest.run import collect, ingest
-from ingest.shards import portions
+from ingest.shards import encoded, parts, portions
 
 EYES = frozenset({"image", "text"})
 
@@ -298,3 +299,36 @@ def test_real_photographs_go_through_the_whole_job(empty_atlas: Path, shared_dat
     with reading(empty_atlas) as connection:
         assert connection.execute("SELECT count(*) FROM responses").fetchall()[0][0] == answers
     assert again.fresh and check(empty_atlas) == []
+
+
+def test_parts_are_encoded_ahead_in_order_and_a_bad_one_fails_in_its_turn() -> None:
+    class Slow:
+        """Stands in for a feed: what it encodes, and by which thread."""
+
+        def __init__(self) -> None:
+            self.by: list[tuple[int, bool]] = []
+
+        def items(self, some: Any, _size: int) -> list[Any]:
+            if any(example.prompt == "bad" for _, example in some):
+                raise UsageError("a bad picture")
+            self.by.append((some[0][0], threading.current_thread() is threading.main_thread()))
+            return []
+
+    def example(n: int, **more: Any) -> tuple[int, Example]:
+        return n, Example(
+            **{"source": "text", "task": "does", "split": "find", "prompt": "a", "answer": "dog"} | more, mentions=()
+        )
+
+    job = make_job({"methods": {"random": {}}, "sources": ["text", "image"]})
+    mixed = [example(n, source="image" if n % 2 else "text", answer=None if n == 23 else "dog") for n in range(24)]
+    cut = parts(mixed, job, 2)
+    assert [n for _, some in cut for n, _ in some] == [*range(0, 24, 2), *range(1, 24, 2)]
+    assert [len(some) for _, some in cut] == [2, 8, 2, 8, 4]
+    feed: Any = Slow()
+    assert [(side, list(some)) for side, some, _ in encoded(feed, cut, 2)] == [(side, list(some)) for side, some in cut]
+    # The first has nothing to go beside, and the last waits for an answer of the model.
+    assert feed.by == [(0, True), (4, False), (20, False), (1, False), (17, True)]
+    begun = encoded(feed, parts([example(0), example(1), example(2, prompt="bad")], job, 2), 2)
+    assert next(begun)
+    with pytest.raises(UsageError, match="a bad picture"):
+        next(begun)
