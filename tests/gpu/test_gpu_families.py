@@ -18,10 +18,10 @@ from atlas.live.layout import locate
 from atlas.live.model import LiveModel
 from atlas.live.processors import has_torchvision
 
-pytestmark = [
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
-    pytest.mark.filterwarnings("ignore"),
-]
+if not torch.cuda.is_available():
+    pytest.skip("no GPU here", allow_module_level=True)
+
+pytestmark = pytest.mark.filterwarnings("ignore")
 CHECKS = [name for name in family_checks.CHECKS if name != "load"]  # which is about files
 
 

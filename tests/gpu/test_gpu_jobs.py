@@ -18,10 +18,10 @@ from ingest import methods
 from ingest.job import Execution, make_job
 from ingest.run import ingest
 
-pytestmark = [
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here"),
-    pytest.mark.filterwarnings("ignore"),
-]
+if not torch.cuda.is_available():
+    pytest.skip("no GPU here", allow_module_level=True)
+
+pytestmark = pytest.mark.filterwarnings("ignore")
 DEVICES = ("cpu", "cuda")
 
 EMBEDDED: dict[str, dict[str, Any]] = {
