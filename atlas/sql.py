@@ -7,7 +7,11 @@ and beside these one SELECT at a time, a number of rows, a time.
 from __future__ import annotations
 
 import re
+import select
+import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,20 +115,52 @@ def _one(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
 
 @contextmanager
 def _stopped_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[threading.Event]:
-    """Interrupt the connection after so long. The event tells that it was."""
-    expired = threading.Event()
+    """Interrupt the connection after so long, or at Ctrl-C, which DuckDB itself does not always notice. The event
+    tells that it was for the time."""
+    expired, done = threading.Event(), threading.Event()
+    reader, writer = socket.socketpair()
+    watch = threading.Thread(target=_watch, args=(connection, reader, seconds, expired, done), daemon=True)
+    with reader, writer, _signals_to(writer):
+        watch.start()
+        try:
+            yield expired
+        finally:
+            done.set()
+            writer.send(b"\0")
+            watch.join()
 
-    def stop() -> None:
-        expired.set()
-        connection.interrupt()
 
-    clock = threading.Timer(seconds, stop)
-    clock.daemon = True
-    clock.start()
+def _watch(
+    connection: duckdb.DuckDBPyConnection,
+    reader: socket.socket,
+    seconds: float,
+    expired: threading.Event,
+    done: threading.Event,
+) -> None:
+    deadline, pressed = time.monotonic() + seconds, False
+    while not pressed and not done.is_set():
+        left = deadline - time.monotonic()
+        if left <= 0:
+            expired.set()
+            break
+        pressed = bool(select.select([reader], [], [], left)[0]) and signal.SIGINT in reader.recv(64)
+    while not done.is_set():
+        connection.interrupt()  # again and again: a statement that is about to begin takes no notice of it
+        done.wait(0.05)
+
+
+@contextmanager
+def _signals_to(writer: socket.socket) -> Iterator[None]:
+    """Have the number of every signal that comes written to a socket, at once, whatever the main thread is doing."""
+    writer.setblocking(False)
+    if threading.current_thread() is not threading.main_thread():  # which alone has to do with signals
+        yield
+        return
+    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
-        yield expired
+        yield
     finally:
-        clock.cancel()
+        signal.set_wakeup_fd(before)
 
 
 def _said(error: Exception) -> str:

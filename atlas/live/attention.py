@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import Unsupported
-from atlas.live.calls import split_hidden
+from atlas.live.calls import CACHES, split_hidden
 from atlas.live.hooks import Capture
 from atlas.live.layout import Layout
 
@@ -118,7 +118,7 @@ def _square(hidden: Tensor) -> tuple[int, int, int, int]:
 
 
 def _without_cache(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: None if name in ("past_key_values", "past_key_value") else v for name, v in arguments.items()}
+    return {name: None if name in CACHES else v for name, v in arguments.items()}
 
 
 def _causal(module: nn.Module, recorded: Tensor | None, keys: Tensor) -> Tensor:

@@ -9,6 +9,14 @@ from torch import Tensor
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
+CACHES = ("cache", "past_key_values", "past_key_value")
+"""What the argument is called that holds the keys and values of earlier positions, by the release of transformers."""
+
+
+def cache_name(kwargs: Mapping[str, Any]) -> str:
+    """What the cache is called among the arguments of a call."""
+    return next((name for name in CACHES if name in kwargs), CACHES[0])
+
 
 def split_hidden(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:
     """The hidden state of a decoder layer's call, the other positional and the keyword arguments."""

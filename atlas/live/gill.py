@@ -32,6 +32,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from atlas.errors import UsageError
+from atlas.live.calls import CACHES
 
 IMG_TOKENS = 8
 
@@ -126,7 +127,7 @@ class GillForConditionalGeneration(PreTrainedModel, GenerationMixin):
     base_model_prefix = "gill"
     input_modalities = ("image", "text")  # type: ignore[assignment]
     _no_split_modules = ["OPTDecoderLayer", "CLIPEncoderLayer"]  # noqa: RUF012
-    _skip_keys_device_placement = ["past_key_values"]  # noqa: RUF012
+    _skip_keys_device_placement = list(CACHES)  # noqa: RUF012
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_attention_backend = True
@@ -171,7 +172,6 @@ class GillForConditionalGeneration(PreTrainedModel, GenerationMixin):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
-        past_key_values: Any = None,
         inputs_embeds: Tensor | None = None,
         pixel_values: Tensor | None = None,
         labels: Tensor | None = None,
@@ -191,7 +191,6 @@ class GillForConditionalGeneration(PreTrainedModel, GenerationMixin):
         out: CausalLMOutputWithPast = self.language_model(
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             labels=labels,
             use_cache=use_cache,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import Unsupported
+from atlas.live.calls import cache_name
 from atlas.live.encode import TokenRoles
 from atlas.where import ROLES, Where, as_slice
 
@@ -66,7 +67,7 @@ class Places:
         ids = _ids(args, kwargs)
         shaped = _shaped(args, kwargs)
         length = shaped.shape[1]
-        cache = kwargs.get("past_key_values")
+        cache = kwargs.get(cache_name(kwargs))
         seen = int(cache.get_seq_length()) if cache is not None else 0
         mask = _mask(kwargs.get("attention_mask"), shaped, seen)
         real = mask[:, seen : seen + length] != 0

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atlas.live.calls import first_of, rows_of, split_hidden
+from atlas.live.calls import cache_name, first_of, rows_of, split_hidden
 from atlas.live.hooks import Capture
 from atlas.live.layout import Layout
 from atlas.live.replay import behind, layer_output
@@ -80,7 +80,7 @@ class Suffix:
         _, args, kwargs = split_hidden(args, kwargs)
         cut = {name: self._cut(rows_of(value, rows, self.batch), part) for name, value in kwargs.items()}
         cut |= {"attention_mask": self._mask(kwargs.get("attention_mask"), rows, part, hidden)}
-        cut |= {"past_key_values": self._prefix}
+        cut |= {cache_name(kwargs): self._prefix}
         args = tuple(self._cut(rows_of(a, rows, self.batch), part) for a in args)
         output = first_of(self.layout.layers[layer](hidden, *args, **cut))
         return behind(self.capture, layer, output, rows, part.start)

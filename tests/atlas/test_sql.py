@@ -180,13 +180,16 @@ def test_settings_that_lock_a_reader_are_read_back(filled: Path, monkeypatch: py
         pass
 
 
-def test_ctrl_c_is_not_taken_for_the_clock(filled: Path) -> None:
+@pytest.mark.parametrize("after", [0.05, 0.1, 0.2, 0.3, 0.5])
+def test_ctrl_c_is_noticed_and_not_taken_for_the_clock(after: float, filled: Path) -> None:
     endless = "SELECT count(*) FROM range(1000000000000) AS t(i) WHERE i % 7 = 3"
-    pressed = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    threads = threading.active_count()
+    pressed = threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT))
     pressed.start()
     with pytest.raises(KeyboardInterrupt):
         run_sql(filled, endless, seconds=30)
     pressed.join()
+    assert threading.active_count() == threads and signal.set_wakeup_fd(-1) == -1, "nothing watches any more"
     with pytest.raises(UsageError, match="interrupted"):  # a word in a refused statement is no interruption
         run_sql(filled, "SELECT interrupted FROM maps")
 

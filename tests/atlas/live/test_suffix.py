@@ -55,7 +55,7 @@ def test_layers_that_take_no_such_cache_are_found_out(random_llava: Any) -> None
     live = LiveModel(model, processor, name="stubborn")
     attention = live.layout.layers[1].self_attn
     plain = type(attention).forward
-    attention.forward = lambda *args, past_key_values=None, **kwargs: plain(attention, *args, **kwargs)
+    attention.forward = lambda *args, cache=None, past_key_values=None, **kwargs: plain(attention, *args, **kwargs)
     with traced(live, make_items(live), "text", layers=None, tap="product", grad=False) as trace:
         assert not Suffix(live.layout, trace.capture, int(trace.positions.min())).works
         assert not Suffix(live.layout, trace.capture, 0).works

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from atlas.edits import Change, Intervention
 from atlas.errors import Unsupported, UsageError
+from atlas.live.calls import CACHES
 from atlas.live.edit import changing
 from atlas.live.encode import TokenRoles
 from atlas.live.hooks import tracing
@@ -171,20 +172,20 @@ def test_masks_of_a_teacher_forced_pass(rows: list[list[int]], left: bool, where
     agrees(places, where, expected(where, rows, [len(row) for row in rows], 0, width, left))
 
 
-@given(rows_of_tokens, wheres, st.lists(st.integers(0, 12), min_size=1, max_size=4))
-def test_masks_of_cached_generation(rows: list[list[int]], where: Where, answer: list[int]) -> None:
+@given(rows_of_tokens, wheres, st.lists(st.integers(0, 12), min_size=1, max_size=4), st.sampled_from(CACHES))
+def test_masks_of_cached_generation(rows: list[list[int]], where: Where, answer: list[int], cache: str) -> None:
     """The prompt padded on the left in one pass, then every token of the answer alone."""
     ids, mask = padded(rows, left=True)
     prompts, width = [len(row) for row in rows], ids.shape[1]
     places = Places(TokenRoles(Config, SPECIAL))
-    places.look((), {"input_ids": ids, "attention_mask": mask, "past_key_values": Cache(0)})
+    places.look((), {"input_ids": ids, "attention_mask": mask, cache: Cache(0)})
     agrees(places, where, expected(where, rows, prompts, 0, width, True))
     places.leave()
     for step, token in enumerate(answer):
         rows = [[*row, token] for row in rows]
         mask = torch.cat([mask, torch.ones(len(rows), 1, dtype=torch.long)], 1)
         one = {"input_ids": torch.full((len(rows), 1), token), "attention_mask": mask}
-        places.look((), {**one, "past_key_values": Cache(width + step)})
+        places.look((), {**one, cache: Cache(width + step)})
         agrees(places, where, expected(where, rows, prompts, width + step, 1, True))
         assert places.numbers is not None and places.numbers[:, 0].tolist() == [len(row) - 1 for row in rows]
         places.leave()
