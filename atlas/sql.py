@@ -7,13 +7,12 @@ and beside these one SELECT at a time, a number of rows, a time.
 from __future__ import annotations
 
 import re
-import select
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,13 +120,15 @@ def _stopped_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Ite
     reader, writer = socket.socketpair()
     watch = threading.Thread(target=_watch, args=(connection, reader, seconds, expired, done), daemon=True)
     with reader, writer, _signals_to(writer):
-        watch.start()
         try:
+            watch.start()
             yield expired
         finally:
             done.set()
-            writer.send(b"\0")
-            watch.join()
+            with suppress(OSError):  # full of signals that nobody reads any more
+                writer.send(b"\0")
+            if watch.ident is not None:
+                watch.join()
 
 
 def _watch(
@@ -139,11 +140,12 @@ def _watch(
 ) -> None:
     deadline, pressed = time.monotonic() + seconds, False
     while not pressed and not done.is_set():
-        left = deadline - time.monotonic()
-        if left <= 0:
+        reader.settimeout(max(deadline - time.monotonic(), 1e-3))
+        try:
+            pressed = signal.SIGINT in reader.recv(64)
+        except TimeoutError:
             expired.set()
             break
-        pressed = bool(select.select([reader], [], [], left)[0]) and signal.SIGINT in reader.recv(64)
     while not done.is_set():
         connection.interrupt()  # again and again: a statement that is about to begin takes no notice of it
         done.wait(0.05)
@@ -151,7 +153,10 @@ def _watch(
 
 @contextmanager
 def _signals_to(writer: socket.socket) -> Iterator[None]:
-    """Have the number of every signal that comes written to a socket, at once, whatever the main thread is doing."""
+    """Have the number of every signal that comes written to a socket, at once, whatever the main thread is doing.
+
+    Whoever else waits for signals so (an event loop) is told none meanwhile.
+    """
     writer.setblocking(False)
     if threading.current_thread() is not threading.main_thread():  # which alone has to do with signals
         yield
@@ -160,7 +165,7 @@ def _signals_to(writer: socket.socket) -> Iterator[None]:
     try:
         yield
     finally:
-        signal.set_wakeup_fd(before)
+        signal.set_wakeup_fd(before, warn_on_full_buffer=False)
 
 
 def _said(error: Exception) -> str:

@@ -163,11 +163,11 @@ def layers(
     concept: OneConcept = None,
     of: Of = None,
     method: Method = None,
-    methods: Annotated[str | None, typer.Option("--methods", help="Two methods, and what both choose.")] = None,
+    methods: Annotated[str | None, typer.Option("--methods", help="One method, or two and what both choose.")] = None,
     source: Source = None,
-    sources: Annotated[str | None, typer.Option("--sources", help="Two sources, and what both have.")] = None,
+    sources: Annotated[str | None, typer.Option("--sources", help="One source, or two and what both have.")] = None,
     target: Target = None,
-    targets: Annotated[str | None, typer.Option("--targets", help="Two targets, and what both have.")] = None,
+    targets: Annotated[str | None, typer.Option("--targets", help="One target, or two and what both have.")] = None,
     reduce: Reduce = None,
     model: Model = None,
     dataset: Dataset = None,
@@ -225,6 +225,8 @@ def _one_or_two(**given: tuple[str | None, str | None]) -> tuple[dict[str, str |
     one, several = {}, {}
     for name, (single, plural) in given.items():
         found = words(plural) if plural else []
+        if plural and not found:
+            raise UsageError(f"--{name}s '{plural}' names nothing; give one, or two")
         if single and plural:
             raise UsageError(f"--{name} and --{name}s both say what {name} is; give one of them")
         if len(found) > 1:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ingest.summing import greatest
-from ingest.trace import Trace, sent
+from ingest.summing import greatest, sent
+from ingest.trace import Trace
 
 FIELDS = ("example", "position", "token", "role")
 
@@ -35,8 +35,9 @@ class Exemplars:
 
     def _take(self, source: str, values: Tensor, where: Tensor) -> None:
         if source in self.values:
-            values = torch.cat([self.values[source], values], 1)
-            where = torch.cat([self.where[source], where], 2)
+            mine = self.values[source].device
+            values = torch.cat([self.values[source], values.to(mine)], 1)
+            where = torch.cat([self.where[source], where.to(mine)], 2)
         order = _ranks(values, where[0]).topk(min(self.keep, values.shape[1]), dim=1).indices
         self.values[source] = values.gather(1, order)
         self.where[source] = where.gather(2, order.expand(len(where), *order.shape))
@@ -55,8 +56,8 @@ class Exemplars:
 
 
 def _ranks(values: Tensor, numbers: Tensor) -> Tensor:
-    """int64, greater for a greater float32 value, and of equal ones for the smaller example number: whatever the
-    batches were, the same are kept."""
-    bits = (values + 0.0).view(torch.int32)  # of 0 and -0 the same
+    """int64, greater for a greater float32 value (NaN counts as infinity), and of equal ones for the smaller example
+    number: whatever the batches were, the same are kept."""
+    bits = (torch.where(values.isnan(), torch.inf, values) + 0.0).view(torch.int32)  # of 0 and -0 the same
     ordered = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
     return (ordered.long() << 32) - numbers.long()

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from PIL.Image import Image
 
+from atlas.errors import AtlasError
 from atlas.live.drawing import How
 from atlas.live.encode import Prompt
 from atlas.live.media import Clip, Medium, Sound
@@ -86,6 +87,7 @@ class Feed:
         self.twins = Twins(dataset, job.inpainter, job.inpainting) if job.inpainter else None
         self._draws = null_draws(job) if job.inpainter else 0
         self._pictures: dict[str, Image] = {}
+        self.stopped = False  # set by another thread: nobody wants the items any more
 
     def items(self, examples: Sequence[tuple[int, Example]], batch_size: int) -> list[Item]:
         """Encoded examples with at least one target; what is left out is counted in `skipped`.
@@ -136,6 +138,8 @@ class Feed:
 
     def prompt(self, example: Example) -> Prompt | None:
         """An example encoded, with its reference answer where it has one; None where its media do not open."""
+        if self.stopped:
+            raise AtlasError("encoding was stopped")
         try:
             media = [self._medium(example.source, pointer) for pointer in example.media]
         except BadMedia as error:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ingest.concepts import NONE
 from ingest.reductions import AUROC, BINS, COHENS_D, CONTRAST, MEAN, REDUCTIONS, USUAL, auroc, bins, cohens_d
-from ingest.trace import Trace, sent
+from ingest.summing import sent
+from ingest.trace import Trace
 
 TEXT_TARGET, IMAGE_TARGET = "text", "image"
 
@@ -73,8 +74,8 @@ class Means:
     def add(self, key: str, scores: Tensor, count: int) -> None:
         """scores: (layer, neuron), already summed over `count` examples."""
         self.counts[key] = self.counts.get(key, 0) + count
-        if scores.device.type == "cpu":
-            self._add(self._sums, key, scores)
+        if not _far(scores):
+            self._add(self._sums, key, scores.cpu())
             return
         self._add(self._far, key, scores)
         if len(self._far) * scores.numel() > FAR_CELLS:
@@ -112,9 +113,14 @@ class Means:
         return {k: (total / self.counts[k], self.counts[k]) for k, total in sorted(self.sums.items())}
 
 
+def _far(scores: Tensor) -> bool:
+    """Whether they are on a GPU that adds in float64."""
+    return scores.device.type == "cuda"
+
+
 class PairMethod:
     """Base of methods that give every (example, concept) pair a score per neuron: they differ in `score` only, or
-    in `scores` where a neuron's score depends on the others'.
+    in `scores` where all layers together cost less, or where a neuron's score depends on the others'.
 
     reductions: the maps to make of the pairs (see `ingest.reductions`); a job sets it before the first update.
     supported: those that make sense for the method. per_example: whether a single pair's scores mean anything.

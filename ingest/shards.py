@@ -84,7 +84,8 @@ def map_portion(
     layers = parse_layers(job.layers) if job.layers else None
     how: dict[str, Any] = {"layers": layers, "tap": job.tap, "grad": grad}
     drawings = Drawings(live, feed.dataset, job) if any(e.target == IMAGE_TARGET for _, e in portion) else None
-    for (source, target), some, items in encoded(feed, parts(portion, job, execution.batch_size), execution.batch_size):
+    cut = stretches(portion, job, execution.batch_size)
+    for (source, target), some, items in encoded(feed, cut, execution.batch_size):
         for chosen in batches(items, execution.batch_size):
             if target == IMAGE_TARGET:
                 assert drawings is not None
@@ -103,36 +104,40 @@ Side = tuple[str, str]
 """A source and a target."""
 
 
-def parts(portion: Sequence[Numbered], job: Job, batch_size: int) -> list[tuple[Side, Sequence[Numbered]]]:
+def stretches(portion: Sequence[Numbered], job: Job, batch_size: int) -> list[tuple[Side, Sequence[Numbered]]]:
     """A portion cut into a few batches of one source and target at a time: sources in the job's order, words before
-    pictures."""
+    pictures. The very first is one batch, as the model has nothing to do while it is encoded."""
     sides: dict[Side, list[Numbered]] = {}
     for number, example in portion:
         sides.setdefault((example.source, example.target), []).append((number, example))
     found: list[tuple[Side, Sequence[Numbered]]] = []
     for side in sorted(sides, key=lambda side: (job.sources.index(side[0]), side[1] != TEXT_TARGET)):
-        first = 0 if found else batch_size  # what nothing can be encoded beside
+        first = 0 if found else batch_size
         found += [(side, some) for some in (sides[side][:first], *batches(sides[side][first:], 4 * batch_size)) if some]
     return found
 
 
 def encoded(
-    feed: Feed, parts: Sequence[tuple[Side, Sequence[Numbered]]], batch_size: int
+    feed: Feed, cut: Sequence[tuple[Side, Sequence[Numbered]]], batch_size: int
 ) -> Iterator[tuple[Side, Sequence[Numbered], list[Item]]]:
-    """Each part with its items by length.
+    """Each stretch with its items by length.
 
-    The next part's media are opened and encoded by a second thread while the model is at work, unless the model itself
-    has to answer them.
+    The next one's media are opened and encoded by a second thread while the model is at work, unless a model has to do
+    with them: this one answers them, or another paints over parts of them.
     """
     with ThreadPoolExecutor(1) as pool:
         begun: Future[list[Item]] | None = None
-        for place, (side, some) in enumerate(parts):
-            items = feed.items(some, batch_size) if begun is None else begun.result()
-            following = parts[place + 1][1] if place + 1 < len(parts) else ()
-            ready = bool(following) and all(example.answer is not None for _, example in following)
-            ready = ready and side[1] == TEXT_TARGET  # where pictures are drawn, more is skipped meanwhile
-            begun = pool.submit(feed.items, following, batch_size) if ready else None
-            yield side, some, shortest_first(items)
+        try:
+            for place, (side, some) in enumerate(cut):
+                items = feed.items(some, batch_size) if begun is None else begun.result()
+                following = cut[place + 1][1] if place + 1 < len(cut) else ()
+                ready = bool(following) and feed.twins is None and all(e.answer is not None for _, e in following)
+                ready = ready and side[1] == TEXT_TARGET  # where pictures are drawn, more is skipped meanwhile
+                begun = pool.submit(feed.items, following, batch_size) if ready else None
+                yield side, some, shortest_first(items)
+        except BaseException:
+            feed.stopped = True  # or Ctrl-C would wait for a whole stretch
+            raise
 
 
 def write_portion(file: Path, state: State, feed: Feed, made: Sequence[Response]) -> None:

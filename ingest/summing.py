@@ -1,14 +1,17 @@
-"""Neuron values of every position, summed over some of them without a second copy of them all."""
+"""Neuron values of every position, reduced over some of them without a second copy of them all."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from atlas.live.precision import product
-from ingest.trace import sent
+
+CELLS = 2**27
+"""How many values behind the shortest row's end are copied at a time."""
 
 
 def chunks(values: Tensor) -> Iterator[tuple[slice, slice]]:
@@ -32,6 +35,12 @@ def sums(masks: Tensor, values: Tensor, times: Tensor | None = None) -> Tensor:
     return found
 
 
+def sent(numbers: Sequence[Any], device: torch.device) -> Tensor:
+    """A list of numbers as a tensor on a device; a GPU goes on with its work meanwhile."""
+    found = torch.tensor(numbers)
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
+
+
 def least(layers: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
     """(L, N) each neuron's least value in (B, T, N) values of each layer, of which a row's first `lengths` count."""
     short = min(lengths)
@@ -48,7 +57,7 @@ def greatest(layers: Sequence[Tensor], lengths: Sequence[int]) -> tuple[Tensor, 
     peak, at = torch.stack([f.values for f in found]), torch.stack([f.indices for f in found])
     for which, tails, beyond in _tails(layers, short, lengths):
         later = tails.masked_fill(beyond, -torch.inf).max(2)
-        better = later.values > peak[which]
+        better = (later.values > peak[which]) | later.values.isnan()
         peak[which] = torch.where(better, later.values, peak[which])
         at[which] = torch.where(better, later.indices + short, at[which])
     return peak, at
@@ -64,7 +73,7 @@ def _tails(layers: Sequence[Tensor], short: int, lengths: Sequence[int]) -> Iter
         return
     device = layers[0].device
     beyond = torch.arange(short, positions, device=device)[:, None] >= sent(lengths, device)[:, None, None]
-    step = max(1, 2**27 // (rows * (positions - short) * neurons))
+    step = max(1, CELLS // (rows * (positions - short) * neurons))
     for first in range(0, len(layers), step):
         some = slice(first, first + step)
         yield some, torch.stack([values[:, short:] for values in layers[some]]), beyond

@@ -22,6 +22,7 @@ from atlas.live.precision import product
 from atlas.neurons import PRODUCT
 from atlas.where import ROLES
 from ingest.concepts import Target
+from ingest.summing import sent
 
 POSITIONS = ("predicting", "all", *KINDS)
 """Which positions of a pass a method may read: where the words are predicted, all that are no padding, a medium's."""
@@ -129,18 +130,23 @@ class Trace:
 
     @cached_property
     def targeted(self) -> Tensor:
-        """(K, L, N) float32 neuron values of all traced layers where each target is predicted."""
-        return torch.stack([self._at_targets(self.capture.values[layer].detach()) for layer in self.layers], 1).float()
+        """(K, L, N) neuron values of all traced layers where each target is predicted, in the model's dtype."""
+        return torch.stack([self._at_targets(self.capture.values[layer].detach()) for layer in self.layers], 1)
 
     def at_targets(self, layer: int) -> Tensor:
-        """(K, N) of `targeted`."""
-        return self.targeted[:, self.layers.index(layer)]
+        """(K, N) float32 of `targeted`."""
+        return self.targeted[:, self.layers.index(layer)].float()
 
     def to_pairs(self, scores: Tensor) -> Tensor:
         """(P, ...) from (K, ...): the weighted sum over each pair's targets."""
-        weighted = scores * self.weights.view(-1, *[1] * (scores.dim() - 1))
-        out = torch.zeros(len(self.concepts), *scores.shape[1:], dtype=scores.dtype, device=scores.device)
-        return out.index_add(0, self.pair_of, weighted)
+        dtype = torch.promote_types(scores.dtype, torch.float32)
+        out = torch.zeros(len(self.concepts), *scores.shape[1:], dtype=dtype, device=scores.device)
+        weights = self.weights.view(-1, *[1] * (scores.dim() - 1))
+        step = max(1, len(scores) * 2**26 // max(1, scores.numel()))  # a picture has hundreds of targets
+        for first in range(0, len(scores), step):
+            some = slice(first, first + step)
+            out = out.index_add(0, self.pair_of[some], scores[some] * weights[some])
+        return out
 
     def where(self, positions: str) -> Tensor:
         """(P, T) bool: the positions that count for each pair, by one of POSITIONS."""
@@ -222,9 +228,11 @@ class Trace:
         it."""
         key = ("contributions", norm)
         if key not in self.shared:
-            layout = self.live.layout
-            effects = [product(self.write_directions(y, norm), layout.write_vectors(y)) for y in self.layers]
-            self.shared[key] = self.targeted * torch.stack(effects, 1)
+            found = torch.empty(self.targeted.shape, device=self.targeted.device)
+            for place, layer in enumerate(self.layers):
+                effects = product(self.write_directions(layer, norm), self.live.layout.write_vectors(layer))
+                torch.mul(self.at_targets(layer), effects, out=found[:, place])
+            self.shared[key] = found
         return self.shared[key]  # type: ignore[no-any-return]
 
     def gradients_of(self, output: str) -> Gradients:
@@ -270,12 +278,6 @@ class Trace:
         with torch.no_grad(), tracing(self.live.layout, layers=self.layers, tap=self.tap) as capture:
             self.live.forward(batch)
         return capture
-
-
-def sent(numbers: Sequence[Any], device: torch.device) -> Tensor:
-    """A list of numbers as a tensor on a device; a GPU goes on with its work meanwhile."""
-    found = torch.tensor(numbers)
-    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
 
 
 def _count(seen: dict[int, int], key: int) -> int:

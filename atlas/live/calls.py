@@ -15,7 +15,8 @@ CACHES = ("cache", "past_key_values", "past_key_value")
 
 def cache_name(kwargs: Mapping[str, Any]) -> str:
     """What the cache is called among the arguments of a call."""
-    return next((name for name in CACHES if name in kwargs), CACHES[0])
+    named = [name for name in CACHES if name in kwargs]
+    return next((name for name in named if kwargs[name] is not None), (*named, CACHES[0])[0])
 
 
 def split_hidden(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, tuple[Any, ...], dict[str, Any]]:

@@ -41,7 +41,8 @@ def decode(live: LiveModel, *, norm: bool, top: int = 10, block: int = 512) -> I
     counts. Special tokens are left out.
     """
     layout, head = live.layout, live.layout.unembedding()
-    head = head if head.is_cuda else head.float()  # once, where `product` would do it for every block
+    if not head.is_cuda or (norm and head.dtype != torch.bfloat16):
+        head = head.float()  # once, where `product` would do it for every block
     hidden = torch.tensor(_hidden(live), dtype=torch.long, device=head.device)
     for layer in range(len(layout.layers)):
         write = _through_norms(live, layer, norm).to(head.device)

@@ -46,9 +46,10 @@ class Layout:
         """(d_model, neurons): column n is what neuron n adds to the residual stream, per unit of value.
 
         Raises:
-            Unsupported: the layer is quantised, so that its weights are not what it multiplies with.
+            Unsupported: the layer is quantised, so that its weights are not what it multiplies with; or they are kept
+                on the disk, or fetched when it is called.
         """
-        weight: Any = columns_of(self.down[layer])
+        weight: Any = _in_memory(columns_of(self.down[layer]), f"the down projection of layer {layer}")
         if not (isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape[1:] == (self.width,)):
             raise Unsupported(
                 f"layer {layer} is quantised ({type(self.down[layer]).__name__}), so its neurons' write vectors "
@@ -73,14 +74,25 @@ class Layout:
         return gates[0]
 
     def unembedding(self) -> Tensor:
-        """(vocabulary, d_model): row w scores token w."""
-        weight: Tensor = self.head.weight  # type: ignore[assignment]
+        """(vocabulary, d_model): row w scores token w.
+
+        Raises:
+            Unsupported: it is kept on the disk, or fetched when it is called.
+        """
+        weight: Tensor = _in_memory(self.head.weight, "the unembedding")
         return weight
 
     def tapped(self, layer: int, tap: str) -> tuple[nn.Module, bool]:
         """The module to hook for a tap, and whether the values are its output (else its input)."""
         gate = self.gates[layer]
         return (gate, True) if tap == GATE and gate is not None else (self.down[layer], False)
+
+
+def _in_memory(weight: Any, what: str) -> Any:
+    """The weight, which is computed with: one that accelerate fetches has no values, and products with it are junk."""
+    if isinstance(weight, Tensor) and weight.is_meta:
+        raise Unsupported(f"{what} is not in memory (device_map?); load the model without --device-map")
+    return weight
 
 
 def columns_of(projection: Any) -> Any:

@@ -54,7 +54,8 @@ class Activation(PairMethod):
         self._lower(trace.source, least(values, trace.lengths).float())
 
     def _lower(self, source: str, found: Tensor) -> None:
-        self.lowest[source] = torch.minimum(found, self.lowest.get(source, found))
+        mine = self.lowest.get(source, found)
+        self.lowest[source] = torch.minimum(found.to(mine.device), mine)
 
     def state(self) -> Mapping[str, Tensor]:
         overall = {f"overall|{k}": v for k, v in self.overall.state().items()}

@@ -49,7 +49,7 @@ class TwoStage(PairMethod):
 
     def scored(self, trace: Trace) -> Sequence[bool]:
         """Where the picture does not say where the concept is, nothing can be taken out of it."""
-        rows = zip(trace.pairs.tolist(), trace.concepts, strict=True)
+        rows = zip(trace.row_of, trace.concepts, strict=True)
         return [concept == NONE or concept in trace.items[row].twins for row, concept in rows]
 
     def scores(self, trace: Trace) -> Mapping[str, Tensor]:

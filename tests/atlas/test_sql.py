@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import pyarrow as pa
@@ -192,6 +193,20 @@ def test_ctrl_c_is_noticed_and_not_taken_for_the_clock(after: float, filled: Pat
     assert threading.active_count() == threads and signal.set_wakeup_fd(-1) == -1, "nothing watches any more"
     with pytest.raises(UsageError, match="interrupted"):  # a word in a refused statement is no interruption
         run_sql(filled, "SELECT interrupted FROM maps")
+
+
+def test_time_is_bounded_where_many_files_are_open(filled: Path) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] != resource.RLIM_INFINITY and before[1] < 2048:
+        pytest.skip("this machine allows no more open files")
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, before)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], 2048), before[1]))
+        for _ in range(1100):
+            stack.enter_context(Path(os.devnull).open())
+        with pytest.raises(AtlasError, match="took longer than 0.3 s; --timeout"):
+            run_sql(filled, "SELECT count(*) FROM range(1000000000000) AS t(i) WHERE i % 7 = 3", seconds=0.3)
 
 
 def test_time_and_memory_are_bounded(filled: Path) -> None:

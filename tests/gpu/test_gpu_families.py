@@ -16,6 +16,7 @@ from atlas.live.edit import changing
 from atlas.live.hooks import tracing
 from atlas.live.layout import locate
 from atlas.live.model import LiveModel
+from atlas.live.precision import product
 from atlas.live.processors import has_torchvision
 
 if not torch.cuda.is_available():
@@ -87,3 +88,13 @@ def test_a_model_spread_over_devices_is_traced_and_edited(name: str, main: int |
 @pytest.mark.parametrize("name", ["LLaVA", "OPT"])
 def test_a_model_on_two_devices_is_differentiated(name: str) -> None:
     family_checks.CHECKS["gradient"](spread(name, "cpu"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("batch", [(), (3,)])
+def test_products_are_as_exact_as_in_single_precision(dtype: torch.dtype, batch: tuple[int, ...]) -> None:
+    generator = torch.Generator("cuda").manual_seed(0)
+    a = torch.randn(*batch, 7, 512, device="cuda", generator=generator)
+    b = torch.randn(*batch, 512, 65, device="cuda", generator=generator).to(dtype)
+    for left in (a, a.to(dtype)):
+        torch.testing.assert_close(product(left, b).double(), left.double() @ b.double(), atol=2e-4, rtol=1e-5)

@@ -11,6 +11,7 @@ from atlas.live.decode import decode
 from atlas.live.encode import ROLES
 from atlas.live.hooks import tracing
 from atlas.live.norms import norm_gain
+from ingest import summing
 from ingest.concepts import Target
 from ingest.exemplars import Exemplars, _ranks
 from ingest.summing import greatest, least
@@ -89,10 +90,13 @@ def test_decoding_in_blocks_equals_the_full_table(family: str, norm: bool, reque
     assert seen == {"top": 128, "bottom": 128}
 
 
-def test_least_and_greatest_leave_the_padding_out() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("cells", [2**27, 150])
+def test_least_and_greatest_leave_the_padding_out(dtype: Any, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summing, "CELLS", cells)
     generator = torch.Generator().manual_seed(0)
     for lengths in ([5, 9, 7], [9, 9, 9], [1, 2, 9]):
-        layers = [torch.randn(3, 9, 11, generator=generator).round(decimals=1) for _ in range(4)]
+        layers = [torch.randn(3, 9, 11, generator=generator).to(dtype) for _ in range(4)]
         peak, at = greatest(layers, lengths)
         low = least(layers, lengths)
         for y, values in enumerate(layers):
@@ -101,6 +105,18 @@ def test_least_and_greatest_leave_the_padding_out() -> None:
             for r, row in enumerate(rows):
                 assert torch.equal(peak[y, r], row.amax(0))
                 assert torch.equal(row.gather(0, at[y, r][None])[0], peak[y, r])
+
+
+def test_a_value_that_is_no_number_is_kept_wherever_it_is() -> None:
+    values = torch.zeros(2, 6, 3)
+    values[0, 1, 0] = values[0, 4, 1] = -torch.tensor(torch.nan)
+    for lengths in ([6, 6], [6, 2]):
+        peak, at = greatest([values], lengths)
+        assert peak[0, 0].isnan().tolist() == [True, True, False] and at[0, 0, :2].tolist() == [1, 4]
+    ranks = _ranks(
+        torch.stack([torch.tensor(torch.nan), -torch.tensor(torch.nan), torch.tensor(3e38)]), torch.arange(3)
+    )
+    assert ranks[0] > ranks[1] > ranks[2]
 
 
 def test_ranks_order_by_value_and_then_by_example() -> None:

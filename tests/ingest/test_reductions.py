@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
+from ingest import maps
 from ingest.concepts import NONE
 from ingest.datasets import scenes
 from ingest.examples import Example, Mention
@@ -52,6 +53,20 @@ def labelled() -> tuple[list[str], Tensor]:
     scores[0, :9, 2] += 5  # this one tells dogs apart
     scores[1, :, 4] = 1.5  # this one never varies
     return concepts, scores
+
+
+@pytest.mark.parametrize("cells", [maps.FAR_CELLS, 5])
+def test_sums_kept_on_a_gpu_are_the_same(
+    cells: int, labelled: tuple[list[str], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near = fed(*labelled, 4).state()
+    monkeypatch.setattr(maps, "FAR_CELLS", cells)
+    monkeypatch.setattr(maps, "_far", lambda scores: scores is not None)  # as if all came from a GPU
+    far = fed(*labelled, 4)
+    assert bool(far.pairs._far) is (cells > 5), "they stay until they are asked for, or are too many"
+    assert far.state().keys() == near.keys()
+    assert all(torch.equal(value, near[key]) for key, value in far.state().items())
+    assert not far.pairs._far
 
 
 def test_every_reduction_against_its_definition(labelled: tuple[list[str], Tensor]) -> None:

@@ -22,11 +22,12 @@ from atlas.check import check
 from atlas.database import reading
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
 from ingest.examples import Example
+from ingest.feed import Feed
 from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.record import only_one
 from ingest.resolving import complete, resolved, run_id
-from ingest.run import collect, ingest
-from ingest.shards import encoded, parts, portions
+from ingest.run import collect, ingest, load_model
+from ingest.shards import encoded, portions, stretches
 
 EYES = frozenset({"image", "text"})
 
@@ -321,14 +322,36 @@ def test_parts_are_encoded_ahead_in_order_and_a_bad_one_fails_in_its_turn() -> N
 
     job = make_job({"methods": {"random": {}}, "sources": ["text", "image"]})
     mixed = [example(n, source="image" if n % 2 else "text", answer=None if n == 23 else "dog") for n in range(24)]
-    cut = parts(mixed, job, 2)
+    cut = stretches(mixed, job, 2)
     assert [n for _, some in cut for n, _ in some] == [*range(0, 24, 2), *range(1, 24, 2)]
     assert [len(some) for _, some in cut] == [2, 8, 2, 8, 4]
     feed: Any = Slow()
+    feed.twins, feed.stopped = None, False
     assert [(side, list(some)) for side, some, _ in encoded(feed, cut, 2)] == [(side, list(some)) for side, some in cut]
     # The first has nothing to go beside, and the last waits for an answer of the model.
     assert feed.by == [(0, True), (4, False), (20, False), (1, False), (17, True)]
-    begun = encoded(feed, parts([example(0), example(1), example(2, prompt="bad")], job, 2), 2)
-    assert next(begun)
+    begun = encoded(feed, stretches([example(0), example(1), example(2, prompt="bad")], job, 2), 2)
+    assert next(begun) and not feed.stopped
     with pytest.raises(UsageError, match="a bad picture"):
         next(begun)
+    feed.by, feed.twins = [], object()  # another model paints over pictures: all in turn
+    assert len(list(encoded(feed, cut, 2))) == 5 and all(main for _, main in feed.by)
+
+
+def test_what_is_encoded_ahead_is_given_up_when_the_model_fails(small_job: Job) -> None:
+    class Slow(Feed):
+        def prompt(self, example: Example) -> Any:
+            found = super().prompt(example)
+            if threading.current_thread() is not threading.main_thread():
+                time.sleep(0.2)
+            return found
+
+    dataset = open_dataset(small_job)
+    job = complete(small_job, dataset, EYES)
+    feed = Slow(load_model(job, Execution()), dataset, job)
+    cut = stretches(list(enumerate(collect(job, dataset)))[:60], job, 4)
+    running = encoded(feed, cut, 4)
+    assert next(running)
+    started = time.monotonic()
+    running.close()  # as an exception of the model, or Ctrl-C, does
+    assert feed.stopped and time.monotonic() - started < 2  # and not 16 times 0.2 s

@@ -367,6 +367,8 @@ def test_a_model_partly_on_the_disk(llava_folder: Path, llava: LiveModel, pictur
             assert torch.equal(out, llava.model(**inputs).logits)
         assert not torch.equal(out, clean) and torch.equal(model(**inputs).logits, clean)
     assert hooks(model) == own
+    with pytest.raises(Unsupported, match="the down projection of layer 1 is not in memory"):
+        spread.layout.write_vectors(1)
     with pytest.raises(Unsupported, match="not in memory"):
         bake(model, Intervention((change(0, 1, 0.0),)))
 
