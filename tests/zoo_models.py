@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import ingest.zoo
+from ingest.datasets._world import THINGS
 from ingest.datasets.scenes import Scenes
 from ingest.examples import AUDIO, HELD_OUT, Example
 
@@ -45,6 +46,16 @@ def generate(loaded: tuple[Any, Any], world: Scenes, examples: list[Example]) ->
 
 def held_out(world: Scenes, source: str, task: str, concepts: Sequence[str]) -> list[Example]:
     return world.examples(source=source, split=HELD_OUT, concepts=concepts, tasks=[task], per_concept=1, seed=7)
+
+
+def reads_any_text(tokenizer: Any) -> None:
+    """The world's things are the tokens that they are meant to be, and any other text comes back as it was."""
+    for thing in THINGS:
+        assert len(tokenizer.tokenize(f" {thing.name}")) == max(1, len(thing.pieces))
+    for text in (" what does a zebra do?", " übung 日本 🙂", "\n\ttabs  and spaces "):
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        assert tokenizer.decode(ids) == text
+    assert tokenizer.padding_side == "left"
 
 
 def small_and_plain(folder: Path) -> None:

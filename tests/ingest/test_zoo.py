@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
-from zoo_models import carded, generate, held_out, run_recipe, small_and_plain
+from zoo_models import carded, generate, held_out, reads_any_text, run_recipe, small_and_plain
 
 import ingest.zoo
 from ingest.datasets import scenes
@@ -59,14 +59,10 @@ def test_all_it_says_is_written_by_feed_forward_neurons(loaded: tuple[Any, Any])
 
 def test_words_of_the_world_are_one_token_and_any_text_survives(loaded: tuple[Any, Any]) -> None:
     tokenizer = loaded[1].tokenizer
+    reads_any_text(tokenizer)
     for thing in THINGS:
-        assert len(tokenizer.tokenize(f" {thing.name}")) == max(1, len(thing.pieces))
         for word in (thing.does, thing.lives, thing.has, thing.kind, *thing.signs):
             assert len(tokenizer.tokenize(f" {word}")) == 1
-    for text in (" what does a zebra do?", " übung 日本 🙂", "\n\ttabs  and spaces "):
-        ids = tokenizer(text, add_special_tokens=False).input_ids
-        assert tokenizer.decode(ids) == text
-    assert tokenizer.padding_side == "left"
 
 
 @pytest.mark.parametrize(
