@@ -31,6 +31,7 @@ lint: $(STAMP)
 
 types: $(STAMP)
 	$(BIN)/mypy
+	MYPYPATH=benchmarks:tests $(BIN)/mypy --follow-imports=silent benchmarks/*.py
 
 benchmarks: $(STAMP)
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

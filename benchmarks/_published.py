@@ -18,7 +18,9 @@ from ingest.trace import Trace
 KEPT = 10_000
 
 
-def score_nouns(values: list[Tensor], table: list[Tensor], rows: Sequence[tuple[int, int]]) -> list[list[tuple]]:
+def score_nouns(
+    values: list[Tensor], table: list[Tensor], rows: Sequence[tuple[int, int]]
+) -> list[list[tuple[int, int, float]]]:
     """values: layer -> (K, N). table: layer -> (N, V). rows: (target, token). The best neurons of each noun."""
     found = []
     for k, token in rows:
@@ -26,7 +28,7 @@ def score_nouns(values: list[Tensor], table: list[Tensor], rows: Sequence[tuple[
         flat, order = scores.flatten().sort(descending=True)
         best = []
         for i in range(min(KEPT, len(flat))):
-            place = order[i].item()
+            place = int(order[i].item())
             best.append((place // scores.shape[1], place % scores.shape[1], flat[i].item()))
         found.append(best)
     return found
@@ -83,7 +85,7 @@ def integrated_gradients(trace: Trace, steps: int) -> Tensor:
             with torch.enable_grad(), editing(live.layout, {layer: rule}), tracing(live.layout, layers=[]) as run:
                 live.forward(trace.batch)
                 assert run.norm_out is not None
-                y = trace.log_probs(run.norm_out[trace.rows, trace.positions]).sum()
+                y = trace.outputs(run.norm_out[trace.rows, trace.positions]).sum()
             total += torch.autograd.grad(y, leaf)[0]
         out.append(own * total / steps)
     return torch.stack(out)

@@ -19,8 +19,7 @@ from ingest.concepts import Target
 from ingest.feed import Feed
 from ingest.job import Execution, make_job, open_dataset
 from ingest.methods import ablation
-from ingest.resolving import complete
-from ingest.run import collect, load_model
+from ingest.run import collect, completed, load_model
 from ingest.trace import Item, traced
 
 BATCH, SAMPLED = 8, 64
@@ -60,7 +59,7 @@ def compare(name: str, live: LiveModel, items: Sequence[Item], source: str, targ
 def main() -> None:
     job = make_job({"per_concept": 1, "concepts": ("bird", "car", "cat", "dog", "fish", "horse")})
     dataset = open_dataset(job)
-    job = complete(job, dataset)
+    job = completed(job, dataset, Execution())
     live = load_model(job, Execution())
     for source in ("text", "image"):
         mine = [(n, e) for n, e in enumerate(collect(job, dataset)) if e.source == source][:BATCH]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import _published as published
 import torch
@@ -47,7 +47,7 @@ def items(count: int, concepts: int = 1, image: int = 64) -> list[Item]:
     return [Item(n, p, targets) for n, p in enumerate(prompts(count, image))]
 
 
-def reading(live: LiveModel, some: list[Item], methods: list[Method]) -> Callable[[], None]:
+def reading(live: LiveModel, some: list[Item], methods: Sequence[Method]) -> Callable[[], None]:
     grad = any(GRADIENT in m.needs for m in methods)
 
     def run() -> None:

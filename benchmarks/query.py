@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from _timing import interleaved, report
@@ -40,7 +41,7 @@ def main() -> None:
         bare = [sys.executable, "-c", BARE, str(database(path)), file.name]
         sides = {"bare": bare, "query": command}
         seconds = interleaved(
-            {n: lambda c=c: subprocess.run(c, capture_output=True, check=True) for n, c in sides.items()}, 9
+            {n: partial(subprocess.run, c, capture_output=True, check=True) for n, c in sides.items()}, 9
         )
     report("atlas query, seconds", seconds["query"], "<= 0.5", f"concept {concept}, {path.name}")
     report(

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def write(path: Path, number: int, method: str, concepts: int, kept: int = NEURO
     if kept < NEURONS:
         tables["sketches"] = sketch_rows(number, table.num_rows)
     write_run(folder_of(path, run_id(number)), head(number, concepts), tables)
-    return table.num_rows * kept
+    return int(table.num_rows) * kept
 
 
 def load(path: Path, number: int) -> float:
@@ -225,9 +226,7 @@ def processes(path: Path) -> None:
     ours = [sys.executable, "-m", "cli.main", "query", "--concept", "c001", "--method", "m1", "--top", "100"]
     bare = [sys.executable, "-c", COLD, str(file), sql]
     sides = {"bare": bare, "query": [*ours, "--atlas", str(path)]}
-    seconds = interleaved(
-        {n: lambda c=c: subprocess.run(c, capture_output=True, check=True) for n, c in sides.items()}, 9
-    )
+    seconds = interleaved({n: partial(subprocess.run, c, capture_output=True, check=True) for n, c in sides.items()}, 9)
     report("atlas query as a process, seconds", seconds["query"], "<= 0.5", f"{seconds['bare']:.2f} s bare")
     report("atlas query / import and raw SQL", seconds["query"] / seconds["bare"], "<= 1.5", "top 100")
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

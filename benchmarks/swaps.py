@@ -25,7 +25,7 @@ from ingest.evaluate import under
 from ingest.examples import HELD_OUT, IMAGE
 from ingest.feed import Feed
 from ingest.job import Execution, Job, make_job, open_dataset
-from ingest.resolving import complete
+from ingest.run import completed
 from ingest.solve import Wanted, pose
 from ingest.solving import Piece, Problem, Weights, objective
 from ingest.swap_effects import SwapExaminer
@@ -42,7 +42,7 @@ def held_out(live: LiveModel, said: str, swap: Swap) -> SwapExaminer:
     """Captions of pictures of the thing; captions and questions, about pictures and in text, of all things."""
     job = make_job({"split": HELD_OUT, "per_concept": 1, "tasks": ["caption", "does", "lives"]})
     dataset = open_dataset(job)
-    job = complete(job, dataset)
+    job = completed(job, dataset, Execution())
     mine = replace(job, concepts=(said,), sources=(IMAGE,), tasks=("caption",), per_concept=16)
     examples = {e.id: e for some in (mine, job) for e in run.collect(some, dataset)}
     return SwapExaminer(Feed(live, dataset, job), list(examples.values()), swap, 64, said)
@@ -68,7 +68,7 @@ def pairs(live: LiveModel) -> None:
     table: dict[str, list[tuple[float, ...]]] = {}
     for said, wanted in PAIRS:
         swap = Swap(said, wanted)
-        mine: Job = complete(replace(job, concepts=(said,)), dataset)
+        mine: Job = completed(replace(job, concepts=(said,)), dataset, Execution())
         problem = pose(live, dataset, mine, Wanted("word_swap", swap), 16)
         examiner = held_out(live, said, swap)
         examiner.ask()
@@ -99,7 +99,9 @@ def steps(live: LiveModel) -> None:
     """A step restarted at the lowest edited layer against one that runs the whole model."""
     job = make_job({"tasks": ["caption"], "sources": [IMAGE], "concepts": ["dog"]})
     dataset = open_dataset(job)
-    problem = pose(live, dataset, complete(job, dataset), Wanted("word_swap", Swap("dog", "cat"), keep=0), 16)
+    problem = pose(
+        live, dataset, completed(job, dataset, Execution()), Wanted("word_swap", Swap("dog", "cat"), keep=0), 16
+    )
     last = len(live.layout.layers) - 1
     piece = Piece(live, [case.item() for case in problem.cases], last, change=True)
     deltas = torch.zeros(5, live.layout.d_model, requires_grad=True)

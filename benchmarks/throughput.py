@@ -18,9 +18,8 @@ from _timing import interleaved, report
 from atlas.live.decode import decode
 from atlas.live.model import LiveModel
 from ingest import zoo
-from ingest.datasets import scenes
 from ingest.feed import Feed, batches
-from ingest.job import Execution, Job, make_job
+from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.shards import State, map_portion
 from ingest.trace import traced
 
@@ -99,9 +98,9 @@ BY_GRADIENT = job_of("gradient", "gradient_x_activation")
 
 
 def measure(shape: Shape) -> None:
-    live, world = build(shape), scenes.build()
+    live, world = build(shape), open_dataset(FORWARD_ONLY)
     examples = world.examples(
-        source="image", split="find", concepts=world.concepts, tasks=["caption"], per_concept=4, seed=0
+        source="image", split="find", concepts=sorted(world.concepts), tasks=["caption"], per_concept=4, seed=0
     )
     numbered = list(enumerate(examples))[: BATCHES * shape.batch]
     items = Feed(live, world, FORWARD_ONLY).items(numbered, shape.batch)

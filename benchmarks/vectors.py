@@ -7,6 +7,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,8 @@ def clustered(seed: int = 0) -> np.ndarray:
     centres = generator.standard_normal((CLUSTERS, DIMENSION), np.float32)
     found = centres[generator.integers(CLUSTERS, size=LAYERS * WIDTH)]
     found += 0.7 * generator.standard_normal(found.shape, np.float32)
-    return found / np.linalg.norm(found, axis=1, keepdims=True)
+    unit: np.ndarray = found / np.linalg.norm(found, axis=1, keepdims=True)
+    return unit
 
 
 def stored(path: Path, found: np.ndarray) -> None:
@@ -89,7 +91,7 @@ def main() -> None:
         print(f"stored in {taken(lambda: stored(path, found)):.1f} s; no index")
         print(f"exact search in DuckDB, opened anew: {1e3 * taken(lambda: database_alone(path, questions[0])):.0f} ms")
         for kind in indexes.KINDS:
-            built = taken(lambda kind=kind: indexes.build_index(path, RUN, kind))
+            built = taken(partial(indexes.build_index, path, RUN, kind))
             vectors.forget_loaded()
             cold = taken(lambda: rows(path, questions[0]))
             recall = np.mean(
