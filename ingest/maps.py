@@ -225,7 +225,7 @@ class PairMethod:
 
     def _sums(self, keys: Sequence[str]) -> tuple[Tensor, Tensor, int]:
         sums, squares = (_added(of.sums[k] for k in keys) for of in (self.pairs, self.squares))
-        return sums, squares, sum(int(self.pairs.counts[k]) for k in keys)
+        return sums, squares, sum(self.pairs.counts[k] for k in keys)
 
 
 def _side(trace: Trace) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from atlas import where
 from atlas.live.encode import PAD
 from atlas.where import ROLES
-from ingest.summing import chunks
+from ingest.summing import chunks, sent
 from ingest.trace import Trace
 
 TEXT, SPECIAL, PROMPT = "text", "special", "prompt"
@@ -28,7 +28,7 @@ def prompt_masks(trace: Trace) -> dict[str, Tensor]:
     """Each role that the batch's prompts have -> (B, T) bool, its positions; the answer's positions have none."""
     if ("prompt_masks",) not in trace.shared:
         positions = torch.arange(trace.batch.roles.shape[1], device=trace.batch.roles.device)
-        prompt = positions[None] < torch.tensor(trace.batch.starts, device=positions.device)[:, None]
+        prompt = positions[None] < sent(trace.batch.starts, positions.device)[:, None]
         found = {role: (trace.batch.roles == ROLES.index(role)) & prompt for role in DISJOINT}
         trace.shared["prompt_masks",] = {role: mask for role, mask in found.items() if bool(mask.any())}
     masks: dict[str, Tensor] = trace.shared["prompt_masks",]

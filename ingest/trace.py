@@ -231,7 +231,7 @@ class Trace:
             found = torch.empty(self.targeted.shape, device=self.targeted.device)
             for place, layer in enumerate(self.layers):
                 effects = product(self.write_directions(layer, norm), self.live.layout.write_vectors(layer))
-                torch.mul(self.at_targets(layer), effects, out=found[:, place])
+                torch.mul(self.targeted[:, place], effects, out=found[:, place])
             self.shared[key] = found
         return self.shared[key]  # type: ignore[no-any-return]
 

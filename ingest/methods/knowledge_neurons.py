@@ -50,7 +50,7 @@ class KnowledgeNeurons(IntegratedGradients):
             scores = found.scores
             if others:
                 sums = torch.stack([self.pairs.sums[k] for k in others]).sum(0)
-                usual = sums / sum(int(self.pairs.counts[k]) for k in others)
+                usual = sums / sum(self.pairs.counts[k] for k in others)
                 scores = scores.masked_fill(usual > self.share, torch.nan)
             yield replace(found, scores=scores, part="")
 

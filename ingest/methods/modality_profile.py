@@ -71,7 +71,7 @@ class ModalityProfile:
         parts = {"share": self.shares()}
         parts |= {name: {r: m for r, (m, _) in self.sums[name].means().items()} for name in ("rate", "mean")}
         for role in (r for r in DISJOINT if r in parts["share"]):
-            positions, layers = int(self.sums["mass"].counts[role]), self.sums["mass"].layers
+            positions, layers = self.sums["mass"].counts[role], self.sums["mass"].layers
             for part, maps in parts.items():
                 yield NeuronMap(None, role, TEXT_TARGET, MEAN, maps[role].float(), layers, positions, part)
 

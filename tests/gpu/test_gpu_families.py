@@ -31,12 +31,6 @@ def subject(name: str) -> family_checks.Subject:
     return family_checks.Subject(name, device="cuda")
 
 
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pictures are read by convolutions, which CUDA computes with 10 bits of mantissa unless told not to."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", families.FAMILIES)
 def test_a_family_does_on_a_gpu_what_the_matrix_says(name: str, check: str) -> None:

@@ -31,11 +31,6 @@ EMBEDDED: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
-
-
 def on_both(folder: Path, content: dict[str, Any]) -> dict[str, Path]:
     """One job on either device, each into an atlas of its own."""
     found = {}
