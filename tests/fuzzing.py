@@ -218,7 +218,10 @@ def feed(
 
 def texts(*valid: str) -> Callable[[random.Random], str]:
     """Valid texts damaged, and their words in no order."""
-    pieces = tuple({piece for whole in valid for piece in [whole, *whole.replace(":", " ").replace("=", " ").split()]})
+    # In the order they are said: a set's order is another in every process, and so would be the texts.
+    pieces = tuple(
+        dict.fromkeys(piece for whole in valid for piece in [whole, *whole.replace(":", " ").replace("=", " ").split()])
+    )
 
     def make(draw: random.Random) -> str:
         if draw.random() < 0.5:
