@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPVisionConfig
 
 from atlas.live.gill import GillConfig, GillForConditionalGeneration
@@ -28,26 +27,13 @@ from ingest.zoo.train.drawing import LARGE, ORDINARY, WORDS, sketch, small, unit
 from ingest.zoo.train.language import HEARD
 from ingest.zoo.train.opt import unheard
 from ingest.zoo.train.requests import IMG, VISUAL
-from ingest.zoo.train.senses import ASKED, answers, choices, descend, misplaced
+from ingest.zoo.train.senses import ASKED, Sense, SenseOptions, adopt, train_sense
 
 PATCH = 16
 PROMPT = 64  # numbers of a token of the diffusion model's captions
 
 
-@dataclass(frozen=True, slots=True)
-class EyesOptions:
-    """pictures: how many different ones are trained on. warmup: steps with the head, `alone` pictures each. captions,
-    questions: of each batch of the other `steps`."""
-
-    warmup: int = 2000
-    alone: int = 96
-    steps: int = 600
-    pictures: int = 21600
-    captions: int = 40
-    questions: int = 24
-    warmup_rate: float = 1.5e-3
-    rate: float = 2e-4
-    decay: float = 0.05
+EYES = SenseOptions(warmup=2000, alone=96, steps=600, shown=21600, captions=40, questions=24, projector_rate=2e-4)
 
 
 def assemble(language: Any, writer: Writer, seed: int) -> Any:
@@ -76,8 +62,7 @@ def assemble(language: Any, writer: Writer, seed: int) -> Any:
         prompt_width=PROMPT,
     )
     model = GillForConditionalGeneration(config)
-    model.language_model.load_state_dict(language.state_dict())
-    model.language_model.requires_grad_(False)
+    adopt(model, language)
     confine(model)
     return model
 
@@ -123,8 +108,7 @@ class Gallery:
         signs = [[self.writer.word(sign), colour] for sign in BY_NAME[shown.name].signs]
         return [*signs, *[[ground, 0]] * (VISUAL - len(signs))]
 
-    def draw(self, rng: random.Random, captions: int, questions: int) -> tuple[Tensor, Batch]:
-        """(batch, 3, height, width) pixels and the sequences that belong to them."""
+    def draw(self, rng: random.Random, captions: int, questions: int) -> tuple[list[int], Batch]:
         rows, chosen = [], rng.choices(range(len(self.shown)), k=captions + questions)
         for number, picture in enumerate(chosen):
             shown = self.shown[picture]
@@ -132,7 +116,11 @@ class Gallery:
             answer = shown.caption if task == "caption" else BY_NAME[shown.name].fact(task)
             prompt = self.writer.prompt(rng.choice(self._asked[task]), [self.writer.slot] * VISUAL)
             rows.append((prompt, self.writer.answer(answer)))
-        return unit(self.pixels[chosen]), self.writer.batch(rows)
+        return chosen, self.writer.batch(rows)
+
+    def taken(self, chosen: list[int]) -> Tensor:
+        """(chosen, 3, height, width) pixels."""
+        return unit(self.pixels[chosen])
 
 
 def enlarged(pixels: np.ndarray) -> np.ndarray:
@@ -140,57 +128,18 @@ def enlarged(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
-def train_eyes(model: Any, gallery: Gallery, options: EyesOptions, seed: int, log: Callable[[str], None]) -> None:
+def train_eyes(model: Any, gallery: Gallery, options: SenseOptions, seed: int, log: Callable[[str], None]) -> None:
     """Tower and projection, first by what is shown, then through the language model, which stays frozen."""
-    rng = random.Random(f"eyes {seed}")
     torch.manual_seed(seed + 2)
-    model.train()
-    _look(model, gallery, options, rng, log)
-
-    def losses() -> dict[str, Tensor]:
-        pixels, batch = gallery.draw(rng, options.captions, options.questions)
-        logits = model(input_ids=batch.ids, pixel_values=pixels, use_cache=False).logits
-        return answers(logits, batch, options.captions)
-
-    descend(
-        losses,
-        [([*model.vision_tower.parameters(), *model.visual_projection.parameters()], options.rate)],
-        steps=options.steps,
-        decay=options.decay,
-        confine=lambda: confine(model),
-        log=log,
-        name="eyes",
-    )
-    model.eval()
-
-
-def _look(
-    model: Any,
-    gallery: Gallery,
-    options: EyesOptions,
-    rng: random.Random,
-    log: Callable[[str], None],
-) -> None:
-    """Teach tower and projection what is shown: thing, colour and background, and the words for them."""
     tower, projection = model.vision_tower, model.visual_projection
-    sizes = [len(DRAWN), len(COLOURS), len(BACKGROUNDS)]
-    head = nn.Linear(model.config.vision_config.hidden_size, sum(sizes))
-    spoken = (gallery.words != 0)[..., None]
-    places = (model.get_input_embeddings().weight.detach()[gallery.words] * spoken).sum(-2)
-
-    def losses() -> dict[str, Tensor]:
-        chosen = rng.choices(range(len(gallery.shown)), k=options.alone)
-        pooled = tower(pixel_values=unit(gallery.pixels[chosen])).pooler_output
-        told = choices(head(pooled), sizes, gallery.labels[chosen])
-        words = misplaced(projection(pooled).unflatten(-1, (VISUAL, -1)), places[chosen])
-        return dict(zip(("things", "colours", "grounds", "words"), (*told, words), strict=True))
-
-    descend(
-        losses,
-        [([*tower.parameters(), *projection.parameters(), *head.parameters()], options.warmup_rate)],
-        steps=options.warmup,
-        decay=options.decay,
+    sense = Sense(
+        "eyes",
+        tower,
+        projection,
+        width=model.config.vision_config.hidden_size,
+        features=lambda pixels: tower(pixel_values=pixels).pooler_output,
+        tokens=lambda pooled: projection(pooled).unflatten(-1, (VISUAL, -1)),
+        told={"things": len(DRAWN), "colours": len(COLOURS), "grounds": len(BACKGROUNDS)},
         confine=lambda: confine(model),
-        log=log,
-        name="looks",
     )
+    train_sense(model, sense, gallery, options, random.Random(f"eyes {seed}"), log)

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     Qwen2AudioConfig,
     Qwen2AudioEncoderConfig,
@@ -33,7 +32,7 @@ from ingest.datasets.scenes import Scenes
 from ingest.examples import FIND
 from ingest.zoo.train.corpus import Batch, Writer
 from ingest.zoo.train.language import HEARD
-from ingest.zoo.train.senses import ASKED, Asking, answers, choices, descend, misplaced, slotted
+from ingest.zoo.train.senses import ASKED, Asking, Sense, SenseOptions, adopt, train_sense
 
 HEIGHTS = 64  # mel bins
 FRAMES = 4 * SLOTS  # the encoder halves them twice
@@ -41,21 +40,7 @@ SEVERAL = 0.7  # part of the captions that are of recordings with two things
 PART = 0.25  # a thing sounds in a token if it does so in this part of the token's time
 
 
-@dataclass(frozen=True, slots=True)
-class HearingOptions:
-    """recordings: how many different ones are trained on. warmup: steps on single tokens, with `alone` recordings
-    each. captions, questions: of each batch of the other `steps`."""
-
-    warmup: int = 2000
-    alone: int = 64
-    steps: int = 600
-    recordings: int = 14400
-    captions: int = 32
-    questions: int = 32
-    warmup_rate: float = 1.5e-3
-    tower_rate: float = 2e-4
-    projector_rate: float = 3e-4
-    decay: float = 0.05
+HEARING = SenseOptions(warmup=2000, alone=64, steps=600, shown=14400, captions=32, questions=32)
 
 
 def extractor() -> WhisperFeatureExtractor:
@@ -83,10 +68,7 @@ def assemble(language: Qwen2ForCausalLM, audio_token: int, seed: int) -> Qwen2Au
     config.bos_token_id, config.eos_token_id = language.config.bos_token_id, language.config.eos_token_id
     config.pad_token_id = language.config.pad_token_id
     model = Qwen2AudioForConditionalGeneration(config)
-    model.model.language_model.load_state_dict(language.model.state_dict())
-    model.lm_head.load_state_dict(language.lm_head.state_dict())
-    model.model.language_model.requires_grad_(False)
-    model.lm_head.requires_grad_(False)
+    adopt(model, language)
     confine(model)
     return model
 
@@ -102,10 +84,10 @@ def confine(model: Qwen2AudioForConditionalGeneration) -> None:
 class Tape:
     """Training recordings, made once and kept as features, with what may be asked of each.
 
-    features: (recordings, HEIGHTS, FRAMES) float16. told: (recordings, SLOTS, 4) numbers of the thing that began first
-    and of the one that began second, each 0 where a token has none of it, of the noise, and 1 within both things.
-    words: (recordings, SLOTS, 5) token ids of the words for it: two signs, two orders and AND, or the noise; the
-    padding where there are fewer.
+    features: (recordings, HEIGHTS, FRAMES) float16. labels: (recordings, SLOTS, 4) numbers of the thing that began
+    first and of the one that began second, each 0 where a token has none of it, of the noise, and 1 within both
+    things. words: (recordings, SLOTS, 5) token ids of the words for it: two signs, two orders and AND, or the noise;
+    the padding where there are fewer.
     """
 
     def __init__(self, world: Scenes, writer: Writer, recordings: int) -> None:
@@ -113,10 +95,9 @@ class Tape:
         composed = [_sounds.compose(world.seed, FIND, number) for number in range(recordings)]
         hear = extractor()
         self.features = np.zeros((recordings, HEIGHTS, FRAMES), np.float16)
-        self.told = np.zeros((recordings, SLOTS, 4), np.int64)
         for number, recording in enumerate(composed):
             self.features[number] = hear(recording.render(), sampling_rate=RATE)["input_features"][0]
-            self.told[number] = _tokens(recording)
+        self.labels = torch.from_numpy(np.stack([_tokens(recording) for recording in composed]))
         self.words = self._words()
         single = {i: one.things[0].name for i, one in enumerate(composed) if one.manner == ALONE}
         captions = [recording.caption for recording in composed]
@@ -126,18 +107,17 @@ class Tape:
     def _words(self) -> Tensor:
         word = self.writer.word
         signs = np.array([0, *(word(thing.signs[0]) for thing in SOUNDING)])
-        things = self.told[..., :2]
+        labels = self.labels.numpy()
+        things = labels[..., :2]
         orders = np.where(things == 0, 0, np.array([word(order) for order in ORDER[:2]]))
-        noises = np.where(things.any(-1), 0, np.array([word(noise) for noise in NOISES])[self.told[..., 2]])
-        within = np.where(things.any(-1) & (self.told[..., 3] > 0), word(AND), 0)
+        noises = np.where(things.any(-1), 0, np.array([word(noise) for noise in NOISES])[labels[..., 2]])
+        within = np.where(things.any(-1) & (labels[..., 3] > 0), word(AND), 0)
         shown = np.concatenate([signs[things], orders, within[..., None]], -1)
         shown[..., 0] += noises
         return torch.from_numpy(shown)
 
-    def draw(self, rng: random.Random, captions: int, questions: int) -> tuple[Tensor, Batch]:
-        """(batch, HEIGHTS, FRAMES) features and the sequences that belong to them."""
-        chosen, batch = self.asking.draw(rng, captions, questions)
-        return self.taken(chosen), batch
+    def draw(self, rng: random.Random, captions: int, questions: int) -> tuple[list[int], Batch]:
+        return self.asking.draw(rng, captions, questions)
 
     def taken(self, chosen: list[int]) -> Tensor:
         """(chosen, HEIGHTS, FRAMES) float32 features."""
@@ -145,7 +125,7 @@ class Tape:
 
 
 def _tokens(recording: _sounds.Recording) -> np.ndarray:
-    """(SLOTS, 4): what `Tape.told` holds of one recording."""
+    """(SLOTS, 4): what `Tape.labels` holds of one recording."""
     told = np.zeros((SLOTS, 4), np.int64)
     told[:, 2] = NOISES.index(recording.background)
     for order, thing in enumerate(recording.things):
@@ -161,60 +141,22 @@ def _tokens(recording: _sounds.Recording) -> np.ndarray:
 def train_hearing(
     model: Qwen2AudioForConditionalGeneration,
     tape: Tape,
-    options: HearingOptions,
+    options: SenseOptions,
     seed: int,
     log: Callable[[str], None],
 ) -> None:
-    """Train encoder and projector on tokens, then on captions and questions; the language model stays frozen."""
-    rng = random.Random(f"hearing {seed}")
+    """Encoder and projector, first by what sounds within each token, then through the language model, which stays
+    frozen."""
     tower, projector = model.model.audio_tower, model.model.multi_modal_projector
-    model.train()
-    _listen(model, tape, options, rng, log)
-
-    def losses() -> dict[str, Tensor]:
-        features, batch = tape.draw(rng, options.captions, options.questions)
-        tokens = projector(tower(features).last_hidden_state)
-        return answers(slotted(model, batch, tape.writer.slot, tokens), batch, options.captions)
-
-    descend(
-        losses,
-        [(tower.parameters(), options.tower_rate), (projector.parameters(), options.projector_rate)],
-        steps=options.steps,
-        decay=options.decay,
+    things = len(SOUNDING) + 1
+    sense = Sense(
+        "hearing",
+        tower,
+        projector,
+        width=hearing_config().d_model,
+        features=lambda heard: tower(heard).last_hidden_state,
+        tokens=projector,
+        told={"first": things, "second": things, "noise": len(NOISES), "both": 2},
         confine=lambda: confine(model),
-        log=log,
-        name="hearing",
     )
-    model.eval()
-
-
-def _listen(
-    model: Qwen2AudioForConditionalGeneration,
-    tape: Tape,
-    options: HearingOptions,
-    rng: random.Random,
-    log: Callable[[str], None],
-) -> None:
-    """Teach encoder and projector what sounds within each token: things, noise, and the words for them."""
-    tower, projector = model.model.audio_tower, model.model.multi_modal_projector
-    sizes = [len(SOUNDING) + 1, len(SOUNDING) + 1, len(NOISES), 2]
-    heads = nn.Linear(hearing_config().d_model, sum(sizes))
-    known = (tape.words != 0)[..., None]
-    places = (model.model.language_model.embed_tokens.weight.detach()[tape.words] * known).sum(-2)
-
-    def losses() -> dict[str, Tensor]:
-        chosen = rng.choices(range(len(tape.features)), k=options.alone)
-        heard = tower(tape.taken(chosen)).last_hidden_state
-        told = choices(heads(heard).flatten(0, 1), sizes, torch.from_numpy(tape.told[chosen]).flatten(0, 1))
-        words = misplaced(projector(heard), places[chosen])
-        return dict(zip(("first", "second", "noise", "both", "words"), (*told, words), strict=True))
-
-    descend(
-        losses,
-        [([*tower.parameters(), *projector.parameters(), *heads.parameters()], options.warmup_rate)],
-        steps=options.warmup,
-        decay=options.decay,
-        confine=lambda: confine(model),
-        log=log,
-        name="tokens",
-    )
+    train_sense(model, sense, tape, options, random.Random(f"hearing {seed}"), log)

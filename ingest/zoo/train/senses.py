@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,123 @@ from ingest.zoo.train.language import parameter_groups, rate_at, set_rate
 
 ASKED = ("name", "does", "lives", "kind")
 """What is asked of what is shown: never what a thing *has*, so that this can only come through the language model."""
+
+
+@dataclass(frozen=True, slots=True)
+class SenseOptions:
+    """shown: how many different pictures or recordings are trained on. warmup: steps without the language model, with
+    `alone` of them each. captions, questions: of each batch of the other `steps`."""
+
+    warmup: int
+    alone: int
+    steps: int
+    shown: int
+    captions: int
+    questions: int
+    tower_rate: float = 2e-4
+    projector_rate: float = 3e-4
+    warmup_rate: float = 1.5e-3
+    decay: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Sense:
+    """What learns to see or hear, beside a language model that stays as it is.
+
+    features: (batch, slots, width), or (batch, width) where all slots come of one vector, of what is shown. tokens:
+    (batch, slots, d_model) of features. told: what a head tells of each feature, and among how many. confine: puts
+    weights that must stay 0 back to it.
+    """
+
+    name: str
+    tower: nn.Module
+    projector: nn.Module
+    width: int
+    features: Callable[[Tensor], Tensor]
+    tokens: Callable[[Tensor], Tensor]
+    told: Mapping[str, int]
+    confine: Callable[[], None]
+
+
+class Shown(Protocol):
+    """Training pictures or recordings.
+
+    labels: (shown, slots, told), or (shown, told), numbers that a head should tell. words: (shown, slots, words) token
+    ids of the words for what each token stands for, the padding where there are fewer.
+    """
+
+    writer: Writer
+    labels: Tensor
+    words: Tensor
+
+    def taken(self, chosen: list[int]) -> Tensor:
+        """Those, as the tower takes them."""
+        ...
+
+    def draw(self, rng: random.Random, captions: int, questions: int) -> tuple[list[int], Batch]:
+        """Numbers of what is asked about, captions first, and the sequences that belong to them."""
+        ...
+
+
+def adopt(model: Any, language: Any) -> None:
+    """Copy a language model's weights into one that has senses, and freeze them."""
+    for mine, its in (
+        (model.get_decoder(), language.get_decoder()),
+        (model.get_output_embeddings(), language.get_output_embeddings()),
+    ):
+        mine.load_state_dict(its.state_dict())
+        mine.requires_grad_(False)
+
+
+def train_sense(
+    model: Any, sense: Sense, shown: Shown, options: SenseOptions, rng: random.Random, log: Callable[[str], None]
+) -> None:
+    """Train tower and projector by what is shown, then on captions and questions; the language model stays frozen."""
+    model.train()
+    _place(model, sense, shown, options, rng, log)
+
+    def losses() -> dict[str, Tensor]:
+        chosen, batch = shown.draw(rng, options.captions, options.questions)
+        tokens = sense.tokens(sense.features(shown.taken(chosen)))
+        return answers(slotted(model, batch, shown.writer.slot, tokens), batch, options.captions)
+
+    descend(
+        losses,
+        [(sense.tower.parameters(), options.tower_rate), (sense.projector.parameters(), options.projector_rate)],
+        steps=options.steps,
+        decay=options.decay,
+        confine=sense.confine,
+        log=log,
+        name=sense.name,
+    )
+    model.eval()
+
+
+def _place(
+    model: Any, sense: Sense, shown: Shown, options: SenseOptions, rng: random.Random, log: Callable[[str], None]
+) -> None:
+    """Teach the tower to tell what is shown, by a head that is thrown away, and the projector the words for it."""
+    sizes = list(sense.told.values())
+    head = nn.Linear(sense.width, sum(sizes))
+    known = (shown.words != 0)[..., None]
+    places = (model.get_input_embeddings().weight.detach()[shown.words] * known).sum(-2)
+
+    def losses() -> dict[str, Tensor]:
+        chosen = rng.choices(range(len(shown.words)), k=options.alone)
+        features = sense.features(shown.taken(chosen))
+        told = choices(head(features).flatten(0, -2), sizes, shown.labels[chosen].flatten(0, -2))
+        words = misplaced(sense.tokens(features), places[chosen])
+        return dict(zip((*sense.told, "words"), (*told, words), strict=True))
+
+    descend(
+        losses,
+        [([*sense.tower.parameters(), *sense.projector.parameters(), *head.parameters()], options.warmup_rate)],
+        steps=options.warmup,
+        decay=options.decay,
+        confine=sense.confine,
+        log=log,
+        name=f"{sense.name} alone",
+    )
 
 
 def descend(
@@ -92,7 +209,8 @@ def slotted(model: Any, batch: Batch, slot: int, tokens: Tensor) -> Tensor:
     """(batch, length, vocabulary) logits of sequences whose slots are filled by tokens, (batch, slots, d_model)."""
     vectors = model.get_input_embeddings()(batch.ids)
     filled = vectors.masked_scatter((batch.ids == slot)[..., None].expand_as(vectors), tokens)
-    logits: Tensor = model.lm_head(model.model.language_model(inputs_embeds=filled).last_hidden_state)
+    hidden = model.get_decoder()(inputs_embeds=filled, use_cache=False).last_hidden_state
+    logits: Tensor = model.get_output_embeddings()(hidden)
     return logits
 
 

@@ -12,7 +12,7 @@ from ingest.datasets.scenes import build
 from ingest.examples import AUDIO as HEARD
 from ingest.zoo.train._common import Clock, finish, greedy
 from ingest.zoo.train.corpus import Writer
-from ingest.zoo.train.hearing import HearingOptions, Tape, assemble, extractor, train_hearing
+from ingest.zoo.train.hearing import HEARING, Tape, assemble, extractor, train_hearing
 from ingest.zoo.train.language import QWEN2, LanguageOptions, train_language
 from ingest.zoo.train.measure import load, measure
 from ingest.zoo.train.sound_corpus import SoundCorpus
@@ -23,10 +23,10 @@ THREADS = 1  # fixed, as sums depend on how many threads share them; its batches
 
 def make(out: Path, *, seed: int, smoke: bool) -> None:
     """Train both stages, write the model folder and measure it."""
-    language, hearing, per_concept = LanguageOptions(), HearingOptions(), 12
+    language, hearing, per_concept = LanguageOptions(), HEARING, 12
     if smoke:
         language = replace(language, steps=3, texts=8, contexts=6)
-        hearing = replace(hearing, warmup=3, alone=4, steps=3, recordings=72, captions=4, questions=4)
+        hearing = replace(hearing, warmup=3, alone=4, steps=3, shown=72, captions=4, questions=4)
         per_concept = 1
     torch.set_num_threads(THREADS)
     tokenizer = build_heard_tokenizer()
@@ -34,7 +34,7 @@ def make(out: Path, *, seed: int, smoke: bool) -> None:
     world, log = build(seed=seed), Clock()
     words = train_language(tokenizer, SoundCorpus(writer), language, seed, log, QWEN2)
     model = assemble(words, writer.slot, seed)
-    train_hearing(model, Tape(world, writer, hearing.recordings), hearing, seed, log)
+    train_hearing(model, Tape(world, writer, hearing.shown), hearing, seed, log)
     save(out, model, tokenizer)
     finish(measure(*load(out), world, per_concept, HEARD), out, log)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import CLIPImageProcessorPil, GenerationConfig
+from transformers import CLIPImageProcessorPil
 
 from atlas.live.gill import GillProcessor
 from atlas.live.painter import FOLDER
 from ingest.datasets._scene import SIZE
 from ingest.datasets.scenes import build
 from ingest.examples import FIND
-from ingest.zoo.train._common import Clock, finish
+from ingest.zoo.train._common import Clock, finish, greedy
 from ingest.zoo.train.corpus import Writer
 from ingest.zoo.train.diffusion import (
     DiffusionOptions,
@@ -25,13 +25,14 @@ from ingest.zoo.train.diffusion import (
     train_denoiser,
 )
 from ingest.zoo.train.drawing import LARGE, ORDINARY, Sketches, caption_tokenizer
-from ingest.zoo.train.eyes import EyesOptions, Gallery, assemble, train_eyes
+from ingest.zoo.train.eyes import EYES, Gallery, assemble, train_eyes
 from ingest.zoo.train.imagining import Goals, ImaginingOptions, Requests, train_imagining
 from ingest.zoo.train.judge import JudgeOptions, build_judge, save_judge, train_judge
 from ingest.zoo.train.language import LanguageOptions, train_language
 from ingest.zoo.train.measure_drawing import measure_all
 from ingest.zoo.train.opt import OPT
 from ingest.zoo.train.requests import VISUAL, DrawingCorpus, drawing_writer
+from ingest.zoo.train.senses import SenseOptions
 from ingest.zoo.train.tokens import CHAT_TEMPLATE
 
 THREADS = 1  # the model in this folder was trained on one; sums depend on how many share them
@@ -45,7 +46,7 @@ class Plan:
     diffusion: DiffusionOptions = field(default_factory=DiffusionOptions)
     judge: JudgeOptions = field(default_factory=JudgeOptions)
     language: LanguageOptions = field(default_factory=lambda: LanguageOptions(steps=1100, texts=88))
-    eyes: EyesOptions = field(default_factory=EyesOptions)
+    eyes: SenseOptions = EYES
     imagining: ImaginingOptions = field(default_factory=ImaginingOptions)
     per_concept: int = 12
     per_thing: int = 12
@@ -57,7 +58,7 @@ def smoke_plan() -> Plan:
         replace(whole.diffusion, pictures=72, coder_steps=2, coder_batch=4, sharpening=2, steps=2, batch=4),
         replace(whole.judge, pictures=72, steps=2, batch=4),
         replace(whole.language, steps=3, texts=8, contexts=6),
-        replace(whole.eyes, warmup=2, alone=4, steps=2, pictures=72, captions=4, questions=4),
+        replace(whole.eyes, warmup=2, alone=4, steps=2, shown=72, captions=4, questions=4),
         replace(whole.imagining, steps=2, requests=4, texts=2),
         per_concept=1,
         per_thing=1,
@@ -79,7 +80,7 @@ def make(out: Path, *, seed: int, smoke: bool) -> None:
     corpus = DrawingCorpus(writer)
     words = train_language(writer.tokenizer, corpus, plan.language, seed, log, OPT)
     model = assemble(words, writer, seed)
-    train_eyes(model, Gallery(seed, writer, plan.eyes.pictures), plan.eyes, seed, log)
+    train_eyes(model, Gallery(seed, writer, plan.eyes.shown), plan.eyes, seed, log)
     train_imagining(model, Requests(corpus), Goals(pipeline), plan.imagining, seed, log)
     save(out, model, writer)
     finish(measure_all(out, world, per_concept=plan.per_concept, per_thing=plan.per_thing), out, log)
@@ -101,12 +102,6 @@ def save(out: Path, model: Any, writer: Writer) -> None:
         size={"shortest_edge": SIZE}, crop_size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
     tokenizer = writer.tokenizer
-    model.generation_config = GenerationConfig(
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        max_new_tokens=32,
-        do_sample=False,
-    )
+    model.generation_config = greedy(tokenizer)
     model.save_pretrained(out)
     GillProcessor(picture, tokenizer, visual_tokens=VISUAL, chat_template=CHAT_TEMPLATE).save_pretrained(out)

@@ -20,22 +20,22 @@ from ingest.zoo.train.corpus import Corpus, Writer
 from ingest.zoo.train.language import LanguageOptions, train_language
 from ingest.zoo.train.measure import load, measure
 from ingest.zoo.train.tokens import CHAT_TEMPLATE, build_tokenizer
-from ingest.zoo.train.vision import PATCH, Album, VisionOptions, assemble, train_vision
+from ingest.zoo.train.vision import PATCH, VISION, Album, assemble, train_vision
 
 
 def make(out: Path, *, seed: int, smoke: bool) -> None:
     """Train both stages, write the model folder and measure it."""
-    language, vision, per_concept = LanguageOptions(), VisionOptions(), 12
+    language, vision, per_concept = LanguageOptions(), VISION, 12
     if smoke:
         language = replace(language, steps=3, texts=8, contexts=6)
-        vision = replace(vision, warmup=3, alone=4, steps=3, pictures=72, captions=4, questions=4)
+        vision = replace(vision, warmup=3, alone=4, steps=3, shown=72, captions=4, questions=4)
         per_concept = 1
     torch.set_num_threads(THREADS)
     tokenizer = build_tokenizer()
     writer, world, log = Writer(tokenizer), build(seed=seed), Clock()
     words = train_language(tokenizer, Corpus(writer), language, seed, log)
     model = assemble(words, writer.slot, seed)
-    train_vision(model, Album(world, writer, vision.pictures), vision, seed, log)
+    train_vision(model, Album(world, writer, vision.shown), vision, seed, log)
     save(out, model, tokenizer)
     finish(measure(*load(out), world, per_concept), out, log)
 

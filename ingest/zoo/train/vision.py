@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 
 from ingest.datasets import _scene
@@ -24,27 +23,13 @@ from ingest.datasets.scenes import Scenes
 from ingest.examples import FIND
 from ingest.zoo.train.corpus import Batch, Writer
 from ingest.zoo.train.language import HEARD
-from ingest.zoo.train.senses import ASKED, Asking, answers, choices, descend, misplaced, slotted
+from ingest.zoo.train.senses import ASKED, Asking, Sense, SenseOptions, adopt, train_sense
 
 PATCH = 16
 SEVERAL = 0.8  # part of the captions that are of pictures with two or three things
 
 
-@dataclass(frozen=True, slots=True)
-class VisionOptions:
-    """pictures: how many different ones are trained on. warmup: steps on patches, with `alone` pictures
-    each. captions, questions: of each batch of the other `steps`."""
-
-    warmup: int = 2400
-    alone: int = 96
-    steps: int = 800
-    pictures: int = 24000
-    captions: int = 40
-    questions: int = 24
-    warmup_rate: float = 1.5e-3
-    tower_rate: float = 2e-4
-    projector_rate: float = 3e-4
-    decay: float = 0.05
+VISION = SenseOptions(warmup=2400, alone=96, steps=800, shown=24000, captions=40, questions=24)
 
 
 def vision_config() -> CLIPVisionConfig:
@@ -74,10 +59,7 @@ def assemble(language: LlamaForCausalLM, image_token: int, seed: int) -> LlavaFo
     config.bos_token_id, config.eos_token_id = language.config.bos_token_id, language.config.eos_token_id
     config.pad_token_id = language.config.pad_token_id
     model = LlavaForConditionalGeneration(config)
-    model.model.language_model.load_state_dict(language.model.state_dict())
-    model.lm_head.load_state_dict(language.lm_head.state_dict())
-    model.model.language_model.requires_grad_(False)
-    model.lm_head.requires_grad_(False)
+    adopt(model, language)
     confine(model)
     return model
 
@@ -93,7 +75,7 @@ def confine(model: LlavaForConditionalGeneration) -> None:
 class Album:
     """Training pictures, drawn once and kept as bytes, with what may be asked of each.
 
-    patches: (pictures, SLOTS, 3) numbers of the thing, colour and order (from the left) that a patch shows, 0 for
+    labels: (pictures, SLOTS, 3) numbers of the thing, colour and order (from the left) that a patch shows, 0 for
     the ground. words: the same shape, token ids of the words for it: sign, colour and order, or the background and
     twice the padding.
     """
@@ -102,7 +84,7 @@ class Album:
         self.writer = writer
         scenes = [_scene.compose(world.seed, FIND, number) for number in range(pictures)]
         self.pixels = np.stack([np.asarray(_scene.render(scene)) for scene in scenes])
-        self.patches = np.stack([_patches(scene) for scene in scenes])
+        self.labels = torch.from_numpy(np.stack([_patches(scene) for scene in scenes]))
         self.words = self._words([scene.background for scene in scenes])
         single = {i: scene.things[0].name for i, scene in enumerate(scenes) if len(scene.things) == 1}
         captions = [scene.caption for scene in scenes]
@@ -114,19 +96,21 @@ class Album:
             np.array([0, *map(self.writer.word, words)])
             for words in ([thing.signs[0] for thing in DRAWN], COLOURS, ORDER)
         )
-        thing, colour, order = np.moveaxis(self.patches, -1, 0)
+        thing, colour, order = np.moveaxis(self.labels.numpy(), -1, 0)
         ground = np.array([self.writer.word(background) for background in backgrounds])[:, None]
         signs = np.where(thing == 0, ground, things[thing])
         return torch.from_numpy(np.stack([signs, colours[colour], orders[order]], -1))
 
-    def draw(self, rng: random.Random, captions: int, questions: int) -> tuple[Tensor, Batch]:
-        """(batch, 3, height, width) pixels and the sequences that belong to them."""
-        chosen, batch = self.asking.draw(rng, captions, questions)
-        return scaled(self.pixels[chosen]), batch
+    def draw(self, rng: random.Random, captions: int, questions: int) -> tuple[list[int], Batch]:
+        return self.asking.draw(rng, captions, questions)
+
+    def taken(self, chosen: list[int]) -> Tensor:
+        """(chosen, 3, height, width) pixels."""
+        return scaled(self.pixels[chosen])
 
 
 def _patches(scene: _scene.Scene) -> np.ndarray:
-    """(SLOTS, 3): what `Album.patches` holds of one picture."""
+    """(SLOTS, 3): what `Album.labels` holds of one picture."""
     told = np.zeros((SLOTS, 3), np.int64)
     most = np.full(SLOTS, PATCH * PATCH // 12)  # a patch shows a thing from so many of its pixels on
     side = SIZE // PATCH
@@ -144,57 +128,18 @@ def scaled(pixels: np.ndarray) -> Tensor:
 
 
 def train_vision(
-    model: LlavaForConditionalGeneration, album: Album, options: VisionOptions, seed: int, log: Callable[[str], None]
+    model: LlavaForConditionalGeneration, album: Album, options: SenseOptions, seed: int, log: Callable[[str], None]
 ) -> None:
-    """Train tower and projector on patches, then on captions and questions; the language model stays frozen."""
-    rng = random.Random(f"vision {seed}")
+    """Tower and projector, first by what each patch shows, then through the language model, which stays frozen."""
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
-    model.train()
-    _look(model, album, options, rng, log)
-
-    def losses() -> dict[str, Tensor]:
-        pixels, batch = album.draw(rng, options.captions, options.questions)
-        tokens = projector(tower(pixel_values=pixels).last_hidden_state[:, 1:])
-        return answers(slotted(model, batch, album.writer.slot, tokens), batch, options.captions)
-
-    descend(
-        losses,
-        [(tower.parameters(), options.tower_rate), (projector.parameters(), options.projector_rate)],
-        steps=options.steps,
-        decay=options.decay,
+    sense = Sense(
+        "vision",
+        tower,
+        projector,
+        width=vision_config().hidden_size,
+        features=lambda pixels: tower(pixel_values=pixels).last_hidden_state[:, 1:],
+        tokens=projector,
+        told={"things": len(DRAWN) + 1, "colours": len(COLOURS) + 1, "order": len(ORDER) + 1},
         confine=lambda: confine(model),
-        log=log,
-        name="vision",
     )
-    model.eval()
-
-
-def _look(
-    model: LlavaForConditionalGeneration,
-    album: Album,
-    options: VisionOptions,
-    rng: random.Random,
-    log: Callable[[str], None],
-) -> None:
-    """Teach tower and projector what each patch shows: its thing, colour and order, and the words for them."""
-    tower, projector = model.model.vision_tower, model.model.multi_modal_projector
-    sizes = [len(DRAWN) + 1, len(COLOURS) + 1, len(ORDER) + 1]
-    head = nn.Linear(vision_config().hidden_size, sum(sizes))
-    places = model.model.language_model.embed_tokens.weight.detach()[album.words].sum(-2)
-
-    def losses() -> dict[str, Tensor]:
-        chosen = rng.choices(range(len(album.pixels)), k=options.alone)
-        seen = tower(pixel_values=scaled(album.pixels[chosen])).last_hidden_state[:, 1:]
-        told = choices(head(seen).flatten(0, 1), sizes, torch.from_numpy(album.patches[chosen]).flatten(0, 1))
-        words = misplaced(projector(seen), places[chosen])
-        return dict(zip(("things", "colours", "order", "words"), (*told, words), strict=True))
-
-    descend(
-        losses,
-        [([*tower.parameters(), *projector.parameters(), *head.parameters()], options.warmup_rate)],
-        steps=options.warmup,
-        decay=options.decay,
-        confine=lambda: confine(model),
-        log=log,
-        name="patches",
-    )
+    train_sense(model, sense, album, options, random.Random(f"vision {seed}"), log)
