@@ -34,7 +34,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(interventions(), st.dictionaries(st.text(), JSON, max_size=3), st.none() | st.text())
 def test_what_is_read_is_what_was_written(intervention: Intervention, provenance: Any, note: str | None) -> None:
     edit = edit_of(intervention, provenance=provenance, note=note)

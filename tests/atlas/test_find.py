@@ -305,7 +305,7 @@ def rows_of(found: Any) -> Iterator[tuple[Any, ...]]:
         yield (*names, row["layer"], row["neuron"])
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(tree=TREES)
 def test_a_filter_finds_what_passes_every_test_by_hand(
     tree: Filter, atlas: Atlas, connection: Any, everything: list[Row]
@@ -322,7 +322,7 @@ def test_a_filter_finds_what_passes_every_test_by_hand(
     assert found == expected
 
 
-@settings(max_examples=500, deadline=None, derandomize=True, database=None)
+@settings(max_examples=500)
 @given(tree=TREES)
 def test_a_filter_survives_text_and_json(tree: Filter) -> None:
     assert from_json(json.loads(json.dumps(as_json(tree)))) == tree

@@ -47,7 +47,7 @@ def bleu_by_hand(answer: str, references: tuple[str, ...], order: int) -> float:
     return min(1.0, math.exp(1 - nearest / said)) * math.exp(sum(logs) / len(logs))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(JUDGED)
 def test_bleu_by_hand(judged: list[Judged]) -> None:
     pytest.importorskip("sacrebleu")
@@ -65,7 +65,7 @@ def longest_common(a: list[str], b: list[str]) -> int:
     return max(longest_common(a[1:], b), longest_common(a, b[1:]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(JUDGED)
 def test_rouge_l_by_hand_and_by_the_packages_own_way_with_several_references(judged: list[Judged]) -> None:
     scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rougeL"])
@@ -110,13 +110,13 @@ def cider_by_hand(judged: list[Judged]) -> list[float]:
     return list(10 * totals / 4)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(JUDGED)
 def test_cider_by_hand(judged: list[Judged]) -> None:
     assert one("cider").score(judged)["cider"] == pytest.approx(cider_by_hand(judged), abs=1e-9)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(JUDGED)
 def test_cider_is_pycocoevalcaps(judged: list[Judged]) -> None:
     scorer = pytest.importorskip("pycocoevalcap.cider.cider").Cider()
@@ -141,7 +141,7 @@ def test_words() -> None:
     ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(JUDGED)
 def test_tfidf_cosine_is_scikit_learns(judged: list[Judged]) -> None:
     text = pytest.importorskip("sklearn.feature_extraction.text")

@@ -105,7 +105,7 @@ def edits(a: tuple[str, ...], b: tuple[str, ...]) -> int:
 SAID = st.lists(st.sampled_from(["a", "dog", "Dog,", "ran", "home."]), max_size=7).map(" ".join)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(SAID, st.lists(SAID.filter(bool), min_size=1, max_size=3))
 def test_word_errors_by_hand(said: str, wanted: list[str]) -> None:
     pytest.importorskip("jiwer")

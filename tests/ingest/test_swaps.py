@@ -107,7 +107,7 @@ def test_a_word_of_several_tokens_shares_its_weight(llava: Any) -> None:
 WORDS = st.lists(st.sampled_from(["dog", "Dog", "cat", "a", "hot dog", "red,", "dogs"]), min_size=1, max_size=7)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(WORDS, st.sampled_from(["cat", "dog house", "a", "hot dog"]))
 def test_replacing_is_what_a_plain_split_does(words: list[str], wanted: str) -> None:
     """Word by word: the reference knows no pattern and counts the occurrences of the wanted word before each place."""
