@@ -2,71 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, Method, Reduce, Select, Source, Target, note_assumed, resolve, say, words
-from cli.filters import (
-    After,
-    ConceptPattern,
-    Each,
-    Effect,
-    Inside,
-    Label,
-    Percentile,
-    Rank,
-    Score,
-    Sort,
-    Token,
-    Top,
-    WhereText,
-    Z,
-    asked,
-)
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.common import AtlasPath, Method, Reduce, Source, note_assumed, resolve, say, words
+from cli.filters import Model, Question
+from cli.groups import grouped
+from cli.render import Output, show
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
     from atlas.find import Ask
-    from atlas.queries import Query, Which
+    from atlas.queries import Query
     from atlas.selection import NeuronSet
 
-Model = Annotated[str | None, typer.Option("--model", "-m", help="The model's name (`atlas models` lists them).")]
-Dataset = Annotated[
-    str | None, typer.Option("--dataset", "-d", help="The dataset's name, where several have the concept.")
-]
-Layers = Annotated[str | None, typer.Option("--layers", help="Only these layers: 3, 8-15, 0,2,8-15.")]
-Run = Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")]
-Supercategory = Annotated[
-    str | None, typer.Option("--supercategory", help="All concepts of it (`atlas concepts` lists them).")
-]
 FailEmpty = Annotated[bool, typer.Option("--fail-empty", help="Exit with 1 where there is no row.")]
 
 
+@grouped
 def query(
-    concept: ConceptPattern = None,
-    method: Method = None,
-    source: Source = None,
-    target: Target = None,
-    reduce: Reduce = None,
-    model: Model = None,
-    dataset: Dataset = None,
-    run: Run = None,
-    supercategory: Supercategory = None,
-    layers: Layers = None,
-    token: Token = None,
-    label: Label = None,
-    inside: Inside = None,
-    effect: Effect = None,
-    score: Score = None,
-    rank: Rank = None,
-    percentile: Percentile = None,
-    z: Z = None,
-    where: WhereText = None,
-    select: Select = None,
+    *,
+    question: Question,
     minus: Annotated[
         str | None, typer.Option("--minus", help="Leave out what the same question gives elsewhere: concept=cat.")
     ] = None,
@@ -77,16 +35,16 @@ def query(
         int | None,
         typer.Option("--agree", help="In how many of the --methods, or concepts. [default: more than half]"),
     ] = None,
-    sort: Sort = None,
-    top: Top = None,
-    after: After = None,
-    each: Each = False,
+    after: Annotated[
+        str | None, typer.Option("--after", help="Go on behind a page: the cursor that it ended with.")
+    ] = None,
+    each: Annotated[
+        bool, typer.Option("--each", help="Every neuron once, with the map in which it ranks best.")
+    ] = False,
     count: Annotated[bool, typer.Option("--count", help="Of each map, how many neurons pass.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print the SQL instead of its answer.")] = False,
     fail_empty: FailEmpty = False,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """Which neurons carry a concept: score, rank, percentile, decoded tokens, methods that agree. Or, without a concept
@@ -113,27 +71,22 @@ def query(
     from dataclasses import replace
 
     from atlas.api import Atlas
-    from atlas.queries import Which
 
-    chosen = chosen_format(form, as_json, as_csv)
-    names = {"concept": concept, "method": method, "source": source, "target": target, "reduce": reduce}
-    names |= {"model": model, "dataset": dataset, "run": run, "supercategory": supercategory}
-    neurons: dict[str, Any] = {"layers": layers, "token": token, "label": label, "selection": inside, "effect": effect}
-    neurons |= {"score": score, "rank": rank, "percentile": percentile, "z": z, "where": where}
-    given = {name: value for name, value in neurons.items() if value is not None}
+    chosen = output.chosen()
+    given, sort, top = question.neurons(), question.sort, question.top
     there = Atlas(resolve(atlas))
-    if methods or (supercategory and not (given or sort or after or each or count)):
+    if methods or (question.supercategory and not (given or sort or after or each or count)):
         if given or minus or sort or after or each or count:
             raise UsageError("where several maps vote, only names of maps, --select, --top and --agree can be given")
-        found, question = _vote(there, Which(**names), methods, select, top, agree, explain)
+        found, statement = _vote(there, question, methods, agree, explain)
     else:
         if agree is not None:
             raise UsageError("--agree is for votes: give --supercategory, or --concept with --methods a,b")
-        if not given and concept is None and supercategory is None:
+        if not given and question.concept is None and question.supercategory is None:
             raise UsageError(
                 "give --concept, or another condition: --token bark, --label image, --where ... (`atlas query --help`)"
             )
-        ask = asked(names, neurons, select, sort, top, after, each)
+        ask = question.ask(after, each)
         if count:
             if sort or after or each or top or minus:
                 raise UsageError(
@@ -141,18 +94,18 @@ def query(
                 )
             _count(there, replace(ask, limit=None), chosen, explain, fail_empty)
             return
-        found, question = there.ask(ask)
+        found, statement = there.ask(ask)
     note_assumed(found.provenance)
     if explain:
-        print(question.explained())
+        print(statement.explained())
         return
     if minus:
-        found = found - _elsewhere(there, found, minus, neurons, select, top)
+        found = found - _elsewhere(there, found, minus, question)
     table = found.to_arrow()
     if chosen == "table" and "ranks" in table.column_names and len(found.provenance["maps"]) > 8:
         table = table.drop_columns(["ranks"])  # too many to read
     show(table, chosen, more={"next": found.provenance.get("next"), "provenance": found.provenance})
-    if "next" in found.provenance and not minus and (given or select or sort or after):
+    if "next" in found.provenance and not minus and (given or question.select or sort or after):
         say(f"there are more: a larger --top, or --after {found.provenance['next']}")
     if fail_empty and not len(found):
         raise typer.Exit(1)
@@ -170,29 +123,22 @@ def _count(there: Atlas, ask: Ask, form: str, explain: bool, fail_empty: bool) -
 
 
 def _vote(
-    there: Atlas,
-    which: Which,
-    methods: str | None,
-    select: str | None,
-    top: int | None,
-    agree: int | None,
-    explain: bool,
+    there: Atlas, question: Question, methods: str | None, agree: int | None, explain: bool
 ) -> tuple[NeuronSet, Query]:
+    from atlas.queries import Which
     from atlas.rules import Rule
 
-    if select and top:
+    if question.select and question.top:
         raise UsageError("the maps vote by one rule; give --select or --top")
-    rule = Rule.parse(select) if select else Rule("top", float(top or 20))
-    found, question = there.vote_sql(which, words(methods), rule, agree)
+    rule = Rule.parse(question.select) if question.select else Rule("top", float(question.top or 20))
+    found, statement = there.vote_sql(Which(**question.names()), words(methods), rule, agree)
     if not len(found) and not explain:
         needed = found.provenance["selection"]["agree"]
         say(f"no neuron is chosen in {needed} maps; a smaller --agree asks for fewer")
-    return found, question
+    return found, statement
 
 
-def _elsewhere(
-    there: Atlas, found: NeuronSet, names: str, neurons: Mapping[str, Any], select: str | None, top: int | None
-) -> NeuronSet:
+def _elsewhere(there: Atlas, found: NeuronSet, names: str, question: Question) -> NeuronSet:
     """What the same question finds in the map that `--minus` names: of the same run where that has it.
 
     Raises:
@@ -206,20 +152,21 @@ def _elsewhere(
     mine = found.provenance["maps"][0]
     same = same_but(mine, names_given(names, "--minus "))
     try:
-        return there.ask(asked({**same, "run": mine["run_id"]}, neurons, select, None, top, None))[0]
+        return there.ask(question.elsewhere({**same, "run": mine["run_id"]}))[0]
     except UsageError:
-        return there.ask(asked(same, neurons, select, None, top, None))[0]
+        return there.ask(question.elsewhere(same))[0]
 
 
+@grouped
 def neuron(
+    *,
     address: Annotated[str, typer.Argument(help="layer/index, for example 3/117.")],
     method: Method = None,
     source: Source = None,
     reduce: Reduce = None,
     model: Model = None,
     top: Annotated[int, typer.Option("--top", "-n", "--limit", min=1, help="Concepts for each method and source.")] = 3,
-    form: Format = None,
-    as_json: Json = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """One neuron: the tokens it raises and lowers, its best concepts by method and source, its strongest examples.
@@ -229,7 +176,7 @@ def neuron(
     from atlas.api import Atlas
     from atlas.neurons import LANGUAGE
 
-    chosen = chosen_format(form, as_json)
+    chosen = output.chosen()
     if chosen not in ("table", "json", "jsonl"):
         raise UsageError("a neuron's profile is three tables; use --format table or json")
     profile = Atlas(resolve(atlas)).neuron(address, method=method, source=source, reduce=reduce, model=model, top=top)

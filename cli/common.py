@@ -25,7 +25,6 @@ AtlasPath = Annotated[
 ModelName = Annotated[
     str | None, typer.Option("--model", "-m", help="A folder, a HuggingFace id, or an embedded model.")
 ]
-Concept = Annotated[str, typer.Option("--concept", "-c", help="The concept's name (`atlas concepts` lists them).")]
 Method = Annotated[str | None, typer.Option("--method", help="The attribution method (`atlas methods` lists them).")]
 Source = Annotated[
     str | None, typer.Option("--source", help="The modality that carries the concept in: image, text, audio or video.")
@@ -47,23 +46,7 @@ Of = Annotated[
 Reduce = Annotated[
     str | None, typer.Option("--reduce", help="mean over the concept's examples, or contrast with others.")
 ]
-DatasetSpec = Annotated[
-    str, typer.Option("--dataset", "-d", help="NAME or NAME:PATH (`atlas datasets` lists the names).")
-]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto.")]
-Dtype = Annotated[str, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")]
-Revision = Annotated[str | None, typer.Option("--revision", help="The HuggingFace revision.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Examples in one forward pass.")]
-Quantization = Annotated[
-    str | None, typer.Option("--quantization", help="8bit or 4bit (bitsandbytes); hooks work, write vectors do not.")
-]
-AttnImpl = Annotated[
-    str | None, typer.Option("--attn-impl", help="sdpa, eager, ...: how attention is computed. [default: the model's]")
-]
-TrustRemoteCode = Annotated[
-    bool,
-    typer.Option("--trust-remote-code", help="Run the code that lies beside the model; needs a pinned --revision."),
-]
 Images = Annotated[list[str] | None, typer.Option("--image", "-i", help="A picture: a file, or DATASET:POINTER.")]
 Audios = Annotated[list[str] | None, typer.Option("--audio", help="A recording: a file, or DATASET:POINTER.")]
 Videos = Annotated[

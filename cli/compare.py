@@ -3,49 +3,59 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from atlas.errors import UsageError
-from cli.ask import Dataset, Model, Run, Supercategory
 from cli.common import AtlasPath, Method, Of, Reduce, Select, Source, Target, note_assumed, resolve, say, words
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.filters import Dataset, Model, Run, Supercategory
+from cli.groups import grouped
+from cli.render import Output, show
 
 OneConcept = Annotated[str | None, typer.Option("--concept", "-c", help="The concept's name: one row a neuron.")]
-Concepts = Annotated[
-    str | None, typer.Option("--concepts", help="all, or several: dog,cat. One row a concept, with q-values.")
-]
-Side = Annotated[str, typer.Option("--side", help="Compare two sources, or two targets: source or target.")]
-Sources = Annotated[
-    str | None, typer.Option("--sources", help="Two modalities; with --side target, one. [default: image,text]")
-]
-Targets = Annotated[
-    str | None, typer.Option("--targets", help="With --side target, two modalities; else one. [default: image,text]")
-]
-SideTop = Annotated[int, typer.Option("--top", min=1, help="How many of the best neurons of each side.")]
-Rows = Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows to print.")]
 
 
-def shared(
-    concept: OneConcept = None,
-    concepts: Concepts = None,
-    supercategory: Supercategory = None,
-    side: Side = "source",
-    sources: Sources = None,
-    targets: Targets = None,
-    method: Method = None,
-    reduce: Reduce = None,
-    model: Model = None,
-    dataset: Dataset = None,
-    run: Run = None,
-    top: SideTop = 40,
-    limit: Rows = 1000,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
-    atlas: AtlasPath = None,
-) -> None:
+@dataclass(frozen=True)
+class Sides:
+    """A concept, or several, and the two maps of each that are compared."""
+
+    concept: OneConcept = None
+    concepts: Annotated[
+        str | None, typer.Option("--concepts", help="all, or several: dog,cat. One row a concept, with q-values.")
+    ] = None
+    supercategory: Supercategory = None
+    side: Annotated[str, typer.Option("--side", help="Compare two sources, or two targets: source or target.")] = (
+        "source"
+    )
+    sources: Annotated[
+        str | None,
+        typer.Option("--sources", help="Two modalities; with --side target, one. [default: image,text]"),
+    ] = None
+    targets: Annotated[
+        str | None,
+        typer.Option("--targets", help="With --side target, two modalities; else one. [default: image,text]"),
+    ] = None
+    method: Method = None
+    reduce: Reduce = None
+    model: Model = None
+    dataset: Dataset = None
+    run: Run = None
+    top: Annotated[int, typer.Option("--top", min=1, help="How many of the best neurons of each side.")] = 40
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows to print.")] = 1000
+
+    def names(self) -> dict[str, Any]:
+        found = {"method": self.method, "reduce": self.reduce, "model": self.model}
+        return found | {"dataset": self.dataset, "run": self.run}
+
+    def asked(self) -> dict[str, Any]:
+        return {"side": self.side, "sources": words(self.sources), "targets": words(self.targets)}
+
+
+@grouped
+def shared(*, sides: Sides, output: Output, atlas: AtlasPath = None) -> None:
     """Which neurons carry a concept in both modalities, and how many chance and matched neurons would give.
 
     Rows come best first by the sum of their ranks, which are in the order of --sources. Matched neurons are of the
@@ -56,34 +66,11 @@ def shared(
 
     Example: atlas shared --concepts all --method contribution
     """
-    names = {"method": method, "reduce": reduce, "model": model, "dataset": dataset, "run": run}
-    asked = {"side": side, "sources": words(sources), "targets": words(targets)}
-    form = chosen_format(form, as_json, as_csv)
-    if _is_one(concept, concepts, supercategory):
-        _show_neurons(concept, False, names | asked, top, limit, form, atlas)
-    else:
-        _show_concepts(concepts, supercategory, False, names, asked, top, limit, form, atlas)
+    _overlap(sides, False, output.chosen(), atlas)
 
 
-def only(
-    concept: OneConcept = None,
-    concepts: Concepts = None,
-    supercategory: Supercategory = None,
-    side: Side = "source",
-    sources: Sources = None,
-    targets: Targets = None,
-    method: Method = None,
-    reduce: Reduce = None,
-    model: Model = None,
-    dataset: Dataset = None,
-    run: Run = None,
-    top: SideTop = 40,
-    limit: Rows = 1000,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
-    atlas: AtlasPath = None,
-) -> None:
+@grouped
+def only(*, sides: Sides, output: Output, atlas: AtlasPath = None) -> None:
     """Which neurons carry a concept in the first modality's top and not in the second's, and what chance would give.
 
     Ranks are in the order of --sources: `--sources text,image` gives the text's own neurons. Over several concepts:
@@ -91,34 +78,27 @@ def only(
 
     Example: atlas only --concept dog --sources image,text --top 40
     """
-    names = {"method": method, "reduce": reduce, "model": model, "dataset": dataset, "run": run}
-    asked = {"side": side, "sources": words(sources), "targets": words(targets)}
-    form = chosen_format(form, as_json, as_csv)
-    if _is_one(concept, concepts, supercategory):
-        _show_neurons(concept, True, names | asked, top, limit, form, atlas)
-    else:
-        _show_concepts(concepts, supercategory, True, names, asked, top, limit, form, atlas)
+    _overlap(sides, True, output.chosen(), atlas)
 
 
-def _is_one(concept: str | None, concepts: str | None, supercategory: str | None) -> bool:
-    if (concept is None) == (concepts is None and supercategory is None):
+def _overlap(sides: Sides, only: bool, form: str, atlas: Path | None) -> None:
+    if (sides.concept is None) == (sides.concepts is None and sides.supercategory is None):
         raise UsageError(
             "give one --concept; or --concepts all, --concepts dog,cat, --supercategory animal for a row each"
         )
-    return concept is not None
+    (_show_concepts if sides.concept is None else _show_neurons)(sides, only, form, atlas)
 
 
-def _show_neurons(
-    concept: str | None, only: bool, asked: dict[str, Any], top: int, limit: int, form: str, atlas: Any
-) -> None:
+def _show_neurons(sides: Sides, only: bool, form: str, atlas: Path | None) -> None:
     from atlas.api import Atlas
 
     there = Atlas(resolve(atlas))
-    found = (there.only if only else there.shared)(str(concept), top=top, **asked)
+    ask = there.only if only else there.shared
+    found = ask(str(sides.concept), top=sides.top, **sides.names(), **sides.asked())
     note_assumed(found.neurons.provenance)
     s = found.statistics
     more = {"statistics": s, "matched": found.matched, "provenance": found.neurons.provenance}
-    show(found.neurons.to_arrow().slice(0, limit), form, more=more)
+    show(found.neurons.to_arrow().slice(0, sides.limit), form, more=more)
     first, second = found.between
     what = f"in {first} and not in {second}" if only else f"shared by {first} and {second}"
     say(f"{s['only' if only else 'shared']} of {s['top']} {what}; {_chance(s, '')}")
@@ -132,34 +112,26 @@ def _chance(statistics: dict[str, float | None], prefix: str) -> str:
     return f"{expected:.2g} expected by chance,{shown} p = {p:.2g}"
 
 
-def _show_concepts(
-    concepts: str | None,
-    supercategory: str | None,
-    only: bool,
-    names: dict[str, Any],
-    asked: dict[str, Any],
-    top: int,
-    limit: int,
-    form: str,
-    atlas: Any,
-) -> None:
+def _show_concepts(sides: Sides, only: bool, form: str, atlas: Path | None) -> None:
+    from atlas import overlap
     from atlas.api import Atlas
-    from atlas.overlap import sides
     from atlas.queries import Which
 
-    side, between, one = sides(asked["side"], asked["sources"], asked["targets"])
-    listed = () if concepts in (None, "all") else words(concepts)
-    which = Which(supercategory=supercategory, **names, **one)
-    found = Atlas(resolve(atlas)).overlaps(which, listed, side=side, between=between, only=only, top=top)
+    side, between, one = overlap.sides(**sides.asked())
+    listed = () if sides.concepts in (None, "all") else words(sides.concepts)
+    which = Which(supercategory=sides.supercategory, **sides.names(), **one)
+    found = Atlas(resolve(atlas)).overlaps(which, listed, side=side, between=between, only=only, top=sides.top)
     note_assumed(found.provenance)
-    show(found.rows.slice(0, limit), form, more={"matched": found.matched, "provenance": found.provenance})
+    show(found.rows.slice(0, sides.limit), form, more={"matched": found.matched, "provenance": found.provenance})
     matched = f"; matched: neurons of the same {found.matched}" if found.matched else ""
     say(f"{found.rows.num_rows} concepts; q_value is the false discovery rate over them{matched}")
     if found.left_out:
         say(f"left out, with a map of {' or '.join(between)} alone: {', '.join(found.left_out)}")
 
 
+@grouped
 def layers(
+    *,
     concept: OneConcept = None,
     of: Of = None,
     method: Method = None,
@@ -174,9 +146,7 @@ def layers(
     run: Run = None,
     select: Select = None,
     top: Annotated[int | None, typer.Option("--top", "-n", min=1, help="How many neurons. [default: 40]")] = None,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """How a concept's neurons lie over the layers: count, share, cumulative share, enrichment over an even spread.
@@ -194,7 +164,7 @@ def layers(
     from atlas.queries import Which
     from atlas.rules import Rule
 
-    form = chosen_format(form, as_json, as_csv)
+    form = output.chosen()
     if select and top:
         raise UsageError("--top N is --select top:N; give one of them")
     if (concept is None) == (of is None):
@@ -247,7 +217,9 @@ def _show_layers(tables: dict[str, Any], form: str, sets: dict[str, Any]) -> Non
     show(pa.concat_tables(named), form, more=more)
 
 
+@grouped
 def agreement(
+    *,
     reference: Annotated[
         str | None, typer.Option("--reference", help="The method the others are compared with. [default: ablation]")
     ] = None,
@@ -258,9 +230,7 @@ def agreement(
     model: Model = None,
     dataset: Dataset = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the intervals' resampling.")] = 0,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """How well each method's ranking of neurons follows exact ablation's: rank correlation and overlap of the tops.
@@ -276,7 +246,7 @@ def agreement(
     from atlas.api import Atlas
     from atlas.queries import Which
 
-    form = chosen_format(form, as_json, as_csv)
+    form = output.chosen()
     there = Atlas(resolve(atlas))
     if pairs and reference is not None:
         raise UsageError("--pairs compares all methods with each other; leave out --reference")

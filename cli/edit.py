@@ -12,11 +12,8 @@ from atlas.errors import AtlasError
 from cli.common import (
     AtlasPath,
     Audios,
-    Device,
-    Dtype,
     Images,
     MaxNewTokens,
-    ModelName,
     PromptText,
     Videos,
     picture_file,
@@ -26,7 +23,9 @@ from cli.common import (
 from cli.edit_bake import bake, unbake
 from cli.edit_make import compose, create
 from cli.edit_solve import solve
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.groups import grouped
+from cli.jobs import LoadOptions, ModelOptions, live_model
+from cli.render import Output, show
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, compare, apply and hand on edits of a model's neurons.")
 
@@ -38,20 +37,20 @@ app.command()(compose)
 
 
 @app.command()
-def ls(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
+@grouped
+def ls(*, output: Output, atlas: AtlasPath = None) -> None:
     """The stored edits.
 
     Example: atlas edit ls
     """
     from atlas.api import Atlas
 
-    show(Atlas(resolve(atlas)).listing("edits"), chosen_format(form, as_json, as_csv))
+    show(Atlas(resolve(atlas)).listing("edits"), output.chosen())
 
 
 @app.command("show")
-def show_edit(
-    name: Name, form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None
-) -> None:
+@grouped
+def show_edit(*, name: Name, output: Output, atlas: AtlasPath = None) -> None:
     """An edit's changes, and with --json where they came from.
 
     Example: atlas edit show no-dog
@@ -60,7 +59,7 @@ def show_edit(
 
     from atlas.api import Atlas
 
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     edit = Atlas(resolve(atlas)).edit(name).data
     rows = []
     for change in edit.changes:
@@ -79,12 +78,12 @@ def show_edit(
 
 
 @app.command()
+@grouped
 def diff(
+    *,
     first: Name,
     second: Annotated[str, typer.Argument(help="The other edit.")],
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """What two edits do differently: the neurons that only one of them changes, or both do otherwise.
@@ -94,7 +93,7 @@ def diff(
     from atlas.api import Atlas
     from atlas.compose import difference
 
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     there = Atlas(resolve(atlas))
     one, other = there.edit(first).data, there.edit(second).data
     found = difference(one, other)
@@ -116,22 +115,22 @@ def rm(name: Name, atlas: AtlasPath = None) -> None:
 
 
 @app.command()
+@grouped
 def apply(
+    *,
     name: Name,
     prompt: PromptText,
     image: Images = None,
     audio: Audios = None,
     video: Videos = None,
-    model: ModelName = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
+    which: ModelOptions,
+    how: LoadOptions,
     max_new_tokens: MaxNewTokens = 50,
     draw: Annotated[
         Path | None, typer.Option("--draw", help="Save what is drawn without and with the edit, side by side.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the pictures' noise.")] = 0,
-    form: Format = None,
-    as_json: Json = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """The live model's answer without and with an edit, side by side. The model's weights are not touched.
@@ -140,15 +139,14 @@ def apply(
     """
     from atlas.api import Atlas
 
-    chosen = chosen_format(form, as_json)
+    chosen = output.chosen()
     stored = Atlas(resolve(atlas)).edit(name)  # read, and the database closed, before the model is loaded
     picture_file(draw)
-    from ingest.asking import ask, beside, load_for, open_media
+    from ingest.asking import ask, beside, open_media
 
     media = open_media(image, audio, video)
     made_for = stored.data.model
-    revision = None if model else made_for["revision"]
-    live = load_for(model or str(made_for["name"]), revision=revision, device=device, dtype=dtype)
+    live = live_model(which, how, str(made_for["name"]), made_for["revision"])
     noise = seed if draw else None
     without, before = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=noise)
     with stored.on(live):

@@ -7,15 +7,18 @@ from typing import Annotated
 
 import typer
 
-from cli.common import AtlasPath, Device, ModelName, Revision, resolve, say
+from cli.common import AtlasPath, resolve, say
+from cli.groups import grouped
+from cli.jobs import MachineOptions, ModelOptions, live_model
 
 
+@grouped
 def bake(
+    *,
     name: Annotated[str, typer.Argument(help="The edit: name, or name@version.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")],
-    model: ModelName = None,
-    revision: Revision = None,
-    device: Device = "cpu",
+    which: ModelOptions,
+    how: MachineOptions,
     atlas: AtlasPath = None,
 ) -> None:
     """Write a HuggingFace checkpoint with an edit in its weights, for programs that know nothing of hooks.
@@ -28,11 +31,9 @@ def bake(
 
     edit = Atlas(resolve(atlas)).edit(name).data  # read, and the database closed, before the model is loaded
     from atlas.live.checkpoint import check_free, save_baked
-    from ingest.asking import load_for
 
     check_free(out)
-    at = revision or (None if model else edit.model["revision"])
-    live = load_for(model or str(edit.model["name"]), revision=at, device=device, dtype="auto")
+    live = live_model(which, how, str(edit.model["name"]), edit.model["revision"], dtype="auto")
     baked = save_baked(live, edit, out)
     say(f"{edit.label}: {baked.neurons:,} neurons, {baked.numbers:,} numbers of {live.dtype} weights changed")
     print(out)

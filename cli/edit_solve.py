@@ -11,11 +11,8 @@ from atlas.errors import UsageError
 from cli.common import (
     AtlasPath,
     BatchSize,
-    Device,
-    Dtype,
     Images,
     Method,
-    ModelName,
     Of,
     Select,
     Source,
@@ -25,11 +22,14 @@ from cli.common import (
     say,
 )
 from cli.edit_make import ConceptName, Labels, Layers, Note, Seed, Top, neurons_of
-from cli.make import Options, PerConcept, Sources, Tasks
+from cli.groups import grouped
+from cli.jobs import DataOptions, LoadOptions, ModelOptions
 from cli.progress import NoProgress, progressing
 
 
+@grouped
 def solve(
+    *,
     name: Annotated[str, typer.Argument(help="A name for the edit, for example dog-to-cat.")],
     said: Annotated[str, typer.Option("--from", help="The word that the model says.")],
     wanted: Annotated[
@@ -64,15 +64,9 @@ def solve(
     layers: Layers = None,
     labels: Labels = None,
     of: Of = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH. [scenes]")] = None,
-    option: Options = None,
-    sources: Sources = None,
-    tasks: Tasks = None,
-    per_concept: PerConcept = None,
-    model: ModelName = None,
-    revision: Annotated[str | None, typer.Option("--revision", help="The HuggingFace revision.")] = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
+    data: DataOptions,
+    whose: ModelOptions,
+    how: LoadOptions,
     batch_size: BatchSize = 16,
     seed: Seed = 0,
     note: Note = None,
@@ -101,21 +95,20 @@ def solve(
     solver = _check(target, said, goal, wanted, solver, others)
     if method or select or top or layers or labels or of:
         about = None if labels or of else concept or said
-        which = Which(about, method, source, target if about else None, None, model if about else None)
+        which = Which(about, method, source, target if about else None, None, whose.model if about else None)
         best = top if about is None or select else top or 20
         neurons = neurons_of(Atlas(path), which, select=select, top=best, layers=layers, labels=labels, of=of)
-    from ingest.job import Execution, make_job
+    from ingest.job import make_job
     from ingest.solve import Asked, Wanted
     from ingest.solve import solve as start
     from ingest.swaps import Swap
 
     of_map = concept if neurons is not None else None
-    asks = _asked(prompt, image, said, tasks or sources or dataset or (None if of_map else concept))
-    plain = {"model": model, "revision": revision, "dataset": dataset, "per_concept": per_concept, "seed": seed}
-    content: dict[str, Any] = {"dtype": dtype, "options": pairs(option or [])}
-    content |= given(plain, {"concepts": concept, "sources": sources, "tasks": tasks})
+    asks = _asked(prompt, image, said, data.tasks or data.sources or data.dataset or (None if of_map else concept))
+    content = {"seed": seed, **whose.content(), **data.content(), **how.content(), **given({}, {"concepts": concept})}
+    execution = how.execution(batch_size=batch_size)
     if target == "image":
-        _draw(path, name, said, str(goal or wanted), content, Execution(device, None, batch_size), neurons, note)
+        _draw(path, name, said, str(goal or wanted), content, execution, neurons, note)
         return
     goal = goal if goal or solver != "minimal_norm" else wanted
     what = Wanted(solver, Swap(said, wanted), pairs(param or []), goal, 64 if keep is None else keep)
@@ -125,7 +118,7 @@ def solve(
             name,
             what,
             make_job(content),
-            Execution(device, None, batch_size),
+            execution,
             asked=Asked(*asks, said) if asks else None,
             neurons=neurons,
             note=note,

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Revision, given, pairs, resolve, say, words
-from cli.make import Concepts, Options, PerConcept, Seed, Sources, Tasks, report
+from cli.common import AtlasPath, BatchSize, given, resolve, say, words
+from cli.groups import grouped
+from cli.jobs import ExampleOptions, LoadOptions, ModelOptions
+from cli.make import report
 from cli.progress import NoProgress, progressing
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.render import Output, show
 
 if TYPE_CHECKING:
     from ingest.geometry import Ablated
 
 
+@grouped
 def geometry(
-    model: ModelName = None,
-    revision: Revision = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH.")] = None,
-    option: Options = None,
+    *,
+    which: ModelOptions,
     edit: Annotated[str | None, typer.Option("--edit", help="Look also with this stored edit applied.")] = None,
     labels: Annotated[
         str | None, typer.Option("--labels", help="Look also without the neurons of a run of labels: RUN or RUN:LABEL.")
@@ -32,23 +33,16 @@ def geometry(
         str | None, typer.Option("--of", help="Look also without saved neurons: 'dog & cat' (`atlas select ls`).")
     ] = None,
     only: Annotated[str | None, typer.Option("--only", help="Print only these measures, separated by commas.")] = None,
-    concepts: Concepts = None,
-    sources: Sources = None,
-    tasks: Tasks = None,
-    per_concept: PerConcept = None,
-    seed: Seed = None,
+    examples: ExampleOptions,
     layers: Annotated[str | None, typer.Option("--layers", help="Only these layers: 3, 8-15.")] = None,
     sample: Annotated[int, typer.Option("--sample", min=1, help="Tokens of each role, and examples, to keep.")] = 200,
     neighbours: Annotated[int, typer.Option("--neighbours", min=1, help="Nearest neighbours of a token.")] = 10,
     projections: Annotated[str, typer.Option("--projections", help="pca, tsne or both; '' for none.")] = "pca,tsne",
     points: Annotated[int, typer.Option("--points", min=1, help="Tokens of each role to lay out.")] = 100,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
+    how: LoadOptions,
     batch_size: BatchSize = 16,
     no_progress: NoProgress = False,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """How text, image and special tokens lie in each layer, and what the last one takes from each, with and without
@@ -56,18 +50,16 @@ def geometry(
 
     Example: atlas geometry --model tiny-llava --dataset scenes --only centroid_distance
     """
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     path = resolve(atlas)
     from ingest.geometry import Settings, measure
-    from ingest.job import Execution, make_job
+    from ingest.job import make_job
 
-    content: dict[str, Any] = {"dtype": dtype, "options": pairs(option or [])}
-    plain = {"model": model, "revision": revision, "dataset": dataset, "per_concept": per_concept, "seed": seed}
-    content |= given(plain | {"layers": layers}, {"concepts": concepts, "sources": sources, "tasks": tasks})
+    content = which.content() | examples.content() | how.content() | given({"layers": layers}, {})
     settings = Settings(sample, neighbours, words(projections), points)
     ablated = _ablated(path, edit, labels, of)
     with progressing(no_progress) as progress:
-        done = measure(path, make_job(content), Execution(device, None, batch_size), settings, ablated, progress)
+        done = measure(path, make_job(content), how.execution(batch_size=batch_size), settings, ablated, progress)
     report(dict(done.skipped), path / "runs" / done.run_id / "manifest.json")
     if not done.fresh:
         say(f"run {done.run_id[:8]} was done before; these are its stored measures")

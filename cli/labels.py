@@ -8,7 +8,8 @@ import typer
 
 from atlas.errors import UsageError
 from cli.common import AtlasPath, pairs, resolve, say, words
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.groups import grouped
+from cli.render import Output, show
 
 app = typer.Typer(no_args_is_help=True, help="Label neurons by what they serve; list and show the labels.")
 
@@ -53,27 +54,28 @@ def make(
 
 
 @app.command()
-def ls(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
+@grouped
+def ls(*, output: Output, atlas: AtlasPath = None) -> None:
     """Every label: the rule that gave it, and how many neurons have it.
 
     Example: atlas labels ls
     """
     from atlas.labels import listing
 
-    show(listing(resolve(atlas)), chosen_format(form, as_json, as_csv))
+    show(listing(resolve(atlas)), output.chosen())
 
 
 @app.command(name="show")
+@grouped
 def show_(
+    *,
     run: Run,
     label: Annotated[str | None, typer.Option("--label", help="Only this label.")] = None,
     by_layer: Annotated[
         bool, typer.Option("--by-layer", help="Count the neurons of every layer and label instead.")
     ] = False,
     top: Annotated[int, typer.Option("--top", "-n", "--limit", min=1, help="How many neurons.")] = 20,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """The neurons that a run labelled, the clearest first; or how they lie over the layers.
@@ -82,7 +84,7 @@ def show_(
     """
     from atlas.labels import labelled, layers
 
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     path = resolve(atlas)
     if not by_layer:
         found = labelled(path, run, label, top=top)

@@ -9,10 +9,13 @@ import typer
 
 from atlas.errors import UsageError
 from cli.common import AtlasPath, Reduce, Source, note_assumed, resolve, say
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.groups import grouped
+from cli.render import Output, show
 
 
+@grouped
 def leaderboard(
+    *,
     reference: Annotated[
         str | None,
         typer.Option("--reference", help="The method whose ranking the others are compared with. [default: ablation]"),
@@ -26,9 +29,7 @@ def leaderboard(
     dataset: Annotated[
         str | None, typer.Option("--dataset", "-d", help="The dataset, where there are several. [default: the newest]")
     ] = None,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """Methods against exact ablation: rank correlation, precision of the top 1 % and 2 %, and what ablating their
@@ -45,7 +46,7 @@ def leaderboard(
     from atlas.api import Atlas
     from atlas.queries import Which
 
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     which = Which(source=source, reduce=reduce, model=model, dataset=dataset)
     found, assumed = Atlas(resolve(atlas)).leaderboard_for(which, reference, by)
     against = reference or REFERENCE

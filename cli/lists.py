@@ -11,7 +11,8 @@ import pyarrow as pa
 import typer
 
 from cli.common import AtlasPath, listing
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.groups import grouped
+from cli.render import Output, show
 
 Stored = Annotated[
     str | None,
@@ -48,21 +49,22 @@ def _entries(package: ModuleType, kind: str, form: str) -> None:
     show(pa.Table.from_pylist(rows), form)
 
 
-def methods(form: Format = None, as_json: Json = False, as_csv: Csv = False) -> None:
+@grouped
+def methods(*, output: Output) -> None:
     """The attribution methods, and their parameters for `atlas ingest --param METHOD.KEY=VALUE`.
 
     Example: atlas methods
     """
     import ingest.methods
 
-    _entries(ingest.methods, "method", chosen_format(form, as_json, as_csv))
+    _entries(ingest.methods, "method", output.chosen())
 
 
+@grouped
 def datasets(
+    *,
     name: Annotated[str | None, typer.Argument(help="NAME or NAME:PATH: its sources, tasks and splits.")] = None,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
 ) -> None:
     """The kinds of dataset, and their options for `atlas ingest --option KEY=VALUE`; or the tasks of one.
 
@@ -70,7 +72,7 @@ def datasets(
     """
     import ingest.datasets
 
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     if name is None:
         _entries(ingest.datasets, "dataset", chosen)
         return
@@ -90,14 +92,13 @@ def datasets(
     show(pa.Table.from_pylist(rows), chosen, more={"licence": found.licence, "revision": found.revision})
 
 
-def concepts(
-    dataset: Stored = None, form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None
-) -> None:
+@grouped
+def concepts(*, dataset: Stored = None, output: Output, atlas: AtlasPath = None) -> None:
     """The concepts in the atlas with their sources and methods; or those a dataset has, with their surface forms.
 
     Example: atlas concepts --dataset scenes
     """
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     if dataset is None:
         show(listing("concepts", atlas), chosen)
         return

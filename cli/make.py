@@ -13,18 +13,11 @@ import typer
 from atlas.errors import AtlasError, UsageError
 from cli.common import (
     AtlasPath,
-    AttnImpl,
     Audios,
     BatchSize,
-    Device,
-    Dtype,
     Images,
     MaxNewTokens,
-    ModelName,
     PromptText,
-    Quantization,
-    Revision,
-    TrustRemoteCode,
     Videos,
     given,
     pairs,
@@ -33,34 +26,11 @@ from cli.common import (
     say,
     words,
 )
+from cli.groups import grouped
+from cli.jobs import DrawOptions, ExampleOptions, LoadOptions, ModelOptions, ScoreOptions, TwinOptions, live_model
 from cli.progress import NoProgress, progressing
 from cli.render import show
 
-Concepts = Annotated[
-    str | None, typer.Option("--concepts", "--classes", "--concept", help="Only these, separated by commas.")
-]
-Segmenter = Annotated[
-    str | None, typer.Option("--segmenter", help="colour, hf or none: what finds concepts in drawn pictures.")
-]
-SegmentOptions = Annotated[
-    list[str] | None, typer.Option("--segment-option", help="KEY=VALUE for the segmenter; repeatable.")
-]
-DrawOptions = Annotated[
-    list[str] | None,
-    typer.Option("--draw-option", help="steps=20, guidance=2.5, looks=4, side=PIXELS of what is drawn; repeatable."),
-]
-Sources = Annotated[
-    str | None, typer.Option("--sources", help="Of image, text, audio, video; default: what model and dataset have.")
-]
-Tasks = Annotated[
-    str | None, typer.Option("--tasks", help="Which tasks (`atlas datasets NAME`), not the default ones.")
-]
-PerConcept = Annotated[
-    int | None,
-    typer.Option("--per-concept", "--max-samples", min=1, help="At most so many examples of each concept and task."),
-]
-Seed = Annotated[int | None, typer.Option("--seed", help="Which examples, and the random control.")]
-Options = Annotated[list[str] | None, typer.Option("--option", help="KEY=VALUE for the dataset; repeatable.")]
 BadMedia = Annotated[
     str, typer.Option("--bad-media", help="skip (and report) or fail at a picture that does not open.")
 ]
@@ -78,55 +48,21 @@ def init(atlas: AtlasPath = None) -> None:
     print(path)
 
 
+@grouped
 def ingest(
+    *,
     job: Annotated[Path | None, typer.Argument(help="A TOML job file; options given beside it win.")] = None,
-    model: ModelName = None,
-    revision: Revision = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH.")] = None,
-    option: Options = None,
+    which: ModelOptions,
     methods: Annotated[str | None, typer.Option("--methods", help="Attribution methods, separated by commas.")] = None,
     param: Annotated[list[str] | None, typer.Option("--param", help="METHOD.KEY=VALUE, or @FILE as value.")] = None,
-    concepts: Concepts = None,
-    sources: Sources = None,
-    tasks: Tasks = None,
+    examples: ExampleOptions,
     split: Annotated[str | None, typer.Option("--split", help="find (default) or held_out.")] = None,
-    per_concept: PerConcept = None,
-    seed: Seed = None,
-    tap: Annotated[str | None, typer.Option("--tap", help="product (default) or gate.")] = None,
-    layers: Annotated[str | None, typer.Option("--layers", help="Only these layers: 3, 8-15.")] = None,
-    reduce: Annotated[
-        str | None, typer.Option("--reduce", help="mean,contrast (default), cohens_d, auroc: positives and negatives.")
-    ] = None,
-    negatives: Annotated[
-        int | None, typer.Option("--negatives", min=0, help="Examples a source that show none of the concepts.")
-    ] = None,
-    mentions: Annotated[
-        str | None,
-        typer.Option("--mentions", help="shown (default), or vocabulary: every concept that the answer names."),
-    ] = None,
-    inpainter: Annotated[
-        str | None, typer.Option("--inpainter", help="exact, classical or diffusion, for methods that need twins.")
-    ] = None,
-    inpaint_option: Annotated[
-        list[str] | None, typer.Option("--inpaint-option", help="KEY=VALUE for the inpainter; repeatable.")
-    ] = None,
-    segmenter: Segmenter = None,
-    segment_option: SegmentOptions = None,
-    draw_option: DrawOptions = None,
-    occurrences: Annotated[str | None, typer.Option("--occurrences", help="first (default) or all.")] = None,
-    tokens: Annotated[str | None, typer.Option("--tokens", help="all (default) or first of a word's tokens.")] = None,
+    scores: ScoreOptions,
+    twins: TwinOptions,
+    drawing: DrawOptions,
     max_new_tokens: Annotated[int | None, typer.Option("--max-new-tokens", min=1, help="Length of answers.")] = None,
     exemplars: Annotated[int | None, typer.Option("--exemplars", min=0, help="Examples kept for each neuron.")] = None,
-    keep: Annotated[
-        str | None,
-        typer.Option("--keep", help="all (default) scores of a map, or top:N: the best N, and a sketch of the rest."),
-    ] = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 or auto.")] = None,
-    device: Device = "cpu",
-    device_map: Annotated[str | None, typer.Option("--device-map", help="auto: spread over devices.")] = None,
-    quantization: Quantization = None,
-    attn_impl: AttnImpl = None,
-    trust_remote_code: TrustRemoteCode = False,
+    how: LoadOptions,
     batch_size: BatchSize = 16,
     bad_media: BadMedia = "skip",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
@@ -139,28 +75,18 @@ def ingest(
 
     Example: atlas ingest --model tiny-llava --dataset scenes --methods contribution,ablation --concepts dog,cat
     """
-    from ingest.job import Execution, make_job, read_toml
+    from ingest.job import make_job, read_toml
     from ingest.run import ingest as start
 
     content: dict[str, Any] = read_toml(job) if job else {}
-    plain = {"model": model, "revision": revision, "dataset": dataset, "split": split, "per_concept": per_concept}
-    plain |= {"seed": seed, "tap": tap, "layers": layers, "occurrences": occurrences, "tokens": tokens}
-    plain |= {"max_new_tokens": max_new_tokens, "exemplars": exemplars, "dtype": dtype, "keep": keep}
-    plain |= {
-        "segmenter": segmenter,
-        "quantization": quantization,
-        "negatives": negatives,
-        "mentions": mentions,
-        "inpainter": inpainter,
-    }
-    content |= given(plain, {"concepts": concepts, "sources": sources, "tasks": tasks, "reduce": reduce})
-    texts = {"options": option, "inpainting": inpaint_option, "segmenting": segment_option, "drawing": draw_option}
-    content |= {key: pairs(text) for key, text in texts.items() if text}
+    for group in (which, examples, scores, twins, drawing, how):
+        content |= group.content()
+    content |= given({"split": split, "max_new_tokens": max_new_tokens, "exemplars": exemplars}, {})
     if methods is not None:
         content["methods"] = {name: content.get("methods", {}).get(name, {}) for name in words(methods)}
     _parameters(content, param or [])
     checked = make_job(content)
-    execution = Execution(device, device_map, batch_size, bad_media, attn_impl, trust_remote_code)
+    execution = how.execution(batch_size=batch_size, bad_media=bad_media)
     if dry_run:
         from ingest.plan import plan
 
@@ -216,17 +142,15 @@ def resumable() -> Iterator[None]:
         raise
 
 
+@grouped
 def generate(
+    *,
     prompt: PromptText,
     image: Images = None,
     audio: Audios = None,
     video: Videos = None,
-    model: ModelName = None,
-    revision: Revision = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    quantization: Quantization = None,
-    trust_remote_code: TrustRemoteCode = False,
+    which: ModelOptions,
+    how: LoadOptions,
     max_new_tokens: MaxNewTokens = 50,
     draw: Annotated[Path | None, typer.Option("--draw", help="Save the picture that the answer asks for.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the picture's noise.")] = 0,
@@ -238,17 +162,10 @@ def generate(
     Example: atlas generate --model tiny-gill --prompt "draw a red dog." --draw dog.png
     """
     picture_file(draw)
-    from ingest.asking import ask, load_for, open_media
+    from ingest.asking import ask, open_media
 
     media = open_media(image, audio, video)
-    live = load_for(
-        model or "tiny-llava",
-        revision=revision,
-        device=device,
-        dtype=dtype,
-        quantization=quantization or "",
-        trust_remote_code=trust_remote_code,
-    )
+    live = live_model(which, how, "tiny-llava")
     said, picture = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=seed if draw else None)
     print(said)
     if draw is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow as pa
 import typer
@@ -12,32 +12,22 @@ from atlas.errors import UsageError
 from cli.common import (
     AtlasPath,
     BatchSize,
-    Device,
-    Dtype,
-    ModelName,
-    Quantization,
     Reduce,
-    TrustRemoteCode,
-    given,
     pairs,
     resolve,
     say,
     words,
 )
+from cli.groups import grouped
+from cli.jobs import DrawOptions, ExampleOptions, LoadOptions, ModelOptions
 from cli.make import (
-    Concepts,
-    DrawOptions,
-    Options,
-    PerConcept,
-    Seed,
-    Segmenter,
-    SegmentOptions,
-    Sources,
-    Tasks,
     report,
 )
 from cli.progress import NoProgress, progressing
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.render import Output, show
+
+if TYPE_CHECKING:
+    from ingest.job import Execution
 
 DRAWN = ("drawn", "became", "region_overlap")
 """Of pictures, where any were drawn."""
@@ -47,7 +37,9 @@ SHOWN = ("accuracy", *DRAWN, *SWAPPED)
 """The metrics of the table; with --json all of them."""
 
 
+@grouped
 def evaluate(
+    *,
     name: Annotated[str | None, typer.Argument(help="The edit: name, or name@version.")] = None,
     method: Annotated[
         str | None, typer.Option("--method", "--methods", help="Attribution methods, separated by commas.")
@@ -80,36 +72,21 @@ def evaluate(
     against: Annotated[
         str, typer.Option("--against", help="Judge answers by the dataset's references, or by those from before.")
     ] = "references",
-    model: ModelName = None,
-    dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH; by default the edit's own, or scenes.")
-    ] = None,
-    option: Options = None,
-    concepts: Concepts = None,
-    sources: Sources = None,
-    tasks: Tasks = None,
-    per_concept: PerConcept = None,
-    seed: Seed = None,
+    which: ModelOptions,
+    examples: ExampleOptions,
     seeds: Annotated[int, typer.Option("--seeds", min=0, help="How many draws of random neurons.")] = 5,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
-    quantization: Quantization = None,
-    trust_remote_code: TrustRemoteCode = False,
+    how: LoadOptions,
     judge: Annotated[
         str | None,
         typer.Option("--judge", help="Of drawn pictures: an image classifier or CLIP. [default: the model's own]"),
     ] = None,
-    segmenter: Segmenter = None,
-    segment_option: SegmentOptions = None,
-    draw_option: DrawOptions = None,
+    drawing: DrawOptions,
     pictures: Annotated[
         Path | None, typer.Option("--pictures", help="Save drawn pictures, before and with the edit, in this folder.")
     ] = None,
     batch_size: BatchSize = 64,
     no_progress: NoProgress = False,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """What an edit does on held-out examples, to its concept and to the others, beside as many random neurons.
@@ -119,7 +96,7 @@ def evaluate(
 
     Example: atlas evaluate no-dog, or atlas evaluate --method contribution --doses 0.5%,1%,2%
     """
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     if (name is None) == (method is None):
         raise UsageError("name an edit, or a --method: atlas evaluate no-dog, atlas evaluate --method contribution")
     if name is not None and (reduce or target or doses):
@@ -131,23 +108,20 @@ def evaluate(
     if name is None and (metrics is not None or metric_option or bertscore_model or clipscore_model or bleurt_model):
         raise UsageError("--metrics judge what an edit does: store one (`atlas edit create`) and evaluate it by name")
     path = resolve(atlas)
-    content: dict[str, Any] = {"split": "held_out", "dtype": dtype}
-    texts = {"options": option, "segmenting": segment_option, "drawing": draw_option}
-    content |= {key: pairs(text) for key, text in texts.items() if text}
-    plain = {"quantization": quantization, "model": model, "dataset": dataset, "per_concept": per_concept, "seed": seed}
-    plain |= {"segmenter": segmenter}
-    content |= given(plain, {"concepts": concepts, "sources": sources, "tasks": tasks})
-    where = {"device": device, "batch_size": batch_size, "trust_remote_code": trust_remote_code}
+    content: dict[str, Any] = {"split": "held_out"}
+    for group in (which, examples, how, drawing):
+        content |= group.content()
+    execution = how.execution(batch_size=batch_size)
     models = {"bertscore": bertscore_model, "clipscore": clipscore_model, "bleurt": bleurt_model}
     options = _metric_options(metric_option or [], models)
     named = None if metrics is None else words(metrics if metrics != "none" else "")
     if name is not None:
         judged = {"metrics": named, "options": options, "against": against, "judge": judge, "pictures": pictures}
-        done, shown = _edit(path, name, content, where, seeds, judged)
+        done, shown = _edit(path, name, content, execution, seeds, judged)
     else:
         asked = {"methods": words(str(method)), "reduce": reduce, "tops": words(doses or "40"), "seeds": seeds}
         asked |= {"target": target, "judge": judge}
-        done, shown = _method(path, content, where, no_progress, **asked)
+        done, shown = _method(path, content, execution, no_progress, **asked)
     report(done.skipped, path / "runs" / done.run_id / "manifest.json")
     for note in done.notes:
         say(note)
@@ -170,7 +144,7 @@ def _metric_options(texts: list[str], models: dict[str, str | None]) -> dict[str
 
 
 def _edit(
-    path: Path, name: str, content: dict[str, Any], where: dict[str, Any], seeds: int, judged: dict[str, Any]
+    path: Path, name: str, content: dict[str, Any], execution: Execution, seeds: int, judged: dict[str, Any]
 ) -> tuple[Any, pa.Table]:
     from atlas.api import Atlas
 
@@ -179,7 +153,7 @@ def _edit(
     from ingest.effects import MODEL, table
     from ingest.evaluate import Measures
     from ingest.evaluate import evaluate as start
-    from ingest.job import Execution, make_job
+    from ingest.job import make_job
 
     own = {"model": str(edit.model["name"])}
     if "dataset" not in content:
@@ -187,7 +161,7 @@ def _edit(
     if "model" not in content and edit.model["revision"]:
         own["revision"] = str(edit.model["revision"])
     job = make_job(own | content)
-    done = start(path, edit, job, Execution(**where), seeds=seeds, measures=Measures(**judged))
+    done = start(path, edit, job, execution, seeds=seeds, measures=Measures(**judged))
     other = (*SHOWN, "log_probability", "unchanged", "said_probability")
     judging = [r["metric"] for r in done.rows if r["metric"] not in other and r["subset"] != MODEL]
     wanted = [m for m in SHOWN if edit.solver is not None or m in ("accuracy", *DRAWN)]
@@ -220,11 +194,11 @@ def _solved_on(provenance: dict[str, Any]) -> set[str]:
 
 
 def _method(
-    path: Path, content: dict[str, Any], where: dict[str, Any], no_progress: bool, **options: Any
+    path: Path, content: dict[str, Any], execution: Execution, no_progress: bool, **options: Any
 ) -> tuple[Any, pa.Table]:
-    from ingest.job import Execution, make_job
+    from ingest.job import make_job
     from ingest.suppression import averages, survey
 
     with progressing(no_progress) as progress:
-        done = survey(path, make_job(content), Execution(**where), progress=progress, **options)
+        done = survey(path, make_job(content), execution, progress=progress, **options)
     return done, averages(done.rows)

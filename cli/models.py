@@ -10,15 +10,15 @@ import typer
 
 from atlas.errors import UsageError
 from cli.common import AtlasPath, listing
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.groups import grouped
+from cli.render import Output, show
 
 app = typer.Typer(rich_markup_mode=None)
 
 
 @app.callback(invoke_without_command=True)
-def models(
-    context: typer.Context, form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None
-) -> None:
+@grouped
+def models(*, context: typer.Context, output: Output, atlas: AtlasPath = None) -> None:
     """The models in the atlas, and the embedded ones that `--model` knows by name.
 
     Example: atlas models
@@ -35,11 +35,12 @@ def models(
     have = {row["name"] for row in rows}
     rows = [{"status": "in the atlas", **row} for row in rows]
     rows += [{"status": "embedded", "name": name} for name in zoo.names() if name not in have]
-    show(pa.Table.from_pylist(rows), chosen_format(form, as_json, as_csv))
+    show(pa.Table.from_pylist(rows), output.chosen())
 
 
 @app.command()
-def capabilities(form: Format = None, as_json: Json = False, as_csv: Csv = False) -> None:
+@grouped
+def capabilities(*, output: Output) -> None:
     """What was found to work with each model family, on tiny random models of the real classes (docs/models.md).
 
     "-": the family has no such thing; "no": refused, and the notes say why.
@@ -48,7 +49,7 @@ def capabilities(form: Format = None, as_json: Json = False, as_csv: Csv = False
     """
     from atlas.capabilities import table
 
-    show(table(), chosen_format(form, as_json, as_csv))
+    show(table(), output.chosen())
 
 
 @app.command()

@@ -12,7 +12,8 @@ import typer
 
 from atlas.errors import Unsupported, UsageError
 from cli.common import AtlasPath, Method, Reduce, Source, note_assumed, resolve
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.groups import grouped
+from cli.render import Output, show
 
 app = typer.Typer(no_args_is_help=True, help="Draw what is stored.")
 
@@ -23,7 +24,9 @@ ENDINGS = (".png", ".svg", ".pdf")
 
 
 @app.command("doses")
+@grouped
 def plot_doses(
+    *,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="A .png, .svg or .pdf beside the table.")] = None,
     method: Method = None,
     source: Source = None,
@@ -32,9 +35,7 @@ def plot_doses(
     dataset: Annotated[
         str | None, typer.Option("--dataset", "-d", help="The dataset, where there are several.")
     ] = None,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """Accuracy left as more of a method's best neurons are ablated, on their concept and on others, beside random ones.
@@ -46,7 +47,7 @@ def plot_doses(
     from atlas.api import Atlas
     from atlas.queries import Which
 
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     if out is not None:
         _check(out)
     which = Which(method=method, source=source, reduce=reduce, model=model, dataset=dataset)

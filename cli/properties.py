@@ -8,36 +8,30 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, Device, Dtype, ModelName, Revision, given, pairs, resolve, say, words
-from cli.make import Concepts, Options, PerConcept, Seed, Sources, Tasks, report
+from cli.common import AtlasPath, BatchSize, pairs, resolve, say, words
+from cli.groups import grouped
+from cli.jobs import ExampleOptions, LoadOptions, ModelOptions, TwinOptions
+from cli.make import report
 from cli.progress import NoProgress, progressing
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.render import Output, show
 
 
+@grouped
 def properties(
+    *,
     method: Annotated[str, typer.Option("--method", help="The attribution method.")] = "contribution",
     concept: Annotated[str | None, typer.Option("--concept", "-c", help="Print only this concept.")] = None,
     param: Annotated[list[str] | None, typer.Option("--param", help="KEY=VALUE of the method; repeatable.")] = None,
     top: Annotated[str, typer.Option("--top", "-n", help="How many of the best neurons: one or several numbers.")] = (
         "10,50"
     ),
-    model: ModelName = None,
-    revision: Revision = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH.")] = None,
-    option: Options = None,
-    concepts: Concepts = None,
-    sources: Sources = None,
-    tasks: Tasks = None,
-    per_concept: PerConcept = None,
-    seed: Seed = None,
-    inpainter: Annotated[str | None, typer.Option("--inpainter", help="For a method that needs twins.")] = None,
-    device: Device = "cpu",
-    dtype: Dtype = "float32",
+    which: ModelOptions,
+    examples: ExampleOptions,
+    twins: TwinOptions,
+    how: LoadOptions,
     batch_size: BatchSize = 16,
     no_progress: NoProgress = False,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """Sensitivity, invariance to shuffled image tokens and to other pictures, and exclusivity of the best neurons of a
@@ -45,23 +39,22 @@ def properties(
 
     Example: atlas properties --method contribution --concepts dog,cat,bird --per-concept 8
     """
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     path = resolve(atlas)
     try:
         ks = sorted({int(k) for k in words(top)})
     except ValueError:
         raise UsageError(f"--top {top} are no numbers; write 10, or 10,50,100") from None
-    from ingest.job import Execution, make_job
+    from ingest.job import make_job
     from ingest.properties import measure
 
-    content: dict[str, Any] = {"dtype": dtype, "options": pairs(option or []), "methods": {method: pairs(param or [])}}
-    plain = {"model": model, "revision": revision, "dataset": dataset, "per_concept": per_concept, "seed": seed}
-    content |= given(plain | {"inpainter": inpainter}, {"concepts": concepts, "sources": sources, "tasks": tasks})
+    content: dict[str, Any] = {"methods": {method: pairs(param or [])}, **which.content(), **examples.content()}
+    content |= how.content() | twins.content()
     job = make_job(content)
     if concept is not None and job.concepts and concept not in job.concepts:
         raise UsageError(f"--concept {concept} is not among --concepts {','.join(job.concepts)}; add it there")
     with progressing(no_progress) as progress:
-        done = measure(path, job, Execution(device, None, batch_size), ks, progress)
+        done = measure(path, job, how.execution(batch_size=batch_size), ks, progress)
     report(dict(done.skipped), path / "runs" / done.run_id / "manifest.json")
     if not done.fresh:
         say(f"run {done.run_id[:8]} was done before; these are its stored measures")

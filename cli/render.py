@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pyarrow as pa
@@ -17,26 +18,30 @@ from atlas.errors import UsageError
 SCHEMA_VERSION = 1
 FORMATS = ("table", "json", "jsonl", "csv", "tsv", "parquet")
 
-Format = Annotated[
-    str | None,
-    typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}. [default: table on a terminal, else jsonl]"),
-]
-Json = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
-Csv = Annotated[bool, typer.Option("--csv", help="The same as --format csv.")]
 
+@dataclass(frozen=True, slots=True)
+class Output:
+    """How rows are printed."""
 
-def chosen_format(given: str | None, as_json: bool = False, as_csv: bool = False) -> str:
-    """The one format asked for.
+    form: Annotated[
+        str | None,
+        typer.Option("--format", "-f", help=f"{', '.join(FORMATS)}. [default: table on a terminal, else jsonl]"),
+    ] = None
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False
+    as_csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False
 
-    Raises:
-        UsageError: an unknown one, or several.
-    """
-    asked = [f for f in (given, "json" if as_json else None, "csv" if as_csv else None) if f]
-    if len(set(asked)) > 1:
-        raise UsageError(f"choose one output format, not {' and '.join(asked)}")
-    if asked and asked[0] not in FORMATS:
-        raise UsageError(f"no format called '{asked[0]}'; there are: {', '.join(FORMATS)}")
-    return asked[0] if asked else ("table" if sys.stdout.isatty() or _as_terminal else "jsonl")
+    def chosen(self) -> str:
+        """The one format asked for.
+
+        Raises:
+            UsageError: an unknown one, or several.
+        """
+        asked = [f for f in (self.form, "json" if self.as_json else None, "csv" if self.as_csv else None) if f]
+        if len(set(asked)) > 1:
+            raise UsageError(f"choose one output format, not {' and '.join(asked)}")
+        if asked and asked[0] not in FORMATS:
+            raise UsageError(f"no format called '{asked[0]}'; there are: {', '.join(FORMATS)}")
+        return asked[0] if asked else ("table" if sys.stdout.isatty() or _as_terminal else "jsonl")
 
 
 _as_terminal = False

@@ -9,18 +9,19 @@ import typer
 
 from atlas.errors import UsageError
 from cli.common import AtlasPath, resolve, say
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.groups import grouped
+from cli.render import Output, show
 
 app = typer.Typer(invoke_without_command=True, help="The runs of the atlas: list, show, compare, remove.")
 RunId = Annotated[str, typer.Argument(help="The run, by the beginning of its id.")]
 
 
 @app.callback()
+@grouped
 def runs(
+    *,
     context: typer.Context,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """The runs of the atlas: what was done, with what, and what became of it.
@@ -32,29 +33,30 @@ def runs(
     if context.invoked_subcommand is None:
         from atlas.api import Atlas
 
-        show(Atlas(resolve(atlas)).listing("runs"), chosen_format(form, as_json, as_csv))
+        show(Atlas(resolve(atlas)).listing("runs"), output.chosen())
 
 
 @app.command("show")
-def show_(run: RunId, form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
+@grouped
+def show_(*, run: RunId, output: Output, atlas: AtlasPath = None) -> None:
     """Everything that made a run's numbers: model, weights, dataset, job with all parameters, versions, machine, cost.
 
     Example: atlas runs show 298a
     """
     from atlas.provenance import facts
 
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     found = facts(resolve(atlas), run)
     show(found.table(), chosen, more={"run": found.whole})
 
 
 @app.command()
+@grouped
 def diff(
+    *,
     first: RunId,
     second: Annotated[str, typer.Argument(help="The other run.")],
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """What two runs differ in, one row a fact: the job, the weights, the dataset, the versions, the outcome.
@@ -63,7 +65,7 @@ def diff(
     """
     from atlas.provenance import difference
 
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     found = difference(resolve(atlas), first, second)
     show(found, chosen)
     say(f"{found.num_rows} facts differ" if found.num_rows else "the runs do not differ in anything that is recorded")
@@ -97,7 +99,8 @@ def rm(
 
 
 @app.command()
-def ls(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
+@grouped
+def ls(*, output: Output, atlas: AtlasPath = None) -> None:
     """The same as `atlas runs`.
 
     Example: atlas runs ls
@@ -105,4 +108,4 @@ def ls(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: A
     from atlas.api import Atlas
 
     table: pa.Table = Atlas(resolve(atlas)).listing("runs")
-    show(table, chosen_format(form, as_json, as_csv))
+    show(table, output.chosen())

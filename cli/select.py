@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from atlas.errors import UsageError
-from cli.ask import Dataset, Layers, Model, Run, Supercategory
-from cli.common import AtlasPath, Method, Of, Reduce, Select, Source, Target, note_assumed, resolve, say
-from cli.filters import (
-    ConceptPattern,
-    Effect,
-    Inside,
-    Label,
-    Percentile,
-    Rank,
-    Score,
-    Sort,
-    Token,
-    Top,
-    WhereText,
-    Z,
-    asked,
-)
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.common import AtlasPath, Of, note_assumed, resolve, say
+from cli.filters import Question
+from cli.groups import grouped
+from cli.render import Output, show
 
 app = typer.Typer(no_args_is_help=True, help="Save neurons under a name, list them, and combine them: 'dog & cat'.")
 
 
 @app.command()
+@grouped
 def save(
+    *,
     name: Annotated[str, typer.Argument(help="A name for the selection, for example dog.")],
     of: Of = None,
-    concept: ConceptPattern = None,
-    method: Method = None,
-    source: Source = None,
-    target: Target = None,
-    reduce: Reduce = None,
-    model: Model = None,
-    dataset: Dataset = None,
-    run: Run = None,
-    supercategory: Supercategory = None,
-    layers: Layers = None,
-    token: Token = None,
-    label: Label = None,
-    inside: Inside = None,
-    effect: Effect = None,
-    score: Score = None,
-    rank: Rank = None,
-    percentile: Percentile = None,
-    z: Z = None,
-    where: WhereText = None,
-    select: Select = None,
-    sort: Sort = None,
-    top: Top = None,
+    question: Question,
     note: Annotated[str | None, typer.Option("--note", help="Your own words about it.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of one of that name.")] = False,
     atlas: AtlasPath = None,
@@ -67,40 +34,36 @@ def save(
     """
     from atlas.api import Atlas
 
-    names = {"concept": concept, "method": method, "source": source, "target": target, "reduce": reduce}
-    names |= {"model": model, "dataset": dataset, "run": run, "supercategory": supercategory}
-    neurons: dict[str, Any] = {"layers": layers, "token": token, "label": label, "selection": inside, "effect": effect}
-    neurons |= {"score": score, "rank": rank, "percentile": percentile, "z": z, "where": where}
     there = Atlas(resolve(atlas))
-    given = any(v is not None for v in (*names.values(), *neurons.values(), select, sort, top))
-    if given == (of is not None):
+    if (question != Question()) == (of is not None):
         raise UsageError("choose neurons by a question (--concept dog --top 40) or by --of 'dog & cat': one of the two")
     if of is not None:
         found = there.selection(of)
     else:
-        found, _ = there.ask(asked(names, neurons, select, sort, top, None))
+        found, _ = there.ask(question.ask())
         note_assumed(found.provenance)
     made = there.save_selection(name, found, note=note, replace=replace)
     print(f"{made.name}: {len(made.neurons)} neurons")
 
 
 @app.command()
-def ls(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
+@grouped
+def ls(*, output: Output, atlas: AtlasPath = None) -> None:
     """The saved selections.
 
     Example: atlas select ls
     """
     from atlas.api import Atlas
 
-    show(Atlas(resolve(atlas)).selections(), chosen_format(form, as_json, as_csv))
+    show(Atlas(resolve(atlas)).selections(), output.chosen())
 
 
 @app.command("show")
+@grouped
 def show_(
+    *,
     expression: Annotated[str, typer.Argument(help="A selection's name, or several joined: 'dog & cat'.")],
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """The neurons of a selection, or of several joined by & | - and parentheses; with --json where they came from.
@@ -109,7 +72,7 @@ def show_(
     """
     from atlas.api import Atlas
 
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     found = Atlas(resolve(atlas)).selection(expression)
     show(found.to_arrow(), chosen, more={"provenance": found.provenance})
     say(f"{len(found)} neurons")

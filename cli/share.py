@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,43 +10,53 @@ import pyarrow as pa
 import typer
 
 from cli.common import AtlasPath, resolve, say, words
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.groups import grouped
+from cli.render import Output, show
 
 if TYPE_CHECKING:
     from atlas.bundle import Came
     from atlas.bundle_choice import Choice
     from atlas.bundle_write import Exported
 
-Runs = Annotated[str | None, typer.Option("--run", help="Only these runs, by the beginnings of their ids: 298a,f815.")]
-Models = Annotated[str | None, typer.Option("--model", "-m", help="Only runs of these models (`atlas models`).")]
-Datasets = Annotated[str | None, typer.Option("--dataset", "-d", help="Only runs of these datasets.")]
-Kinds = Annotated[str | None, typer.Option("--kind", help="Only runs of these kinds: ingest,evaluate.")]
-Concepts = Annotated[
-    str | None, typer.Option("--concept", "-c", help="Only maps of these concepts: dog,cat or 'd*'; * alone is all.")
-]
-Methods = Annotated[str | None, typer.Option("--method", help="Only maps of these methods.")]
-Sources = Annotated[str | None, typer.Option("--source", help="Only maps of these sources: image,text.")]
-Targets = Annotated[str | None, typer.Option("--target", help="Only maps of these targets.")]
-Reduces = Annotated[str | None, typer.Option("--reduce", help="Only maps of these reductions.")]
-NoEdits = Annotated[bool, typer.Option("--no-edits", help="Neither edits nor selections.")]
 Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A dataset repository on the HuggingFace Hub.")]
 
 
+@dataclass(frozen=True)
+class Part:
+    """The part of an atlas that is handed on."""
+
+    run: Annotated[
+        str | None, typer.Option("--run", help="Only these runs, by the beginnings of their ids: 298a,f815.")
+    ] = None
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Only runs of these models (`atlas models`).")] = (
+        None
+    )
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Only runs of these datasets.")] = None
+    kind: Annotated[str | None, typer.Option("--kind", help="Only runs of these kinds: ingest,evaluate.")] = None
+    concept: Annotated[
+        str | None,
+        typer.Option("--concept", "-c", help="Only maps of these concepts: dog,cat or 'd*'; * alone is all."),
+    ] = None
+    method: Annotated[str | None, typer.Option("--method", help="Only maps of these methods.")] = None
+    source: Annotated[str | None, typer.Option("--source", help="Only maps of these sources: image,text.")] = None
+    target: Annotated[str | None, typer.Option("--target", help="Only maps of these targets.")] = None
+    reduce: Annotated[str | None, typer.Option("--reduce", help="Only maps of these reductions.")] = None
+    no_edits: Annotated[bool, typer.Option("--no-edits", help="Neither edits nor selections.")] = False
+
+    def choice(self) -> Choice:
+        from atlas.bundle_choice import Choice
+
+        said = asdict(self)
+        said.pop("no_edits")
+        return Choice(**{name: words(text) for name, text in said.items()}, edits=not self.no_edits)
+
+
+@grouped
 def export(
+    *,
     folder: Annotated[Path, typer.Argument(help="The bundle: a folder that is not there yet.")],
-    run: Runs = None,
-    model: Models = None,
-    dataset: Datasets = None,
-    kind: Kinds = None,
-    concept: Concepts = None,
-    method: Methods = None,
-    source: Sources = None,
-    target: Targets = None,
-    reduce: Reduces = None,
-    no_edits: NoEdits = False,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    part: Part,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """Write the atlas, or what is chosen of it, as a bundle to hand on: Parquet and JSON with sums, licences, a card.
@@ -58,19 +69,17 @@ def export(
     """
     from atlas.bundle_write import export as write
 
-    chosen = chosen_format(form, as_json, as_csv)
-    of_runs = {"run": run, "model": model, "dataset": dataset, "kind": kind}
-    of_maps = {"concept": concept, "method": method, "source": source, "target": target, "reduce": reduce}
-    found = write(resolve(atlas), folder, _choice(of_runs | of_maps, no_edits))
+    chosen = output.chosen()
+    found = write(resolve(atlas), folder, part.choice())
     show(_listed(found), chosen)
     say(f"{found.bytes / 1e6:,.1f} MB in {folder}; `atlas import {folder}` reads it, `atlas push OWNER/NAME` sends one")
 
 
+@grouped
 def import_(
+    *,
     folder: Annotated[Path, typer.Argument(help="A bundle that `atlas export` wrote.")],
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """Store a bundle in the atlas, after checking all of it; one row for each run, edit and selection it has.
@@ -82,27 +91,18 @@ def import_(
     """
     from atlas.bundle_merge import import_bundle
 
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     _report(import_bundle(folder, resolve(atlas)), chosen)
 
 
+@grouped
 def push(
+    *,
     repository: Repository,
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public. [default: private]")] = False,
     message: Annotated[str | None, typer.Option("--message", help="The commit's message.")] = None,
-    run: Runs = None,
-    model: Models = None,
-    dataset: Datasets = None,
-    kind: Kinds = None,
-    concept: Concepts = None,
-    method: Methods = None,
-    source: Sources = None,
-    target: Targets = None,
-    reduce: Reduces = None,
-    no_edits: NoEdits = False,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    part: Part,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """Send the atlas, or what is chosen of it, to a dataset repository on the HuggingFace Hub, as a bundle.
@@ -116,23 +116,21 @@ def push(
     from atlas.hub import push as send
     from atlas.hub import require_online, workplace
 
-    chosen = chosen_format(form, as_json, as_csv)
-    of_runs = {"run": run, "model": model, "dataset": dataset, "kind": kind}
-    of_maps = {"concept": concept, "method": method, "source": source, "target": target, "reduce": reduce}
+    chosen = output.chosen()
     require_online(repository)
     with workplace() as place:
-        found = write(resolve(atlas), place, _choice(of_runs | of_maps, no_edits))
+        found = write(resolve(atlas), place, part.choice())
         done = send(place, repository, public=public, message=message)
     show(_listed(found), chosen)
     say(f"pushed {repository}@{done.commit}: {done.url}")
 
 
+@grouped
 def pull(
+    *,
     repository: Repository,
     revision: Annotated[str | None, typer.Option("--revision", help="A branch, a tag or a commit.")] = None,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """Fetch a bundle from the HuggingFace Hub and store it in the atlas, as `atlas import` does.
@@ -142,18 +140,12 @@ def pull(
     from atlas.bundle_merge import import_bundle
     from atlas.hub import pulled
 
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     path = resolve(atlas)
     with pulled(repository, path, revision) as (folder, commit):
         say(f"fetched {repository}@{commit}")
         came = import_bundle(folder, path)
     _report(came, chosen)
-
-
-def _choice(said: dict[str, str | None], no_edits: bool) -> Choice:
-    from atlas.bundle_choice import Choice
-
-    return Choice(**{name: words(text) for name, text in said.items()}, edits=not no_edits)
 
 
 def _listed(found: Exported) -> pa.Table:

@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from cli.common import AtlasPath, resolve, say
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.groups import grouped
+from cli.render import Output, show
 
 
+@grouped
 def sql(
+    *,
     statement: Annotated[str, typer.Argument(help="One SELECT; - reads it from standard input.")],
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many rows.")] = 1000,
     timeout: Annotated[float, typer.Option("--timeout", help="How many seconds it may take.")] = 60.0,
@@ -19,9 +22,7 @@ def sql(
         str | None,
         typer.Option("--bundle", help="Ask a bundle instead (`atlas export`): a folder, http(s):// or s3://."),
     ] = None,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """Answer one SELECT over the atlas's tables; it can read nothing else and change nothing.
@@ -32,7 +33,7 @@ def sql(
     """
     from atlas.sql import answered, run_sql
 
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     text = sys.stdin.read() if statement == "-" else statement
     if bundle is None:
         found = run_sql(resolve(atlas), text, rows=limit, seconds=timeout)

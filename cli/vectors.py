@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atlas.errors import Unsupported, UsageError
-from cli.common import AtlasPath, Device, Method, Reduce, Source, Target, note_assumed, pairs, resolve, say
-from cli.render import Csv, Format, Json, chosen_format, show
+from cli.common import AtlasPath, Method, Reduce, Source, Target, note_assumed, pairs, resolve, say
+from cli.groups import grouped
+from cli.jobs import MachineOptions
+from cli.render import Output, show
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,7 +35,9 @@ Top = Annotated[int, typer.Option("--top", "-n", "--limit", min=1, help="How man
 
 
 @app.command()
+@grouped
 def build(
+    *,
     space: Annotated[str, typer.Option("--space", help="decoded, direction, profile or all.")] = "all",
     model: Model = None,
     encoder: Encoder = None,
@@ -48,10 +52,8 @@ def build(
     kind: Annotated[
         str | None, typer.Option("--kind", help="flat, fp16 or ivf. [default: flat to 1 GiB, fp16 to 8 GiB, then ivf]")
     ] = None,
-    device: Device = "cpu",
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    machine: MachineOptions,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """Give every neuron a vector in a space, and make the index that searches them.
@@ -61,7 +63,7 @@ def build(
 
     Example: atlas index build --space profile --method contribution --source image
     """
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     from atlas.indexes import KINDS
     from atlas.queries import Which
     from atlas.spaces import SPACES, require_space
@@ -76,7 +78,7 @@ def build(
     from ingest.encoding import DEFAULT
 
     path = resolve(atlas)
-    asked = Asked("", which, encoder or DEFAULT, pairs(option or []), wording, device)
+    asked = Asked("", which, encoder or DEFAULT, pairs(option or []), wording, machine.execution())
     ids, said = [], set()
     for name in wanted:
         try:
@@ -104,12 +106,13 @@ def _index(path: Path, run_id: str, kind: str | None) -> None:
 
 
 @app.command()
-def status(form: Format = None, as_json: Json = False, as_csv: Csv = False, atlas: AtlasPath = None) -> None:
+@grouped
+def status(*, output: Output, atlas: AtlasPath = None) -> None:
     """Every run of vectors, and what its index is: fresh, stale (it will not be used), missing or none.
 
     Example: atlas index status
     """
-    show(_states(resolve(atlas)), chosen_format(form, as_json, as_csv))
+    show(_states(resolve(atlas)), output.chosen())
 
 
 def _states(path: Path, ids: list[str] | None = None) -> pa.Table:
@@ -140,29 +143,31 @@ def _answer(found: Near, chosen: str) -> None:
     show(found.to_arrow(), chosen, more={"provenance": dict(found.provenance)})
 
 
+@grouped
 def similar(
+    *,
     address: Annotated[str, typer.Argument(help="layer/index, for example 3/117.")],
     space: Annotated[str, typer.Option("--space", help="decoded, direction or profile.")] = "direction",
     model: Model = None,
     run: Annotated[str | None, typer.Option("--run", help="The run of vectors, by the beginning of its id.")] = None,
     top: Top = 10,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """The neurons most like one: by what they write, by their scores over concepts, or by their words.
 
     Example: atlas similar 3/117 --space profile --top 5
     """
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     from atlas.api import Atlas
 
     found = Atlas(resolve(atlas)).similar(address, space, model=model, run=run, top=top)
     _answer(found, chosen)
 
 
+@grouped
 def search(
+    *,
     text: Annotated[str | None, typer.Argument(help="What to look for, in words.")] = None,
     image: Annotated[
         str | None, typer.Option("--image", "-i", help="A picture: a file, or DATASET:POINTER (scenes:held_out/3).")
@@ -182,10 +187,8 @@ def search(
     encoder: Encoder = None,
     option: Options = None,
     top: Top = 10,
-    device: Device = "cpu",
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    machine: MachineOptions,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """Neurons by what they stand for: near a text in the space `decoded`, or active on a picture, sound or video.
@@ -198,7 +201,7 @@ def search(
 
     Example: atlas search --image scenes:held_out/0 --top 5
     """
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     media = [[name] if name is not None else [] for name in (image, audio, video)]
     if (text is not None) + sum(map(len, media)) != 1:
         raise UsageError('give a text ("an animal that barks"), --image, --audio or --video: one of them')
@@ -213,7 +216,7 @@ def search(
         from ingest.asking import open_media
         from ingest.searching import Sought, by_medium, by_text
 
-        sought = Sought(model, encoder, pairs(option or []), device, top, positions, prompt)
+        sought = Sought(model, encoder, pairs(option or []), machine.execution(), top, positions, prompt)
         found = by_text(path, text, sought) if text is not None else by_medium(path, open_media(*media)[0], sought)
     _answer(found, chosen)
 
@@ -238,7 +241,9 @@ def _only_words(path: Path, model: str | None) -> str:
     return ""
 
 
+@grouped
 def match(
+    *,
     first: Annotated[str, typer.Argument(help="A model's name, or the beginning of its fingerprint.")],
     second: Annotated[str, typer.Argument(help="The model to find its neurons in.")],
     concept: Annotated[str, typer.Option("--concept", "-c", help="Whose best neurons of the first model.")],
@@ -248,9 +253,7 @@ def match(
     reduce: Reduce = None,
     top: Top = 10,
     seed: Annotated[int, typer.Option("--seed", help="Of the permutations behind null and p.")] = 0,
-    form: Format = None,
-    as_json: Json = False,
-    as_csv: Csv = False,
+    output: Output,
     atlas: AtlasPath = None,
 ) -> None:
     """For a concept's best neurons in one model, the neurons of another that do alike over the concepts of both.
@@ -259,7 +262,7 @@ def match(
 
     Example: atlas match tiny-llava other-llava --concept dog --method contribution --top 5
     """
-    chosen = chosen_format(form, as_json, as_csv)
+    chosen = output.chosen()
     from atlas.api import Atlas
 
     found = Atlas(resolve(atlas)).match(

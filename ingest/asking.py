@@ -13,29 +13,14 @@ from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
 from ingest.clips import open_clip
 from ingest.examples import BadMedia
-from ingest.job import Execution, Job, open_dataset
+from ingest.job import Job, open_dataset
 from ingest.media import open_audio, open_image
-from ingest.run import load_model
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 PICTURE = "[picture]"
-
-
-def load_for(
-    model: str,
-    *,
-    revision: str | None = None,
-    device: str = "cpu",
-    dtype: str = "float32",
-    quantization: str = "",
-    trust_remote_code: bool = False,
-) -> LiveModel:
-    """A live model by embedded name, folder or HuggingFace id."""
-    job = Job(model=model, revision=revision, dtype=dtype, quantization=quantization)
-    return load_model(job, Execution(device=device, trust_remote_code=trust_remote_code))
 
 
 def open_media(

@@ -21,6 +21,7 @@ from atlas.schema import arrow_schema, vectors
 from atlas.spaces import DECODED, DIRECTION, KIND, pick_model, require_space
 from atlas.texts import Wording, concept_maps, neuron_texts
 from ingest.encoding import DEFAULT, digest_of, encode_texts, open_encoder, require
+from ingest.job import Execution, Job
 from ingest.record import Derived
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Asked:
     encoder: str = DEFAULT
     options: Mapping[str, Any] = field(default_factory=dict)
     wording: Wording = field(default_factory=Wording)
-    device: str = "cpu"
+    execution: Execution = field(default_factory=Execution)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +121,7 @@ def _of(which: Which, model: Mapping[str, Any]) -> Which:
 
 
 def _decoded(atlas: Path, asked: Asked) -> _Plan:
-    opened = open_encoder(asked.encoder, {"device": asked.device, **asked.options})
+    opened = open_encoder(asked.encoder, {"device": asked.execution.device, **asked.options})
     encoder = require(opened, "text")
     with reading(atlas) as connection:
         model, assumed = pick_model(connection, asked.which.model)
@@ -152,7 +153,7 @@ def _profiles(atlas: Path, asked: Asked) -> _Plan:
 def _directions(atlas: Path, asked: Asked) -> _Plan:
     with reading(atlas) as connection:
         model, assumed = pick_model(connection, asked.which.model)
-    live = live_model(model, device=asked.device)
+    live = live_model(model, asked.execution)
 
     def layers() -> Layers:
         for layer in range(len(live.layout.layers)):
@@ -161,15 +162,15 @@ def _directions(atlas: Path, asked: Asked) -> _Plan:
     return _Plan({"dtype": live.dtype}, model, live.layout.d_model, layers, tuple(assumed))
 
 
-def live_model(model: Mapping[str, Any], *, device: str = "cpu", dtype: str = "float32") -> LiveModel:
+def live_model(model: Mapping[str, Any], execution: Execution) -> LiveModel:
     """The live model of a stored one, by its name and revision.
 
     Raises:
         UsageError: it cannot be loaded, or has other weights now.
     """
-    from ingest.asking import load_for
+    from ingest.run import load_model
 
-    live = load_for(str(model["name"]), revision=model["revision"], device=device, dtype=dtype)
+    live = load_model(Job(model=str(model["name"]), revision=model["revision"]), execution)
     if live.fingerprint != model["fingerprint"]:
         raise UsageError(
             f"{model['name']} has other weights now ({live.fingerprint[:12]}) than those that the atlas knows "

@@ -22,6 +22,7 @@ from atlas.spaces import DECODED, pick_model
 from atlas.where import ROLES
 from ingest.embed import live_model
 from ingest.encoding import DEFAULT, Opened, open_encoder, require
+from ingest.job import Execution
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -46,7 +47,7 @@ class Sought:
     model: str | None = None
     encoder: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
-    device: str = "cpu"
+    execution: Execution = field(default_factory=Execution)
     top: int = 10
     positions: str = MEDIA
     prompt: str | None = None
@@ -62,7 +63,7 @@ def by_text(atlas: Path, text: str, sought: Sought) -> Near:
     if not text.strip():
         raise UsageError("the text is empty")
     spec = sought.encoder or _spec(atlas, sought.model)
-    opened = open_encoder(spec, {"device": sought.device, **sought.options})
+    opened = open_encoder(spec, {"device": sought.execution.device, **sought.options})
     return _near(atlas, opened, require(opened, "text").texts([text])[0], sought)
 
 
@@ -86,7 +87,7 @@ def by_medium(atlas: Path, medium: Medium, sought: Sought) -> Near:
     """
     if sought.encoder is None:
         return active(atlas, medium, sought)
-    opened = open_encoder(sought.encoder, {"device": sought.device, **sought.options})
+    opened = open_encoder(sought.encoder, {"device": sought.execution.device, **sought.options})
     encoder = require(opened, kind_of(medium))
     if isinstance(medium, Sound):
         vectors = encoder.sounds([(medium.samples, medium.rate)])
@@ -121,7 +122,7 @@ def active(atlas: Path, medium: Medium, sought: Sought) -> Near:
     with reading(atlas) as connection:
         model, assumed = pick_model(connection, sought.model)
         usual, note = _usual(connection, model, kind)
-    values = on_medium(live_model(model, device=sought.device), medium, sought.positions, prompt)
+    values = on_medium(live_model(model, sought.execution), medium, sought.positions, prompt)
     z = robust_z(values, np.nan_to_num(usual))
     best = [place for place in np.argsort(-z, axis=None, kind="stable") if values.flat[place] != 0][: sought.top]
     layers, neurons = np.unravel_index(np.array(best, np.int64), z.shape)

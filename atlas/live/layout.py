@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from atlas.errors import Unsupported
+from atlas.live.quantised import dense
 from atlas.neurons import GATE
 
 
@@ -46,32 +47,35 @@ class Layout:
         """(d_model, neurons): column n is what neuron n adds to the residual stream, per unit of value.
 
         Raises:
-            Unsupported: the layer is quantised, so that its weights are not what it multiplies with; or they are kept
-                on the disk, or fetched when it is called.
+            Unsupported: the layer is quantised by something else than bitsandbytes, so that its weights are not what it
+                multiplies with; or they are kept on the disk, or fetched when it is called.
         """
-        weight: Any = _in_memory(columns_of(self.down[layer]), f"the down projection of layer {layer}")
-        if not (isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape[1:] == (self.width,)):
-            raise Unsupported(
-                f"layer {layer} is quantised ({type(self.down[layer]).__name__}), so its neurons' write vectors "
-                "cannot be read; load the model without quantisation (hooks need no weights: `atlas edit apply`)"
-            )
-        return weight
+        return self._numbers(layer, self.down[layer], self.d_model, self.width)
 
     def keys(self, layer: int) -> Tensor:
         """(neurons, d_model): row n is what neuron n reads with, of the gate's projection where there is a gate.
 
         Raises:
-            Unsupported: the layer has no such projection.
+            Unsupported: the layer has no such projection, or it is as `write_vectors` cannot have it.
         """
         found = [
-            (name, columns_of(module))
+            (name, module)
             for name, module in self.layers[layer].named_modules()
-            if isinstance(module, nn.Linear | Conv1D) and columns_of(module).shape == (self.width, self.d_model)
+            if isinstance(module, nn.Linear | Conv1D) and _widths(module) == (self.d_model, self.width)
         ]
-        gates: list[Tensor] = [weight for name, weight in found if "gate" in name] or [weight for _, weight in found]
+        gates = [module for name, module in found if "gate" in name] or [module for _, module in found]
         if len(gates) != 1:
             raise Unsupported(f"layer {layer} has {len(gates)} input projections of its FFN; one is needed")
-        return gates[0]
+        return self._numbers(layer, gates[0], self.width, self.d_model)
+
+    def _numbers(self, layer: int, projection: nn.Module, *shape: int) -> Tensor:
+        weight = _in_memory(_read(projection), f"the FFN of layer {layer}")
+        if not (isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape == shape):
+            raise Unsupported(
+                f"layer {layer} is quantised ({type(projection).__name__}), so the weights of its neurons cannot be "
+                "read; load the model without, or by bitsandbytes (hooks need no weights: `atlas edit apply`)"
+            )
+        return weight
 
     def unembedding(self) -> Tensor:
         """(vocabulary, d_model): row w scores token w.
@@ -79,7 +83,7 @@ class Layout:
         Raises:
             Unsupported: it is kept on the disk, or fetched when it is called.
         """
-        weight: Tensor = _in_memory(self.head.weight, "the unembedding")
+        weight: Tensor = _in_memory(_read(self.head), "the unembedding")
         return weight
 
     def tapped(self, layer: int, tap: str) -> tuple[nn.Module, bool]:
@@ -93,6 +97,12 @@ def _in_memory(weight: Any, what: str) -> Any:
     if isinstance(weight, Tensor) and weight.is_meta:
         raise Unsupported(f"{what} is not in memory (device_map?); load the model without --device-map")
     return weight
+
+
+def _read(projection: nn.Module) -> Any:
+    """(output, input) weights to compute with: a view, or what quantised ones stand for."""
+    weight = dense(projection)
+    return columns_of(projection) if weight is None else weight
 
 
 def columns_of(projection: Any) -> Any:

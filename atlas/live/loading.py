@@ -115,7 +115,7 @@ def load(name: str | Path, how: Loading) -> tuple[Any, Any, Any]:
     except ImportError as error:
         raise Unsupported(f"the model '{name}' cannot be loaded here: {str(error).strip().splitlines()[0]}") from error
     if how.quantization == "4bit":
-        _check_packing(model, name)
+        _keep_order(model)
     if "device_map" not in options:
         model.to(find_device(how.device))
     return model, processor, config
@@ -163,19 +163,12 @@ def _options(how: Loading, config: Any) -> dict[str, Any]:
     return found
 
 
-def _check_packing(model: Any, name: str | Path) -> None:
-    """Refuse what bitsandbytes cannot compute: a CPU packs 4-bit weights by 32 rows and whole blocks of columns."""
-    for where, module in model.named_modules():
-        weight: Any = getattr(module, "weight", None)
-        state = getattr(weight, "quant_state", None)
-        if state is None or weight.device.type != "cpu" or not getattr(module, "support_avx512bf16_for_cpu", False):
-            continue
-        rows, columns = state.shape
-        if rows % 32 or columns % state.blocksize:
-            raise Unsupported(
-                f"bitsandbytes computes 4-bit layers on this CPU only of a multiple of 32 rows and {state.blocksize} "
-                f"columns; {where} of '{name}' is {rows} x {columns}: use --quantization 8bit, or none"
-            )
+def _keep_order(model: Any) -> None:
+    """Have a CPU compute 4-bit layers alike with gradients and without, in the model's own precision and of any size:
+    by itself bitsandbytes takes bfloat16 and an order of its own where no gradient is wanted, if the CPU can."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _require(package: str, what: str, extra: str) -> None:

@@ -412,22 +412,23 @@ def test_a_baked_folder_that_was_changed_or_damaged_is_not_unbaked(llava: LiveMo
 
 def test_the_commands_bake_and_unbake(own_atlas: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from atlas import Atlas
-    from cli.edit_bake import bake as bake_command
-    from cli.edit_bake import unbake as unbake_command
+    from cli.main import main
+
+    def run(*arguments: str | Path) -> tuple[int, str, str]:
+        return (main(["edit", *map(str, arguments)]), *capsys.readouterr())
 
     atlas = Atlas(own_atlas)
     atlas.create_edit("no-dog", atlas.query("dog", source="text", top=5), set_to=0)
-    bake_command("no-dog", out=tmp_path / "baked", atlas=own_atlas)
-    out, err = capsys.readouterr()
-    assert out == f"{tmp_path / 'baked'}\n" and "no-dog@1: 5 neurons, 160 numbers of float32 weights" in err
+    code, out, err = run("bake", "no-dog", "--out", tmp_path / "baked", "--atlas", own_atlas)
+    assert (code, out) == (0, f"{tmp_path / 'baked'}\n")
+    assert "no-dog@1: 5 neurons, 160 numbers of float32 weights" in err
     live = LiveModel.load(tmp_path / "baked")
     for neuron in atlas.edit("no-dog").data.neurons:
         assert not bool(live.layout.write_vectors(neuron.layer)[:, neuron.index].any())
-    unbake_command(tmp_path / "baked", out=tmp_path / "again")
-    out, err = capsys.readouterr()
-    assert out == f"{tmp_path / 'again'}\n" and "no-dog@1 was taken out" in err
+    code, out, err = run("unbake", tmp_path / "baked", "--out", tmp_path / "again")
+    assert (code, out) == (0, f"{tmp_path / 'again'}\n") and "no-dog@1 was taken out" in err
     assert LiveModel.load(tmp_path / "again").fingerprint == atlas.edit("no-dog").data.fingerprint
-    with pytest.raises(UsageError, match="not empty"):
-        bake_command("no-dog", out=tmp_path / "baked", atlas=own_atlas)
-    with pytest.raises(UsageError, match="no edit called 'no-cat'"):
-        bake_command("no-cat", out=tmp_path / "other", atlas=own_atlas)
+    code, _, err = run("bake", "no-dog", "--out", tmp_path / "baked", "--atlas", own_atlas)
+    assert code == 2 and "not empty" in err
+    code, _, err = run("bake", "no-cat", "--out", tmp_path / "other", "--atlas", own_atlas)
+    assert code == 2 and "no edit called 'no-cat'" in err

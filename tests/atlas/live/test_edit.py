@@ -367,7 +367,7 @@ def test_a_model_partly_on_the_disk(llava_folder: Path, llava: LiveModel, pictur
             assert torch.equal(out, llava.model(**inputs).logits)
         assert not torch.equal(out, clean) and torch.equal(model(**inputs).logits, clean)
     assert hooks(model) == own
-    with pytest.raises(Unsupported, match="the down projection of layer 1 is not in memory"):
+    with pytest.raises(Unsupported, match="the FFN of layer 1 is not in memory"):
         spread.layout.write_vectors(1)
     with pytest.raises(Unsupported, match="not in memory"):
         bake(model, Intervention((change(0, 1, 0.0),)))
@@ -415,8 +415,12 @@ def test_quantised_layers_take_hooks_and_no_baking(
     assert not torch.equal(out, clean) and torch.equal(final(live, batch), clean) and hooks(model) == own
     with pytest.raises(Unsupported, match="no plain torch.nn.Linear"):
         bake(live, Intervention((change(0, 1, 0.0),)))
-    with pytest.raises(Unsupported, match="layer 0 is quantised"):
+    with pytest.raises(Unsupported, match=f"layer 0 is quantised \\({kind.__name__}\\)"):
         live.layout.write_vectors(0)
+    gate = model.model.language_model.layers[0].mlp.gate_proj
+    model.model.language_model.layers[0].mlp.gate_proj = Int8(gate)
+    with pytest.raises(Unsupported, match="layer 0 is quantised \\(Int8\\)"):
+        live.layout.keys(0)
 
 
 def test_what_quantised_layers_keep_in_buffers_is_part_of_the_fingerprint(random_llava: Any) -> None:

@@ -58,8 +58,30 @@ def test_a_quantised_model_is_traced_and_edited_and_not_baked(bits: str, device:
     assert torch.equal(logits(live), plain), "the model is not as it was"
     with pytest.raises(Unsupported, match="quantised"):
         bake(live, OFF)
-    with pytest.raises(Unsupported, match="write vectors cannot be read; load the model without quantisation"):
-        live.layout.write_vectors(0)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bits", loading.QUANTIZATIONS)
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+def test_weights_of_quantised_layers_are_those_they_multiply_with(bits: str, device: str) -> None:
+    """As read before the first call, and after it, when bitsandbytes keeps them elsewhere or in another order."""
+    pytest.importorskip("bitsandbytes")
+    live = LiveModel.load(zoo.resolve("tiny-llava"), quantization=bits, device=device)
+    mlp: Any = live.layout.ffns[1]
+    readers = ((live.layout.write_vectors, mlp.down_proj), (live.layout.keys, mlp.gate_proj))
+    before = [read(1) for read, _ in readers]
+    close = {"atol": 2e-3, "rtol": 1e-2}  # called, a layer computes in half precision
+    for (read, projection), first in zip(readers, before, strict=True):
+        # Of a unit vector, and no other, 8 bits keep everything.
+        with torch.no_grad():
+            multiplied = projection(torch.eye(projection.in_features, device=device)).T
+        assert first.shape == multiplied.shape and first.is_floating_point()
+        torch.testing.assert_close(first.float(), multiplied, **close)
+        torch.testing.assert_close(read(1).float(), multiplied, **close)
+    plain = LiveModel.load(zoo.resolve("tiny-llava"), device=device).layout
+    for again, whole in ((before[0], plain.write_vectors(1)), (before[1], plain.keys(1))):
+        error = float((again.float() - whole).norm() / whole.norm())
+        assert 1e-4 < error < (0.02 if bits == "8bit" else 0.15), error
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -78,12 +100,31 @@ def test_of_gill_the_language_model_alone_is_quantised(caplog: pytest.LogCapture
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_layers_that_4_bits_cannot_pack_are_refused_when_they_are_loaded(llava_folder: Path) -> None:
+def test_4_bits_on_a_cpu_are_the_same_with_gradients_and_of_any_size(llava_folder: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    live = LiveModel.load(llava_folder, quantization="4bit")  # layers of 16 x 16, too small to be packed
+    down: Any = live.layout.down[0]
+    values = torch.randn(5, live.layout.width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        plain = down(values)
+    torch.testing.assert_close(down(values.requires_grad_()).detach(), plain)
+    torch.testing.assert_close(values.detach() @ live.layout.write_vectors(0).float().T, plain)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_that_a_cpu_keeps_in_another_order_are_read_too() -> None:
+    """As in a model that was loaded by transformers alone."""
     bitsandbytes = pytest.importorskip("bitsandbytes")
     if not bitsandbytes.nn.Linear4bit(64, 32).support_avx512bf16_for_cpu:
-        pytest.skip("this CPU computes them without packing")
-    with pytest.raises(Unsupported, match="32 rows and 64 columns; .* is 16 x 16: use --quantization 8bit, or none"):
-        LiveModel.load(llava_folder, quantization="4bit")
+        pytest.skip("this CPU has one order only")
+    live = LiveModel.load(zoo.resolve("tiny-llava"), quantization="4bit")
+    whole = live.layout.write_vectors(0).clone()
+    down: Any = live.layout.down[0]
+    down.support_avx512bf16_for_cpu = True
+    with torch.no_grad():
+        down(torch.zeros(1, live.layout.width))
+    assert down.weight.quant_state.packing_format_for_cpu
+    torch.testing.assert_close(live.layout.write_vectors(0).float(), whole.float(), atol=2e-3, rtol=1e-2)
 
 
 def test_without_bitsandbytes_it_says_what_to_install(llava_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

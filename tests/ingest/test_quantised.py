@@ -1,0 +1,60 @@
+"""A job on a model in 8 or 4 bits finds what it finds in the whole model, and its edits go on such a model."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from atlas import store
+from atlas.live.loading import QUANTIZATIONS
+from cli.main import main
+
+JOB = "ingest --model tiny-llava --concepts dog,cat --sources text --per-concept 4 --reduce mean --no-progress"
+METHODS = ("contribution", "ablation", "gradient_x_activation", "integrated_gradients", "logprob_increase", "nam_text")
+
+
+def run(command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    code = main(shlex.split(command))
+    return (code, *capsys.readouterr())
+
+
+def scores(atlas: Path) -> dict[tuple[str, str], np.ndarray]:
+    sql = """
+    SELECT c.name AS concept, m.method, s.score FROM scores s JOIN maps m USING (map_id) JOIN concepts c
+    USING (concept_id) ORDER BY ALL, s.layer, s.neuron"""
+    sql = sql.replace("ORDER BY ALL,", "ORDER BY concept, m.method,")
+    with store.connect_readonly(atlas) as connection:
+        rows = store.raw(connection).sql(sql).fetchnumpy()
+    keys = list(zip(rows["concept"].tolist(), rows["method"].tolist(), strict=True))
+    return {key: rows["score"][[k == key for k in keys]] for key in set(keys)}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("bits", QUANTIZATIONS)
+def test_a_quantised_model_is_scored_and_edited(bits: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("bitsandbytes")
+    found: dict[str, Any] = {}
+    for name, more in (("plain", ""), (bits, f"--quantization {bits}")):
+        store.init(tmp_path / name)
+        code, _, err = run(f"{JOB} --methods {','.join(METHODS)} {more} --atlas {tmp_path / name}", capsys)
+        assert code == 0, err
+        found[name] = scores(tmp_path / name)
+    assert found["plain"].keys() == found[bits].keys() and len(found[bits]) >= 2 * len(METHODS)
+    for key, whole in found["plain"].items():
+        best = set(np.argsort(-whole)[:20].tolist()) & set(np.argsort(-found[bits][key])[:20].tolist())
+        assert len(best) >= (17 if bits == "8bit" else 12), key
+    where = f"--atlas {tmp_path / bits}"
+    assert run(f"edit create no-dog --concept dog --method contribution --top 40 --set 0 {where}", capsys)[0] == 0
+    code, _, err = run(f"edit apply no-dog --prompt 'what does a dog do?' {where}", capsys)
+    assert code == 2 and "not for these weights" in err
+    code, out, err = run(
+        f"edit apply no-dog --prompt 'what does a dog do?' --quantization {bits} --json {where}", capsys
+    )
+    assert code == 0, err
+    before, after = (row["answer"] for row in json.loads(out)["rows"])
+    assert before == "barks" and after not in ("barks", "")
