@@ -11,7 +11,7 @@ import typer
 from atlas.errors import Unsupported, UsageError
 from cli.common import AtlasPath, Method, Reduce, Source, Target, note_assumed, pairs, resolve, say
 from cli.groups import grouped
-from cli.jobs import MachineOptions
+from cli.jobs import LoadOptions
 from cli.render import Output, show
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def build(
     kind: Annotated[
         str | None, typer.Option("--kind", help="flat, fp16 or ivf. [default: flat to 1 GiB, fp16 to 8 GiB, then ivf]")
     ] = None,
-    machine: MachineOptions,
+    how: LoadOptions,
     output: Output,
     atlas: AtlasPath = None,
 ) -> None:
@@ -78,7 +78,7 @@ def build(
     from ingest.encoding import DEFAULT
 
     path = resolve(atlas)
-    asked = Asked("", which, encoder or DEFAULT, pairs(option or []), wording, machine.execution())
+    asked = Asked("", which, encoder or DEFAULT, pairs(option or []), wording, how.execution(), how.content())
     ids, said = [], set()
     for name in wanted:
         try:
@@ -187,7 +187,7 @@ def search(
     encoder: Encoder = None,
     option: Options = None,
     top: Top = 10,
-    machine: MachineOptions,
+    how: LoadOptions,
     output: Output,
     atlas: AtlasPath = None,
 ) -> None:
@@ -216,7 +216,7 @@ def search(
         from ingest.asking import open_media
         from ingest.searching import Sought, by_medium, by_text
 
-        sought = Sought(model, encoder, pairs(option or []), machine.execution(), top, positions, prompt)
+        sought = Sought(model, encoder, pairs(option or []), how.execution(), how.content(), top, positions, prompt)
         found = by_text(path, text, sought) if text is not None else by_medium(path, open_media(*media)[0], sought)
     _answer(found, chosen)
 

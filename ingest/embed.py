@@ -21,7 +21,7 @@ from atlas.schema import arrow_schema, vectors
 from atlas.spaces import DECODED, DIRECTION, KIND, pick_model, require_space
 from atlas.texts import Wording, concept_maps, neuron_texts
 from ingest.encoding import DEFAULT, digest_of, encode_texts, open_encoder, require
-from ingest.job import Execution, Job
+from ingest.job import Execution, make_job
 from ingest.record import Derived
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What vectors are wanted. which: the model, and the maps that profiles and best concepts are read from. encoder:
-    NAME or NAME:ID_OR_FOLDER, with its options; wording: of the texts that it encodes."""
+    NAME or NAME:ID_OR_FOLDER, with its options; wording: of the texts that it encodes. loaded: a job's dtype and
+    quantization, of the live model."""
 
     space: str
     which: Which = field(default_factory=Which)
@@ -39,6 +40,7 @@ class Asked:
     options: Mapping[str, Any] = field(default_factory=dict)
     wording: Wording = field(default_factory=Wording)
     execution: Execution = field(default_factory=Execution)
+    loaded: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ def _profiles(atlas: Path, asked: Asked) -> _Plan:
 def _directions(atlas: Path, asked: Asked) -> _Plan:
     with reading(atlas) as connection:
         model, assumed = pick_model(connection, asked.which.model)
-    live = live_model(model, asked.execution)
+    live = live_model(model, asked.execution, asked.loaded)
 
     def layers() -> Layers:
         for layer in range(len(live.layout.layers)):
@@ -162,18 +164,19 @@ def _directions(atlas: Path, asked: Asked) -> _Plan:
     return _Plan({"dtype": live.dtype}, model, live.layout.d_model, layers, tuple(assumed))
 
 
-def live_model(model: Mapping[str, Any], execution: Execution) -> LiveModel:
-    """The live model of a stored one, by its name and revision.
+def live_model(model: Mapping[str, Any], execution: Execution, loaded: Mapping[str, Any]) -> LiveModel:
+    """The live model of a stored one, by its name and revision. loaded: a job's dtype and quantization.
 
     Raises:
         UsageError: it cannot be loaded, or has other weights now.
     """
     from ingest.run import load_model
 
-    live = load_model(Job(model=str(model["name"]), revision=model["revision"]), execution)
+    live = load_model(make_job({"model": str(model["name"]), "revision": model["revision"], **loaded}), execution)
     if live.fingerprint != model["fingerprint"]:
         raise UsageError(
             f"{model['name']} has other weights now ({live.fingerprint[:12]}) than those that the atlas knows "
-            f"({str(model['fingerprint'])[:12]}); `atlas ingest` with it brings the new ones"
+            f"({str(model['fingerprint'])[:12]}); `atlas ingest` with it brings the new ones (of a model that was "
+            "ingested in 8 or 4 bits, give the same --quantization)"
         )
     return live

@@ -42,12 +42,14 @@ ROBUST = 1.4826
 @dataclass(frozen=True, slots=True)
 class Sought:
     """What to search with: the model's name, the encoder (None: that of the space, or the live model) and options.
-    positions: of the live model's values, one of POSITIONS. prompt: what it is asked (None: PROMPTS)."""
+    positions: of the live model's values, one of POSITIONS. prompt: what it is asked (None: PROMPTS).
+    loaded: its dtype and quantization, as a job has them."""
 
     model: str | None = None
     encoder: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     execution: Execution = field(default_factory=Execution)
+    loaded: Mapping[str, Any] = field(default_factory=dict)
     top: int = 10
     positions: str = MEDIA
     prompt: str | None = None
@@ -122,7 +124,7 @@ def active(atlas: Path, medium: Medium, sought: Sought) -> Near:
     with reading(atlas) as connection:
         model, assumed = pick_model(connection, sought.model)
         usual, note = _usual(connection, model, kind)
-    values = on_medium(live_model(model, sought.execution), medium, sought.positions, prompt)
+    values = on_medium(live_model(model, sought.execution, sought.loaded), medium, sought.positions, prompt)
     z = robust_z(values, np.nan_to_num(usual))
     best = [place for place in np.argsort(-z, axis=None, kind="stable") if values.flat[place] != 0][: sought.top]
     layers, neurons = np.unravel_index(np.array(best, np.int64), z.shape)

@@ -16,7 +16,7 @@ def dense(projection: Any) -> Tensor | None:
 
     They are made anew at every call, as keeping them would give back the memory that was saved.
     """
-    weight = getattr(projection, "weight", None)
+    weight: Any = getattr(projection, "weight", None)
     if type(weight).__name__ not in KINDS:
         return None
     import bitsandbytes.functional as bits

@@ -58,3 +58,6 @@ def test_a_quantised_model_is_scored_and_edited(bits: str, tmp_path: Path, capsy
     assert code == 0, err
     before, after = (row["answer"] for row in json.loads(out)["rows"])
     assert before == "barks" and after not in ("barks", "")
+    code, _, err = run(f"index build --space direction {where}", capsys)
+    assert code == 2 and "give the same --quantization" in err
+    assert run(f"index build --space direction --quantization {bits} {where}", capsys)[0] == 0
