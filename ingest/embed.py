@@ -176,7 +176,7 @@ def live_model(model: Mapping[str, Any], execution: Execution, loaded: Mapping[s
     if live.fingerprint != model["fingerprint"]:
         raise UsageError(
             f"{model['name']} has other weights now ({live.fingerprint[:12]}) than those that the atlas knows "
-            f"({str(model['fingerprint'])[:12]}); `atlas ingest` with it brings the new ones (of a model that was "
-            "ingested in 8 or 4 bits, give the same --quantization)"
+            f"({str(model['fingerprint'])[:12]}); `atlas ingest` with it brings the new ones (if it was ingested "
+            "in another precision, give the same --quantization or --dtype)"
         )
     return live
