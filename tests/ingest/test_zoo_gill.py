@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
+from zoo_models import carded, run_recipe, small_and_plain
 
 import ingest.zoo
 from atlas.live.gill import register
@@ -63,9 +61,7 @@ def asked(task: str, split: str = HELD_OUT) -> list[str]:
 
 
 def test_the_folder_is_small_and_holds_no_code() -> None:
-    files = [file for file in FOLDER.rglob("*") if file.is_file()]
-    assert sum(file.stat().st_size for file in files) < 15e6
-    assert {file.suffix for file in files} <= {".json", ".jinja", ".safetensors", ".md"}
+    small_and_plain(FOLDER, 15e6)
 
 
 def test_it_is_gill_with_an_opt_of_relu_neurons(loaded: tuple[Any, Any]) -> None:
@@ -149,10 +145,7 @@ def test_what_it_draws_is_recognised(loaded: tuple[Any, Any]) -> None:
 
 
 def test_the_card_tells_the_figures_that_were_measured() -> None:
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    figures = json.loads((FOLDER / "figures.json").read_text())
-    for name, value in figures.items():
-        assert f"| {name} | {100 * value:.1f} % |" in card, name
+    figures = carded(FOLDER)
     assert figures["text facts"] >= 0.99
     assert figures["picture name"] >= 0.95
     assert figures["picture caption"] >= 0.85
@@ -164,10 +157,5 @@ def test_the_card_tells_the_figures_that_were_measured() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_the_recipe_runs(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
-    command = [sys.executable, "-m", "ingest.zoo.train", "tiny-gill", "--smoke", "--out", str(tmp_path / "model")]
-    root = Path(ingest.zoo.__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    made = {file.relative_to(tmp_path / "model") for file in (tmp_path / "model").rglob("*")}
-    assert {file.relative_to(FOLDER) for file in FOLDER.rglob("*")} - {Path("README.md")} == made
+    run_recipe("tiny-gill", tmp_path / "model")
     assert AutoModelForImageTextToText.from_pretrained(tmp_path / "model", local_files_only=True)
