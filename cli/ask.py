@@ -26,7 +26,8 @@ def query(
     *,
     question: Question,
     minus: Annotated[
-        str | None, typer.Option("--minus", help="Leave out what the same question gives elsewhere: concept=cat.")
+        str | None,
+        typer.Option("--minus", help="Leave out the best of another map, as many: concept=cat."),
     ] = None,
     methods: Annotated[
         str | None, typer.Option("--methods", help="Several methods that vote: contribution,ablation.")
@@ -157,16 +158,15 @@ def _elsewhere(there: Atlas, found: NeuronSet, names: str, question: Question) -
         return there.ask(question.elsewhere(same))[0]
 
 
-@grouped
 def neuron(
-    *,
     address: Annotated[str, typer.Argument(help="layer/index, for example 3/117.")],
     method: Method = None,
     source: Source = None,
     reduce: Reduce = None,
     model: Model = None,
     top: Annotated[int, typer.Option("--top", "-n", "--limit", min=1, help="Concepts for each method and source.")] = 3,
-    output: Output,
+    form: Annotated[str | None, typer.Option("--format", "-f", help="table (on a terminal), json or jsonl.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     atlas: AtlasPath = None,
 ) -> None:
     """One neuron: the tokens it raises and lowers, its best concepts by method and source, its strongest examples.
@@ -176,7 +176,7 @@ def neuron(
     from atlas.api import Atlas
     from atlas.neurons import LANGUAGE
 
-    chosen = output.chosen()
+    chosen = Output(form, as_json).chosen()
     if chosen not in ("table", "json", "jsonl"):
         raise UsageError("a neuron's profile is three tables; use --format table or json")
     profile = Atlas(resolve(atlas)).neuron(address, method=method, source=source, reduce=reduce, model=model, top=top)

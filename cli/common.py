@@ -74,7 +74,7 @@ def words(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def given(plain: Mapping[str, Any], lists: Mapping[str, str | None]) -> dict[str, Any]:
+def given(plain: Mapping[str, Any], lists: Mapping[str, str | None] = {}) -> dict[str, Any]:
     """The job's fields that were given on the command line; lists are words separated by commas."""
     found = {key: value for key, value in plain.items() if value is not None}
     return found | {key: words(text) for key, text in lists.items() if text is not None}

@@ -9,17 +9,7 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import AtlasError
-from cli.common import (
-    AtlasPath,
-    Audios,
-    Images,
-    MaxNewTokens,
-    PromptText,
-    Videos,
-    picture_file,
-    resolve,
-    say,
-)
+from cli.common import AtlasPath, Audios, Images, MaxNewTokens, PromptText, Videos, picture_file, resolve, say
 from cli.edit_bake import bake, unbake
 from cli.edit_make import compose, create
 from cli.edit_solve import solve

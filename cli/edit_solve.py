@@ -8,19 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from atlas.errors import UsageError
-from cli.common import (
-    AtlasPath,
-    BatchSize,
-    Images,
-    Method,
-    Of,
-    Select,
-    Source,
-    given,
-    pairs,
-    resolve,
-    say,
-)
+from cli.common import AtlasPath, BatchSize, Images, Method, Of, Select, Source, pairs, resolve, say, words
 from cli.edit_make import ConceptName, Labels, Layers, Note, Seed, Top, neurons_of
 from cli.groups import grouped
 from cli.jobs import DataOptions, LoadOptions, ModelOptions
@@ -65,7 +53,7 @@ def solve(
     labels: Labels = None,
     of: Of = None,
     data: DataOptions,
-    whose: ModelOptions,
+    which: ModelOptions,
     how: LoadOptions,
     batch_size: BatchSize = 16,
     seed: Seed = 0,
@@ -95,9 +83,9 @@ def solve(
     solver = _check(target, said, goal, wanted, solver, others)
     if method or select or top or layers or labels or of:
         about = None if labels or of else concept or said
-        which = Which(about, method, source, target if about else None, None, whose.model if about else None)
+        maps = Which(about, method, source, target if about else None, None, which.model if about else None)
         best = top if about is None or select else top or 20
-        neurons = neurons_of(Atlas(path), which, select=select, top=best, layers=layers, labels=labels, of=of)
+        neurons = neurons_of(Atlas(path), maps, select=select, top=best, layers=layers, labels=labels, of=of)
     from ingest.job import make_job
     from ingest.solve import Asked, Wanted
     from ingest.solve import solve as start
@@ -105,7 +93,7 @@ def solve(
 
     of_map = concept if neurons is not None else None
     asks = _asked(prompt, image, said, data.tasks or data.sources or data.dataset or (None if of_map else concept))
-    content = {"seed": seed, **whose.content(), **data.content(), **how.content(), **given({}, {"concepts": concept})}
+    content = {"seed": seed, **which.content(), **data.content(), **how.content(), "concepts": words(concept)}
     execution = how.execution(batch_size=batch_size)
     if target == "image":
         _draw(path, name, said, str(goal or wanted), content, execution, neurons, note)

@@ -17,14 +17,9 @@ Model = Annotated[str | None, typer.Option("--model", "-m", help="The model's na
 Dataset = Annotated[
     str | None, typer.Option("--dataset", "-d", help="The dataset's name, where several have the concept.")
 ]
-Layers = Annotated[str | None, typer.Option("--layers", help="Only these layers: 3, 8-15, 0,2,8-15.")]
 Run = Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")]
 Supercategory = Annotated[
     str | None, typer.Option("--supercategory", help="All concepts of it (`atlas concepts` lists them).")
-]
-Top = Annotated[
-    int | None,
-    typer.Option("--top", "-n", "--limit", min=1, help="How many rows. [default: 20, or all that --select does]"),
 ]
 
 
@@ -44,7 +39,7 @@ class Question:
     dataset: Dataset = None
     run: Run = None
     supercategory: Supercategory = None
-    layers: Layers = None
+    layers: Annotated[str | None, typer.Option("--layers", help="Only these layers: 3, 8-15, 0,2,8-15.")] = None
     token: Annotated[
         str | None, typer.Option("--token", help="Only neurons that decode to this token: bark, or bark*.")
     ] = None
@@ -77,7 +72,10 @@ class Question:
         str | None,
         typer.Option("--sort", help="Fields to sort by, the largest first with a minus: --sort=-score. [rank]"),
     ] = None
-    top: Top = None
+    top: Annotated[
+        int | None,
+        typer.Option("--top", "-n", "--limit", min=1, help="How many rows. [default: 20, or all that --select does]"),
+    ] = None
 
     def names(self) -> dict[str, str | None]:
         """What names maps."""
@@ -96,7 +94,7 @@ class Question:
         return self._asked(self.names(), self.sort, self.top, after, each)
 
     def elsewhere(self, names: Mapping[str, Any]) -> Ask:
-        """The same question about other maps, all of its answer."""
+        """The same question about other maps, and the best as many there."""
         return self._asked(names, None, self.top)
 
     def _asked(self, names: Mapping[str, Any], sort: str | None, top: int | None, *page: Any) -> Ask:

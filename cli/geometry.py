@@ -55,7 +55,7 @@ def geometry(
     from ingest.geometry import Settings, measure
     from ingest.job import make_job
 
-    content = which.content() | examples.content() | how.content() | given({"layers": layers}, {})
+    content = which.content() | examples.content() | how.content() | given({"layers": layers})
     settings = Settings(sample, neighbours, words(projections), points)
     ablated = _ablated(path, edit, labels, of)
     with progressing(no_progress) as progress:

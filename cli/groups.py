@@ -41,6 +41,8 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
 def _options(group: type) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
+    if any(option.default_factory is not MISSING for option in fields(group)):
+        raise TypeError(f"{group.__name__}: an option's default is a value")
     return [
         inspect.Parameter(
             option.name,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from atlas.errors import UsageError
 from cli.common import given, pairs
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ class MachineOptions:
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ... or auto.")] = "cpu"
     trust_remote_code: Annotated[
         bool,
-        typer.Option("--trust-remote-code", help="Run the code that lies beside the model; needs a pinned --revision."),
+        typer.Option(
+            "--trust-remote-code", help="Run the code that lies beside the model; the hub's at a pinned revision."
+        ),
     ] = False
 
     def execution(self, **more: Any) -> Execution:
@@ -57,10 +60,19 @@ class LoadOptions(MachineOptions):
     ] = None
 
     def execution(self, **more: Any) -> Execution:
+        if self.device_map is not None and self.device != "cpu":
+            raise UsageError("--device-map chooses the devices; leave out --device")
         return super().execution(device_map=self.device_map, attention=self.attn_impl, **more)
 
+    def refuse(self, why: str) -> None:
+        """Raise UsageError where something but the device was said."""
+        usual = LoadOptions(device=self.device)
+        said = [f.name for f in fields(self) if getattr(self, f.name) != getattr(usual, f.name)]
+        if said:
+            raise UsageError(f"--{said[0].replace('_', '-')} is of a live model, and {why}; leave it out")
+
     def content(self) -> dict[str, Any]:
-        return given({"dtype": self.dtype, "quantization": self.quantization}, {})
+        return given({"dtype": self.dtype, "quantization": self.quantization})
 
 
 @dataclass(frozen=True)
@@ -74,15 +86,16 @@ class ModelOptions:
 
     def content(self) -> dict[str, Any]:
         """The job's fields that were given."""
-        return given({"model": self.model, "revision": self.revision}, {})
+        return given({"model": self.model, "revision": self.revision})
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """What a dataset is asked for."""
+    """What a dataset is asked for; `ExampleOptions` without what `edit solve` has of its own."""
 
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="NAME or NAME:PATH (`atlas datasets` lists the names).")
+        str | None,
+        typer.Option("--dataset", "-d", help="NAME or NAME:PATH. [default: scenes; an edit's own]"),
     ] = None
     option: Annotated[KeyValues, typer.Option("--option", help="KEY=VALUE for the dataset; repeatable.")] = None
     sources: Annotated[
@@ -135,7 +148,7 @@ class DrawOptions:
     def content(self) -> dict[str, Any]:
         """The job's fields that were given."""
         texts = {"segmenting": self.segment_option, "drawing": self.draw_option}
-        return given({"segmenter": self.segmenter}, {}) | {key: pairs(text) for key, text in texts.items() if text}
+        return given({"segmenter": self.segmenter}) | {key: pairs(text) for key, text in texts.items() if text}
 
 
 @dataclass(frozen=True)
@@ -181,7 +194,7 @@ class TwinOptions:
     def content(self) -> dict[str, Any]:
         """The job's fields that were given."""
         options = {"inpainting": pairs(self.inpaint_option)} if self.inpaint_option else {}
-        return given({"inpainter": self.inpainter}, {}) | options
+        return given({"inpainter": self.inpainter}) | options
 
 
 def live_model(

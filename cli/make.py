@@ -81,7 +81,7 @@ def ingest(
     content: dict[str, Any] = read_toml(job) if job else {}
     for group in (which, examples, scores, twins, drawing, how):
         content |= group.content()
-    content |= given({"split": split, "max_new_tokens": max_new_tokens, "exemplars": exemplars}, {})
+    content |= given({"split": split, "max_new_tokens": max_new_tokens, "exemplars": exemplars})
     if methods is not None:
         content["methods"] = {name: content.get("methods", {}).get(name, {}) for name in words(methods)}
     _parameters(content, param or [])

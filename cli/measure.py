@@ -9,20 +9,10 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import (
-    AtlasPath,
-    BatchSize,
-    Reduce,
-    pairs,
-    resolve,
-    say,
-    words,
-)
+from cli.common import AtlasPath, BatchSize, Reduce, pairs, resolve, say, words
 from cli.groups import grouped
 from cli.jobs import DrawOptions, ExampleOptions, LoadOptions, ModelOptions
-from cli.make import (
-    report,
-)
+from cli.make import report
 from cli.progress import NoProgress, progressing
 from cli.render import Output, show
 

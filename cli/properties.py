@@ -20,7 +20,7 @@ from cli.render import Output, show
 def properties(
     *,
     method: Annotated[str, typer.Option("--method", help="The attribution method.")] = "contribution",
-    concept: Annotated[str | None, typer.Option("--concept", "-c", help="Print only this concept.")] = None,
+    only: Annotated[str | None, typer.Option("--only", "-c", help="Print only this concept.")] = None,
     param: Annotated[list[str] | None, typer.Option("--param", help="KEY=VALUE of the method; repeatable.")] = None,
     top: Annotated[str, typer.Option("--top", "-n", help="How many of the best neurons: one or several numbers.")] = (
         "10,50"
@@ -51,14 +51,14 @@ def properties(
     content: dict[str, Any] = {"methods": {method: pairs(param or [])}, **which.content(), **examples.content()}
     content |= how.content() | twins.content()
     job = make_job(content)
-    if concept is not None and job.concepts and concept not in job.concepts:
-        raise UsageError(f"--concept {concept} is not among --concepts {','.join(job.concepts)}; add it there")
+    if only is not None and job.concepts and only not in job.concepts:
+        raise UsageError(f"--only {only} is not among --concepts {','.join(job.concepts)}; add it there")
     with progressing(no_progress) as progress:
         done = measure(path, job, how.execution(batch_size=batch_size), ks, progress)
     report(dict(done.skipped), path / "runs" / done.run_id / "manifest.json")
     if not done.fresh:
         say(f"run {done.run_id[:8]} was done before; these are its stored measures")
-    rows = [r for r in done.rows.to_pylist() if concept is None or r["concept"] == concept]
+    rows = [r for r in done.rows.to_pylist() if only is None or r["concept"] == only]
     if chosen == "table":
         show(pa.Table.from_pylist(_brief(rows)), chosen)
         return

@@ -66,12 +66,14 @@ def build(
     chosen = output.chosen()
     from atlas.indexes import KINDS
     from atlas.queries import Which
-    from atlas.spaces import SPACES, require_space
+    from atlas.spaces import DIRECTION, SPACES, require_space
     from atlas.texts import Wording
 
     wanted = SPACES if space == "all" else (require_space(space),)
     if kind not in (None, *KINDS):
         raise UsageError(f"no kind of index called '{kind}'; there are: {', '.join(KINDS)}")
+    if DIRECTION not in wanted:
+        how.refuse(f"none is needed for --space {space}")
     wording = Wording(tokens, concepts, share)
     which = Which(None, method, source, target, reduce, model)
     from ingest.embed import Asked, embed
@@ -205,6 +207,8 @@ def search(
     media = [[name] if name is not None else [] for name in (image, audio, video)]
     if (text is not None) + sum(map(len, media)) != 1:
         raise UsageError('give a text ("an animal that barks"), --image, --audio or --video: one of them')
+    if text is not None or encoder is not None:
+        how.refuse("the encoder searches here")
     path = resolve(atlas)
     why = _only_words(path, model) if text and text.strip() and encoder is None else ""
     if text is not None and why:

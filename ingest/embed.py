@@ -177,6 +177,6 @@ def live_model(model: Mapping[str, Any], execution: Execution, loaded: Mapping[s
         raise UsageError(
             f"{model['name']} has other weights now ({live.fingerprint[:12]}) than those that the atlas knows "
             f"({str(model['fingerprint'])[:12]}); `atlas ingest` with it brings the new ones (if it was ingested "
-            "in another precision, give the same --quantization or --dtype)"
+            "in another precision, give the same --quantization or --dtype; of several, the --model by its fingerprint)"
         )
     return live

@@ -48,8 +48,8 @@ class Paths:
         where = trace.where(self.positions)
         first = self._first(trace, where)
         values = trace.values(layer)[:, first:][trace.pairs] * where[:, first:, None]
-        wrote = values.to(write.dtype) @ write.T  # (P, T - first, d_model)
         hidden = layer_output(trace.capture, layer).detach()[:, first:][trace.pairs]
+        wrote = (values.to(write.dtype) @ write.T).to(hidden.dtype)  # (P, T - first, d_model)
         total = torch.zeros_like(hidden, dtype=torch.float32)
         count, length = len(trace.concepts), hidden.shape[1]
         copies = [(p, float(s)) for s in self.nodes for p in range(count)]

@@ -7,11 +7,12 @@ others (retention).
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from atlas.edits import Intervention, make_changes
 from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
+from atlas.selection import NeuronSet
 from ingest import run
 from ingest.drawing_examiner import DRAWN, DrawingExaminer
 from ingest.effects import POOLED, Evaluation, store_effects, stored_effects, summarise
@@ -138,6 +140,22 @@ def survey(
     return Evaluation(record.run_id, True, tuple(rows), skipped.plain(), tuple(notes))
 
 
+def _map_of(atlas: Atlas, live: LiveModel, concept: str, method: str, source: str, **more: Any) -> NeuronSet:
+    """The best neurons of a map of the live model's own weights. more: what else `Atlas.query` is asked with."""
+    ask: Any = functools.partial(atlas.query, concept, method, source=source, model=live.name, **more)
+    found: NeuronSet = ask()
+    if found.provenance["fingerprint"] == live.fingerprint:
+        return found
+    try:  # the newest is of other weights of that name: of another precision, for example
+        return cast(NeuronSet, ask(where=f"fingerprint = '{live.fingerprint}'"))
+    except UsageError:
+        raise UsageError(
+            f"the {method} map of {concept}, {source}, is of other weights than {live.name} has now; "
+            f"`atlas ingest --model {live.name} --methods {method}` makes new ones, with the same --quantization "
+            "and --dtype"
+        ) from None
+
+
 def _chosen(
     atlas: Atlas,
     job: Job,
@@ -155,21 +173,8 @@ def _chosen(
         for concept in job.concepts:
             if len(methods) > 1 and concept not in known:
                 continue  # a filter may have found nothing, a method of pictures has no map from text
-            found = atlas.query(
-                concept,
-                method,
-                source=source,
-                model=live.name,
-                dataset=dataset.name,
-                top=max(counts.values()),
-                reduce=reduce,
-                target=target,
-            )
-            if found.provenance["fingerprint"] != live.fingerprint:
-                raise UsageError(
-                    f"the {method} map of {concept}, {source}, is of other weights than {live.name} has now; "
-                    f"`atlas ingest --model {live.name} --methods {method}` makes new ones"
-                )
+            asked = {"dataset": dataset.name, "top": max(counts.values()), "reduce": reduce, "target": target}
+            found = _map_of(atlas, live, concept, method, source, **asked)
             map_ = found.provenance["maps"][0]
             for share, top in counts.items():
                 question = Question(method, share, str(map_["reduce"]), source, concept, str(map_["target"]))

@@ -193,7 +193,8 @@ def require_own(edit: Edit, model: LiveModel | Any) -> None:
     if found != edit.fingerprint:
         raise UsageError(
             f"edit {edit.label} was made for {edit.model['name']} (weights {edit.fingerprint[:12]}), "
-            f"not for these weights ({found[:12]}); load that model, or create the edit for this one"
+            f"not for these weights ({found[:12]}); load that model, in the precision that it was ingested in "
+            "(--quantization, --dtype), or create the edit for this one"
         )
 
 

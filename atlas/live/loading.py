@@ -106,6 +106,8 @@ def load(name: str | Path, how: Loading) -> tuple[Any, Any, Any]:
     """
     config = read_config(name, how)
     options = _options(how, config)
+    # It tells at every 8-bit layer of every pass that its inputs are cast to float16, which is how it works.
+    logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     try:
         with quiet():
             model = model_class(config).from_pretrained(name, revision=how.revision, **options)
@@ -114,8 +116,7 @@ def load(name: str | Path, how: Loading) -> tuple[Any, Any, Any]:
         raise _cannot(name, error) from error
     except ImportError as error:
         raise Unsupported(f"the model '{name}' cannot be loaded here: {str(error).strip().splitlines()[0]}") from error
-    if how.quantization == "4bit":
-        _keep_order(model)
+    _keep_order(model)
     if "device_map" not in options:
         model.to(find_device(how.device))
     return model, processor, config
@@ -156,16 +157,14 @@ def _options(how: Loading, config: Any) -> dict[str, Any]:
         bits: dict[str, Any] = {f"load_in_{how.quantization}": True}
         bits["llm_int8_skip_modules"] = list(families.of(config).unquantised) or None
         found["quantization_config"] = transformers.BitsAndBytesConfig(**bits)
-        # It tells at every layer of every pass that its inputs are cast to float16, which is how it works.
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         # A quantised model is placed while it is loaded.
         found.setdefault("device_map", {"": str(find_device(how.device))})
     return found
 
 
 def _keep_order(model: Any) -> None:
-    """Have a CPU compute 4-bit layers alike with gradients and without, in the model's own precision and of any size:
-    by itself bitsandbytes takes bfloat16 and an order of its own where no gradient is wanted, if the CPU can."""
+    """Have a CPU compute 4-bit layers, if there are any, alike with gradients and without, in the model's own precision
+    and of any size: by itself bitsandbytes takes bfloat16, and another order, where no gradient is wanted."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

@@ -35,5 +35,5 @@ def dense(projection: Any) -> Tensor | None:
 def _as_multiplied(projection: Any) -> Tensor:
     """The weights by what they do to unit vectors: called once on a CPU, a layer keeps its 4 bits in another order."""
     units = torch.eye(projection.in_features, device=projection.weight.device)
-    found: Tensor = projection(units)
+    found: Tensor = projection.forward(units)  # not called: its hooks are others'
     return (found if projection.bias is None else found - projection.bias).T

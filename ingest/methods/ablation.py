@@ -96,7 +96,7 @@ def _without(trace: Trace, layer: int, values: Tensor, rows: Tensor, neurons: Te
     value, hidden = values[rows, :, neurons], layer_output(trace.capture, layer)[rows].detach()
     if layer == len(trace.live.layout.layers) - 1:
         value, hidden = value.gather(1, only), _gather(hidden, only)
-    hidden = hidden - (value[..., None] * write[:, neurons].T[:, None].float()).to(write.dtype)
+    hidden = hidden - (value[..., None] * write[:, neurons].T[:, None].float()).to(hidden.dtype)
     if layer == len(trace.live.layout.layers) - 1:
         return hidden
     return _gather(resume(trace.live.layout, trace.capture, layer + 1, hidden, rows, only), only)

@@ -47,16 +47,16 @@ class LogprobIncrease(PairMethod):
         layout = trace.live.layout
         self._restarts.check(layout, trace.capture, layer, trace.source)
         norm = FrozenNorm(layout.norm, *trace.final_at_targets())
-        values, down = trace.at_targets(layer), layout.down[layer]
-        after = layer_output(trace.capture, layer)[trace.rows, trace.positions].float()
-        wrote = down(values.to(layout.write_vectors(layer).dtype)).float()
-        before = trace.live.logits(norm(after - wrote).to(layout.unembedding().dtype))  # (K, V)
+        values, writes = trace.at_targets(layer), layout.write_vectors(layer)
+        after = layer_output(trace.capture, layer)[trace.rows, trace.positions]
+        wrote = layout.down[layer](values.to(after.dtype)).float()
+        before = trace.live.logits(norm(after.float() - wrote).to(layout.unembedding().dtype))  # (K, V)
         start = before.log_softmax(-1).gather(-1, trace.tokens[:, None])  # (K, 1)
         found = torch.empty_like(values)
         step = max(1, CELLS // layout.vocabulary)
         unembedding = layout.unembedding()
         for begin in range(0, layout.width, step):
-            write = norm.unscaled(layout.write_vectors(layer)[:, begin : begin + step].T.float())
+            write = norm.unscaled(writes[:, begin : begin + step].T.float())
             raised = (write.to(unembedding.dtype) @ unembedding.T).float()  # (n, V): a unit write, scale 1
             for k, token in enumerate(trace.tokens.tolist()):
                 weight = norm.scale[k] * values[k, begin : begin + step, None]
@@ -68,18 +68,13 @@ class LogprobIncrease(PairMethod):
         """(L, P, N) from the value neurons' (L, P, N)."""
         layout, width = trace.live.layout, found.shape[-1]
         best = found.transpose(0, 1).flatten(1).topk(min(self.values, found.shape[0] * width)).indices  # (P, values)
-        keys = [layout.keys(layer) for layer in trace.layers]
         out = torch.zeros_like(found)
-        for p, chosen in enumerate(best.tolist()):
-            wanted = torch.zeros(len(keys), layout.d_model, device=found.device)
-            for flat in chosen:
-                place, neuron = divmod(flat, width)
-                wanted[:place] += keys[place][neuron].float()  # read by every layer below
-            mine = (trace.pair_of == p).nonzero()[:, 0]
-            for place, layer in enumerate(trace.layers):
-                value = (trace.at_targets(layer)[mine] * trace.weights[mine, None]).sum(0)
-                write = layout.write_vectors(layer)
-                out[place, p] = value * (wanted[place].to(write.dtype) @ write).float()
+        wanted = torch.zeros(found.shape[1], layout.d_model, device=found.device)  # by the value neurons above
+        for place, layer in reversed(list(enumerate(trace.layers))):
+            write = layout.write_vectors(layer)
+            out[place] = trace.to_pairs(trace.at_targets(layer)) * (wanted.to(write.dtype) @ write).float()
+            here = best // width == place
+            wanted.index_add_(0, here.nonzero()[:, 0], layout.keys(layer)[best[here] % width].float())
         return out
 
 
