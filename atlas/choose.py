@@ -71,8 +71,8 @@ def choose_map(connection: Connection, which: Which) -> Chosen:
     rows = find_maps(which).run(connection).to_pylist()
     if not rows:
         raise nothing(connection, which)
-    rows, assumed = narrowed(rows, (*ASKED, "component", "tap"))
-    # One model's name may stand for several weights: the newest map counts.
+    # One model's name may stand for several weights: those of the newest map count.
+    rows, assumed = narrowed(rows, (*ASKED, "component", "tap", "fingerprint"))
     return Chosen(rows[0], (*assumed, *newest(rows[0])))
 
 
@@ -208,8 +208,10 @@ def _preferred(name: str, there: Sequence[str]) -> tuple[str, list[str]]:
 
 
 def _noted(name: str, value: str, there: Iterable[str]) -> list[str]:
-    others = ", ".join(sorted(v for v in there if v != value))
-    return [f"{name}={value} (others: {others})"] if others else []
+    others = sorted(v for v in there if v != value)
+    if name == "fingerprint":
+        value, others = value[:12], [v[:12] for v in others]
+    return [f"{name}={value} (others: {', '.join(others)})"] if others else []
 
 
 def newest(row: Mapping[str, Any]) -> list[str]:

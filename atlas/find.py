@@ -96,7 +96,7 @@ def meant(connection: Connection, tree: Filter, selections: Selections) -> Meant
     if not rows:
         raise UsageError(_none_meant(stored, members))
     rows, notes = narrowed(rows, [name for name in (*ASKED, "component", "tap") if name not in mentioned])
-    if "fingerprint" not in mentioned and len({tuple(r[name] for name in IDENTITY) for r in rows}) > 1:
+    if "fingerprint" not in mentioned and len({r["fingerprint"] for r in rows}) > 1:
         rows, more = _one_weights(rows)
         notes = [*notes, *more]
     apart = (*IDENTITY, *(_column(name) for name in ("run", "fingerprint", "tap") if name in mentioned))

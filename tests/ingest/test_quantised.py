@@ -65,3 +65,20 @@ def test_a_quantised_model_is_scored_and_edited(
     code, _, err = run(f"index build --space direction {where}", capsys)
     assert code == 2 and "give the same --quantization" in err
     assert run(f"index build --space direction --quantization {bits} --dtype {dtype} {where}", capsys)[0] == 0
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_maps_of_one_name_in_two_precisions_are_kept_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("bitsandbytes")
+    store.init(tmp_path / "both")
+    where, ways = f"--atlas {tmp_path / 'both'}", ("--quantization 8bit", "")
+    for how in ways:
+        assert run(f"{JOB} --methods contribution {how} {where}", capsys)[0] == 0
+    code, _, err = run(f"query --concept dog --method contribution {where}", capsys)
+    assert code == 0 and "taken: fingerprint=" in err
+    ask = "evaluate --model tiny-llava --method contribution --sources text --concepts dog --per-concept 1 --seeds 1"
+    for how in ways:
+        code, _, err = run(f"{ask} --no-progress {how} {where}", capsys)
+        assert code == 0, err
+    code, _, err = run(f"{ask} --no-progress --dtype float16 {where}", capsys)
+    assert code == 2 and "of other weights" in err and "--dtype" in err
