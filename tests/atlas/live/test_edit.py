@@ -503,7 +503,10 @@ def test_models_that_an_edit_was_not_made_for_are_refused(
     with edit.on(trained):
         pass
     trained.model.language_model.layers[0].mlp.down_proj.weight.data[0, 0] += 0.01
-    with pytest.raises(UsageError, match="load that model, in the precision .*, or create the edit for this one"), edit.on(trained):
+    with (
+        pytest.raises(UsageError, match="load that model, in the precision .*, or create the edit for this one"),
+        edit.on(trained),
+    ):
         pass
     with pytest.raises(UsageError, match="a dict is no model"), edit.on({}):
         pass
