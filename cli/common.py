@@ -22,9 +22,6 @@ AtlasPath = Annotated[
         "--atlas", "-a", help="The atlas folder. [env: NEURON_ATLAS; else a config file; else the user's data folder]"
     ),
 ]
-ModelName = Annotated[
-    str | None, typer.Option("--model", "-m", help="A folder, a HuggingFace id, or an embedded model.")
-]
 Method = Annotated[str | None, typer.Option("--method", help="The attribution method (`atlas methods` lists them).")]
 Source = Annotated[
     str | None, typer.Option("--source", help="The modality that carries the concept in: image, text, audio or video.")
@@ -74,10 +71,15 @@ def words(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def given(plain: Mapping[str, Any], lists: Mapping[str, str | None] = {}) -> dict[str, Any]:
-    """The job's fields that were given on the command line; lists are words separated by commas."""
+def given(
+    plain: Mapping[str, Any],
+    lists: Mapping[str, str | None] | None = None,
+    tables: Mapping[str, list[str] | None] | None = None,
+) -> dict[str, Any]:
+    """The job's fields that were given on the command line; lists are words separated by commas, tables KEY=VALUE."""
     found = {key: value for key, value in plain.items() if value is not None}
-    return found | {key: words(text) for key, text in lists.items() if text is not None}
+    found |= {key: words(text) for key, text in (lists or {}).items() if text is not None}
+    return found | {key: pairs(texts) for key, texts in (tables or {}).items() if texts}
 
 
 def pairs(given: list[str]) -> dict[str, Any]:

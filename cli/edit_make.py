@@ -10,7 +10,6 @@ from atlas.errors import UsageError
 from cli.common import (
     AtlasPath,
     Method,
-    ModelName,
     Of,
     Reduce,
     Select,
@@ -19,12 +18,12 @@ from cli.common import (
     note_assumed,
     resolve,
 )
+from cli.filters import Model, Run
 
 ConceptName = Annotated[
     str | None, typer.Option("--concept", "-c", help="The concept's name (`atlas concepts` lists them).")
 ]
 Layers = Annotated[str | None, typer.Option("--layers", help="Only neurons of these layers: 3, 8-15.")]
-Run = Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")]
 Top = Annotated[
     int | None, typer.Option("--top", "-n", min=1, help="How many neurons. [default: 40, or all that --select does]")
 ]
@@ -44,7 +43,7 @@ def create(
     source: Source = None,
     target: Target = None,
     reduce: Reduce = None,
-    model: ModelName = None,
+    model: Model = None,
     dataset: Whose = None,
     run: Run = None,
     layers: Layers = None,

@@ -91,13 +91,13 @@ class Question:
         return {name: value for name, value in found.items() if value is not None}
 
     def ask(self, after: str | None = None, each: bool = False) -> Ask:
-        return self._asked(self.names(), self.sort, self.top, after, each)
+        return self._asked(self.names(), self.sort, after, each)
 
     def elsewhere(self, names: Mapping[str, Any]) -> Ask:
         """The same question about other maps, and the best as many there."""
-        return self._asked(names, None, self.top)
+        return self._asked(names, None)
 
-    def _asked(self, names: Mapping[str, Any], sort: str | None, top: int | None, *page: Any) -> Ask:
+    def _asked(self, names: Mapping[str, Any], sort: str | None, *page: Any) -> Ask:
         from atlas import flags
 
-        return flags.asked(flags.wanted(names, **self.neurons()), self.select, sort, top, *page)
+        return flags.asked(flags.wanted(names, **self.neurons()), self.select, sort, self.top, *page)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atlas.errors import UsageError
-from cli.common import given, pairs
+from cli.common import given
 
 if TYPE_CHECKING:
     from atlas.live.model import LiveModel
@@ -113,8 +113,7 @@ class DataOptions:
     def content(self) -> dict[str, Any]:
         """The job's fields that were given."""
         plain = {"dataset": self.dataset, "per_concept": self.per_concept}
-        options = {"options": pairs(self.option)} if self.option else {}
-        return options | given(plain, {"sources": self.sources, "tasks": self.tasks})
+        return given(plain, {"sources": self.sources, "tasks": self.tasks}, {"options": self.option})
 
 
 @dataclass(frozen=True)
@@ -147,8 +146,8 @@ class DrawOptions:
 
     def content(self) -> dict[str, Any]:
         """The job's fields that were given."""
-        texts = {"segmenting": self.segment_option, "drawing": self.draw_option}
-        return given({"segmenter": self.segmenter}) | {key: pairs(text) for key, text in texts.items() if text}
+        tables = {"segmenting": self.segment_option, "drawing": self.draw_option}
+        return given({"segmenter": self.segmenter}, tables=tables)
 
 
 @dataclass(frozen=True)
@@ -193,17 +192,16 @@ class TwinOptions:
 
     def content(self) -> dict[str, Any]:
         """The job's fields that were given."""
-        options = {"inpainting": pairs(self.inpaint_option)} if self.inpaint_option else {}
-        return given({"inpainter": self.inpainter}) | options
+        return given({"inpainter": self.inpainter}, tables={"inpainting": self.inpaint_option})
 
 
 def live_model(
-    which: ModelOptions, how: MachineOptions, name: str, revision: str | None = None, **fields: Any
+    which: ModelOptions, how: MachineOptions, name: str, revision: str | None = None, **usual: Any
 ) -> LiveModel:
-    """The model that was named, or else the one of that name and revision. fields: of the job, where not given."""
+    """The model that was named, or else the one of that name and revision. usual: the job's fields, where not given."""
     from ingest.job import make_job
     from ingest.run import load_model
 
     if which.model is None:
         which = ModelOptions(name, which.revision or revision)
-    return load_model(make_job(fields | which.content() | how.content()), how.execution())
+    return load_model(make_job(usual | which.content() | how.content()), how.execution())

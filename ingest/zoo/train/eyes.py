@@ -142,4 +142,4 @@ def train_eyes(model: Any, gallery: Gallery, options: SenseOptions, seed: int, l
         told={"things": len(DRAWN), "colours": len(COLOURS), "grounds": len(BACKGROUNDS)},
         confine=lambda: confine(model),
     )
-    train_sense(model, sense, gallery, options, random.Random(f"eyes {seed}"), log)
+    train_sense(model, sense, gallery, options, seed, log)

@@ -159,4 +159,4 @@ def train_hearing(
         told={"first": things, "second": things, "noise": len(NOISES), "both": 2},
         confine=lambda: confine(model),
     )
-    train_sense(model, sense, tape, options, random.Random(f"hearing {seed}"), log)
+    train_sense(model, sense, tape, options, seed, log)

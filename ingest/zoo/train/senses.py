@@ -85,9 +85,10 @@ def adopt(model: Any, language: Any) -> None:
 
 
 def train_sense(
-    model: Any, sense: Sense, shown: Shown, options: SenseOptions, rng: random.Random, log: Callable[[str], None]
+    model: Any, sense: Sense, shown: Shown, options: SenseOptions, seed: int, log: Callable[[str], None]
 ) -> None:
     """Train tower and projector by what is shown, then on captions and questions; the language model stays frozen."""
+    rng = random.Random(f"{sense.name} {seed}")
     model.train()
     _place(model, sense, shown, options, rng, log)
 

@@ -142,4 +142,4 @@ def train_vision(
         told={"things": len(DRAWN) + 1, "colours": len(COLOURS) + 1, "order": len(ORDER) + 1},
         confine=lambda: confine(model),
     )
-    train_sense(model, sense, album, options, random.Random(f"vision {seed}"), log)
+    train_sense(model, sense, album, options, seed, log)
