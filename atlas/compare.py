@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from atlas.queries import Query, Which, tokens_of
-from atlas.rules import Rule, bound, selected
+from atlas.rules import Rule, bound, placed, selected
 
 TOP = 0.02
 """The share of the neurons that agreement compares the tops of."""
@@ -22,6 +22,10 @@ _PLACED = """placed AS (
     LEFT JOIN scores s ON s.map_id = a.map_id AND s.layer = k.layer AND s.neuron = k.neuron
     GROUP BY k.layer, k.neuron)"""
 _ASKED = "asked AS (SELECT unnest($maps::INTEGER[]) AS map_id, generate_subscripts($maps::INTEGER[], 1) AS place)"
+
+
+_PAIRED = "SELECT unnest([theirs, mine]) FROM pairs"
+"""The maps of the common table expression `pairs`."""
 
 
 def size(share: float, neurons: int) -> int:
@@ -46,7 +50,7 @@ def shared_neurons(map_ids: Sequence[int], *, top: int, only: bool = False) -> Q
 WITH {_ASKED},
 kept AS (
     SELECT s.layer, s.neuron FROM scores s JOIN asked a USING (map_id)
-    WHERE s.rank <= $top GROUP BY s.layer, s.neuron HAVING {keep}),
+    WHERE s.rank <= $top AND {placed("s")} GROUP BY s.layer, s.neuron HAVING {keep}),
 {_PLACED}
 SELECT p.component, p.layer, p.neuron, p.ranks, p.scores, d.tokens[1:5] AS tokens
 FROM placed p
@@ -82,19 +86,22 @@ ORDER BY k.votes DESC, p.percentile DESC, p.layer, p.neuron""".strip(),
     )
 
 
-def top_places(map_id: int, top: int) -> Query:
-    """Where the best neurons of a map are."""
-    sql = "SELECT layer, neuron FROM scores WHERE map_id = $map_id AND rank <= $top ORDER BY rank"
-    return Query(sql, {"map_id": map_id, "top": top})
+def tops(map_ids: Sequence[int], top: int) -> Query:
+    """Where the best neurons of some maps are."""
+    sql = f"""
+SELECT s.map_id, s.layer, s.neuron, s.rank FROM scores s
+WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.rank <= $top AND {placed("s")}"""
+    return Query(sql.strip(), {"maps": list(map_ids), "top": top})
 
 
-def scored_by_both(first: int, second: int) -> Query:
-    """The neurons that two maps both score, and their ranks in either."""
-    sql = """
-SELECT a.layer, a.neuron, a.rank AS first, b.rank AS second
+def scored_by_both(first: int, second: int, top: int) -> Query:
+    """The neurons that two maps both score, and whether they are in the top of either."""
+    own = [placed(alias) for alias in "ab"]
+    sql = f"""
+SELECT a.layer, a.neuron, a.rank <= $top AND {own[0]} AS first, b.rank <= $top AND {own[1]} AS second
 FROM scores a JOIN scores b ON a.layer = b.layer AND a.neuron = b.neuron
-WHERE a.map_id = $first AND b.map_id = $second ORDER BY a.rank"""
-    return Query(sql.strip(), {"first": first, "second": second})
+WHERE a.map_id = $maps[1] AND b.map_id = $maps[2] ORDER BY a.rank"""
+    return Query(sql.strip(), {"maps": [first, second], "top": top})
 
 
 def map_scores(map_id: int) -> Query:
@@ -162,6 +169,7 @@ placed AS (  -- places among the neurons that both maps score
     SELECT p.*, a.score AS their_score, b.score AS my_score,
            row_number() OVER (PARTITION BY p.mine ORDER BY a.rank) AS their_place,
            row_number() OVER (PARTITION BY p.mine ORDER BY b.rank) AS my_place,
+           {placed("a", _PAIRED)} AS theirs_placed, {placed("b", _PAIRED)} AS mine_placed,
            {size_sql("count(*) OVER (PARTITION BY p.mine)", "$share::DOUBLE")} AS top
     FROM pairs p JOIN scores a ON a.map_id = p.theirs
     JOIN scores b ON b.map_id = p.mine AND b.layer = a.layer AND b.neuron = a.neuron),
@@ -172,7 +180,8 @@ each AS (
     SELECT method, source, reduce,
            CASE WHEN count(*) >= 10 AND stddev_pop(their_rank) * stddev_pop(my_rank) > 0
                 THEN corr(their_rank, my_rank) END AS correlation,
-           count(*) FILTER (their_place <= top AND my_place <= top) / count(*) FILTER (their_place <= top) AS overlap
+           count(*) FILTER (their_place <= top AND theirs_placed AND my_place <= top AND mine_placed)
+               / nullif(count(*) FILTER (their_place <= top AND theirs_placed), 0) AS overlap
     FROM ranked GROUP BY mine, method, source, reduce)
 SELECT method, source, reduce, avg(correlation) AS correlation, stddev_samp(correlation) AS spread,
        avg(overlap) AS overlap, count(*) AS maps
@@ -192,8 +201,9 @@ tops AS (
     FROM pairs CROSS JOIN (SELECT unnest($shares::DOUBLE[]) AS share)),
 each AS (
     SELECT t.method, t.source, t.reduce, t.share, count(a.rank) / count(*) AS hits
-    FROM tops t JOIN scores b ON b.map_id = t.mine AND b.rank <= t.k
-    LEFT JOIN scores a ON a.map_id = t.theirs AND a.layer = b.layer AND a.neuron = b.neuron AND a.rank <= t.k
+    FROM tops t JOIN scores b ON b.map_id = t.mine AND b.rank <= t.k AND {placed("b", _PAIRED)}
+    LEFT JOIN (SELECT * FROM scores a WHERE {placed("a", _PAIRED)}) a
+        ON a.map_id = t.theirs AND a.layer = b.layer AND a.neuron = b.neuron AND a.rank <= t.k
     GROUP BY t.mine, t.method, t.source, t.reduce, t.share)
 SELECT method, source, reduce, share, avg(hits) AS precision, count(*) AS maps
 FROM each GROUP BY method, source, reduce, share ORDER BY source, reduce, share, method""".strip(),

@@ -66,6 +66,9 @@ def named(name: str, stored: str, asked: str) -> bool:
     return stored.startswith(asked) if name in PREFIXES else stored == asked
 
 
+OF_PLACE = ("rank", "percentile")
+"""The fields that a neuron without a place of its own (`atlas.rules.placed`) lacks: it passes no test of them."""
+
 _SAME = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
 # A neuron and what it is part of, as one value: of a model, and of a map.
@@ -149,15 +152,16 @@ class Condition:
 
     def _number(self, test: Test) -> str:
         column = test.field
+        cast = "::FLOAT" if column == "score" else ""  # scores are stored in single precision
         if test.op == "in" and test.field in WHOLE:
             some = (f"{column} BETWEEN {self.bind(low)} AND {self.bind(high)}" for low, high in spans(test.value))
-            return f"coalesce({' OR '.join(some)}, false)"
-        cast = "::FLOAT" if test.field == "score" else ""  # scores are stored in single precision
-        if test.op == "in":
+            compared = " OR ".join(some)
+        elif test.op == "in":
             compared = " OR ".join(f"{column} = {self.bind(v)}{cast}" for v in test.value)
         else:
             compared = f"{column} {_SAME[test.op]} {self.bind(test.value)}{cast}"
-        return f"coalesce({compared}, false)"  # z of a map without spread is nothing, and passes no test
+        passed = f"coalesce({compared}, false)"  # z of a map without spread is nothing, and passes no test
+        return f"(placed AND {passed})" if column in OF_PLACE else passed
 
     def _token(self, value: str) -> str:
         said = "lower(trim(t))"

@@ -14,7 +14,7 @@ from atlas.filters import EVERYTHING as ALL
 from atlas.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, conjuncts, is_glob, tests
 from atlas.pages import SHOWN, Order
 from atlas.queries import Query, Which, find_maps, tokens_of
-from atlas.rules import EVERY, Rule, bound, selected
+from atlas.rules import BY_PLACE, EVERY, Rule, bound, placed, selected
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -36,7 +36,7 @@ _AGREEING = """,
 agreeing AS (
     SELECT s.layer, s.neuron, list(DISTINCT m.method ORDER BY m.method) AS methods
     FROM scores s JOIN maps m USING (map_id)
-    WHERE s.map_id IN (SELECT unnest($peers::INTEGER[])) AND s.rank <= {top}
+    WHERE s.map_id IN (SELECT unnest($peers::INTEGER[])) AND s.rank <= {top} AND {placed}
     GROUP BY ALL)"""
 
 
@@ -152,7 +152,14 @@ def find(ask: Ask, found: Meant, peers: Sequence[int], null_ids: Sequence[int] |
         {"first": (ask.limit or 0) + 1} if first else {}
     )
     values |= {"peers": list(peers), **({"top": ask.limit} if ask.limit else {})} if agree else {}
-    agreeing = _AGREEING.format(top="$top" if ask.limit else "(SELECT count(*) FROM best)") if agree else ""
+    agreeing = (
+        _AGREEING.format(
+            top="$top" if ask.limit else "(SELECT count(*) FROM best)",
+            placed=placed("s", "SELECT unnest($peers::INTEGER[])"),
+        )
+        if agree
+        else ""
+    )
     methods = "coalesce(a.methods, [])" if agree else "[]::VARCHAR[]"
     columns = [*differ, "best.score", "best.rank", "best.percentile", *(["best.z"] if z else [])]
     return Query(
@@ -193,6 +200,13 @@ def _z(ask: Ask) -> bool:
     return any(test.field == "z" for test in tests(ask.where))
 
 
+def by_place(ask: Ask) -> bool:
+    """Whether the best of each map are asked for, so that neurons without a place of their own do not count."""
+    if ask.rule is not None:
+        return ask.rule.name in BY_PLACE and ask.rule != EVERY
+    return ask.limit is not None and not ask.sort and ask.where_is_of_maps()
+
+
 def _is_whole(ask: Ask, found: Meant) -> bool:
     """Whether every neuron of every map passes."""
     return ask.rule is None and all(left is True for left in found.left)
@@ -204,7 +218,7 @@ def _passing(ask: Ask, found: Meant, *, z: bool, first: bool) -> tuple[str, Cond
     passes = condition.groups(list(zip(found.ids, found.left, strict=True)))
     effects = MEASURED if any(test.field.startswith("effect.") for test in tests(ask.where)) else ""
     named = _NAMED if found.differ() else ""
-    chosen = selected(ask.rule or EVERY, z=z, first=first)
+    chosen = selected(ask.rule or EVERY, z=z, first=first, zeros=not by_place(ask))
     return f"{effects}{named}{chosen},\npassing AS (\n    SELECT * FROM chosen WHERE {passes})", condition
 
 

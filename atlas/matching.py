@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from atlas import compare
 from atlas.choose import Chosen
 from atlas.errors import UsageError
 from atlas.indexes import unit
@@ -122,8 +123,8 @@ def tokens_of(connection: Connection, model: Mapping[str, Any], at: Sequence[tup
 
 
 def _best(connection: Connection, chosen: Chosen, model: Mapping[str, Any], top: int) -> list[dict[str, Any]]:
-    query = "SELECT layer, neuron, rank FROM scores WHERE map_id = $map AND rank <= $top ORDER BY rank"
-    rows = connection.sql(query, params={"map": chosen["map_id"], "top": top}).to_arrow_table().to_pylist()
+    query = compare.tops([chosen["map_id"]], top)
+    rows = connection.sql(f"{query.sql} ORDER BY s.rank", params=dict(query.parameters)).to_arrow_table().to_pylist()
     tokens = tokens_of(connection, model, [(r["layer"], r["neuron"]) for r in rows])
     return [{"component": LANGUAGE, **r, "tokens": tokens.get((r["layer"], r["neuron"]), [])} for r in rows]
 

@@ -1,111 +1,121 @@
-"""How surprising an overlap of two sets of neurons is: against any neurons, against matched ones, over many concepts.
+"""How surprising an overlap of two sets of neurons is: against any neurons, matched ones, and other concepts' sets.
 
-Both nulls are exact, so nothing is drawn and no seed is needed.
+Nothing is drawn, so no seed is needed. How often each null says p <= 0.05 where there is nothing to find is measured by
+simulation in `docs/statistics.md`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from atlas.membership import Covariates, probabilities
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Places = NDArray[np.integer]
-    Floats = NDArray[np.floating]
+    Members = NDArray[np.bool_]
 
-LEAST = 20
-"""Neurons that a cell of matched neurons should have on average: in smaller ones, a draw has little to choose from."""
+Statistics = dict[str, float | None]
+
+ALPHA = 0.05
+"""A null is rejected at this p-value, or over several concepts at this q-value."""
+
+CHANCE, MATCHED, MISMATCHED = "", "matched_", "mismatched_"
+NULLS = {CHANCE: "chance", MATCHED: "matched neurons", MISMATCHED: "other concepts"}
+"""The prefix of each null's statistics, and what it is called."""
 
 
 def overlap_statistics(
     sizes: Sequence[int], shared: int, total: int, *, only: bool = False, alone: int = 0
-) -> dict[str, float | None]:
+) -> Statistics:
     """How surprising it is that two sets of neurons, drawn from the same `total`, share `shared`.
 
     expected: by chance, the product of the sizes over the total. lift: shared / expected. p_value: of at least
     so many shared, hypergeometric. The null draws uniformly over these neurons; sets that prefer the same layers
-    overlap more than it says even without a common concept: see `matched_statistics`.
+    or the same loud neurons overlap more than it says even without a common concept: see `matched_statistics`.
 
     only: about the neurons of the first set that the second lacks, instead of those that both have; p_value: of at
     least so many. alone: how many more the first set has where the second can have none.
     """
-    return _statistics([sizes[0], alone], [sizes[1], 0], [total, alone], shared, only)
+    from scipy.stats import hypergeom
+
+    if total == 0 or 0 in sizes:
+        return _statistics(0.0, 1.0 if shared <= 0 else 0.0, sizes[0] + alone, shared, only)
+    law = hypergeom(total, sizes[0], sizes[1])
+    p_value = law.cdf(shared) if only else law.sf(shared - 1)
+    return _statistics(sizes[0] * sizes[1] / total, float(p_value), sizes[0] + alone, shared, only)
 
 
 def matched_statistics(
-    first: Places, second: Places, cells: Places, shared: int, *, only: bool = False
-) -> dict[str, float | None]:
-    """The same against a null that exchanges neurons only within cells of alike ones.
+    first: Members, second: Members, known: Covariates, shared: int, *, only: bool = False, alone: int = 0
+) -> Statistics:
+    """The same against a null in which the two sets have nothing in common but layers and loudness.
 
-    The second set is drawn anew with as many neurons of every cell as it has, the first one stays: in a cell of n
-    neurons with a and b of the two sets, the number shared is hypergeometric (n, a, b), and the sum over cells is the
-    convolution of these. Given the cell counts this is Fisher's exact test stratified by cell (Birch 1964).
+    With a and b the probabilities that a neuron is in either set given its layer and loudness (`atlas.membership`), and
+    the two sets independent given these, the number shared has the mean sum(a b). As a and b are fitted to the same
+    sets, its variance is that of sum((A - a) (B - b)), which is sum(a (1 - a) b (1 - b)); with one group of neurons
+    this is the hypergeometric mean and nearly its variance. p_value: the tail of a Poisson law shrunk to this
+    variance.
 
-    first, second: the cells of the sets' neurons. cells: those of all neurons that may be drawn; in a cell
-    where the second set has none, nothing can be shared. Keys as in `overlap_statistics`.
+    first, second: (neurons,), of the neurons that both can have. Keys as in `overlap_statistics`.
     """
-    import numpy as np
-
-    count = int(cells.max(initial=0)) + 1
-    each = [np.bincount(of, minlength=count) for of in (first, second, cells)]
-    return _statistics(each[0], each[1], each[2], shared, only)
-
-
-def _statistics(
-    first: Sequence[int] | Places,
-    second: Sequence[int] | Places,
-    total: Sequence[int] | Places,
-    shared: int,
-    only: bool,
-) -> dict[str, float | None]:
-    import numpy as np
-    from scipy.stats import hypergeom
-
-    a, b, n = (np.asarray(x, dtype=np.int64) for x in (first, second, total))
-    expected = float((a * b / np.maximum(n, 1)).sum())
-    met = np.flatnonzero((a > 0) & (b > 0))
-    if not len(met):  # none can be shared
-        tail, head = float(shared <= 0), 1.0
-    elif len(met) == 1:  # SciPy's tail, exact to the last digit also where it is tiny
-        cell = hypergeom(n[met[0]], a[met[0]], b[met[0]])
-        tail, head = cell.sf(shared - 1), cell.cdf(shared)
-    else:
-        chance = np.ones(1)
-        for cell in met:
-            chance = np.convolve(chance, hypergeom(n[cell], a[cell], b[cell]).pmf(np.arange(min(a[cell], b[cell]) + 1)))
-        tail, head = chance[shared:].sum(), chance[: shared + 1].sum()
-    found, by_chance = (int(a.sum()) - shared, float(a.sum()) - expected) if only else (shared, expected)
-    p_value = float(min(head if only else tail, 1.0))
-    return {"expected": by_chance, "lift": found / by_chance if by_chance else None, "p_value": p_value}
+    size = int(first.sum()) + alone
+    if not len(first):
+        return _statistics(0.0, 1.0, size, shared, only)
+    a, b = probabilities(known, first), probabilities(known, second)
+    mean = float((known.sizes * a * b).sum())
+    variance = float((known.sizes * a * (1 - a) * b * (1 - b)).sum())
+    p_value = 1 - _tail(shared + 1, mean, variance) if only else _tail(shared, mean, variance)
+    return _statistics(mean, p_value, size, shared, only)
 
 
-def matched_cells(means: Sequence[Floats], layers: int, width: int) -> Places:
-    """Cells of alike neurons: of one layer, and of one bin of every mean activation given.
+def _tail(count: float, mean: float, variance: float) -> float:
+    """The probability of at least `count` where the mean is this and the variance at most as large.
 
-    means: each (layers, width); bins hold equally many neurons of a layer. As many bins, 10 at most, as leave a cell
-    20 neurons on average. Returns (layers * width,): a number for each cell; without means, the layer.
+    A Poisson law whose deviations from the mean are shrunk to the variance: unlike a binomial law of the same moments
+    it has no largest value, so that no overlap is called impossible.
     """
-    import numpy as np
+    from scipy.special import gammainc
 
-    cells = np.repeat(np.arange(layers), width)
-    if not means:
-        return cells
-    bins = int(min(10, max(1, (width / LEAST) ** (1 / len(means)))))
-    for mean in means:
-        order = np.argsort(np.argsort(mean, axis=1, kind="stable"), axis=1)
-        cells = cells * bins + (order * bins // width).reshape(-1)
-    return cells
+    if count <= 0:
+        return 1.0
+    if variance <= 1e-9 * max(mean, 1.0):
+        return float(count <= round(mean))
+    place = mean + 0.5 + (count - 0.5 - mean) * (mean / variance) ** 0.5
+    return 1.0 if place <= 0 else float(gammainc(place, mean))
 
 
-def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
-    """q-values: the least false discovery rate at which each finding counts (Benjamini & Hochberg 1995)."""
-    count = len(p_values)
-    order = sorted(range(count), key=lambda i: p_values[i])
-    found = [1.0] * count
-    least = 1.0
-    for place in range(count, 0, -1):  # from the largest p on, so that q never falls as p rises
-        least = min(least, p_values[order[place - 1]] * count / place)
-        found[order[place - 1]] = least
-    return found
+def mismatched_statistics(size: int, shared: int, others: Sequence[int], *, only: bool = False) -> Statistics:
+    """The same against other concepts: how much either set shares with the *other* source's sets of other concepts.
+
+    What two sources have in common whatever the concept (the same answer tokens, the same loud or much-used neurons) is
+    in these overlaps too. others: this concept's set of each source with every other concept's of the other source.
+    p_value: (1 + how many of these are as extreme) / (1 + their number), the rank of the concept's own overlap among
+    them; None where there is no other concept.
+    """
+    if not others:
+        return {"expected": None, "lift": None, "p_value": None}
+    extreme = sum(other <= shared if only else other >= shared for other in others)
+    return _statistics(sum(others) / len(others), (1 + extreme) / (1 + len(others)), size, shared, only)
+
+
+def _statistics(mean: float, p_value: float, size: int, shared: int, only: bool) -> Statistics:
+    found, expected = (size - shared, size - mean) if only else (shared, mean)
+    lift = found / expected if expected > 1e-12 else None
+    return {"expected": expected, "lift": lift, "p_value": min(1.0, max(0.0, p_value))}
+
+
+def verdict(counts: Mapping[str, float | None], claim: str, *, value: str = "p_value") -> str:
+    """What may be said: the claim where every null is rejected, else which is not, or why that cannot be told.
+
+    counts: statistics of the nulls by their prefixes; one that is not there was not asked. value: p_value or q_value.
+    """
+    asked = {name: counts[prefix + value] for prefix, name in NULLS.items() if prefix + value in counts}
+    standing = [name for name, p in asked.items() if p is not None and p > ALPHA]
+    pairs = counts.get("mismatched_pairs")
+    if pairs is not None and 1 / (1 + pairs) > ALPHA and standing in ([], [NULLS[MISMATCHED]]):
+        concepts = int(pairs) // 2
+        return f"cannot tell from {concepts} other concept{'' if concepts == 1 else 's'} (10 are needed)"
+    return f"not shown: as many by {' and by '.join(standing)}" if standing else claim

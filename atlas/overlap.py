@@ -1,4 +1,8 @@
-"""Neurons that two modalities share for a concept, or that one has alone, beside what chance would give."""
+"""Neurons that two modalities share for a concept, or that one has alone, beside what chance would give.
+
+Three nulls: any neurons, neurons of the same layer and loudness, and other concepts' neurons (`atlas.nulls`). "Shared"
+is claimed where all are rejected.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +15,14 @@ import pyarrow as pa
 from atlas import compare
 from atlas.choose import EVERYTHING, Chosen, choose_concepts, choose_several, provenance
 from atlas.errors import UsageError
-from atlas.neurons import LANGUAGE
-from atlas.nulls import benjamini_hochberg, matched_cells, matched_statistics, overlap_statistics
-from atlas.queries import Which, find_maps
+from atlas.loudness import Loudness, loudness_of
+from atlas.membership import covariates
+from atlas.nulls import MISMATCHED, NULLS, matched_statistics, mismatched_statistics, overlap_statistics, verdict
+from atlas.queries import Which
 from atlas.selection import NeuronSet
 
 if TYPE_CHECKING:
-    import numpy as np
     from duckdb import DuckDBPyConnection as Connection
-    from numpy.typing import NDArray
-
-    from atlas.nulls import Places
 
 SIDES = ("source", "target")
 
@@ -32,20 +33,22 @@ class Shared:
 
     between: the two modalities. statistics: shared (how many both have), only (how many the first has alone, where
     that was asked), top; expected, lift and p_value against any neurons that both maps score
-    (`overlap_statistics`), and the same with matched_ before them against those of the same cells
-    (`matched_statistics`). matched: what neurons of a cell have in common, "layer" or "layer and mean activation"; ""
-    where nothing is known of the model's other neurons.
+    (`overlap_statistics`), with matched_ before them against those of the same layer and loudness
+    (`matched_statistics`), and with mismatched_ before them against other concepts' (`mismatched_statistics`);
+    mismatched_pairs: how many overlaps with other concepts these are. matched: what matched neurons have in common;
+    "" where nothing is known of the model's other neurons. verdict: what may be said at 0.05.
     """
 
     neurons: NeuronSet
     between: tuple[str, ...]
     statistics: dict[str, float | None]
     matched: str
+    verdict: str
 
 
 @dataclass(frozen=True, slots=True)
 class ConceptOverlaps:
-    """One row a concept: shared or only, expected, lift, p_value, q_value, and the same for the matched null.
+    """One row a concept: shared or only, expected, lift, p_value, q_value, the same for the other nulls, and verdict.
 
     q_value: Benjamini and Hochberg's, over the rows. left_out: concepts that have a map of one modality alone.
     """
@@ -82,10 +85,52 @@ def sides(side: str, sources: Sequence[str], targets: Sequence[str]) -> tuple[st
 def of_concept(connection: Connection, which: Which, side: str, between: Sequence[str], top: int, only: bool) -> Shared:
     """See `Atlas.shared` and `Atlas.only`."""
     chosen = choose_several(connection, which, side, between)
-    cells, matched = _cells(connection, chosen)
-    rows, statistics = _overlap(connection, chosen, cells, top, only)
+    rows, counts, loudness = _overlap(connection, chosen, None, top, only)
+    tops = _Tops(connection, top, [*chosen, *_other_concepts(connection, which, chosen)])
+    counts |= tops.mismatched(chosen, only)
     rule = {"top": top, "only" if only else "shared": list(between), "side": side}
-    return Shared(NeuronSet(rows, provenance(chosen, rule)), tuple(between), statistics, matched)
+    said = verdict(counts, _claim(only, between))
+    return Shared(NeuronSet(rows, provenance(chosen, rule)), tuple(between), counts, loudness.by, said)
+
+
+def _claim(only: bool, between: Sequence[str]) -> str:
+    return f"{between[0]} has neurons of its own" if only else "shared"
+
+
+def _other_concepts(connection: Connection, which: Which, chosen: Sequence[Chosen]) -> list[Chosen]:
+    """The maps of every concept that are like one of these in all else."""
+    found = []
+    for mine in chosen:
+        same = {name: mine[name] for name in EVERYTHING if name != "component"}
+        found += choose_concepts(connection, Which(**same, run=which.run))
+    return [c for c in found if c["concept"] != chosen[0]["concept"] and c["component"] == chosen[0]["component"]]
+
+
+class _Tops:
+    """The best neurons of many maps, and how many the maps of two concepts have in common."""
+
+    def __init__(self, connection: Connection, top: int, maps: Sequence[Chosen]):
+        maps = list({c["map_id"]: c for c in maps}.values())
+        found = compare.tops([c["map_id"] for c in maps], top).run(connection)
+        rows = zip(*(found[name].to_pylist() for name in ("map_id", "layer", "neuron")), strict=True)
+        of_map: dict[int, set[tuple[int, int]]] = {}
+        for map_id, layer, neuron in rows:
+            of_map.setdefault(map_id, set()).add((layer, neuron))
+        self.neurons = {c["map_id"]: of_map.get(c["map_id"], set()) for c in maps}
+        self.maps = maps
+
+    def mismatched(self, pair: Sequence[Chosen], only: bool) -> dict[str, float | None]:
+        """The statistics of a concept's two maps against those of other concepts."""
+        first, second = (self.neurons[c["map_id"]] for c in pair)
+        others = []
+        for c in self.maps:
+            if c["concept"] == pair[0]["concept"]:
+                continue
+            for mine, other in ((first, pair[1]), (second, pair[0])):
+                if all(c[name] == other[name] for name in ("source", "target")):
+                    others.append(len(mine & self.neurons[c["map_id"]]))
+        found = mismatched_statistics(len(first), len(first & second), others, only=only)
+        return {f"{MISMATCHED}{name}": value for name, value in (*found.items(), ("pairs", len(others)))}
 
 
 def of_concepts(
@@ -114,25 +159,40 @@ def of_concepts(
         raise UsageError(f"no concept has maps of both {' and '.join(between)} (`atlas concepts` lists what there is)")
     chosen = [c for maps in both.values() for c in maps]
     chosen[0] = Chosen(chosen[0].row, (*notes, *chosen[0].assumed))
-    cells, matched = _cells(connection, chosen)
-    rows = []
+    tops = _Tops(connection, top, [*chosen, *_other_concepts(connection, which, [first[0], second[0]])])
+    rows, loudness = [], loudness_of(connection, chosen)
     for concept, maps in sorted(both.items()):
-        _, statistics = _overlap(connection, maps, cells, top, only)
-        rows.append({"concept": concept, "supercategory": maps[0]["supercategory"], **statistics})
-    for name in ("p_value", "matched_p_value"):
-        if name in rows[0]:
-            for row, q in zip(rows, benjamini_hochberg([row[name] for row in rows]), strict=True):
-                row[name.replace("p_value", "q_value")] = q
+        _, counts, _ = _overlap(connection, maps, loudness, top, only)
+        counts |= tops.mismatched(maps, only)
+        rows.append({"concept": concept, "supercategory": maps[0]["supercategory"], **counts})
+    _add_q_values(rows)
+    rows = [{**row, "verdict": verdict(row, _claim(only, between), value="q_value")} for row in rows]
     rows.sort(key=lambda row: (row["p_value"], row["concept"]))
     rule = {"top": top, "only" if only else "shared": list(between), "side": side}
     left_out = tuple(sorted(set(pairs) - set(both)))
-    return ConceptOverlaps(pa.Table.from_pylist(rows), tuple(between), matched, left_out, provenance(chosen, rule))
+    return ConceptOverlaps(pa.Table.from_pylist(rows), tuple(between), loudness.by, left_out, provenance(chosen, rule))
+
+
+def _add_q_values(rows: Sequence[dict[str, Any]]) -> None:
+    """Benjamini and Hochberg's (1995), over the rows that have a p-value."""
+    from scipy.stats import false_discovery_control
+
+    for prefix in NULLS:
+        there = [row for row in rows if row.get(f"{prefix}p_value") is not None]
+        if there:
+            values = false_discovery_control([row[f"{prefix}p_value"] for row in there])
+            for row, q in zip(there, values, strict=True):
+                row[f"{prefix}q_value"] = float(q)
 
 
 def _overlap(
-    connection: Connection, chosen: Sequence[Chosen], cells: Places | None, top: int, only: bool
-) -> tuple[pa.Table, dict[str, float | None]]:
-    whole = cells is not None and all(c["neurons"] == len(cells) for c in chosen)
+    connection: Connection, chosen: Sequence[Chosen], loudness: Loudness | None, top: int, only: bool
+) -> tuple[pa.Table, dict[str, float | None], Loudness]:
+    """The neurons, and the statistics against any and matched ones, of two maps."""
+    import numpy as np
+
+    loudness = loudness_of(connection, chosen) if loudness is None else loudness
+    whole = loudness.neurons > 0 and all(c["neurons"] == loudness.neurons for c in chosen)
     for c in chosen:
         if c["kept"] < c["neurons"] and (top > c["kept"] or not whole):
             raise UsageError(
@@ -141,64 +201,22 @@ def _overlap(
             )
     ids = [c["map_id"] for c in chosen]
     rows = compare.shared_neurons(ids, top=top, only=only).run(connection)
-    sizes = [min(top, c["neurons"]) for c in chosen]
-    shared = sizes[0] - rows.num_rows if only else rows.num_rows
+    size = compare.tops(ids[:1], top).run(connection).num_rows
+    shared = size - rows.num_rows if only else rows.num_rows
     counts: dict[str, float | None] = {"shared": shared, **({"only": rows.num_rows} if only else {}), "top": top}
-    if cells is not None and whole:
-        counts |= overlap_statistics(sizes, shared, len(cells), only=only)
-        places = [cells[_at(compare.top_places(i, top).run(connection), chosen[0]["width"])] for i in ids]
+    if whole:
+        place, tops = np.arange(loudness.neurons), []
+        for i in ids:
+            tops.append(np.zeros(loudness.neurons, dtype=bool))
+            tops[-1][loudness.places(compare.tops([i], top).run(connection))] = True
     else:  # a filter's map, or one of some layers: only what both score can be shared
-        both = compare.scored_by_both(ids[0], ids[1]).run(connection)
-        tops = [both[name].to_numpy() <= top for name in ("first", "second")]
-        alone = sizes[0] - int(tops[0].sum())
-        within = [int(t.sum()) for t in tops]
-        counts |= overlap_statistics(within, shared, both.num_rows, only=only, alone=alone)
-        if cells is not None:
-            cells, places = _within(cells, _at(both, chosen[0]["width"]), tops, alone)
-    if cells is not None:
-        matched = matched_statistics(places[0], places[1], cells, shared, only=only)
+        both = compare.scored_by_both(ids[0], ids[1], top).run(connection)
+        place, tops = loudness.places(both), [both[name].to_numpy() for name in ("first", "second")]
+    sizes = [int(each.sum()) for each in tops]
+    alone = size - sizes[0]
+    counts |= overlap_statistics(sizes, shared, len(place), only=only, alone=alone)
+    if loudness.by:
+        known = covariates(place // loudness.width, [loud[place] for loud in loudness.values])
+        matched = matched_statistics(tops[0], tops[1], known, shared, only=only, alone=alone)
         counts |= {f"matched_{name}": value for name, value in matched.items()}
-    return rows, counts
-
-
-def _at(neurons: pa.Table, width: int) -> Places:
-    """The numbers of neurons in the order of layers."""
-    found: Places = neurons["layer"].to_numpy().astype(int) * width + neurons["neuron"].to_numpy()
-    return found
-
-
-def _within(cells: Places, both: Places, tops: Sequence[NDArray[np.bool_]], alone: int) -> tuple[Places, list[Places]]:
-    """The cells of the neurons `both`, and those of the two tops among them.
-
-    What the first has `alone` is in a cell apart, of which the second has none.
-    """
-    import numpy as np
-
-    apart = np.full(alone, cells.max() + 1)
-    kept = cells[both]
-    return np.concatenate([kept, apart]), [np.concatenate([kept[tops[0]], apart]), kept[tops[1]]]
-
-
-def _cells(connection: Connection, chosen: Sequence[Chosen]) -> tuple[Places | None, str]:
-    """The cell of every neuron of the model, and what the neurons of a cell have in common.
-
-    The mean activation is taken without its sign, over all positions of a source, as the method `activation` stored it
-    for the concept "*"; of two sources, both count. It must be known of as many neurons as the maps score.
-    """
-    import numpy as np
-
-    row = chosen[0]
-    if row["component"] != LANGUAGE:  # how wide other components are is not stored
-        return None, ""
-    means = []
-    for source in sorted({c["source"] for c in chosen}):
-        same = {name: row[name] for name in ("model", "dataset", "fingerprint", "tap")}
-        which = Which("*", "activation", source, reduce="mean", **same)
-        found = [m for m in find_maps(which).run(connection).to_pylist() if m["component"] == LANGUAGE]
-        if not found or found[0]["neurons"] < max(c["neurons"] for c in chosen):
-            return matched_cells([], row["layers"], row["width"]), "layer"
-        stored = compare.map_scores(found[0]["map_id"]).run(connection)
-        mean = np.zeros((row["layers"], row["width"]))
-        mean[stored["layer"].to_numpy(), stored["neuron"].to_numpy()] = np.abs(stored["score"].to_numpy())
-        means.append(mean)
-    return matched_cells(means, row["layers"], row["width"]), "layer and mean activation"
+    return rows, counts, loudness

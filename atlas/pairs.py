@@ -123,6 +123,8 @@ def weighted_agreement(scores: Floats, ranks: Whole, weights: Iterator[Whole] | 
     ordered = np.take_along_axis(scores, by_score, axis=1)
     starts = [np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) for row in ordered]
     by_rank = np.argsort(ranks, axis=1)
+    # Zeros below a positive best are in no top: their order was drawn (`atlas.rules.placed`).
+    has_place = (scores != 0) | (scores.max(axis=1, keepdims=True) <= 0)
     found = []
     for weight in weights:
         placed, copies = np.empty((methods, count)), np.empty((methods, count), dtype=np.int64)
@@ -131,13 +133,15 @@ def weighted_agreement(scores: Floats, ranks: Whole, weights: Iterator[Whole] | 
             middle = np.cumsum(ties) - (ties - 1) / 2  # the mean of the ranks that tied neurons take up
             placed[m, by_score[m]] = np.repeat(middle, np.diff(np.r_[starts[m], count]))
             best = weight[by_rank[m]]
-            copies[m, by_rank[m]] = np.clip(top - (np.cumsum(best) - best), 0, best)
+            copies[m, by_rank[m]] = np.clip(top - (np.cumsum(best) - best), 0, best) * has_place[m, by_rank[m]]
         placed -= (count + 1) / 2
         products = (placed * weight) @ placed.T
         size = np.sqrt(np.outer(products.diagonal(), products.diagonal()))
         correlation = np.divide(products, size, out=np.full_like(products, np.nan), where=size > 0)
         tops = copies[:, copies.any(axis=0)]
-        overlap = np.minimum(tops[:, None], tops[None]).sum(axis=-1) / top
+        sizes = tops.sum(axis=1)
+        larger = np.maximum(np.maximum(sizes[:, None], sizes), 1)
+        overlap = np.minimum(tops[:, None], tops[None]).sum(axis=-1) / larger
         found.append(np.stack([np.clip(correlation, -1, 1), overlap]))
     return np.stack(found)
 

@@ -125,14 +125,33 @@ _WHOLE = """SELECT map_id, score FROM scores JOIN maps USING (map_id) WHERE kept
           UNION ALL SELECT map_id, score FROM sketches"""
 
 
-def selected(rule: Rule, *, z: bool = False, first: bool = False) -> str:
+BY_PLACE = ("top", "per_layer", "percentile")
+"""The rules that choose by a neuron's place among the others."""
+
+
+def placed(alias: str, maps: str = "SELECT unnest($maps::INTEGER[])") -> str:
+    """SQL: whether a row of scores has a place of its own.
+
+    Most scores of a map may be exactly 0, and the order of these is drawn by lot: they are in no top and have no
+    percentile, where the map's best score is above 0. maps: a SELECT of the ids of the maps that are asked.
+    """
+    positive = f"SELECT map_id FROM scores WHERE map_id IN ({maps}) AND rank = 1 AND score > 0"
+    return f"({alias}.score <> 0 OR {alias}.map_id NOT IN ({positive}))"
+
+
+def selected(rule: Rule, *, z: bool = False, first: bool = False, zeros: bool = True) -> str:
     """Common table expressions, the last of them `chosen`: the rows of the maps $maps that the rule chooses.
 
-    z: with a column of that name. first: of each map the $first best alone, where no others are needed. Every choice of
-    text here is from RULES; what the user wrote is bound ($amount, $maps, $nulls).
+    Its columns are what filters test, `placed` among them. z: with a column of that name. first: of each map the $first
+    best alone, where no others are needed. zeros: also neurons without a place of their own (`placed`), where the rule
+    does not choose by place. Every choice of text here is from RULES; what the user wrote is bound ($amount, $maps,
+    $nulls).
     """
     measure = RULES[rule.name]
-    chooses = "" if rule == EVERY else f"\n    WHERE measure {measure.keeps} $amount"
+    tests = [] if rule == EVERY else [f"measure {measure.keeps} $amount"]
+    if not zeros or (rule.name in BY_PLACE and rule != EVERY):
+        tests.append("placed")
+    chooses = f"\n    WHERE {' AND '.join(tests)}" if tests else ""
     spread, joined, column = "", "", ""
     if z or rule.name == "z":
         joined, column = "JOIN spread n USING (map_id)", f"{Z} AS z,"
@@ -147,7 +166,7 @@ def selected(rule: Rule, *, z: bool = False, first: bool = False) -> str:
     return f"""{spread}chosen AS (
     SELECT * FROM (
         SELECT s.map_id, m.model_id, m.component, s.layer, s.neuron, s.score, s.rank,
-               {PERCENTILE} AS percentile, {column} {measure.sql} AS measure
+               {PERCENTILE} AS percentile, {column} {placed("s")} AS placed, {measure.sql} AS measure
         FROM scores s JOIN maps m USING (map_id) {joined}
         WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])){" AND s.rank <= $first" if first else ""}){chooses})"""
 

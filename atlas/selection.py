@@ -15,7 +15,7 @@ from atlas.compare import voted_neurons
 from atlas.conditions import Condition
 from atlas.errors import Unsupported, UsageError
 from atlas.filters import And, as_json, conjuncts
-from atlas.find import Ask, Meant, Selections, counts, find, meant, order, question
+from atlas.find import Ask, Meant, Selections, by_place, counts, find, meant, order, question
 from atlas.neurons import LANGUAGE, Neuron
 from atlas.pages import cursor
 from atlas.queries import Query
@@ -190,6 +190,8 @@ def of_meant(connection: Connection, ask: Ask, found: Meant) -> tuple[NeuronSet,
     if not (by_rank and ask.limit is not None and rows.num_rows == ask.limit):  # else the best are all among the kept
         require_within(connection, ask, found.chosen, nulls)
     whole = provenance(found.chosen, _said(ask, nulls))
+    if short := _short_of(ask, found, rows.num_rows):
+        whole["assumed"].append(short)
     if cut := [c for c in found.chosen if c["kept"] < c["neurons"]]:
         whole["assumed"].append(
             f"kept={cut[0]['kept']} (the best of {cut[0]['neurons']} neurons; others are not stored)"
@@ -197,6 +199,15 @@ def of_meant(connection: Connection, ask: Ask, found: Meant) -> tuple[NeuronSet,
     if more:
         whole["next"] = cursor(order(ask, found), rows.slice(rows.num_rows - 1).to_pylist()[0], question(ask, found))
     return NeuronSet(rows, whole), statement
+
+
+def _short_of(ask: Ask, found: Meant, count: int) -> str | None:
+    """What is said where fewer neurons have a place of their own than were asked for."""
+    rule = ask.rule if ask.rule is not None and ask.rule.name == "top" else None
+    asked = int(rule.amount) if rule else ask.limit if by_place(ask) else None
+    if asked is None or len(found.chosen) != 1 or not 0 < count < min(asked, found.chosen[0]["kept"]):
+        return None
+    return f"top={count} (of {asked}: no other neuron of this map has a score above 0)"
 
 
 def count_passing(connection: Connection, ask: Ask, selections: Selections) -> tuple[pa.Table, Query, dict[str, Any]]:

@@ -16,6 +16,7 @@ from atlas.choose import Chosen, choose_concepts
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
 from atlas.queries import Which
+from atlas.rules import placed
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -92,10 +93,11 @@ def _readable(tokens: Sequence[str]) -> list[str]:
 def _best(
     connection: Connection, chosen: Sequence[Chosen], width: int, wording: Wording
 ) -> list[tuple[int, list[str]]]:
-    query = """
+    query = f"""
 SELECT s.layer::INTEGER * $width + s.neuron AS at, list(c.name ORDER BY s.rank, c.name)[1:$most] AS names
 FROM scores s JOIN maps m USING (map_id) JOIN concepts c USING (concept_id)
-WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.rank <= ceil($share * m.neurons) GROUP BY 1"""
+WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.rank <= ceil($share * m.neurons) AND {placed("s")}
+GROUP BY 1"""
     values = {"maps": [c["map_id"] for c in chosen], "share": wording.share, "most": wording.concepts, "width": width}
     return connection.sql(query, params=values).fetchall() if chosen and wording.concepts else []
 
@@ -124,7 +126,8 @@ WITH said AS (
     UNION ALL
     SELECT s.layer, s.neuron, unnest(list_concat([c.name, c.supercategory], c.forms)) AS word
     FROM scores s JOIN maps m USING (map_id) JOIN concepts c USING (concept_id)
-    WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.rank <= ceil($share * m.neurons)),
+    WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.rank <= ceil($share * m.neurons)
+        AND {placed("s")}),
 parts AS (SELECT layer, neuron, unnest(regexp_extract_all(lower(word), '[\\p{{L}}\\p{{N}}]+')) AS word FROM said),
 stems AS (SELECT DISTINCT layer, neuron, {_STEM_SQL} AS word FROM parts),
 total AS (SELECT count(DISTINCT (layer, neuron)) AS neurons FROM stems),

@@ -56,11 +56,12 @@ class Sides:
 
 @grouped
 def shared(*, sides: Sides, output: Output, atlas: AtlasPath = None) -> None:
-    """Which neurons carry a concept in both modalities, and how many chance and matched neurons would give.
+    """Which neurons carry a concept in both modalities, and how many three nulls would give.
 
-    Rows come best first by the sum of their ranks, which are in the order of --sources. Matched neurons are of the
-    same layers, and of about the same mean activation where the atlas has that; chance draws from the neurons that
-    both maps score. Over several concepts: one row a concept.
+    Rows come best first by the sum of their ranks, which are in the order of --sources. Chance draws from the neurons
+    that both maps score; matched neurons are of the same layers, and of about the same mean |activation| where the
+    atlas has that; other concepts' neurons tell what two sources share whatever the concept. "Shared" is claimed where
+    all three are rejected. Over several concepts: one row a concept.
 
     Example: atlas shared --concept dog --sources image,text --top 40
 
@@ -97,19 +98,30 @@ def _show_neurons(sides: Sides, only: bool, form: str, atlas: Path | None) -> No
     found = ask(str(sides.concept), top=sides.top, **sides.names(), **sides.asked())
     note_assumed(found.neurons.provenance)
     s = found.statistics
-    more = {"statistics": s, "matched": found.matched, "provenance": found.neurons.provenance}
+    more = {"statistics": s, "matched": found.matched, "verdict": found.verdict}
+    more["provenance"] = found.neurons.provenance
     show(found.neurons.to_arrow().slice(0, sides.limit), form, more=more)
     first, second = found.between
-    what = f"in {first} and not in {second}" if only else f"shared by {first} and {second}"
-    say(f"{s['only' if only else 'shared']} of {s['top']} {what}; {_chance(s, '')}")
-    if found.matched:
-        say(f"against neurons of the same {found.matched}: {_chance(s, 'matched_')}")
+    what = f"in the top of {first} and not of {second}" if only else f"in the tops of both {first} and {second}"
+    say(f"{s['only' if only else 'shared']} of {s['top']} {what}")
+    for line in null_lines(s, found.matched):
+        say(line)
+    say(f"verdict: {found.verdict}")
 
 
-def _chance(statistics: dict[str, float | None], prefix: str) -> str:
-    expected, lift, p = (statistics[prefix + name] for name in ("expected", "lift", "p_value"))
-    shown = "" if lift is None else f" lift {lift:.3g},"
-    return f"{expected:.2g} expected by chance,{shown} p = {p:.2g}"
+def null_lines(statistics: dict[str, float | None], matched: str) -> list[str]:
+    """What each null expects, one line a null."""
+    concepts = int(statistics["mismatched_pairs"] or 0) // 2
+    said = {"": "any neurons", "matched_": f"neurons of the same {matched}"}
+    said["mismatched_"] = f"neurons of {concepts} other concept{'' if concepts == 1 else 's'}"
+    lines = []
+    for prefix, name in said.items():
+        if statistics.get(f"{prefix}expected") is None:
+            continue
+        expected, lift, p = (statistics[prefix + key] for key in ("expected", "lift", "p_value"))
+        shown = "" if lift is None else f"lift {lift:.3g}, "
+        lines.append(f"  by {name}: {expected:.2g} expected, {shown}p = {p:.2g}")
+    return lines
 
 
 def _show_concepts(sides: Sides, only: bool, form: str, atlas: Path | None) -> None:
@@ -124,7 +136,10 @@ def _show_concepts(sides: Sides, only: bool, form: str, atlas: Path | None) -> N
     note_assumed(found.provenance)
     show(found.rows.slice(0, sides.limit), form, more={"matched": found.matched, "provenance": found.provenance})
     matched = f"; matched: neurons of the same {found.matched}" if found.matched else ""
-    say(f"{found.rows.num_rows} concepts; q_value is the false discovery rate over them{matched}")
+    say(
+        f"{found.rows.num_rows} concepts; q_value is the false discovery rate over them{matched}; "
+        "mismatched: neurons of the other concepts"
+    )
     if found.left_out:
         say(f"left out, with a map of {' or '.join(between)} alone: {', '.join(found.left_out)}")
 

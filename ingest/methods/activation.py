@@ -1,7 +1,8 @@
 """The neuron's value itself: where the concept is predicted, over the image's positions, or over all.
 
-AcT in NAM's list of baselines (Fang et al. 2024). Beside the concept maps it keeps each source's plain mean and
-minimum over all positions and concepts (concept `*`), which mean and minimum ablation need.
+AcT in NAM's list of baselines (Fang et al. 2024). Beside the concept maps it keeps each source's plain mean, mean
+absolute value and minimum over all positions and concepts (concept `*`), which mean and minimum ablation, and matched
+nulls and controls need.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from atlas.loudness import MEAN_ABSOLUTE
 from ingest.maps import IMAGE_TARGET, TEXT_TARGET, Means, NeuronMap, PairMethod
 from ingest.reductions import MEAN
 from ingest.summing import least, sums
@@ -50,7 +52,9 @@ class Activation(PairMethod):
         self.overall.layers = trace.layers
         real = trace.real[:, None].float()
         values = [trace.capture.values[layer].detach() for layer in trace.layers]
-        self.overall.add(trace.source, torch.stack([sums(real, v)[:, 0].sum(0) for v in values]), sum(trace.lengths))
+        totals = [torch.stack([sums(real, one)[:, 0].sum(0) for one in (v, v.abs())]) for v in values]
+        for kind, total in zip((MEAN, MEAN_ABSOLUTE), torch.stack(totals, 1), strict=True):
+            self.overall.add(f"{kind}|{trace.source}", total, sum(trace.lengths))
         self._lower(trace.source, least(values, trace.lengths).float())
 
     def _lower(self, source: str, found: Tensor) -> None:
@@ -72,9 +76,11 @@ class Activation(PairMethod):
     def result(self) -> Iterator[NeuronMap]:
         yield from super().result()
         layers = self.overall.layers
-        for source, (mean, positions) in self.overall.means().items():
-            yield NeuronMap(None, source, TEXT_TARGET, MEAN, mean.float(), layers, positions)
-            yield NeuronMap(None, source, TEXT_TARGET, MINIMUM, self.lowest[source].cpu(), layers, positions)
+        for key, (mean, positions) in self.overall.means().items():
+            kind, _, source = key.partition("|")
+            yield NeuronMap(None, source, TEXT_TARGET, kind, mean.float(), layers, positions)
+            if kind == MEAN:
+                yield NeuronMap(None, source, TEXT_TARGET, MINIMUM, self.lowest[source].cpu(), layers, positions)
 
 
 def build(*, positions: str = "predicting", pool: str = "mean") -> Activation:

@@ -12,6 +12,8 @@ from scipy.stats import false_discovery_control, hypergeom
 
 from atlas import Atlas, store
 from atlas.errors import UsageError
+from atlas.membership import covariates
+from atlas.nulls import matched_statistics
 from atlas.queries import Which
 
 LAYERS, WIDTH, TOP = 3, 100, 30
@@ -52,38 +54,30 @@ def top(scores: Scores) -> list[tuple[int, int]]:
     return sorted(scores, key=lambda at: (-scores[at], at))[:TOP]
 
 
-def cells(means: list[Scores]) -> dict[tuple[int, int], tuple[int, ...]]:
-    """Layer, and for each mean the bin of its size among the layer's neurons."""
-    bins = int((WIDTH / 20) ** (1 / len(means))) if means else 1
-    found = {}
-    for layer, n in EVERY:
-        places = [sum(abs(s[layer, other]) < abs(s[layer, n]) for other in range(WIDTH)) for s in means]
-        found[layer, n] = (layer, *(place * bins // WIDTH for place in places))
-    return found
-
-
-def expected_within(first: list[tuple[int, int]], second: list[tuple[int, int]], of: dict[Any, Any]) -> float:
-    total = 0.0
-    for cell in set(of.values()):
-        members = [at for at in EVERY if of[at] == cell]
-        total += len(set(first) & set(members)) * len(set(second) & set(members)) / len(members)
-    return total
+def matched(
+    first: list[tuple[int, int]], second: list[tuple[int, int]], means: list[Scores], *, only: bool = False
+) -> dict[str, float | None]:
+    """The matched null, of arrays that are put together here; the null itself is tested in test_nulls."""
+    sets = [np.array([at in chosen for at in EVERY]) for chosen in (set(first), set(second))]
+    known = covariates(np.array([at[0] for at in EVERY]), [np.array([abs(s[at]) for at in EVERY]) for s in means])
+    return matched_statistics(sets[0], sets[1], known, len(set(first) & set(second)), only=only)
 
 
 def test_shared_over_sources_and_only_in_either(atlas: Atlas) -> None:
     image, text = top(SCORES["image"]["dog"]), top(SCORES["text"]["dog"])
     both = set(image) & set(text)
     found = atlas.shared("dog", top=TOP)
-    assert found.between == ("image", "text") and found.matched == "layer and mean activation"
+    assert found.between == ("image", "text") and found.matched == "layer and |mean activation|"
     assert {(n.layer, n.index) for n in found.neurons} == both
     s = found.statistics
     assert (s["shared"], s["top"]) == (len(both), TOP)
     assert s["expected"] == pytest.approx(TOP * TOP / 300) and s["lift"] == pytest.approx(len(both) / 3)
     assert s["p_value"] == pytest.approx(hypergeom(300, TOP, TOP).sf(len(both) - 1))
-    alike = cells([MEANS["image"], MEANS["text"]])
-    assert s["matched_expected"] == pytest.approx(expected_within(image, text, alike))
+    both_means = [MEANS["image"], MEANS["text"]]
+    expected = matched(image, text, both_means)
+    assert {name: s[f"matched_{name}"] for name in expected} == pytest.approx(expected)
     swapped = atlas.shared("dog", sources=("text", "image"), top=TOP)
-    assert swapped.statistics == pytest.approx(s)
+    assert swapped.statistics == pytest.approx(s, rel=1e-5)
     ranks = {n: r["ranks"] for n, r in zip(found.neurons, found.neurons.to_arrow().to_pylist(), strict=True)}
     for neuron, row in zip(swapped.neurons, swapped.neurons.to_arrow().to_pylist(), strict=True):
         assert row["ranks"] == ranks[neuron][::-1]
@@ -92,6 +86,8 @@ def test_shared_over_sources_and_only_in_either(atlas: Atlas) -> None:
         assert [(n.layer, n.index) for n in alone.neurons] == [at for at in mine if at not in other]
         assert alone.statistics["only"] == TOP - len(both)
         assert alone.statistics["p_value"] == pytest.approx(hypergeom(300, TOP, TOP).cdf(len(both)))
+        expected = matched(mine, other, both_means, only=True)
+        assert {name: alone.statistics[f"matched_{name}"] for name in expected} == pytest.approx(expected, rel=1e-5)
         every = sorted(SCORES[sources[1]]["dog"].items(), key=lambda item: (-item[1], item[0]))
         places = [at for at, _ in every]
         for neuron, row in zip(alone.neurons, alone.neurons.to_arrow().to_pylist(), strict=True):
@@ -99,32 +95,24 @@ def test_shared_over_sources_and_only_in_either(atlas: Atlas) -> None:
             assert row["ranks"] == [mine.index(at) + 1, places.index(at) + 1]
 
 
-def test_the_matched_p_value_is_what_drawing_within_cells_gives(atlas: Atlas) -> None:
-    """Exchange the text's neurons within their cells many times."""
-    image, text = top(SCORES["image"]["cat"]), top(SCORES["text"]["cat"])
-    of = cells([MEANS["image"], MEANS["text"]])
-    generator = np.random.default_rng(0)
-    members: dict[Any, list[int]] = {}
-    for i, at in enumerate(EVERY):
-        members.setdefault(of[at], []).append(i)
-    chosen = {EVERY.index(at) for at in image}
-    shared = np.zeros(4000)
-    for cell, theirs in members.items():
-        many = sum(of[at] == cell for at in text)
-        hits = np.isin(theirs, list(chosen))
-        shared += [hits[generator.permutation(len(theirs))[:many]].sum() for _ in range(4000)]
-    s = atlas.shared("cat", top=TOP).statistics
-    share = float(np.mean(shared >= len(set(image) & set(text))))
-    assert s["matched_expected"] == pytest.approx(shared.mean(), abs=0.1)
-    assert s["matched_p_value"] == pytest.approx(share, abs=4 * (max(share, 0.001) / 4000) ** 0.5)
+def test_other_concepts_are_the_third_null(atlas: Atlas) -> None:
+    """The dog's image with the cat's and the cow's text, and its text with the cat's image: the cow's has no map."""
+    tops = {(s, c): set(top(SCORES[s][c])) for s in SCORES for c in CONCEPTS}
+    pairs = [("dog", "cat"), ("dog", "cow"), ("cat", "dog")]
+    others = [len(tops["image", a] & tops["text", b]) for a, b in pairs]
+    s = atlas.shared("dog", top=TOP).statistics
+    assert s["mismatched_pairs"] == 3 and s["mismatched_expected"] == pytest.approx(np.mean(others))
+    mine = len(tops["image", "dog"] & tops["text", "dog"])
+    assert s["mismatched_p_value"] == pytest.approx((1 + sum(o >= mine for o in others)) / 4)
+    assert atlas.shared("dog", top=TOP).verdict == "cannot tell from 1 other concept (10 are needed)"
 
 
 def test_shared_over_targets(atlas: Atlas) -> None:
     found = atlas.shared("dog", side="target", sources=("image",), top=TOP)
     to_image, to_text = top(SCORES["text"]["dog"]), top(SCORES["image"]["dog"])
     assert {(n.layer, n.index) for n in found.neurons} == set(to_image) & set(to_text)
-    alike = cells([MEANS["image"]])  # of the one source
-    assert found.statistics["matched_expected"] == pytest.approx(expected_within(to_image, to_text, alike))
+    expected = matched(to_image, to_text, [MEANS["image"]])  # of the one source
+    assert found.statistics["matched_expected"] == pytest.approx(expected["expected"])
     assert [m["target"] for m in found.neurons.provenance["maps"]] == ["image", "text"]
     named = atlas.shared("dog", sources=("image",), targets=("image", "text"), top=TOP)
     assert list(named.neurons) == list(found.neurons) and named.statistics == found.statistics
@@ -138,7 +126,7 @@ def test_over_several_concepts_with_q_values(atlas: Atlas) -> None:
     for concept in ("dog", "cat"):
         alone = atlas.shared(concept, top=TOP).statistics
         assert {name: rows[concept][name] for name in alone} == pytest.approx(alone)
-    for name in ("", "matched_"):
+    for name in ("", "matched_", "mismatched_"):
         p = [rows[c][f"{name}p_value"] for c in ("cat", "dog")]
         assert [rows[c][f"{name}q_value"] for c in ("cat", "dog")] == pytest.approx(list(false_discovery_control(p)))
     only = atlas.overlaps(Which(), ["dog"], only=True, top=TOP).rows.to_pylist()
@@ -198,9 +186,10 @@ def test_chance_draws_from_the_neurons_that_both_maps_score(
     s = found.statistics
     assert s["shared"] == shared and s["expected"] == pytest.approx(within[0] * within[1] / len(common))
     assert s["p_value"] == pytest.approx(hypergeom(len(common), *within).sf(shared - 1))
-    groups = (tops[0] & common, tops[1] & common, common)
-    each = [[sum(at[0] == layer for at in group) for layer in range(LAYERS)] for group in groups]
-    expected = sum(a * b / n for a, b, n in zip(*each, strict=True))
+    inside = sorted(common)
+    sets = [np.array([at in tops[i] for at in inside]) for i in (0, 1)]
+    known = covariates(np.array([at[0] for at in inside]), [])
+    expected = matched_statistics(sets[0], sets[1], known, shared)["expected"] or 0
     assert s["matched_expected"] == pytest.approx(expected)
     only = Atlas.open(empty).only("dog", top=TOP).statistics
     assert only["only"] == TOP - shared and only["expected"] == pytest.approx(TOP - within[0] * within[1] / len(common))
@@ -214,11 +203,30 @@ def test_maps_of_some_layers(empty: Path, make_run: Callable[..., Any], store_ma
     means = {source: {at: MEANS[source][at] for at in part} for source in MEANS}
     kept = store_parts(empty, make_run, store_maps, {"image": part, "text": part}, activation=means)
     found = Atlas.open(empty).shared("dog", "two_stage", top=TOP)
-    assert found.matched == "layer and mean activation"
+    assert found.matched == "layer and |mean activation|"
     assert found.statistics["expected"] == pytest.approx(TOP * TOP / 200)
-    alike = cells([MEANS["image"], MEANS["text"]])
-    expected = expected_within(top(kept["image"]), top(kept["text"]), alike)
+    inside = sorted(part)
+    sets = [np.array([at in top(kept[source]) for at in inside]) for source in ("image", "text")]
+    loud = [np.array([abs(MEANS[source][at]) for at in inside]) for source in ("image", "text")]
+    expected = matched_statistics(sets[0], sets[1], covariates(np.array([at[0] for at in inside]), loud), 0)["expected"]
     assert found.statistics["matched_expected"] == pytest.approx(expected)
+
+
+def test_the_mean_of_absolute_values_is_matched_where_it_is_stored(
+    empty: Path, make_run: Callable[..., Any], store_maps: Callable[..., None]
+) -> None:
+    """Its own map, not the mean's, in which values of both signs cancel."""
+    absolute = {source: {at: abs(value) for at, value in drawn(20 + i).items()} for i, source in enumerate(MEANS)}
+    for seed, source in enumerate(MEANS):
+        run = make_run(2 * seed, concepts=("dog",), layers=LAYERS, width=WIDTH)
+        maps = {"contribution": {"dog": SCORES[source]["dog"]}, "activation": {None: MEANS[source]}}
+        store_maps(empty, run, maps, source=source)
+        run = make_run(2 * seed + 1, concepts=("dog",), layers=LAYERS, width=WIDTH)
+        store_maps(empty, run, {"activation": {None: absolute[source]}}, source=source, reduce="mean_abs")
+    found = Atlas.open(empty).shared("dog", top=TOP)
+    assert found.matched == "layer and mean |activation|"
+    expected = matched(top(SCORES["image"]["dog"]), top(SCORES["text"]["dog"]), list(absolute.values()))
+    assert found.statistics["matched_expected"] == pytest.approx(expected["expected"])
 
 
 @pytest.mark.parametrize("overlap", [12, 5, 0])

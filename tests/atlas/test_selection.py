@@ -61,12 +61,19 @@ def by_hand(rule: str, scores: Scores, null: Scores) -> list[tuple[int, int]]:
     """What a rule chooses, best first."""
     name, amount = rule.split(":")[0], float(rule.split(":")[1].split(",")[0])
     ranked = in_order(scores)
+
+    def placed(at: Any) -> bool:
+        """Zeros below a positive best are in no top."""
+        return scores[at] != 0 or max(scores.values()) <= 0
+
     if name == "top":
-        return ranked[: int(amount)]
+        return [at for at in ranked[: int(amount)] if placed(at)]
     if name == "per_layer":
-        return [at for at in ranked if [other for other in ranked if other[0] == at[0]].index(at) < amount]
+        of_layer = {layer: [at for at in ranked if at[0] == layer] for layer in range(LAYERS)}
+        return [at for at in ranked if of_layer[at[0]].index(at) < amount and placed(at)]
     if name == "percentile":
-        return [at for i, at in enumerate(ranked) if 100 * (len(ranked) - i) / len(ranked) >= amount]
+        best = [at for i, at in enumerate(ranked) if 100 * (len(ranked) - i) / len(ranked) >= amount]
+        return [at for at in best if placed(at)] if amount else best
     if name == "fraction":
         return [at for at in ranked if scores[at] > amount * max(scores.values())]
     if name == "above":

@@ -68,13 +68,16 @@ def test_shared_and_only_say_what_chance_gives(stored_atlas: Path, run: Run) -> 
     _, out, err = run("shared", *question, "--json")
     whole = json.loads(out)
     s = whole["statistics"]
-    assert len(whole["rows"]) == s["shared"] and whole["matched"] == "layer and mean activation"
-    assert f"{s['shared']} of 20 shared by image and text; {s['expected']:.2g} expected by chance, lift" in err
-    assert "against neurons of the same layer and mean activation: " in err
+    assert len(whole["rows"]) == s["shared"] and whole["matched"] == "layer and mean |activation|"
+    assert f"{s['shared']} of 20 in the tops of both image and text\n" in err
+    assert f"  by any neurons: {s['expected']:.2g} expected, lift" in err
+    assert "  by neurons of the same layer and mean |activation|: " in err
+    assert "  by neurons of 1 other concept: " in err
+    assert "verdict: cannot tell from 1 other concept" in err and whole["verdict"].startswith("cannot tell")
     _, out, err = run("only", *question, "--sources", "text,image", "--json")
     alone = json.loads(out)
     assert len(alone["rows"]) == alone["statistics"]["only"] == 20 - s["shared"]
-    assert f"{20 - s['shared']} of 20 in text and not in image; " in err
+    assert f"{20 - s['shared']} of 20 in the top of text and not of image" in err
     assert run("shared", *question[:2], "--only", "image", "--atlas", stored_atlas)[0] == 2
 
 

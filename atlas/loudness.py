@@ -1,0 +1,77 @@
+"""How loud every neuron usually is: the mean of its absolute value, which matched neurons have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from atlas import compare
+from atlas.choose import Chosen
+from atlas.neurons import LANGUAGE
+from atlas.queries import Which, find_maps
+
+if TYPE_CHECKING:
+    import numpy as np
+    from duckdb import DuckDBPyConnection as Connection
+    from numpy.typing import NDArray
+
+    Whole = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+
+MEAN_ABSOLUTE = "mean_abs"
+"""The reduction under which the method `activation` stores it for the concept "*", over all positions of a source."""
+
+KINDS = {MEAN_ABSOLUTE: "layer and mean |activation|", "mean": "layer and |mean activation|"}
+"""What is read, the first that is stored, and what neurons matched by it have in common. Atlases from before
+`mean_abs` have only the mean, which is near 0 also where large values of both signs cancel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loudness:
+    """Of a model's neurons, in the order of layers: one array, (layers * width,), for each source.
+
+    by: what neurons matched by it have in common; "" where the width of the layers is not known, so that there is
+    nothing to match by. neurons: layers * width, or 0.
+    """
+
+    values: tuple[Floats, ...]
+    by: str
+    width: int
+    neurons: int
+
+    def places(self, neurons: pa.Table) -> Whole:
+        """Of neurons with the columns layer and neuron, their numbers in the order of layers."""
+        width = self.width or 2**31
+        found: Whole = neurons["layer"].to_numpy().astype("int64") * width + neurons["neuron"].to_numpy()
+        return found
+
+
+def loudness_of(connection: Connection, chosen: Sequence[Chosen]) -> Loudness:
+    """That of the maps' model, for every source of theirs, from a run that knows of as many neurons as they score."""
+    row = chosen[0]
+    if row["component"] != LANGUAGE:  # how wide other components are is not stored
+        return Loudness((), "", 0, 0)
+    layers, width = int(row["layers"]), int(row["width"])
+    least = max(c["neurons"] for c in chosen)
+    same = {name: row[name] for name in ("model", "dataset", "fingerprint", "tap")}
+    for kind, by in KINDS.items():
+        found = []
+        for source in sorted({str(c["source"]) for c in chosen}):
+            maps = find_maps(Which("*", "activation", source, reduce=kind, **same)).run(connection).to_pylist()
+            found += [m["map_id"] for m in maps if m["component"] == LANGUAGE and m["neurons"] >= least][:1]
+        if len(found) == len({str(c["source"]) for c in chosen}):
+            return Loudness(tuple(_stored(connection, i, layers, width) for i in found), by, width, layers * width)
+    return Loudness((), "layer", width, layers * width)
+
+
+def _stored(connection: Connection, map_id: int, layers: int, width: int) -> Floats:
+    import numpy as np
+
+    stored = compare.map_scores(map_id).run(connection)
+    loud = np.zeros(layers * width)
+    place = stored["layer"].to_numpy().astype("int64") * width + stored["neuron"].to_numpy()
+    loud[place] = np.abs(stored["score"].to_numpy())
+    return loud
