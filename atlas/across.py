@@ -209,8 +209,8 @@ class AcrossMaps:
 
         correlation: Spearman's, equal scores sharing their mean rank. overlap: share of one's top 2 % that the other's
         top 2 % has. Both are over the neurons that both maps score, and means over concepts, as in `agreement`.
-        _low, _high: 95 % percentile bootstrap interval, over the concepts, or over the neurons of the one that there
-        is. model, dataset: by default the newest that have maps of two methods.
+        _low, _high: 95 % interval: over the concepts, none of two; of one concept, over bootstrap draws of its
+        neurons. model, dataset: by default the newest that have maps of two methods.
 
         Raises:
             UsageError: a name that the atlas does not have.
@@ -272,8 +272,9 @@ class AcrossMaps:
     def doses(self, which: Which) -> tuple[pa.Table, tuple[str, ...]]:
         """What `atlas evaluate --method A,B --doses 0.5%,1%,2%` measured, one row for every source, method and dose:
         how many neurons (share: of all), the accuracy left on their concept (own) and on others, with as many random
-        neurons of the same layers, and before; means over `concepts`, own_error and random_own_error half of their
-        95 % intervals over these (Student's t). And what was left open: the newest model and dataset that have any.
+        neurons of the same layers, and before; means over `concepts`, own_low to own_high and random_own_low to
+        random_own_high their 95 % intervals over these (`atlas.intervals`; none of fewer than three concepts). And what
+        was left open: the newest model and dataset that have any.
 
         Raises:
             UsageError: a name that the atlas does not have.

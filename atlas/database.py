@@ -17,7 +17,7 @@ import duckdb
 from atlas.errors import StoreUnavailable
 from atlas.failures import explained
 
-VERSION = "0004"
+VERSION = "0005"
 """The alembic revision this code reads and writes."""
 
 STORAGE = "v1.5.0"

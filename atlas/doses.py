@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from atlas.compare import size
+from atlas.intervals import of_values
 from atlas.leaderboard import surveyed
 from atlas.queries import Which
 
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 SCHEMA = pa.schema(
     [("source", pa.string()), ("method", pa.string()), ("reduce", pa.string()), ("dose", pa.string())]
     + [("neurons", pa.int64()), ("share", pa.float64())]
-    + [(name, pa.float64()) for name in ("own", "own_error", "others", "random_own", "random_own_error")]
+    + [(name, pa.float64()) for name in ("own", "own_low", "own_high", "others")]
+    + [(name, pa.float64()) for name in ("random_own", "random_own_low", "random_own_high")]
     + [(name, pa.float64()) for name in ("random_others", "own_before", "others_before")]
     + [("concepts", pa.int64())]
 )
@@ -24,16 +26,14 @@ SCHEMA = pa.schema(
 
 def doses(connection: Connection, which: Which) -> pa.Table:
     """One row for every source, method and number of neurons: see `Atlas.doses`. which: of one model."""
-    from scipy.stats import t
-
     rows = []
     for found in surveyed(which).run(connection).to_pylist():
         if which.method is not None and found["method"] != which.method:
             continue
         dose, total = str(found["top"]), int(found["neurons"])
-        half = float(t.ppf(0.975, found["concepts"] - 1)) if found["concepts"] > 1 else None
-        for name in ("own_error", "random_own_error"):
-            found[name] = None if half is None or found[name] is None else half * found[name]
+        for name in ("own", "random_own"):
+            over_concepts = of_values(found[f"{name}_each"] or [], (0.0, 1.0))
+            found |= {f"{name}_low": over_concepts.low, f"{name}_high": over_concepts.high}
         if dose.endswith("%"):
             share = float(dose.removesuffix("%")) / 100
             neurons = size(share, total)

@@ -41,13 +41,13 @@ def surveyed(which: Which) -> Query:
     """The effects of every method, number of neurons and reduction: mean accuracy over concepts, all tasks.
 
     Each number by the newest run that has it, of those that asked the same concepts as the method's newest run of all.
-    own_error, random_own_error: standard errors over the concepts. neurons: of the model. Effects of a survey are
+    own_each, random_own_each: the accuracies of all concepts. neurons: of the model. Effects of a survey are
     stored under `method:number:reduction:concept`.
     """
     method, top, reduce = (f"split_part(e.edit, ':', {place})" for place in (1, 2, 3))
-    own_error, random_error = (
-        f"stddev_samp(value) FILTER ({mine}) / sqrt(count(*) FILTER ({mine}))"
-        for mine in (f"subset = 'concept' AND condition = '{condition}'" for condition in ("edit", "random"))
+    own_each, random_each = (
+        f"list(value ORDER BY concept) FILTER (subset = 'concept' AND condition = '{condition}')"
+        for condition in ("edit", "random")
     )
     columns = {"source": "e.source", "reduce": reduce, "model": "m.name", "dataset": "d.name"}
     columns |= {"fingerprint": "m.fingerprint"}
@@ -73,7 +73,7 @@ chosen AS (
     QUALIFY row_number() OVER (PARTITION BY method, top, reduce, source ORDER BY finished_at DESC, run_id) = 1),
 effect AS (SELECT * FROM every SEMI JOIN chosen USING (method, top, reduce, source, run_id))
 SELECT method, top, source, reduce, avg(value) FILTER (subset = 'concept' AND condition = 'edit') AS own,
-       {own_error} AS own_error, {random_error} AS random_own_error,
+       {own_each} AS own_each, {random_each} AS random_own_each,
        avg(value) FILTER (subset = 'others' AND condition = 'edit') AS others,
        avg(value) FILTER (subset = 'concept' AND condition = 'random') AS random_own,
        avg(value) FILTER (subset = 'others' AND condition = 'random') AS random_others,

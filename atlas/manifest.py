@@ -82,9 +82,13 @@ _DATASET = columns(schema.datasets, "dataset_id")
 _CONCEPT = columns(schema.concepts, "concept_id", "dataset_id")
 
 
+ADDED = {"maps": (("0004", "kept"),), "effects": (("0005", "clusters"), ("0005", "effective"))}
+"""The columns that a table got in a later revision, which shards of earlier ones lack."""
+
+
 def shard_columns(table: Table, revision: str) -> list[str]:
     """The columns that a shard of this table has, written for this database revision."""
-    return columns(table, *(("kept",) if table is schema.maps and revision < "0004" else ()))
+    return columns(table, *(name for since, name in ADDED.get(table.name, ()) if revision < since))
 
 
 def shard_rows(table: Table, file: Path | str, revision: str) -> str:
@@ -92,6 +96,8 @@ def shard_rows(table: Table, file: Path | str, revision: str) -> str:
     rows = f"FROM read_parquet({literal(file if isinstance(file, str) else file.resolve())})"
     if revision < "0004" and table is schema.maps:
         return f"SELECT *, neurons AS kept {rows}"
+    if revision < "0005" and table is schema.effects:
+        return f"SELECT *, NULL AS clusters, NULL AS effective {rows}"
     if revision < "0004" and table is schema.scores:
         return f"SELECT * {rows} ORDER BY map_id, layer, neuron"
     return f"SELECT * {rows}"

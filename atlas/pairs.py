@@ -1,4 +1,4 @@
-"""Do methods agree: rank correlation and overlap of the tops for every pair of methods, with bootstrap intervals."""
+"""Do methods agree: rank correlation and overlap of the tops for every pair of methods, with intervals."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atlas import compare
+from atlas.intervals import of_values
 from atlas.queries import Which
 
 if TYPE_CHECKING:
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Whole = NDArray[np.int64]
 
-OVER_CONCEPTS, OVER_NEURONS = 1000, 200
-"""Resamples. A resample of neurons ranks them all anew, one of concepts only takes means."""
+OVER_NEURONS = 200
+"""Resamples, each of which ranks all neurons anew."""
+
+LIMITS = {"correlation": (-1.0, 1.0), "overlap": (0.0, 1.0)}
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("method", "other", "source", "target", "reduce")]
@@ -45,7 +48,7 @@ def pairwise(connection: Connection, which: Which, seed: int = 0) -> pa.Table:
         alone = any(counts[_kind(p)] == 1 for p in together)
         for pair, (values, draws) in zip(together, _compared(together, maps, alone, seed), strict=True):
             kinds[_kind(pair)].append({"values": values, "draws": draws})
-    rows = [_row(kind, found, seed) for kind, found in kinds.items()]
+    rows = [_row(kind, found) for kind, found in kinds.items()]
     rows.sort(key=lambda r: (r["source"], r["target"], r["reduce"], -(r["correlation"] or 0), r["method"], r["other"]))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
@@ -146,8 +149,8 @@ def weighted_agreement(scores: Floats, ranks: Whole, weights: Iterator[Whole] | 
     return np.stack(found)
 
 
-def _row(kind: tuple[str, ...], found: Sequence[dict[str, Any]], seed: int) -> dict[str, Any]:
-    """The means over concepts, and the 95 % intervals: of resampled concepts, or of neurons where there is one."""
+def _row(kind: tuple[str, ...], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The means over concepts, and their 95 % intervals: over concepts, or over neurons where there is one concept."""
     import numpy as np
 
     row: dict[str, Any] = dict(zip(SCHEMA.names, kind, strict=False)) | {"concepts": len(found)}
@@ -155,14 +158,14 @@ def _row(kind: tuple[str, ...], found: Sequence[dict[str, Any]], seed: int) -> d
     for i, name in enumerate(("correlation", "overlap")):
         each = np.array([f["values"][i] for f in found])
         each = each[~np.isnan(each)]  # a constant map has no correlation
-        draws: Floats = np.empty(0)
-        if len(found) > 1 and len(each):
-            drawn = np.random.default_rng(seed).integers(len(each), size=(OVER_CONCEPTS, len(each)))
-            draws = each[drawn].mean(axis=1)
-        elif len(found) == 1 and found[0]["draws"] is not None:
+        row[name] = float(each.mean()) if len(each) else None
+        low = high = None
+        if len(found) > 1:
+            over_concepts = of_values(each, LIMITS[name])
+            low, high = over_concepts.low, over_concepts.high
+        elif found[0]["draws"] is not None:
             draws = found[0]["draws"][:, i]
             draws = draws[~np.isnan(draws)]
-        row[name] = float(each.mean()) if len(each) else None
-        low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (None, None)
+            low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (None, None)
         row[f"{name}_low"], row[f"{name}_high"] = low, high
     return row

@@ -231,10 +231,12 @@ effects = Table(
     Column("condition", String, nullable=False),  # before | edit | random
     Column("metric", String, nullable=False),
     Column("value", Float, nullable=False),
-    Column("low", Float),  # 95 % interval
+    Column("low", Float),  # 95 % interval; none of too few clusters
     Column("high", Float),
     Column("examples", Integer, nullable=False),
     Column("seeds", Integer, nullable=False),
+    Column("clusters", Integer),  # pictures, facts, ...: what the interval takes for independent
+    Column("effective", Float),  # how many independent examples would tell as much
 )
 
 measures = Table(

@@ -122,13 +122,10 @@ def draw(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
 
 def _curves(axis: Any, rows: Sequence[Mapping[str, Any]], colour: str, method: str) -> None:
     """Solid: questions about the concept, with its 95 % interval; dashed: about others."""
-    import numpy as np
-
     x = [100 * r["share"] for r in rows]
     own = [_percent(r["own"]) for r in rows]
-    error = [_percent(r["own_error"]) for r in rows]
     axis.plot(x, own, color=colour, marker="o", markersize=4, label=f"{method}: concept")
-    low, high = (np.clip(np.add(own, sign * np.array(error)), 0, 100) for sign in (-1, 1))
+    low, high = ([_percent(r[f"own_{end}"]) for r in rows] for end in ("low", "high"))
     axis.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
     axis.plot(x, [_percent(r["others"]) for r in rows], color=colour, linestyle="--", label=f"{method}: others")
 

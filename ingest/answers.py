@@ -123,7 +123,7 @@ class AnswerExaminer:
     def _told(self, example: Example) -> Asked:
         mentioned = frozenset(m.concept for m in example.mentions)
         concept = self.concept if self.concept in mentioned else ""
-        return Asked(example.source, example.task, concept or "", mentioned)
+        return Asked(example.source, example.task, concept or "", mentioned, example.cluster)
 
 
 def answered(feed: Feed, asked: Sequence[tuple[Example, Prompt]], batch_size: int, *, first: bool) -> list[str]:

@@ -69,7 +69,7 @@ class DrawingExaminer:
             del values[BECAME]
         values[OVERLAP] = self._overlaps(pictures, first)
         told = tuple(
-            Asked(e.source, e.task, e.mentions[0].concept, frozenset(m.concept for m in e.mentions))
+            Asked(e.source, e.task, e.mentions[0].concept, frozenset(m.concept for m in e.mentions), e.cluster)
             for e, _ in self.asked
         )
         return Scores(told, values)

@@ -12,15 +12,19 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.database import reading
+from atlas.intervals import LEAST, Interval, of_clusters
 from atlas.schema import arrow_schema, effects
 from ingest import tables
 from ingest.examiner import ACCURACY, KL, UNCHANGED, Scores
-from ingest.examples import Example
+from ingest.examples import AUDIO, IMAGE, TEXT, VIDEO, Example
 from ingest.feed import Response
 from ingest.record import Record
 
 POOLED = "*"
 """The task of an effect that pools all tasks."""
+
+RANDOM = "random"
+"""The condition under which neurons that were drawn at random stand in for those of the edit."""
 
 MODEL = "model"
 """The subset of an effect that is about no example: how many parameters an edit changes, how long it took."""
@@ -30,7 +34,7 @@ SHARES |= {"picture", "drawn", "became"}
 """Metrics that are 0 or 1: their intervals are those of a share."""
 
 
-UNIT = (
+_FROM_0_TO_1 = (
     "wanted_probability",
     "said_probability",
     "drawn_probability",
@@ -45,30 +49,11 @@ UNIT = (
     "vqa_any",
 )
 RANGES = {
-    **dict.fromkeys((*UNIT, "multiple_choice", "tfidf_cosine"), (0.0, 1.0)),
+    **dict.fromkeys((*_FROM_0_TO_1, "multiple_choice", "tfidf_cosine"), (0.0, 1.0)),
     **dict.fromkeys((KL, "wer"), (0.0, math.inf)),
     "cider": (0.0, 10.0),
 }
 """What values of a metric can be; its interval ends there."""
-
-
-def wilson(right: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson's score interval)."""
-    z, share = 1.96, right / count
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
-def spread(values: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of a mean over seeds (Student's t); the value itself for one seed."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, mean
-    from scipy.stats import t
-
-    half = float(t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
-    return mean - half, mean + half
 
 
 Group = tuple[str, str, str]
@@ -91,48 +76,38 @@ def grouped(scores: Scores, concept: str | None) -> dict[Group, np.ndarray]:
 def summarise(conditions: Mapping[str, Sequence[Scores]], concept: str | None) -> list[dict[str, Any]]:
     """One row for every group, condition and metric. conditions: name -> the scores, one for each seed."""
     rows = []
-    groups = grouped(next(iter(conditions.values()))[0], concept)  # every condition was asked the same
+    first = next(iter(conditions.values()))[0]  # every condition was asked the same
+    groups, clusters = grouped(first, concept), [asked.cluster for asked in first.asked]
     for condition, repeats in conditions.items():
         for (source, task, subset), index in groups.items():
             for metric in repeats[0].values:
-                each = [s.values[metric][index] for s in repeats]
-                each = [e[~np.isnan(e)] for e in each]
-                if not len(each[0]):
+                values = np.stack([s.values[metric][index] for s in repeats])
+                there = ~np.isnan(values).any(0)
+                if not there.any():
                     continue
-                value, (low, high) = _mean(each, metric)
-                row: dict[str, Any] = {
-                    "source": source,
-                    "task": task,
-                    "subset": subset,
-                    "condition": condition,
-                    "metric": metric,
-                }
-                row |= {"value": value, "low": low, "high": high, "examples": len(each[0]), "seeds": len(repeats)}
-                rows.append(row)
+                mine = [clusters[i] for i in index[there]]
+                found = _interval(values[:, there], mine, metric, drawn=condition == RANDOM)
+                labels = {"source": source, "task": task, "subset": subset, "condition": condition, "metric": metric}
+                mean = float(values[:, there].mean())
+                rows.append(
+                    labels
+                    | {"value": mean, "low": found.low, "high": found.high, "examples": int(there.sum())}
+                    | {"seeds": len(repeats), "clusters": found.clusters, "effective": found.effective}
+                )
     return rows
 
 
-def _mean(each: Sequence[np.ndarray], metric: str) -> tuple[float, tuple[float, float]]:
-    """The mean over seeds of the means over examples, and its interval: over the examples, or over the seeds
-    where that is wider."""
-    means = [float(e.mean()) for e in each]
-    mean = float(np.mean(means))
-    over = [e for e in each if len(e) == len(each[0])]
-    if metric in SHARES:
-        low, high = wilson(mean * len(each[0]), len(each[0]))
-    else:
-        low, high = spread(list(np.mean(over, axis=0)))
-    if len(means) > 1:  # the examples are a sample, and so are the draws: the wider counts
-        among = spread(means)
-        low, high = min(low, among[0]), max(high, among[1])
-    least, most = (0.0, 1.0) if metric in SHARES else RANGES.get(metric, (-math.inf, math.inf))
-    return mean, (max(least, low), min(most, high))
+def _interval(values: np.ndarray, clusters: Sequence[str], metric: str, *, drawn: bool) -> Interval:
+    """Of the mean of (draws, examples) values; where neurons were drawn at random, over the draws too."""
+    bounds = RANGES.get(metric, (-math.inf, math.inf))
+    return of_clusters(values, clusters, share=metric in SHARES, drawn=drawn, bounds=bounds)
 
 
 def of_model(condition: str, metric: str, value: float) -> dict[str, Any]:
     """The effect that is about no example."""
     row: dict[str, Any] = {"source": POOLED, "task": POOLED, "subset": MODEL, "condition": condition, "metric": metric}
-    return row | {"value": value, "low": None, "high": None, "examples": 0, "seeds": 1}
+    nothing = {"low": None, "high": None, "clusters": None, "effective": None}
+    return row | {"value": value, "examples": 0, "seeds": 1} | nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +158,29 @@ def table(rows: Iterable[Mapping[str, Any]], metrics: Sequence[str] = (ACCURACY,
         first = {"source": key[0], "task": key[1], "subset": key[2]}
         if several:
             first = {"source": key[0], "subset": key[2], "metric": row["metric"]}
-        groups.setdefault(key, {**first, "n": row["examples"]})[row["condition"]] = _cell(row)
+        counts = {"n": row["examples"], UNITS: _units(row)}
+        groups.setdefault(key, first | counts)[row["condition"]] = _cell(row)
     return pa.Table.from_pylist([groups[key] for key in sorted(groups)])
 
 
+UNITS = "of"
+"""The column that says how many pictures, facts, ... the examples are of."""
+
+UNIT = {TEXT: "fact", IMAGE: "picture", AUDIO: "recording", VIDEO: "video"}
+
+
+def _units(row: Mapping[str, Any]) -> str:
+    """ "3 facts": what an interval takes for independent."""
+    if row["clusters"] is None:  # stored before they were counted
+        return ""
+    one = UNIT.get(str(row["source"]), "cluster")
+    return f"{row['clusters']} {one}{'' if row['clusters'] == 1 else 's'}"
+
+
 def _cell(row: Mapping[str, Any]) -> str:
-    if row["metric"] in SHARES:
-        return f"{row['value']:.1%} [{row['low']:.1%}, {row['high']:.1%}]"
-    return f"{row['value']:.3g} [{row['low']:.3g}, {row['high']:.3g}]"
+    form = "{:.1%}".format if row["metric"] in SHARES else "{:.3g}".format
+    if row["low"] is None:
+        few_draws = row["condition"] == RANDOM and row["seeds"] < LEAST
+        why = f"{row['seeds']} draw{'' if row['seeds'] == 1 else 's'}" if few_draws else _units(row)
+        return f"{form(row['value'])} [n/a: {why}]"
+    return f"{form(row['value'])} [{form(row['low'])}, {form(row['high'])}]"

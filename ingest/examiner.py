@@ -24,12 +24,14 @@ ACCURACY, LOG_PROBABILITY, KL, UNCHANGED = "accuracy", "log_probability", "kl", 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One thing asked of the model: the concept that an example's target stands for, and all that it mentions."""
+    """One thing asked of the model: the concept that an example's target stands for, all that it mentions, and which
+    other examples tell nearly the same (`Example.cluster`)."""
 
     source: str
     task: str
     concept: str
     mentioned: frozenset[str]
+    cluster: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ class Examiner:
                 number += 1
                 for row, concept in zip(trace.pairs.tolist(), trace.concepts, strict=True):
                     example = self.examples[some[row].number]
-                    asked.append(Asked(source, example.task, concept, frozenset(m.concept for m in example.mentions)))
+                    mentioned = frozenset(m.concept for m in example.mentions)
+                    asked.append(Asked(source, example.task, concept, mentioned, example.cluster))
         whole = {n: torch.cat(values).double().numpy() if values else np.zeros(0) for n, values in found.items()}
         return Scores(tuple(asked), whole)
 

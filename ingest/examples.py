@@ -63,6 +63,7 @@ class Example:
     answer: the answer that is teacher-forced and explained, or None: the model's own response stands in for it.
     media: pointers that `Dataset.image` resolves: a path below the dataset's root, or a scene's address.
     target: what the answer is: "text", or "image" where the model is asked for a picture.
+    fact: what several examples without media are wordings of, where the dataset says so (see `cluster`).
     references: every answer that a metric compares a generated one with; empty: `answer` is the only one, and
     where that is None there is nothing to judge by.
     """
@@ -76,6 +77,18 @@ class Example:
     media: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     target: str = TEXT
+    fact: str = ""
+
+    @property
+    def cluster(self) -> str:
+        """What examples share that tell nearly the same: their media, or the fact that they are wordings of.
+
+        Without either, the same answer about the same concepts is one fact.
+        """
+        if self.media:
+            return "|".join(self.media)
+        named = [self.task, sorted(m.concept for m in self.mentions), self.answer or self.prompt]
+        return self.fact or json.dumps(named, ensure_ascii=True)
 
     @property
     def id(self) -> str:

@@ -11,29 +11,33 @@ the prompt, one example like another.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from atlas.intervals import Interval, of_sums
 from atlas.live.attention import last_saliency, value_norms, weights
 from ingest.roles import prompt_masks
 from ingest.trace import Trace
 
 NAMES = ("attention_contribution", "attention_share", "saliency", "saliency_share")
 
+LIMITS = {name: (0.0, 1.0 if name.endswith("share") else math.inf) for name in NAMES}
+
 
 class Flow:
     """Sums over examples of one source. Needs passes traced with gradients and attention.
 
-    sums, squares: role -> (names, layers) float64. counts: role -> examples that have the role.
+    sums: role -> (3, names, layers) float64, of the values, their squares and their cubes. counts: role -> examples
+    that have the role.
     """
 
     def __init__(self, layers: Sequence[int]):
         self.layers = tuple(layers)
         self.sums: dict[str, np.ndarray] = {}
-        self.squares: dict[str, np.ndarray] = {}
         self.counts: dict[str, int] = {}
 
     def update(self, trace: Trace) -> None:
@@ -41,8 +45,7 @@ class Flow:
         for role, mask in prompt_masks(trace).items():
             having = mask.any(1)
             found = torch.stack([_both(both, mask)[:, having] for both in into], 1).double().cpu().numpy()
-            self.sums[role] = self.sums.get(role, 0) + found.sum(-1)
-            self.squares[role] = self.squares.get(role, 0) + (found**2).sum(-1)
+            self.sums[role] = self.sums.get(role, 0) + np.stack([(found**power).sum(-1) for power in (1, 2, 3)])
             self.counts[role] = self.counts.get(role, 0) + int(having.sum())
 
     def _into_last(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
@@ -61,14 +64,19 @@ class Flow:
             out.append((contribution, last_saliency(layout, capture, layer, trace.real, last, slope)))
         return out
 
-    def means(self) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
-        """role -> (names, layers) mean over the examples, half its 95 % interval, examples."""
-        out = {}
-        for role, count in self.counts.items():
-            mean = self.sums[role] / count
-            spread = np.sqrt(np.maximum(self.squares[role] / count - mean**2, 0) * count / max(count - 1, 1))
-            out[role] = (mean, 1.96 * spread / np.sqrt(count), count)
-        return out
+    def means(self) -> dict[str, list[list[tuple[float, int, Interval]]]]:
+        """role -> for each name and layer, the mean over the examples, their number, and its interval."""
+        return {
+            role: [
+                [
+                    (float(total / count), count, of_sums(total, square, cube, count, LIMITS[name]))
+                    for total, square, cube in zip(*mine, strict=True)
+                ]
+                for name, mine in zip(NAMES, sums.swapaxes(0, 1), strict=True)
+            ]
+            for role, sums in self.sums.items()
+            for count in [self.counts[role]]
+        }
 
 
 def _both(into: Tensor, mask: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from atlas.intervals import Interval, of_clusters
 from atlas.schema import arrow_schema, points
-from ingest.effects import wilson
 from ingest.flow import NAMES, Flow
 from ingest.representations import Representations, Token, priority
 from ingest.roles import DISJOINT, SPECIAL, TEXT
-from ingest.spaces import cosine_distance, interval, linear_cka, mixing, plane, probe, to_cluster
+from ingest.spaces import cosine_distance, linear_cka, mixing, plane, probe, to_cluster
 
 Row = dict[str, Any]
 HELD_OUT = 0.3
@@ -36,9 +36,9 @@ def _row(
     second: str | None,
     value: float,
     examples: int,
-    bounds: tuple[float, float] | None = None,
+    interval: Interval | None = None,
 ) -> Row:
-    low, high = bounds or (None, None)
+    low, high = (None, None) if interval is None else (interval.low, interval.high)
     row: Row = {"name": name, "layer": layer, "first": first, "second": second, "value": value, "examples": examples}
     return {**row, "low": low, "high": high}
 
@@ -67,7 +67,9 @@ def _of_layer(
     if TEXT in roles:
         for role, distances in to_cluster(vectors, TEXT).items():
             name = {TEXT: "text_spread", SPECIAL: "semantic_telomere"}.get(role, "semantic_probing")
-            yield _row(name, layer, role, TEXT, float(distances.mean()), len(distances), interval(distances))
+            of_examples = [number for number, _ in places.tokens[role]]
+            interval = of_clusters(distances[None], of_examples, share=False, bounds=(0.0, 2.0))
+            yield _row(name, layer, role, TEXT, float(distances.mean()), len(distances), interval)
     names = np.array([role for role in roles for _ in vectors[role]])
     if len(roles) > 1:
         whole = np.concatenate([vectors[role] for role in roles])
@@ -75,14 +77,20 @@ def _of_layer(
             count = int((names == role).sum())
             yield _row("knn_mixing", layer, role, None, share, count)
             yield _row("knn_chance", layer, role, None, chance, count)
-        yield from _probed(whole, names, held_out(places, roles, seed), layer)
+        numbers = np.array([number for role in roles for number, _ in places.tokens[role]])
+        yield from _probed(whole, names, held_out(places, roles, seed), numbers, layer)
 
 
-def _probed(vectors: np.ndarray, names: np.ndarray, apart: np.ndarray, layer: int) -> Iterator[Row]:
+def _probed(
+    vectors: np.ndarray, names: np.ndarray, apart: np.ndarray, numbers: np.ndarray, layer: int
+) -> Iterator[Row]:
+    """numbers: the example of each token; tokens of one example are alike."""
     found = probe(vectors, names, apart)
     if found is not None:
-        right, count, commonest = found
-        yield _row("probe_accuracy", layer, None, None, right / count, count, wilson(right, count))
+        right, commonest = found
+        count = len(right)
+        interval = of_clusters(right[None].astype(float), numbers[apart].tolist(), share=True)
+        yield _row("probe_accuracy", layer, None, None, float(right.mean()), count, interval)
         yield _row("probe_chance", layer, None, None, commonest / count, count)
 
 
@@ -95,11 +103,10 @@ def held_out(places: Representations, roles: Sequence[str], seed: int) -> np.nda
 
 
 def flow_rows(flow: Flow) -> Iterator[Row]:
-    for role, (mean, half, count) in flow.means().items():
+    for role, found in flow.means().items():
         for i, name in enumerate(NAMES):
             for j, layer in enumerate(flow.layers):
-                value, width = float(mean[i, j]), float(half[i, j])
-                yield _row(name, layer, role, None, value, count, (value - width, value + width))
+                yield _row(name, layer, role, None, *found[i][j])
 
 
 def point_rows(

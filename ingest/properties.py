@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
+from atlas.intervals import Interval, of_values
 from atlas.live.encode import IMAGE_ROLE
 from atlas.live.hooks import check_layers, shuffling
 from atlas.live.model import LiveModel
@@ -38,7 +39,6 @@ from atlas.neurons import parse_layers
 from atlas.schema import arrow_schema, measures
 from ingest import run, tables
 from ingest.concepts import NONE
-from ingest.effects import spread
 from ingest.examples import IMAGE
 from ingest.feed import Feed, batches
 from ingest.geometry import Measured, require_words, stored_measures
@@ -208,10 +208,23 @@ def _rows(
         says = torch.isin(raised, torch.tensor(sorted(mine.words))).any(-1).numpy()
         for (name, condition), values in _values(concept, mine, seen, k, says).items():
             if values:
-                low, high = spread(values) if len(values) > 1 else (None, None)
-                bounds = (low, high) if low is None or high is None else (max(0.0, low), min(1.0, high))
+                interval = _interval(name, condition, values, len(mine.tops))
                 found = {"name": name, "condition": condition, "value": float(np.mean(values))}
-                yield labels | found | dict(zip(("low", "high"), bounds, strict=True))
+                yield labels | found | {"low": interval.low, "high": interval.high}
+
+
+def _interval(name: str, condition: str, values: Sequence[float], examples: int) -> Interval:
+    """Over examples. Pairs of examples that share one are alike, so that the interval of their mean is that of a
+    U-statistic (Hoeffding 1948): with each example's mean over its pairs, twice as far from the middle. Random halves
+    of the same examples, and pairs with other concepts' examples, say nothing of other examples: none."""
+    if (name, condition) == ("region_invariance", "before"):
+        return of_values(values, (0.0, 1.0))
+    if (name, condition) != ("image_invariance", "before"):
+        return Interval(None, None, 0)
+    sums, middle = np.zeros(examples), float(np.mean(values))
+    for (a, b), value in zip(combinations(range(examples), 2), values, strict=True):
+        sums[[a, b]] += value
+    return of_values(middle + 2 * (sums / (examples - 1) - middle), (0.0, 1.0))
 
 
 def _values(

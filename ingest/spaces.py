@@ -5,7 +5,7 @@ All take float arrays of one layer. Cosines and not Euclidean distances, as resi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -45,8 +45,9 @@ def mixing(vectors: np.ndarray, roles: np.ndarray, neighbours: int) -> dict[str,
     return found
 
 
-def probe(vectors: np.ndarray, roles: np.ndarray, held_out: np.ndarray) -> tuple[int, int, int] | None:
-    """Right answers, tokens and tokens of the commonest role, on the held-out tokens, of a linear classifier of roles.
+def probe(vectors: np.ndarray, roles: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, int] | None:
+    """Which held-out tokens a linear classifier of roles gets right, (held-out tokens,) bool, and how many of them have
+    the commonest role.
 
     Logistic regression on standardised vectors (scikit-learn's defaults). held_out: (n,) bool. None where the rest
     has one role alone, or nothing is held out.
@@ -59,9 +60,9 @@ def probe(vectors: np.ndarray, roles: np.ndarray, held_out: np.ndarray) -> tuple
     spread = train.std(0)
     centre, scale = train.mean(0), np.where(spread > 1e-6, spread, 1)
     model = LogisticRegression(max_iter=2000).fit((train - centre) / scale, roles[~held_out])
-    right = int((model.predict((test - centre) / scale) == roles[held_out]).sum())
+    right: np.ndarray = model.predict((test - centre) / scale) == roles[held_out]
     commonest = int(np.unique(roles[held_out], return_counts=True)[1].max())
-    return right, len(test), commonest
+    return right, commonest
 
 
 def pca(vectors: np.ndarray) -> np.ndarray:
@@ -93,10 +94,3 @@ def to_cluster(vectors: Mapping[str, np.ndarray], anchor: str) -> dict[str, np.n
     """role -> (n,) cosine distance of each of its tokens to the centroid of the anchor's tokens."""
     centre = vectors[anchor].mean(0)
     return {role: cosine_distance(found, centre) for role, found in vectors.items()}
-
-
-def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """The normal 95 % interval of a mean."""
-    found = np.asarray(values, dtype=np.float64)
-    half = 1.96 * found.std(ddof=1) / np.sqrt(len(found)) if len(found) > 1 else 0.0
-    return float(found.mean() - half), float(found.mean() + half)

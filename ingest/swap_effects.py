@@ -72,7 +72,7 @@ class SwapExaminer:
             values |= {name: _padded(v, count) for name, v in (("success", wanted_ones["first"]),)}
             values |= {"wanted_probability": _padded(wanted_ones["probability"], count)}
         asked = [
-            Asked(e.source, e.task, self.concept if i < cases else OTHERS, frozenset())
+            Asked(e.source, e.task, self.concept if i < cases else OTHERS, frozenset(), e.cluster)
             for i, (e, _) in enumerate(self.prompts)
         ]
         return Scores(tuple(asked), values)

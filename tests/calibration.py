@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from atlas.intervals import Interval, of_clusters, of_values
 from atlas.membership import covariates
 from atlas.nulls import matched_statistics
 
@@ -87,6 +88,77 @@ def _print_nulls(draws: int) -> None:
         print("| " + " | ".join([*key, *(rates[(*key, top)] for top in ("10", "40", "200"))]) + " |")
 
 
+def covered(found: Interval, truth: float) -> bool:
+    return found.low is not None and found.high is not None and found.low <= truth <= found.high
+
+
+def share_coverage(share: float, groups: int, each: int, alike: float, draws: int, seed: int = 0) -> float:
+    """How often the interval of a share covers it. alike: the correlation of two answers of one cluster."""
+    generator = np.random.default_rng(seed)
+    hits = 0
+    for _ in range(draws):
+        rates = np.full(groups, share)
+        if alike == 1:
+            rates = (generator.random(groups) < share).astype(float)
+        elif alike > 0:
+            size = (1 - alike) / alike
+            rates = generator.beta(share * size, (1 - share) * size, groups)
+        answers = (generator.random((groups, each)) < rates[:, None]).astype(float)
+        found = of_clusters(answers.reshape(1, -1), np.repeat(np.arange(groups), each).tolist(), share=True)
+        hits += covered(found, share)
+    return hits / draws
+
+
+SKEWED = {"normal": 0.0, "exponential": 1.0, "log-normal 1": float(np.exp(0.5)), "beta 0.5 2": 0.2}
+"""Distributions of a metric, and their means."""
+
+
+def mean_coverage(kind: str, groups: int, draws: int, seed: int = 0) -> float:
+    """How often the interval of a mean of independent values covers it."""
+    generator = np.random.default_rng(seed)
+    draw = {
+        "normal": lambda: generator.standard_normal(groups),
+        "exponential": lambda: generator.exponential(size=groups),
+        "log-normal 1": lambda: np.exp(generator.standard_normal(groups)),
+        "beta 0.5 2": lambda: generator.beta(0.5, 2, groups),
+    }[kind]
+    return float(np.mean([covered(of_values(draw()), SKEWED[kind]) for _ in range(draws)]))
+
+
+def drawn_coverage(groups: int, each: int, seeds: int, among: float, draws: int, seed: int = 0) -> float:
+    """How often the interval of a mean over clusters and random draws covers it. among: the standard deviation of the
+    draws, where that of clusters and of single answers is 1."""
+    generator = np.random.default_rng(seed)
+    hits = 0
+    clusters = np.repeat(np.arange(groups), each).tolist()
+    for _ in range(draws):
+        of_cluster = np.repeat(generator.standard_normal(groups), each)
+        values = of_cluster + generator.standard_normal((seeds, groups * each))
+        values = values + among * generator.standard_normal((seeds, 1))
+        hits += covered(of_clusters(values, clusters, share=False, drawn=True), 0.0)
+    return hits / draws
+
+
+def _print_shares(draws: int) -> None:
+    print("| clusters | answers each | alike | share 0.5 | 0.8 | 0.95 |\n|--:|--:|--:|--:|--:|--:|")
+    for groups in (3, 5, 10, 30, 100):
+        for each, alike in ((1, 0.0), (4, 0.0), (4, 0.5), (4, 0.85), (4, 1.0), (10, 0.5), (10, 0.85)):
+            rates = [share_coverage(share, groups, each, alike, draws) for share in (0.5, 0.8, 0.95)]
+            print(f"| {groups} | {each} | {alike:g} | " + " | ".join(f"{r:.3f}" for r in rates) + " |")
+
+
+def _print_means(draws: int) -> None:
+    print("| values | " + " | ".join(SKEWED) + " |\n|--:|" + "--:|" * len(SKEWED))
+    for groups in (3, 4, 6, 10, 20, 50, 200):
+        rates = [mean_coverage(kind, groups, draws) for kind in SKEWED]
+        print(f"| {groups} | " + " | ".join(f"{r:.3f}" for r in rates) + " |")
+    print("\n| clusters | draws | sd of draws 0 | 0.5 | 2 |\n|--:|--:|--:|--:|--:|")
+    for groups in (4, 12, 50):
+        for seeds in (3, 5, 10):
+            rates = [drawn_coverage(groups, 4, seeds, among, draws) for among in (0.0, 0.5, 2.0)]
+            print(f"| {groups} | {seeds} | " + " | ".join(f"{r:.3f}" for r in rates) + " |")
+
+
 if __name__ == "__main__":
-    if sys.argv[1] == "nulls":
-        _print_nulls(int(sys.argv[2]) if len(sys.argv) > 2 else 1000)
+    number = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
+    {"nulls": _print_nulls, "shares": _print_shares, "means": _print_means}[sys.argv[1]](number)

@@ -34,7 +34,10 @@ def _older_shards(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     maps = pq.read_table(folder / "maps.parquet").drop_columns(["kept"])
     scores = pq.read_table(folder / "scores.parquet").sort_by([("map_id", "ascending"), ("rank", "ascending")])
-    for name, table in (("maps", maps), ("scores", scores)):
+    tables = {"maps": maps, "scores": scores}
+    if (folder / "effects.parquet").exists():
+        tables["effects"] = pq.read_table(folder / "effects.parquet").drop_columns(["clusters", "effective"])
+    for name, table in tables.items():
         file = folder / f"{name}.parquet"
         pq.write_table(table, file, compression="zstd")
         manifest["files"][file.name] |= {"bytes": file.stat().st_size, "sha256": sha256(file)}

@@ -68,7 +68,9 @@ def build(path: str | None = None, *, part: str = "test", shots: int = 5, max_ch
             for question in questions:
                 prompt = _prompt(subject, dev.get(subject, ())[:shots], question, max_characters)
                 split = split_of(" ".join(question.text.lower().split()))
-                yield Example(TEXT, TASK, split, prompt, question.answer, (Mention(subject, question.answer),))
+                yield Example(
+                    TEXT, TASK, split, prompt, question.answer, (Mention(subject, question.answer),), fact=prompt
+                )
 
     forms = {subject: (subject.lower(), subject.lower().replace("_", " ")) for subject in asked}
     concepts = [Concept(subject, tuple(dict.fromkeys(forms[subject]))) for subject in asked]

@@ -50,7 +50,7 @@ def test_every_dose_is_the_mean_over_concepts(surveyed: Path) -> None:
             assert len(values) == row["concepts"] == 2
             assert row[name] == pytest.approx(np.mean(values))
             if name == "own":
-                assert row["own_error"] == pytest.approx(1.96 * np.std(values, ddof=1) / 2**0.5, abs=1e-6)
+                assert row["own_low"] is None and row["own_high"] is None  # of two concepts
     assert [r["neurons"] for r in rows[: len(DOSES)]] == [1, 6, 26, 40]
     assert rows[3]["share"] == pytest.approx(40 / 128)
 
@@ -129,7 +129,7 @@ def test_doses_of_other_concepts_are_not_mixed_in(surveyed: Path, small_job: Job
     job = replace(small_job, split="held_out", per_concept=2, concepts=("dog",))
     survey(path, job, Execution(), methods=["contribution"], tops=["1%"], seeds=0)
     rows = Atlas(path).doses(Which(method="contribution", source="text"))[0].to_pylist()
-    assert [(r["dose"], r["concepts"], r["random_own"], r["own_error"]) for r in rows] == [("1%", 1, None, None)]
+    assert [(r["dose"], r["concepts"], r["random_own"], r["own_low"]) for r in rows] == [("1%", 1, None, None)]
     others = Atlas(path).doses(Which(method="random", source="text"))[0].to_pylist()
     assert [r["concepts"] for r in others] == [2] * len(DOSES)
 
@@ -139,7 +139,15 @@ def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
     from cli.plot import _percent, draw
 
     assert np.isnan(_percent(None)) and _percent(0.25) == 25
-    row = {"source": "text", "method": "contribution", "reduce": "mean", "share": 0.01, "own": 0.5, "own_error": None}
+    row = {
+        "source": "text",
+        "method": "contribution",
+        "reduce": "mean",
+        "share": 0.01,
+        "own": 0.5,
+        "own_low": None,
+        "own_high": None,
+    }
     row |= {"others": None, "random_own": None}
     draw([row, {**row, "share": 0.02, "reduce": "contrast"}], tmp_path / "few.svg")
     text = (tmp_path / "few.svg").read_text(encoding="utf-8")

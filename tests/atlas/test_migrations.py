@@ -25,7 +25,7 @@ from atlas.files import sha256
 from atlas.neurons import Neuron
 from atlas.rebuild import rebuild
 
-RELEASED = ("0001", "0002", "0003", "0004")
+RELEASED = ("0001", "0002", "0003", "0004", "0005")
 """Every revision that a user may have. A new one is added here with rows for it in `some_rows`."""
 
 NEXT = f"{int(RELEASED[-1]) + 1:04}"

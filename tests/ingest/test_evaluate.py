@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.stats import binomtest
 
 from atlas import Atlas
 from atlas.check import check
 from atlas.errors import UsageError
 from atlas.live.edit import changing
-from ingest.effects import POOLED, grouped, spread, summarise, table, wilson
+from ingest.effects import POOLED, grouped, summarise, table
 from ingest.evaluate import evaluate
 from ingest.examiner import ACCURACY, LOG_PROBABILITY, Asked, Examiner, Scores
+from ingest.examples import Example, Mention
 from ingest.job import Execution, Job, open_dataset
 from ingest.resolving import complete
 from ingest.suppression import averages, pooled, survey
@@ -59,10 +59,10 @@ def test_what_is_right_is_counted_as_a_plain_loop_counts_it(llava: Any, held_out
 def test_groups_leave_out_what_is_neither_the_concepts_nor_the_others() -> None:
     both = frozenset({"dog", "cat"})
     asked = (
-        Asked("image", "name", "dog", frozenset({"dog"})),
-        Asked("image", "name", "cat", frozenset({"cat"})),
-        Asked("image", "caption", "dog", both),
-        Asked("image", "caption", "cat", both),  # another concept in a picture of the dog: neither
+        Asked("image", "name", "dog", frozenset({"dog"}), "a.jpg"),
+        Asked("image", "name", "cat", frozenset({"cat"}), "b.jpg"),
+        Asked("image", "caption", "dog", both, "c.jpg"),
+        Asked("image", "caption", "cat", both, "c.jpg"),  # another concept in a picture of the dog: neither
     )
     groups = grouped(Scores(asked, {ACCURACY: np.array([1.0, 0, 1, 1])}), "dog")
     assert groups["image", POOLED, "concept"].tolist() == [0, 2]
@@ -74,17 +74,8 @@ def scored(asked: tuple[Asked, ...], right: list[float], logp: list[float]) -> S
     return Scores(asked, {ACCURACY: np.array(right, float), LOG_PROBABILITY: np.array(logp)})
 
 
-def test_intervals() -> None:
-    for right, count in ((0, 10), (7, 10), (10, 10)):
-        reference = binomtest(right, count).proportion_ci(method="wilson")
-        assert wilson(right, count) == pytest.approx((reference.low, reference.high), abs=1e-4)
-    low, high = spread([0.1, 0.2, 0.3])
-    assert (low + high) / 2 == pytest.approx(0.2) and high - 0.2 == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-3)
-    assert spread([0.5]) == (0.5, 0.5)
-
-
 def test_a_summary_has_every_condition_beside_its_control() -> None:
-    asked = tuple(Asked("text", "does", c, frozenset({c})) for c in ("dog", "cat", "cat"))
+    asked = tuple(Asked("text", "does", c, frozenset({c}), f"{c} barks") for c in ("dog", "cat", "cat"))
     before = scored(asked, [1, 1, 1], [-0.1, -0.1, -0.1])
     edit = scored(asked, [0, 1, 1], [-5.0, -0.1, -0.1])
     random = [scored(asked, [1, 1, r], [-0.1, -0.1, -0.2]) for r in (0, 1)]
@@ -95,6 +86,25 @@ def test_a_summary_has_every_condition_beside_its_control() -> None:
     assert value["concept", "edit", "log_probability", "does"] == -5
     shown = table(rows).to_pylist()
     assert len(shown) == 4 and all({"before", "edit", "random"} < r.keys() for r in shown)
+    others = next(r for r in shown if r["subset"] == "others" and r["task"] == "does")
+    assert (others["n"], others["of"]) == (2, "1 fact") and others["before"] == "100.0% [n/a: 1 fact]"
+    assert others["random"] == "75.0% [n/a: 2 draws]"
+
+
+def test_examples_of_one_picture_or_fact_are_one_cluster() -> None:
+    """Four facts in three wordings: the interval is that of four answers, not of twelve."""
+    asked = tuple(Asked("text", "does", "dog", frozenset({"dog"}), f"fact {i // 3}") for i in range(12))
+    rows = summarise({"before": [scored(asked, [1] * 9 + [0] * 3, [0.0] * 12)]}, "dog")
+    row = next(r for r in rows if r["metric"] == "accuracy" and r["task"] == POOLED)
+    assert (row["examples"], row["clusters"]) == (12, 4) and 3 <= row["effective"] <= 4
+    single = tuple(replace(a, cluster=str(i)) for i, a in enumerate(asked))
+    alone = summarise({"before": [scored(single, [1] * 9 + [0] * 3, [0.0] * 12)]}, "dog")[0]
+    assert alone["effective"] == 12 and row["high"] - row["low"] > 1.5 * (alone["high"] - alone["low"])
+    example = Example("text", "does", "find", "what does the dog do?", "barks", (Mention("dog", "barks"),))
+    assert example.cluster == replace(example, prompt="what can a dog do?").cluster
+    assert example.cluster != replace(example, answer="sleeps").cluster
+    assert replace(example, media=("a.jpg",)).cluster == "a.jpg"
+    assert replace(example, fact="7").cluster == "7" and replace(example, fact="7").id == example.id
 
 
 def test_an_evaluation_is_stored_once_with_its_control(own_atlas: Path, llava_folder: Path, held_out: Job) -> None:

@@ -18,6 +18,7 @@ from atlas.check import check
 from atlas.database import reading
 from atlas.edits import Intervention, make_changes
 from atlas.errors import Unsupported, UsageError
+from atlas.intervals import of_values
 from atlas.live.encode import ROLES
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
@@ -166,9 +167,11 @@ def test_the_probe_is_judged_on_examples_it_never_saw(llava: LiveModel, picture:
     vectors = generator.normal(size=(200, 10))
     apart = np.arange(200) >= 140
     found = probe(vectors, roles, apart)
-    assert found is not None and found[1:] == (60, 30) and 15 < found[0] < 45, "noise is at chance"
+    assert found is not None and found[1] == 30 and len(found[0]) == 60
+    assert 15 < found[0].sum() < 45, "noise is at chance"
     told = vectors + 12 * (roles == "text")[:, None] * np.eye(10)[0]
-    assert probe(told, roles, apart) == (60, 60, 30)
+    sure = probe(told, roles, apart)
+    assert sure is not None and sure[0].all() and sure[1] == 30
     assert probe(vectors, np.array(["text"] * 200), apart) is None
     places, _ = gathered(llava, [items_of(llava, picture)], 1000)
     kept = held_out(places, ["text", "image"], 7)
@@ -220,13 +223,18 @@ def test_flow_into_the_last_position_equals_plain_loops(live: LiveModel, picture
     means = flow.means()
     assert means.keys() == totals.keys()
     for role, found in totals.items():
-        mean, half, count = means[role]
         wanted = np.stack(found)
-        assert count == len(found)
-        assert np.allclose(mean[:2], wanted.mean(0), atol=1e-4)
-        if count > 1:
-            assert np.allclose(half[:2], 1.96 * wanted.std(0, ddof=1) / math.sqrt(count), atol=1e-4)
-    shares = sum(mean[NAMES.index("saliency_share")] * count for mean, _, count in means.values())
+        for name, layer in np.ndindex(2, len(flow.layers)):
+            mean, count, interval = means[role][name][layer]
+            assert count == len(found) and mean == pytest.approx(wanted[:, name, layer].mean(), abs=1e-4)
+            most = 1.0 if NAMES[name].endswith("share") else math.inf
+            expected = of_values(wanted[:, name, layer], (0.0, most))
+            if expected.low is None or expected.high is None:
+                assert interval.low is None
+            else:
+                assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high), abs=1e-3)
+    place = NAMES.index("saliency_share")
+    shares = np.sum([[mean * count for mean, count, _ in found[place]] for found in means.values()], axis=0)
     assert np.allclose(shares, 4.0, atol=1e-4), "each example's shares sum to one"
 
 
