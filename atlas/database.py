@@ -8,6 +8,8 @@ from __future__ import annotations
 import atexit
 import functools
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,13 +17,17 @@ from pathlib import Path
 import duckdb
 
 from atlas.errors import StoreUnavailable
-from atlas.failures import explained
+from atlas.failures import LOCKED, explained
+from atlas.locks import ASK, held
 
 VERSION = "0005"
 """The alembic revision this code reads and writes."""
 
 STORAGE = "v1.5.0"
 """Storage version of new files: DuckDB 1.5 reads them too, at no measurable cost in speed or size."""
+
+PATIENCE = 3.0
+"""Seconds for which a reader or writer waits for another process that writes or reads."""
 
 READER_CONFIG: dict[str, str | bool] = {
     "memory_limit": "4GiB",
@@ -57,12 +63,12 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the database for questions, locked down: no writes, no other file, no extension, no further setting.
 
     Raises:
-        StoreUnavailable: missing, being written by another process, or of another schema version.
+        StoreUnavailable: missing, written by another process for longer than `PATIENCE`, or of another schema version.
         IntegrityError: the file is damaged.
     """
     if not database(path).is_file():
         raise missing(path)
-    with explained(path, read_only=True):
+    with held(database(path), ASK), explained(path, read_only=True):
         driver = open_file(path, read_only=True)
         try:
             require_current(driver, path)
@@ -71,11 +77,31 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
             driver.close()
 
 
-def open_file(path: Path, *, read_only: bool, files: bool = False) -> duckdb.DuckDBPyConnection:
-    """Open the file; a reader is locked down before it is handed out. The caller closes it.
+def open_file(
+    path: Path, *, read_only: bool, files: bool = False, wait: float | None = None
+) -> duckdb.DuckDBPyConnection:
+    """Open the file; a reader is locked down before it is handed out. The caller closes it, and holds its lock
+    (`atlas.locks.held`).
 
-    files: a reader may read `runs/` besides the database, to compare the two.
+    files: a reader may read `runs/` besides the database, to compare the two. wait: seconds to go on trying while
+    other processes have it open, by default `PATIENCE`.
     """
+    deadline = time.monotonic() + (PATIENCE if wait is None else wait)
+    while True:
+        try:
+            with _opening:
+                return _opened(path, read_only, files)
+        except duckdb.IOException as error:
+            if LOCKED not in str(error) or time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
+
+
+_opening = threading.Lock()
+"""A thread finds an instance with all of its settings, or none."""
+
+
+def _opened(path: Path, read_only: bool, files: bool) -> duckdb.DuckDBPyConnection:
     config: dict[str, str | bool | int | float | list[str]]
     if read_only:
         config = {**READER_CONFIG, "temp_directory": _spill_folder()}

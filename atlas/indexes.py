@@ -128,12 +128,12 @@ def build_index(path: Path, run_id: str, kind: str | None = None) -> dict[str, A
         kind = kind or kind_for(rows, dimension)
         index = _filled(connection, run_id, kind, rows, dimension)
     file = index_file(path, run_id)
-    _write(index, file)
     row = {"run_id": run_id, "kind": kind, "rows": rows, "dimension": dimension, "content": content}
-    row |= {"bytes": file.stat().st_size, "sha256": sha256(file), "built_at": ledger.now()}
     with store.connect_writer(path) as writer:
         if content_of(store.raw(writer), run_id) != (rows, dimension, content):
             raise IntegrityError(f"the vectors of run {run_id[:8]} changed while their index was built; build it again")
+        _write(index, file)  # nobody else writes it meanwhile
+        row |= {"bytes": file.stat().st_size, "sha256": sha256(file), "built_at": ledger.now()}
         writer.execute(sa.delete(indexes).where(indexes.c.run_id == run_id))
         insert(writer, indexes, pa.Table.from_pylist([row], schema=arrow_schema(indexes)))
     return row

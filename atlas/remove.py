@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from atlas.database import database, literal, missing, open_file, reading, requi
 from atlas.errors import StoreUnavailable, UsageError
 from atlas.failures import explained
 from atlas.load import SHARED, forget_run
+from atlas.locks import WRITE, held
 from atlas.manifest import NAME, SHARDS, folder_of, read_manifest, shard_rows
 from atlas.provenance import run_named
 from atlas.store import connect_writer
@@ -141,8 +143,7 @@ def compact(path: Path) -> Compacted:
 
 def _copied(path: Path, new: Path) -> None:
     """Every row of the database into a new file, which then takes its place. The lock is held until it has."""
-    driver = open_file(path, read_only=False)
-    try:
+    with held(database(path), WRITE), closing(open_file(path, read_only=False)) as driver:
         require_current(driver, path)
         driver.execute("CHECKPOINT")  # no log is left that would be taken for the new file's
         driver.execute(f"ATTACH {literal(new.resolve())} AS compacted")
@@ -153,8 +154,6 @@ def _copied(path: Path, new: Path) -> None:
         driver.execute("CHECKPOINT compacted")
         driver.execute("DETACH compacted")
         new.replace(database(path))
-    finally:
-        driver.close()
 
 
 def _size(path: Path) -> int:

@@ -27,6 +27,7 @@ from atlas.filters import from_json
 from atlas.grammar import text_of
 from atlas.neurons import Neuron
 from atlas.selection import NeuronSet, neuron_set
+from atlas.workshop import alone
 
 FORMAT = 1
 _PART = re.compile(r"\s*([()&|]|-|[A-Za-z0-9_][A-Za-z0-9_.:@-]*)")
@@ -68,14 +69,15 @@ def save(atlas: Path, name: str, neurons: NeuronSet, *, note: str | None = None,
     if fingerprint is None:
         raise UsageError("these neurons belong to several models; choose one with --model")
     file = file_of(atlas, name)
-    if file.exists() and not replace:
-        raise UsageError(f"a selection called '{name}' is there already; give another name, or --replace")
     made = Selection(name, str(fingerprint), found, dict(neurons.provenance), now(), note)
     said = {"format": FORMAT, "name": name, "fingerprint": made.fingerprint, "neurons": [str(n) for n in found]}
     said |= {"provenance": made.provenance, "created_at": made.created_at, "note": note}
     text = json.dumps(said, indent=1, ensure_ascii=False) + "\n"
     try:
-        finish(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        with alone(atlas):
+            if file.exists() and not replace:
+                raise UsageError(f"a selection called '{name}' is there already; give another name, or --replace")
+            finish(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise unwritable(atlas, error) from error
     return made

@@ -8,13 +8,13 @@ An atlas is a folder:
     vectors/       similarity indexes, a disposable cache
     backups/       copies of the database, made before every migration
 
-One process may write, or several may read, never both: DuckDB locks the file. Write-ahead logs are never removed here.
+One process may write, or several may read, never both: DuckDB locks the file, and who comes second waits a moment, then
+is told who has it. Threads of a process wait for each other (atlas/locks.py). Write-ahead logs are never removed here.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +27,8 @@ from sqlalchemy.pool import NullPool
 
 from atlas.database import database, missing, open_file, require_current, wal
 from atlas.errors import StoreUnavailable
-from atlas.failures import LOCKED, explained, full, is_full, unwritable
+from atlas.failures import explained, full, is_full, unwritable
+from atlas.locks import COMPARE, WRITE, held
 from atlas.workshop import alone, workshop
 
 FOLDERS = ("runs", "vectors", "edits")
@@ -92,10 +93,10 @@ def connect_readonly(path: Path) -> Iterator[Connection]:
 
 
 @contextmanager
-def connect_writer(path: Path, *, wait: float = 0.0) -> Iterator[Connection]:
+def connect_writer(path: Path, *, wait: float | None = None) -> Iterator[Connection]:
     """Open the database for writing, in one transaction: all of the block is stored, or nothing of it.
 
-    wait: seconds to go on trying while other processes have it open.
+    wait: seconds to go on trying while other processes have it open, by default `atlas.database.PATIENCE`.
 
     Raises:
         StoreUnavailable: missing, in use by another process, read-only, or of another schema version.
@@ -110,17 +111,18 @@ def connect_writer(path: Path, *, wait: float = 0.0) -> Iterator[Connection]:
 
 @contextmanager
 def connect_any_version(
-    path: Path, *, read_only: bool, create: bool = False, wait: float = 0.0
+    path: Path, *, read_only: bool, create: bool = False, wait: float | None = None
 ) -> Iterator[Connection]:
     """Open the database whatever its schema version, with no transaction begun: for migrations and backups."""
     if not create and not database(path).is_file():
         raise missing(path)
-    engine = make_engine(path, read_only=read_only, wait=wait)
-    try:
-        with explained(path, read_only=read_only), engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
+    with held(database(path), COMPARE if read_only else WRITE):
+        engine = make_engine(path, read_only=read_only, wait=wait)
+        try:
+            with explained(path, read_only=read_only), engine.connect() as connection:
+                yield connection
+        finally:
+            engine.dispose()
 
 
 def fold_log(connection: Connection, path: Path) -> None:
@@ -135,7 +137,7 @@ def fold_log(connection: Connection, path: Path) -> None:
         )
 
 
-def make_engine(path: Path, *, read_only: bool, wait: float = 0.0) -> Engine:
+def make_engine(path: Path, *, read_only: bool, wait: float | None = None) -> Engine:
     """An engine whose every connection opens and closes the file; the caller disposes of it."""
     # Opening the file ourselves spares duckdb-engine's own setup, a second in-memory database for each connection.
     # What is open ends with the connection; a rollback of its own would only print a traceback after a fatal error.
@@ -144,17 +146,10 @@ def make_engine(path: Path, *, read_only: bool, wait: float = 0.0) -> Engine:
     )
 
 
-def _driver(path: Path, read_only: bool, wait: float) -> Any:
+def _driver(path: Path, read_only: bool, wait: float | None) -> Any:
     from duckdb_engine import ConnectionWrapper
 
-    deadline = time.monotonic() + wait
-    while True:
-        try:
-            return ConnectionWrapper(open_file(path, read_only=read_only, files=True))
-        except duckdb.IOException as error:
-            if LOCKED not in str(error) or time.monotonic() >= deadline:
-                raise
-            time.sleep(0.05)
+    return ConnectionWrapper(open_file(path, read_only=read_only, files=True, wait=wait))
 
 
 def raw(connection: Connection) -> Any:

@@ -81,7 +81,12 @@ def store(path: Path, edit: Edit) -> Edit:
         version = int(connection.execute(newest, {"name": edit.name}).scalar_one()) + 1
         edit = replace(edit, version=version)
         file = edit_files.write_edit(path, edit)
-        load_edit(connection, edit_files.edit_row(edit, file), edit_files.changes_table(edit))
+        try:
+            load_edit(connection, edit_files.edit_row(edit, file), edit_files.changes_table(edit))
+        except BaseException:
+            file.unlink()
+            edit_files.sweep(path)
+            raise
     return edit
 
 
