@@ -47,7 +47,11 @@ class StoredEdit:
         return applied(self.data, model, processor=processor, any_weights=any_weights)
 
     def attach(self, model: LiveModel | Any, *, processor: Any = None, any_weights: bool = False) -> Attached:
-        """Apply the edit until `.remove()` is called on what comes back; for notebooks. Otherwise as `on`."""
+        """Apply the edit until `.remove()` is called on what comes back, which the model keeps too: for notebooks.
+
+        `atlas.live.attached(model)` lists what is attached. Warns where two attached edits change the same neurons.
+        Otherwise as `on`.
+        """
         from atlas.live.edit import Attached
 
         return Attached(self.data, model, processor=processor, any_weights=any_weights)

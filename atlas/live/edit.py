@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from atlas.edits import Change, Edit, Intervention
-from atlas.errors import UsageError
+from atlas.errors import AtlasWarning, UsageError
 from atlas.live.encode import TokenRoles
 from atlas.live.fingerprint import fingerprint
 from atlas.live.hooks import Write, editing, watching, writing
@@ -200,7 +201,7 @@ def require_own(edit: Edit, model: LiveModel | Any) -> None:
 
 @contextmanager
 def applied(edit: Edit, model: LiveModel | Any, *, processor: Any = None, any_weights: bool = False) -> Iterator[None]:
-    """Apply a stored edit while the block lasts.
+    """Apply a stored edit while the block lasts. Warns of neurons that an attached edit changes already.
 
     any_weights: also to other weights of the same shape, a quantised copy for example.
 
@@ -210,21 +211,43 @@ def applied(edit: Edit, model: LiveModel | Any, *, processor: Any = None, any_we
     if not any_weights:
         require_own(edit, model)
     with changing(model, edit.intervention, processor=processor):
+        _warn_of_overlap(edit, model)
         yield
+
+
+def _warn_of_overlap(edit: Edit, model: LiveModel | Any) -> None:
+    for other in attached(model):
+        both = sorted(set(edit.neurons) & set(other.edit.neurons), key=str)
+        if both:
+            shown = ", ".join(map(str, both[:3])) + (", ..." if len(both) > 3 else "")
+            warnings.warn(
+                f"edit {edit.label} changes {len(both)} neurons ({shown}) that {other.edit.label} changes before it, "
+                "which is attached to this model: `.remove()` that one, or `atlas edit compose` makes one of both",
+                AtlasWarning,
+                stacklevel=2,
+            )
 
 
 class Attached:
     """An edit on a model until it is taken off: for notebooks, where no block lasts over several cells.
 
-    Leaving a `with` block takes it off too.
+    The model keeps it, also where nobody keeps this handle: `attached(model)` gives it back. Leaving a `with` block of
+    the handle takes the edit off too.
     """
 
     def __init__(self, edit: Edit, model: LiveModel | Any, *, processor: Any = None, any_weights: bool = False):
+        self.edit = edit
         self._stack = ExitStack()
         self._stack.enter_context(applied(edit, model, processor=processor, any_weights=any_weights))
+        self._all = _kept_by(model)
+        self._all.append(self)
+
+    def __repr__(self) -> str:
+        return f"<{self.edit.label}: {len(self.edit.neurons)} neurons>"
 
     def remove(self) -> None:
         """Take the edit off; a second time does nothing."""
+        self._all[:] = [other for other in self._all if other is not self]
         self._stack.close()
 
     def __enter__(self) -> Attached:
@@ -232,3 +255,29 @@ class Attached:
 
     def __exit__(self, *error: object) -> None:
         self.remove()
+
+
+class _Kept(list[Attached]):
+    """The edits attached to a model, kept by the model itself."""
+
+    def __deepcopy__(self, memo: object) -> _Kept:
+        self._refuse()
+        return _Kept()
+
+    def __reduce__(self) -> tuple[type[_Kept], tuple[()]]:
+        self._refuse()
+        return _Kept, ()
+
+    def _refuse(self) -> None:
+        if self:  # the copy would have the hooks, and nothing could take them off
+            raise UsageError(f"this model has {self[0].edit.label} attached; `.remove()` it, then copy the model")
+
+
+def _kept_by(model: LiveModel | Any) -> _Kept:
+    found: _Kept = module_of(model).__dict__.setdefault("_atlas_attached", _Kept())
+    return found
+
+
+def attached(model: LiveModel | Any) -> tuple[Attached, ...]:
+    """The edits that are attached to a model (`StoredEdit.attach`), in the order in which they act."""
+    return tuple(_kept_by(model))
