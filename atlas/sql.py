@@ -1,29 +1,31 @@
 """One statement of the owner's own SQL, on a connection that can read the database and nothing else.
 
 Closed by settings that are read back (no file, no network, no extension, no attaching, no setting, no Python object),
-and beside these one SELECT at a time, a number of rows, a time.
+and beside these one SELECT at a time, a number of rows, a time; in a process of its own, which ends when these do.
 """
 
 from __future__ import annotations
 
 import re
-import signal
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
+from atlas.confined import GIB, Found, NeedsMemory, TookTooLong, confined
 from atlas.database import reading
 from atlas.errors import AtlasError, UsageError
 
 ROWS, SECONDS = 1000, 60.0
 """How many rows and how long, unless the owner says otherwise."""
+
+MEMORY = 5 * GIB
+"""What the process may allocate: DuckDB's own limit of a reader, and what it does not count."""
+
+LARGEST = 512 << 20
+"""Bytes of an answer."""
 
 MOST_ROWS, LONGEST = 10**9, 86_400.0
 
@@ -39,45 +41,76 @@ class Answer:
     more: bool
 
 
-def run_sql(path: Path, text: str, *, rows: int = ROWS, seconds: float = SECONDS) -> Answer:
-    """Answer one SELECT (or DESCRIBE, SUMMARIZE, SHOW) over the tables of `atlas.schema`.
+def run_sql(path: Path | str, text: str, *, rows: int = ROWS, seconds: float = SECONDS, bundle: bool = False) -> Answer:
+    """Answer one SELECT (or DESCRIBE, SUMMARIZE, SHOW) over the tables of `atlas.schema`, in a process of its own.
+
+    path: the atlas, or with `bundle` what `atlas.remote.attached` takes.
 
     Raises:
         UsageError: not one reading statement, or DuckDB refuses it.
         AtlasError: it took too long, or more memory than a reader has.
     """
-    with reading(path) as connection:
-        return answered(connection, text, rows=rows, seconds=seconds)
+    _require_numbers(rows, seconds)
+    _require_text(text)
+    arguments = {"path": str(path), "text": text, "rows": rows, "bundle": bundle}
+    try:
+        facts, found = confined("atlas.sql:answer", arguments, memory=MEMORY, seconds=seconds)
+    except TookTooLong as error:
+        raise AtlasError(f"the statement took longer than {seconds:g} s; --timeout gives it more") from error
+    except NeedsMemory as error:
+        raise AtlasError(f"the statement needs more memory than a reader has ({MEMORY / GIB:g} GiB)") from error
+    assert found is not None
+    return Answer(found, facts["more"])
 
 
-def answered(connection: duckdb.DuckDBPyConnection, text: str, *, rows: int, seconds: float) -> Answer:
-    """`run_sql` on a connection that is locked down already."""
+def answer(path: str, text: str, rows: int, bundle: bool, ready: Callable[[], None]) -> Found:
+    """`run_sql`, in the process that is for it alone."""
+    if bundle:
+        from atlas.remote import attached
+
+        opened = attached(path)
+    else:
+        opened = reading(Path(path))
+    with opened as connection:
+        ready()
+        found = answered(connection, text, rows=rows)
+    return {"more": found.more}, found.rows
+
+
+def answered(connection: duckdb.DuckDBPyConnection, text: str, *, rows: int) -> Answer:
+    """`run_sql` on a connection that is locked down already, for as long as it takes."""
+    _require_text(text)
+    statement = _one(connection, text)
+    batches: list[pa.RecordBatch] = []
+    found: pa.RecordBatchReader
+    try:
+        found = _plain(connection.sql(statement)).to_arrow_reader(min(rows + 1, 10_000))
+        while sum(b.num_rows for b in batches) <= rows:
+            batches.append(found.read_next_batch())
+            if sum(b.nbytes for b in batches) > LARGEST:
+                raise AtlasError(f"the answer has more than {LARGEST >> 20} MiB; select less, or a smaller --limit")
+    except StopIteration:
+        pass
+    except duckdb.OutOfMemoryException as error:
+        raise AtlasError(f"the statement needs more memory than a reader has ({_said(error)})") from error
+    except (duckdb.Error, pa.ArrowInvalid) as error:
+        raise UsageError(f"DuckDB refuses the statement: {_said(error)}") from error
+    except OSError as error:  # Arrow says so of a text that is longer than its columns hold
+        raise AtlasError(f"the answer has more than {LARGEST >> 20} MiB; select less ({_said(error)})") from error
+    table = pa.Table.from_batches(batches, schema=found.schema)
+    return Answer(table.slice(0, rows), table.num_rows > rows)
+
+
+def _require_numbers(rows: int, seconds: float) -> None:
     if not 1 <= rows <= MOST_ROWS or not 0 < seconds <= LONGEST:
         raise UsageError(
             f"--limit is at least 1 and at most {MOST_ROWS:,}, --timeout more than 0 and at most {LONGEST:g}"
         )
-    statement = _one(connection, text)
-    batches: list[pa.RecordBatch] = []
-    found: pa.RecordBatchReader
-    with _stopped_after(connection, seconds) as expired:
-        try:
-            found = _plain(connection.sql(statement)).to_arrow_reader(min(rows + 1, 10_000))
-            while sum(b.num_rows for b in batches) <= rows:
-                batches.append(found.read_next_batch())
-        except StopIteration:
-            pass
-        except (duckdb.InterruptException, RuntimeError) as error:
-            if "nterrupted" not in str(error):
-                raise
-            if not expired.is_set():
-                raise KeyboardInterrupt from error
-            raise AtlasError(f"the statement took longer than {seconds:g} s; --timeout gives it more") from error
-        except duckdb.OutOfMemoryException as error:
-            raise AtlasError(f"the statement needs more memory than a reader has ({_said(error)})") from error
-        except (duckdb.Error, pa.ArrowInvalid) as error:
-            raise UsageError(f"DuckDB refuses the statement: {_said(error)}") from error
-    table = pa.Table.from_batches(batches, schema=found.schema)
-    return Answer(table.slice(0, rows), table.num_rows > rows)
+
+
+def _require_text(text: str) -> None:
+    if "\0" in text or (not text.isascii() and text.encode(errors="replace").decode() != text):
+        raise UsageError("an SQL statement is Unicode text without zero characters")
 
 
 def _plain(found: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
@@ -98,8 +131,6 @@ def _plain(found: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
 
 
 def _one(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
-    if "\0" in text or (not text.isascii() and text.encode(errors="replace").decode() != text):
-        raise UsageError("an SQL statement is Unicode text without zero characters")
     try:
         statements = connection.extract_statements(text)
     except (duckdb.Error, UnicodeError) as error:
@@ -110,62 +141,6 @@ def _one(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:
         kind = str(statements[0].type).rpartition(".")[2]
         raise UsageError(f"`atlas sql` only reads: a SELECT, not {kind}; what changes an atlas has commands of its own")
     return statements[0]
-
-
-@contextmanager
-def _stopped_after(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[threading.Event]:
-    """Interrupt the connection after so long, or at Ctrl-C, which DuckDB itself does not always notice. The event
-    tells that it was for the time."""
-    expired, done = threading.Event(), threading.Event()
-    reader, writer = socket.socketpair()
-    watch = threading.Thread(target=_watch, args=(connection, reader, seconds, expired, done), daemon=True)
-    with reader, writer, _signals_to(writer):
-        try:
-            watch.start()
-            yield expired
-        finally:
-            done.set()
-            with suppress(OSError):  # full of signals that nobody reads any more
-                writer.send(b"\0")
-            if watch.ident is not None:
-                watch.join()
-
-
-def _watch(
-    connection: duckdb.DuckDBPyConnection,
-    reader: socket.socket,
-    seconds: float,
-    expired: threading.Event,
-    done: threading.Event,
-) -> None:
-    deadline, pressed = time.monotonic() + seconds, False
-    while not pressed and not done.is_set():
-        reader.settimeout(max(deadline - time.monotonic(), 1e-3))
-        try:
-            pressed = signal.SIGINT in reader.recv(64)
-        except TimeoutError:
-            expired.set()
-            break
-    while not done.is_set():
-        connection.interrupt()  # again and again: a statement that is about to begin takes no notice of it
-        done.wait(0.05)
-
-
-@contextmanager
-def _signals_to(writer: socket.socket) -> Iterator[None]:
-    """Have the number of every signal that comes written to a socket, at once, whatever the main thread is doing.
-
-    Whoever else waits for signals so (an event loop) is told none meanwhile.
-    """
-    writer.setblocking(False)
-    if threading.current_thread() is not threading.main_thread():  # which alone has to do with signals
-        yield
-        return
-    before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    try:
-        yield
-    finally:
-        signal.set_wakeup_fd(before, warn_on_full_buffer=False)
 
 
 def _said(error: Exception) -> str:

@@ -31,17 +31,12 @@ def sql(
 
     Example: atlas sql "DESCRIBE scores"
     """
-    from atlas.sql import answered, run_sql
+    from atlas.sql import run_sql
 
     chosen = output.chosen()
     text = sys.stdin.read() if statement == "-" else statement
-    if bundle is None:
-        found = run_sql(resolve(atlas), text, rows=limit, seconds=timeout)
-    else:
-        from atlas.remote import attached
-
-        with attached(bundle) as connection:
-            found = answered(connection, text, rows=limit, seconds=timeout)
+    where = resolve(atlas) if bundle is None else bundle
+    found = run_sql(where, text, rows=limit, seconds=timeout, bundle=bundle is not None)
     show(found.rows, chosen, more={"truncated": found.more})
     if found.more:
         say(f"the first {limit} rows; there are more, and a larger --limit shows them")

@@ -61,12 +61,12 @@ def test_one_statement_as_atlas_sql_asks_it(bundle: Path) -> None:
         "SELECT c.name, count(*) FROM maps JOIN scores USING (map_id) JOIN concepts c USING (concept_id) GROUP BY ALL"
     )
     with attached(str(bundle)) as connection:
-        found = answered(connection, f"{query} ORDER BY ALL", rows=10, seconds=10).rows
+        found = answered(connection, f"{query} ORDER BY ALL", rows=10).rows
         assert found.to_pylist() == [
             {"name": n, "count_star()": c} for n, c in (("cat", 32), ("dog", 16), ("horse", 16))
         ]
         with pytest.raises(UsageError, match="only reads"):
-            answered(connection, "COPY (SELECT 1) TO 'x.parquet'", rows=1, seconds=1)
+            answered(connection, "COPY (SELECT 1) TO 'x.parquet'", rows=1)
 
 
 ESCAPES = (
