@@ -22,6 +22,7 @@ from atlas.bundle import (
     read_listing,
     small_file,
 )
+from atlas.bundle_bounds import require_bounded
 from atlas.edits import Edit
 from atlas.errors import AtlasError, IntegrityError
 from atlas.manifest import NAME as MANIFEST
@@ -67,6 +68,7 @@ def unpack(bundle: Path, folder: Path) -> Unpacked:
         _copy(file, folder / name, *listing.files[name])
     with _blamed(bundle, folder):
         manifests = {run: _manifest(folder, listing, run) for run in listing.runs}
+        require_bounded([folder / name for name in sorted(listing.files) if name.endswith(".parquet")])
         ordered = dict(sorted(manifests.items(), key=lambda item: (item[1]["run"]["finished_at"], item[0])))
         for run, manifest in ordered.items():
             _require_run(folder_of(folder, run), manifest)
@@ -141,6 +143,7 @@ def _manifest(folder: Path, listing: Listing, run: str) -> dict[str, Any]:
 
 def _require_run(folder: Path, manifest: Mapping[str, Any]) -> None:
     """Rows in the numbers that maps and model allow, and by the rules that our own runs are written by."""
+    import duckdb
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
@@ -149,7 +152,7 @@ def _require_run(folder: Path, manifest: Mapping[str, Any]) -> None:
     model = manifest["model"] or {"layers": 0, "width": 0}
     if not (0 <= model["layers"] <= _LAYERS and 0 <= model["width"] <= _WIDTH):
         raise IntegrityError(f"{folder.name[:12]}: its model has {model['layers']} layers of {model['width']} neurons")
-    for name in SHARDS:  # the footers first: they are small, and say how much the rest would be
+    for name in SHARDS:
         file = folder / f"{name}.parquet"
         if file.exists() and pq.read_metadata(file).num_rows != manifest["files"][file.name]["rows"]:
             raise IntegrityError(f"{file} has another number of rows than its manifest says")
@@ -163,7 +166,9 @@ def _require_run(folder: Path, manifest: Mapping[str, Any]) -> None:
         raise IntegrityError(f"{folder.name[:12]}: its maps keep {kept} scores, and it has {rows['scores']}")
     require_rows(folder, manifest)
     if rows["effects"]:
-        labels = pc.unique(pq.read_table(folder / "effects.parquet", columns=["edit"])["edit"]).to_pylist()
+        with duckdb.connect() as connection:
+            effects = connection.from_parquet(str(folder / "effects.parquet"))
+            labels = [label for (label,) in effects.project("edit").distinct().fetchall()]
         wrong = [label for label in labels if "@" in label and not LABEL.fullmatch(label)]
         if wrong:
             raise IntegrityError(f"{folder.name[:12]}: it has effects of {wrong[0][:100]!r}, which names no edit")

@@ -21,9 +21,14 @@ from atlas.rows import require_schema
 Data: TypeAlias = pa.Table | Iterable[pa.RecordBatch]
 """Rows of a shard: a table, or batches where they are too many to hold."""
 
-_ROW_GROUP = 122_880  # DuckDB's own: what its threads read in one piece they store without gaps
+ROW_GROUP = 122_880  # DuckDB's own: what its threads read in one piece they store without gaps
 _VECTORS = 24_576  # of vectors less: they may have thousands of numbers each
 _COUNTING = dict.fromkeys(("map_id", "layer", "neuron", "rank"), "DELTA_BINARY_PACKED")
+
+
+def group_rows(table: str) -> int:
+    """How many rows of a table are written, and read, together."""
+    return _VECTORS if table == schema.vectors.name else ROW_GROUP
 
 
 def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data]) -> Path:
@@ -92,7 +97,7 @@ def _today(table: Table, file: Path, revision: str) -> Iterator[pa.Table]:
     import duckdb
 
     with duckdb.connect() as connection:
-        for batch in connection.sql(manifest.shard_rows(table, file, revision)).to_arrow_reader(_ROW_GROUP):
+        for batch in connection.sql(manifest.shard_rows(table, file, revision)).to_arrow_reader(group_rows(table.name)):
             yield pa.Table.from_batches([batch]).cast(schema.arrow_schema(table))
 
 
@@ -106,7 +111,7 @@ def _write_shard(file: Path, table: Table, data: Data, rules: _Rules) -> dict[st
         # Scores are all different: a dictionary of them would double the file and take five times as long.
         plain = {"use_dictionary": False, "column_encoding": _COUNTING} if table is schema.scores else {}
         with pq.ParquetWriter(temporary, schema.arrow_schema(table), compression="zstd", **plain) as writer:
-            for group in _groups(data, _VECTORS if table is schema.vectors else _ROW_GROUP):
+            for group in _groups(data, group_rows(table.name)):
                 require_schema(table, group.schema)
                 rules.require(table, group, rows)
                 writer.write_table(group.cast(schema.arrow_schema(table)))

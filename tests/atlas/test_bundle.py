@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from bundles import (
     HERE,
@@ -621,6 +625,43 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], type[AtlasError], str]] = {
         "damaged",
     ),
 }
+
+
+def bomb(bundle: Path, column: str, rows: int, text: str) -> None:
+    """Labels that are small as a file and large when they are read, with sums and numbers that agree."""
+    file = a_run(bundle) / "labels.parquet"
+    schema_of = pq.read_schema(file)
+    one = pq.read_table(file).slice(0, 1).to_pylist()[0] | {column: text}
+    table = pa.table(
+        {
+            n: pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([one[n]], t))
+            if pa.types.is_string(t)
+            else pa.array([one[n]] * rows, t)
+            for n, t in zip(schema_of.names, schema_of.types, strict=True)
+        }
+    )
+    with pq.ParquetWriter(file, table.schema, compression="zstd", store_schema=False) as writer:
+        writer.write_table(table)
+    assert file.stat().st_size < 150_000
+    sign(bundle)
+
+
+BOMBS: dict[str, Any] = {
+    "many rows": (lambda b: bomb(b, "label", 5_000_000, "x"), "a row group of 1,048,576 rows"),
+    "one text again and again": (lambda b: bomb(b, "label", 5000, "x" * 1_000_000), "too many"),
+    "a long text": (lambda b: bomb(b, "label", 1, "x" * 300_000_000), "too many .* when it is read"),
+}
+
+
+@pytest.mark.parametrize("kind", BOMBS)
+def test_a_small_file_that_is_large_when_it_is_read_is_refused_unread(bundle: Path, tmp_path: Path, kind: str) -> None:
+    tamper, match = BOMBS[kind]
+    tamper(bundle)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(IntegrityError, match=match):
+        import_bundle(bundle, tmp_path / "new.atlas")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
+    assert not (tmp_path / "new.atlas").exists()
 
 
 def swapped(file: Path, old: str, new: str) -> None:
