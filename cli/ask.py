@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, Method, Reduce, Source, note_assumed, resolve, say, words
+from cli.common import AtlasPath, Method, Reduce, Source, note_assumed, resolve, say, tell, words
 from cli.filters import Model, Question
 from cli.groups import grouped
-from cli.render import Output, show
+from cli.render import Output, show, write_json
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
@@ -98,7 +98,7 @@ def query(
         found, statement = there.ask(ask)
     note_assumed(found.provenance)
     if explain:
-        print(statement.explained())
+        tell(statement.explained())
         return
     if minus:
         found = found - _elsewhere(there, found, minus, question)
@@ -116,7 +116,7 @@ def _count(there: Atlas, ask: Ask, form: str, explain: bool, fail_empty: bool) -
     table, question, provenance = there.count(ask)
     note_assumed(provenance)
     if explain:
-        print(question.explained())
+        tell(question.explained())
         return
     show(table, form, more={"provenance": provenance})
     if fail_empty and not any(table["passing"].to_pylist()):
@@ -187,15 +187,13 @@ def neuron(
             "write layer/index, for example 3/117, for a neuron of the language model"
         )
     if chosen != "table":
-        import json
-
         whole: dict[str, Any] = {"schema_version": 1, "neuron": str(profile.neuron), "model": profile.model}
         whole |= {name: table.to_pylist() for name, table in parts.items()}
-        print(json.dumps(whole, ensure_ascii=False, indent=2 if chosen == "json" else None))
+        write_json(whole, indent=2 if chosen == "json" else None)
         return
-    print(f"neuron {profile.neuron} of {profile.model}")
+    tell(f"neuron {profile.neuron} of {profile.model}")
     for name, table in parts.items():
-        print(f"\n{name}")
+        tell(f"\n{name}")
         show(table.drop_columns(["logits"]) if name == "tokens" else _brief(table), "table")
 
 

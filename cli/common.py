@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atlas.errors import UsageError
+from cli.text import visible
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,9 +134,14 @@ def be_quiet(quiet: bool) -> None:
 
 
 def say(text: str) -> None:
-    """A message to the person, on stderr; data alone goes to stdout."""
+    """A message to the person, one line on stderr; data alone goes to stdout."""
     if not _quiet:
-        print(text, file=sys.stderr)
+        print(visible(text), file=sys.stderr)
+
+
+def tell(text: object = "", *, flush: bool = False) -> None:
+    """A result on stdout, of one line or several, in text that a terminal may have."""
+    print(visible(str(text), keep="\n\t"), flush=flush)
 
 
 def note_assumed(provenance: dict[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from atlas.errors import IntegrityError
-from cli.common import AtlasPath, resolve, say
+from cli.common import AtlasPath, resolve, say, tell
 
 app = typer.Typer(no_args_is_help=True, help="Upgrade, check, back up, compact or rebuild the atlas's database.")
 
@@ -24,7 +24,7 @@ def upgrade(atlas: AtlasPath = None) -> None:
         say(f"the schema is {VERSION} already")
         return
     say(f"the schema is {VERSION} now; the database as it was:")
-    print(kept)
+    tell(kept)
 
 
 @app.command()
@@ -38,7 +38,7 @@ def check(atlas: AtlasPath = None) -> None:
     path = resolve(atlas)
     findings = find(path)
     for finding in findings:
-        print(finding)
+        tell(finding)
     if findings:
         raise IntegrityError(
             f"the atlas at {path} does not agree with itself ({_count(len(findings), 'finding')}); "
@@ -55,7 +55,7 @@ def backup(atlas: AtlasPath = None) -> None:
     """
     from atlas import migrate
 
-    print(migrate.backup(resolve(atlas)))
+    tell(migrate.backup(resolve(atlas)))
 
 
 @app.command()
@@ -66,7 +66,7 @@ def path(atlas: AtlasPath = None) -> None:
     """
     from atlas.database import database
 
-    print(database(resolve(atlas)))
+    tell(database(resolve(atlas)))
 
 
 @app.command()
@@ -85,7 +85,7 @@ def rebuild(atlas: AtlasPath = None) -> None:
     if done.old is not None:
         say(f"the old database is {done.old}")
     for reason in done.skipped:
-        print(reason)
+        tell(reason)
     if done.skipped:
         raise IntegrityError(
             f"{_count(len(done.skipped), 'run or edit', 'runs or edits')} left out; start their jobs again"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from atlas import store
 from atlas.errors import AtlasError
+from cli.common import tell
 from cli.render import as_terminal
 
 METHODS = "activation,contribution,gradient_x_activation,ablation,random"
@@ -49,10 +50,10 @@ def play(path: Path, no_progress: bool, steps: Sequence[str] = STEPS) -> None:
     as_terminal()
     store.init(path)
     for step in steps:
-        print(f"$ atlas {step}", flush=True)
+        tell(f"$ atlas {step}", flush=True)
         quiet = ["--no-progress"] if no_progress and step.startswith(("ingest", "evaluate --")) else []
         code = main([*shlex.split(step), *quiet, "--atlas", str(path)])
         sys.stderr.flush()
         if code:
             raise AtlasError(f"the demo stopped at `atlas {step}`; what was done before it is stored in {path}")
-        print(flush=True)
+        tell(flush=True)

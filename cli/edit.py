@@ -9,7 +9,7 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import AtlasError
-from cli.common import AtlasPath, Audios, Images, MaxNewTokens, PromptText, Videos, picture_file, resolve, say
+from cli.common import AtlasPath, Audios, Images, MaxNewTokens, PromptText, Videos, picture_file, resolve, say, tell
 from cli.edit_bake import bake, unbake
 from cli.edit_make import compose, create
 from cli.edit_solve import solve
@@ -101,7 +101,7 @@ def rm(name: Name, atlas: AtlasPath = None) -> None:
     from atlas.api import Atlas
 
     for label in Atlas(resolve(atlas)).remove_edit(name):
-        print(f"removed {label}")
+        tell(f"removed {label}")
 
 
 @app.command()
@@ -167,7 +167,7 @@ def export(
     from atlas.edit_bundle import write_bundle
 
     write_bundle(Atlas(resolve(atlas)).edit(name).data, file)
-    print(file)
+    tell(file)
 
 
 @app.command("import")
@@ -183,7 +183,7 @@ def import_edit(
     from atlas.api import Atlas
 
     edit = Atlas(resolve(atlas)).import_edit(file, name=name)
-    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']} (weights {edit.fingerprint[:12]})")
+    tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']} (weights {edit.fingerprint[:12]})")
 
 
 app.command()(bake)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cli.common import AtlasPath, resolve, say
+from cli.common import AtlasPath, resolve, say, tell
 from cli.groups import grouped
 from cli.jobs import MachineOptions, ModelOptions, live_model
 
@@ -36,7 +36,7 @@ def bake(
     live = live_model(which, how, str(edit.model["name"]), edit.model["revision"], dtype="auto")
     baked = save_baked(live, edit, out)
     say(f"{edit.label}: {baked.neurons:,} neurons, {baked.numbers:,} numbers of {live.dtype} weights changed")
-    print(out)
+    tell(out)
 
 
 def unbake(
@@ -51,4 +51,4 @@ def unbake(
 
     label = restore(folder, out)
     say(f"{label} was taken out of {folder}")
-    print(out)
+    tell(out)

@@ -17,6 +17,7 @@ from cli.common import (
     Target,
     note_assumed,
     resolve,
+    tell,
 )
 from cli.filters import Model, Run
 
@@ -102,7 +103,7 @@ def create(
         seed=seed,
         note=note,
     )
-    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
+    tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
 
 
 def neurons_of(
@@ -158,4 +159,4 @@ def compose(
     from atlas.api import Atlas
 
     edit = Atlas(resolve(atlas)).compose_edits(name, edits, conflict=conflict, note=note)
-    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
+    tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")

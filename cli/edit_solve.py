@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, Images, Method, Of, Select, Source, pairs, resolve, say, words
+from cli.common import AtlasPath, BatchSize, Images, Method, Of, Select, Source, pairs, resolve, say, tell, words
 from cli.edit_make import ConceptName, Labels, Layers, Note, Seed, Top, neurons_of
 from cli.groups import grouped
 from cli.jobs import DataOptions, LoadOptions, ModelOptions
@@ -119,7 +119,7 @@ def solve(
             f"{solution.report['epochs']} epochs; more neurons (--param per_token=20), epochs or a larger lr may help"
         )
     _report(solution.report)
-    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
+    tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
 
 
 def _check(
@@ -158,7 +158,7 @@ def _draw(
     job = make_job({"tasks": ["draw"], **content, "concepts": []})
     edit, report = solve_drawing(path, name, said, goal, job, execution, neurons, note=note)
     _report(report)
-    print(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
+    tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
 
 
 def _report(report: Any) -> None:

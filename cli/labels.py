@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, pairs, resolve, say, words
+from cli.common import AtlasPath, pairs, resolve, say, tell, words
 from cli.groups import grouped
 from cli.render import Output, show
 
@@ -50,7 +50,7 @@ def make(
         say(f"taken: runs={done.runs[0][:8]}")
     if not done.fresh:
         say(f"run {done.run_id[:8]} was done before; nothing to do")
-    print(done.run_id)
+    tell(done.run_id)
 
 
 @app.command()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import copy
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -17,6 +19,7 @@ from typer.exceptions import TyperException
 
 from atlas.errors import AtlasError, AtlasWarning, UsageError
 from cli.common import be_quiet, say
+from cli.text import visible
 
 INTERRUPTED = 130
 
@@ -83,16 +86,53 @@ def make_app(named: str | None = None) -> typer.Typer:
     return app
 
 
+def _with_common_options(command: Any) -> Any:
+    """The command line with --quiet and --debug behind every command too, where people write them."""
+    own = [copy.copy(p) for p in command.params if p.name in ("quiet", "debug")]
+    for option in own:
+        option.expose_value = False
+        option.callback = _hushed if option.name == "quiet" else None
+    commands = list(command.commands.values())
+    while commands:
+        one = commands.pop()
+        one.params += own
+        commands += getattr(one, "commands", {}).values()
+    return command
+
+
+def _hushed(context: Any, parameter: Any, given: bool) -> None:
+    if given:  # it may have been given before the command
+        be_quiet(True)
+
+
 def run(arguments: list[str] | None = None) -> None:
     """The console script: every error is one line on stderr and an exit code; a traceback only with --debug."""
+    _require_streams()
     code = main(sys.argv[1:] if arguments is None else arguments)
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(BrokenPipeError):  # whoever read it has had enough
-            stream.flush()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has had enough
+        pass
+    except OSError as error:
+        code = _failed(f"the output could not be written: {error.strerror}", 1, debug=False)
+    with suppress(OSError):
+        sys.stderr.flush()
     # Everything is closed by now. Where torch and duckdb-engine are in one process, the interpreter's own way out
     # prints pages of reference-count warnings of duckdb's binding, and takes its time.
     atexit._run_exitfuncs()
     os._exit(code)
+
+
+def _require_streams() -> None:
+    """A stream that is closed goes nowhere, and no file that is opened later gets its number; whatever an encoding
+    lacks is written as an escape."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        stream = getattr(sys, name)
+        if stream is None:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", encoding="utf-8"))
+        elif number and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def main(arguments: list[str]) -> int:
@@ -103,7 +143,9 @@ def main(arguments: list[str]) -> int:
     try:
         named = next((a for a in arguments if not a.startswith("-")), None)
         with _warnings_in_one_line():
-            result: Any = make_app(named)(arguments, standalone_mode=False)
+            result: Any = _with_common_options(typer.main.get_command(make_app(named)))(
+                arguments, standalone_mode=False
+            )
         return result if isinstance(result, int) else 0
     except AtlasError as error:
         return _failed(str(error), error.exit_code, debug)
@@ -159,8 +201,8 @@ def _misused(error: TyperException) -> int:
 def _failed(message: str, code: int, debug: bool) -> int:
     if debug:
         traceback.print_exc()
-    with suppress(BrokenPipeError):
-        print(f"atlas: {message}", file=sys.stderr)
+    with suppress(OSError):  # nobody can be told
+        print(f"atlas: {visible(message)}", file=sys.stderr)
     return code
 
 

@@ -24,6 +24,7 @@ from cli.common import (
     picture_file,
     resolve,
     say,
+    tell,
     words,
 )
 from cli.groups import grouped
@@ -45,7 +46,7 @@ def init(atlas: AtlasPath = None) -> None:
 
     path = resolve(atlas)
     say("made an empty atlas" if store.init(path) else "there is an atlas already")
-    print(path)
+    tell(path)
 
 
 @grouped
@@ -98,13 +99,13 @@ def ingest(
     report(done.outcome.get("skipped"), path / "runs" / done.run_id / "manifest.json")
     if not done.fresh:
         say(f"run {done.run_id[:8]} was done before; nothing to do")
-        print(done.run_id)
+        tell(done.run_id)
         return
     for method, lacking in done.outcome["empty"].items():
         say(f"{method}: no neuron passed for {', '.join(lacking)}; its parts have maps (`atlas concepts`)")
     o = done.outcome
     say(f"{o['maps']} maps from {o['examples']} examples in {o['seconds']:.1f} s")
-    print(done.run_id)
+    tell(done.run_id)
 
 
 def _parameters(content: dict[str, Any], given: list[str]) -> None:
@@ -138,7 +139,7 @@ def resumable() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        say("\nwhat was finished is kept; the same command goes on from there")
+        say("what was finished is kept; the same command goes on from there")
         raise
 
 
@@ -167,7 +168,7 @@ def generate(
     media = open_media(image, audio, video)
     live = live_model(which, how, "tiny-llava")
     said, picture = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=seed if draw else None)
-    print(said)
+    tell(said)
     if draw is not None:
         if picture is None:
             raise AtlasError("the answer has no picture; ask for one (`draw a red dog.`), or leave out --draw")

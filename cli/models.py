@@ -9,7 +9,7 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, listing
+from cli.common import AtlasPath, listing, tell
 from cli.groups import grouped
 from cli.render import Output, show
 
@@ -79,4 +79,4 @@ def convert(
         converting.gill(checkpoint, language, vision, diffusion, out)
     else:
         raise UsageError(f"no checkpoint called '{kind}' is converted; there are: minigpt4, gill")
-    print(out)
+    tell(out)

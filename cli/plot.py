@@ -11,7 +11,7 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import Unsupported, UsageError
-from cli.common import AtlasPath, Method, Reduce, Source, note_assumed, resolve
+from cli.common import AtlasPath, Method, Reduce, Source, note_assumed, resolve, tell
 from cli.groups import grouped
 from cli.render import Output, show
 
@@ -63,7 +63,7 @@ def plot_doses(
         show(_brief(found.to_pylist()), "table")
     if out is not None:
         draw(found.to_pylist(), out)
-        print(out)
+        tell(out)
 
 
 def _check(out: Path) -> None:

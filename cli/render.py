@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
+import os
+import shutil
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,8 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
+from cli.common import say
+from cli.text import fitted, moves, narrowed, visible, width
 
 SCHEMA_VERSION = 1
 FORMATS = ("table", "json", "jsonl", "csv", "tsv", "parquet")
@@ -29,6 +33,13 @@ class Output:
     ] = None
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False
     as_csv: Annotated[bool, typer.Option("--csv", help="The same as --format csv.")] = False
+    spreadsheet: Annotated[
+        bool | None,
+        typer.Option(
+            "--spreadsheet/--no-spreadsheet",
+            help="csv and tsv: a ' before text that a spreadsheet would run (= + - @). [default: into a file]",
+        ),
+    ] = None
 
     def chosen(self) -> str:
         """The one format asked for.
@@ -41,10 +52,13 @@ class Output:
             raise UsageError(f"choose one output format, not {' and '.join(asked)}")
         if asked and asked[0] not in FORMATS:
             raise UsageError(f"no format called '{asked[0]}'; there are: {', '.join(FORMATS)}")
+        global _spreadsheet
+        _spreadsheet = self.spreadsheet
         return asked[0] if asked else ("table" if sys.stdout.isatty() or _as_terminal else "jsonl")
 
 
 _as_terminal = False
+_spreadsheet: bool | None = None
 
 
 def as_terminal() -> None:
@@ -59,14 +73,26 @@ def show(table: pa.Table, form: str, *, more: Mapping[str, Any] | None = None) -
     if form == "table":
         _table(table.column_names, rows)
     elif form == "json":
-        print(_json({"schema_version": SCHEMA_VERSION, **(more or {}), "rows": rows}, indent=2))
+        write_json({"schema_version": SCHEMA_VERSION, **(more or {}), "rows": rows}, indent=2)
     elif form == "jsonl":
         for row in rows:
-            print(_json(row))
+            write_json(row)
     elif form == "parquet":
         _parquet(table)
     else:
         _separated(table.column_names, rows, "," if form == "csv" else "\t")
+
+
+def write_json(value: Any, indent: int | None = None) -> None:
+    """Print a value as JSON, with escapes for what a terminal or the encoding of stdout cannot have."""
+    text = _json(value, indent)
+    unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    print(
+        "".join(
+            c if c == "\n" or (unicode and not moves(c)) else json.dumps(c)[1:-1] if not c.isascii() else c
+            for c in text
+        )
+    )
 
 
 def _json(value: Any, indent: int | None = None) -> str:
@@ -85,13 +111,40 @@ def _finite(value: Any) -> Any:
 
 
 def _separated(names: Sequence[str], rows: Sequence[Mapping[str, Any]], separator: str) -> None:
-    writer = csv.writer(sys.stdout, delimiter=separator, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows([[_flat(row[name]) for name in names] for row in rows])
+    """Rows with a separator: escaped on a terminal, and in a file so that no spreadsheet takes text for a formula."""
+    guarded = _into_a_file() if _spreadsheet is None else _spreadsheet
+    cells = [[_flat(row[name]) for name in names] for row in rows]
+    formulas = sum(_runs(cell) for row in cells for cell in row)
+    if guarded and formulas:
+        cells = [[f"'{cell}" if _runs(cell) else cell for cell in row] for row in cells]
+        say(f"{formulas} texts begin as a formula would; they have a ' before them (--no-spreadsheet leaves it out)")
+    if sys.stdout.isatty():
+        cells = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in cells]
+    for row in (names, *cells):
+        print(separator.join(_quoted(cell, separator) for cell in row) or '""')
 
 
 def _flat(value: Any) -> Any:
     return _json(value) if isinstance(value, list | dict) else value
+
+
+def _quoted(cell: Any, separator: str) -> str:
+    """A cell by RFC 4180; Python's own writer leaves a carriage return bare, and readers end the row there."""
+    text = "" if cell is None else str(cell)
+    special = separator in text or any(c in text for c in '"\n\r')
+    return '"' + text.replace('"', '""') + '"' if special else text
+
+
+def _runs(cell: Any) -> bool:
+    """Whether a spreadsheet may take a cell for a formula."""
+    return isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def _into_a_file() -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
+    except (OSError, ValueError):  # stdout is no file of the system's, or closed
+        return False
 
 
 def _parquet(table: pa.Table) -> None:
@@ -107,15 +160,20 @@ def _table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
         print("(no rows)")
         return
     shown = [n for n in names if not (n == "component" and all(r[n] == "language" for r in rows))]
-    numeric = {n for n in shown if all(isinstance(r[n], int | float | None) for r in rows)}
-    cells = [[_cell(row[name]) for name in shown] for row in rows]
-    widths = [max(len(name), *(len(row[i]) for row in cells)) for i, name in enumerate(shown)]
-    for line in (list(shown), ["-" * w for w in widths], *cells):
-        padded = [
-            text.rjust(width) if name in numeric else text.ljust(width)
-            for text, width, name in zip(line, widths, shown, strict=True)
-        ]
+    numeric = [all(isinstance(r[n], int | float | None) for r in rows) for n in shown]
+    cells = [[visible(n) for n in shown], *([_cell(row[name]) for name in shown] for row in rows)]
+    widths = [max(width(row[i]) for row in cells) for i in range(len(shown))]
+    if sys.stdout.isatty():
+        widths = narrowed(widths, [not n for n in numeric], shutil.get_terminal_size().columns)
+    for line in (cells[0], ["-" * w for w in widths], *cells[1:]):
+        padded = [_padded(*cell) for cell in zip(line, widths, numeric, strict=True)]
         print("  ".join(padded).rstrip())
+
+
+def _padded(text: str, columns: int, right: bool) -> str:
+    text = fitted(text, columns)
+    space = " " * (columns - width(text))
+    return space + text if right else text + space
 
 
 def _cell(value: Any) -> str:
@@ -125,5 +183,4 @@ def _cell(value: Any) -> str:
         return f"{value:.4g}"
     if isinstance(value, list):
         return " ".join(_cell(v).strip() or repr(v) for v in value)
-    text = str(value)
-    return text if text.isprintable() else repr(text)[1:-1]
+    return visible(str(value))

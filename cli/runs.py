@@ -8,7 +8,7 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, resolve, say
+from cli.common import AtlasPath, resolve, say, tell
 from cli.groups import grouped
 from cli.render import Output, show
 
@@ -94,7 +94,7 @@ def rm(
             say("nothing was removed")
             raise typer.Exit(1)
     for done in remove_runs(path, ids):
-        print(f"removed {done.run_id[:8]}: {done.maps} maps, {done.bytes / 1e6:,.1f} MB of files")
+        tell(f"removed {done.run_id[:8]}: {done.maps} maps, {done.bytes / 1e6:,.1f} MB of files")
     say("`atlas db compact` gives the room in the database back to the disk")
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, Of, note_assumed, resolve, say
+from cli.common import AtlasPath, Of, note_assumed, resolve, say, tell
 from cli.filters import Question
 from cli.groups import grouped
 from cli.render import Output, show
@@ -43,7 +43,7 @@ def save(
         found, _ = there.ask(question.ask())
         note_assumed(found.provenance)
     made = there.save_selection(name, found, note=note, replace=replace)
-    print(f"{made.name}: {len(made.neurons)} neurons")
+    tell(f"{made.name}: {len(made.neurons)} neurons")
 
 
 @app.command()
@@ -90,4 +90,4 @@ def rm(
     from atlas.api import Atlas
 
     Atlas(resolve(atlas)).remove_selection(name)
-    print(f"removed {name}")
+    tell(f"removed {name}")

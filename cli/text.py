@@ -1,0 +1,65 @@
+"""Text as a terminal may have it: nothing in it that moves the cursor, changes a colour, or hides what it says."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+_JOINERS = "\u200c\u200d"
+"""Format characters that words and emoji are written with."""
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Text in which control characters (also those of C1), line separators, lone surrogates and what turns the
+    direction of writing are escapes: `\\x1b`. keep: some that stay, such as the newline."""
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c in keep or not moves(c) else repr(c)[1:-1] for c in text)
+
+
+def moves(character: str) -> bool:
+    """Whether a character does something to a terminal, or to the text around it, instead of being seen."""
+    kind = unicodedata.category(character)
+    return kind in ("Cc", "Cs", "Zl", "Zp") or (kind == "Cf" and character not in _JOINERS)
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    return sum(_columns(c) for c in text)
+
+
+def _columns(character: str) -> int:
+    if unicodedata.combining(character) or character in _JOINERS:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def fitted(text: str, columns: int, more: str = "...") -> str:
+    """A text cut to so many columns, with `more` where something is left out."""
+    if width(text) <= columns:
+        return text
+    kept, left = "", max(columns - len(more), 0)
+    for character in text:
+        left -= _columns(character)
+        if left < 0:
+            break
+        kept += character
+    return (kept + more)[: max(columns, 1)] if columns < len(more) else kept + more
+
+
+LEAST = 8
+"""Columns of a table that a text keeps, however narrow the terminal is."""
+
+
+def narrowed(widths: Sequence[int], flexible: Sequence[bool], room: int) -> list[int]:
+    """Widths of a table's columns that fit the room, the widest of the flexible ones cut first."""
+    found = list(widths)
+    while sum(found) + 2 * (len(found) - 1) > room:
+        able = [i for i, bends in enumerate(flexible) if bends and found[i] > LEAST]
+        if not able:
+            break
+        widest = max(able, key=lambda i: found[i])
+        found[widest] -= 1
+    return found
