@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -15,11 +16,14 @@ from atlas.doses import doses
 from atlas.errors import UsageError
 from atlas.find import Ask, Meant
 from atlas.flags import wanted
-from atlas.leaderboard import ORDERS, leaderboard
+from atlas.leaderboard import ORDERS, leaderboard, passed_over
 from atlas.overlap import ConceptOverlaps, Shared, of_concept, of_concepts, sides
 from atlas.queries import Query, Which
 from atlas.rules import Rule
 from atlas.selection import NeuronSet, by_vote, layer_distribution, of_meant
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
 
 REFERENCE = "ablation"
 """The method that the others are compared with: it measures what they estimate."""
@@ -263,11 +267,15 @@ class AcrossMaps:
         which = replace(which, target=which.target or "text")
         there = replace(which, method=reference)
         with reading(self.path) as connection:
+            taken = which
 
             def ask(one: Which) -> pa.Table:
-                return leaderboard(connection, replace(one, method=None), reference or REFERENCE, by)
+                nonlocal taken
+                taken = replace(one, method=None)
+                return leaderboard(connection, taken, reference or REFERENCE, by)
 
-            return first_answer(connection, there, ask)
+            found, assumed = first_answer(connection, there, ask)
+            return found, (*assumed, *_passed_over(connection, taken))
 
     def doses(self, which: Which) -> tuple[pa.Table, tuple[str, ...]]:
         """What `atlas evaluate --method A,B --doses 0.5%,1%,2%` measured, one row for every source, method and dose:
@@ -280,4 +288,21 @@ class AcrossMaps:
             UsageError: a name that the atlas does not have.
         """
         with reading(self.path) as connection:
-            return first_answer(connection, which, lambda one: doses(connection, one))
+            taken = which
+
+            def ask(one: Which) -> pa.Table:
+                nonlocal taken
+                taken = one
+                return doses(connection, one)
+
+            found, assumed = first_answer(connection, which, ask)
+            return found, (*assumed, *_passed_over(connection, taken))
+
+
+def _passed_over(connection: Connection, which: Which) -> list[str]:
+    """What is said where a newer evaluation asked fewer concepts than the one that is shown."""
+    return [
+        f"effects of {found['method']} by {found['source']}: of {found['most']} concepts; a newer run, "
+        f"{found['run_id'][:8]}, asked {found['concepts']} (`atlas use --run {found['run_id'][:8]}` takes it)"
+        for found in passed_over(which).run(connection).to_pylist()
+    ]

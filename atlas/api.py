@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from atlas import queries
+from atlas import pins, queries
 from atlas.across import AcrossMaps
 from atlas.choose import choose_map
 from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.nearest import Nearest
 from atlas.neurons import Neuron
+from atlas.pins import Pins
 from atlas.queries import Which
 from atlas.questions import Questions
 from atlas.selection import NeuronSet, everything_but
@@ -38,13 +39,16 @@ def default_path() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What is known of one neuron: Arrow tables of its tokens, its best concepts, its strongest examples."""
+    """What is known of one neuron: Arrow tables of its tokens, its best concepts, its strongest examples.
+
+    assumed: which model and run were taken, where there are several."""
 
     neuron: Neuron
     model: str
     tokens: pa.Table
     concepts: pa.Table
     exemplars: pa.Table
+    assumed: tuple[str, ...] = ()
 
 
 class Atlas(Questions, AcrossMaps, Nearest):
@@ -104,7 +108,24 @@ class Atlas(Questions, AcrossMaps, Nearest):
                 queries.decoded_tokens(neuron, chosen["model_id"]).run(connection),
                 queries.best_concepts(neuron, ids, top=top).run(connection),
                 queries.strongest_examples(neuron, chosen["model_id"]).run(connection),
+                tuple(a for a in chosen.assumed if a.startswith(("model=", "fingerprint=", "dataset=", "run="))),
             )
+
+    def use(self, model: str | None = None, *, dataset: str | None = None, runs: Sequence[str] = ()) -> Pins:
+        """Pin what questions that leave it open are about: a model, a dataset, runs (by the beginnings of their ids).
+
+        What is pinned already stays; without arguments, what is pinned. `use_nothing` unpins all.
+
+        Raises:
+            UsageError: the atlas has no such model, dataset or finished run.
+        """
+        if model is None and dataset is None and not runs:
+            return pins.read(self.path)
+        return pins.pin(self.path, model=model, dataset=dataset, runs=runs)
+
+    def use_nothing(self) -> None:
+        """Unpin everything: questions are again about the newest model and dataset."""
+        pins.clear(self.path)
 
     def mapped(self, method: str, *, source: str, model: str | None = None) -> set[str]:
         """The concepts that have a map of this method and source."""

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from atlas.errors import UsageError, unknown
+from atlas import pins
+from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
-from atlas.queries import Which, find_maps, mapping_runs, runs_beginning
+from atlas.queries import Which, find_maps
+from atlas.unfound import nothing, require_one_run
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +75,7 @@ def choose_map(connection: Connection, which: Which) -> Chosen:
         raise nothing(connection, which)
     # One model's name may stand for several weights: those of the newest map count.
     rows, assumed = narrowed(rows, (*ASKED, "component", "tap", "fingerprint"))
-    return Chosen(rows[0], (*assumed, *newest(rows[0])))
+    return Chosen(rows[0], (*pins.notes(which), *assumed, *versions_of(rows[:1])))
 
 
 def choose_several(connection: Connection, which: Which, name: str, values: Sequence[str]) -> list[Chosen]:
@@ -103,7 +105,8 @@ def choose_several(connection: Connection, which: Which, name: str, values: Sequ
         taken, note = _preferred(part, common)
         assumed += note
         groups = [[r for r in group if str(r[part]) == taken] for group in groups]
-    return [Chosen(group[0], (*assumed, *newest(group[0]))) for group in groups]
+    said = (*pins.notes(which), *assumed)
+    return [Chosen(group[0], (*said, *versions_of(group[:1]))) for group in groups]
 
 
 def choose_concepts(connection: Connection, which: Which, names: Sequence[str] = ()) -> list[Chosen]:
@@ -127,7 +130,8 @@ def choose_concepts(connection: Connection, which: Which, names: Sequence[str] =
     if not rows:
         raise nothing(connection, which)
     rows, assumed = narrowed(rows, EVERYTHING)
-    return [Chosen(r, (*assumed, *newest(r))) for r in sorted(rows, key=lambda r: str(r["concept"]))]
+    said = (*pins.notes(which), *assumed, *versions_of(rows))
+    return [Chosen(r, said) for r in sorted(rows, key=lambda r: str(r["concept"]))]
 
 
 def first_answer(
@@ -148,7 +152,7 @@ def first_answer(
             break
     else:
         return found, ()
-    assumed = []
+    assumed = list(pins.notes(which))
     for name, taken in zip(SETTING, setting, strict=True):
         assumed += _noted(name, str(taken), dict.fromkeys(str(r[name]) for r in rows))
         rows = [r for r in rows if r[name] == taken]
@@ -214,16 +218,23 @@ def _noted(name: str, value: str, there: Iterable[str]) -> list[str]:
     return [f"{name}={value} (others: {', '.join(others)})"] if others else []
 
 
-def newest(row: Mapping[str, Any]) -> list[str]:
-    several = row["versions"] > 1
-    return [f"run={row['run_id'][:8]} (the newest of {row['versions']}; `atlas runs` lists them)"] if several else []
-
-
-def require_one_run(connection: Connection, prefix: str) -> None:
-    ids = runs_beginning(prefix).run(connection)["run_id"].to_pylist()
-    if len(ids) > 1:
-        several = ", ".join(i[: max(8, len(prefix) + 4)] for i in ids[:5])
-        raise UsageError(f"--run {prefix} is the beginning of several runs: {several}; give more of it (`atlas runs`)")
+def versions_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What was taken where maps are in several runs: of the most examples, or the newest; and a newer, smaller one."""
+    several = [r for r in rows if r["versions"] > 1]
+    if not several:
+        return []
+    smaller = next((r for r in several if r["newest_run"] != r["run_id"]), None)
+    if len(rows) > 1:
+        newer = f"; newer ones have fewer, --run {smaller['newest_run'][:8]} takes them" if smaller else ""
+        what = f"{len(several)} of {len(rows)} maps are in several runs, those of the most examples count"
+        return [f"{what}, of equals the newest{newer} (`atlas runs` lists them)"]
+    row = several[0]
+    if smaller is None:
+        return [f"run={row['run_id'][:8]} (the newest of {row['versions']}; `atlas runs` lists them)"]
+    return [
+        f"run={row['run_id'][:8]} (of {row['examples']} examples; a newer one has {row['newest_examples']}, "
+        f"--run {row['newest_run'][:8]} takes it)"
+    ]
 
 
 def _plain(name: str, there: Sequence[str]) -> str:
@@ -231,42 +242,6 @@ def _plain(name: str, there: Sequence[str]) -> str:
     if name in ("model", "dataset", "fingerprint"):
         return there[0]
     return sorted(there, key=lambda v: (v == "random", v))[0]
-
-
-def nothing(connection: Connection, which: Which) -> UsageError:
-    """Name by name, from the most to the least general: the first that matches nothing is the one to correct."""
-    if not find_maps(Which()).run(connection).num_rows:
-        return UsageError("this atlas has no maps yet; `atlas ingest` makes some, `atlas demo` makes an example")
-    sofar = Which()
-    for name in ("model", "dataset", "run", "supercategory", "concept", "method", "source", "target", "reduce"):
-        value = getattr(which, name)
-        if value is None:
-            continue
-        if name == "run":
-            runs = mapping_runs(sofar).run(connection)["run_id"].to_pylist()
-            if not any(r.startswith(value) for r in runs):
-                return unknown(name, value, {r[:8] for r in runs}, "atlas runs")
-        rows = find_maps(sofar).run(connection).to_pylist()
-        there = {str(r[name]) for r in rows if r[name] is not None} if name != "run" else {value}
-        if value not in there:
-            listed = f"atlas {name}s" if name in ("model", "dataset") else "atlas concepts"
-            return _elsewhere(connection, sofar, name, value) or unknown(f"stored {name}", value, there, listed)
-        sofar = replace(sofar, **{name: value})
-    return UsageError("the atlas has no such map of these weights and this tap; `atlas runs` lists what was run")
-
-
-def _elsewhere(connection: Connection, sofar: Which, name: str, value: str) -> UsageError | None:
-    """The error for a name that is stored, but for other concepts than the one that is meant."""
-    if sofar.concept is None:
-        return None
-    rows = find_maps(replace(sofar, concept=None, **{name: value})).run(connection).to_pylist()
-    if not rows:
-        return None
-    concepts = sorted({str(r["concept"]) for r in rows})
-    shown = ", ".join(f"'{c}'" for c in concepts[:8]) + (", ..." if len(concepts) > 8 else "")
-    given = {n: getattr(sofar, n) for n in ("concept", "method", "source", "target")}
-    said = ", ".join(f"{n} '{v}'" for n, v in given.items() if v is not None)
-    return UsageError(f"{name} '{value}' has no map of {said}; it has of: {shown} (`atlas concepts` lists all)")
 
 
 def peers(connection: Connection, chosen: Chosen) -> list[int]:

@@ -11,7 +11,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import duckdb
@@ -19,6 +19,7 @@ import duckdb
 from atlas.errors import StoreUnavailable
 from atlas.failures import LOCKED, explained
 from atlas.locks import ASK, held
+from atlas.pins import following
 
 VERSION = "0005"
 """The alembic revision this code reads and writes."""
@@ -59,8 +60,10 @@ def wal(path: Path) -> Path:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
+def reading(path: Path, *, pinned: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the database for questions, locked down: no writes, no other file, no extension, no further setting.
+
+    pinned: what questions leave open is what is pinned (`atlas.pins`).
 
     Raises:
         StoreUnavailable: missing, written by another process for longer than `PATIENCE`, or of another schema version.
@@ -72,7 +75,8 @@ def reading(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         driver = open_file(path, read_only=True)
         try:
             require_current(driver, path)
-            yield driver
+            with following(path) if pinned else nullcontext():
+                yield driver
         finally:
             driver.close()
 

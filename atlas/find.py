@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from atlas import pages
-from atlas.choose import ASKED, Chosen, narrowed, newest, nothing, require_one_run
+from atlas import pages, pins
+from atlas.choose import ASKED, Chosen, narrowed, versions_of
+from atlas.compare import TOP, size_sql
 from atlas.conditions import MEASURED, Condition, Members, of_map
 from atlas.errors import UsageError
 from atlas.filters import EVERYTHING as ALL
@@ -15,6 +16,7 @@ from atlas.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, conjunct
 from atlas.pages import SHOWN, Order
 from atlas.queries import Query, Which, find_maps, tokens_of
 from atlas.rules import BY_PLACE, EVERY, Rule, bound, placed, selected
+from atlas.unfound import nothing, require_one_run
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -32,12 +34,14 @@ _NAMED = """named AS (
     LEFT JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
     WHERE m.map_id IN (SELECT unnest($maps::INTEGER[]))),
 """
-_AGREEING = """,
+_AGREEING = f""",
 agreeing AS (
     SELECT s.layer, s.neuron, list(DISTINCT m.method ORDER BY m.method) AS methods
     FROM scores s JOIN maps m USING (map_id)
-    WHERE s.map_id IN (SELECT unnest($peers::INTEGER[])) AND s.rank <= {top} AND {placed}
+    WHERE s.map_id IN (SELECT unnest($peers::INTEGER[])) AND s.rank <= {size_sql("m.neurons", str(TOP))}
+        AND {placed("s", "SELECT unnest($peers::INTEGER[])")}
     GROUP BY ALL)"""
+"""Who agrees: methods that have a neuron in the top 2 % of their whole map, however many neurons are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,8 @@ def meant(connection: Connection, tree: Filter, selections: Selections) -> Meant
         UsageError: there is none; the message says which name does not match.
     """
     tree, assumed = _synonyms(connection, tree)
-    which, mentioned = exactly(tree), {t.field for t in tests(tree)}
+    mentioned = {t.field for t in tests(tree)}
+    which = replace(exactly(tree), mentioned=" ".join(sorted(mentioned)))
     if which.run is not None:
         require_one_run(connection, which.run)
     members = {v: selections(v) for v in _values(tree, "selection")}
@@ -102,7 +107,7 @@ def meant(connection: Connection, tree: Filter, selections: Selections) -> Meant
     apart = (*IDENTITY, *(_column(name) for name in ("run", "fingerprint", "tap") if name in mentioned))
     first = {tuple(r[name] for name in apart): r["map_id"] for r in reversed(rows)}
     rows = [r for r in rows if r["map_id"] in set(first.values())]
-    said = (*assumed, *notes, *(newest(rows[0]) if len(rows) == 1 and "run" not in mentioned else ()))
+    said = (*assumed, *pins.notes(which), *notes, *(versions_of(rows) if "run" not in mentioned else ()))
     return Meant(tuple(Chosen(r, said) for r in rows), tuple(left[r["map_id"]] for r in rows), members)
 
 
@@ -151,15 +156,8 @@ def find(ask: Ask, found: Meant, peers: Sequence[int], null_ids: Sequence[int] |
     values |= {"limit": None if ask.limit is None else ask.limit + 1} | (
         {"first": (ask.limit or 0) + 1} if first else {}
     )
-    values |= {"peers": list(peers), **({"top": ask.limit} if ask.limit else {})} if agree else {}
-    agreeing = (
-        _AGREEING.format(
-            top="$top" if ask.limit else "(SELECT count(*) FROM best)",
-            placed=placed("s", "SELECT unnest($peers::INTEGER[])"),
-        )
-        if agree
-        else ""
-    )
+    values |= {"peers": list(peers)} if agree else {}
+    agreeing = _AGREEING if agree else ""
     methods = "coalesce(a.methods, [])" if agree else "[]::VARCHAR[]"
     columns = [*differ, "best.score", "best.rank", "best.percentile", *(["best.z"] if z else [])]
     return Query(

@@ -7,13 +7,14 @@ Ranking: against a reference method's maps (`atlas.compare.agreement`). Doing: t
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atlas import compare
+from atlas import compare, pins
 from atlas.choose import PREFERRED
-from atlas.queries import Query, Which
+from atlas.queries import OF_PINNED, Query, Which
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -37,25 +38,18 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 """(source, method) -> what was measured of it."""
 
 
-def surveyed(which: Which) -> Query:
-    """The effects of every method, number of neurons and reduction: mean accuracy over concepts, all tasks.
-
-    Each number by the newest run that has it, of those that asked the same concepts as the method's newest run of all.
-    own_each, random_own_each: the accuracies of all concepts. neurons: of the model. Effects of a survey are
-    stored under `method:number:reduction:concept`.
-    """
+def _every(which: Which) -> tuple[str, dict[str, Any]]:
+    """Two common table expressions: every effect of a survey that is meant, and which concepts each run asked."""
     method, top, reduce = (f"split_part(e.edit, ':', {place})" for place in (1, 2, 3))
-    own_each, random_each = (
-        f"list(value ORDER BY concept) FILTER (subset = 'concept' AND condition = '{condition}')"
-        for condition in ("edit", "random")
-    )
     columns = {"source": "e.source", "reduce": reduce, "model": "m.name", "dataset": "d.name"}
     columns |= {"fingerprint": "m.fingerprint"}
     values = {name: value for name in columns if (value := getattr(which, name)) is not None}
     asked = "".join(f" AND {columns[name]} = ${name}" for name in values)
-    return Query(
-        f"""
-WITH every AS (
+    if runs := pins.held(replace(which, model=None, dataset=None)).runs:
+        asked += f" AND {OF_PINNED.format(kind='evaluate')}"
+        values["pinned"] = list(runs)
+    return (
+        f"""every AS (
     SELECT {method} AS method, {top} AS top, {reduce} AS reduce, e.source, m.layers * m.width AS neurons,
            e.subset, e.condition, e.value, e.concept, r.finished_at, r.run_id
     FROM effects e JOIN runs r USING (run_id) JOIN models m USING (model_id) JOIN datasets d USING (dataset_id)
@@ -63,13 +57,33 @@ WITH every AS (
         AND e.edit = concat_ws(':', {method}, {top}, {reduce}, e.concept){asked}),
 asked AS (
     SELECT method, top, reduce, source, run_id, finished_at, list(DISTINCT concept ORDER BY concept) AS concepts
-    FROM every GROUP BY ALL),
+    FROM every GROUP BY ALL)""",
+        values,
+    )
+
+
+def surveyed(which: Which) -> Query:
+    """The effects of every method, number of neurons and reduction: mean accuracy over concepts, all tasks.
+
+    Each number by the newest run that has it, of those that asked the same concepts as the run of the method that asked
+    the most, of equals the newest: a later, smaller evaluation replaces nothing (`passed_over` tells of it).
+    own_each, random_own_each: the accuracies of all concepts. neurons: of the model. Effects of a survey are
+    stored under `method:number:reduction:concept`.
+    """
+    own_each, random_each = (
+        f"list(value ORDER BY concept) FILTER (subset = 'concept' AND condition = '{condition}')"
+        for condition in ("edit", "random")
+    )
+    every, values = _every(which)
+    return Query(
+        f"""
+WITH {every},
 alike AS (
     SELECT *, first_value(concepts) OVER (
-        PARTITION BY method, reduce, source ORDER BY finished_at DESC, run_id, len(concepts) DESC, top) AS newest
+        PARTITION BY method, reduce, source ORDER BY len(concepts) DESC, finished_at DESC, run_id, top) AS most
     FROM asked),
 chosen AS (
-    SELECT method, top, reduce, source, run_id FROM alike WHERE concepts = newest
+    SELECT method, top, reduce, source, run_id FROM alike WHERE concepts = most
     QUALIFY row_number() OVER (PARTITION BY method, top, reduce, source ORDER BY finished_at DESC, run_id) = 1),
 effect AS (SELECT * FROM every SEMI JOIN chosen USING (method, top, reduce, source, run_id))
 SELECT method, top, source, reduce, avg(value) FILTER (subset = 'concept' AND condition = 'edit') AS own,
@@ -82,6 +96,19 @@ SELECT method, top, source, reduce, avg(value) FILTER (subset = 'concept' AND co
        count(DISTINCT concept) AS concepts, max(neurons) AS neurons
 FROM effect GROUP BY method, top, source, reduce
 ORDER BY method, source, reduce, ends_with(top, '%') DESC, coalesce(try_cast(rtrim(top, '%') AS DOUBLE), 0)""".strip(),
+        values,
+    )
+
+
+def passed_over(which: Which) -> Query:
+    """Of each source, method and reduction the newest run, where it asked fewer concepts than an older one."""
+    every, values = _every(which)
+    return Query(
+        f"""
+WITH {every}
+SELECT source, method, max(len(concepts)) AS most, arg_max(run_id, (finished_at, run_id)) AS run_id,
+       arg_max(len(concepts), (finished_at, run_id)) AS concepts
+FROM asked GROUP BY source, method, reduce HAVING concepts < most ORDER BY ALL""".strip(),
         values,
     )
 

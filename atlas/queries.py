@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from atlas import pins
 from atlas.neurons import LANGUAGE, Neuron
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Which:
-    """Which maps are meant; None is any. concept "*": the map over every concept of a run. run: a prefix of its id."""
+    """Which maps are meant; None is any, or what is pinned (`atlas.pins`). concept "*": the map over every concept of a
+    run. run: a prefix of its id. mentioned: other names that are not left open, with spaces between."""
 
     concept: str | None = None
     method: str | None = None
@@ -49,14 +51,16 @@ class Which:
     fingerprint: str | None = None
     tap: str | None = None
     supercategory: str | None = None
+    mentioned: str | None = None
 
     def where(self) -> tuple[str, dict[str, Any]]:
         columns = {"concept": "c.name", "method": "m.method", "source": "m.source", "target": "m.target"}
         columns |= {"reduce": "m.reduce", "model": "mo.name", "dataset": "d.name", "fingerprint": "mo.fingerprint"}
         columns |= {"tap": "m.tap", "supercategory": "c.supercategory"}
         parts, values = ["r.status = 'done'"], {}
+        pinned = pins.held(self)
         for name, column in columns.items():
-            value = getattr(self, name)
+            value = getattr(self, name) or getattr(pinned, name, None)
             if name == "concept" and value == "*":
                 parts.append("m.concept_id IS NULL")
             elif value is not None:
@@ -65,21 +69,30 @@ class Which:
         if self.run is not None:
             parts.append("starts_with(m.run_id, $run)")
             values["run"] = self.run
+        if pinned.runs:
+            parts.append(OF_PINNED.format(kind="ingest"))
+            values["pinned"] = list(pinned.runs)
         return " AND ".join(parts), values
 
+
+OF_PINNED = """(r.run_id IN (SELECT unnest($pinned::VARCHAR[]))
+    OR NOT EXISTS (FROM runs WHERE run_id IN (SELECT unnest($pinned::VARCHAR[])) AND kind = '{kind}'))"""
+"""Whether a run is one of those pinned, where any of these is of the kind."""
 
 _ONE_MAP = "m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component, m.tap"
 """What the versions of one map, of several runs, have in common."""
 
-_NEWEST = f"""QUALIFY row_number() OVER (
+_BEST = f"""QUALIFY row_number() OVER (
     PARTITION BY {_ONE_MAP}
-    ORDER BY r.finished_at DESC, m.map_id DESC) = 1"""
+    ORDER BY m.examples DESC, r.finished_at DESC, m.map_id DESC) = 1"""
+"""Of the versions of one map that of the most examples: a later, smaller run replaces nothing. Of equals the newest."""
 
 
 def find_maps(which: Which, *, versions: bool = False) -> Query:
-    """The newest map of every (model, dataset, concept, method, source, target, reduction) meant, newest first.
+    """The map of the most examples, of equals the newest, of every (model, dataset, concept, method, source, target,
+    reduction) meant, newest first.
 
-    versions: the older ones too.
+    versions: the others too.
     """
     where, values = which.where()
     return Query(
@@ -89,14 +102,16 @@ SELECT m.map_id, m.run_id, m.model_id, mo.name AS model, mo.fingerprint, coalesc
        m.mean, m.std, c.supercategory, mo.layers, mo.width, d.name AS dataset, r.finished_at,
        count(*) OVER (
            PARTITION BY {_ONE_MAP}
-       ) AS versions
+       ) AS versions,
+       first_value(m.run_id) OVER latest AS newest_run, first_value(m.examples) OVER latest AS newest_examples
 FROM maps m
 JOIN runs r USING (run_id)
 JOIN models mo ON mo.model_id = m.model_id
 LEFT JOIN concepts c ON c.concept_id = m.concept_id
 LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
 WHERE {where}
-{"" if versions else _NEWEST}
+WINDOW latest AS (PARTITION BY {_ONE_MAP} ORDER BY r.finished_at DESC, m.map_id DESC)
+{"" if versions else _BEST}
 ORDER BY r.finished_at DESC, m.map_id""".strip(),
         values,
     )

@@ -180,6 +180,7 @@ def neuron(
     if chosen not in ("table", "json", "jsonl"):
         raise UsageError("a neuron's profile is three tables; use --format table or json")
     profile = Atlas(resolve(atlas)).neuron(address, method=method, source=source, reduce=reduce, model=model, top=top)
+    note_assumed({"assumed": profile.assumed})
     parts = {"tokens": profile.tokens, "concepts": profile.concepts, "exemplars": profile.exemplars}
     if profile.neuron.component != LANGUAGE and not any(table.num_rows for table in parts.values()):
         raise UsageError(
@@ -188,6 +189,7 @@ def neuron(
         )
     if chosen != "table":
         whole: dict[str, Any] = {"schema_version": 1, "neuron": str(profile.neuron), "model": profile.model}
+        whole["assumed"] = list(profile.assumed)
         whole |= {name: table.to_pylist() for name, table in parts.items()}
         write_json(whole, indent=2 if chosen == "json" else None)
         return

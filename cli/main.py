@@ -35,6 +35,7 @@ COMMANDS = {
     **dict.fromkeys(("generate", "demo"), "make"),
     **dict.fromkeys(("methods", "datasets", "concepts"), "lists"),
     "sql": "sql",
+    "use": "use",
     **dict.fromkeys(("export", "import", "push", "pull"), "share"),
 }
 """Command -> the module of `cli` that has a function of that name, in the order in which the help lists them."""

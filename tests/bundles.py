@@ -108,9 +108,11 @@ def rewrite(file: Path, column: str, value: Callable[[list[Any]], list[Any]]) ->
 
 
 def older(folder: Path) -> None:
-    """Make a run what a program of schema 0003 wrote: maps without `kept`, scores best first."""
+    """Make a run what a program of schema 0003 wrote: maps without `kept`, scores best first, effects unclustered."""
     maps, scores = (pq.read_table(folder / f"{name}.parquet") for name in ("maps", "scores"))
     pq.write_table(maps.drop_columns(["kept"]), folder / "maps.parquet")
+    effects = pq.read_table(folder / "effects.parquet")
+    pq.write_table(effects.drop_columns(["clusters", "effective"]), folder / "effects.parquet")
     pq.write_table(scores.sort_by([("map_id", "ascending"), ("rank", "ascending")]), folder / "scores.parquet")
     change(folder / manifest.NAME, schema="0003")
 

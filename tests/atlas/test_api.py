@@ -42,9 +42,11 @@ def test_query_gives_the_best_neurons_with_rank_percentile_and_agreement(stored_
     assert [r["rank"] for r in rows] == list(range(1, 11))
     assert rows[0]["percentile"] == 100 and rows[9]["percentile"] == pytest.approx(100 * 119 / 128)
     for row, neuron in zip(rows, found, strict=True):
-        others = ("ablation", "activation", "gradient_x_activation")
-        assert row["agree"] == [m for m in others if neuron in best(stored_atlas, 10, m, "text")]
+        others = ("ablation", "activation", "gradient_x_activation")  # the top 2 % of 128 neurons are 3
+        assert row["agree"] == [m for m in others if neuron in best(stored_atlas, 3, m, "text")]
         assert len(row["tokens"]) == 5
+    fewer = Atlas.open(stored_atlas).query("dog", "contribution", source="text", top=4).to_arrow().to_pylist()
+    assert [r["agree"] for r in fewer] == [r["agree"] for r in rows[:4]] and any(r["agree"] for r in fewer)
 
 
 def test_filters_keep_the_whole_maps_ranks(stored_atlas: Path) -> None:

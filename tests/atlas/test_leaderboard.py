@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -162,8 +163,21 @@ def test_labels_without_a_reduction_are_of_no_row(measure: Callable[..., Path]) 
 def test_concepts_of_two_surveys_are_never_averaged(measure: Callable[..., Path]) -> None:
     kind = ("contribution", "2%", "contrast")
     measure(1, {kind: {"dog": 0.1, "cat": 0.2}, ("activation", "2%", "contrast"): {"dog": 0.5, "cat": 0.7}}, maps=True)
-    rows = by_method(measure(20, {kind: {"dog": 0.4}}))
-    assert (rows["contribution"]["effects"][0]["own"], rows["contribution"]["ablated"]) == (pytest.approx(0.4), 1)
+    path = measure(20, {kind: {"dog": 0.4}})
+    rows = by_method(path)  # of the larger one, and the newer is told
+    assert (rows["contribution"]["effects"][0]["own"], rows["contribution"]["ablated"]) == (pytest.approx(0.15), 2)
+    [told] = Atlas.open(path).leaderboard_for(Which(), None)[1]
+    newer = re.findall("newer run, ([0-9a-f]{8})", told)[0]
+    assert told == (
+        f"effects of contribution by text: of 2 concepts; a newer run, {newer}, asked 1 "
+        f"(`atlas use --run {newer}` takes it)"
+    )
+    pinned = Atlas.open(path)
+    pinned.use(runs=[newer])
+    table, told = pinned.leaderboard_for(Which(), None)
+    [row] = [r for r in table.to_pylist() if r["effects"]]
+    assert (row["effects"][0]["own"], row["ablated"]) == (pytest.approx(0.4), 1)
+    assert told == (f"run={newer} (pinned; `atlas use`)",)
     assert (rows["activation"]["effects"][0]["own"], rows["activation"]["ablated"]) == (pytest.approx(0.6), 2)
 
 

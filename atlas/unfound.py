@@ -1,0 +1,62 @@
+"""The error where no stored map is meant: which name is wrong, and what there is instead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from atlas import pins
+from atlas.errors import UsageError, unknown
+from atlas.queries import Which, find_maps, mapping_runs, runs_beginning
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
+
+
+def require_one_run(connection: Connection, prefix: str) -> None:
+    ids = runs_beginning(prefix).run(connection)["run_id"].to_pylist()
+    if len(ids) > 1:
+        several = ", ".join(i[: max(8, len(prefix) + 4)] for i in ids[:5])
+        raise UsageError(f"--run {prefix} is the beginning of several runs: {several}; give more of it (`atlas runs`)")
+
+
+def nothing(connection: Connection, which: Which) -> UsageError:
+    """Name by name, from the most to the least general: the first that matches nothing is the one to correct."""
+    error = _wrong(connection, which)
+    pinned = "; ".join(pins.notes(which))
+    return UsageError(f"{error}; only maps of {pinned} were looked at") if pinned else error
+
+
+def _wrong(connection: Connection, which: Which) -> UsageError:
+    if not find_maps(Which()).run(connection).num_rows:
+        return UsageError("this atlas has no maps yet; `atlas ingest` makes some, `atlas demo` makes an example")
+    sofar = Which(mentioned=which.mentioned)
+    for name in ("model", "dataset", "run", "supercategory", "concept", "method", "source", "target", "reduce"):
+        value = getattr(which, name)
+        if value is None:
+            continue
+        if name == "run":
+            runs = mapping_runs(sofar).run(connection)["run_id"].to_pylist()
+            if not any(r.startswith(value) for r in runs):
+                return unknown(name, value, {r[:8] for r in runs}, "atlas runs")
+        rows = find_maps(sofar).run(connection).to_pylist()
+        there = {str(r[name]) for r in rows if r[name] is not None} if name != "run" else {value}
+        if value not in there:
+            listed = f"atlas {name}s" if name in ("model", "dataset") else "atlas concepts"
+            return _elsewhere(connection, sofar, name, value) or unknown(f"stored {name}", value, there, listed)
+        sofar = replace(sofar, **{name: value})
+    return UsageError("the atlas has no such map of these weights and this tap; `atlas runs` lists what was run")
+
+
+def _elsewhere(connection: Connection, sofar: Which, name: str, value: str) -> UsageError | None:
+    """The error for a name that is stored, but for other concepts than the one that is meant."""
+    if sofar.concept is None:
+        return None
+    rows = find_maps(replace(sofar, concept=None, **{name: value})).run(connection).to_pylist()
+    if not rows:
+        return None
+    concepts = sorted({str(r["concept"]) for r in rows})
+    shown = ", ".join(f"'{c}'" for c in concepts[:8]) + (", ..." if len(concepts) > 8 else "")
+    given = {n: getattr(sofar, n) for n in ("concept", "method", "source", "target")}
+    said = ", ".join(f"{n} '{v}'" for n, v in given.items() if v is not None)
+    return UsageError(f"{name} '{value}' has no map of {said}; it has of: {shown} (`atlas concepts` lists all)")
