@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atlas.errors import Unsupported
+from atlas.errors import Unsupported, UsageError
+from atlas.live.pixels import rgb
 from ingest.examples import BadMedia
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ MAX_SAMPLES = 100_000_000
 
 
 def open_image(path: Path, max_pixels: int = MAX_PIXELS, *, max_bytes: int = MAX_BYTES) -> Image:
-    """The picture of a file as RGB, turned the way its EXIF orientation says, all of its pixels read.
+    """The picture of a file as RGB (`atlas.live.pixels.rgb`), turned the way its EXIF orientation says, all of its
+    pixels read.
 
     max_pixels: width times height; refused from the header, before anything is decoded.
 
     Raises:
-        BadMedia: missing, not a picture, corrupt, truncated, or above a limit; the message has the path.
+        BadMedia: missing, not a picture, corrupt, truncated, above a limit, or of numbers whose range is not known; the
+            message has the path.
     """
     import PIL.Image
     from PIL import ImageOps
@@ -44,7 +47,10 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS, *, max_bytes: int = MAX
             with PIL.Image.open(path) as found:
                 if found.width * found.height > max_pixels:
                     raise BadMedia(f"{path} is {found.width} x {found.height} pixels, the limit is {max_pixels:,}")
-                return ImageOps.exif_transpose(found).convert("RGB")
+                ImageOps.exif_transpose(found, in_place=True)  # in place, as a copy forgets its file's bits
+                return rgb(found)
+    except UsageError as error:
+        raise BadMedia(f"{path} is {error}") from error
     except PIL.Image.DecompressionBombError as error:
         raise BadMedia(f"{path} is above the limit of {max_pixels:,} pixels: {error}") from error
     except PIL.UnidentifiedImageError as error:

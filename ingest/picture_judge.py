@@ -16,6 +16,7 @@ import torch
 from atlas.errors import UsageError
 from atlas.live.fingerprint import fingerprint
 from atlas.live.model import LiveModel
+from atlas.live.pixels import rgb
 from ingest.examples import IMAGE, Concept, Example
 from ingest.pretrained import load_part
 
@@ -61,7 +62,7 @@ class Classifier:
     @torch.no_grad()
     def judge(self, pictures: Sequence[Image], concepts: Sequence[Concept]) -> tuple[np.ndarray, np.ndarray]:
         mine = [self._own(concept) for concept in concepts]
-        inputs = self.reader(images=[p.convert("RGB") for p in pictures], return_tensors="pt").to(self.model.device)
+        inputs = self.reader(images=[rgb(p) for p in pictures], return_tensors="pt").to(self.model.device)
         every = self.model(**inputs).logits.float().softmax(-1).cpu().numpy()
         best = every.argmax(-1)
         place = {label: at for at, labels in enumerate(mine) for label in labels}
@@ -86,9 +87,9 @@ class ZeroShot:
     @torch.no_grad()
     def judge(self, pictures: Sequence[Image], concepts: Sequence[Concept]) -> tuple[np.ndarray, np.ndarray]:
         texts = [f"{self.prefix}{concept.name}" for concept in concepts]
-        inputs = self.reader(
-            text=texts, images=[p.convert("RGB") for p in pictures], return_tensors="pt", padding=True
-        ).to(self.model.device)
+        inputs = self.reader(text=texts, images=[rgb(p) for p in pictures], return_tensors="pt", padding=True).to(
+            self.model.device
+        )
         every = self.model(**inputs).logits_per_image.float().softmax(-1).cpu().numpy()
         return every, every.argmax(-1)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atlas.errors import Unsupported
+from atlas.live.pixels import rgb
 from ingest.encoders._common import Pair, in_batches, load_pair
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ class Clip(Pair):
 
     def images(self, images: Sequence[Image]) -> np.ndarray:
         """(pictures, dimension) float32 of length 1."""
-        return in_batches([image.convert("RGB") for image in images], self.batch_size, self._images)
+        return in_batches([rgb(image) for image in images], self.batch_size, self._images)
 
     def _images(self, images: Sequence[Image]) -> Any:
         pixels = self.media(list(images), return_tensors="pt").pixel_values.to(self.model.device)

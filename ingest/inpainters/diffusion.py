@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atlas.errors import Unsupported, UsageError
+from atlas.live.pixels import rgb
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -59,7 +60,7 @@ class Diffusion:
             guidance_scale=self.guidance,
             generator=torch.Generator("cpu").manual_seed(seed),
         ).images[0]
-        whole = np.asarray(filled.convert("RGB").resize(picture.size))
+        whole = np.asarray(rgb(filled).resize(picture.size))
         return Image.fromarray(np.where(region[..., None], whole, np.asarray(picture)))
 
 

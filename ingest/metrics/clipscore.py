@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import UsageError
+from atlas.live.pixels import rgb
 from ingest.judging import Judged
 from ingest.metrics._common import from_pretrained
 from ingest.pretrained import longest
@@ -45,7 +46,7 @@ class ClipScore:
             max_length=self.length,
             return_tensors="pt",
         )
-        images = [one.image.convert("RGB") for one in judged if one.image is not None]
+        images = [rgb(one.image) for one in judged if one.image is not None]
         pixels = self.pictures(images, return_tensors="pt").pixel_values
         device = self.model.device
         with torch.inference_mode():

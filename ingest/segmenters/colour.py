@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from atlas.errors import UsageError
+from atlas.live.pixels import rgb
 from ingest.segmenters._common import Unlearned
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Colour(Unlearned):
         self.distance, self.least = distance, least
 
     def find(self, picture: Image, concept: Concept) -> np.ndarray | None:
-        pixels = np.asarray(picture.convert("RGB"), dtype=np.float32)
+        pixels = np.asarray(rgb(picture), dtype=np.float32)
         border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         ground = np.median(border, axis=0)
         apart = np.linalg.norm(pixels - ground, axis=-1)

@@ -14,6 +14,7 @@ import torch
 
 from atlas.errors import UsageError
 from atlas.live.fingerprint import fingerprint
+from atlas.live.pixels import rgb
 from ingest.pretrained import load_part
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Semantic:
     @torch.no_grad()
     def find(self, picture: Image, concept: Concept) -> np.ndarray | None:
         wanted = self._labels(concept)
-        inputs = self.reader(images=picture.convert("RGB"), return_tensors="pt").to(self.model.device)
+        inputs = self.reader(images=rgb(picture), return_tensors="pt").to(self.model.device)
         logits = self.model(**inputs).logits
         # Half-pixel centres, as the labels of segmentation are drawn.
         whole = torch.nn.functional.interpolate(
