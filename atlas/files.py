@@ -42,3 +42,11 @@ def sha256(file: Path) -> str:
     """The sha256 of a file's bytes, in hex."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def kept_below(root: Path) -> list[Path]:
+    """The folders in which files below `root` may really lie, links followed: itself and, where it is a snapshot in the
+    HuggingFace Hub's cache, that repository's blobs, which its files are links to."""
+    whole = root.resolve()
+    snapshots = [place for place in whole.parents if place.name == "snapshots" and (place.parent / "blobs").is_dir()]
+    return [whole, *(place.parent / "blobs" for place in snapshots)]

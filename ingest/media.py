@@ -7,6 +7,8 @@ import stat
 import struct
 import warnings
 import wave
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 200_000_000
+ORIENTATION, SIDEWAYS = 274, (5, 6, 7, 8)
+"""EXIF's tag, and its values with which height and width change places."""
 MAX_SECONDS = 600.0
 MAX_SAMPLES = 100_000_000
 """Of all channels together: a header may name any rate, and so make ten minutes of any size."""
@@ -36,8 +40,28 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS, *, max_bytes: int = MAX
         BadMedia: missing, not a picture, corrupt, truncated, above a limit, or of numbers whose range is not known; the
             message has the path.
     """
-    import PIL.Image
     from PIL import ImageOps
+
+    with _opened(path, max_pixels, max_bytes) as found:
+        ImageOps.exif_transpose(found, in_place=True)  # in place, as a copy forgets its file's bits
+        return rgb(found)
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(width, height) of a file's picture as `open_image` gives it, from its header.
+
+    Raises:
+        BadMedia: missing, not a picture, or above a limit; the message has the path.
+    """
+    with _opened(path, MAX_PIXELS, MAX_BYTES) as found:
+        width, height = found.size
+        return (height, width) if found.getexif().get(ORIENTATION) in SIDEWAYS else (width, height)
+
+
+@contextmanager
+def _opened(path: Path, max_pixels: int, max_bytes: int) -> Iterator[Image]:
+    """A picture within the limits, its header read; whatever is wrong with it is BadMedia with the path."""
+    import PIL.Image
 
     require_file(path, "pictures", max_bytes)
     try:
@@ -47,8 +71,7 @@ def open_image(path: Path, max_pixels: int = MAX_PIXELS, *, max_bytes: int = MAX
             with PIL.Image.open(path) as found:
                 if found.width * found.height > max_pixels:
                     raise BadMedia(f"{path} is {found.width} x {found.height} pixels, the limit is {max_pixels:,}")
-                ImageOps.exif_transpose(found, in_place=True)  # in place, as a copy forgets its file's bits
-                return rgb(found)
+                yield found
     except UsageError as error:
         raise BadMedia(f"{path} is {error}") from error
     except PIL.Image.DecompressionBombError as error:

@@ -5,71 +5,84 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import IntegrityError, UsageError
-from ingest.datasets._files import require_inside
+from atlas.errors import IntegrityError
+from ingest.datasets._coco_layout import Places, caption_files, instance_files, picture_folders, subset_of
+from ingest.datasets._coco_rows import Id, identity, place, require, tell
 
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """What the annotation files say: pycocotools' index of the instances, captions by image id, sha256 of the bytes."""
+    """What the annotation files say: pycocotools' index of the instances, captions and pointers to the pictures by
+    image id, every category there is (the index may be narrowed), sha256 of the bytes and of what was left out."""
 
     index: Any
-    captions: dict[int, list[str]]
+    captions: Mapping[Id, list[str]]
+    pointers: Mapping[Id, str]
+    categories: Sequence[Mapping[str, Any]]
     digest: str
 
-
-LARGEST = 100_000
-"""Pixels of a picture's side: a larger one is a mistake, and its mask would take all memory."""
-
-_NEEDED: dict[str, dict[str, type]] = {
-    "images": {"id": int, "file_name": str, "height": int, "width": int},
-    "annotations": {"id": int, "image_id": int, "category_id": int},
-    "categories": {"id": int, "name": str},
-}
+    def narrowed(self, whole: Mapping[str, Any]) -> Files:
+        """With these rows alone."""
+        ids = {image["id"] for image in whole["images"]}
+        captions = {number: texts for number, texts in self.captions.items() if number in ids}
+        return replace(self, index=index_of(whole), captions=captions)
 
 
 def read(root: Path, subset: str) -> Files:
-    """Read `annotations/instances*.json` and `captions*.json`, those whose name contains `subset`.
+    """Read the files with instances, and with captions if there are any, whose path has `subset` in it.
 
     Raises:
         UsageError: not a COCO folder, or no pictures in the files.
         IntegrityError: a file is cut or is not what COCO's are.
+        BadMedia: the names of all pictures lead out of the folder.
     """
-    folder = root / "annotations"
-    if not folder.is_dir():
-        raise UsageError(f"{root} is not a COCO folder: it has no annotations/ with instances*.json")
-    chosen = {kind: _chosen(folder, kind, subset) for kind in ("instances", "captions")}
-    if not chosen["instances"]:
-        wanted = f"instances*{subset}*.json"
-        raise UsageError(f"{folder} has no {wanted}; it has {sorted(f.name for f in folder.glob('*.json'))}")
+    chosen = instance_files(root, subset)
     digest = hashlib.sha256()
     whole: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": [], "licenses": []}
-    for file in chosen["instances"]:
+    for file in chosen:
         part = _parsed(file, digest, ("images", "annotations", "categories"))
         if not isinstance(part.get("licenses"), list):  # they are told, but nothing hangs on them
             part["licenses"] = []
         for key, rows in whole.items():
             rows += [row for row in part.get(key, []) if key in ("images", "annotations") or row not in rows]
-    _require(root, whole)
-    captions: dict[int, list[str]] = {image["id"]: [] for image in whole["images"]}
-    for file in chosen["captions"]:
-        for row in _parsed(file, digest, ("annotations",))["annotations"]:
-            text = str(row.get("caption", "")).strip()
-            number = row.get("image_id")
-            if text and isinstance(number, int) and number in captions:
-                captions[number].append(text)
-    return Files(index_of(whole), captions, digest.hexdigest())
+    require(root, whole, [subset_of(file, root) for file in chosen])
+    pointers = place(root, whole["images"], Places(root, picture_folders(root, chosen)))
+    listed = {image["id"] for image in whole["images"]}
+    strange = [
+        f"{row['id']} of picture {row['image_id']}" for row in whole["annotations"] if row["image_id"] not in listed
+    ]
+    tell(f"{root}: annotations of pictures that are not listed", strange, len(whole["annotations"]))
+    captions: dict[Id, list[str]] = {image["id"]: [] for image in whole["images"]}
+    for file in caption_files(root, subset):
+        _read_captions(file, _parsed(file, digest, ("annotations",))["annotations"], captions)
+    if lost := [image for image in whole["images"] if image["id"] not in pointers]:
+        digest.update(json.dumps([image["id"] for image in lost]).encode())
+        whole["images"] = [image for image in whole["images"] if image["id"] in pointers]
+    files = Files(None, captions, pointers, whole["categories"], digest.hexdigest())
+    return files.narrowed(whole)
 
 
-def _chosen(folder: Path, kind: str, subset: str) -> list[Path]:
-    return sorted(file for file in folder.glob(f"{kind}*.json") if subset in file.name)
+def _read_captions(file: Path, rows: Sequence[Mapping[str, Any]], captions: Mapping[Id, list[str]]) -> None:
+    """Add a file's captions to those of its pictures: one, or a list of them, a row."""
+    lost, empty = [], []
+    for at, row in enumerate(rows):
+        number, given = identity(row.get("image_id")), row.get("caption")
+        said = [text.strip() for text in (given if isinstance(given, list) else [given]) if isinstance(text, str)]
+        texts = [text for text in said if text]
+        if not texts:
+            empty.append(f"row {at}")
+        elif number is None or number not in captions:
+            lost.append(f"row {at} of picture {row.get('image_id')!r:.40}")
+        else:
+            captions[number] += texts
+    tell(f"{file}: captions of pictures that are not listed", lost, len(rows))
+    tell(f"{file}: captions without a word", empty, len(rows))
 
 
 def _parsed(file: Path, digest: Any, keys: Sequence[str]) -> dict[str, Any]:
@@ -90,32 +103,8 @@ def _parsed(file: Path, digest: Any, keys: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def _require(root: Path, whole: dict[str, list[Any]]) -> None:
-    """Refuse rows that lack what is needed, names that repeat, and paths that lead elsewhere."""
-    for key, needed in _NEEDED.items():
-        for row in whole[key]:
-            wrong = [name for name, kind in needed.items() if not isinstance(row.get(name), kind)]
-            if wrong:
-                raise IntegrityError(f"{root}: a row of {key} has no good {wrong[0]}: {json.dumps(row)[:120]}")
-    for key, what in (("images", "pictures"), ("categories", "categories")):
-        if not whole[key]:
-            raise UsageError(f"{root} has no {what} in its annotation files; there is nothing to ingest")
-    for key, name in (("images", "id"), ("images", "file_name"), ("categories", "id"), ("categories", "name")):
-        [(twice, times)] = Counter(row[name] for row in whole[key]).most_common(1) or [(None, 0)]
-        if times > 1:
-            raise IntegrityError(f"{root}: two {key} have the {name} {twice!r}; give one file with subset=val2017")
-    for image in whole["images"]:
-        if not (1 <= image["height"] <= LARGEST and 1 <= image["width"] <= LARGEST):
-            raise IntegrityError(f"{root}: image {image['id']} is {image['width']} x {image['height']} pixels")
-        require_inside(image["file_name"])
-    known = {category["id"] for category in whole["categories"]}
-    strange = next((a for a in whole["annotations"] if a["category_id"] not in known), None)
-    if strange is not None:
-        raise IntegrityError(f"{root}: annotation {strange['id']} has category {strange['category_id']}, which is none")
-
-
-def index_of(whole: dict[str, list[Any]]) -> Any:
-    """pycocotools' index; what it prints is not wanted on stdout. Annotations of unlisted pictures are left out."""
+def index_of(whole: Mapping[str, Any]) -> Any:
+    """pycocotools' index; what it prints is not wanted on stdout. Only annotations of the listed pictures are in it."""
     from pycocotools.coco import COCO
 
     listed = {image["id"] for image in whole["images"]}
@@ -124,12 +113,3 @@ def index_of(whole: dict[str, list[Any]]) -> Any:
     with redirect_stdout(io.StringIO()):
         index.createIndex()
     return index
-
-
-def picture_folders(root: Path) -> list[str]:
-    """Where pictures may lie below the root, likeliest first: images/ and its folders, train2017/..., the root."""
-    below = sorted(folder for folder in root.iterdir() if folder.is_dir() and folder.name != "annotations")
-    images = [folder for folder in below if folder.name == "images"]
-    nested = sorted(folder for top in images for folder in top.iterdir() if folder.is_dir())
-    others = [folder for folder in below if folder.name != "images"]
-    return [folder.relative_to(root).as_posix() for folder in (*images, *nested, *others)] + ["."]

@@ -1,7 +1,19 @@
-"""COCO's outlines as pixels."""
+"""COCO's outlines as pixels, in every form that exporters write them.
+
+    [[x, y, x, y, ...], ...]        polygons (COCO)
+    [x, y, x, y, ...]               one polygon, flat
+    [[x, y], [x, y], ...]           one polygon, as points
+    [[[x, y], ...], ...]            polygons, as points
+    {"size": ..., "counts": ...}    run lengths: numbers, text, bytes, or bytes as Python prints them
+    [{"size": ..., "counts": ...}]  several of these
+    [], [[]], null, or not there    the box stands for it
+
+Any other form is refused by name.
+"""
 
 from __future__ import annotations
 
+import ast
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,41 +24,97 @@ from atlas.errors import IntegrityError
 
 
 def mask_of(instance: Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    """(height, width) bool of one instance: polygons, run lengths as numbers or as text, or the box.
+    """(height, width) bool of one instance: its outline, or its box where it has none.
 
     Raises:
-        IntegrityError: the outline is of no such form, or of another size than the picture.
+        IntegrityError: the outline is of no known form, or of another size than the picture.
     """
+    try:
+        return _mask(instance, height, width)
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError) as error:
+        raise IntegrityError(f"annotation {instance['id']}: its segmentation cannot be read: {error}") from error
+
+
+def _mask(instance: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     from pycocotools import mask as runs
 
     outline = instance.get("segmentation")
-    try:
-        if isinstance(outline, Mapping):
-            if list(outline["size"]) != [height, width]:
-                raise ValueError(f"its size is {outline['size']}, the picture's {[height, width]}")
-            counts = outline["counts"]
-            # pycocotools leaves pixels that no run covers as they were in memory.
-            lengths = _lengths(counts) if isinstance(counts, str) else counts
-            if sum(lengths) != height * width or not all(isinstance(n, int) for n in lengths):
-                raise ValueError("its runs are not as long as the picture")
-            coded = outline if isinstance(counts, str) else runs.frPyObjects(outline, height, width)
-        else:
-            if not isinstance(outline, list | None):
-                raise TypeError("it is neither polygons nor run lengths")
-            # A polygon needs three corners; with fewer it has no inside.
-            polygons = [polygon for polygon in outline or [] if len(polygon) >= 6] or [_corners(instance["bbox"])]
-            # It walks along every edge: one to a far point would take hours.
-            far = 10 * (height + width)
-            if not all(-far <= float(v) <= far for polygon in polygons for v in polygon):
-                raise ValueError("a corner is far from the picture")
-            coded = runs.merge(runs.frPyObjects(polygons, height, width))
-        with warnings.catch_warnings():
-            # pycocotools 2.0 makes its arrays the way numpy 1 did.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            found: np.ndarray = runs.decode(coded).astype(bool)
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RecursionError) as error:
-        raise IntegrityError(f"annotation {instance['id']}: its segmentation cannot be read: {error}") from error
-    return found
+    found = [outline] if isinstance(outline, Mapping) else outline
+    if isinstance(found, list) and found and all(isinstance(part, Mapping) for part in found):
+        coded = runs.merge([_runs(part, height, width) for part in found])
+    else:
+        # A polygon needs three corners; with fewer it has no inside.
+        polygons = [polygon for polygon in _polygons(outline) if len(polygon) >= 6] or [_corners(instance.get("bbox"))]
+        # It walks along every edge: one to a far point would take hours.
+        far = 10 * (height + width)
+        if not all(-far <= v <= far for polygon in polygons for v in polygon):
+            raise ValueError("a corner is far from the picture")
+        coded = runs.merge(runs.frPyObjects(polygons, height, width))
+    with warnings.catch_warnings():
+        # pycocotools 2.0 makes its arrays the way numpy 1 did.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pixels: np.ndarray = runs.decode(coded).astype(bool)
+    return pixels
+
+
+def _runs(outline: Mapping[str, Any], height: int, width: int) -> Any:
+    """pycocotools' own form of run lengths, checked."""
+    from pycocotools import mask as runs
+
+    missing = {"size", "counts"} - set(outline)
+    if missing:
+        raise ValueError(f"run lengths need size and counts; it has {', '.join(map(str, outline)) or 'neither'}")
+    if list(outline["size"]) != [height, width]:
+        raise ValueError(f"its size is {outline['size']}, the picture's {[height, width]}")
+    counts = outline["counts"]
+    if isinstance(counts, str) and counts.startswith(("b'", 'b"')):  # str(bytes) in somebody's script
+        counts = ast.literal_eval(counts)
+    if isinstance(counts, bytes):
+        counts = counts.decode("ascii")
+    # pycocotools leaves pixels that no run covers as they were in memory.
+    lengths = _lengths(counts) if isinstance(counts, str) else counts
+    if sum(lengths) != height * width or not all(isinstance(n, int) for n in lengths):
+        raise ValueError("its runs are not as long as the picture")
+    whole = {"size": [height, width], "counts": counts}
+    return whole if isinstance(counts, str) else runs.frPyObjects(whole, height, width)
+
+
+def _polygons(outline: Any) -> list[list[float]]:
+    """Each polygon as x, y, x, y, ...; none where there is no outline."""
+    if outline is None:
+        return []
+    if not isinstance(outline, list):
+        raise TypeError(f"it is {_named(outline)}, and neither polygons nor run lengths")
+    if not outline or all(_is_number(v) for v in outline) or all(_is_point(v) for v in outline):
+        return [_flat(outline)]
+    return [_flat(polygon) for polygon in outline]
+
+
+def _flat(polygon: Any) -> list[float]:
+    """The corners of one polygon, written as numbers or as points."""
+    if not isinstance(polygon, list):
+        raise TypeError(f"a polygon of it is {_named(polygon)}")
+    numbers = [v for point in polygon for v in point] if all(map(_is_point, polygon)) else polygon
+    for value in numbers:
+        if not _is_number(value):
+            raise TypeError(f"a corner of it is {_named(value)}")
+    if len(numbers) % 2:
+        raise ValueError(f"a polygon of it has {len(numbers)} numbers, an odd count of them")
+    return [float(value) for value in numbers]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _named(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"an object with {', '.join(map(str, value))[:60] or 'nothing in it'}"
+    return "a list" if isinstance(value, list) else f"{value!r:.60}"
 
 
 def _lengths(text: str) -> list[int]:
@@ -69,6 +137,8 @@ def _lengths(text: str) -> list[int]:
     return found
 
 
-def _corners(box: Sequence[float]) -> list[float]:
+def _corners(box: Sequence[float] | None) -> list[float]:
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        raise ValueError("it has no corners, and there is no bbox of four numbers to stand for it")
     x, y, width, height = box
     return [x, y, x + width, y, x + width, y + height, x, y + height]

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from atlas.errors import UsageError, unknown
+from atlas.files import kept_below
 from ingest.examples import FIND, HELD_OUT, BadMedia
 
 
@@ -47,11 +48,11 @@ def inside(root: Path, media: str) -> Path:
     """The file behind a pointer, links followed.
 
     Raises:
-        BadMedia: it lies outside the root.
+        BadMedia: it lies outside the root, and outside the Hub's cache that the root is in.
     """
     require_inside(media)
     path = (root / media).resolve()
-    if not path.is_relative_to(root.resolve()):
+    if not any(path.is_relative_to(place) for place in kept_below(root)):
         raise BadMedia(f"{root / media} is a link out of the dataset's folder; give the folder it leads to")
     return path
 
@@ -64,7 +65,7 @@ def folder(path: str | None, name: str) -> Path:
     """
     if path is None:
         raise UsageError(f"{name} needs a folder; use --dataset {name}:PATH")
-    root = Path(path)
+    root = Path(path).expanduser()
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}; use --dataset {name}:PATH")
     return root
@@ -175,12 +176,11 @@ def placed(root: Path, folders: Sequence[str], names: Iterable[str]) -> list[str
         BadMedia: a name leads out of the folder.
         UsageError: not one of them is there.
     """
-    listed: dict[Path, set[str]] = {}
-    found, pointers, first = False, [], ""
+    listed, found, pointers, first = Listed(), False, [], ""
     for name in names:
         require_inside(name)
         first = first or name
-        place = next((p for p in folders if _has(listed, root / p / name)), None)
+        place = next((p for p in folders if listed.has(root / p / name)), None)
         found = found or place is not None
         place = folders[0] if place is None else place
         pointers.append(name if place == "." else f"{place}/{name}")
@@ -189,8 +189,14 @@ def placed(root: Path, folders: Sequence[str], names: Iterable[str]) -> list[str
     return pointers
 
 
-def _has(listed: dict[Path, set[str]], file: Path) -> bool:
-    """Whether the file's folder lists it; every folder is read once, as there may be a hundred thousand files."""
-    if file.parent not in listed:
-        listed[file.parent] = {entry.name for entry in file.parent.iterdir()} if file.parent.is_dir() else set()
-    return file.name in listed[file.parent]
+class Listed:
+    """Whether files are there; every folder is read once, as there may be a hundred thousand files."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, set[str]] = {}
+
+    def has(self, file: Path) -> bool:
+        folder = file.parent
+        if folder not in self._names:
+            self._names[folder] = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+        return file.name in self._names[folder]

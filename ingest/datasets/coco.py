@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,8 +24,9 @@ from atlas.files import sha256
 from ingest.concepts import pattern
 from ingest.datasets import _coco_files
 from ingest.datasets._coco_masks import mask_of
+from ingest.datasets._coco_rows import Id
 from ingest.datasets._coco_words import forms
-from ingest.datasets._files import check, inside, order, split_of
+from ingest.datasets._files import check, folder, inside, order, split_of
 from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Concept, Example, Mention
 from ingest.media import MAX_PIXELS, open_image
 
@@ -52,8 +53,8 @@ class Coco:
         self._root = root
         self._index = files.index
         self._captions = files.captions
-        self._folders = _coco_files.picture_folders(root)
-        self._by_name = {str(image["file_name"]).replace("\\", "/"): image for image in files.index.imgs.values()}
+        self._pointers = files.pointers
+        self._by_pointer = {files.pointers[number]: image for number, image in files.index.imgs.items()}
         by_category = {number: _concept(category) for number, category in files.index.cats.items()}
         self.concepts: Mapping[str, Concept] = {concept.name: concept for concept in by_category.values()}
         self._named = {number: concept.name for number, concept in by_category.items()}
@@ -136,9 +137,9 @@ class Coco:
         ids.sort(key=lambda number: (concept not in self._said[number], order(seed, concept, number)))
         return [self._picture(number, split) for number in ids]
 
-    def _picture(self, number: int, split: str) -> Example:
+    def _picture(self, number: Id, split: str) -> Example:
         mentions, said = tuple(map(Mention, self._shown[number])), tuple(self._captions[number])
-        return Example(IMAGE, CAPTION, split, PROMPT, None, mentions, (self._media(number),), said)
+        return Example(IMAGE, CAPTION, split, PROMPT, None, mentions, (self._pointers[number],), said)
 
     def _sayings(self, concept: str, split: str, seed: int) -> list[Example]:
         """The human captions of a split that mention the concept, in the order that the seed decides."""
@@ -149,17 +150,17 @@ class Coco:
         ]
 
     @cached_property
-    def _shown(self) -> dict[int, list[str]]:
+    def _shown(self) -> dict[Id, list[str]]:
         """What each picture shows, each concept once, in the order of the categories."""
         order = {name: place for place, name in enumerate(self.concepts)}
-        found: dict[int, list[str]] = {}
-        for number in sorted(self._index.imgs):
+        found: dict[Id, list[str]] = {}
+        for number in _in_order(self._index.imgs):
             names = {self._named[instance["category_id"]] for instance in self._index.imgToAnns[number]}
             found[number] = sorted(names, key=order.__getitem__)
         return found
 
     @cached_property
-    def _showing(self) -> Mapping[str, list[int]]:
+    def _showing(self) -> Mapping[str, list[Id]]:
         return _inverse(self._shown)
 
     @cached_property
@@ -170,7 +171,7 @@ class Coco:
             for form in concept.forms:
                 meant[form].append(concept.name)
         search = pattern(list(meant))
-        texts = dict.fromkeys(text for number in sorted(self._captions) for text in self._captions[number])
+        texts = dict.fromkeys(text for number in _in_order(self._captions) for text in self._captions[number])
         said = {text: [" ".join(form.lower().split()) for form in search.findall(text)] for text in texts}
         return {text: list(dict.fromkeys(n for form in found for n in meant[form])) for text, found in said.items()}
 
@@ -179,7 +180,7 @@ class Coco:
         return _inverse(self._mentions)
 
     @cached_property
-    def _said(self) -> dict[int, set[str]]:
+    def _said(self) -> dict[Id, set[str]]:
         """Which concepts the human captions of each picture mention."""
         return {number: {n for text in texts for n in self._mentions[text]} for number, texts in self._captions.items()}
 
@@ -191,26 +192,17 @@ class Coco:
                 found[text] = HELD_OUT if HELD_OUT in (split_of(number), found.get(text)) else FIND
         return found
 
-    def _media(self, number: int) -> str:
-        """The pointer to a picture: where it lies below the root, or would lie."""
-        name = str(self._index.imgs[number]["file_name"]).replace("\\", "/")
-        places = [name if folder == "." else f"{folder}/{name}" for folder in self._folders]
-        return next((place for place in places if (self._root / place).is_file()), places[0])
-
     def _record(self, media: str) -> Mapping[str, Any]:
         """The picture's row of the annotation file."""
-        parts = media.split("/")
-        for start in range(len(parts)):
-            record: Mapping[str, Any] | None = self._by_name.get("/".join(parts[start:]))
-            if record is not None:
-                return record
-        raise BadMedia(f"'{media}' is no picture of the dataset at {self._root}")
+        record: Mapping[str, Any] | None = self._by_pointer.get(media)
+        if record is None:
+            raise BadMedia(f"'{media}' is no picture of the dataset at {self._root}")
+        return record
 
     def require_pictures(self) -> None:
         """Raises UsageError where not one of the pictures is there."""
-        if not any((self._root / self._media(number)).is_file() for number in self._index.imgs):
-            name = next(iter(self._by_name))
-            raise UsageError(f"none of the pictures is below {self._root} (looked for {name} in {self._folders})")
+        if not any((self._root / media).is_file() for media in self._by_pointer):
+            raise UsageError(f"none of the pictures is below {self._root} (looked for {next(iter(self._by_pointer))})")
 
 
 def build(
@@ -231,11 +223,7 @@ def build(
         UsageError: no folder given, not a COCO folder, no such class, or no pictures.
         IntegrityError: an annotation file is damaged.
     """
-    if path is None:
-        raise UsageError("coco needs a folder; use --dataset coco:PATH")
-    root = Path(path)
-    if not root.is_dir():
-        raise UsageError(f"there is no folder {root}; use --dataset coco:PATH")
+    root = folder(path, "coco")
     files = _coco_files.read(root, subset)
     wanted = tuple(name.strip() for name in classes.split(",") if name.strip())
     options: dict[str, Any] = {}
@@ -264,9 +252,12 @@ def _narrowed(files: _coco_files.Files, classes: Sequence[str], max_samples: int
         whole["images"] = sorted(whole["images"], key=lambda i: order(seed, "", i["id"]))[:max_samples]
     if not whole["images"]:
         raise UsageError(f"no picture shows {', '.join(classes)}; there is nothing to ingest")
-    ids = {image["id"] for image in whole["images"]}
-    captions = {number: texts for number, texts in files.captions.items() if number in ids}
-    return _coco_files.Files(_coco_files.index_of(whole), captions, files.digest)
+    return files.narrowed(whole)
+
+
+def _in_order(ids: Iterable[Id]) -> list[Id]:
+    """Numbers first, then texts."""
+    return sorted(ids, key=lambda number: (isinstance(number, str), number))
 
 
 def _inverse(lists: Mapping[Any, list[str]]) -> Mapping[str, list[Any]]:
@@ -279,7 +270,10 @@ def _inverse(lists: Mapping[Any, list[str]]) -> Mapping[str, list[Any]]:
 
 def _concept(category: Mapping[str, Any]) -> Concept:
     name = " ".join(str(category["name"]).split())
-    return Concept(name, forms(name), category.get("supercategory") or None, int(category["id"]))
+    number = category["id"]
+    return Concept(
+        name, forms(name), category.get("supercategory") or None, number if isinstance(number, int) else None
+    )
 
 
 def _licence(whole: Mapping[str, Any]) -> str:

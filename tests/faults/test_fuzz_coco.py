@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from fuzzing import a_file, feed, objects
 
+pytestmark = pytest.mark.filterwarnings("ignore::atlas.errors.AtlasWarning")  # what was left out is said
 SLOW = pytest.mark.parametrize("number", [700, pytest.param(10_000, marks=pytest.mark.nightly)])
 
 

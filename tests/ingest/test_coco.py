@@ -15,6 +15,7 @@ from pycocotools import mask as runs
 
 from atlas.errors import AtlasError, IntegrityError, UsageError
 from ingest.datasets import coco
+from ingest.datasets._coco_masks import mask_of
 from ingest.datasets._coco_words import forms, plural
 from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Dataset, Example
 from ingest.media import open_image
@@ -49,16 +50,43 @@ def compressed(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [HEIGHT, WIDTH], "counts": coded["counts"].decode("ascii")}
 
 
+def pairs(top: int, bottom: int, left: int, right: int) -> list[list[int]]:
+    flat = polygon(top, bottom, left, right)
+    return [flat[i : i + 2] for i in range(0, 8, 2)]
+
+
+def printed(mask: np.ndarray) -> dict[str, Any]:
+    """As `str(rle)` of a script that did not decode its bytes."""
+    rle = compressed(mask)
+    return rle | {"counts": str(rle["counts"].encode())}
+
+
 OUTLINES: dict[str, tuple[Any, np.ndarray]] = {
     "polygon": ([polygon(1, 4, 2, 7)], box(1, 4, 2, 7)),
     "two polygons": ([polygon(0, 2, 0, 3), polygon(5, 8, 6, 9)], box(0, 2, 0, 3) | box(5, 8, 6, 9)),
     "polygon and a line": ([polygon(1, 4, 2, 7), [0, 0, 5, 5]], box(1, 4, 2, 7)),
     "numbers": ({"size": [HEIGHT, WIDTH], "counts": counts(box(2, 6, 3, 9))}, box(2, 6, 3, 9)),
     "text": (compressed(box(0, 8, 11, 12)), box(0, 8, 11, 12)),
+    "flat": (polygon(1, 4, 2, 7), box(1, 4, 2, 7)),
+    "points": (pairs(1, 4, 2, 7), box(1, 4, 2, 7)),
+    "two of points": ([pairs(0, 2, 0, 3), pairs(5, 8, 6, 9)], box(0, 2, 0, 3) | box(5, 8, 6, 9)),
+    "points and numbers": ([pairs(0, 2, 0, 3), polygon(5, 8, 6, 9)], box(0, 2, 0, 3) | box(5, 8, 6, 9)),
+    "several texts": (
+        [compressed(box(0, 8, 11, 12)), compressed(box(0, 1, 0, 1))],
+        box(0, 8, 11, 12) | box(0, 1, 0, 1),
+    ),
+    "text and numbers": (
+        [compressed(box(0, 8, 11, 12)), {"size": [HEIGHT, WIDTH], "counts": counts(box(2, 6, 3, 9))}],
+        box(0, 8, 11, 12) | box(2, 6, 3, 9),
+    ),
+    "printed bytes": (printed(box(2, 6, 3, 9)), box(2, 6, 3, 9)),
     "none": (None, box(3, 5, 4, 6)),
     "empty": ([], box(3, 5, 4, 6)),
+    "an empty polygon": ([[]], box(3, 5, 4, 6)),
+    "a line": ([[0, 0, 5, 5]], box(3, 5, 4, 6)),
+    "a line of points": ([[0, 0], [5, 5]], box(3, 5, 4, 6)),
 }
-BOX = [4, 3, 2, 2]  # of the last two: left, top, width, height
+BOX = [4, 3, 2, 2]  # of the last five: left, top, width, height
 
 
 def instance(number: int, image: int, category: int, outline: Any, crowd: int = 0) -> dict[str, Any]:
@@ -96,7 +124,6 @@ def folder(tmp_path: Path) -> Path:
             instance(4, 2, PERSON, OUTLINES["polygon"][0]),
             instance(5, 3, CAT, OUTLINES["numbers"][0]),
             instance(6, 4, DOG, OUTLINES["two polygons"][0]),
-            instance(7, 999, DOG, OUTLINES["polygon"][0]),  # of a picture that is not listed
         ],
         categories=[
             {"id": PERSON, "name": "person", "supercategory": "person"},
@@ -228,11 +255,32 @@ def test_a_crowd_and_a_person_are_one_mask(folder: Path) -> None:
         [["a", "b", "c", "d", "e", "f"]],
         "text",
         7,
+        {},
+        [{"x": 1, "y": 2}, {"x": 3, "y": 2}, {"x": 3, "y": 5}],
+        [[1, 2, 3, 4, 5, 6, 7]],
+        [1, 2, 3, 4, 5, 6, 7],
+        [[1, 2], [3, 4], [5, 6], 7, 8],
+        [[1, 2, 0], [3, 4, 0], [5, 6]],
+        [compressed(box(0, 1, 0, 1)), polygon(1, 4, 2, 7)],
+        [[[[1, 2], [3, 4], [5, 6]]]],
+        [[True, 2, 3, 4, 5, 6]],
     ],
 )
 def test_an_outline_of_no_known_form_names_its_annotation(folder: Path, outline: Any) -> None:
     write(folder, annotations=[instance(77, 1, DOG, outline)])
-    with pytest.raises(IntegrityError, match="annotation 77"):
+    with pytest.raises(IntegrityError, match="annotation 77: its segmentation cannot be read"):
+        coco.build(str(folder)).mask("images/000000000001.png", "dog")
+
+
+def test_run_lengths_as_bytes() -> None:
+    rle = runs.encode(np.asfortranarray(box(2, 6, 3, 9), dtype=np.uint8))
+    found = mask_of({"id": 1, "segmentation": rle}, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(found, box(2, 6, 3, 9))
+
+
+def test_neither_an_outline_nor_a_box(folder: Path) -> None:
+    write(folder, annotations=[{"id": 77, "image_id": 1, "category_id": DOG}])
+    with pytest.raises(IntegrityError, match="annotation 77: .*no bbox of four numbers"):
         coco.build(str(folder)).mask("images/000000000001.png", "dog")
 
 
@@ -367,7 +415,8 @@ def spoil_json(folder: Path) -> None:
         (lambda f: write(f, categories=[]), UsageError, "no categories in its annotation files"),
         (lambda f: write(f, annotations=None), IntegrityError, "lacks a list of"),
         (lambda f: write(f, images=[1]), IntegrityError, "a row is not an object"),
-        (lambda f: write(f, images=[{"id": 1, "file_name": "a.png"}]), IntegrityError, "has no good height"),
+        (lambda f: write(f, images=[{"id": 1}]), IntegrityError, "has no good file_name"),
+        (lambda f: write(f, images=[{"file_name": "a.png"}]), IntegrityError, "has no good id"),
         (lambda f: write(f, annotations=[instance(3, 1, 999, None)]), IntegrityError, "annotation 3 has category 999"),
         (lambda f: shutil.rmtree(f / "images"), UsageError, "none of the pictures is below"),
     ],
@@ -513,7 +562,7 @@ def test_real_masks_have_the_area_the_annotation_says(real: coco.Coco) -> None:
             same = [a for a in instances if a["category_id"] == category]
             if len(same) == 1 and same[0]["area"] > 2000:
                 name = index.cats[category]["name"]
-                found = int(real.mask(real._media(number), name).sum())
+                found = int(real.mask(real._pointers[number], name).sum())
                 assert found == pytest.approx(same[0]["area"], rel=0.05), (number, name)
                 checked += 1
     assert checked > 50

@@ -1,0 +1,111 @@
+"""Where a COCO folder keeps its annotation files and its pictures, as the well-known exporters write it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from atlas.errors import UsageError
+from ingest.datasets._files import Listed
+
+INSTANCES = (
+    "annotations/instances*.json",  # COCO, CVAT
+    "annotations/lvis*.json",
+    "instances*.json",
+    "lvis*.json",
+    "_annotations.coco.json",  # a split of Roboflow's
+    "*/_annotations.coco.json",  # Roboflow
+    "result.json",  # Label Studio
+    "labels.json",  # FiftyOne
+)
+CAPTIONS = ("annotations/captions*.json", "captions*.json")
+EXPECTED = (
+    "annotations/instances*.json (COCO, CVAT) or lvis*.json, FOLDER/_annotations.coco.json (Roboflow), result.json "
+    "(Label Studio) or labels.json (FiftyOne), and the pictures in images/, data/ or beside it"
+)
+
+
+def instance_files(root: Path, subset: str) -> list[Path]:
+    """The files with boxes whose path has `subset` in it, of the first layout that there is.
+
+    Raises:
+        UsageError: there is none; the message has what is expected.
+    """
+    for pattern in INSTANCES:
+        every = sorted(file for file in root.glob(pattern) if file.is_file())
+        found = _of(every, root, subset)
+        if found:
+            return found
+        if every:
+            names = ", ".join(file.relative_to(root).as_posix() for file in every)
+            raise UsageError(f"{root} has no {pattern} with '{subset}' in its name; it has {names}")
+    if (root / "annotations").is_dir():
+        have = ", ".join(sorted(f.name for f in (root / "annotations").iterdir())[:5])
+        raise UsageError(f"{root / 'annotations'} has no instances*.json (it has {have or 'nothing'})")
+    raise UsageError(f"{root} is not a COCO folder; expected is {EXPECTED}")
+
+
+def subset_of(file: Path, root: Path) -> str:
+    """What tells a file from the others of its layout: Roboflow's folder, or what is in its name."""
+    return file.stem.partition("_")[2] if file.parent in (root, root / "annotations") else file.parent.name
+
+
+def caption_files(root: Path, subset: str) -> list[Path]:
+    return [file for pattern in CAPTIONS for file in _of(sorted(root.glob(pattern)), root, subset)]
+
+
+def _of(files: Sequence[Path], root: Path, subset: str) -> list[Path]:
+    return [file for file in files if subset in file.relative_to(root).as_posix()]
+
+
+def picture_folders(root: Path, files: Sequence[Path]) -> list[str]:
+    """Where pictures may lie below the root, likeliest first: beside the file, images/ and its folders, data/ and its,
+    train2017/..., the root."""
+    beside = [file.parent for file in files if file.parent not in (root, root / "annotations")]
+    below = sorted(f for f in root.iterdir() if f.is_dir() and f.name != "annotations" and not f.name.startswith("."))
+    first = [folder for name in ("images", "data") for folder in below if folder.name == name]
+    nested = [[top, *sorted(folder for folder in top.iterdir() if folder.is_dir())] for top in first]
+    others = [folder for folder in below if folder not in first]
+    found = dict.fromkeys([*beside, *(folder for some in nested for folder in some), *others])
+    return [folder.relative_to(root).as_posix() for folder in found] + ["."]
+
+
+class Places:
+    """Finds pictures by the names that annotation files give them: below a folder, of another machine, or a URL."""
+
+    def __init__(self, root: Path, folders: Sequence[str]):
+        self._root, self._folders, self._listed = root, folders, Listed()
+
+    def find(self, name: str) -> tuple[str, int] | None:
+        """The pointer to a file with this name, or with the longest end of it that there is, and how many folders at
+        its beginning were left out; None where there is none."""
+        parts = ends_of(name)
+        if any(len(part.encode(errors="replace")) > 255 for part in parts):
+            return None
+        for start in range(len(parts)):
+            tail = "/".join(parts[start:])
+            for folder in self._folders:
+                if self._listed.has(self._root / folder / tail):
+                    return (tail if folder == "." else f"{folder}/{tail}"), start
+        return None
+
+    def would_be(self, name: str) -> str:
+        """The pointer that a file with this name would have."""
+        folder = self._folders[0]
+        return name if folder == "." else f"{folder}/{name}"
+
+
+def ends_of(name: str) -> list[str]:
+    """A name's folders and file, without where it begins on another machine.
+
+    >>> ends_of(r"C:\\data\\val\\1.jpg"), ends_of("http://host/val2017/1.jpg"), ends_of("/data/local-files/?d=a/1.jpg")
+    (['data', 'val', '1.jpg'], ['val2017', '1.jpg'], ['a', '1.jpg'])
+    """
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]+://", name):
+        name = unquote(urlsplit(name).path)
+    name = name.rpartition("?d=")[2].replace("\\", "/")  # Label Studio's local files
+    parts = [part for part in re.sub(r"^[a-zA-Z]:", "", name).split("/") if part not in ("", ".")]
+    climbed = [place for place, part in enumerate(parts) if part == ".."]
+    return parts[climbed[-1] + 1 :] if climbed else parts
