@@ -31,6 +31,17 @@ def _about(package: ModuleType, name: str) -> tuple[str, str]:
     return (ast.get_docstring(tree) or "").partition("\n")[0], " ".join(parameters)
 
 
+def _layout(package: ModuleType, name: str) -> list[str]:
+    """What its docstring says of the files below PATH that an entry reads; nothing of one that reads none."""
+    from atlas import registry
+
+    if name not in registry.names(package):
+        return []
+    tree = ast.parse((Path(package.__path__[0]) / f"{name}.py").read_text(encoding="utf-8"))
+    lines = (ast.get_docstring(tree) or "").splitlines()[1:]
+    return [line for line in lines if line.strip()] if any("PATH" in line for line in lines) else []
+
+
 def _default(package: ModuleType, name: str, parameter: str, default: ast.expr | None) -> str:
     """What a parameter is where it is not given; a named constant by its value, for which the entry is imported."""
     if isinstance(default, ast.Name):
@@ -66,7 +77,8 @@ def datasets(
     name: Annotated[str | None, typer.Argument(help="NAME or NAME:PATH: its sources, tasks and splits.")] = None,
     output: Output,
 ) -> None:
-    """The kinds of dataset, and their options for `atlas ingest --option KEY=VALUE`; or the tasks of one.
+    """The kinds of dataset, and their options for `atlas ingest --option KEY=VALUE`; or the tasks of one; or, without
+    its PATH, what one that reads files expects there.
 
     Example: atlas datasets scenes
     """
@@ -75,6 +87,9 @@ def datasets(
     chosen = output.chosen()
     if name is None:
         _entries(ingest.datasets, "dataset", chosen)
+        return
+    if layout := _layout(ingest.datasets, name):
+        show(pa.Table.from_pylist([{"layout": line} for line in layout]), chosen)
         return
     from ingest.job import make_job, open_dataset
 

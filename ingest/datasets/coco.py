@@ -3,6 +3,9 @@
     PATH/annotations/instances*.json  captions*.json (optional)
     PATH/images/*.jpg, or images/val2017/, train2017/, val2017/, ...
 
+or as others write it: annotations/lvis*.json (LVIS), FOLDER/_annotations.coco.json beside its pictures (Roboflow; one
+FOLDER with --option subset=FOLDER), result.json and images/ (Label Studio), labels.json and data/ (FiftyOne).
+
 Pictures are asked "Describe the image in few words." (Pan et al. 2024) and the model's own answer is explained.
 With source "text" the human captions that mention a concept are the answers, and no picture is given.
 """
