@@ -26,6 +26,10 @@ MAX_BYTES = 200_000_000
 ORIENTATION, SIDEWAYS = 274, (5, 6, 7, 8)
 """EXIF's tag, and its values with which height and width change places."""
 MAX_SECONDS = 600.0
+PCM = 1
+"""WAVE's code of whole numbers."""
+LOUDEST = 2.0
+"""Floats a little above 1 are cut to it; far above they are no samples between -1 and 1."""
 MAX_SAMPLES = 100_000_000
 """Of all channels together: a header may name any rate, and so make ten minutes of any size."""
 
@@ -86,18 +90,22 @@ def _opened(path: Path, max_pixels: int, max_bytes: int) -> Iterator[Image]:
 def open_audio(path: Path, max_seconds: float = MAX_SECONDS, *, max_bytes: int = MAX_BYTES) -> tuple[np.ndarray, int]:
     """The recording of a file: (samples,) float32 between -1 and 1, channels averaged; its rate in samples a second.
 
-    `.wav` of whole numbers (PCM) is read here; every other format (FLAC, ...) by the package soundfile.
+    Its content decides how it is read, whatever its name: a WAVE of whole numbers (PCM) here; every other format (FLAC,
+    floats, extensible or unfinished WAVE, ...) by the package soundfile.
     max_seconds: refused from the header, before anything is decoded.
 
     Raises:
-        BadMedia: missing, no recording, corrupt, cut, empty, or above a limit; the message has the path.
+        BadMedia: missing, no recording, corrupt, cut, empty, above a limit, or louder than 1; the message has the path.
         Unsupported: the format needs soundfile, and it is not installed.
     """
     require_file(path, "recordings", max_bytes)
-    samples, rate = (_wav if path.suffix.lower() == ".wav" else _sound)(path, max_seconds)
+    samples, rate = (_wav if _is_plain(path) else _sound)(path, max_seconds)
     if not samples.size:
         raise BadMedia(f"{path} is a recording of nothing")
-    return samples.mean(1, dtype=np.float32), rate
+    loudest = float(np.abs(samples).max())
+    if not loudest <= LOUDEST:
+        raise BadMedia(f"{path} has samples up to {loudest:g}; floats go from -1 to 1")
+    return samples.clip(-1, 1).mean(1, dtype=np.float32), rate
 
 
 def require_file(path: Path, kind: str, max_bytes: int) -> None:
@@ -121,6 +129,33 @@ def _limit(path: Path, frames: int, rate: int, channels: int, max_seconds: float
         raise BadMedia(f"{path} is {frames / rate:,.0f} seconds long, the limit is {max_seconds:,.0f}")
     if frames * channels > MAX_SAMPLES:
         raise BadMedia(f"{path} has {frames * channels:,} samples, the limit is {MAX_SAMPLES:,}")
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a file is a WAVE of PCM whose header says how long it is.
+
+    Raises:
+        BadMedia: a WAVE with less in it than its header says, or whose header was never finished.
+    """
+    code = PCM
+    with path.open("rb") as file:
+        if (file.read(4), file.read(4), file.read(4))[::2] != (b"RIFF", b"WAVE"):
+            return False
+        while len(head := file.read(8)) == 8:
+            size = int.from_bytes(head[4:], "little")
+            at = file.tell()
+            if head[:4] == b"fmt ":
+                code = int.from_bytes(file.read(2), "little")
+            if head[:4] == b"data":
+                there = path.stat().st_size - at
+                if size == 0 < there:
+                    raise BadMedia(f"{path} was never finished: its header says 0 bytes of sound, and {there:,} follow")
+                unknown = size == 2**32 - 1  # as a stream is written
+                if code != PCM and there < size and not unknown:
+                    raise BadMedia(f"{path} is cut: {there:,} of {size:,} bytes of sound are there")
+                return code == PCM and not unknown
+            file.seek(at + size + size % 2)
+    return code == PCM
 
 
 def _wav(path: Path, max_seconds: float) -> tuple[np.ndarray, int]:

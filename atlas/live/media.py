@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 IMAGE, VIDEO, AUDIO = KINDS = ("image", "video", "audio")
 
+SHORTEST = 0.1
+"""Seconds. Of less a model may hear nothing: its encoder makes one token of 40 to 80 ms, and of a rest none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sound:
@@ -23,14 +26,15 @@ class Sound:
     rate: int
 
     def at(self, rate: int) -> np.ndarray:
-        """The samples at another rate, through a polyphase low-pass filter."""
-        if rate == self.rate:
-            return self.samples
-        from scipy.signal import resample_poly
+        """The samples at another rate, through a polyphase low-pass filter; what is shorter than SHORTEST is followed
+        by silence, as feature extractors pad."""
+        found: np.ndarray = self.samples
+        if rate != self.rate:
+            from scipy.signal import resample_poly
 
-        shared = gcd(rate, self.rate)
-        found: np.ndarray = resample_poly(self.samples, rate // shared, self.rate // shared)
-        return found.astype(np.float32)
+            shared = gcd(rate, self.rate)
+            found = resample_poly(self.samples, rate // shared, self.rate // shared).astype(np.float32)
+        return np.pad(found, (0, max(0, round(SHORTEST * rate) - len(found))))
 
 
 @dataclass(frozen=True, slots=True)

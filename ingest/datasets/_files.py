@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -108,6 +111,33 @@ def read_json(file: Path) -> Any:
         return json.loads(read_text(file))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{file} is not JSON, or cut: {error}; download it again") from error
+
+
+def table_of(file: Path) -> list[tuple[str, Mapping[str, str | None]]]:
+    """The rows of a CSV file, each with its file and line, for messages; columns by their names in small letters.
+
+    Cells are separated as the first line's are: by commas, semicolons, tabs or bars.
+
+    Raises:
+        UsageError: no table, no rows, two columns of one name, or a row with more cells than columns.
+    """
+    text = read_text(file)
+    first = text.partition("\n")[0]
+    try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t|", key=first.count), strict=True)
+        cells = [(f"{file}: line {reader.line_num}", row) for row in reader if any(cell.strip() for cell in row)]
+    except csv.Error as error:
+        raise UsageError(f"{file} is no table: {error}; download it again") from error
+    if len(cells) < 2:
+        raise UsageError(f"{file} has no rows; there is nothing to ingest")
+    names = [cell.strip().lower() for cell in cells[0][1]]
+    for name in names:
+        if name and names.count(name) > 1:
+            raise UsageError(f"{file} has two columns {name}; keep one of them")
+    for where, row in cells[1:]:
+        if len(row) > len(names):
+            raise UsageError(f"{where} has {len(row)} cells, and there are {len(names)} columns; quote what has commas")
+    return [(where, dict(zip_longest(names, row))) for where, row in cells[1:]]
 
 
 def rows_of(file: Path, key: str | None) -> list[Mapping[str, Any]]:

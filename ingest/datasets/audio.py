@@ -3,20 +3,20 @@
     PATH/meta/esc50.csv, or clips.csv, or the only .csv there is: a row a recording
     PATH/audio/NAME (or clips/, sounds/, or PATH itself); .wav, and .flac and others by soundfile
 
-The table has the file's name (filename, file, path or clip) and what is heard (category, label or class); other
-columns do not matter. Every label is a concept; source "audio". Recordings cut from the same original (ESC's names
-1-100032-A, 1-100032-B, ..., or a column src_file) are in one split.
+The table's cells are separated by commas, semicolons or tabs. It has the file's name (filename, file, path or clip) and
+what is heard (category, label or class), in small or capital letters; other columns do not matter. Every label is a
+concept; source "audio". Recordings cut from the same original (ESC's names 1-100032-A, 1-100032-B, ..., or a column
+src_file) are in one split.
 """
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from atlas.errors import UsageError
-from ingest.datasets._files import folder, line, only, placed, read_text, split_of
+from ingest.datasets._files import folder, line, only, placed, split_of, table_of
 from ingest.datasets._tasks import Tasks
 from ingest.examples import AUDIO, Concept, Example, Mention
 
@@ -48,9 +48,10 @@ def build(
     """
     root = folder(path, NAME)
     table = only(root, TABLES, LAYOUT)
-    rows = _rows(table)
-    names = [line(_of(row, FILES, table), f"{table}: the file of row {n}") for n, row in enumerate(rows, 1)]
-    labels = [line(_of(row, LABELS, table), f"{table}: the label of row {n}") for n, row in enumerate(rows, 1)]
+    listed = table_of(table)
+    names = [line(_of(row, FILES, table), f"{where}, the file") for where, row in listed]
+    labels = [line(_of(row, LABELS, table), f"{where}, the label") for where, row in listed]
+    rows = [row for _, row in listed]
     concepts = {label: _concept(label) for label in sorted(set(labels))}
     wanted = set(labels) if part == "all" else set(part.split("+"))
     for label in sorted(wanted - set(labels)):
@@ -72,16 +73,6 @@ def build(
         metrics={TASK: ("label",)},
         examples=read(),
     )
-
-
-def _rows(table: Path) -> list[Mapping[str, str | None]]:
-    try:
-        found: list[Mapping[str, str | None]] = list(csv.DictReader(read_text(table).splitlines()))
-    except csv.Error as error:
-        raise UsageError(f"{table} is no table: {error}; download it again") from error
-    if not found:
-        raise UsageError(f"{table} has no rows; there is nothing to ingest")
-    return found
 
 
 def _of(row: Mapping[str, str | None], columns: Sequence[str], table: Path) -> str | None:
