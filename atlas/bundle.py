@@ -33,6 +33,7 @@ from typing import Any
 
 from atlas.database import VERSION
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
+from atlas.files import hub_blob
 from atlas.manifest import NAME as MANIFEST
 from atlas.manifest import SHARDS
 
@@ -85,7 +86,7 @@ def read_listing(folder: Path) -> Listing:
     file = folder / NAME
     if not folder.is_dir() or not (file.exists() or file.is_symlink()):
         raise UsageError(f"there is no bundle at {folder}: no {NAME}; `atlas export FOLDER` writes one")
-    return parse_listing(small_file(file), str(folder))
+    return parse_listing(small_file(plain_file(folder, NAME)), str(folder))
 
 
 def small_file(file: Path) -> bytes:
@@ -187,7 +188,7 @@ def _short(error: BaseException) -> str:
 
 
 def plain_file(folder: Path, name: str) -> Path:
-    """A file of a bundle; no link leads to it, within the bundle.
+    """A file of a bundle; no link leads to it, within the bundle, but those of the Hub's cache, which are followed.
 
     Raises:
         IntegrityError: it is missing, or a link, a folder, a pipe or a device.
@@ -199,6 +200,8 @@ def plain_file(folder: Path, name: str) -> Path:
             mode = at.lstat().st_mode
         except (FileNotFoundError, NotADirectoryError):
             raise IntegrityError(f"{folder / name} is missing from the bundle; fetch it again") from None
+        if stat.S_ISLNK(mode) and (blob := hub_blob(folder, at)) is not None:
+            at, mode = blob, blob.stat().st_mode
         if stat.S_ISLNK(mode):
             raise IntegrityError(f"{at} is a link; a bundle has plain files only")
     if not stat.S_ISREG(mode):

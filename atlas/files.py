@@ -47,6 +47,15 @@ def sha256(file: Path) -> str:
 def kept_below(root: Path) -> list[Path]:
     """The folders in which files below `root` may really lie, links followed: itself and, where it is a snapshot in the
     HuggingFace Hub's cache, that repository's blobs, which its files are links to."""
-    whole = root.resolve()
-    snapshots = [place for place in whole.parents if place.name == "snapshots" and (place.parent / "blobs").is_dir()]
-    return [whole, *(place.parent / "blobs" for place in snapshots)]
+    return [root.resolve(), *_blobs(root)]
+
+
+def hub_blob(root: Path, file: Path) -> Path | None:
+    """The file that a link below a snapshot in the Hub's cache leads to, among that repository's blobs, or None."""
+    there = file.resolve()
+    return there if any(there.is_relative_to(place) for place in _blobs(root)) else None
+
+
+def _blobs(root: Path) -> list[Path]:
+    snapshots = [place.parent for place in root.resolve().parents if place.name == "snapshots"]
+    return [place / "blobs" for place in snapshots if (place / "blobs").is_dir()]

@@ -105,6 +105,34 @@ def test_an_atlas_comes_in_the_same_elsewhere(origin: Path, bundle: Path, tmp_pa
     assert not list(new.glob(".*"))
 
 
+def in_the_hubs_cache(bundle: Path, cache: Path) -> Path:
+    """The bundle as a snapshot whose files are links to the blobs."""
+    place = cache / "snapshots" / ("0" * 40)
+    place.parent.mkdir(parents=True)
+    (cache / "blobs").mkdir()
+    bundle.rename(place)
+    for number, file in enumerate(sorted(f for f in place.rglob("*") if f.is_file())):
+        file.rename(cache / "blobs" / f"{number}")
+        file.symlink_to(cache / "blobs" / f"{number}")
+    return place
+
+
+def test_a_bundle_in_the_hubs_cache_is_read_through_its_links(bundle: Path, tmp_path: Path) -> None:
+    plain = shutil.copytree(bundle, tmp_path / "plain")
+    found = outcomes(in_the_hubs_cache(bundle, tmp_path / "datasets--x--y"), tmp_path / "one.atlas")
+    assert found == outcomes(Path(plain), tmp_path / "two.atlas")
+    assert {how for _, _, how in found} == {"stored"}
+
+
+def test_a_link_out_of_the_hubs_cache_is_refused(bundle: Path, tmp_path: Path) -> None:
+    place = in_the_hubs_cache(bundle, tmp_path / "datasets--x--y")
+    shutil.copy(place / "bundle.json", tmp_path / "elsewhere.json")
+    (place / "bundle.json").unlink()
+    (place / "bundle.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(IntegrityError, match="bundle.json is a link"):
+        outcomes(place, tmp_path / "one.atlas")
+
+
 def test_no_path_of_the_machine_is_in_a_bundle(origin: Path, bundle: Path) -> None:
     for name, content in tree(bundle).items():
         assert b"/home/ada" not in content and b"/data/models" not in content, name
@@ -523,7 +551,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], type[AtlasError], str]] = {
     "bundle.json a link": (
         lambda b: ((b / "bundle.json").rename(b / "x"), (b / "bundle.json").symlink_to("x")),
         IntegrityError,
-        "no plain file",
+        "is a link",
     ),
     "a name above": (lambda b: rename_entry(b, "runs/../../x.parquet"), IntegrityError, "no bundle has"),
     "an absolute name": (lambda b: rename_entry(b, "/etc/passwd"), IntegrityError, "no bundle has"),

@@ -253,6 +253,26 @@ def test_a_link_out_of_the_folder_is_refused(folder: tuple[str, Path], tmp_path:
     assert dataset.digest(media[0]) == "missing"
 
 
+def test_links_of_the_hubs_cache_are_followed(folder: tuple[str, Path], tmp_path: Path) -> None:
+    name, path = folder
+    before = open_named(name, path)
+    cache = tmp_path / "datasets--somebody--something"
+    (cache / "blobs").mkdir(parents=True)
+    (cache / "snapshots").mkdir()
+    place = path.rename(cache / "snapshots" / ("0" * 40))
+    for number, file in enumerate(sorted(f for f in place.rglob("*") if f.is_file())):
+        file.rename(cache / "blobs" / f"{number}")
+        file.symlink_to(cache / "blobs" / f"{number}")
+    after = open_named(name, place)
+    assert after.revision == before.revision
+    for example in every(after, FIND)[:5]:
+        for media in example.media:
+            assert after.digest(media) != "missing"
+            {IMAGE: after.image, AUDIO: getattr(after, "audio", None), VIDEO: getattr(after, "video", None)}[
+                example.source
+            ](media)
+
+
 def test_it_is_listed_with_its_tasks_and_metrics(
     dataset: Dataset, folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
