@@ -1,10 +1,11 @@
 """Words to tokens to positions: which position of the forward pass predicts which token of which concept.
 
 The rule, recorded in every run: a concept's words (the mention's own words, or any of the concept's surface
-forms) are found in the answer at word boundaries, whatever their case; of several occurrences the first counts,
-or all; a word of several tokens counts with all of its tokens, or the first. The position of a token is the one
-that predicts it, one before the token itself. Every (example, concept) pair has weight 1, shared equally by
-its occurrences and then by their tokens.
+forms) are found in the answer at word boundaries, whatever their case, with spaces or hyphens between their parts; a
+word that a hyphen joins to another is another word ("dog-eared"). Of several occurrences the first counts, or all; a
+word of several tokens counts with all of its tokens, or the first. The position of a token is the one that predicts
+it, one before the token itself. Every (example, concept) pair has weight 1, shared equally by its occurrences and then
+by their tokens.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from ingest.examples import Concept, Example
+from ingest.examples import Concept, Example, Mention
 
 OCCURRENCES = ("first", "all")
 TOKENS = ("all", "first")
@@ -31,20 +33,59 @@ class Target:
     weight: float
 
 
+HYPHENS = "\u2010\u2011-"  # the plain one last, as in a class of characters it would make a range
+
+
 def pattern(words: Sequence[str]) -> re.Pattern[str]:
     """Any of the words, as whole words, longest first ("hot dog" before "dog")."""
+    return _pattern(tuple(words))
+
+
+@lru_cache(maxsize=4096)
+def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     longest = sorted(set(words), key=lambda w: (-len(w), w))
-    inner = "|".join(r"\s+".join(re.escape(part) for part in word.split()) for word in longest)
-    return re.compile(rf"(?<!\w)(?:{inner})(?!\w)", re.IGNORECASE)
+    inner = "|".join(rf"[\s_{HYPHENS}]+".join(re.escape(part) for part in word.split()) for word in longest)
+    return re.compile(rf"(?<!\w)(?<!\w[{HYPHENS}])(?:{inner})(?!\w)(?![{HYPHENS}]\w)", re.IGNORECASE)
 
 
 def spans(text: str, words: Sequence[str], others: Sequence[str] = ()) -> list[tuple[int, int]]:
-    """Character ranges of the words in the text, in order. A range inside a longer word of `others` does not
+    """Character ranges of the words in the text, in order. A range inside a longer phrase of `others` does not
     count: "hot dog" is no mention of dog where hot dog is a concept of its own."""
     found = [m.span() for m in pattern(words).finditer(text)] if words else []
     longer = [w for w in others if " " in w and w not in words]
     taken = [m.span() for m in pattern(longer).finditer(text)] if longer else []
     return [s for s in found if not any(a <= s[0] and s[1] <= b and b - a > s[1] - s[0] for a, b in taken)]
+
+
+def mentioned(text: str, mention: Mention, concepts: Mapping[str, Concept]) -> list[tuple[int, int]]:
+    """Character ranges of the words that stand for a mention's concept, in order.
+
+    Its own words where it has any; else the concept's forms, outside the forms of other concepts and what is unlike it.
+    """
+    if mention.words is not None:
+        return spans(text, [mention.words], [form for concept in concepts.values() for form in concept.forms])
+    concept = concepts[mention.concept]
+    others = [form for other in concepts.values() if other is not concept for form in other.forms]
+    return spans(text, concept.forms, [*others, *concept.unlike])
+
+
+def marked(examples: Sequence[Example], concepts: Mapping[str, Concept], wanted: Sequence[str], most: int) -> list[str]:
+    """Reference answers with the words in brackets that stand for a concept, another concept each as long as there
+    are any: what a job would look at, to be read before it is run.
+
+    >>> dog, example = Concept("dog", ("dog",)), Example("text", "caption", "find", "?", "a dog", (Mention("dog"),))
+    >>> marked([example], {"dog": dog}, ["dog"], 3)
+    ['a [dog]']
+    """
+    found: dict[str, str] = {}
+    for example in examples:
+        for mention in example.mentions:
+            if example.answer is None or mention.concept not in wanted or mention.concept in found:
+                continue
+            if where := mentioned(example.answer, mention, concepts):
+                (start, end), text = where[0], example.answer
+                found[mention.concept] = f"{text[:start]}[{text[start:end]}]{text[end:]}"
+    return list(found.values())[:most]
 
 
 def tokens_of(span: tuple[int, int], ends: Sequence[int]) -> list[int]:
@@ -74,12 +115,10 @@ def find_targets(
     of its tokens ends in it.
     """
     targets: list[Target] = []
-    every_form = [form for concept in concepts.values() for form in concept.forms]
     for mention in example.mentions:
         if mention.concept not in wanted:
             continue
-        words = [mention.words] if mention.words is not None else list(concepts[mention.concept].forms)
-        found = [tokens_of(s, ends) for s in spans(answer, words, every_form)]
+        found = [tokens_of(s, ends) for s in mentioned(answer, mention, concepts)]
         found = [f for f in found if f][: 1 if occurrences == "first" else None]
         if tokens == "first":
             found = [f[:1] for f in found]

@@ -32,12 +32,14 @@ class Concept:
 
     forms: surface forms to look for in an answer (singular, plurals, synonyms), lower case, the name first.
     category_id: the dataset's own id (COCO's 91-id numbering), where it has one.
+    unlike: longer phrases with one of the forms in them that do not mean the concept ("hot dog" for dog).
     """
 
     name: str
     forms: tuple[str, ...]
     supercategory: str | None = None
     category_id: int | None = None
+    unlike: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from atlas.live.layout import Layout, locate
 from atlas.live.loading import find_device, read_config, sketch
 from atlas.neurons import parse_layers
 from ingest import zoo
+from ingest.concepts import marked
 from ingest.job import ALL, Execution, Job, kept_top, open_dataset
 from ingest.maps import GRADIENT, IMAGE_TARGET, TWIN
 from ingest.reductions import AUROC, BINS, COHENS_D
@@ -21,6 +22,9 @@ from ingest.run import collect, completed, loading
 
 BYTES_A_SCORE = 13
 """In the database and in Parquet together, measured (benchmarks/scale.py)."""
+
+SHOWN = 8
+"""Reference answers whose words are shown."""
 
 POSITIONS = 64
 """Assumed tokens of text in one example; the image's come on top, from the model's config."""
@@ -72,6 +76,10 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
     if "ablation" in job.methods:
         most = operations * neurons * 0.5
         rows.append(("ablation", f"{_seconds(most / speed)} at most", "neurons that are zero cost nothing"))
+    rows += [
+        ("words", text, "in brackets: what would be explained")
+        for text in marked(examples, dataset.concepts, job.concepts, SHOWN)
+    ]
     return [dict(zip(("what", "how_much", "reckoned_from"), row, strict=True)) for row in rows]
 
 

@@ -1,12 +1,15 @@
 """The words people use for COCO's categories: plurals and a few synonyms, as surface forms to look for.
 
-Kept modest on purpose: a form must nearly always mean the category. So "glass" is no form of wine glass, "phone" is
-one of cell phone, and "orange" stays although it is a colour too, since it is the category's name.
+Kept modest on purpose: a form must nearly always mean the category. So "glass" is no form of wine glass, and "phone" is
+one of cell phone. A category's own name stays where it has another sense too; then the boxes decide (AMBIGUOUS).
 """
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 PLURALS = {
     "person": "people",
@@ -39,7 +42,7 @@ PLURALS = {
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "person": ("man", "woman", "child", "boy", "girl", "lady", "guy"),
     "bicycle": ("bike",),
-    "motorcycle": ("motorbike",),
+    "motorcycle": ("motorbike", "motor bike", "dirt bike"),
     "airplane": ("plane", "aeroplane", "jet"),
     "traffic light": ("stoplight", "stop light"),
     "cow": ("cattle",),
@@ -63,6 +66,35 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 }
 
 
+UNLIKE: dict[str, tuple[str, ...]] = {
+    "airplane": ("jet ski", "jet stream", "plane tree"),
+    "bear": ("teddy bear", "stuffed bear"),
+    "bed": ("flower bed", "truck bed"),
+    "bicycle": ("motor bike", "dirt bike", "bike rack", "bike lane", "bike path"),
+    "book": ("book shelf", "book case"),
+    "bowl": ("cement bowl", "concrete bowl", "skate bowl", "skating bowl", "toilet bowl", "super bowl"),
+    "bus": ("bus stop", "bus station"),
+    "car": ("train car", "cable car", "street car", "car park"),
+    "cell phone": ("phone booth", "pay phone"),
+    "chair": ("chair lift", "wheel chair"),
+    "cup": ("world cup",),
+    "dining table": ("pool table", "table tennis", "table cloth"),
+    "dog": ("hot dog",),
+    "mouse": ("mouse pad",),
+    "orange": ("orange juice",),
+    "skis": ("jet ski", "water ski", *(f"ski {what}" for what in ("jacket", "lift", "mask", "resort", "slope"))),
+    "tie": ("tie dye",),
+    "toilet": ("toilet paper",),
+    "train": ("train track", "train station", "train platform"),
+}
+"""Phrases with a form of the category in them that mean something else."""
+
+AMBIGUOUS = frozenset(
+    "bear bears book books bowl fork jet jets mouse orange remote sink sinks tie ties train trains".split(" ")  # noqa: SIM905
+)
+"""Forms with another common sense (a colour, a verb, a place): they mean the thing only where a box shows it."""
+
+
 def plural(form: str) -> str:
     """The English plural of a form's last word: "wine glass" -> "wine glasses", "person" -> "people"."""
     *before, word = form.split(" ")
@@ -77,16 +109,39 @@ def plural(form: str) -> str:
     return " ".join([*before, many])
 
 
-def forms(name: str) -> tuple[str, ...]:
+def forms(name: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
     """The surface forms of a category: its name first, then plurals and synonyms, lower case, each once.
 
-    A name of one's own such as "Golden_Retriever" is also looked for with spaces.
+    A name of one's own such as "Golden_Retriever" is also looked for with spaces, LVIS's "bow_(weapon)" without what is
+    in parentheses, and one with several names in it ("wall; building") by each of them. synonyms: more names.
     """
-    first = " ".join(name.lower().split())
-    spaced = " ".join(re.sub(r"[_-]+", " ", first).split())
-    found = [first]
-    for form in (spaced, *SYNONYMS.get(spaced, ())):
-        found += [form, plural(form)]
-    if spaced == "person":
-        found.append("persons")
+    found = [" ".join(name.lower().split())]
+    for given in (*re.split(r"[;,/]", name), *synonyms):
+        spaced = spaced_name(given)
+        for form in (spaced, *SYNONYMS.get(spaced, ())) if spaced else ():
+            found += [form, plural(form)]
+        if spaced == "person":
+            found.append("persons")
     return tuple(dict.fromkeys(found))
+
+
+def spaced_name(name: str) -> str:
+    """ "Bow_(weapon)" -> "bow"."""
+    return " ".join(re.sub(r"[_-]+", " ", re.sub(r"\(.*?\)", " ", name.lower())).split())
+
+
+def unlike(name: str) -> tuple[str, ...]:
+    """The phrases of UNLIKE for a category, and their plurals."""
+    return tuple(form for phrase in UNLIKE.get(spaced_name(name), ()) for form in (phrase, plural(phrase)))
+
+
+def containing(every: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """For each category, the longer forms of others that have one of its forms in them, by all categories' forms."""
+    holding: dict[str, set[str]] = defaultdict(set)
+    for some in every.values():
+        for form in some:
+            words = form.split()
+            for start, end in combinations(range(len(words) + 1), 2):
+                if end - start < len(words):
+                    holding[" ".join(words[start:end])].add(form)
+    return {name: {longer for form in some for longer in holding[form]} - set(some) for name, some in every.items()}

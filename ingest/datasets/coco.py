@@ -24,11 +24,10 @@ import numpy as np
 
 from atlas.errors import UsageError
 from atlas.files import sha256
-from ingest.concepts import pattern
 from ingest.datasets import _coco_files
+from ingest.datasets._coco_captions import Captions, concepts_of
 from ingest.datasets._coco_masks import mask_of
 from ingest.datasets._coco_rows import Id
-from ingest.datasets._coco_words import forms
 from ingest.datasets._files import check, folder, inside, order, split_of
 from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Concept, Example, Mention
 from ingest.media import MAX_PIXELS, open_image
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
 
 PROMPT = "Describe the image in few words."
 CAPTION = "caption"
-RULES = 2  # raised whenever the same files would give other examples
+RULES = 3  # raised whenever the same files would give other examples
 
 
 class Coco:
@@ -55,13 +54,14 @@ class Coco:
         self.max_pixels = max_pixels
         self._root = root
         self._index = files.index
-        self._captions = files.captions
         self._pointers = files.pointers
         self._by_pointer = {files.pointers[number]: image for number, image in files.index.imgs.items()}
-        by_category = {number: _concept(category) for number, category in files.index.cats.items()}
-        self.concepts: Mapping[str, Concept] = {concept.name: concept for concept in by_category.values()}
-        self._named = {number: concept.name for number, concept in by_category.items()}
-        said = [RULES, files.digest, dict(options), [list(c.forms) for c in self.concepts.values()]]
+        every = concepts_of(files.categories)
+        self._named = {number: every[number].name for number in files.index.cats}
+        self.concepts: Mapping[str, Concept] = {every[number].name: every[number] for number in files.index.cats}
+        self._captions = Captions(files.captions, every.values(), self.concepts, self._shown)
+        words = [[*concept.forms, "", *concept.unlike] for concept in self.concepts.values()]
+        said = [RULES, files.digest, dict(options), words]
         self.revision = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
         self.licence = _licence(files.index.dataset)
         self.all_tasks: Mapping[str, tuple[str, ...]] = {
@@ -88,6 +88,8 @@ class Coco:
         check("task", tasks, self.tasks[source])
         if not tasks:
             return []
+        if source == TEXT:
+            self._captions.tell(concepts)
         found: dict[str, Example] = {}
         for name in concepts:
             chosen = self._pictures(name, split, seed) if source == IMAGE else self._sayings(name, split, seed)
@@ -141,7 +143,7 @@ class Coco:
         return [self._picture(number, split) for number in ids]
 
     def _picture(self, number: Id, split: str) -> Example:
-        mentions, said = tuple(map(Mention, self._shown[number])), tuple(self._captions[number])
+        mentions, said = tuple(map(Mention, self._shown[number])), tuple(self._captions.by_picture[number])
         return Example(IMAGE, CAPTION, split, PROMPT, None, mentions, (self._pointers[number],), said)
 
     def _sayings(self, concept: str, split: str, seed: int) -> list[Example]:
@@ -149,7 +151,8 @@ class Coco:
         texts = [text for text in self._mentioning[concept] if self._caption_split[text] == split]
         texts.sort(key=lambda text: order(seed, concept, text))
         return [
-            Example(TEXT, CAPTION, split, PROMPT, text, tuple(map(Mention, self._mentions[text]))) for text in texts
+            Example(TEXT, CAPTION, split, PROMPT, text, tuple(map(Mention, self._captions.mentions[text])))
+            for text in texts
         ]
 
     @cached_property
@@ -167,33 +170,18 @@ class Coco:
         return _inverse(self._shown)
 
     @cached_property
-    def _mentions(self) -> dict[str, list[str]]:
-        """Which concepts each caption mentions, in order. The longest form counts: "hot dog" mentions no dog."""
-        meant: dict[str, list[str]] = defaultdict(list)
-        for concept in self.concepts.values():
-            for form in concept.forms:
-                meant[form].append(concept.name)
-        search = pattern(list(meant))
-        texts = dict.fromkeys(text for number in _in_order(self._captions) for text in self._captions[number])
-        said = {text: [" ".join(form.lower().split()) for form in search.findall(text)] for text in texts}
-        return {text: list(dict.fromkeys(n for form in found for n in meant[form])) for text, found in said.items()}
-
-    @cached_property
     def _mentioning(self) -> Mapping[str, list[str]]:
-        return _inverse(self._mentions)
+        return _inverse(self._captions.mentions)
 
     @cached_property
     def _said(self) -> dict[Id, set[str]]:
         """Which concepts the human captions of each picture mention."""
-        return {number: {n for text in texts for n in self._mentions[text]} for number, texts in self._captions.items()}
+        told = self._captions
+        return {number: {n for text in texts for n in told.mentions[text]} for number, texts in told.by_picture.items()}
 
     @cached_property
     def _caption_split(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for number, texts in self._captions.items():
-            for text in texts:
-                found[text] = HELD_OUT if HELD_OUT in (split_of(number), found.get(text)) else FIND
-        return found
+        return self._captions.splits()
 
     def _record(self, media: str) -> Mapping[str, Any]:
         """The picture's row of the annotation file."""
@@ -245,8 +233,8 @@ def _narrowed(files: _coco_files.Files, classes: Sequence[str], max_samples: int
         return files
     whole = dict(files.index.dataset)
     if classes:
-        check("class", classes, [_concept(c).name for c in whole["categories"]])
-        whole["categories"] = [c for c in whole["categories"] if _concept(c).name in classes]
+        check("class", classes, [category["name"] for category in whole["categories"]])
+        whole["categories"] = [category for category in whole["categories"] if category["name"] in classes]
         kept = {c["id"] for c in whole["categories"]}
         whole["annotations"] = [a for a in whole["annotations"] if a["category_id"] in kept]
         shown = {a["image_id"] for a in whole["annotations"]}
@@ -269,14 +257,6 @@ def _inverse(lists: Mapping[Any, list[str]]) -> Mapping[str, list[Any]]:
         for name in names:
             found[name].append(key)
     return found
-
-
-def _concept(category: Mapping[str, Any]) -> Concept:
-    name = " ".join(str(category["name"]).split())
-    number = category["id"]
-    return Concept(
-        name, forms(name), category.get("supercategory") or None, number if isinstance(number, int) else None
-    )
 
 
 def _licence(whole: Mapping[str, Any]) -> str:

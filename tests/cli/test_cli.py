@@ -270,6 +270,8 @@ def test_a_dry_run_tells_the_cost_and_stores_nothing(tmp_path: Path, llava_folde
     assert "128" in rows["neurons"] and "2 layers of 64" in rows["neurons"]
     assert "16" in rows["maps"] and "2,048" in rows["scores"]
     assert "at most" in rows["ablation"]
+    shown = [line for line in out.splitlines() if line.startswith("words")]
+    assert len(shown) == 2 and all("[" in line and "]" in line for line in shown)
 
 
 def test_generate_and_apply_answer_from_a_picture(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ingest.concepts import find_targets, spans, tokens_of
+from ingest.concepts import find_targets, marked, mentioned, spans, tokens_of
 from ingest.examples import Concept, Example, Mention
 
 CONCEPTS = {
@@ -28,6 +28,14 @@ CONCEPTS = {
         ("a dog", [], []),
         ("c++ or c", ["c++"], ["c++"]),
         ("un café", ["café"], ["café"]),
+        ("a hot-dog, a hot\u2010dog, a hot\u2011dog, a hot_dog", ["dog"], []),
+        ("a hot-dog, a hot\u2010dog, a hot_dog", ["hot dog"], ["hot-dog", "hot\u2010dog", "hot_dog"]),
+        ("a teddy-bear", ["bear"], []),
+        ("a teddy-bear", ["teddy bear"], ["teddy-bear"]),
+        ("dog-eared, man-made, bus-stop", ["dog", "man", "bus"], []),
+        ("a dog - a cat -", ["dog", "cat"], ["dog", "cat"]),
+        ("the dog's; dog, (dog) dog/cat", ["dog"], ["dog"] * 4),
+        ("a t-shirt", ["t-shirt"], ["t-shirt"]),
     ],
 )
 def test_words_are_found_whole(text: str, words: list[str], found: list[str]) -> None:
@@ -38,6 +46,19 @@ def test_a_longer_concept_takes_its_words_from_a_shorter_one() -> None:
     text = "a hot dog and a dog"
     assert spans(text, ["dog"], ["hot dog", "dog"]) == [(16, 19)]
     assert spans(text, ["hot dog"], ["hot dog", "dog"]) == [(2, 9)]
+
+
+def test_what_is_unlike_a_concept_is_no_mention_of_it() -> None:
+    dog = Concept("dog", ("dog", "dogs"), unlike=("hot dog", "hot dogs"))
+    assert mentioned("two hot-dogs, a hot dog and a dog", Mention("dog"), {"dog": dog}) == [(30, 33)]
+    assert mentioned("it barks", Mention("dog", "barks"), {"dog": dog}) == [(3, 8)]
+
+
+def test_marked_answers_show_another_concept_each() -> None:
+    texts = [("a dog", "dog"), ("two dogs", "dog"), ("a cat here", "cat"), ("a hot dog", "hot dog"), ("it", "dog")]
+    examples = [Example("text", "caption", "find", "?", text, (Mention(name),)) for text, name in texts]
+    assert marked(examples, CONCEPTS, list(CONCEPTS), 9) == ["a [dog]", "a [cat] here", "a [hot dog]"]
+    assert marked(examples, CONCEPTS, ["cat", "hot dog"], 1) == ["a [cat] here"]
 
 
 def test_tokens_of_a_span() -> None:
