@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import math
 import random
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import AtlasError, UsageError
+from atlas.errors import AtlasError, AtlasWarning, UsageError
 from atlas.live.loading import Loading, read_config, takes
 from atlas.live.model import LiveModel
 from ingest import tables, zoo
-from ingest.examples import Dataset, Example
+from ingest.examples import FIND, HELD_OUT, Dataset, Example
 from ingest.feed import Feed
 from ingest.job import ALL, Execution, Job, open_dataset
 from ingest.labels import Labelling, labels_table
 from ingest.record import Record
 from ingest.resolving import complete, identity, require_targets, resolved, tasks_by_source
 from ingest.shards import Progress, map_all
+
+
+TOLD = 10
+"""How many concepts are named that cannot be judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,26 @@ def negatives(job: Job, dataset: Dataset, source: str, tasks: Sequence[str]) -> 
     return clean[: job.negatives]
 
 
+def tell_unjudged(job: Job, dataset: Dataset, examples: Sequence[Example]) -> None:
+    """Warn of concepts that neurons are sought for and that the held-out split, which judges them, does not have."""
+    lacking: dict[str, list[str]] = {}
+    for source, tasks in tasks_by_source(job, dataset).items() if job.split == FIND else ():
+        sought = {m.concept for e in examples if e.source == source for m in e.mentions} & set(job.concepts)
+        asked = {"concepts": sorted(sought), "tasks": tasks, "per_concept": 1, "seed": job.seed}
+        judged = {m.concept for e in dataset.examples(source=source, split=HELD_OUT, **asked) for m in e.mentions}
+        for name in sorted(sought - judged):
+            lacking.setdefault(name, []).append(source)
+    if lacking:
+        names = ", ".join(f"{name} ({' and '.join(sources)})" for name, sources in list(lacking.items())[:TOLD])
+        more = f", and {len(lacking) - TOLD} more" if len(lacking) > TOLD else ""
+        warnings.warn(
+            f"no held-out examples of {names}{more}: what is found for them cannot be judged (`atlas evaluate`); "
+            "about one picture or fact in five is held out, so they need more of them",
+            AtlasWarning,
+            stacklevel=2,
+        )
+
+
 def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lambda done, total: None) -> Outcome:
     """Run a job into an atlas, or go on where it was interrupted; a finished job is not run again.
 
@@ -105,6 +130,7 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
     job = completed(job, dataset, execution)
     examples = collect(job, dataset)
     require_targets(job, examples)
+    tell_unjudged(job, dataset, examples)
     live = load_model(job, execution)
     plain = resolved(job, dataset, examples, identity(live, job, dataset, examples))
     record = Record(atlas, "ingest", plain, live, dataset, execution)

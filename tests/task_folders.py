@@ -173,13 +173,38 @@ def coco(root: Path) -> Path:
     return root
 
 
+def folder(root: Path) -> Path:
+    """Two questions about each picture, in a table."""
+    rows = []
+    for n in range(COUNT):
+        picture(root / "images" / f"{n}.png", n)
+        name = ("dog", "golden retriever")[n % 2]
+        for prompt, answer in (("what is it?", f"a {name}"), ("what does it do?", "barks")):
+            rows.append({"file_name": f"{n}.png", "prompt": prompt, "answer": answer, "concepts": [name]})
+    root.joinpath("metadata.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return root
+
+
+def prompts(root: Path) -> Path:
+    """Two wordings of each fact."""
+    rows = []
+    for n in range(COUNT):
+        for wording in ("The capital of land {} is", "Name the capital of land {}."):
+            rows.append({"prompt": wording.format(n), "answer": f"City {n}", "concepts": ["north", "south"][n % 2]})
+    root.mkdir(parents=True, exist_ok=True)
+    root.joinpath("prompts.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return root
+
+
 WRITERS: dict[str, Callable[[Path], Path]] = {
     "audio": audio,
     "coco": coco,
     "coco_captions": coco_captions,
+    "folder": folder,
     "librispeech": librispeech,
     "mmlu": mmlu,
     "msvd_qa": msvd_qa,
+    "prompts": prompts,
     "textvqa": textvqa,
     "vocalsound": vocalsound,
 }

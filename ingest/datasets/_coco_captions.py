@@ -10,9 +10,9 @@ from typing import Any
 
 from atlas.errors import AtlasWarning
 from ingest.concepts import HYPHENS, pattern
-from ingest.datasets._coco_rows import SHOWN, Id
+from ingest.datasets._coco_rows import Id
 from ingest.datasets._coco_words import AMBIGUOUS, containing, forms, unlike
-from ingest.datasets._files import split_of
+from ingest.datasets._files import SHOWN, split_of
 from ingest.examples import FIND, HELD_OUT, Concept
 
 DOUBTFUL = 4
@@ -55,6 +55,7 @@ class Captions:
         self.mentions: dict[str, list[str]] = {}
         self.elsewise: dict[str, list[str]] = defaultdict(list)
         self._unboxed: dict[str, list[str]] = defaultdict(list)
+        self._told: set[str] = set()
         self._boxed: dict[str, set[str]] = defaultdict(set)
         for number, texts in captions.items():
             for text in texts:
@@ -85,23 +86,25 @@ class Captions:
         return found
 
     def tell(self, concepts: Sequence[str]) -> None:
-        """Warn of captions that were not taken for these concepts, and of words that mostly mean something else."""
-        left = [
-            f"{name} {len(self.elsewise[name])}x, as in {self.elsewise[name][0]!r}"
-            for name in concepts
-            if self.elsewise.get(name)
-        ]
-        if left:
-            what = "captions left out, as their word has another sense and no box says that the thing is there"
-            warnings.warn(f"{what}: {_some(left)}", AtlasWarning, 4)
-        doubt = []
+        """Warn, once, of captions that were not taken for these concepts, and of words that mostly mean something
+        else."""
+        left, doubt = [], []
         for name in concepts:
-            without, of = self._unboxed.get(name, []), sum(name in names for names in self.mentions.values())
+            away, without = self.elsewise.get(name, []), self._unboxed.get(name, [])
+            if away:
+                left.append(f"{name} {len(away)}x, as in {away[0]!r}")
+            of = sum(name in names for names in self.mentions.values()) if len(without) >= DOUBTFUL / 2 else 0
             if of >= DOUBTFUL and 2 * len(without) > of:
                 doubt.append(f"{name} in {len(without)} of {of}, as in {without[0]!r}")
-        if doubt:
-            what = "captions whose word no box of their pictures shows, most of all that have it (is it meant?)"
-            warnings.warn(f"{what}: {_some(doubt)}", AtlasWarning, 4)
+        self._warn("left out, as their word has another sense and no box says that the thing is there", left)
+        self._warn("whose word no box of their pictures shows, most of all that have it (is it meant?)", doubt)
+
+    def _warn(self, what: str, told: Sequence[str]) -> None:
+        more = f"; and {len(told) - SHOWN} more concepts" if len(told) > SHOWN else ""
+        message = f"captions {what}: {'; '.join(told[:SHOWN])}{more}"
+        if told and message not in self._told:
+            self._told.add(message)
+            warnings.warn(message, AtlasWarning, 5)
 
     def splits(self) -> dict[str, str]:
         """Each caption's split: held out where one of its pictures is."""
@@ -115,7 +118,3 @@ class Captions:
 def _spaced(form: str) -> str:
     """A form as it is compared: small letters, parts with spaces between."""
     return " ".join(re.sub(rf"[_{HYPHENS}]", " ", form.lower()).split())
-
-
-def _some(told: Sequence[str]) -> str:
-    return "; ".join(told[:SHOWN]) + (f"; and {len(told) - SHOWN} more concepts" if len(told) > SHOWN else "")

@@ -13,7 +13,8 @@ from typing import Any
 
 from atlas.errors import IntegrityError
 from ingest.datasets._coco_layout import Places, caption_files, instance_files, picture_folders, subset_of
-from ingest.datasets._coco_rows import Id, identity, place, require, tell
+from ingest.datasets._coco_rows import Id, identity, place, require
+from ingest.datasets._files import tell
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import AtlasWarning, IntegrityError, UsageError
+from atlas.errors import IntegrityError, UsageError
 from ingest.datasets._coco_layout import Places
-from ingest.datasets._files import require_inside
+from ingest.datasets._files import require_inside, tell
 from ingest.examples import BadMedia
 from ingest.media import size_of
 
@@ -20,9 +19,6 @@ LARGEST = 100_000
 """Pixels of a picture's side: a larger one is a mistake, and its mask would take all memory."""
 
 IDS = {"images": ("id",), "annotations": ("image_id", "category_id"), "categories": ("id",)}
-SHOWN = 3
-"""How many of what is left out are named."""
-
 Id = int | str
 
 
@@ -35,13 +31,6 @@ def identity(value: Any) -> Id | None:
         text = value.strip()
         return int(float(text)) if re.fullmatch(r"[0-9]{1,15}(\.0*)?", text, re.ASCII) else text or None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def tell(what: str, left: Sequence[str], of: int) -> None:
-    """Warn that some of many rows are left out, with the first of them."""
-    if left:
-        more = f", and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-        warnings.warn(f"{what}: {len(left):,} of {of:,} left out: {'; '.join(left[:SHOWN])}{more}", AtlasWarning, 4)
 
 
 def require(root: Path, whole: Mapping[str, list[Any]], subsets: Sequence[str]) -> None:

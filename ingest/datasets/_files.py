@@ -6,14 +6,18 @@ import csv
 import hashlib
 import io
 import json
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from atlas.errors import UsageError, unknown
+from atlas.errors import AtlasWarning, UsageError, unknown
 from atlas.files import kept_below
 from ingest.examples import FIND, HELD_OUT, BadMedia
+
+SHOWN = 3
+"""How many of what is left out are named."""
 
 
 def order(seed: int, purpose: str, key: object) -> str:
@@ -140,6 +144,29 @@ def table_of(file: Path) -> list[tuple[str, Mapping[str, str | None]]]:
     return [(where, dict(zip_longest(names, row))) for where, row in cells[1:]]
 
 
+def lines_of(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
+    """The rows of a file with a JSON object a line, each with its file and line, for messages.
+
+    Raises:
+        UsageError: missing, a line that is no object, or no lines.
+    """
+    found: list[tuple[str, Mapping[str, Any]]] = []
+    for number, text in enumerate(read_text(file).split("\n"), 1):
+        if not text.strip():
+            continue
+        where = f"{file}: line {number}"
+        try:
+            row = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise UsageError(f"{where} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise UsageError(f"{where} is not an object: {text[:80]}")
+        found.append((where, row))
+    if not found:
+        raise UsageError(f"{file} has no rows; there is nothing to ingest")
+    return found
+
+
 def rows_of(file: Path, key: str | None) -> list[Mapping[str, Any]]:
     """The rows of a JSON file: the list itself, or the list under `key`.
 
@@ -156,6 +183,13 @@ def rows_of(file: Path, key: str | None) -> list[Mapping[str, Any]]:
     if not found:
         raise UsageError(f"{file} has no rows; there is nothing to ingest")
     return found
+
+
+def tell(what: str, left: Sequence[str], of: int) -> None:
+    """Warn that some of many rows are left out, with the first of them."""
+    if left:
+        more = f", and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+        warnings.warn(f"{what}: {len(left):,} of {of:,} left out: {'; '.join(left[:SHOWN])}{more}", AtlasWarning, 4)
 
 
 def require_unique(rows: Sequence[Mapping[str, Any]], key: str, file: Path) -> None:
@@ -207,8 +241,9 @@ def placed(root: Path, folders: Sequence[str], names: Iterable[str]) -> list[str
         UsageError: not one of them is there.
     """
     listed, found, pointers, first = Listed(), False, [], ""
-    for name in names:
-        require_inside(name)
+    for given in names:
+        require_inside(given)
+        name = PurePosixPath(given.replace("\\", "/")).as_posix()  # "./a.png" is a.png, and in its split
         first = first or name
         place = next((p for p in folders if listed.has(root / p / name)), None)
         found = found or place is not None

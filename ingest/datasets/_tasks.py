@@ -26,7 +26,7 @@ UNSEEN = {AUDIO: "is a recording, no picture", VIDEO: "is a video, no picture"}
 
 
 class Tasks:
-    """Examples with one concept each; see `ingest.examples.Dataset`, `Recordings` and `Films` there.
+    """Examples that a loader read; see `ingest.examples.Dataset`, `Recordings` and `Films` there.
 
     Examples of equal content count once. The split is the loader's, by `split_of` of the picture, speaker, ...
     """
@@ -80,13 +80,13 @@ class Tasks:
         check("task", tasks, self.all_tasks[source])
         wanted: dict[tuple[str, str], list[str]] = {(task, name): [] for task in tasks for name in concepts}
         for number, example in self._examples.items():
-            key = example.task, example.mentions[0].concept
-            if key in wanted and (example.source, example.split) == (source, split):
-                wanted[key].append(number)
-        chosen = []
+            for key in [(example.task, mention.concept) for mention in example.mentions]:
+                if key in wanted and (example.source, example.split) == (source, split):
+                    wanted[key].append(number)
+        chosen: list[str] = []
         for (_, name), numbers in wanted.items():
             chosen += sorted(numbers, key=lambda number: order(seed, name, number))[:per_concept]
-        return [self._examples[number] for number in chosen]
+        return [self._examples[number] for number in dict.fromkeys(chosen)]
 
     def image(self, media: str) -> Image:
         """The RGB picture behind a pointer.

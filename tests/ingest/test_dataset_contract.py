@@ -180,12 +180,14 @@ def test_a_folder_is_needed(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=re.escape(str(tmp_path))):
         open_named(name, tmp_path)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UsageError, match="there is no folder"):
+    with pytest.raises(UsageError, match="there is no folder" if name != "prompts" else "file: line 1 is not JSON"):
         open_named(name, tmp_path / "file")
 
 
 def annotations(path: Path) -> list[Path]:
-    return sorted(f for f in path.rglob("*") if f.suffix in (".json", ".csv", ".txt") and f.parent.name != "meta")
+    return sorted(
+        f for f in path.rglob("*") if f.suffix in (".json", ".jsonl", ".csv", ".txt") and f.parent.name != "meta"
+    )
 
 
 DAMAGE: dict[str, Callable[[bytes], bytes]] = {

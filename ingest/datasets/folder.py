@@ -1,0 +1,116 @@
+"""folder: pictures of your own, in a folder for each class or with a table.
+
+    PATH/dog/*.jpg  PATH/cat/*.png  ...          a folder's name is the answer and the concept
+    PATH/train/dog/*.jpg  PATH/test/dog/*.jpg    the same below train/, val/, test/
+    PATH/metadata.csv (or .jsonl, or the only .csv or .jsonl there is)   a row for each question about a picture
+
+A table has file_name (or file, path, image), below PATH; concepts (or concept, label, class, category; several with
+semicolons between, or a list); and may have prompt, answer, words and task. Without an answer the model's own is
+explained. "words" is the part of the answer that stands for the concepts; else a concept's name, or else all of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from atlas.errors import UsageError
+from ingest.datasets._coco_words import spaced_name
+from ingest.datasets._files import folder, line, lines_of, only, placed, split_of, table_of, tell, words
+from ingest.datasets._own import concepts, mentions_of, names_of, once
+from ingest.datasets._tasks import Tasks
+from ingest.examples import IMAGE, Concept, Example
+
+NAME, TASK = "folder", "name"
+TABLES = ("metadata.csv", "metadata.jsonl", "*.csv", "*.jsonl")
+FILES = ("file_name", "filename", "file", "path", "image")
+LABELS = ("concepts", "concept", "label", "class", "category")
+PARTS = ("train", "val", "valid", "validation", "test")
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
+LAYOUT = "a folder of pictures for each class, or metadata.csv with the columns file_name and concepts"
+
+Row = tuple[str, str, tuple[str, ...], Mapping[str, Any]]
+"""Where it is read, the picture's name, the concepts, and the other fields."""
+
+
+def build(path: str | None = None, *, question: str = "What is this? Answer with one or two words.") -> Tasks:
+    """Read a folder of pictures. question: what is asked where the table does not say. About one picture in five is
+    held out.
+
+    Raises:
+        UsageError: no such folder; neither pictures in class folders nor a table; a row without a file or a concept;
+            not one picture there.
+        BadMedia: a picture's name leads out of the folder.
+    """
+    root = folder(path, NAME)
+    has_table = any(file for pattern in TABLES for file in root.glob(pattern))
+    rows = _table(only(root, TABLES, LAYOUT)) if has_table else _classes(root)
+    known = concepts(name for _, _, names, _ in rows for name in names)
+    pointers = placed(root, (".", "images"), [name for _, name, _, _ in rows])
+
+    def read() -> Iterator[tuple[str, Example]]:
+        for row, pointer in zip(rows, pointers, strict=True):
+            yield row[0], _example(row, pointer, question, known)
+
+    examples = list(once(read(), root))
+    unanswered = {example.task for example in examples if example.answer is None}
+    metrics = {example.task: ("label",) for example in examples if example.task not in unanswered}
+    return Tasks(NAME, root, licence="not stated", concepts=known.values(), metrics=metrics, examples=examples)
+
+
+def _example(row: Row, pointer: str, question: str, known: Mapping[str, Concept]) -> Example:
+    where, _, names, more = row
+    given = {key: more.get(key) for key in ("prompt", "answer", "words", "task")}
+    prompt = words(given["prompt"], f"{where}, the prompt") if given["prompt"] not in (None, "") else question
+    answer = line(given["answer"], f"{where}, the answer") if given["answer"] not in (None, "") else None
+    task = line(given["task"], f"{where}, the task") if given["task"] not in (None, "") else TASK
+    mentions = mentions_of(names, answer, given["words"], known, where)
+    return Example(IMAGE, task, split_of(pointer), prompt, answer, mentions, (pointer,))
+
+
+def _table(file: Path) -> list[Row]:
+    rows = lines_of(file) if file.suffix == ".jsonl" else table_of(file)
+    return [
+        (
+            where,
+            line(_of(row, FILES, where), f"{where}, the file"),
+            names_of(_of(row, LABELS, where), where),
+            row,
+        )
+        for where, row in rows
+    ]
+
+
+def _of(row: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:
+    for column in columns:
+        if column in row:
+            return row[column]
+    have = ", ".join(str(key) for key in row)[:80]
+    raise UsageError(f"{where} has no {' or '.join(columns)} (it has {have}); expected is {LAYOUT}")
+
+
+def _classes(root: Path) -> list[Row]:
+    """The pictures of every class folder; what is no picture is told."""
+    tops = _folders(root)
+    if tops and all(top.name.lower() in PARTS for top in tops):
+        tops = [inner for top in tops for inner in _folders(top)]
+    rows: list[Row] = []
+    other: list[str] = []
+    for top in tops:
+        answer = spaced_name(top.name)
+        for file in sorted(file for file in top.rglob("*") if file.is_file() and not file.name.startswith(".")):
+            name = file.relative_to(root).as_posix()
+            if file.suffix.lower() in PICTURES and answer:
+                rows.append((name, name, names_of(answer, name), {"answer": answer}))
+            else:
+                other.append(name)
+    if not rows:
+        raise UsageError(f"{root} has no pictures in folders of their own and no table; expected is {LAYOUT}")
+    loose = [file.name for file in sorted(root.iterdir()) if file.is_file() and file.suffix.lower() in PICTURES]
+    tell(f"{root}: files that are no pictures of a class", [*loose, *other], len(rows) + len(loose) + len(other))
+    return rows
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
