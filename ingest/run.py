@@ -22,7 +22,6 @@ from ingest.record import Record
 from ingest.resolving import complete, identity, require_targets, resolved, tasks_by_source
 from ingest.shards import Progress, map_all
 
-
 TOLD = 10
 """How many concepts are named that cannot be judged."""
 
@@ -105,8 +104,10 @@ def tell_unjudged(job: Job, dataset: Dataset, examples: Sequence[Example]) -> No
     lacking: dict[str, list[str]] = {}
     for source, tasks in tasks_by_source(job, dataset).items() if job.split == FIND else ():
         sought = {m.concept for e in examples if e.source == source for m in e.mentions} & set(job.concepts)
-        asked = {"concepts": sorted(sought), "tasks": tasks, "per_concept": 1, "seed": job.seed}
-        judged = {m.concept for e in dataset.examples(source=source, split=HELD_OUT, **asked) for m in e.mentions}
+        held = dataset.examples(
+            source=source, split=HELD_OUT, concepts=sorted(sought), tasks=tasks, per_concept=1, seed=job.seed
+        )
+        judged = {m.concept for e in held for m in e.mentions}
         for name in sorted(sought - judged):
             lacking.setdefault(name, []).append(source)
     if lacking:

@@ -26,6 +26,8 @@ from ingest.job import Execution, Job, make_job
 from ingest.run import ingest
 from ingest.suppression import survey
 
+pytestmark = pytest.mark.filterwarnings("ignore:no held-out examples:atlas.errors.AtlasWarning")
+
 
 def count(atlas: Path, table: str) -> int:
     with reading(atlas) as connection:

@@ -21,6 +21,7 @@ from atlas import Atlas, ledger, store
 from atlas.check import check
 from atlas.database import reading
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
+from cli.main import main
 from ingest.examples import Example
 from ingest.feed import Feed
 from ingest.job import Execution, Job, make_job, open_dataset
@@ -233,6 +234,29 @@ def test_a_job_names_what_its_dataset_does_not_have(content: dict[str, Any], mes
         open_dataset(make_job(content))
 
 
+UNJUDGED = pytest.mark.filterwarnings("ignore:no held-out examples:atlas.errors.AtlasWarning")
+
+
+def test_a_concept_that_is_not_held_out_is_told_once(
+    empty_atlas: Path, llava_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Fact "a" is sought by, "6" is held out, whatever they say."""
+    rows = [
+        {"prompt": "what does a dog do ?", "answer": "barks", "concepts": "dog", "fact": "a"},
+        {"prompt": "what does a cat do ?", "answer": "meows", "concepts": "cat", "fact": "a"},
+        {"prompt": "what can a cat do ?", "answer": "meows", "concepts": "cat", "fact": "6"},
+    ]
+    file = tmp_path / "x.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    given = ("--model", str(llava_folder), "--dataset", f"prompts:{file}", "--atlas", str(empty_atlas))
+    assert main(["ingest", *given, "--no-progress"]) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "held-out" in line]
+    assert len(said) == 1 and "no held-out examples of dog (text): what is found for them cannot be judged" in said[0]
+    assert main(["ingest", *given, "--no-progress", "--concepts", "cat"]) == 0
+    assert "held-out" not in capsys.readouterr().err
+
+
+@UNJUDGED
 def test_a_job_without_a_usable_example_says_why(empty_atlas: Path, llava_folder: Path) -> None:
     """The random model's own captions never mention a concept: nothing is stored, and the ledger says so."""
     folder = empty_atlas.parent / "coco"
@@ -277,6 +301,7 @@ def _one_picture_coco(folder: Path) -> None:
     (folder / "annotations" / "captions.json").write_text(json.dumps(captions))
 
 
+@UNJUDGED
 def test_real_photographs_go_through_the_whole_job(empty_atlas: Path, shared_data: Path) -> None:
     """The embedded model captions them badly, but every part of the job is real."""
     job = make_job(
