@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from ingest.examples import Concept, Example, Mention
 
@@ -33,6 +34,8 @@ class Target:
     weight: float
 
 
+END = ""
+"""What ends a word in a tree of words."""
 HYPHENS = "\u2010\u2011-"  # the plain one last, as in a class of characters it would make a range
 
 
@@ -43,9 +46,32 @@ def pattern(words: Sequence[str]) -> re.Pattern[str]:
 
 @lru_cache(maxsize=4096)
 def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
-    longest = sorted(set(words), key=lambda w: (-len(w), w))
-    inner = "|".join(rf"[\s_{HYPHENS}]+".join(re.escape(part) for part in word.split()) for word in longest)
+    """As a tree of characters, since thousands of alternatives would each be tried at every place of a text."""
+    tree: dict[str, Any] = {}
+    for word in words:
+        node = tree
+        for place, part in enumerate(word.split()):
+            for character in ([f"[\\s_{HYPHENS}]+"] if place else []) + [re.escape(_small(c)) for c in part]:
+                node = node.setdefault(character, {})
+        node[END] = {}
+    inner = _branches(tree)
     return re.compile(rf"(?<!\w)(?<!\w[{HYPHENS}])(?:{inner})(?!\w)(?![{HYPHENS}]\w)", re.IGNORECASE)
+
+
+def _small(character: str) -> str:
+    return character.lower() if len(character.lower()) == 1 else character
+
+
+def _branches(node: Mapping[str, Any]) -> str:
+    """A tree as an expression: what goes on comes before what ends, so that the longest is found."""
+    chain = ""
+    while len(node) == 1 and END not in node:
+        [(character, node)] = node.items()
+        chain += character
+    options = [character + _branches(rest) for character, rest in node.items() if character != END]
+    if not options:
+        return chain
+    return f"{chain}(?:{'|'.join(options)}){'?' if END in node else ''}"
 
 
 def spans(text: str, words: Sequence[str], others: Sequence[str] = ()) -> list[tuple[int, int]]:

@@ -142,12 +142,15 @@ class Feed:
             raise AtlasError("encoding was stopped")
         try:
             media = [self._medium(example.source, pointer) for pointer in example.media]
+            prompt = self.live.encoder.prompt(example.prompt, media, example.answer)
+            if example.source == AUDIO and self.live.encoder.role_of.media_ids[AUDIO] not in prompt.ids:
+                raise BadMedia(f"{example.media[0]} is too short for {self.live.name}, which hears nothing of it")
+            return prompt
         except BadMedia as error:
             if self.bad_media == "fail":
                 raise
             self.skipped.media.update({pointer: str(error) for pointer in example.media})
             return None
-        return self.live.encoder.prompt(example.prompt, media, example.answer)
 
     def _medium(self, source: str, pointer: str) -> Medium:
         """What the model is shown of an example of this source."""

@@ -59,7 +59,7 @@ class Coco:
         every = concepts_of(files.categories)
         self._named = {number: every[number].name for number in files.index.cats}
         self.concepts: Mapping[str, Concept] = {every[number].name: every[number] for number in files.index.cats}
-        self._captions = Captions(files.captions, every.values(), self.concepts, self._shown)
+        self._texts, self._every = files.captions, every.values()
         words = [[*concept.forms, "", *concept.unlike] for concept in self.concepts.values()]
         said = [RULES, files.digest, dict(options), words]
         self.revision = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
@@ -143,7 +143,7 @@ class Coco:
         return [self._picture(number, split) for number in ids]
 
     def _picture(self, number: Id, split: str) -> Example:
-        mentions, said = tuple(map(Mention, self._shown[number])), tuple(self._captions.by_picture[number])
+        mentions, said = tuple(map(Mention, self._shown[number])), tuple(self._texts[number])
         return Example(IMAGE, CAPTION, split, PROMPT, None, mentions, (self._pointers[number],), said)
 
     def _sayings(self, concept: str, split: str, seed: int) -> list[Example]:
@@ -168,6 +168,10 @@ class Coco:
     @cached_property
     def _showing(self) -> Mapping[str, list[Id]]:
         return _inverse(self._shown)
+
+    @cached_property
+    def _captions(self) -> Captions:
+        return Captions(self._texts, self._every, self.concepts, self._shown)
 
     @cached_property
     def _mentioning(self) -> Mapping[str, list[str]]:

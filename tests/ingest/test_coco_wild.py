@@ -139,7 +139,7 @@ def test_captions_without_a_word_are_told_and_never_their_python_name(tmp_path: 
     write(tmp_path / "annotations" / "captions_val.json", {"annotations": said})
     with pytest.warns(AtlasWarning, match=r"captions_val.json: captions without a word: 1 of 2 left out: row 1"):
         dataset = coco.build(str(tmp_path))
-    assert dataset._captions.by_picture == {1: ["A dog."], 2: []}
+    assert dataset._texts == {1: ["A dog."], 2: []}
 
 
 def test_captions_of_unlisted_pictures_are_told(tmp_path: Path) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
 
-from ingest.concepts import find_targets, marked, mentioned, spans, tokens_of
+from ingest.concepts import find_targets, marked, mentioned, pattern, spans, tokens_of
 from ingest.examples import Concept, Example, Mention
 
 CONCEPTS = {
@@ -46,6 +47,29 @@ def test_a_longer_concept_takes_its_words_from_a_shorter_one() -> None:
     text = "a hot dog and a dog"
     assert spans(text, ["dog"], ["hot dog", "dog"]) == [(16, 19)]
     assert spans(text, ["hot dog"], ["hot dog", "dog"]) == [(2, 9)]
+
+
+def test_many_words_are_found_as_each_by_itself_would_be() -> None:
+    """The longest of all words that begin at a place, against a search for every word alone."""
+    rng = random.Random(0)
+    for _ in range(300):
+        words = {
+            " ".join("".join(rng.choices("abA+", k=rng.randint(1, 3))) for _ in range(rng.randint(1, 3)))
+            for _ in range(6)
+        }
+        text = "".join(rng.choices("abB+  -,", k=40))
+        alone = [m.span() for word in words for m in pattern([word]).finditer(text)]
+        wanted, at = [], 0
+        while later := [span for span in alone if span[0] >= at]:
+            start = min(later)[0]
+            wanted.append(max(span for span in later if span[0] == start))
+            at = wanted[-1][1]
+        assert [m.span() for m in pattern(sorted(words)).finditer(text)] == wanted, (words, text)
+
+
+def test_a_word_as_long_as_a_transcript() -> None:
+    long = "word " * 2000
+    assert spans(f"So: {long}", [long.strip()]) == [(4, 3 + len(long))]
 
 
 def test_what_is_unlike_a_concept_is_no_mention_of_it() -> None:

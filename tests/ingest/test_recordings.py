@@ -133,6 +133,23 @@ def test_a_model_hears_the_shortest_clip(samples: int, tiny_audio: Any) -> None:
     assert prompt.ids.count(heard) >= 1
 
 
+def test_what_a_model_would_not_hear_is_left_out_by_name(
+    tmp_path: Path, tiny_audio: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a model whose window is longer."""
+    from atlas.live import media
+    from ingest.feed import Feed
+    from ingest.job import make_job
+
+    monkeypatch.setattr(media, "SHORTEST", 0)
+    dataset = audio.build(str(task_folders.audio(tmp_path)))
+    asked: dict[str, Any] = {"concepts": ["dog"], "tasks": ["sound"], "per_concept": 1, "seed": 0}
+    [example] = dataset.examples(source="audio", split="find", **asked)
+    feed = Feed(tiny_audio, dataset, make_job({"model": "tiny-audio"}))
+    assert feed.prompt(example) is None
+    assert feed.skipped.media[example.media[0]].endswith("is too short for tiny-audio, which hears nothing of it")
+
+
 # Tables
 
 
