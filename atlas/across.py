@@ -17,7 +17,7 @@ from atlas.errors import UsageError
 from atlas.find import Ask, Meant
 from atlas.flags import wanted
 from atlas.leaderboard import ORDERS, leaderboard, passed_over
-from atlas.overlap import ConceptOverlaps, Shared, of_concept, of_concepts, sides
+from atlas.overlap import Common, ConceptOverlaps, Shared, of_concept, of_concepts, of_selections, sides
 from atlas.queries import Query, Which
 from atlas.rules import Rule
 from atlas.selection import NeuronSet, by_vote, layer_distribution, of_meant
@@ -155,6 +155,15 @@ class AcrossMaps:
                 ask = Ask(wanted(same_but(chosen, {"run": which.run})), rule, limit=None)
                 found[value], _ = of_meant(connection, ask, Meant((chosen,), (True,), {}))
             return found
+
+    def common(self, which: Which, name: str, values: Sequence[str], rule: Rule) -> Common:
+        """How many neurons two of the sets of `select_each` share, and what each null gives.
+
+        Raises:
+            UsageError: as `select_each`.
+        """
+        with reading(self.path) as connection:
+            return of_selections(connection, which, name, values, rule)
 
     def layers(self, neurons: NeuronSet) -> pa.Table:
         """How a set of neurons (of any selection, or set algebra of several) lies over the layers of its model: see

@@ -86,22 +86,18 @@ ORDER BY k.votes DESC, p.percentile DESC, p.layer, p.neuron""".strip(),
     )
 
 
-def tops(map_ids: Sequence[int], top: int) -> Query:
-    """Where the best neurons of some maps are."""
-    sql = f"""
-SELECT s.map_id, s.layer, s.neuron, s.rank FROM scores s
-WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.rank <= $top AND {placed("s")}"""
-    return Query(sql.strip(), {"maps": list(map_ids), "top": top})
+def chosen_neurons(map_ids: Sequence[int], rule: Rule, null_ids: Sequence[int] | None = None) -> Query:
+    """The neurons that a rule chooses in each of some maps: map_id, layer, neuron, rank; in no order."""
+    sql = f"WITH {selected(rule)}\nSELECT map_id, layer, neuron, rank FROM chosen"
+    return Query(sql, bound(rule, map_ids, null_ids or map_ids))
 
 
-def scored_by_both(first: int, second: int, top: int) -> Query:
-    """The neurons that two maps both score, and whether they are in the top of either."""
-    own = [placed(alias) for alias in "ab"]
-    sql = f"""
-SELECT a.layer, a.neuron, a.rank <= $top AND {own[0]} AS first, b.rank <= $top AND {own[1]} AS second
-FROM scores a JOIN scores b ON a.layer = b.layer AND a.neuron = b.neuron
-WHERE a.map_id = $maps[1] AND b.map_id = $maps[2] ORDER BY a.rank"""
-    return Query(sql.strip(), {"maps": [first, second], "top": top})
+def scored_by_both(first: int, second: int) -> Query:
+    """The neurons that two maps both score: layer, neuron."""
+    sql = """
+SELECT a.layer, a.neuron FROM scores a JOIN scores b ON a.layer = b.layer AND a.neuron = b.neuron
+WHERE a.map_id = $first AND b.map_id = $second"""
+    return Query(sql.strip(), {"first": first, "second": second})
 
 
 def map_scores(map_id: int) -> Query:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,11 +42,19 @@ class Loudness:
     width: int
     neurons: int
 
+    def covers(self, maps: Iterable[Chosen]) -> bool:
+        """Whether the maps score every neuron of the model."""
+        return self.neurons > 0 and all(c["neurons"] == self.neurons for c in maps)
+
     def places(self, neurons: pa.Table) -> Whole:
         """Of neurons with the columns layer and neuron, their numbers in the order of layers."""
         width = self.width or 2**31
         found: Whole = neurons["layer"].to_numpy().astype("int64") * width + neurons["neuron"].to_numpy()
         return found
+
+    def places_of(self, neurons: Iterable[tuple[int, int]]) -> list[int]:
+        """Of (layer, neuron)s, their numbers in the order of layers."""
+        return [layer * (self.width or 2**31) + neuron for layer, neuron in neurons]
 
 
 def loudness_of(connection: Connection, chosen: Sequence[Chosen]) -> Loudness:
@@ -65,6 +73,22 @@ def loudness_of(connection: Connection, chosen: Sequence[Chosen]) -> Loudness:
         if len(found) == len({str(c["source"]) for c in chosen}):
             return Loudness(tuple(_stored(connection, i, layers, width) for i in found), by, width, layers * width)
     return Loudness((), "layer", width, layers * width)
+
+
+def stored_loudness(connection: Connection, fingerprint: str, tap: str) -> dict[int, Floats]:
+    """layer -> (width,) of the model with these weights, the mean over the sources of the newest run that has it; empty
+    where none has."""
+    import numpy as np
+
+    for kind in KINDS:
+        found = find_maps(Which("*", "activation", reduce=kind, fingerprint=fingerprint, tap=tap))
+        maps = [m for m in found.run(connection).to_pylist() if m["component"] == LANGUAGE]
+        maps = [m for m in maps if m["run_id"] == maps[0]["run_id"]]
+        if maps:
+            layers, width = int(maps[0]["layers"]), int(maps[0]["width"])
+            each = [_stored(connection, m["map_id"], layers, width) for m in maps]
+            return dict(enumerate(np.mean(each, axis=0).reshape(layers, width)))
+    return {}
 
 
 def _stored(connection: Connection, map_id: int, layers: int, width: int) -> Floats:

@@ -21,6 +21,7 @@ from atlas.indexes import unit
 from atlas.neurons import LANGUAGE
 from atlas.profiles import profiles, whole_maps
 from atlas.queries import Which
+from atlas.rules import Rule
 from atlas.spaces import pick_model
 
 if TYPE_CHECKING:
@@ -123,8 +124,8 @@ def tokens_of(connection: Connection, model: Mapping[str, Any], at: Sequence[tup
 
 
 def _best(connection: Connection, chosen: Chosen, model: Mapping[str, Any], top: int) -> list[dict[str, Any]]:
-    query = compare.tops([chosen["map_id"]], top)
-    rows = connection.sql(f"{query.sql} ORDER BY s.rank", params=dict(query.parameters)).to_arrow_table().to_pylist()
+    query = compare.chosen_neurons([chosen["map_id"]], Rule("top", top))
+    rows = connection.sql(f"{query.sql} ORDER BY rank", params=dict(query.parameters)).to_arrow_table().to_pylist()
     tokens = tokens_of(connection, model, [(r["layer"], r["neuron"]) for r in rows])
     return [{"component": LANGUAGE, **r, "tokens": tokens.get((r["layer"], r["neuron"]), [])} for r in rows]
 

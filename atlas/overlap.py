@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atlas import compare
-from atlas.choose import EVERYTHING, Chosen, choose_concepts, choose_several, provenance
+from atlas.choose import EVERYTHING, Chosen, choose_concepts, choose_several, null_map, provenance
 from atlas.errors import UsageError
 from atlas.loudness import Loudness, loudness_of
 from atlas.membership import covariates
-from atlas.nulls import MISMATCHED, NULLS, matched_statistics, mismatched_statistics, overlap_statistics, verdict
+from atlas.nulls import (
+    MATCHED,
+    MISMATCHED,
+    NULLS,
+    matched_statistics,
+    mismatched_statistics,
+    overlap_statistics,
+    verdict,
+)
 from atlas.queries import Which
+from atlas.rules import Rule
 from atlas.selection import NeuronSet
 
 if TYPE_CHECKING:
@@ -85,12 +94,41 @@ def sides(side: str, sources: Sequence[str], targets: Sequence[str]) -> tuple[st
 def of_concept(connection: Connection, which: Which, side: str, between: Sequence[str], top: int, only: bool) -> Shared:
     """See `Atlas.shared` and `Atlas.only`."""
     chosen = choose_several(connection, which, side, between)
-    rows, counts, loudness = _overlap(connection, chosen, None, top, only)
-    tops = _Tops(connection, top, [*chosen, *_other_concepts(connection, which, chosen)])
-    counts |= tops.mismatched(chosen, only)
+    loudness = loudness_of(connection, chosen)
+    _require_kept(chosen, loudness, top)
+    counts = _statistics(connection, which, chosen, loudness, Rule("top", top), only) | {"top": top}
+    rows = compare.shared_neurons([c["map_id"] for c in chosen], top=top, only=only).run(connection)
     rule = {"top": top, "only" if only else "shared": list(between), "side": side}
     said = verdict(counts, _claim(only, between))
     return Shared(NeuronSet(rows, provenance(chosen, rule)), tuple(between), counts, loudness.by, said)
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """How many neurons two selections share, what each null gives, and what may be said: see `Shared`."""
+
+    statistics: dict[str, float | None]
+    matched: str
+    verdict: str
+
+
+def of_selections(connection: Connection, which: Which, name: str, values: Sequence[str], rule: Rule) -> Common:
+    """What a rule chooses from two maps that differ in `name` (method, source or target), as `of_concept`.
+
+    Every neuron of the maps that the rule sees must be stored, which `atlas.selection.require_kept` checks.
+    """
+    chosen = choose_several(connection, which, name, values)
+    loudness = loudness_of(connection, chosen)
+    counts = _statistics(connection, which, chosen, loudness, rule, only=False)
+    return Common(counts, loudness.by, verdict(counts, "shared"))
+
+
+def _statistics(
+    connection: Connection, which: Which, chosen: Sequence[Chosen], loudness: Loudness, rule: Rule, only: bool
+) -> dict[str, float | None]:
+    """Against all three nulls."""
+    sets = _Sets(connection, rule, [*chosen, *_other_concepts(connection, which, chosen)])
+    return sets.overlap(connection, chosen, loudness, only) | sets.mismatched(chosen, only)
 
 
 def _claim(only: bool, between: Sequence[str]) -> str:
@@ -106,18 +144,41 @@ def _other_concepts(connection: Connection, which: Which, chosen: Sequence[Chose
     return [c for c in found if c["concept"] != chosen[0]["concept"] and c["component"] == chosen[0]["component"]]
 
 
-class _Tops:
-    """The best neurons of many maps, and how many the maps of two concepts have in common."""
+class _Sets:
+    """The neurons that a rule chooses from each of many maps, and how many two of these sets share."""
 
-    def __init__(self, connection: Connection, top: int, maps: Sequence[Chosen]):
-        maps = list({c["map_id"]: c for c in maps}.values())
-        found = compare.tops([c["map_id"] for c in maps], top).run(connection)
+    def __init__(self, connection: Connection, rule: Rule, maps: Sequence[Chosen]):
+        self.maps = list({c["map_id"]: c for c in maps}.values())
+        nulls = [null_map(connection, c, rule.null) if rule.name == "z" else c for c in self.maps]
+        ids = [c["map_id"] for c in self.maps]
+        found = compare.chosen_neurons(ids, rule, [n["map_id"] for n in nulls]).run(connection)
         rows = zip(*(found[name].to_pylist() for name in ("map_id", "layer", "neuron")), strict=True)
-        of_map: dict[int, set[tuple[int, int]]] = {}
+        self.neurons: dict[int, set[tuple[int, int]]] = {i: set() for i in ids}
         for map_id, layer, neuron in rows:
-            of_map.setdefault(map_id, set()).add((layer, neuron))
-        self.neurons = {c["map_id"]: of_map.get(c["map_id"], set()) for c in maps}
-        self.maps = maps
+            self.neurons[map_id].add((layer, neuron))
+
+    def overlap(
+        self, connection: Connection, pair: Sequence[Chosen], loudness: Loudness, only: bool
+    ) -> dict[str, float | None]:
+        """The statistics of two maps against any neurons, and against matched ones."""
+        import numpy as np
+
+        first, second = (self.neurons[c["map_id"]] for c in pair)
+        shared = len(first & second)
+        counts: dict[str, float | None] = {"shared": shared, **({"only": len(first) - shared} if only else {})}
+        if loudness.covers(pair):
+            place = np.arange(loudness.neurons)
+        else:  # a filter's map, or one of some layers: only what both score can be shared
+            place = loudness.places(compare.scored_by_both(*(c["map_id"] for c in pair)).run(connection))
+        sets = [np.isin(place, loudness.places_of(neurons)) for neurons in (first, second)]
+        sizes = [int(each.sum()) for each in sets]
+        alone = len(first) - sizes[0]
+        counts |= overlap_statistics(sizes, shared, len(place), only=only, alone=alone)
+        if loudness.by:
+            known = covariates(place // loudness.width, [loud[place] for loud in loudness.values])
+            matched = matched_statistics(sets[0], sets[1], known, shared, only=only, alone=alone)
+            counts |= {f"{MATCHED}{name}": value for name, value in matched.items()}
+        return counts
 
     def mismatched(self, pair: Sequence[Chosen], only: bool) -> dict[str, float | None]:
         """The statistics of a concept's two maps against those of other concepts."""
@@ -127,7 +188,7 @@ class _Tops:
             if c["concept"] == pair[0]["concept"]:
                 continue
             for mine, other in ((first, pair[1]), (second, pair[0])):
-                if all(c[name] == other[name] for name in ("source", "target")):
+                if all(c[name] == other[name] for name in ("method", "source", "target")):
                     others.append(len(mine & self.neurons[c["map_id"]]))
         found = mismatched_statistics(len(first), len(first & second), others, only=only)
         return {f"{MISMATCHED}{name}": value for name, value in (*found.items(), ("pairs", len(others)))}
@@ -159,11 +220,12 @@ def of_concepts(
         raise UsageError(f"no concept has maps of both {' and '.join(between)} (`atlas concepts` lists what there is)")
     chosen = [c for maps in both.values() for c in maps]
     chosen[0] = Chosen(chosen[0].row, (*notes, *chosen[0].assumed))
-    tops = _Tops(connection, top, [*chosen, *_other_concepts(connection, which, [first[0], second[0]])])
-    rows, loudness = [], loudness_of(connection, chosen)
+    loudness = loudness_of(connection, chosen)
+    _require_kept(chosen, loudness, top)
+    everyone = [*chosen, *_other_concepts(connection, which, [first[0], second[0]])]
+    sets, rows = _Sets(connection, Rule("top", top), everyone), []
     for concept, maps in sorted(both.items()):
-        _, counts, _ = _overlap(connection, maps, loudness, top, only)
-        counts |= tops.mismatched(maps, only)
+        counts = sets.overlap(connection, maps, loudness, only) | sets.mismatched(maps, only) | {"top": top}
         rows.append({"concept": concept, "supercategory": maps[0]["supercategory"], **counts})
     _add_q_values(rows)
     rows = [{**row, "verdict": verdict(row, _claim(only, between), value="q_value")} for row in rows]
@@ -185,38 +247,10 @@ def _add_q_values(rows: Sequence[dict[str, Any]]) -> None:
                 row[f"{prefix}q_value"] = float(q)
 
 
-def _overlap(
-    connection: Connection, chosen: Sequence[Chosen], loudness: Loudness | None, top: int, only: bool
-) -> tuple[pa.Table, dict[str, float | None], Loudness]:
-    """The neurons, and the statistics against any and matched ones, of two maps."""
-    import numpy as np
-
-    loudness = loudness_of(connection, chosen) if loudness is None else loudness
-    whole = loudness.neurons > 0 and all(c["neurons"] == loudness.neurons for c in chosen)
+def _require_kept(chosen: Sequence[Chosen], loudness: Loudness, top: int) -> None:
     for c in chosen:
-        if c["kept"] < c["neurons"] and (top > c["kept"] or not whole):
+        if c["kept"] < c["neurons"] and (top > c["kept"] or not loudness.covers(chosen)):
             raise UsageError(
                 f"the map of {c['concept']} by {c['method']} keeps its best {c['kept']} of {c['neurons']} neurons, "
                 "too few for this comparison; ask for a smaller --top, or ingest with --keep all"
             )
-    ids = [c["map_id"] for c in chosen]
-    rows = compare.shared_neurons(ids, top=top, only=only).run(connection)
-    size = compare.tops(ids[:1], top).run(connection).num_rows
-    shared = size - rows.num_rows if only else rows.num_rows
-    counts: dict[str, float | None] = {"shared": shared, **({"only": rows.num_rows} if only else {}), "top": top}
-    if whole:
-        place, tops = np.arange(loudness.neurons), []
-        for i in ids:
-            tops.append(np.zeros(loudness.neurons, dtype=bool))
-            tops[-1][loudness.places(compare.tops([i], top).run(connection))] = True
-    else:  # a filter's map, or one of some layers: only what both score can be shared
-        both = compare.scored_by_both(ids[0], ids[1], top).run(connection)
-        place, tops = loudness.places(both), [both[name].to_numpy() for name in ("first", "second")]
-    sizes = [int(each.sum()) for each in tops]
-    alone = size - sizes[0]
-    counts |= overlap_statistics(sizes, shared, len(place), only=only, alone=alone)
-    if loudness.by:
-        known = covariates(place // loudness.width, [loud[place] for loud in loudness.values])
-        matched = matched_statistics(tops[0], tops[1], known, shared, only=only, alone=alone)
-        counts |= {f"matched_{name}": value for name, value in matched.items()}
-    return rows, counts, loudness

@@ -188,8 +188,9 @@ def layers(
     there = Atlas(resolve(atlas))
     if of is not None:
         found = there.selection(of)
-        _show_layers({of: there.layers(found)}, form, {of: found})
+        _show_layers({of: there.layers(found)}, form, {of: found}, {})
         return
+    common = None
     one, several = _one_or_two(method=(method, methods), source=(source, sources), target=(target, targets))
     if not several:
         names = {"concept": concept, **one, "reduce": reduce, "model": model, "dataset": dataset, "run": run}
@@ -201,8 +202,15 @@ def layers(
         sets = there.select_each(which, name, two, rule)
         found = sets[two[0]]
         sets["both"] = found & sets[two[1]]
+        common = there.common(which, name, two, rule)
     note_assumed(found.provenance)
-    _show_layers({name: there.layers(neurons) for name, neurons in sets.items()}, form, sets)
+    more = {"statistics": common.statistics, "matched": common.matched, "verdict": common.verdict} if common else {}
+    _show_layers({name: there.layers(neurons) for name, neurons in sets.items()}, form, sets, more)
+    if common is not None:
+        say(f"{len(sets['both'])} in both")
+        for line in null_lines(common.statistics, common.matched):
+            say(line)
+        say(f"verdict: {common.verdict}")
 
 
 def _one_or_two(**given: tuple[str | None, str | None]) -> tuple[dict[str, str | None], dict[str, Sequence[str]]]:
@@ -224,11 +232,12 @@ def _one_or_two(**given: tuple[str | None, str | None]) -> tuple[dict[str, str |
     return one, several
 
 
-def _show_layers(tables: dict[str, Any], form: str, sets: dict[str, Any]) -> None:
+def _show_layers(tables: dict[str, Any], form: str, sets: dict[str, Any], statistics: dict[str, Any]) -> None:
     import pyarrow as pa
 
     named = [table.add_column(0, "set", pa.array([name] * len(table), pa.string())) for name, table in tables.items()]
     more = {"neurons": {name: len(s) for name, s in sets.items()}, "provenance": sets[list(sets)[-1]].provenance}
+    more |= statistics
     show(pa.concat_tables(named), form, more=more)
 
 

@@ -65,6 +65,14 @@ def evaluate(
     which: ModelOptions,
     examples: ExampleOptions,
     seeds: Annotated[int, typer.Option("--seeds", min=0, help="How many draws of random neurons.")] = 5,
+    controls: Annotated[
+        str | None,
+        typer.Option(
+            "--controls",
+            help="Random neurons of the same layers, or layers and mean |activation|: layers or activation. "
+            "[default: activation, where it is stored]",
+        ),
+    ] = None,
     how: LoadOptions,
     judge: Annotated[
         str | None,
@@ -107,10 +115,10 @@ def evaluate(
     named = None if metrics is None else words(metrics if metrics != "none" else "")
     if name is not None:
         judged = {"metrics": named, "options": options, "against": against, "judge": judge, "pictures": pictures}
-        done, shown = _edit(path, name, content, execution, seeds, judged)
+        done, shown = _edit(path, name, content, execution, seeds, controls, judged)
     else:
         asked = {"methods": words(str(method)), "reduce": reduce, "tops": words(doses or "40"), "seeds": seeds}
-        asked |= {"target": target, "judge": judge}
+        asked |= {"target": target, "judge": judge, "controls": controls}
         done, shown = _method(path, content, execution, no_progress, **asked)
     report(done.skipped, path / "runs" / done.run_id / "manifest.json")
     for note in done.notes:
@@ -134,7 +142,13 @@ def _metric_options(texts: list[str], models: dict[str, str | None]) -> dict[str
 
 
 def _edit(
-    path: Path, name: str, content: dict[str, Any], execution: Execution, seeds: int, judged: dict[str, Any]
+    path: Path,
+    name: str,
+    content: dict[str, Any],
+    execution: Execution,
+    seeds: int,
+    controls: str | None,
+    judged: dict[str, Any],
 ) -> tuple[Any, pa.Table]:
     from atlas.api import Atlas
 
@@ -151,7 +165,7 @@ def _edit(
     if "model" not in content and edit.model["revision"]:
         own["revision"] = str(edit.model["revision"])
     job = make_job(own | content)
-    done = start(path, edit, job, execution, seeds=seeds, measures=Measures(**judged))
+    done = start(path, edit, job, execution, seeds=seeds, controls=controls, measures=Measures(**judged))
     other = (*SHOWN, "log_probability", "unchanged", "said_probability")
     judging = [r["metric"] for r in done.rows if r["metric"] not in other and r["subset"] != MODEL]
     wanted = [m for m in SHOWN if edit.solver is not None or m in ("accuracy", *DRAWN)]

@@ -21,9 +21,9 @@ from atlas.live.edit import changing, require_own
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from atlas.reference import MEAN, MIN, reference_values
-from atlas.selection import matched_random
 from ingest import run
 from ingest.answers import REFERENCES, AnswerExaminer, check_measures, chosen_metrics
+from ingest.controls import Controls, controls_for
 from ingest.drawing_examiner import DrawingExaminer
 from ingest.edited import concept_of, solving_again, swap_of
 from ingest.effects import Evaluation, of_model, store_effects, stored_effects, summarise
@@ -50,28 +50,23 @@ def under(examiner: Puts, intervention: Intervention) -> Scores:
         return examiner.ask()
 
 
-def controls(
-    examiner: Puts,
-    intervention: Intervention,
-    seeds: int,
-) -> list[Scores]:
-    """The scores with the same changes made to as many random neurons of the same layers, once a seed; none where the
-    intervention is of whole layers."""
-    width = examiner.live.layout.width
-    if whole_layers(intervention.neurons, width):
+def under_random(examiner: Puts, intervention: Intervention, seeds: int, controls: Controls) -> list[Scores]:
+    """The scores with the same changes made to as many random neurons, once a seed; none where the intervention is of
+    whole layers."""
+    if whole_layers(intervention.neurons, controls.width):
         return []
-    return [under(examiner, moved(intervention, width, seed)) for seed in range(seeds)]
+    return [under(examiner, moved(intervention, controls, seed)) for seed in range(seeds)]
 
 
 def moved(
-    intervention: Intervention, width: int, seed: int, values: Mapping[Neuron, float] | None = None
+    intervention: Intervention, controls: Controls, seed: int, values: Mapping[Neuron, float] | None = None
 ) -> Intervention:
-    """The same changes to as many random neurons of the same layers. width: neurons a layer.
+    """The same changes to as many random neurons.
 
     values: for an edit that sets each neuron to its own mean or minimum: a random neuron is set to its own.
     """
     ordered = sorted(intervention.neurons, key=lambda n: (n.component, n.layer))
-    drawn = dict(zip(ordered, matched_random(ordered, width, seed), strict=True))
+    drawn = dict(zip(ordered, controls.draw(ordered, seed), strict=True))
     changes = [replace(c, neuron=drawn[c.neuron]) for c in intervention.changes]
     if values is not None:
         changes = [replace(c, bias=values[c.neuron]) for c in changes]
@@ -105,12 +100,13 @@ def evaluate(
     execution: Execution,
     *,
     seeds: int = 5,
+    controls: str | None = None,
     measures: Measures | None = None,
 ) -> Evaluation:
     """Measure a stored edit on held-out examples and store the effects as a run of their own.
 
-    Beside it, `seeds` times, the same done to random neurons of the same layers; an edit that a solver learned is
-    learned again on them.
+    Beside it, `seeds` times, the same done to random neurons of the same layers, and by default of about the same mean
+    |activation| (controls: "layers" or "activation"); an edit that a solver learned is learned again on them.
 
     Raises:
         UsageError: the model's weights are not the edit's; nothing to ask.
@@ -123,11 +119,13 @@ def evaluate(
     require_own(edit, live)
     asked, notes = run.collect(job, dataset), list[str]()
     judge = judge_for(live, asked, list(dataset.concepts.values()), measures.judge, notes)
+    drawing = controls_for(atlas, live, controls, edit.intervention.tap, tell=notes if seeds else [])
     plain = resolved(job, dataset, asked, identity(live, job, dataset, asked)) | {
         "edit": edit.label,
         "concept": edit.concept,
         "intervention": digest(edit.intervention),
         "seeds": seeds,
+        "controls": drawing.kind,
         "metrics": [measures.metrics, measures.options, measures.against],
         **({"judge": judge.identity} if judge is not None else {}),
         "methods": {},
@@ -146,7 +144,7 @@ def evaluate(
                 "give --concepts with it in, other --tasks, or the --dataset that has it"
             )
         examiners = {examiner: concept} | _further(edit, concept, examiner, measures, judge, notes)
-        rows = _rows(atlas, edit, examiners, seeds, notes)
+        rows = _rows(atlas, edit, examiners, seeds, drawing, notes)
         for examiner_of_pictures in (e for e in examiners if isinstance(e, DrawingExaminer)):
             if measures.pictures is not None:
                 count = examiner_of_pictures.save(measures.pictures)
@@ -188,7 +186,12 @@ def _further(
 
 
 def _rows(
-    atlas: Path, edit: Edit, examiners: Mapping[Puts, str | None], seeds: int, notes: list[str]
+    atlas: Path,
+    edit: Edit,
+    examiners: Mapping[Puts, str | None],
+    seeds: int,
+    controls: Controls,
+    notes: list[str],
 ) -> list[dict[str, Any]]:
     """The effects of every condition, as every examiner sees it, split by its concept."""
     live = next(iter(examiners)).live
@@ -206,15 +209,17 @@ def _rows(
 
     under_all("before", None)
     under_all("edit", edit.intervention)
-    for control in random_controls(atlas, edit, live, seeds, notes):
+    for control in random_controls(atlas, edit, live, seeds, controls, notes):
         under_all("random", control)
     rows = [row for about, s in zip(examiners.values(), found, strict=True) for row in summarise(s, about)]
     rows += [of_model(condition, "seconds", seconds[condition]) for condition in ("before", "edit")]
     return [*rows, of_model("edit", "changed_parameters", edit.intervention.parameters(live.layout.d_model))]
 
 
-def random_controls(atlas: Path, edit: Edit, live: LiveModel, seeds: int, notes: list[str]) -> list[Intervention]:
-    """The same done to as many random neurons of the same layers, once a seed; what a solver learned is learned again.
+def random_controls(
+    atlas: Path, edit: Edit, live: LiveModel, seeds: int, controls: Controls, notes: list[str]
+) -> list[Intervention]:
+    """The same done to as many random neurons, once a seed; what a solver learned is learned again.
 
     notes: gets a word where there is no control, or one that shares neurons with the edit.
     """
@@ -235,12 +240,12 @@ def random_controls(atlas: Path, edit: Edit, live: LiveModel, seeds: int, notes:
         )
     if edit.solver is None:
         values = own_values(atlas, edit)
-        return [moved(edit.intervention, width, seed, values) for seed in range(seeds)]
+        return [moved(edit.intervention, controls, seed, values) for seed in range(seeds)]
     found = []
     try:
         again = solving_again(edit, live)
         for seed in range(seeds):
-            found.append(again(matched_random(edit.neurons, width, seed)))
+            found.append(again(controls.draw(edit.neurons, seed)))
     except AtlasError as error:
         notes.append(f"{len(found)} of {seeds} random controls: it could not be solved on others ({error})")
     return found

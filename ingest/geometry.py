@@ -35,6 +35,7 @@ from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, parse_layers
 from atlas.schema import arrow_schema, measures
 from ingest import run, tables
+from ingest.controls import LAYERS, Controls
 from ingest.evaluate import moved
 from ingest.examples import IMAGE, Example
 from ingest.feed import Feed, batches
@@ -165,7 +166,7 @@ def _look(
     conditions: dict[str, Intervention | None] = {"before": None}
     if ablated is not None:
         conditions["edit"] = ablated.intervention
-        conditions["random"] = moved(ablated.intervention, live.layout.width, job.seed)
+        conditions["random"] = moved(ablated.intervention, Controls(LAYERS, live.layout.width), job.seed)
     seen = {name: Seen() for name in conditions}
     layers = check_layers(live.layout, parse_layers(job.layers) if job.layers else None)
     last = len(live.layout.layers)

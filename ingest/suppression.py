@@ -22,12 +22,13 @@ from atlas.compare import size
 from atlas.edits import Intervention, make_changes
 from atlas.errors import UsageError
 from atlas.live.model import LiveModel
-from atlas.neurons import Neuron
+from atlas.neurons import PRODUCT, Neuron
 from atlas.selection import NeuronSet
 from ingest import run
+from ingest.controls import Controls, controls_for
 from ingest.drawing_examiner import DRAWN, DrawingExaminer
 from ingest.effects import POOLED, Evaluation, store_effects, stored_effects, summarise
-from ingest.evaluate import Puts, controls, under
+from ingest.evaluate import Puts, under, under_random
 from ingest.examiner import ACCURACY, Examiner, Scores
 from ingest.examples import IMAGE, TEXT, Dataset, Example
 from ingest.feed import Response, Skipped
@@ -87,6 +88,7 @@ def survey(
     target: str | None = None,
     judge: str | None = None,
     seeds: int = 3,
+    controls: str | None = None,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Ablate each concept's top neurons by each method, and store the effects (labels: `Question.label`).
@@ -109,9 +111,11 @@ def survey(
     chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce, target)
     notes = list[str]()
     judging = judge_for(live, asked, list(dataset.concepts.values()), judge, notes)
+    drawing = controls_for(path, live, controls, PRODUCT, tell=notes if seeds else [])
     plain = resolved(job, dataset, asked, identity(live, job, dataset, asked)) | {
         "survey": {f"{q.label}|{q.source}": [str(n) for n in found] for q, found in chosen.items()},
         "seeds": seeds,
+        "controls": drawing.kind,
         "methods": {method: {} for method in methods},
         **({"judge": judging.identity} if judging is not None else {}),
     }
@@ -134,7 +138,7 @@ def survey(
             before = {one: one.ask() for one in examiners}
             for question, neurons in chosen.items():
                 if question.source == source:
-                    rows += _answered(before, record.run_id, question, neurons, seeds)
+                    rows += _answered(before, record.run_id, question, neurons, seeds, drawing)
                     progress(len({(r["source"], r["edit"]) for r in rows}), len(chosen))
         store_effects(record, examples, rows, skipped.plain(), made)
     return Evaluation(record.run_id, True, tuple(rows), skipped.plain(), tuple(notes))
@@ -189,7 +193,12 @@ def _chosen(
 
 
 def _answered(
-    before: Mapping[Puts, Scores], run_id: str, question: Question, neurons: Sequence[Neuron], seeds: int
+    before: Mapping[Puts, Scores],
+    run_id: str,
+    question: Question,
+    neurons: Sequence[Neuron],
+    seeds: int,
+    controls: Controls,
 ) -> list[dict[str, Any]]:
     """before: what each examiner found in the model as it is."""
     zeroed = Intervention(make_changes(neurons, set_to=0.0))
@@ -197,7 +206,7 @@ def _answered(
     rows = []
     for examiner, scores in before.items():
         asked = {"before": [scores], "edit": [under(examiner, zeroed)]}
-        if random := controls(examiner, zeroed, seeds):
+        if random := under_random(examiner, zeroed, seeds, controls):
             asked["random"] = random
         rows += [{**labels, **row} for row in summarise(asked, question.concept)]
     return rows

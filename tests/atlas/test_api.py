@@ -116,7 +116,7 @@ def test_shared_neurons_and_what_chance_would_give(stored_atlas: Path) -> None:
         assert row["ranks"] == [image.index(neuron) + 1, text.index(neuron) + 1]
     assert found.statistics["expected"] == pytest.approx(20 * 20 / 128)
     assert found.statistics["shared"] == len(set(image) & set(text))
-    assert found.matched == "layer and mean activation"
+    assert found.matched == "layer and mean |activation|"
     only = atlas.only("dog", "contribution", sources=("text", "image"), top=20)
     assert set(only.neurons) == set(text) - set(image)
     assert only.statistics["shared"] == found.statistics["shared"]
@@ -240,6 +240,18 @@ def test_a_matched_control_has_as_many_other_neurons_of_every_layer() -> None:
     assert drawn == matched_random(chosen, 64, 0) != matched_random(chosen, 64, 1)
     crowded = matched_random(chosen, 12, 0)  # two others in layer 0: both, and eight of themselves
     assert len(set(crowded)) == 11 and {Neuron("language", 0, 10), Neuron("language", 0, 11)} < set(crowded)
+
+
+def test_a_control_of_the_same_loudness() -> None:
+    """Half of a layer's neurons are a hundred times as loud: loud ones stand in for loud ones, quiet for quiet."""
+    loud = {layer: np.where(np.arange(200) % 2, 100.0, 1.0) + np.arange(200) / 1000 for layer in (0, 1)}
+    chosen = [Neuron("language", 0, i) for i in (101, 103, 105)] + [Neuron("language", 1, i) for i in (100, 102)]
+    drawn = matched_random(chosen, 200, 0, loud)
+    assert len(set(drawn)) == 5 and not set(drawn) & set(chosen)
+    assert all(n.index % 2 == (n.layer == 0) for n in drawn)
+    assert drawn == matched_random(chosen, 200, 0, loud) != matched_random(chosen, 200, 1, loud)
+    ends = [n.index for seed in range(20) for n in matched_random([Neuron("language", 0, 199)], 200, seed, loud)]
+    assert min(ends) >= 199 - 2 * 10 and len(set(ends)) > 3  # one of the ten nearest
 
 
 @pytest.mark.parametrize(("text", "layers"), [("3", (3,)), ("8-10", (8, 9, 10)), ("0,2,1-2", (0, 1, 2))])

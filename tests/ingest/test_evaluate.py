@@ -12,8 +12,10 @@ import torch
 
 from atlas import Atlas
 from atlas.check import check
+from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.live.edit import changing
+from ingest.controls import ACTIVATION, LAYERS, controls_for
 from ingest.effects import POOLED, grouped, summarise, table
 from ingest.evaluate import evaluate
 from ingest.examiner import ACCURACY, LOG_PROBABILITY, Asked, Examiner, Scores
@@ -193,3 +195,25 @@ def test_pandas_is_named_where_it_is_missing(stored_atlas: Path, monkeypatch: py
     monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
     with pytest.raises(Unsupported, match="pip install pandas"):
         Atlas.open(stored_atlas).query("dog").to_pandas()
+
+
+def test_controls_are_as_loud_where_the_atlas_knows(
+    own_atlas: Path, empty_atlas: Path, held_out: Job, llava: Any
+) -> None:
+    tell: list[str] = []
+    found = controls_for(own_atlas, llava, None, "product", tell=tell)
+    assert found.kind == ACTIVATION and tell == [] and sorted(found.loudness) == [0, 1]
+    with reading(own_atlas) as connection:
+        rows = connection.sql(
+            "SELECT s.layer, s.neuron, avg(s.score) FROM scores s JOIN maps m USING (map_id)"
+            " WHERE m.method = 'activation' AND m.reduce = 'mean_abs' AND m.concept_id IS NULL GROUP BY ALL"
+        ).fetchall()
+    assert len(rows) == 128
+    assert all(found.loudness[layer][n] == pytest.approx(value, rel=1e-5) for layer, n, value in rows)
+    assert controls_for(own_atlas, llava, "layers", "product", tell=tell).kind == LAYERS and tell == []
+    assert controls_for(empty_atlas, llava, None, "product", tell=tell).kind == LAYERS
+    assert len(tell) == 1 and "--methods activation --tap product` stores them" in tell[0]
+    with pytest.raises(UsageError, match="--methods activation --tap product"):
+        controls_for(empty_atlas, llava, "activation", "product", tell=tell)
+    with pytest.raises(UsageError, match="no kind of controls called 'loud'"):
+        controls_for(own_atlas, llava, "loud", "product", tell=tell)

@@ -20,6 +20,7 @@ from atlas.live.edit import changing
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
+from ingest.controls import LAYERS, Controls
 from ingest.edited import swap_of
 from ingest.effects import POOLED, summarise
 from ingest.evaluate import evaluate, random_controls
@@ -33,6 +34,7 @@ from ingest.swaps import Swap
 EYES = frozenset({"image", "text"})
 
 CAT = Swap("dog", "cat")
+BY_LAYERS = Controls(LAYERS, 64)
 
 
 def answer(live: LiveModel, prompt: Prompt, intervention: Intervention) -> str:
@@ -179,14 +181,14 @@ def test_random_controls_are_solved_on_other_neurons_of_the_same_layers(
 ) -> None:
     edit = solved(empty_atlas)
     notes: list[str] = []
-    first, second = random_controls(empty_atlas, edit, speaking, 2, notes)
-    assert notes == [] and random_controls(empty_atlas, edit, speaking, 0, notes) == []
+    first, second = random_controls(empty_atlas, edit, speaking, 2, BY_LAYERS, notes)
+    assert notes == [] and random_controls(empty_atlas, edit, speaking, 0, BY_LAYERS, notes) == []
     for control in (first, second):
         assert not set(control.neurons) & set(edit.neurons)
         assert sorted(n.layer for n in control.neurons) == sorted(n.layer for n in edit.neurons)
         assert np.abs(np.asarray(control.deltas)).max() > 0
     assert first.neurons != second.neurons
-    assert random_controls(empty_atlas, edit, speaking, 1, notes) == [first]
+    assert random_controls(empty_atlas, edit, speaking, 1, BY_LAYERS, notes) == [first]
 
 
 def test_what_cannot_be_solved_again_is_said(
@@ -195,7 +197,7 @@ def test_what_cannot_be_solved_again_is_said(
     edit = solved(empty_atlas)
     small_world._examples = []  # the examples are gone
     done: list[str] = []
-    assert random_controls(empty_atlas, edit, speaking, 2, done) == []
+    assert random_controls(empty_atlas, edit, speaking, 2, BY_LAYERS, done) == []
     assert len(done) == 1 and done[0].startswith("0 of 2 random controls: it could not be solved on others (")
 
 
@@ -206,7 +208,7 @@ def test_an_evaluation_has_success_beside_what_else_changes(
     """Also where the edit is about no concept: the swapped examples are the concept's, the rest the others'."""
     job = {} if words == CAT else {"sources": ("text",)}
     edit = replace(solved(empty_atlas, words, **job), concept=None)
-    done = evaluate(empty_atlas, edit, HELD_OUT, Execution(batch_size=3), seeds=1)
+    done = evaluate(empty_atlas, edit, HELD_OUT, Execution(batch_size=3), seeds=1, controls="layers")
     assert done.notes == ()
     assert {r["concept"] for r in done.rows} == {"dog" if words == CAT else None}
     value = {
@@ -252,10 +254,10 @@ def test_a_composed_edit_is_measured_by_the_one_swap_of_its_parts(
     both = Atlas.open(empty_atlas).compose_edits("both", ["swap", "calm"])
     assert swap_of(both) == CAT and both.solver is None
     assert swap_of(Atlas.open(empty_atlas).edit("calm").data) is None
-    done = evaluate(empty_atlas, both, HELD_OUT, Execution(batch_size=3), seeds=1)
+    done = evaluate(empty_atlas, both, HELD_OUT, Execution(batch_size=3), seeds=1, controls="layers")
     assert ("concept", "success", "random") in {(r["subset"], r["metric"], r["condition"]) for r in done.rows}
     assert len(done.notes) == 1 and "make its very changes to other neurons: nothing is learned again" in done.notes[0]
-    (first,) = random_controls(empty_atlas, both, speaking, 1, [])
+    (first,) = random_controls(empty_atlas, both, speaking, 1, BY_LAYERS, [])
     assert np.array_equal(np.asarray(first.deltas), np.asarray(both.intervention.deltas))
     other = {"solver": {"swap": {"said": "cat", "wanted": "dog"}}}
     two = replace(both, provenance={**both.provenance, "parts": [edit.provenance, other]})
@@ -275,5 +277,5 @@ def test_whole_layers_have_no_control(empty_atlas: Path, small_world: Any, speak
     whole = tuple(Change(Neuron("language", 1, i), 0.5) for i in range(64))
     edit = replace(solved(empty_atlas), intervention=Intervention(whole))
     notes: list[str] = []
-    assert random_controls(empty_atlas, edit, speaking, 3, notes) == []
+    assert random_controls(empty_atlas, edit, speaking, 3, BY_LAYERS, notes) == []
     assert notes == ["no random control: the edit changes every neuron of its layers"]
