@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -71,6 +71,7 @@ class Captions:
             said = dict.fromkeys(_spaced(form) for form in search.findall(text))
             names = [name for form in said for name in self._meant(text, form, meant.get(form, ()), wanted)]
             self.mentions[text] = list(dict.fromkeys(names))
+        self._often = Counter(name for names in self.mentions.values() for name in names)
 
     def _meant(self, text: str, form: str, names: Sequence[str], wanted: Mapping[str, Concept]) -> list[str]:
         """The concepts that a form stands for in a caption."""
@@ -93,7 +94,7 @@ class Captions:
             away, without = self.elsewise.get(name, []), self._unboxed.get(name, [])
             if away:
                 left.append(f"{name} {len(away)}x, as in {away[0]!r}")
-            of = sum(name in names for names in self.mentions.values()) if len(without) >= DOUBTFUL / 2 else 0
+            of = self._often[name]
             if of >= DOUBTFUL and 2 * len(without) > of:
                 doubt.append(f"{name} in {len(without)} of {of}, as in {without[0]!r}")
         self._warn("left out, as their word has another sense and no box says that the thing is there", left)

@@ -17,10 +17,10 @@ from typing import Any
 
 from atlas.errors import UsageError
 from ingest.datasets._coco_words import spaced_name
-from ingest.datasets._files import folder, line, lines_of, only, placed, split_of, table_of, tell, words
+from ingest.datasets._files import folder, line, lines_of, only, placed, require_inside, split_of, table_of, tell, words
 from ingest.datasets._own import concepts, mentions_of, names_of, once
 from ingest.datasets._tasks import Tasks
-from ingest.examples import IMAGE, Concept, Example
+from ingest.examples import IMAGE, BadMedia, Concept, Example
 
 NAME, TASK = "folder", "name"
 TABLES = ("metadata.csv", "metadata.jsonl", "*.csv", "*.jsonl")
@@ -34,18 +34,22 @@ Row = tuple[str, str, tuple[str, ...], Mapping[str, Any]]
 """Where it is read, the picture's name, the concepts, and the other fields."""
 
 
-def build(path: str | None = None, *, question: str = "What is this? Answer with one or two words.") -> Tasks:
-    """Read a folder of pictures. question: what is asked where the table does not say. About one picture in five is
-    held out.
+def build(
+    path: str | None = None, *, question: str = "What is this? Answer with one or two words.", table: str = ""
+) -> Tasks:
+    """Read a folder of pictures. question: what is asked where the table does not say. table: its name below PATH, or
+    "none" to read class folders beside one; else the one that is there. About one picture in five is held out.
 
     Raises:
-        UsageError: no such folder; neither pictures in class folders nor a table; a row without a file or a concept;
-            not one picture there.
-        BadMedia: a picture's name leads out of the folder.
+        UsageError: no such folder; neither pictures in class folders nor a table; a row without a concept, or with a
+            file that is outside the folder; not one picture there.
+        BadMedia: a table outside the folder.
     """
     root = folder(path, NAME)
-    has_table = any(file for pattern in TABLES for file in root.glob(pattern))
-    rows = _table(only(root, TABLES, LAYOUT)) if has_table else _classes(root)
+    patterns = (table,) if table else TABLES
+    require_inside(table or "none")
+    has_table = table != "none" and (table or any(file for pattern in TABLES for file in root.glob(pattern)))
+    rows = _table(only(root, patterns, LAYOUT), root) if has_table else _classes(root)
     known = concepts(name for _, _, names, _ in rows for name in names)
     pointers = placed(root, (".", "images"), [name for _, name, _, _ in rows])
 
@@ -69,17 +73,18 @@ def _example(row: Row, pointer: str, question: str, known: Mapping[str, Concept]
     return Example(IMAGE, task, split_of(pointer), prompt, answer, mentions, (pointer,))
 
 
-def _table(file: Path) -> list[Row]:
-    rows = lines_of(file) if file.suffix == ".jsonl" else table_of(file)
-    return [
-        (
-            where,
-            line(_of(row, FILES, where), f"{where}, the file"),
-            names_of(_of(row, LABELS, where), where),
-            row,
-        )
-        for where, row in rows
-    ]
+def _table(file: Path, root: Path) -> list[Row]:
+    rows: list[Row] = []
+    for where, row in lines_of(file) if file.suffix == ".jsonl" else table_of(file):
+        name = line(_of(row, FILES, where), f"{where}, the file")
+        if Path(name).is_absolute() and Path(name).is_relative_to(root.absolute()):
+            name = Path(name).relative_to(root.absolute()).as_posix()
+        try:
+            require_inside(name)
+        except BadMedia as error:
+            raise UsageError(f"{where}: {error}") from error
+        rows.append((where, name, names_of(_of(row, LABELS, where), where), row))
+    return rows
 
 
 def _of(row: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:

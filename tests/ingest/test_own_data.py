@@ -11,7 +11,7 @@ import task_folders
 
 from atlas.errors import AtlasWarning, UsageError
 from ingest.datasets import folder, prompts
-from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Example, Mention
+from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, Example, Mention
 
 
 def every(dataset: Any, source: str) -> list[Example]:
@@ -181,10 +181,30 @@ def test_a_bad_row_of_a_table_is_named(tmp_path: Path, table: str, match: str) -
         folder.build(str(tmp_path))
 
 
-def test_a_table_that_leads_out_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("file,label\n../1.png,dog\n")
-    with pytest.raises(BadMedia, match="leads out of the dataset's folder"):
+@pytest.mark.parametrize("name", ["../1.png", "/etc/passwd", "C:/x.png"])
+def test_a_row_that_leads_out_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "x.csv").write_text(f"file,label\n{name},dog\n")
+    with pytest.raises(UsageError, match="x.csv: line 2: the name '.*' leads out of the dataset's folder"):
         folder.build(str(tmp_path))
+
+
+def test_an_absolute_name_below_the_folder(tmp_path: Path) -> None:
+    task_folders.picture(tmp_path / "a" / "1.png", 1)
+    written(tmp_path / "x.jsonl", {"file": str(tmp_path / "a" / "1.png"), "label": "dog"})
+    [example] = every(folder.build(str(tmp_path)), IMAGE)
+    assert example.media == ("a/1.png",)
+
+
+def test_which_table_or_none(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        task_folders.picture(tmp_path / name / "1.png", 1)
+        (tmp_path / f"{name}.csv").write_text(f"file,label\n{name}/1.png,thing {name}\n")
+    with pytest.raises(UsageError, match="has a.csv and b.csv"):
+        folder.build(str(tmp_path))
+    assert list(folder.build(str(tmp_path), table="b.csv").concepts) == ["thing b"]
+    assert list(folder.build(str(tmp_path), table="none").concepts) == ["a", "b"]
+    with pytest.raises(UsageError, match="has no c.csv; expected is"):
+        folder.build(str(tmp_path), table="c.csv")
 
 
 def test_a_picture_is_in_one_split_however_it_is_written(tmp_path: Path) -> None:
