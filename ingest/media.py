@@ -99,7 +99,11 @@ def open_audio(path: Path, max_seconds: float = MAX_SECONDS, *, max_bytes: int =
         Unsupported: the format needs soundfile, and it is not installed.
     """
     require_file(path, "recordings", max_bytes)
-    samples, rate = (_wav if _is_plain(path) else _sound)(path, max_seconds)
+    try:
+        plain = _is_plain(path)
+    except OSError as error:
+        raise BadMedia(f"{path} cannot be read: {error.strerror}") from error
+    samples, rate = (_wav if plain else _sound)(path, max_seconds)
     if not samples.size:
         raise BadMedia(f"{path} is a recording of nothing")
     loudest = float(np.abs(samples).max())

@@ -101,7 +101,9 @@ def read_text(file: Path) -> str:
     """
     try:
         return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file} is not UTF-8 (byte {error.start:,}); save it in UTF-8") from error
+    except OSError as error:
         raise UsageError(f"{file} cannot be read: {error}") from error
 
 

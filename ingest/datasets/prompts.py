@@ -52,7 +52,7 @@ def build(path: str | None = None) -> Tasks:
         metrics={line(row.get("task", TASK), f"{where}, the task"): ("exact", "label") for where, row in rows},
         examples=once(read(), file),
     )
-    found.path = path
+    found.path = str(Path(path or "").expanduser())
     return found
 
 

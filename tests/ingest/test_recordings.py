@@ -24,12 +24,17 @@ KNOWN = np.array([0, 0.5, -0.5, 0.25, -1, 0.75], np.float32)
 """Exact in every format."""
 
 
-@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"])
-@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF"])
+KINDS = [
+    (kind, subtype)
+    for kind in ("WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF")
+    for subtype in ("PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE")
+    if soundfile.check_format(kind, subtype)
+]
+
+
+@pytest.mark.parametrize(("kind", "subtype"), KINDS)
 @pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.bin"])
-def test_every_format_is_read_whatever_its_name(tmp_path: Path, subtype: str, kind: str, name: str) -> None:
-    if not soundfile.check_format(kind, subtype):
-        pytest.skip("there is no such format")
+def test_every_format_is_read_whatever_its_name(tmp_path: Path, kind: str, subtype: str, name: str) -> None:
     soundfile.write(str(tmp_path / name), KNOWN, 8000, format=kind, subtype=subtype)
     samples, rate = open_audio(tmp_path / name)
     assert rate == 8000 and samples.dtype == np.float32
@@ -114,7 +119,7 @@ def test_short_clips_are_followed_by_silence(rate: int) -> None:
     assert (found.dtype, found.shape) == (np.float32, (1600,))
     assert found[0] > 0.5 and not found[200:].any()
     exact = Sound(np.arange(1600, dtype=np.float32), 16_000)
-    assert exact.at(16_000) is exact.samples or np.array_equal(exact.at(16_000), exact.samples)
+    np.testing.assert_array_equal(exact.at(16_000), exact.samples)
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +180,24 @@ def test_a_folder_of_recordings_with_such_a_table(tmp_path: Path, header: str) -
     rows = [f"{n}.wav{separator}dog" for n in range(10)]
     (tmp_path / "clips.csv").write_text("\n".join([header, *rows]), encoding="utf-8-sig")
     assert list(audio.build(str(tmp_path)).concepts) == ["dog"]
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_a_table_of_another_encoding_says_what_to_do(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "x.csv").write_bytes("file,label\na.wav,dög\n".encode(encoding))
+    with pytest.raises(UsageError, match=r"x.csv is not UTF-8 \(byte \d+\); save it in UTF-8"):
+        table_of(tmp_path / "x.csv")
+
+
+def test_a_recording_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task_folders.sound(tmp_path / "x.wav")
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(BadMedia, match="x.wav cannot be read: Permission denied"):
+        open_audio(tmp_path / "x.wav")
 
 
 @pytest.mark.parametrize(
