@@ -39,9 +39,10 @@ def concepts_of(categories: Sequence[Mapping[str, Any]]) -> dict[Id, Concept]:
 class Captions:
     """What the captions of some pictures mention.
 
-    mentions: the concepts of each caption, in order, of those that are wanted. A phrase counts as a whole: "hot dog" is
-    no dog, also where hot dogs are not wanted. A word with another common sense ("orange") or of several concepts
-    counts where a picture of the caption shows the concept; `elsewise` has the captions where none does.
+    picture: the first that each caption stands under. mentions: its concepts, in order, of those that are wanted. A
+    phrase counts as a whole: "hot dog" is no dog, also where hot dogs are not wanted. A word with another common sense
+    ("orange") or of several concepts counts where a picture of the caption shows the concept; `elsewise` has the
+    captions where none does.
     """
 
     def __init__(
@@ -57,8 +58,10 @@ class Captions:
         self._unboxed: dict[str, list[str]] = defaultdict(list)
         self._told: set[str] = set()
         self._boxed: dict[str, set[str]] = defaultdict(set)
+        self.picture: dict[str, Id] = {}
         for number, texts in captions.items():
             for text in texts:
+                self.picture.setdefault(text, number)
                 self._boxed[text] |= set(shown[number])
         meant: dict[str, list[str]] = defaultdict(list)
         phrases: list[str] = []

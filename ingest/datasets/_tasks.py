@@ -63,7 +63,8 @@ class Tasks:
         self.all_tasks: Mapping[str, tuple[str, ...]] = tasks
         self.tasks: Mapping[str, tuple[str, ...]] = tasks
         forms = [[concept.name, list(concept.forms)] for concept in self.concepts.values()]
-        said = [RULES, name, forms, [[number, example.split] for number, example in self._examples.items()]]
+        each = [[n, e.split, *([e.fact] if e.fact else [])] for n, e in self._examples.items()]
+        said = [RULES, name, forms, each]
         self.revision = hashlib.sha256(json.dumps(said).encode()).hexdigest()
 
     def examples(

@@ -150,10 +150,12 @@ class Coco:
         """The human captions of a split that mention the concept, in the order that the seed decides."""
         texts = [text for text in self._mentioning[concept] if self._caption_split[text] == split]
         texts.sort(key=lambda text: order(seed, concept, text))
-        return [
-            Example(TEXT, CAPTION, split, PROMPT, text, tuple(map(Mention, self._captions.mentions[text])))
-            for text in texts
-        ]
+        return [self._saying(text, split) for text in texts]
+
+    def _saying(self, text: str, split: str) -> Example:
+        told = self._captions  # what people say of one picture counts as one fact
+        mentions = tuple(map(Mention, told.mentions[text]))
+        return Example(TEXT, CAPTION, split, PROMPT, text, mentions, fact=f"picture {told.picture[text]}")
 
     @cached_property
     def _shown(self) -> dict[Id, list[str]]:

@@ -75,8 +75,9 @@ def _example(row: Mapping[str, Any], names: Sequence[str], known: Mapping[str, C
         raise UsageError(f"{where}: the references are no list of texts")
     right = tuple(dict.fromkeys([answer, *(line(text, f"{where}, a reference") for text in more)]))
     mentions = mentions_of(names, answer, row.get("words"), known, where)
-    split = split_of(fact_of(row, names, task, answer, where))
-    return Example(TEXT, task, split, prompt, answer, mentions, (), right if len(right) > 1 else ())
+    fact = fact_of(row, names, task, answer, where)
+    references = right if len(right) > 1 else ()
+    return Example(TEXT, task, split_of(fact), prompt, answer, mentions, references=references, fact=fact)
 
 
 def fact_of(row: Mapping[str, Any], names: Sequence[str], task: str, answer: str, where: str) -> str:

@@ -132,6 +132,16 @@ def test_captions_in_a_list(tmp_path: Path) -> None:
     assert {e.answer for e in every(tmp_path, TEXT)} == {"A dog.", "Two dogs.", "A puppy."}
 
 
+def test_the_captions_of_one_picture_are_one_cluster(tmp_path: Path) -> None:
+    simple(tmp_path, rows("1.png", "2.png"))
+    said = [{"image_id": n, "caption": f"A dog, number {n}, said {k} times."} for n in (1, 2) for k in range(3)]
+    write(tmp_path / "annotations" / "captions_val.json", {"annotations": said})
+    clusters: dict[str, set[str]] = {}
+    for example in every(tmp_path, TEXT):
+        clusters.setdefault(example.cluster, set()).add(str(example.answer)[:15])
+    assert sorted(map(sorted, clusters.values())) == [["A dog, number 1"], ["A dog, number 2"]]
+
+
 @pytest.mark.parametrize("empty", [None, "", " ", [], [None], 7, {}])
 def test_captions_without_a_word_are_told_and_never_their_python_name(tmp_path: Path, empty: Any) -> None:
     simple(tmp_path, rows("1.png", "2.png"))

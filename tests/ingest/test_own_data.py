@@ -68,10 +68,23 @@ def test_the_wordings_of_a_fact_are_in_one_split(tmp_path: Path, given: bool) ->
         for wording in ("Capital of land", "The main city of land", "Name a city of land")
     ]
     split: dict[str | None, set[str]] = {}
+    together: dict[str | None, set[str]] = {}
     for example in every(prompts.build(str(written(tmp_path / "x.jsonl", *rows))), TEXT):
         split.setdefault(example.answer, set()).add(example.split)
+        together.setdefault(example.answer, set()).add(example.cluster)
     assert len(split) == 40 and all(len(found) == 1 for found in split.values())
+    assert all(len(found) == 1 for found in together.values()) and len(set().union(*together.values())) == 40
     assert {name for found in split.values() for name in found} == {FIND, HELD_OUT}
+
+
+def test_the_facts_are_part_of_the_revision(tmp_path: Path) -> None:
+    """ "a" and "c" are on one side, so that the examples are equal otherwise."""
+    rows = [FACT | {"fact": "a"}, FACT | {"prompt": "And?", "fact": "a"}]
+    first = prompts.build(str(written(tmp_path / "x.jsonl", *rows)))
+    rows[1]["fact"] = "c"
+    other = prompts.build(str(written(tmp_path / "x.jsonl", *rows)))
+    assert [e.id for e in every(first, TEXT)] == [e.id for e in every(other, TEXT)]
+    assert first.revision != other.revision
 
 
 def test_a_fact_that_is_given_joins_other_answers(tmp_path: Path) -> None:
