@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -125,4 +127,20 @@ def test_wide_files_keep_their_shades(tmp_path: Path, mode: str, name: str) -> N
     picture.putpixel((1, 0), 128 / 255 if mode == "F" else 128 * 257)
     picture.save(tmp_path / name)
     found = open_image(tmp_path / name)
+    assert [found.getpixel((x, 0)) for x in (0, 1)] == [WHITE, GREY]
+
+
+@pytest.mark.parametrize(("kind", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_pngs_of_sixteen_bits_a_channel(tmp_path: Path, kind: int, channels: int) -> None:
+    """Grey, colour, and both with alpha, written by hand; all are opaque."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    pixels = np.full((2, channels), 65_535, ">u2")
+    pixels[1, : channels - 1 if kind in (4, 6) else channels] = 128 * 257
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, kind, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(b"\0" + pixels.tobytes()))
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b""))
+    found = open_image(tmp_path / "x.png")
     assert [found.getpixel((x, 0)) for x in (0, 1)] == [WHITE, GREY]
