@@ -101,6 +101,8 @@ def ingest(
         say(f"run {done.run_id[:8]} was done before; nothing to do")
         tell(done.run_id)
         return
+    for note in done.outcome.get("notes", ()):
+        say(note)
     for method, lacking in done.outcome["empty"].items():
         say(f"{method}: no neuron passed for {', '.join(lacking)}; its parts have maps (`atlas concepts`)")
     o = done.outcome

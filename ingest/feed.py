@@ -102,7 +102,7 @@ class Feed:
             if self.twins is not None and example.source == IMAGE:
                 self.skipped.unplaced.update({t.concept for t in targets if t.concept not in (NONE, *twins)})
             if targets:
-                items.append(Item(number, prompt, tuple(targets), twins))
+                items.append(Item(number, prompt, tuple(targets), twins, example.cluster))
         self._pictures.clear()
         return items
 

@@ -165,6 +165,7 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
             "pairs": state.pairs,
             "maps": len(found),
             "empty": tables.without_map(found),
+            "notes": [note for m in state.methods.values() for note in getattr(m, "notes", {}).values()],
             "skipped": feed.skipped.plain(),
         }
         return Outcome(record.run_id, True, record.finish(outcome, content))

@@ -54,14 +54,16 @@ Gradients = list[tuple[Tensor, dict[int, Tensor]]]
 class Item:
     """One example, encoded with its answer, and the tokens of it to explain (at least one).
 
-    number: its place among the run's examples. twins: for each concept, the pictures' inputs without it, and then
-    with as much taken away elsewhere, once a draw; only where a method of the job asks for them.
+    number: its place among the run's examples. cluster: see `Example.cluster`. twins: for each concept, the pictures'
+    inputs without it, and then with as much taken away elsewhere, once a draw; only where a method of the job asks for
+    them.
     """
 
     number: int
     prompt: Prompt
     targets: tuple[Target, ...]
     twins: Mapping[str, tuple[Prompt, ...]] = field(default_factory=dict)
+    cluster: str = ""
 
 
 def shortest_first(items: Sequence[Item]) -> list[Item]:

@@ -139,6 +139,38 @@ def drawn_coverage(groups: int, each: int, seeds: int, among: float, draws: int,
     return hits / draws
 
 
+def stage_one_p_values(noise: str, pictures: int, seed: int) -> np.ndarray:
+    """(neurons,) p-values of two_stage's first threshold where a random region is compared with two random regions.
+
+    noise: normal; heavy (Student's with 2 degrees of freedom, in one of three pictures); together (half of what moves
+    a neuron moves all of its layer).
+    """
+    import torch
+
+    from ingest.randomised import p_values, sums_of_contrasts
+
+    generator = np.random.default_rng(seed)
+    values = generator.standard_normal((3, 2, pictures, 256))
+    if noise == "heavy":
+        values = generator.standard_t(2, values.shape) * (generator.random((1, 1, pictures, 256)) < 1 / 3)
+    elif noise == "together":
+        values += generator.standard_normal((3, 2, pictures, 1))
+    drawn = torch.from_numpy(generator.integers(3, size=(16, pictures)))
+    parts = sums_of_contrasts(torch.from_numpy(values), drawn)
+    found = p_values({name: part.mean(1) for name, part in parts.items()}, pictures)
+    return found[found.isfinite()].numpy()
+
+
+def _print_stage_one(draws: int) -> None:
+    print("| pictures | normal | heavy | together |\n|--:|--:|--:|--:|")
+    for pictures in (3, 6, 12, 54):
+        rates = []
+        for noise in ("normal", "heavy", "together"):
+            found = [stage_one_p_values(noise, pictures, seed) for seed in range(draws)]
+            rates.append(float(np.mean([(p <= 0.05).mean() for p in found])))
+        print(f"| {pictures} | " + " | ".join(f"{r:.3f}" for r in rates) + " |")
+
+
 def _print_shares(draws: int) -> None:
     print("| clusters | answers each | alike | share 0.5 | 0.8 | 0.95 |\n|--:|--:|--:|--:|--:|--:|")
     for groups in (3, 5, 10, 30, 100):
@@ -161,4 +193,5 @@ def _print_means(draws: int) -> None:
 
 if __name__ == "__main__":
     number = int(sys.argv[2]) if len(sys.argv) > 2 else 1000
-    {"nulls": _print_nulls, "shares": _print_shares, "means": _print_means}[sys.argv[1]](number)
+    printed = {"nulls": _print_nulls, "shares": _print_shares, "means": _print_means, "two_stage": _print_stage_one}
+    printed[sys.argv[1]](number)

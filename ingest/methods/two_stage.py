@@ -8,15 +8,15 @@ output, D pooled over p and g the largest over p:
     stage 2:  g[l, n] = A[l, p, n] * dy / dA[l, p, n]
 
 The map holds g of the neurons that pass both, D above a threshold and g above `least`; the parts `two_stage.stage1` and
-`two_stage.stage2` hold D and g of all neurons. Thresholds of D: "auto", a z-score above `z` against inpainting the same
-shape elsewhere (`draws` a picture; a world's exact pictures change only where the two places overlap); "fraction", the
-largest share of all neurons; "absolute". It needs counterfactual pictures (`--inpainter`) and scores pictures only. Its
-gradient is of the logit, as in GradCAM; output=log_probability shares the other gradient methods' backward pass.
+`two_stage.stage2` hold D and g of all neurons. Thresholds of D: "auto", a false discovery rate of `fdr` against
+inpainting the same shape elsewhere (`draws` a picture; `ingest.randomised` has the test), of six examples or more;
+"fraction", the largest share of all neurons; "absolute". It needs counterfactual pictures (`--inpainter`) and scores
+pictures only. Its gradient is of the logit, as in GradCAM; output=log_probability shares the other gradient methods'
+backward pass.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -27,9 +27,10 @@ from atlas.errors import UsageError
 from atlas.live.encode import IMAGE_ROLE
 from ingest.concepts import NONE
 from ingest.maps import GRADIENT, TWIN, NeuronMap, PairMethod
+from ingest.randomised import LEAST, assignments, exceeding, sums_of_contrasts
 from ingest.trace import OUTPUTS, Trace, one_of
 
-STAGE1, STAGE2, NULL, NULL_SQUARE = "stage1", "stage2", "null", "null_square"
+STAGE1, STAGE2 = "stage1", "stage2"
 POOLS = ("max", "mean")
 THRESHOLDS = ("auto", "fraction", "absolute")
 
@@ -42,10 +43,11 @@ class TwoStage(PairMethod):
         super().__init__()
         self.pool, self.threshold = one_of("pool", pool, POOLS), one_of("threshold", threshold, THRESHOLDS)
         self.output = one_of("output", output, OUTPUTS)
-        if not 0 < levels["fraction"] <= 1 or draws < 1:
-            raise UsageError("two_stage: fraction must lie in (0, 1] and draws be at least 1")
+        if not 0 < levels["fraction"] <= 1 or not 0 < levels["auto"] < 1 or draws < 1:
+            raise UsageError("two_stage: fraction and fdr must lie between 0 and 1, and draws be at least 1")
         self.level, self.least = levels[threshold], least
         self.draws = draws if threshold == "auto" else 0
+        self.notes: dict[str, str] = {}
 
     def scored(self, trace: Trace) -> Sequence[bool]:
         """Where the picture does not say where the concept is, nothing can be taken out of it."""
@@ -54,9 +56,10 @@ class TwoStage(PairMethod):
 
     def scores(self, trace: Trace) -> Mapping[str, Tensor]:
         out = {STAGE1: self._difference(trace, 0), STAGE2: self._gradient(trace)}
-        nulls = [self._difference(trace, draw) for draw in range(1, self.draws + 1)]
-        if nulls:
-            out[NULL], out[NULL_SQUARE] = torch.stack(nulls).mean(0), torch.stack(nulls).square().mean(0)
+        if self.draws:
+            others = [self._difference(trace, draw) for draw in range(1, self.draws + 1)]
+            drawn = assignments(trace, self.draws + 1)
+            out |= sums_of_contrasts(torch.stack([out[STAGE1], *others]), drawn)
         return out
 
     def _difference(self, trace: Trace, draw: int) -> Tensor:
@@ -93,11 +96,12 @@ class TwoStage(PairMethod):
             yield found
             if found.part == STAGE2:
                 of = f"|{found.source}|{found.concept}"
-                passed = self._candidates(means, of, found.examples) & (means[STAGE2 + of] > self.least)
+                first = self._candidates(means, of, found)
+                passed = first & (means[STAGE2 + of] > self.least)
                 if passed.any():
                     yield replace(found, scores=found.scores.masked_fill(~passed, torch.nan), part="")
 
-    def _candidates(self, means: Mapping[str, Tensor], of: str, examples: int) -> Tensor:
+    def _candidates(self, means: Mapping[str, Tensor], of: str, found: NeuronMap) -> Tensor:
         """(L, N) bool: what passes stage 1."""
         difference = means[STAGE1 + of]
         if self.threshold == "absolute":
@@ -105,23 +109,27 @@ class TwoStage(PairMethod):
         if self.threshold == "fraction":
             count = max(1, round(self.level * difference.numel()))
             return difference >= difference.flatten().topk(count).values[-1]
-        chance = means[NULL + of]
-        spread = (means[NULL_SQUARE + of] - chance**2).clamp(min=0).sqrt()
-        error = spread * math.sqrt((1 + 1 / self.draws) / examples)  # of the mean difference, and of chance
-        return difference - chance > self.level * error
+        if found.examples < LEAST:
+            self.notes[f"{found.concept}"] = (
+                f"two_stage: no threshold can be told from {found.examples} pictures of {found.concept} ({LEAST} are "
+                "needed); ingest more (--per-concept), or give --param two_stage.threshold=fraction"
+            )
+            return torch.zeros_like(difference, dtype=torch.bool)
+        parts = {name.removesuffix(of): mean for name, mean in means.items() if name.endswith(of)}
+        return exceeding(parts, found.examples, self.level)
 
 
 def build(
     *,
     pool: str = "max",
     threshold: str = "auto",
-    z: float = 3.0,
+    fdr: float = 0.05,
     fraction: float = 0.05,
     absolute: float = 0.0,
     least: float = 0.0,
     output: str = "logit",
     draws: int = 2,
 ) -> TwoStage:
-    """pool: max | mean over the image's positions. threshold: auto | fraction | absolute, with z, fraction and absolute
+    """pool: max | mean over the image's positions. threshold: auto | fraction | absolute, and fdr, fraction, absolute,
     their levels. least: of stage 2. output: logit | log_probability | probability. draws: random regions a picture."""
-    return TwoStage(pool, threshold, {"auto": z, "fraction": fraction, "absolute": absolute}, least, output, draws)
+    return TwoStage(pool, threshold, {"auto": fdr, "fraction": fraction, "absolute": absolute}, least, output, draws)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+import zlib
 from typing import Any
 
 import pytest
@@ -255,11 +256,11 @@ def live_logit(live: LiveModel, run: Any, item: Item, target: Any) -> Tensor:
 
 
 def test_the_automatic_threshold_compares_with_random_regions(llava: LiveModel, picture: Any) -> None:
-    """Two examples, two draws: D beyond the null's mean by z standard errors of both, by hand."""
+    """Seven pictures in three versions, by a plain loop: ranks among drawn statistics, and the step-up rule."""
     twins = [picture.transpose(way) for way in (0, 1, 3)]
-    items = make_items(llava, picture, ["dog", "red dog"], twins=twins, turn=40)
-    method = build("two_stage", z=1.0, draws=2)
-    found = maps_of(feed(method, llava, [items], "image"))
+    items = make_items(llava, picture, ["dog"] * 7, twins=twins, turn=40)
+    method = build("two_stage", fdr=0.6, draws=2)
+    found = maps_of(feed(method, llava, [items[:3], items[3:]], "image"))
     image = llava.batch([items[0].prompt]).inputs["input_ids"][0] == llava.encoder.role_of.media_ids["image"]
 
     def pooled(item: Item, draw: int) -> Tensor:
@@ -268,14 +269,31 @@ def test_the_automatic_threshold_compares_with_random_regions(llava: LiveModel, 
         shown = torch.nn.functional.pad(image, (0, here.values[0].shape[1] - len(image)))
         return torch.stack([(here.values[n] - there.values[n])[0, shown].amax(0) for n in range(LAYERS)])
 
-    difference = torch.stack([pooled(item, 0) for item in items]).mean(0)
-    null = torch.stack([pooled(item, draw) for item in items for draw in (1, 2)])
-    error = null.std(0, unbiased=False) * ((1 + 1 / 2) / 2) ** 0.5  # of the means of 2 differences and 4 nulls
-    z = (difference - null.mean(0)) / error
-    expected = (z > 1.0) & (found["dog", "mean", "stage2"].scores > 0)
+    versions = torch.stack([torch.stack([pooled(item, draw) for draw in range(3)]) for item in items]).double()
+    contrasts = (3 * versions - versions.sum(1, keepdim=True)) / 2  # (7, 3, L, N)
+    square = contrasts.square().mean((0, 1))
+    p = torch.ones(LAYERS, WIDTH, dtype=torch.float64)
+    for layer in range(LAYERS):
+        scale = ((3 * square[layer].median() + 7 * square[layer]) / 10 / 7).sqrt()
+        null = []
+        for draw in range(16):
+            chosen = [zlib.crc32(f"{draw} {item.number} dog".encode()) % 3 for item in items]
+            null += (sum(contrasts[i, c, layer] for i, c in enumerate(chosen)) / 7 / scale).tolist()
+        mine = (contrasts[:, 0, layer].mean(0) / scale).tolist()
+        p[layer] = torch.tensor([(1 + sum(n >= m - 1e-9 for n in null)) / (1 + len(null)) for m in mine])
+    kept = [value for k, value in enumerate(sorted(p.flatten().tolist()), 1) if value <= 0.6 * k / p.numel()]
+    expected = (p <= max(kept, default=-1.0)) & (found["dog", "mean", "stage2"].scores > 0)
     both = found.get(("dog", "mean"))
     assert int(expected.sum()) > 0 and both is not None
     assert torch.equal(both.scores.isfinite(), expected)
+
+
+def test_too_few_pictures_have_no_automatic_threshold(llava: LiveModel, picture: Any) -> None:
+    twins = [picture.transpose(way) for way in (0, 1, 3)]
+    method = build("two_stage", fdr=0.9)
+    found = maps_of(feed(method, llava, [make_items(llava, picture, ["dog"] * 5, twins=twins, turn=40)], "image"))
+    assert ("dog", "mean") not in found and found["dog", "mean", "stage1"].examples == 5
+    assert "no threshold can be told from 5 pictures of dog (6 are needed)" in method.notes["dog"]
 
 
 def test_a_picture_that_does_not_say_where_the_concept_is_counts_for_other_methods_only(
