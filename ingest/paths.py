@@ -8,11 +8,13 @@ copies of one batch.
 
 from __future__ import annotations
 
+import warnings
 import weakref
 
 import torch
 from torch import Tensor
 
+from atlas.errors import AtlasWarning
 from atlas.live.replay import Restarts, layer_output, resume
 from atlas.live.suffix import Suffix
 from ingest.trace import Trace
@@ -31,6 +33,10 @@ def nodes(steps: int, endpoints: str) -> Tensor:
     return (torch.arange(1, steps + 1) - (0.5 if endpoints == "midpoint" else 0.0)) / steps
 
 
+class SlowPath(AtlasWarning):
+    """A model's layers cannot be run at the last positions alone."""
+
+
 class Paths:
     """Path-averaged gradients of a batch. tokens: at most so many positions run in one batch."""
 
@@ -38,6 +44,7 @@ class Paths:
         self.nodes = nodes(steps, endpoints)
         self.positions, self.output, self.tokens = positions, output, tokens
         self._restarts = Restarts()
+        self._told = False
         self._of: weakref.ref[Trace] | None = None
         self._suffix: Suffix
 
@@ -68,6 +75,14 @@ class Paths:
         if self._of is None or self._of() is not trace:
             self._of = weakref.ref(trace)
             self._suffix = Suffix(trace.live.layout, trace.capture, int(where.any(0).nonzero()[0]))
+            if self._suffix.refused and not self._told:
+                self._told = True
+                warnings.warn(
+                    f"{trace.live.name} runs whole sequences at every step of integrated gradients, several times as "
+                    f"long as need be: {self._suffix.refused}",
+                    SlowPath,
+                    stacklevel=2,
+                )
         return self._suffix.begin if self._suffix.works else 0
 
     @torch.enable_grad()

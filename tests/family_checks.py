@@ -366,6 +366,48 @@ def restarts(of: Subject) -> None:
         raise refused[0]
 
 
+def restarts_tail(of: Subject) -> None:
+    """The last positions run alone, from keys and values that were recorded once: what makes paths of gradients cheap.
+
+    A model whose layers cannot be called so is slower, not wrong, and says so.
+    """
+    refused = []
+    for kind in dict.fromkeys(("text", of.kind)):
+        live, layout = of.live, of.live.layout
+        batch = live.batch(of.prompts(kind=kind))
+        real, every = batch.roles != 0, torch.arange(2)
+        with torch.no_grad(), tracing(layout) as capture:
+            live.forward(batch)
+        begin = min(batch.starts) - 1
+        suffix = Suffix(layout, capture, begin)
+        if suffix.refused:
+            refused.append(Unsupported(f"{suffix.refused}, so whole sequences are run"))
+            continue
+        for layer in range(2):
+            end = suffix.resume(layer, capture.calls[layer][0][0][:, begin:], every)
+            torch.testing.assert_close(end[real[:, begin:]], capture.norm_in[:, begin:][real[:, begin:]], **CLOSE)
+    if refused:
+        raise refused[0]
+
+
+def sees_no_answer(of: Subject) -> None:
+    """What neurons do at the prompt's positions does not depend on the answer that is given behind it."""
+    live = of.live
+    for kind in dict.fromkeys(("text", *sorted(live.encoder.media))):
+        if kind == "video" and not hasattr(live.encoder.processor, "video_processor"):
+            continue
+        asked = of.prompts(answers=False, kind=kind)
+        seen = []
+        for answer in ("a dog", "two cat barks ."):
+            ids = live.encoder.tokenizer(answer, add_special_tokens=False).input_ids
+            with torch.no_grad(), tracing(live.layout) as capture:
+                live.forward(live.batch([prompt.answered(ids) for prompt in asked]))
+            values = [capture.values[layer].reshape(2, -1, 64) for layer in range(2)]
+            seen.append([v[row, : len(p.ids)] for v in values for row, p in enumerate(asked)])
+        for one, other in zip(*seen, strict=True):
+            torch.testing.assert_close(one, other, **CLOSE)
+
+
 def check_ablated(of: Subject, batch: Batch, layer: int) -> None:
     """The final state without the neurons that wrote most, by a restart and by hooks."""
     layout, every = of.live.layout, torch.arange(2)
@@ -544,6 +586,8 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "gradient": differentiates,
     "attention": attends,
     "restart": restarts,
+    "restart_tail": restarts_tail,
+    "answer_unseen": sees_no_answer,
     "edit": edits,
     "edit_roles": edits_roles,
     "bake": bakes,

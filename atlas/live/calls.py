@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -25,6 +26,14 @@ def split_hidden(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tens
     if args:
         return args[0], tuple(args[1:]), rest
     return rest.pop("hidden_states"), (), rest
+
+
+def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
+    """The hidden state of a decoder layer's call, and all its other arguments by name, as some models (GPT-2) give
+    their mask or cache by position."""
+    hidden, rest, named = split_hidden(args, kwargs)
+    names = [name for name in inspect.signature(module.forward).parameters if name not in ("self", "hidden_states")]
+    return hidden, dict(zip(names, rest, strict=False)) | named
 
 
 def first_of(output: Any) -> Tensor:

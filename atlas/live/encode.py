@@ -243,11 +243,11 @@ class Encoder:
             if key not in TOKENWISE:
                 merged[key] = stack(list(parts.values()))
                 continue
-            # What an answer's tokens have there is the family's; text has 0 in all.
+            # What an answer's tokens have there is the family's, also behind a prompt of text alone, which has 0.
             whole = torch.zeros_like(ids)
-            for i, part in parts.items():
-                prompt, start = prompts[i], starts[i]
-                whole[i, start - len(prompt.ids) : start] = part[0, : len(prompt.ids)]
+            for i, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
+                if i in parts:
+                    whole[i, start - len(prompt.ids) : start] = parts[i][0, : len(prompt.ids)]
                 whole[i, start : start + len(prompt.answer)] = self.family.answer_type
             merged[key] = whole
         return merged

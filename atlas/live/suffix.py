@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atlas.live.calls import cache_name, first_of, rows_of, split_hidden
+from atlas.live.calls import by_name, cache_name, first_of, rows_of
 from atlas.live.hooks import Capture
 from atlas.live.layout import Layout
 from atlas.live.replay import behind, layer_output
@@ -39,18 +39,24 @@ class _Prefix:
 class Suffix:
     """The layers of one traced pass from position `begin` on.
 
-    works: whether the model's layers, called so, gave what the traced pass gave; where they do not (another kind of
-    attention mask or cache), `resume` must not be used.
+    refused: why the model's layers, called so, did not give what the traced pass gave (another kind of attention mask
+    or cache), so that `resume` must not be used; "" where they did, or where there is nothing to leave out.
     """
 
     def __init__(self, layout: Layout, capture: Capture, begin: int):
         self.layout, self.capture, self.begin = layout, capture, begin
         self.batch, self.length = capture.calls[0][0][0].shape[:2]
         self._prefix = _Prefix()
-        self.works = 0 < begin < self.length and self._record()
+        self.refused = self._record() if 0 < begin < self.length else ""
+
+    @property
+    def works(self) -> bool:
+        """Whether `resume` gives what whole sequences would."""
+        return 0 < self.begin < self.length and not self.refused
 
     @torch.no_grad()
-    def _record(self) -> bool:
+    def _record(self) -> str:
+        """Record the first positions and run the others once; returns why that cannot be done."""
         every = torch.arange(self.batch, device=self.capture.calls[0][0][0].device)
         try:
             for layer in range(len(self.layout.layers)):
@@ -58,12 +64,16 @@ class Suffix:
                 self._call(layer, hidden, every, slice(0, self.begin))
             self._prefix.rows = every
             found = self.resume(0, self.capture.calls[0][0][0].detach()[:, self.begin :], every)
-        except (TypeError, ValueError, IndexError, AttributeError, RuntimeError):
-            return False  # layers of another make
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:  # layers of another make
+            return f"its layers refuse to go on from recorded keys and values ({type(error).__name__}: {error})"
         real = layer_output(self.capture, len(self.layout.layers) - 1).detach()[:, self.begin :]
         close = min(100 * torch.finfo(real.dtype).eps, 0.05)
+        if len(self._prefix.states) != len(self.layout.layers):
+            return "its layers do not keep keys and values where they are looked for"
         same = (found - real).float().norm() <= close * real.float().norm()
-        return len(self._prefix.states) == len(self.layout.layers) and bool(same)
+        return "" if bool(same) else "its layers give another result from recorded keys and values"
 
     def resume(self, layer: int, hidden: Tensor, rows: Tensor) -> Tensor:
         """The final norm's input at the positions from `begin` on when `hidden` enters decoder layer `layer` there.
@@ -76,13 +86,12 @@ class Suffix:
         return hidden
 
     def _call(self, layer: int, hidden: Tensor, rows: Tensor, part: slice) -> Tensor:
-        args, kwargs = self.capture.calls[layer]
-        _, args, kwargs = split_hidden(args, kwargs)
+        module = self.layout.layers[layer]
+        _, kwargs = by_name(module, *self.capture.calls[layer])
         cut = {name: self._cut(rows_of(value, rows, self.batch), part) for name, value in kwargs.items()}
         cut |= {"attention_mask": self._mask(kwargs.get("attention_mask"), rows, part, hidden)}
         cut |= {cache_name(kwargs): self._prefix}
-        args = tuple(self._cut(rows_of(a, rows, self.batch), part) for a in args)
-        output = first_of(self.layout.layers[layer](hidden, *args, **cut))
+        output = first_of(module(hidden, **cut))
         return behind(self.capture, layer, output, rows, part.start)
 
     def _cut(self, value: Any, part: slice) -> Any:

@@ -107,7 +107,7 @@ def test_every_method_ranks_the_planted_neuron_first(name: str, request: pytest.
     else:
         live, planted, (picture, without) = request.getfixturevalue("seen")
         # By chance another region changes nothing, and its opposite changes something.
-        items, source = make_items(live, picture, ["a dog"] * 3, twins=[without, picture, picture]), "image"
+        items, source = make_items(live, picture, ["a dog"] * 8, twins=[without, picture, picture]), "image"
     found = maps_of(feed(build(name), live, [items], source))
     assert ("dog", "mean") in found
     for key, one in found.items():

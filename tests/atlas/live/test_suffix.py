@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from attribution import make_items
+from attribution import build, feed, make_items
 
 from atlas.live.model import LiveModel
 from atlas.live.replay import layer_output, resume
 from atlas.live.suffix import Suffix
+from ingest.paths import SlowPath
 from ingest.trace import traced
 
 
@@ -57,5 +58,9 @@ def test_layers_that_take_no_such_cache_are_found_out(random_llava: Any) -> None
     plain = type(attention).forward
     attention.forward = lambda *args, cache=None, past_key_values=None, **kwargs: plain(attention, *args, **kwargs)
     with traced(live, make_items(live), "text", layers=None, tap="product", grad=False) as trace:
-        assert not Suffix(live.layout, trace.capture, int(trace.positions.min())).works
-        assert not Suffix(live.layout, trace.capture, 0).works
+        suffix = Suffix(live.layout, trace.capture, int(trace.positions.min()))
+        assert not suffix.works and "recorded keys and values" in suffix.refused
+        none = Suffix(live.layout, trace.capture, 0)
+        assert not none.works and none.refused == ""
+        with pytest.warns(SlowPath, match="stubborn runs whole sequences .* recorded keys and values"):
+            feed(build("integrated_gradients", steps=2), live, [make_items(live)])
