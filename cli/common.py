@@ -109,6 +109,20 @@ def resolve(path: Path | None) -> Path:
     return default_path()
 
 
+def existing(path: Path | None) -> Path:
+    """`resolve`, where there has to be an atlas: told before anything heavy is loaded.
+
+    Raises:
+        StoreUnavailable: there is none.
+    """
+    from atlas.database import database, missing
+
+    found = resolve(path)
+    if not database(found).is_file():
+        raise missing(found)
+    return found
+
+
 def listing(kind: str, atlas: Path | None) -> pa.Table:
     """What the atlas has of a kind: models, concepts, ..."""
     from atlas.api import Atlas

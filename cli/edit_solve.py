@@ -8,7 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, Images, Method, Of, Select, Source, pairs, resolve, say, tell, words
+from cli.common import (
+    AtlasPath,
+    BatchSize,
+    Images,
+    Method,
+    Of,
+    Select,
+    Source,
+    existing,
+    pairs,
+    say,
+    tell,
+    words,
+)
 from cli.edit_make import ConceptName, Labels, Layers, Note, Seed, Top, neurons_of
 from cli.groups import grouped
 from cli.jobs import DataOptions, LoadOptions, ModelOptions
@@ -75,7 +88,7 @@ def solve(
     from atlas.api import Atlas
     from atlas.queries import Which
 
-    path = resolve(atlas)
+    path = existing(atlas)
     neurons = None
     if source and not (method or select or top or layers):
         raise UsageError("--source is of a map: give its --method too; --sources chooses the examples to solve on")

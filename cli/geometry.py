@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, given, resolve, say, words
+from cli.common import AtlasPath, BatchSize, existing, given, say, words
 from cli.groups import grouped
 from cli.jobs import ExampleOptions, LoadOptions, ModelOptions
 from cli.make import report
@@ -51,7 +51,7 @@ def geometry(
     Example: atlas geometry --model tiny-llava --dataset scenes --only centroid_distance
     """
     chosen = output.chosen()
-    path = resolve(atlas)
+    path = existing(atlas)
     from ingest.geometry import Settings, measure
     from ingest.job import make_job
 

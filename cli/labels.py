@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, pairs, resolve, say, tell, words
+from cli.common import AtlasPath, existing, pairs, resolve, say, tell, words
 from cli.groups import grouped
 from cli.render import Output, show
 
@@ -44,7 +44,7 @@ def make(
 
     plain = {"strategy": strategy, "ratio": ratio, "weights": weights, "split": split}
     given: dict[str, Any] = pairs(param or []) | {k: v for k, v in plain.items() if v is not None}
-    path = resolve(atlas)
+    path = existing(atlas)
     done = start(path, rule, words(runs), given)
     if not runs:
         say(f"taken: runs={done.runs[0][:8]}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import pyarrow as pa
 import typer
@@ -19,6 +20,7 @@ from cli.common import (
     MaxNewTokens,
     PromptText,
     Videos,
+    existing,
     given,
     pairs,
     picture_file,
@@ -31,6 +33,9 @@ from cli.groups import grouped
 from cli.jobs import DrawOptions, ExampleOptions, LoadOptions, ModelOptions, ScoreOptions, TwinOptions, live_model
 from cli.progress import NoProgress, progressing
 from cli.render import show
+
+if TYPE_CHECKING:
+    from ingest.job import Job
 
 BadMedia = Annotated[
     str, typer.Option("--bad-media", help="skip (and report) or fail at a picture that does not open.")
@@ -67,6 +72,8 @@ def ingest(
     batch_size: BatchSize = 16,
     bad_media: BadMedia = "skip",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what it would cost, and stop.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before a model that was not named.")] = False,
+    no_input: Annotated[bool, typer.Option("--no-input", help="The same: never ask.")] = False,
     no_progress: NoProgress = False,
     atlas: AtlasPath = None,
 ) -> None:
@@ -76,6 +83,7 @@ def ingest(
 
     Example: atlas ingest --model tiny-llava --dataset scenes --methods contribution,ablation --concepts dog,cat
     """
+    path = resolve(atlas) if dry_run else existing(atlas)
     from ingest.job import make_job, read_toml
     from ingest.run import ingest as start
 
@@ -93,9 +101,9 @@ def ingest(
 
         show(pa.Table.from_pylist(plan(checked, execution)), "table")
         return
-    path = resolve(atlas)
+    begin = _beginning("model" in content, yes or no_input)
     with resumable(), progressing(no_progress) as progress:
-        done = start(path, checked, execution, progress)
+        done = start(path, checked, execution, progress, begin)
     report(done.outcome.get("skipped"), path / "runs" / done.run_id / "manifest.json")
     if not done.fresh:
         say(f"run {done.run_id[:8]} was done before; nothing to do")
@@ -138,11 +146,36 @@ def report(skipped: dict[str, Any] | None, manifest: Path) -> None:
 
 @contextmanager
 def resumable() -> Iterator[None]:
+    """Tell at Ctrl-C what was kept: of how many examples (the interrupt's note, by `ingest.shards`)."""
     try:
         yield
-    except KeyboardInterrupt:
-        say("what was finished is kept; the same command goes on from there")
+    except KeyboardInterrupt as error:
+        kept = next(iter(getattr(error, "__notes__", ())), "0")
+        if kept.startswith("0"):
+            say("nothing was finished yet; the same command starts again")
+        else:
+            say(f"{kept} examples are kept; the same command goes on from there")
         raise
+
+
+def _beginning(named: bool, yes: bool) -> Callable[[Job, int], None]:
+    """What tells what is about to run, and on a terminal asks where nobody named the model."""
+
+    def begin(job: Job, examples: int) -> None:
+        say(
+            f"{job.model}{'' if named else ' (no --model was given)'} on {examples:,} examples of {job.dataset}: "
+            f"{len(job.concepts)} concepts, {' and '.join(job.sources)}, {', '.join(job.methods)}"
+        )
+        if named or yes or not sys.stdin.isatty():
+            return
+        try:
+            go_on = typer.confirm("run that?", default=True, err=True)
+        except typer.Abort:
+            raise UsageError("nobody answered; give --model, or --yes") from None
+        if not go_on:
+            raise UsageError("nothing was run; --model, --dataset and --concepts choose others")
+
+    return begin
 
 
 @grouped
@@ -168,6 +201,8 @@ def generate(
     from ingest.asking import ask, open_media
 
     media = open_media(image, audio, video)
+    if which.model is None:
+        say("taken: model=tiny-llava (no --model was given)")
     live = live_model(which, how, "tiny-llava")
     said, picture = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=seed if draw else None)
     tell(said)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, pairs, resolve, say, words
+from cli.common import AtlasPath, BatchSize, existing, pairs, say, words
 from cli.groups import grouped
 from cli.jobs import ExampleOptions, LoadOptions, ModelOptions, TwinOptions
 from cli.make import report
@@ -40,7 +40,7 @@ def properties(
     Example: atlas properties --method contribution --concepts dog,cat,bird --per-concept 8
     """
     chosen = output.chosen()
-    path = resolve(atlas)
+    path = existing(atlas)
     try:
         ks = sorted({int(k) for k in words(top)})
     except ValueError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atlas.errors import Unsupported, UsageError
-from cli.common import AtlasPath, Method, Reduce, Source, Target, note_assumed, pairs, resolve, say
+from cli.common import AtlasPath, Method, Reduce, Source, Target, existing, note_assumed, pairs, resolve, say
 from cli.groups import grouped
 from cli.jobs import LoadOptions
 from cli.render import Output, show
@@ -64,6 +64,7 @@ def build(
     Example: atlas index build --space profile --method contribution --source image
     """
     chosen = output.chosen()
+    path = existing(atlas)
     from atlas.indexes import KINDS
     from atlas.queries import Which
     from atlas.spaces import DIRECTION, SPACES, require_space
@@ -79,7 +80,6 @@ def build(
     from ingest.embed import Asked, embed
     from ingest.encoding import DEFAULT
 
-    path = resolve(atlas)
     asked = Asked("", which, encoder or DEFAULT, pairs(option or []), wording, how.execution(), how.content())
     ids, said = [], set()
     for name in wanted:
@@ -209,7 +209,7 @@ def search(
         raise UsageError('give a text ("an animal that barks"), --image, --audio or --video: one of them')
     if text is not None or encoder is not None:
         how.refuse("the encoder searches here")
-    path = resolve(atlas)
+    path = existing(atlas)
     why = _only_words(path, model) if text and text.strip() and encoder is None else ""
     if text is not None and why:
         from atlas.api import Atlas

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ingest.job import ALL, Execution, Job, open_dataset
 from ingest.labels import Labelling, labels_table
 from ingest.record import Record
 from ingest.resolving import complete, identity, require_targets, resolved, tasks_by_source
-from ingest.shards import Progress, map_all
+from ingest.shards import Progress, map_all, noting_kept
 
 TOLD = 10
 """How many concepts are named that cannot be judged."""
@@ -121,8 +121,16 @@ def tell_unjudged(job: Job, dataset: Dataset, examples: Sequence[Example]) -> No
         )
 
 
-def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lambda done, total: None) -> Outcome:
+def ingest(
+    atlas: Path,
+    job: Job,
+    execution: Execution,
+    progress: Progress = lambda done, total: None,
+    begin: Callable[[Job, int], None] = lambda job, examples: None,
+) -> Outcome:
     """Run a job into an atlas, or go on where it was interrupted; a finished job is not run again.
+
+    begin: is told the whole job and how many examples it has, before the model is loaded.
 
     Raises:
         AtlasError: of any kind; what had been computed by then is kept and the next call goes on from it.
@@ -132,14 +140,15 @@ def ingest(atlas: Path, job: Job, execution: Execution, progress: Progress = lam
     examples = collect(job, dataset)
     require_targets(job, examples)
     tell_unjudged(job, dataset, examples)
+    begin(job, len(examples))
     live = load_model(job, execution)
     plain = resolved(job, dataset, examples, identity(live, job, dataset, examples))
     record = Record(atlas, "ingest", plain, live, dataset, execution)
     if record.begun():
         return Outcome(record.run_id, False, {})
-    with record.running():
+    numbered = list(enumerate(examples))
+    with noting_kept(record.folder / "shards", numbered), record.running():
         feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=record.responses)
-        numbered = list(enumerate(examples))
         state = map_all(live, feed, job, execution, numbered, record.folder / "shards", progress)
         found = tables.collect_maps(state, job)
         if not found:

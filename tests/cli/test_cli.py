@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -230,8 +231,55 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path: Path, llava_folde
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "the same command goes on from there" in err and "Traceback" not in err
-    assert list(atlas.glob("runs/*/shards/*.safetensors"))
+    stored = len(list(atlas.glob("runs/*/shards/*.safetensors")))
+    kept = re.search(r"(\d+) of (\d+) examples are kept; the same command goes on from there", err)
+    assert kept and stored and 0 < int(kept[1]) < int(kept[2]) and "Traceback" not in err
+
+
+def test_ctrl_c_before_anything_is_finished_promises_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    from cli.make import resumable
+
+    for notes, said in (([], "nothing was finished yet"), (["0 of 9"], "nothing"), (["4 of 9"], "4 of 9 examples")):
+        interrupt = KeyboardInterrupt()
+        for note in notes:
+            interrupt.add_note(note)
+        with pytest.raises(KeyboardInterrupt), resumable():
+            raise interrupt
+        assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("answer, code", [("y", 0), ("n", 2), (None, 0)])
+def test_a_model_that_was_not_named_is_told_and_asked_for_on_a_terminal(
+    answer: str | None, code: int, empty_atlas: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Typed(io.StringIO):
+        def isatty(self) -> bool:
+            return answer is not None
+
+    monkeypatch.setattr(sys, "stdin", Typed(f"{answer}\n"))
+    found, _, err = run("ingest", "--concepts", "dog", "--per-concept", 1, "--sources", "text", "--atlas", empty_atlas)
+    assert found == code and "tiny-llava (no --model was given) on 3 examples of scenes: 1 concepts, text" in err
+    assert ("run that?" in err) == (answer is not None)
+    assert bool(list(empty_atlas.glob("runs/*"))) == (code == 0)
+
+
+def test_nothing_is_asked_where_that_is_wished_or_the_model_named(
+    empty_atlas: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    rest = ("--concepts", "dog", "--per-concept", 1, "--sources", "text", "--atlas", empty_atlas)
+    for more in (("--yes",), ("--no-input",), ("--model", "tiny-llava")):
+        assert run("ingest", *more, *rest)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["ingest", "properties", "geometry", "index build", "edit solve a --from dog"])
+def test_a_missing_atlas_is_told_before_torch_is_loaded(command: str, tmp_path: Path) -> None:
+    program = (
+        f"import sys; from cli.main import main; print(main({[*command.split(), '--atlas', str(tmp_path / 'no')]!r})); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["3", "False"] and "there is no atlas at" in done.stderr
 
 
 def test_ingest_from_a_job_file_with_flags_on_top(tmp_path: Path, llava_folder: Path, run: Run) -> None:

@@ -8,6 +8,7 @@ import itertools
 import pytest
 
 from cli import make
+from cli.progress import Pace
 
 
 class Terminal(io.StringIO):
@@ -34,7 +35,17 @@ def test_a_log_gets_a_line_every_few_seconds(
         for done in range(1, 7):
             progress(done, 8)
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["3 of 8, 0.5/s, 10 s to go", "6 of 8, 0.5/s, 4 s to go"]
+    assert lines == ["2 of 8, 0.2/s, 24 s to go", "4 of 8, 0.2/s, 16 s to go", "6 of 8, 0.2/s, 8 s to go"]
+
+
+def test_the_time_to_go_is_of_the_work_and_not_of_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow first step, or many at once that were done before, say nothing of those that follow."""
+    moments = iter([60.0, 61.0, 62.0, 100.0, 101.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(moments))
+    pace = Pace()
+    assert [pace.after(done, 400) for done in (100, 110, 120)] == ["", "10.0/s, 29 s to go", "10.0/s, 28 s to go"]
+    assert pace.after(130, 400) == "0.3/s, 1026 s to go"  # from 62 s on
+    assert pace.after(170, 400) == "1.3/s, 179 s to go"
 
 
 def test_no_progress_where_none_is_wanted(capsys: pytest.CaptureFixture[str]) -> None:
