@@ -88,7 +88,8 @@ class Atlas(Questions, AcrossMaps, Nearest):
         model: str | None = None,
         top: int = 5,
     ) -> Profile:
-        """What is known of one neuron; method, source and reduce narrow its best concepts down.
+        """What is known of one neuron; method, source and reduce narrow its best concepts down. The random control is
+        left out, unless it is the method that is asked for.
 
         Raises:
             UsageError: not an address, or a neuron that the model does not have.
@@ -101,7 +102,8 @@ class Atlas(Questions, AcrossMaps, Nearest):
                 raise UsageError(f"no neuron {neuron}; {chosen['model']} has neurons 0/0 to {last}")
             which = Which(method=method, source=source, reduce=reduce, model=chosen["model"])
             maps = queries.find_maps(which).run(connection).to_pylist()
-            ids = [m["map_id"] for m in maps if m["model_id"] == chosen["model_id"]]
+            shown = [m for m in maps if m["method"] == method or m["method"] != "random"]
+            ids = [m["map_id"] for m in shown if m["model_id"] == chosen["model_id"]]
             return Profile(
                 neuron,
                 str(chosen["model"]),

@@ -9,6 +9,7 @@ from typing import Any
 from atlas.errors import UsageError, unknown
 from atlas.filters import fits
 from atlas.portable import portable_model
+from atlas.reference import maps_of
 
 OF_MAPS = ("concept", "method", "source", "target", "reduce")
 
@@ -18,7 +19,8 @@ class Choice:
     """What of an atlas goes into a bundle: each field the names or patterns that are meant, none for all.
 
     run, model, dataset, kind: choose whole runs. concept, method, source, target, reduce: choose maps, each run of
-    which is then written as an extract. edits: whether edits and selections come along, those of the runs' models.
+    which is then written as an extract. edits: whether edits and selections come along: those of the runs' models, and
+    where maps are chosen those that came from such maps alone.
     """
 
     run: tuple[str, ...] = ()
@@ -77,3 +79,13 @@ def chosen(manifests: Mapping[str, dict[str, Any]], choice: Choice) -> dict[str,
 
 def meant(name: str, value: str, asked: Iterable[str]) -> bool:
     return _matches(value, asked) or (name == "method" and _matches(value.partition(".")[0], asked))
+
+
+def of_chosen(provenance: Mapping[str, Any], concept: str | None, choice: Choice) -> bool:
+    """Whether an edit, or a selection, came from the chosen maps alone, or where no map is behind it, is of a concept
+    that is chosen. concept: the edit's."""
+    asked = choice.of_maps()
+    maps = list(maps_of(provenance))
+    if not maps:
+        return "concept" not in asked or (concept is not None and _matches(concept, asked["concept"]))
+    return all(meant(name, str(one[name]), words) for one in maps for name, words in asked.items() if name in one)

@@ -15,7 +15,7 @@ import pyarrow as pa
 from atlas import selections
 from atlas.bundle import CARD, FORMAT, NAME
 from atlas.bundle_card import card, citation
-from atlas.bundle_choice import OF_MAPS, Choice, chosen, meant
+from atlas.bundle_choice import OF_MAPS, Choice, chosen, meant, of_chosen
 from atlas.bundle_extract import write_companion, write_extract
 from atlas.database import VERSION, literal, reading
 from atlas.edit_bundle import without_folders
@@ -62,8 +62,8 @@ def export(path: Path, folder: Path, choice: Choice | None = None) -> Exported:
         if choice.edits:
             every = choice.said() is None
             known = folders(m["model"]["name"] for m in manifests.values() if m["model"])
-            exported.edits = _edits(path, partial, None if every else fingerprints, known)
-            exported.selections = _selections(path, partial, None if every else fingerprints, known)
+            exported.edits = _edits(path, partial, choice, None if every else fingerprints, known)
+            exported.selections = _selections(path, partial, choice, None if every else fingerprints, known)
         _finish(partial, exported, written, choice)
         partial.replace(folder)
     except OSError as error:
@@ -218,12 +218,14 @@ def _write_json(file: Path, said: Mapping[str, Any]) -> None:
     finish(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def _edits(path: Path, folder: Path, fingerprints: set[str] | None, known: Sequence[str]) -> list[str]:
-    """Write the edits of these weights, to the byte where they name no path of this machine."""
+def _edits(path: Path, folder: Path, choice: Choice, fingerprints: set[str] | None, known: Sequence[str]) -> list[str]:
+    """Write the edits of these weights and of the chosen maps, to the byte where they name no path of this machine."""
     labels = []
     for file in sorted((path / "edits").glob("*@*.json")):
         edit = read_edit(file)
         if fingerprints is not None and edit.fingerprint not in fingerprints:
+            continue
+        if not of_chosen(edit.provenance, edit.concept, choice):
             continue
         said = json.loads(file.read_text(encoding="utf-8"))
         clean = said | {"provenance": portable(without_folders(said["provenance"]), *known)}
@@ -239,11 +241,17 @@ def _edits(path: Path, folder: Path, fingerprints: set[str] | None, known: Seque
     return labels
 
 
-def _selections(path: Path, folder: Path, fingerprints: set[str] | None, known: Sequence[str]) -> list[str]:
+def _selections(
+    path: Path, folder: Path, choice: Choice, fingerprints: set[str] | None, known: Sequence[str]
+) -> list[str]:
+    """Write the saved selections of these weights and of the chosen maps."""
     saved = []
     for name in selections.names(path):
         file = selections.file_of(path, name)
-        if fingerprints is not None and selections.read(file).fingerprint not in fingerprints:
+        found = selections.read(file)
+        if fingerprints is not None and found.fingerprint not in fingerprints:
+            continue
+        if not of_chosen(found.provenance, None, choice):
             continue
         said = json.loads(file.read_text(encoding="utf-8"))
         (folder / "selections").mkdir(exist_ok=True)

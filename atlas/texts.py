@@ -108,9 +108,11 @@ def matching(
     """The neurons whose decoded tokens, or the names, forms and supercategories of whose best concepts, are the words
     of a text: component, layer, neuron, match, matched; best first.
 
-    match: the sum of the matched words' ln(1 + N / n), where n of the N neurons that have words have this one, over
-    the same sum of all words of the text that any neuron has: 1 where all match. Words are whole, in any case; a plural
-    in -s matches its singular; function words (a, the, of, ...) count only where the text has no others.
+    match: the sum of the matched words' ln(1 + N / n) / log2(1 + place), where n of the N neurons that have words have
+    this one, and place is where it comes among the neuron's decoded tokens or, if that is less, the neuron's rank for
+    the concept; over the sum of ln(1 + N / n) of all words of the text that any neuron has. It is 1 where all come
+    first. Words are whole, in any case; a plural in -s matches its singular; function words (a, the, of, ...) count
+    only where the text has no others.
 
     Raises:
         UsageError: the text has no word.
@@ -121,20 +123,21 @@ def matching(
         raise UsageError(f"'{text}' has no word to look for")
     query = f"""
 WITH said AS (
-    SELECT layer, neuron, lower(trim(unnest(tokens))) AS word FROM decodings
+    SELECT layer, neuron, lower(trim(unnest(tokens))) AS word, generate_subscripts(tokens, 1) AS place FROM decodings
     WHERE model_id = $model AND component = '{LANGUAGE}' AND NOT norm AND side = 'top'
     UNION ALL
-    SELECT s.layer, s.neuron, unnest(list_concat([c.name, c.supercategory], c.forms)) AS word
+    SELECT s.layer, s.neuron, unnest(list_concat([c.name, c.supercategory], c.forms)) AS word, s.rank AS place
     FROM scores s JOIN maps m USING (map_id) JOIN concepts c USING (concept_id)
     WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.rank <= ceil($share * m.neurons)
         AND {placed("s")}),
-parts AS (SELECT layer, neuron, unnest(regexp_extract_all(lower(word), '[\\p{{L}}\\p{{N}}]+')) AS word FROM said),
-stems AS (SELECT DISTINCT layer, neuron, {_STEM_SQL} AS word FROM parts),
+parts AS (
+    SELECT layer, neuron, place, unnest(regexp_extract_all(lower(word), '[\\p{{L}}\\p{{N}}]+')) AS word FROM said),
+stems AS (SELECT layer, neuron, {_STEM_SQL} AS word, min(place) AS place FROM parts GROUP BY ALL),
 total AS (SELECT count(DISTINCT (layer, neuron)) AS neurons FROM stems),
 found AS (SELECT * FROM stems WHERE word IN (SELECT unnest($words::VARCHAR[]))),
 weighed AS (SELECT word, ln(1 + any_value(total.neurons) / count(*)) AS weight FROM found, total GROUP BY word)
 SELECT '{LANGUAGE}' AS component, layer, neuron,
-       (sum(weight) / (SELECT sum(weight) FROM weighed))::FLOAT AS match,
+       (sum(weight / log2(1 + place)) / (SELECT sum(weight) FROM weighed))::FLOAT AS match,
        list(word ORDER BY weight DESC, word) AS matched
 FROM found JOIN weighed USING (word) GROUP BY layer, neuron
 ORDER BY match DESC, layer, neuron LIMIT $top"""

