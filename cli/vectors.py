@@ -12,6 +12,7 @@ from atlas.errors import Unsupported, UsageError
 from cli.common import AtlasPath, Method, Reduce, Source, Target, existing, note_assumed, pairs, resolve, say
 from cli.groups import grouped
 from cli.jobs import LoadOptions
+from cli.progress import NoProgress, progressing
 from cli.render import Output, show
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def build(
         str | None, typer.Option("--kind", help="flat, fp16 or ivf. [default: flat to 1 GiB, fp16 to 8 GiB, then ivf]")
     ] = None,
     how: LoadOptions,
+    no_progress: NoProgress = False,
     output: Output,
     atlas: AtlasPath = None,
 ) -> None:
@@ -84,7 +86,8 @@ def build(
     ids, said = [], set()
     for name in wanted:
         try:
-            done = embed(path, replace(asked, space=name))
+            with progressing(no_progress) as progress:
+                done = embed(path, replace(asked, space=name), progress)
         except Unsupported as error:
             if space != "all":
                 raise

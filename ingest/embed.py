@@ -23,6 +23,7 @@ from atlas.texts import Wording, concept_maps, neuron_texts
 from ingest.encoding import DEFAULT, digest_of, encode_texts, open_encoder, require
 from ingest.job import Execution, make_job
 from ingest.record import Derived
+from ingest.shards import Progress
 
 if TYPE_CHECKING:
     from atlas.live.model import LiveModel
@@ -66,12 +67,14 @@ class _Plan:
     job: dict[str, Any]
     model: dict[str, Any]
     dimension: int
-    layers: Callable[[], Layers]
+    layers: Callable[[Progress], Layers]
     assumed: tuple[str, ...]
 
 
-def embed(atlas: Path, asked: Asked) -> Embedded:
+def embed(atlas: Path, asked: Asked, progress: Progress = lambda done, total: None) -> Embedded:
     """Make a space's vectors and store them as a run; the same job is not run twice.
+
+    progress: is told how many texts are embedded, or how many layers are done.
 
     Raises:
         UsageError: a space, model, map, encoder or option that does not exist, or maps that keep only their best.
@@ -87,7 +90,7 @@ def embed(atlas: Path, asked: Asked) -> Embedded:
     if record.begun():
         return replace(done, fresh=False)
     with record.running():
-        batches = vector_batches(record.run_id, made.layers())
+        batches = vector_batches(record.run_id, made.layers(progress))
         record.finish({"rows": rows, "dimension": made.dimension}, {"vectors": batches})
     return done
 
@@ -135,8 +138,8 @@ def _decoded(atlas: Path, asked: Asked) -> _Plan:
     job = {"encoder": opened.described(), "wording": asdict(asked.wording), "maps": maps, "texts": digest_of(texts)}
     width = int(model["width"])
 
-    def layers() -> Layers:
-        return _by_layer(encode_texts(encoder, texts), width)
+    def layers(progress: Progress) -> Layers:
+        return _by_layer(encode_texts(encoder, texts, progress), width)
 
     return _Plan(job, model, encoder.dimension, layers, _assumed(assumed, chosen))
 
@@ -148,7 +151,11 @@ def _profiles(atlas: Path, asked: Asked) -> _Plan:
         found = unit(profiles(connection, chosen))
     width = int(model["width"])
     return _Plan(
-        {"maps": described(chosen)}, model, len(chosen), lambda: _by_layer(found, width), _assumed(assumed, chosen)
+        {"maps": described(chosen)},
+        model,
+        len(chosen),
+        lambda progress: _by_layer(found, width),
+        _assumed(assumed, chosen),
     )
 
 
@@ -157,8 +164,10 @@ def _directions(atlas: Path, asked: Asked) -> _Plan:
         model, assumed = pick_model(connection, asked.which.model)
     live = live_model(model, asked.execution, asked.loaded)
 
-    def layers() -> Layers:
-        for layer in range(len(live.layout.layers)):
+    def layers(progress: Progress) -> Layers:
+        deep = len(live.layout.layers)
+        for layer in range(deep):
+            progress(layer, deep)
             yield unit(live.layout.write_vectors(layer).detach().float().cpu().numpy().T)
 
     return _Plan({"dtype": live.dtype}, model, live.layout.d_model, layers, tuple(assumed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -87,13 +87,26 @@ def require(opened: Opened, modality: str) -> Encoder:
     return opened.encoder
 
 
-def encode_texts(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
-    """(texts, dimension) float32 of length 1; zeros for an empty text. Equal texts are encoded once."""
+_TOGETHER = 1024
+"""Texts between two words of progress: whole batches of any usual size."""
+
+
+def encode_texts(
+    encoder: Encoder, texts: Sequence[str], progress: Callable[[int, int], None] = lambda done, total: None
+) -> np.ndarray:
+    """(texts, dimension) float32 of length 1; zeros for an empty text. Equal texts are encoded once.
+
+    progress: is told how many of the different texts are encoded.
+    """
     different = sorted({text for text in texts if text.strip()}, key=lambda text: (len(text), text))
     out = np.zeros((len(texts), encoder.dimension), np.float32)
     if not different:
         return out
-    found = unit(encoder.texts(different))
+    parts = []
+    for start in range(0, len(different), _TOGETHER):
+        parts.append(encoder.texts(different[start : start + _TOGETHER]))
+        progress(min(start + _TOGETHER, len(different)), len(different))
+    found = unit(np.concatenate(parts))
     place = {text: i for i, text in enumerate(different)}
     filled = [i for i, text in enumerate(texts) if text in place]
     out[filled] = found[[place[texts[i]] for i in filled]]

@@ -178,3 +178,14 @@ def test_minilm_puts_like_by_like() -> None:
     found = open_encoder("minilm").encoder.texts(["a cat", "a kitten", "the stock market"])
     assert found.shape == (3, 384)
     assert found[0] @ found[1] > 0.6 > 0.3 > found[0] @ found[2]
+
+
+def test_encoding_many_texts_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingest import encoding
+
+    monkeypatch.setattr(encoding, "_TOGETHER", 2)
+    told: list[tuple[int, int]] = []
+    found = encode_texts(Counting(), ["a", "bb", "ccc", "a", "dddd", "eeeee"], lambda *step: told.append(step))  # type: ignore[arg-type]
+    assert (
+        told == [(2, 5), (4, 5), (5, 5)] and np.allclose(found[0], found[3]) and np.allclose(found[2][0], 3 / 10**0.5)
+    )
