@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -21,9 +20,6 @@ from atlas.overlap import Common, ConceptOverlaps, Shared, of_concept, of_concep
 from atlas.queries import Query, Which
 from atlas.rules import Rule
 from atlas.selection import NeuronSet, by_vote, layer_distribution, of_meant
-
-if TYPE_CHECKING:
-    from duckdb import DuckDBPyConnection as Connection
 
 REFERENCE = "ablation"
 """The method that the others are compared with: it measures what they estimate."""
@@ -184,8 +180,10 @@ class AcrossMaps:
         concept: str | None = None,
         source: str | None = None,
         target: str = "text",
+        reduce: str | None = None,
         model: str | None = None,
         dataset: str | None = None,
+        run: str | None = None,
     ) -> pa.Table:
         """How well each method's ranking of neurons follows the reference's: rank correlation, overlap of the tops.
 
@@ -195,7 +193,7 @@ class AcrossMaps:
         Raises:
             UsageError: a name that the atlas does not have.
         """
-        return self.agreement_for(Which(concept, None, source, target, model=model, dataset=dataset), reference)[0]
+        return self.agreement_for(Which(concept, None, source, target, reduce, model, dataset, run), reference)[0]
 
     def agreement_for(self, which: Which, reference: str | None) -> tuple[pa.Table, tuple[str, ...]]:
         """`agreement`, and what was left open, as `name=value (others: ...)`."""
@@ -213,11 +211,14 @@ class AcrossMaps:
         *,
         concept: str | None = None,
         source: str | None = None,
+        target: str | None = None,
+        reduce: str | None = None,
         model: str | None = None,
         dataset: str | None = None,
+        run: str | None = None,
         seed: int = 0,
     ) -> pa.Table:
-        """How far every two methods agree, of one run and over the same concepts: one row a pair, source, target and
+        """How far every two methods agree, over the same examples and concepts: one row a pair, source, target and
         reduction, best first.
 
         correlation: Spearman's, equal scores sharing their mean rank. overlap: share of one's top 2 % that the other's
@@ -228,7 +229,7 @@ class AcrossMaps:
         Raises:
             UsageError: a name that the atlas does not have.
         """
-        return self.method_agreement_for(Which(concept, source=source, model=model, dataset=dataset), seed)[0]
+        return self.method_agreement_for(Which(concept, None, source, target, reduce, model, dataset, run), seed)[0]
 
     def method_agreement_for(self, which: Which, seed: int) -> tuple[pa.Table, tuple[str, ...]]:
         """`method_agreement`, and what was left open."""
@@ -284,7 +285,7 @@ class AcrossMaps:
                 return leaderboard(connection, taken, reference or REFERENCE, by)
 
             found, assumed = first_answer(connection, there, ask)
-            return found, (*assumed, *_passed_over(connection, taken))
+            return found, (*assumed, *passed_over(connection, taken))
 
     def doses(self, which: Which) -> tuple[pa.Table, tuple[str, ...]]:
         """What `atlas evaluate --method A,B --doses 0.5%,1%,2%` measured, one row for every source, method and dose:
@@ -305,13 +306,4 @@ class AcrossMaps:
                 return doses(connection, one)
 
             found, assumed = first_answer(connection, which, ask)
-            return found, (*assumed, *_passed_over(connection, taken))
-
-
-def _passed_over(connection: Connection, which: Which) -> list[str]:
-    """What is said where a newer evaluation asked fewer concepts than the one that is shown."""
-    return [
-        f"effects of {found['method']} by {found['source']}: of {found['most']} concepts; a newer run, "
-        f"{found['run_id'][:8]}, asked {found['concepts']} (`atlas use --run {found['run_id'][:8]}` takes it)"
-        for found in passed_over(which).run(connection).to_pylist()
-    ]
+            return found, (*assumed, *passed_over(connection, taken))

@@ -84,8 +84,11 @@ class Atlas(Questions, AcrossMaps, Nearest):
         *,
         method: str | None = None,
         source: str | None = None,
+        target: str | None = None,
         reduce: str | None = None,
         model: str | None = None,
+        dataset: str | None = None,
+        run: str | None = None,
         top: int = 5,
     ) -> Profile:
         """What is known of one neuron; method, source and reduce narrow its best concepts down. The random control is
@@ -96,12 +99,12 @@ class Atlas(Questions, AcrossMaps, Nearest):
         """
         neuron = Neuron.parse(address) if isinstance(address, str) else address
         with reading(self.path) as connection:
-            chosen = choose_map(connection, Which(method=method, source=source, reduce=reduce, model=model))
+            which = Which(None, method, source, target, reduce, model, dataset, run)
+            chosen = choose_map(connection, which)
             if neuron.layer >= chosen["layers"] or neuron.index >= chosen["width"]:
                 last = f"{chosen['layers'] - 1}/{chosen['width'] - 1}"
                 raise UsageError(f"no neuron {neuron}; {chosen['model']} has neurons 0/0 to {last}")
-            which = Which(method=method, source=source, reduce=reduce, model=chosen["model"])
-            maps = queries.find_maps(which).run(connection).to_pylist()
+            maps = queries.find_maps(replace(which, model=chosen["model"])).run(connection).to_pylist()
             shown = [m for m in maps if m["method"] == method or m["method"] != "random"]
             ids = [m["map_id"] for m in shown if m["model_id"] == chosen["model_id"]]
             return Profile(

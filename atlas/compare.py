@@ -105,58 +105,71 @@ def map_scores(map_id: int) -> Query:
     return Query("SELECT layer, neuron, score FROM scores WHERE map_id = $map_id ORDER BY rank", {"map_id": map_id})
 
 
-def method_pairs(which: Which) -> Query:
-    """Pairs of maps of two methods that can be compared: of one run, and alike in all but the method.
+_SAID = ("examples", "concepts", "tasks", "dataset_revision", "tap", "layers", "occurrences", "tokens", "mentions")
+_ASKED_THE_SAME = "CASE WHEN (r.job::JSON ->> '$.examples') IS NOT NULL THEN concat_ws('|', {}) END".format(
+    ", ".join(f"coalesce(r.job::JSON ->> '$.{name}', '')" for name in _SAID)
+)
+"""What a run was asked beside its methods: the examples, by their content, and what is looked for in them. NULL where
+a run does not say."""
 
-    Of several runs, the newest that has both. Pairs of one concept follow each other. Maps that do not keep all scores
-    are left out, here and below.
+_TOGETHER = "(a.run_id = b.run_id OR (a.model_id = b.model_id AND a.said = b.said))"
+_BEST = "{one}.examples DESC, a.run_id = b.run_id DESC, {one}.finished_at DESC, {one}.map_id DESC"
+
+
+def method_pairs(which: Which) -> Query:
+    """Pairs of maps of two methods that can be compared: alike in all but the method, and of one run, or of two that
+    were asked the same.
+
+    Of several, those of the most examples, of equals of one run, the newest. Pairs of one concept follow each other.
+    Maps that do not keep all scores are left out, here and below.
     """
     where, values = which.where()
     return Query(
         f"""
 WITH chosen AS (
-    SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at
+    SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at, {_ASKED_THE_SAME} AS said
     FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
     JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
     WHERE m.kept = m.neurons AND {where})
 SELECT a.map_id AS first, b.map_id AS second, a.method, b.method AS other, a.concept, a.source, a.target, a.reduce,
        a.component
-FROM chosen a JOIN chosen b ON a.run_id = b.run_id AND a.concept = b.concept AND a.source = b.source
+FROM chosen a JOIN chosen b ON {_TOGETHER} AND a.concept = b.concept AND a.source = b.source
     AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component AND a.method < b.method
 QUALIFY row_number() OVER (
     PARTITION BY a.model_id, a.dataset, a.concept, a.method, b.method, a.source, a.target, a.reduce, a.component
-    ORDER BY a.finished_at DESC, a.map_id DESC) = 1
+    ORDER BY {_BEST.format(one="a")}) = 1
 ORDER BY a.source, a.target, a.reduce, a.concept, a.run_id, first, second""".strip(),
         values,
     )
 
 
 def _with_reference(where: str) -> str:
-    """CTEs that end in `pairs`: a method's map (mine) and the reference's (theirs) of the same run, concept, source,
-    target and reduction; of several runs, the newest that has both."""
+    """CTEs that end in `pairs`: a method's map (mine) and the reference's (theirs) of the same concept, source, target
+    and reduction, of one run or of two that were asked the same; of several, see `method_pairs`."""
     return f"""
 WITH chosen AS (
-    SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at, mo.layers * mo.width AS total
+    SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at, mo.layers * mo.width AS total,
+           {_ASKED_THE_SAME} AS said
     FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
     JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
     WHERE m.kept = m.neurons AND {where}),
 pairs AS (
     SELECT a.map_id AS theirs, b.map_id AS mine, b.method, b.source, b.reduce, b.total
-    FROM chosen a JOIN chosen b ON a.run_id = b.run_id AND a.concept = b.concept AND a.source = b.source
+    FROM chosen a JOIN chosen b ON {_TOGETHER} AND a.concept = b.concept AND a.source = b.source
         AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component
     WHERE a.method = $reference AND b.method <> $reference
     QUALIFY row_number() OVER (
         PARTITION BY b.model_id, b.dataset, b.concept, b.method, b.source, b.target, b.reduce, b.component
-        ORDER BY b.finished_at DESC, b.map_id DESC) = 1)"""
+        ORDER BY {_BEST.format(one="b")}) = 1)"""
 
 
 def agreement(reference: str, which: Which) -> Query:
     """How well each method's ranking follows a reference method's, over the same concepts, sources and reductions.
 
-    Only maps of one run are compared, which saw the same examples. Both measures are over the neurons that both maps
-    score, and means over the maps that both methods have. correlation: Spearman's, tied scores sharing their mean rank;
-    NULL where a map is constant or fewer than ten neurons are common, and such maps are left out of the mean. overlap:
-    share of the reference's top 2 % (at least one neuron) that the method's top 2 % has.
+    Only maps that saw the same examples are compared: of one run, or of two that were asked the same. Both measures are
+    over the neurons that both maps score, and means over the maps that both methods have. correlation: Spearman's, tied
+    scores sharing their mean rank; NULL where a map is constant or fewer than ten neurons are common, and such maps are
+    left out of the mean. overlap: share of the reference's top 2 % (at least one neuron) that the method's top 2 % has.
     """
     where, values = which.where()
     return Query(

@@ -100,17 +100,22 @@ ORDER BY method, source, reduce, ends_with(top, '%') DESC, coalesce(try_cast(rtr
     )
 
 
-def passed_over(which: Which) -> Query:
-    """Of each source, method and reduction the newest run, where it asked fewer concepts than an older one."""
+def passed_over(connection: Connection, which: Which) -> list[str]:
+    """What is said where a method's newest evaluation asked fewer concepts than the one that is shown."""
     every, values = _every(which)
-    return Query(
+    newest = Query(
         f"""
 WITH {every}
-SELECT source, method, max(len(concepts)) AS most, arg_max(run_id, (finished_at, run_id)) AS run_id,
+SELECT source, method, max(len(concepts)) AS most, arg_max(run_id, (finished_at, run_id))[1:8] AS run,
        arg_max(len(concepts), (finished_at, run_id)) AS concepts
 FROM asked GROUP BY source, method, reduce HAVING concepts < most ORDER BY ALL""".strip(),
         values,
     )
+    return [
+        f"effects of {r['method']} by {r['source']}: of {r['most']} concepts; a newer run, {r['run']}, asked "
+        f"{r['concepts']} (`atlas use --run {r['run']}` takes it)"
+        for r in newest.run(connection).to_pylist()
+    ]
 
 
 def _smallest(row: dict[str, Any], name: str) -> float | None:

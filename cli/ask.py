@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, Method, Reduce, Source, note_assumed, resolve, say, tell, words
-from cli.filters import Model, Question
+from cli.common import AtlasPath, Method, Reduce, Source, Target, note_assumed, resolve, say, tell, words
+from cli.filters import Dataset, Model, Question, Run
 from cli.groups import grouped
 from cli.render import Output, show, write_json
 
@@ -162,8 +162,11 @@ def neuron(
     address: Annotated[str, typer.Argument(help="layer/index, for example 3/117.")],
     method: Method = None,
     source: Source = None,
+    target: Target = None,
     reduce: Reduce = None,
     model: Model = None,
+    dataset: Dataset = None,
+    run: Run = None,
     top: Annotated[int, typer.Option("--top", "-n", "--limit", min=1, help="Concepts for each method and source.")] = 3,
     form: Annotated[str | None, typer.Option("--format", "-f", help="table (on a terminal), json or jsonl.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
@@ -179,7 +182,9 @@ def neuron(
     chosen = Output(form, as_json).chosen()
     if chosen not in ("table", "json", "jsonl"):
         raise UsageError("a neuron's profile is three tables; use --format table or json")
-    profile = Atlas(resolve(atlas)).neuron(address, method=method, source=source, reduce=reduce, model=model, top=top)
+    names = {"method": method, "source": source, "target": target, "reduce": reduce}
+    names |= {"model": model, "dataset": dataset, "run": run}
+    profile = Atlas(resolve(atlas)).neuron(address, top=top, **names)
     note_assumed({"assumed": profile.assumed})
     parts = {"tokens": profile.tokens, "concepts": profile.concepts, "exemplars": profile.exemplars}
     if profile.neuron.component != LANGUAGE and not any(table.num_rows for table in parts.values()):

@@ -38,6 +38,8 @@ class Sides:
         str | None,
         typer.Option("--targets", help="With --side target, two modalities; else one. [default: image,text]"),
     ] = None
+    source: Source = None
+    target: Target = None
     method: Method = None
     reduce: Reduce = None
     model: Model = None
@@ -51,7 +53,10 @@ class Sides:
         return found | {"dataset": self.dataset, "run": self.run}
 
     def asked(self) -> dict[str, Any]:
-        return {"side": self.side, "sources": words(self.sources), "targets": words(self.targets)}
+        given = {"source": (self.source, self.sources), "target": (self.target, self.targets)}
+        _require_one_form(**given)
+        found = {f"{name}s": words(plural) or words(single) for name, (single, plural) in given.items()}
+        return {"side": self.side, **found}
 
 
 @grouped
@@ -213,15 +218,21 @@ def layers(
         say(f"verdict: {common.verdict}")
 
 
+def _require_one_form(**given: tuple[str | None, str | None]) -> None:
+    """Raise UsageError where both `--source` and `--sources` were given, or both of another such pair."""
+    for name, (single, plural) in given.items():
+        if single and plural:
+            raise UsageError(f"--{name} and --{name}s both say what {name} is; give one of them")
+
+
 def _one_or_two(**given: tuple[str | None, str | None]) -> tuple[dict[str, str | None], dict[str, Sequence[str]]]:
     """What is one, and the one thing that is two: of what was given as --source X or --sources X,Y, and so on."""
     one, several = {}, {}
+    _require_one_form(**given)
     for name, (single, plural) in given.items():
         found = words(plural) if plural else []
         if plural and not found:
             raise UsageError(f"--{name}s '{plural}' names nothing; give one, or two")
-        if single and plural:
-            raise UsageError(f"--{name} and --{name}s both say what {name} is; give one of them")
         if len(found) > 1:
             several[name] = found
         one[name] = single or (found[0] if len(found) == 1 else None)
@@ -251,8 +262,10 @@ def agreement(
     concept: Annotated[str | None, typer.Option("--concept", "-c", help="One concept instead of all.")] = None,
     source: Source = None,
     target: Target = None,
+    reduce: Reduce = None,
     model: Model = None,
     dataset: Dataset = None,
+    run: Run = None,
     seed: Annotated[int, typer.Option("--seed", help="Of the intervals' resampling.")] = 0,
     output: Output,
     atlas: AtlasPath = None,
@@ -275,7 +288,7 @@ def agreement(
     if pairs and reference is not None:
         raise UsageError("--pairs compares all methods with each other; leave out --reference")
     against = reference or REFERENCE
-    which = Which(concept, None, source, target, model=model, dataset=dataset)
+    which = Which(concept, None, source, target, reduce, model, dataset, run)
     table, assumed = there.method_agreement_for(which, seed) if pairs else there.agreement_for(which, reference)
     if not table.num_rows and pairs:
         raise UsageError("no run has maps of two methods; ingest with --methods ablation,contribution")

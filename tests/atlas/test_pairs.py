@@ -85,3 +85,17 @@ def test_maps_of_different_neurons_are_compared_among_the_common_ones(
     assert rows["a", "b.part"]["correlation"] == pytest.approx(expected)
     assert rows["a", "c"]["correlation"] == pytest.approx(-1)
     assert rows["a", "c"]["overlap"] == 0
+
+
+def test_methods_of_two_runs_that_were_asked_the_same_are_compared(
+    empty: Path, make_run: Callable[..., Any], store_maps: Callable[..., None]
+) -> None:
+    """And no others: of other examples, or where a run does not say."""
+    scores = {(0, n): float(n) for n in range(12)}
+    for seed, (method, examples) in enumerate({"a": "x", "b": "x", "c": "y", "d": None, "e": None}.items()):
+        run = make_run(seed)
+        run.head["run"]["job"] |= {"examples": examples, "methods": {method: {}}} if examples else {}
+        store_maps(empty, run, {method: {"dog": scores}})
+    atlas = Atlas.open(empty)
+    assert [(r["method"], r["other"]) for r in atlas.method_agreement().to_pylist()] == [("a", "b")]
+    assert [r["method"] for r in atlas.agreement("a").to_pylist()] == ["b"]

