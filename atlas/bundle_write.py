@@ -17,7 +17,7 @@ from atlas.bundle import CARD, FORMAT, NAME
 from atlas.bundle_card import card, citation
 from atlas.bundle_choice import OF_MAPS, Choice, chosen, meant, of_chosen
 from atlas.bundle_extract import write_companion, write_extract
-from atlas.database import VERSION, literal, reading
+from atlas.database import VERSION, literal, reading, require_plain
 from atlas.edit_bundle import without_folders
 from atlas.edit_files import read_edit, tensors_of
 from atlas.errors import IntegrityError, UsageError, unknown
@@ -51,6 +51,7 @@ def export(path: Path, folder: Path, choice: Choice | None = None) -> Exported:
     folder = folder.absolute()
     if folder.exists() or folder.is_symlink():
         raise UsageError(f"{folder} is there already; choose another name or remove it")
+    require_plain(folder)
     manifests = _done(path)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
@@ -244,7 +245,6 @@ def _edits(path: Path, folder: Path, choice: Choice, fingerprints: set[str] | No
 def _selections(
     path: Path, folder: Path, choice: Choice, fingerprints: set[str] | None, known: Sequence[str]
 ) -> list[str]:
-    """Write the saved selections of these weights and of the chosen maps."""
     saved = []
     for name in selections.names(path):
         file = selections.file_of(path, name)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import duckdb
 
-from atlas.errors import StoreUnavailable
+from atlas.errors import StoreUnavailable, UsageError
 from atlas.failures import LOCKED, explained
 from atlas.locks import ASK, held
 from atlas.pins import following
@@ -81,6 +81,20 @@ def reading(path: Path, *, pinned: bool = True) -> Iterator[duckdb.DuckDBPyConne
             driver.close()
 
 
+def require_plain(path: Path) -> None:
+    """Refuse a folder whose name DuckDB would take for a pattern, and read others' files too, or for a URL's query.
+
+    Raises:
+        UsageError: with the sign that is in the way.
+    """
+    whole = str(path.resolve())
+    if any("\ud800" <= sign <= "\udfff" for sign in whole):
+        raise UsageError(f"the folder {path} has a name that is no UTF-8 text; give it another")
+    for sign in "*?[":
+        if sign in whole:
+            raise UsageError(f"the folder {path} has a '{sign}' in its path, which stands for other names; rename it")
+
+
 def open_file(
     path: Path, *, read_only: bool, files: bool = False, wait: float | None = None
 ) -> duckdb.DuckDBPyConnection:
@@ -90,6 +104,7 @@ def open_file(
     files: a reader may read `runs/` besides the database, to compare the two. wait: seconds to go on trying while
     other processes have it open, by default `PATIENCE`.
     """
+    require_plain(path)
     deadline = time.monotonic() + (PATIENCE if wait is None else wait)
     while True:
         try:

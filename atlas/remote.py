@@ -27,7 +27,7 @@ from atlas.bundle import (
     read_listing,
     small_file,
 )
-from atlas.database import READER_CONFIG, literal, lock_down
+from atlas.database import READER_CONFIG, literal, lock_down, require_plain
 from atlas.errors import AtlasError, IntegrityError, UsageError
 from atlas.manifest import NAME as MANIFEST
 from atlas.manifest import OBJECTS, SHARDS, require_head, shard_rows
@@ -88,6 +88,7 @@ class _Local:
     """A folder: no link of it is followed."""
 
     def __init__(self, folder: Path):
+        require_plain(folder)
         self.folder = folder
         self.listing = read_listing(folder)
 

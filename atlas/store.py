@@ -25,7 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import NullPool
 
-from atlas.database import database, missing, open_file, require_current, wal
+from atlas.database import database, missing, open_file, require_current, require_plain, wal
 from atlas.errors import StoreUnavailable
 from atlas.failures import explained, full, is_full, unwritable
 from atlas.locks import COMPARE, WRITE, held
@@ -45,6 +45,7 @@ def init(path: Path) -> bool:
     """
     from atlas import migrate
 
+    require_plain(path)
     if path.exists() and not path.is_dir():
         raise StoreUnavailable(f"{path} is a file; an atlas is a folder, give another name with --atlas")
     if not database(path).exists():

@@ -19,7 +19,8 @@ import pytest
 import sqlalchemy as sa
 
 from atlas import database, failures, load, schema, store
-from atlas.errors import IntegrityError, StoreUnavailable
+from atlas.check import check
+from atlas.errors import IntegrityError, StoreUnavailable, UsageError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -70,6 +71,28 @@ def test_init_finishes_what_an_interrupted_init_left(tmp_path: Path) -> None:
     assert store.init(path)
     with store.connect_readonly(path):
         pass
+
+
+@pytest.mark.parametrize("name", ["wh?t", "a*b", "[ab]c", "\udcff"])
+def test_a_folder_whose_name_stands_for_others_is_refused(name: str, tmp_path: Path) -> None:
+    """DuckDB would read `axb` for `a*b`, and takes `?` for a URL's query."""
+    path = tmp_path / name / "x.atlas"
+    with pytest.raises(UsageError, match="in its path, which stands for other names|is no UTF-8 text"):
+        store.init(path)
+    assert list(tmp_path.iterdir()) == []
+    path.mkdir(parents=True)
+    (path / "atlas.duckdb").touch()
+    with pytest.raises(UsageError), database.reading(path):
+        pass
+
+
+@pytest.mark.parametrize("name", ["Köder 犬", "it's", "a b#%20;$HOME", "a\nb"])
+def test_any_other_name_will_do(name: str, tmp_path: Path, make_run: Any) -> None:
+    path = tmp_path / f"{name}.atlas"
+    store.init(path)
+    with store.connect_writer(path) as connection:
+        load.load_run(connection, make_run(1).write(path))
+    assert check(path) == []
 
 
 def test_init_refuses_a_database_that_is_no_atlas(tmp_path: Path) -> None:
