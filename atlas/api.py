@@ -148,7 +148,7 @@ class Atlas(Questions, AcrossMaps, Nearest):
         *,
         set_to: float | None = None,
         scale: float | None = None,
-        shift: float | None = None,
+        shift: float | str | None = None,
         mean: bool = False,
         minimum: bool = False,
         noise: float | None = None,
@@ -159,11 +159,12 @@ class Atlas(Questions, AcrossMaps, Nearest):
     ) -> Edit:
         """Store an edit of these neurons, as the next version of its name: x <- gain * x + bias.
 
-        set_to: a constant (0 ablates). scale, shift: the factor, the addition. mean, minimum: each neuron's own over
-        all positions of the ingested examples, of the sources that the neurons were found from. noise: the standard
-        deviation of Gaussian noise on the values, one draw of `seed` for each neuron and place (Sato & Takagi 2025).
-        write_noise: of Gaussian noise on the write vectors (Pan et al. 2024). where: `role=image`, `phase=prefill`; see
-        `atlas.where.Where`. seed: of the noise.
+        set_to: a constant (0 ablates). scale, shift: the factor, the addition, also as `2sd`, twice the neuron's own
+        standard deviation. mean, minimum: each neuron's own. These statistics are over all positions of the ingested
+        examples, of the sources that the neurons were found from. noise: the standard deviation of Gaussian noise on
+        the values, one draw of `seed` for each neuron and place (Sato & Takagi 2025). write_noise: of Gaussian noise on
+        the write vectors (Pan et al. 2024). where: `role=image`, `phase=prefill`; see `atlas.where.Where`. seed: of the
+        noise.
 
         Raises:
             UsageError: a bad name, no neurons, not exactly one kind of change, or no stored reference values.

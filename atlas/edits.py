@@ -176,6 +176,37 @@ def make_changes(
     return tuple(Change(n, 1.0 if scale is None else scale, shift or 0.0, noise or 0.0, where=where) for n in neurons)
 
 
+def deviations(shift: float | str | None) -> float | None:
+    """`2sd` -> 2.0: a shift by standard deviations; None where it is in the values' own unit, or there is none.
+
+    Raises:
+        UsageError: a text that is no such shift.
+    """
+    if not isinstance(shift, str):
+        return None
+    try:
+        number = float(shift.removesuffix("sd"))
+    except ValueError:
+        number = math.nan
+    if not shift.endswith("sd") or not math.isfinite(number):
+        raise UsageError(f"--shift '{shift}' is no shift; write a number, or standard deviations such as 2sd")
+    return number
+
+
+def shifted(
+    neurons: Sequence[Neuron], deviations: float, sizes: Mapping[Neuron, float], where: Where = EVERYWHERE
+) -> tuple[Change, ...]:
+    """A shift of every neuron by so many of its own standard deviations. sizes: these, of the stored values.
+
+    Raises:
+        UsageError: no neurons, or a neuron without one.
+    """
+    return tuple(
+        replace(change, gain=1.0, bias=deviations * change.bias)
+        for change in make_changes(neurons, values=sizes, where=where)
+    )
+
+
 def write_noise(
     neurons: Sequence[Neuron], sigma: float, d_model: int, seed: int, where: Where = EVERYWHERE
 ) -> tuple[tuple[Change, ...], np.ndarray]:

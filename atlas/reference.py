@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from atlas.errors import UsageError
 from atlas.neurons import PRODUCT, Neuron
 from atlas.queries import Which
 
-MEAN, MIN = "mean", "min"
+MEAN, MIN, DEVIATION = "mean", "min", "sd"
 
 
 def maps_of(provenance: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -37,11 +38,11 @@ def tap_of(provenance: Mapping[str, Any]) -> str:
 
 
 def reference_values(path: Path, provenance: Mapping[str, Any], statistic: str = MEAN) -> dict[Neuron, float]:
-    """Every neuron's mean, or minimum, over all positions of the ingested examples.
+    """Every neuron's mean, minimum or standard deviation over all positions of the ingested examples.
 
     Of the sources that the neurons were found from (of all sources there are, where no map is behind them): the means
-    are averaged over them, of the minima the least is taken. They are those that the method `activation` keeps, of the
-    same weights and tap.
+    are averaged over them, of the minima the least is taken, of the deviations the root of the mean square. They are
+    those that the method `activation` keeps, of the same weights and tap.
 
     Raises:
         UsageError: there are none.
@@ -63,8 +64,12 @@ def reference_values(path: Path, provenance: Mapping[str, Any], statistic: str =
             columns = (scored[name].to_pylist() for name in ("layer", "neuron", "score"))
             for layer, index, score in zip(*columns, strict=True):
                 found.setdefault(Neuron(chosen["component"], layer, index), []).append(score)
-    reduce = min if statistic == MIN else _mean
-    return {neuron: reduce(values) for neuron, values in found.items()}
+    of_sources: dict[str, Callable[[Sequence[float]], float]] = {MEAN: _mean, MIN: min, DEVIATION: _root_mean_square}
+    return {neuron: of_sources[statistic](values) for neuron, values in found.items()}
+
+
+def _root_mean_square(values: Sequence[float]) -> float:
+    return math.sqrt(_mean([value**2 for value in values]))
 
 
 def _mean(values: Sequence[float]) -> float:

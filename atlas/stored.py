@@ -13,7 +13,7 @@ from atlas.database import reading
 from atlas.edits import Edit, Intervention
 from atlas.errors import IntegrityError, UsageError, unknown
 from atlas.files import sha256
-from atlas.reference import MEAN, MIN, maps_of, reference_values, tap_of
+from atlas.reference import DEVIATION, MEAN, MIN, maps_of, reference_values, tap_of
 from atlas.selection import NeuronSet, neuron_set
 from atlas.where import EVERYWHERE, Where
 
@@ -140,7 +140,7 @@ def create(
     *,
     set_to: float | None = None,
     scale: float | None = None,
-    shift: float | None = None,
+    shift: float | str | None = None,
     mean: bool = False,
     minimum: bool = False,
     noise: float | None = None,
@@ -156,16 +156,20 @@ def create(
     kind = edits.check_kind(**said)
     at = Where.parse(where) if isinstance(where, str) else where
     chosen = tuple(dict.fromkeys(neurons.neurons))
-    if (scale, shift, noise, write_noise).count(None) == 3 and (scale == 1 or 0 in (shift, noise, write_noise)):
+    deviations = edits.deviations(shift)
+    step = deviations if isinstance(shift, str) else shift
+    if (scale, step, noise, write_noise).count(None) == 3 and (scale == 1 or 0 in (step, noise, write_noise)):
         raise UsageError("that changes nothing: --scale 1, and a --shift or noise of 0, leave every value as it is")
     deltas = None
     if write_noise is not None:
         d_model = int(model_row(path, neurons.provenance["fingerprint"])["d_model"])
         changes, deltas = edits.write_noise(chosen, write_noise, d_model, seed, at)
+    elif deviations is not None:
+        changes = edits.shifted(chosen, deviations, reference_values(path, neurons.provenance, DEVIATION), at)
     else:
         statistic = {"mean": MEAN, "min": MIN}.get(kind)
         values = reference_values(path, neurons.provenance, statistic) if statistic else None
-        plain = {"set_to": set_to, "scale": scale, "shift": shift, "noise": noise}
+        plain = {"set_to": set_to, "scale": scale, "shift": step, "noise": noise}
         changes = edits.make_changes(chosen, **plain, values=values, where=at)
     intervention = Intervention(changes, tap_of(neurons.provenance), deltas, seed)
     return new(path, name, intervention, {**neurons.provenance, "change": said}, note=note)

@@ -59,7 +59,9 @@ def create(
         float | None, typer.Option("--set", help="Replace the values by this constant; 0 ablates.")
     ] = None,
     scale: Annotated[float | None, typer.Option("--scale", help="Multiply the values by this.")] = None,
-    shift: Annotated[float | None, typer.Option("--shift", help="Add this to the values (steering).")] = None,
+    shift: Annotated[
+        str | None, typer.Option("--shift", help="Add this to the values (steering): 0.5, or 2sd, their deviations.")
+    ] = None,
     mean: Annotated[bool, typer.Option("--mean", help="Replace each value by the neuron's stored mean.")] = False,
     minimum: Annotated[bool, typer.Option("--min", help="Replace each value by the neuron's stored minimum.")] = False,
     noise: Annotated[
@@ -94,7 +96,7 @@ def create(
         found,
         set_to=set_to,
         scale=scale,
-        shift=shift,
+        shift=_shift(shift),
         mean=mean,
         minimum=minimum,
         noise=noise,
@@ -140,6 +142,14 @@ def neurons_of(
     found, _ = there.ask(Ask(wanted(asdict(which), layers=layers), rule, limit=top if rule or top else 40))
     note_assumed(found.provenance)
     return found
+
+
+def _shift(text: str | None) -> float | str | None:
+    """A number, or the text where it is in deviations."""
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def compose(

@@ -1,8 +1,8 @@
 """The neuron's value itself: where the concept is predicted, over the image's positions, or over all.
 
 AcT in NAM's list of baselines (Fang et al. 2024). Beside the concept maps it keeps each source's plain mean, mean
-absolute value and minimum over all positions and concepts (concept `*`), which mean and minimum ablation, and matched
-nulls and controls need.
+absolute value, standard deviation and minimum over all positions and concepts (concept `*`), which mean and minimum
+ablation, shifts in standard deviations, and matched nulls and controls need.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ingest.summing import least, sums
 from ingest.trace import POSITIONS, Trace, one_of, sources_with
 
 POOLS = ("mean", "max")
-MINIMUM = "min"
+MINIMUM, DEVIATION = "min", "sd"
+_SQUARE = "square"
 
 
 class Activation(PairMethod):
@@ -52,8 +53,8 @@ class Activation(PairMethod):
         self.overall.layers = trace.layers
         real = trace.real[:, None].float()
         values = [trace.capture.values[layer].detach() for layer in trace.layers]
-        totals = [torch.stack([sums(real, one)[:, 0].sum(0) for one in (v, v.abs())]) for v in values]
-        for kind, total in zip((MEAN, MEAN_ABSOLUTE), torch.stack(totals, 1), strict=True):
+        totals = [torch.stack([sums(real, one)[:, 0].sum(0) for one in (v, v.abs(), v.square())]) for v in values]
+        for kind, total in zip((MEAN, MEAN_ABSOLUTE, _SQUARE), torch.stack(totals, 1), strict=True):
             self.overall.add(f"{kind}|{trace.source}", total, sum(trace.lengths))
         self._lower(trace.source, least(values, trace.lengths).float())
 
@@ -75,9 +76,11 @@ class Activation(PairMethod):
 
     def result(self) -> Iterator[NeuronMap]:
         yield from super().result()
-        layers = self.overall.layers
-        for key, (mean, positions) in self.overall.means().items():
+        layers, means = self.overall.layers, self.overall.means()
+        for key, (mean, positions) in means.items():
             kind, _, source = key.partition("|")
+            if kind == _SQUARE:
+                kind, mean = DEVIATION, (mean - means[f"{MEAN}|{source}"][0] ** 2).clamp(min=0).sqrt()
             yield NeuronMap(None, source, TEXT_TARGET, kind, mean.float(), layers, positions)
             if kind == MEAN:
                 yield NeuronMap(None, source, TEXT_TARGET, MINIMUM, self.lowest[source].cpu(), layers, positions)

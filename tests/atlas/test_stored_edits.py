@@ -21,6 +21,7 @@ from atlas.neurons import Neuron
 from atlas.reference import MIN, reference_values, tap_of
 from atlas.selection import NeuronSet, matched_random
 from atlas.selections import of_expression
+from atlas.store import connect_writer
 from atlas.stored import create, model_row, store
 from atlas.where import Where
 from ingest.feed import Feed
@@ -48,11 +49,12 @@ def values(llava: Any, small_job: Any) -> dict[str, torch.Tensor]:
 
 
 def expected(values: torch.Tensor, statistic: str) -> dict[Neuron, float]:
-    reduced = values.double().mean(0) if statistic == "mean" else values.amin(0)
+    exact = values.double()
+    reduced = {"mean": exact.mean(0), "min": exact.amin(0), "sd": exact.std(0, correction=0)}[statistic]
     return {neuron(y, i): pytest.approx(float(reduced[y, i]), abs=1e-5) for y in range(2) for i in range(WIDTH)}
 
 
-@pytest.mark.parametrize("statistic", ["mean", "min"])
+@pytest.mark.parametrize("statistic", ["mean", "min", "sd"])
 @pytest.mark.parametrize("source", ["image", "text"])
 def test_reference_values_are_over_every_position_of_every_example_of_the_source(
     source: str, statistic: str, stored_atlas: Path, values: dict[str, torch.Tensor]
@@ -91,6 +93,27 @@ def test_mean_and_minimum_edits_give_each_neuron_its_own(
             llava.forward(batch)
         for one in found:
             assert capture.values[one.layer][..., one.index].unique().tolist() == [wanted[one]]
+
+
+def test_a_shift_in_deviations_is_of_each_neurons_own(own_atlas: Path, values: dict[str, torch.Tensor]) -> None:
+    atlas = Atlas.open(own_atlas)
+    found = atlas.query("dog", source="text", top=6)
+    own = values["text"].double().std(0, correction=0)
+    for text, factor in (("2sd", 2.0), ("-0.5sd", -0.5)):
+        edit = atlas.create_edit("steer", found, shift=text)
+        assert [c.gain for c in edit.changes] == [1.0] * 6 and [c.neuron for c in edit.changes] == list(found)
+        wanted = [factor * float(own[n.layer, n.index]) for n in found]
+        assert [c.bias for c in edit.changes] == pytest.approx(wanted, abs=1e-4)
+        assert edit.provenance["change"]["shift"] == text
+    for wrong in ("2", "sd", "2 sigma", "nansd"):
+        with pytest.raises(UsageError, match="standard deviations such as 2sd"):
+            atlas.create_edit("x", found, shift=wrong)
+    with pytest.raises(UsageError, match="changes nothing"):
+        atlas.create_edit("x", found, shift="0sd")
+    with connect_writer(own_atlas) as connection:
+        connection.exec_driver_sql("DELETE FROM maps WHERE reduce = 'sd'")
+    with pytest.raises(UsageError, match="no sd values are stored for .*`atlas ingest --methods activation"):
+        atlas.create_edit("x", found, shift="2sd")
 
 
 def test_missing_reference_values_say_what_to_type(own_atlas: Path) -> None:
