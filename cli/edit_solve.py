@@ -106,6 +106,7 @@ def solve(
 
     of_map = concept if neurons is not None else None
     asks = _asked(prompt, image, said, data.tasks or data.sources or data.dataset or (None if of_map else concept))
+    which.tell(make_job({}).model)
     content = {"seed": seed, **which.content(), **data.content(), **how.content(), "concepts": words(concept)}
     execution = how.execution(batch_size=batch_size)
     if target == "image":

@@ -58,8 +58,10 @@ def geometry(
     content = which.content() | examples.content() | how.content() | given({"layers": layers})
     settings = Settings(sample, neighbours, words(projections), points)
     ablated = _ablated(path, edit, labels, of)
+    job = make_job(content)
+    which.tell(job.model)
     with progressing(no_progress) as progress:
-        done = measure(path, make_job(content), how.execution(batch_size=batch_size), settings, ablated, progress)
+        done = measure(path, job, how.execution(batch_size=batch_size), settings, ablated, progress)
     report(dict(done.skipped), path / "runs" / done.run_id / "manifest.json")
     if not done.fresh:
         say(f"run {done.run_id[:8]} was done before; these are its stored measures")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atlas.errors import UsageError
-from cli.common import given
+from cli.common import given, say
 
 if TYPE_CHECKING:
     from atlas.live.model import LiveModel
@@ -87,6 +87,11 @@ class ModelOptions:
     def content(self) -> dict[str, Any]:
         """The job's fields that were given."""
         return given({"model": self.model, "revision": self.revision})
+
+    def tell(self, name: str) -> None:
+        """Say which model is taken where none was named."""
+        if self.model is None:
+            say(f"taken: model={name} (no --model was given)")
 
 
 @dataclass(frozen=True)

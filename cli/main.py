@@ -164,6 +164,8 @@ def main(arguments: list[str]) -> int:
         return _failed(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1, debug)
     except Exception as error:  # a defect of ours: say so in one line, and how to see more
         return _failed(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
+    finally:
+        be_quiet(False)  # the next command line says for itself
 
 
 @contextmanager

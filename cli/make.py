@@ -201,8 +201,7 @@ def generate(
     from ingest.asking import ask, open_media
 
     media = open_media(image, audio, video)
-    if which.model is None:
-        say("taken: model=tiny-llava (no --model was given)")
+    which.tell("tiny-llava")
     live = live_model(which, how, "tiny-llava")
     said, picture = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=seed if draw else None)
     tell(said)

@@ -53,6 +53,7 @@ def properties(
     job = make_job(content)
     if only is not None and job.concepts and only not in job.concepts:
         raise UsageError(f"--only {only} is not among --concepts {','.join(job.concepts)}; add it there")
+    which.tell(job.model)
     with progressing(no_progress) as progress:
         done = measure(path, job, how.execution(batch_size=batch_size), ks, progress)
     report(dict(done.skipped), path / "runs" / done.run_id / "manifest.json")
