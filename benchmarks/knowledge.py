@@ -28,8 +28,9 @@ def gpt2() -> LiveModel:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
-    config = GPT2Config(vocab_size=2000, n_positions=64, n_embd=256, n_layer=12, n_head=4, **ids)
+    config = GPT2Config(
+        vocab_size=2000, n_positions=64, n_embd=256, n_layer=12, n_head=4, bos_token_id=1, eos_token_id=2
+    )
     return LiveModel(GPT2LMHeadModel(config).eval(), _Tokenizer(), name="middling-gpt2")
 
 

@@ -103,8 +103,8 @@ def test_every_score_has_its_rank_and_every_map_its_statistics(stored_atlas: Pat
                FROM maps m JOIN scores s USING (map_id) GROUP BY m.map_id, m.neurons, m.mean"""
         )
         found = rows.fetchall()
-    # two sources, and two reductions of two concepts by four methods, one of them by random, two maps of activation
-    assert len(found) == 2 * (2 * 2 * 4 + 2 + 3)
+    # two sources, and two reductions of two concepts by four methods, one of them by random, four maps of activation
+    assert len(found) == 2 * (2 * 2 * 4 + 2 + 4)
     for neurons, n, last, ranks, gap in found:
         assert neurons == n == last == ranks == 128
         assert gap < 1e-6
