@@ -18,6 +18,7 @@ from atlas.live.layout import Layout, locate
 from atlas.live.loading import Loading, commit_of, load, quiet, takes
 from atlas.live.media import IMAGE, Medium
 from atlas.live.places import answers_from
+from atlas.live.precision import calling
 
 if TYPE_CHECKING:
     from atlas.live.drawing import Drawer
@@ -191,8 +192,8 @@ class LiveModel:
         self._checked = True
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., vocabulary) float32 from the final norm's output, (..., d_model)."""
-        found: Tensor = self.layout.head(hidden).float()
+        """(..., vocabulary) float32 from the final norm's output, (..., d_model), in its precision or in float32."""
+        found: Tensor = calling(self.layout.head, hidden).float()
         if self._cap:
             found = self._cap * torch.tanh(found / self._cap)
         return found if self._unsaid is None else found.masked_fill(self._unsaid.to(found.device), _LOWEST)

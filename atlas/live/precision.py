@@ -1,11 +1,11 @@
-"""Products of half-precision tensors in single precision, without copies of them in single precision."""
+"""Half-precision tensors and modules computed with in single precision, without lasting copies of them."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -38,3 +38,25 @@ def _terms(a: Tensor, dtype: torch.dtype) -> list[Tensor] | None:
         found.append(rest.to(dtype))
         rest = torch.where(found[-1].isfinite(), rest - found[-1].float(), 0.0)
     return found
+
+
+def calling(module: nn.Module, hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Call a module on a hidden state in the state's own precision.
+
+    Given float32, a module with weights in half precision computes with float32 copies of them that live as long as the
+    call: small differences between two states survive, where rounding each result to 8 or 11 bits would drown them.
+    """
+    if hidden.dtype != torch.float32:
+        return module(hidden, *args, **kwargs)
+    halves = {name: t for name, t in (*module.named_parameters(), *module.named_buffers()) if t.dtype in HALF}
+    if not halves:
+        return module(hidden, *args, **kwargs)
+    whole = {name: tensor.float() for name, tensor in halves.items()}
+    more = {name: _single(value) for name, value in kwargs.items()}
+    return torch.func.functional_call(module, whole, (hidden, *map(_single, args)), more)
+
+
+def _single(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return type(value)(map(_single, value))
+    return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value

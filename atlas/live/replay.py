@@ -16,6 +16,7 @@ from atlas.errors import Unsupported
 from atlas.live.calls import first_of, rows_of, split_hidden
 from atlas.live.hooks import Capture, editing, narrowing
 from atlas.live.layout import Layout
+from atlas.live.precision import calling
 from atlas.live.rules import affine
 
 
@@ -30,8 +31,9 @@ def resume(
 ) -> Tensor:
     """The input of the final norm when `hidden` enters decoder layer `layer`; with `end`, of that layer instead.
 
-    hidden: (copies, position, d_model); where `layer` is the number of layers it comes back unchanged. Gradients
-    flow through where they are enabled.
+    hidden: (copies, position, d_model), in the model's precision or in float32, in which all is computed then
+    (`atlas.live.precision.calling`); where `layer` is the number of layers it comes back unchanged. Gradients flow
+    through where they are enabled.
     rows: (copies,) int64, the traced batch row that each copy stands for.
     only: (copies, k) int64, the positions that will be read: the last layer's FFN, most of its work, is left out
     at the others, whose result is then wrong.
@@ -45,7 +47,7 @@ def resume(
         kwargs = {name: rows_of(value, rows, batch) for name, value in kwargs.items()}
         ffn = layout.ffns[index] if index == len(layout.layers) - 1 else None
         with nullcontext() if only is None or ffn is None else narrowing(ffn, only):
-            output = layout.layers[index](hidden, *args, **kwargs)
+            output = calling(layout.layers[index], hidden, *args, **kwargs)
         hidden = behind(capture, index, first_of(output), rows)
     return hidden
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from atlas import store
 from atlas.errors import UsageError
@@ -92,3 +93,21 @@ def test_the_tops_of_maps_that_are_mostly_zero_overlap_by_chance_alone() -> None
     assert sum(overlaps) / len(overlaps) < 1
     same = [ranked(NeuronMap("dog", "text", "text", "mean", torch.zeros(4, 512), (0, 1, 2, 3), 1), 5) for _ in range(2)]
     assert np.array_equal(same[0]["rank"], same[1]["rank"])
+
+
+def test_small_effects_survive_half_precision(random_llava: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The exact effects of a model in bfloat16 against those of float32 with the same weights; and what is left of them
+    where the restarted layers round every result to bfloat16."""
+    model, processor = random_llava(seed=6)
+    half = LiveModel(model.to(torch.bfloat16), processor, name="half")
+    [found] = score(half, {})
+    monkeypatch.setattr(ablation, "HALF", ())
+    [rounded] = score(half, {})
+    monkeypatch.undo()
+    [exact] = score(LiveModel(half.model.float(), processor, name="full"), {})
+    size = exact.scores.abs().max()
+    assert float((found.scores - exact.scores).abs().max()) < 0.05 * float(size)
+    agreement = [float(spearmanr(s.scores.flatten(), exact.scores.flatten()).statistic) for s in (found, rounded)]
+    assert agreement[0] > 0.98 and agreement[0] > agreement[1]
+    wrong = [float((s.scores.sign() != exact.scores.sign()).float().mean()) for s in (found, rounded)]
+    assert wrong[0] < 0.05 and wrong[0] < wrong[1]

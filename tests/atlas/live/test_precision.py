@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atlas.live.precision import _terms, product
+from atlas.live.precision import _terms, calling, product
 
 
 def test_three_terms_of_bfloat16_are_a_float32() -> None:
@@ -32,3 +32,16 @@ def test_on_the_cpu_both_are_converted(batch: tuple[int, ...]) -> None:
     a, b = torch.randn(*batch, 3, 16), torch.randn(*batch, 16, 5).bfloat16()
     found = product(a, b)
     assert found.dtype == torch.float32 and torch.equal(found, a @ b.float())
+
+
+def test_a_module_in_half_precision_computes_in_single_where_it_is_given_single() -> None:
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.GELU(), torch.nn.LayerNorm(16)).to(torch.bfloat16)
+    single = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.GELU(), torch.nn.LayerNorm(16))
+    single.load_state_dict({name: weight.float() for name, weight in module.state_dict().items()})
+    hidden = torch.randn(3, 16)
+    found = calling(module, hidden)
+    assert found.dtype == torch.float32 and torch.equal(found, single(hidden))
+    assert {p.dtype for p in module.parameters()} == {torch.bfloat16}
+    assert torch.equal(calling(module, hidden.bfloat16()), module(hidden.bfloat16()))
+    assert torch.equal(calling(single, hidden), single(hidden))
