@@ -171,12 +171,12 @@ def modalities(live: LiveModel, trace: Trace) -> None:
     report("published importance scores / ours", seconds["loop"] / seconds["ours"], ">= 20", detail)
     chosen = [list(masks).index(role) for role in masks if role not in ("prompt", "special_text")]
     scores = torch.einsum("m,mrln->rln", torch.tensor([0.0, 0.25, 0.25, 0.5, 0.0]), ours())[chosen]
-    found = select(scores.numpy(), 0.02, "LA_MU")
+    found = select(scores.numpy(), 0.02, "LA_MU", ties="published")
     for m, neurons in enumerate(published.select_evenly(scores, 0.02)):
         assert set(zip(*(axis.tolist() for axis in found[m].nonzero()), strict=True)) == set(neurons)
     sides = {
         "loop": lambda: published.select_evenly(scores, 0.02),
-        "ours": lambda: select(scores.numpy(), 0.02, "LA_MU"),
+        "ours": lambda: select(scores.numpy(), 0.02, "LA_MU", ties="published"),
     }
     seconds = interleaved(sides, 7)
     report("published selection / ours", seconds["loop"] / seconds["ours"], ">= 20", f"{int(found.sum())} neurons")

@@ -15,21 +15,22 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from atlas.errors import UsageError, unknown
-from atlas.strategies import select
+from atlas.strategies import DRAWN, PUBLISHED, RANDOM, TIES, select
 from ingest.importance import METRICS, SPLITS, parse_weights
 from ingest.labelling import RunMaps
 from ingest.labels import Labels, chosen
-
-RANDOM = "random"
 
 
 class Miner:
     method = "miner"
 
-    def __init__(self, strategy: str, ratio: float, weights: str, split: str, seed: int):
+    def __init__(self, strategy: str, ratio: float, weights: str, split: str, seed: int, ties: str):
         if split not in SPLITS:
             raise unknown("split", split, SPLITS, "atlas labels make --help")
+        if ties not in TIES:
+            raise unknown("order of ties", ties, TIES, "atlas labels make --help")
         self.strategy, self.ratio, self.weights, self.split, self.seed = strategy, ratio, weights, split, seed
+        self.ties = ties
 
     def label(self, runs: Sequence[RunMaps]) -> Iterator[Labels]:
         if len({run.parameters["normalise"] for run in runs}) > 1:
@@ -41,10 +42,12 @@ class Miner:
         if not by_role:
             raise UsageError(f"none of the runs has a modality of the split {self.split}")
         roles, importance = list(by_role), np.stack(list(by_role.values()))
-        found = select(importance, self.ratio, self.strategy, self.seed)
+        found = select(importance, self.ratio, self.strategy, self.seed, self.ties)
         rule = f"miner {self.strategy} {self.ratio:g} {self.split} {','.join(f'{w:g}' for w in self._all(runs))}"
+        rule += f" ties {PUBLISHED}" if self.ties == PUBLISHED else ""
+        rule += f" seed {self.seed}" if self.seed or self.strategy == RANDOM else ""
         if self.strategy == RANDOM:  # drawn for no modality
-            roles, found, rule = [RANDOM], found[:1], f"{rule} seed {self.seed}"
+            roles, found = [RANDOM], found[:1]
             importance = importance.mean(0, keepdims=True)
         if not found.any():
             raise UsageError(f"a ratio of {self.ratio:g} leaves no neuron for each part of {self.strategy}; give more")
@@ -79,8 +82,9 @@ def build(
     weights: str = "",
     split: str = "special_text_separate",
     seed: int = 0,
+    ties: str = DRAWN,
 ) -> Miner:
     """strategy: LA_MU | adaptive | LU_MA | uniform | random. ratio: share of all neurons to choose. weights: of
     prob,mean,max,attn_k,attn_q, or a preset's name. split: special_text_separate | special_text_as_one | prompt.
-    seed: of random."""
-    return Miner(strategy, ratio, weights, split, seed)
+    seed: of random, and of the order of equal importances. ties: drawn, or published: the first layers first."""
+    return Miner(strategy, ratio, weights, split, seed, ties)

@@ -63,7 +63,7 @@ def test_every_strategy_is_the_published_one(
 ) -> None:
     generator = np.random.default_rng(1)
     importance = generator.integers(levels, size=shape).astype(np.float32) if levels else generator.random(shape)
-    chosen = select(importance, ratio, strategy)
+    chosen = select(importance, ratio, strategy, ties="published")
     found = {m: {(int(a), int(b)) for a, b in zip(*np.nonzero(chosen[m]), strict=True)} for m in range(shape[0])}
     assert found == published(importance, ratio, strategy)
 
@@ -94,6 +94,25 @@ def test_equal_values_are_chosen_in_order() -> None:
     assert not best(np.ones(3), 0).any() and best(np.ones(3), 3).all()
 
 
+@pytest.mark.parametrize("strategy", ["uniform", "adaptive", "LA_MU", "LU_MA"])
+def test_ties_are_drawn_over_all_layers(strategy: str) -> None:
+    """All importances alike: every layer and modality gets about its share, and another seed draws others."""
+    importance = np.ones((2, 6, 200))
+    chosen = select(importance, 0.2, strategy, seed=0)
+    assert chosen.sum() == select(importance, 0.2, strategy, ties="published").sum()
+    by_layer, by_modality = chosen.sum(axis=(0, 2)), chosen.sum(axis=(1, 2))
+    assert by_layer.min() > 0.6 * by_layer.mean() and by_modality.min() > 0.7 * by_modality.mean()
+    assert (select(importance, 0.2, strategy, seed=0) == chosen).all()
+    assert (select(importance, 0.2, strategy, seed=1) != chosen).any()
+
+
+def test_what_is_above_the_ties_is_chosen_whatever_is_drawn() -> None:
+    values = np.array([0.0, 3, 1, 1, 1, 1, 2, 0])
+    for seed in range(10):
+        chosen = best(values, 4, np.random.default_rng(seed))
+        assert chosen[[1, 6]].all() and chosen[2:6].sum() == 2 and chosen.sum() == 4
+
+
 @pytest.mark.parametrize(
     ("shape", "ratio", "strategy", "message"),
     [
@@ -106,6 +125,11 @@ def test_equal_values_are_chosen_in_order() -> None:
 def test_what_cannot_be_selected_from(shape: tuple[int, ...], ratio: float, strategy: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         select(np.ones(shape), ratio, strategy)
+
+
+def test_an_unknown_order_of_ties_is_refused() -> None:
+    with pytest.raises(UsageError, match="no order of ties called 'first'"):
+        select(np.ones((1, 2, 3)), 0.5, "LA_MU", ties="first")
 
 
 def test_an_importance_that_is_no_number_is_refused() -> None:
