@@ -64,6 +64,14 @@ def evaluate(
     ] = "references",
     which: ModelOptions,
     examples: ExampleOptions,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split",
+            help="Which examples: find, held_out or all. [default: held_out; all of a dataset that the neurons were "
+            "not found on]",
+        ),
+    ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=0, help="How many draws of random neurons.")] = 5,
     controls: Annotated[
         str | None,
@@ -106,7 +114,7 @@ def evaluate(
     if name is None and (metrics is not None or metric_option or bertscore_model or clipscore_model or bleurt_model):
         raise UsageError("--metrics judge what an edit does: store one (`atlas edit create`) and evaluate it by name")
     path = resolve(atlas)
-    content: dict[str, Any] = {"split": "held_out"}
+    content: dict[str, Any] = {} if split is None else {"split": split}
     for group in (which, examples, how, drawing):
         content |= group.content()
     execution = how.execution(batch_size=batch_size)
@@ -159,7 +167,7 @@ def _edit(
     from ingest.evaluate import evaluate as start
     from ingest.job import make_job
 
-    own = {"model": str(edit.model["name"])}
+    own = {"model": str(edit.model["name"]), "split": _split(edit, content)}
     if "dataset" not in content:
         own |= {"dataset": _own(path, edit)} | own_examples(edit)
     if "model" not in content and edit.model["revision"]:
@@ -175,6 +183,17 @@ def _edit(
         f"asking took {told['before', 'seconds']:.1f} s before, {told['edit', 'seconds']:.1f} s with it"
     )
     return done, table(done.rows, tuple(dict.fromkeys([*wanted, *judging])))
+
+
+def _split(edit: Any, content: dict[str, Any]) -> str:
+    """What is asked of the dataset by default: what the edit was not made from."""
+    from atlas.reference import maps_of
+    from ingest.examples import BOTH, HELD_OUT
+
+    found_on = {str(m["dataset"]) for m in maps_of(edit.provenance)} | _solved_on(edit.provenance)
+    names = {name.partition(":")[0] for name in found_on}
+    asked = str(content.get("dataset", "")).partition(":")[0]
+    return HELD_OUT if not asked or asked in names else BOTH
 
 
 def _own(path: Path, edit: Any) -> str:
@@ -204,5 +223,5 @@ def _method(
     from ingest.suppression import averages, survey
 
     with progressing(no_progress) as progress:
-        done = survey(path, make_job(content), execution, progress=progress, **options)
+        done = survey(path, make_job({"split": "held_out"} | content), execution, progress=progress, **options)
     return done, averages(done.rows)

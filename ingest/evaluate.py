@@ -118,6 +118,7 @@ def evaluate(
     live = run.load_model(job, execution)
     require_own(edit, live)
     asked, notes = run.collect(job, dataset), list[str]()
+    notes.append(f"asks {run.asked_of(job, dataset, asked)}")
     judge = judge_for(live, asked, list(dataset.concepts.values()), measures.judge, notes)
     drawing = controls_for(atlas, live, controls, edit.intervention.tap, tell=notes if seeds else [])
     plain = resolved(job, dataset, asked, identity(live, job, dataset, asked)) | {

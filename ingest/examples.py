@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 IMAGE, TEXT, AUDIO, VIDEO = "image", "text", "audio", "video"
 FIND, HELD_OUT = "find", "held_out"
+BOTH = "all"
+"""`split` of a job that takes both: of a dataset that nothing was found on, nothing need be held out."""
+
+
+def splits_of(split: str) -> tuple[str, ...]:
+    """The splits of a dataset that a job's `split` means."""
+    return (FIND, HELD_OUT) if split == BOTH else (split,)
 
 
 class BadMedia(AtlasError):

@@ -15,7 +15,7 @@ import ingest.segmenters
 from atlas import registry
 from atlas.errors import UsageError, unknown
 from ingest.concepts import MENTIONS, OCCURRENCES, TOKENS
-from ingest.examples import FIND, HELD_OUT, Dataset
+from ingest.examples import BOTH, FIND, HELD_OUT, Dataset
 from ingest.reductions import REDUCTIONS, USUAL
 
 ALL = "all"
@@ -43,11 +43,12 @@ class Job:
     model: a folder, a HuggingFace id or an embedded name. quantization: "8bit", "4bit", or none. dataset: `name` or
     `name:path`. methods: method -> its parameters. concepts, sources, tasks: empty means all that the dataset has and,
     of sources, the model takes; of tasks, the default ones.
-    per_concept: at most so many examples of each concept and task. negatives: so many examples a source that show
-    none of the concepts. mentions: "shown", the concepts that an example is said to show, or "vocabulary", every
-    concept whose words are in the answer. inpainter, inpainting: what makes counterfactual pictures, and its options,
-    where a method needs them. segmenter, segmenting: what finds concepts in the pictures that a model draws, and its
-    options; drawing: how they are drawn (`atlas.live.drawing.How`); all three where tasks ask for pictures.
+    split: "find", "held_out", or "all" for both. per_concept: at most so many examples of each concept and task, of
+    each split. negatives: so many examples a source that show none of the concepts. mentions: "shown", the concepts
+    that an example is said to show, or "vocabulary", every concept whose words are in the answer. inpainter,
+    inpainting: what makes counterfactual pictures, and its options, where a method needs them. segmenter, segmenting:
+    what finds concepts in the pictures that a model draws, and its options; drawing: how they are drawn
+    (`atlas.live.drawing.How`); all three where tasks ask for pictures.
     occurrences, tokens: see `ingest.concepts`.
     max_new_tokens: length of the model's own answers, where the dataset has none. exemplars: how many of the
     strongest examples to keep for each neuron. layers: which layers to score, for example 8-15; all by default. keep:
@@ -141,7 +142,7 @@ def make_job(content: Mapping[str, Any]) -> Job:
         ("occurrences", job.occurrences, OCCURRENCES),
         ("tokens", job.tokens, TOKENS),
         ("mentions", job.mentions, MENTIONS),
-        ("split", job.split, (FIND, HELD_OUT)),
+        ("split", job.split, (FIND, HELD_OUT, BOTH)),
         ("tap", job.tap, ("product", "gate")),
     ):
         if value not in known:

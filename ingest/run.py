@@ -7,6 +7,7 @@ import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from atlas.errors import AtlasError, AtlasWarning, UsageError
 from atlas.live.loading import Loading, read_config, takes
 from atlas.live.model import LiveModel
 from ingest import tables, zoo
-from ingest.examples import FIND, HELD_OUT, Dataset, Example
+from ingest.examples import BOTH, FIND, HELD_OUT, Dataset, Example, splits_of
 from ingest.feed import Feed
 from ingest.job import ALL, Execution, Job, open_dataset
 from ingest.labels import Labelling, labels_table
@@ -65,17 +66,17 @@ def collect(job: Job, dataset: Dataset) -> list[Example]:
         UsageError: there are none; or a task that the dataset does not have.
     """
     found: list[Example] = []
-    for source, tasks in tasks_by_source(job, dataset).items():
+    for (source, tasks), split in product(tasks_by_source(job, dataset).items(), splits_of(job.split)):
         found += dataset.examples(
             source=source,
-            split=job.split,
+            split=split,
             concepts=job.concepts,
             tasks=tasks,
             per_concept=job.per_concept,
             seed=job.seed,
         )
         if job.negatives:
-            found += negatives(job, dataset, source, tasks)
+            found += negatives(job, dataset, source, split, tasks)
     if not found:
         raise UsageError(
             f"the dataset {job.dataset} has no {job.split} example of {', '.join(job.concepts[:5]) or 'any concept'} "
@@ -85,13 +86,19 @@ def collect(job: Job, dataset: Dataset) -> list[Example]:
     return list({e.id: e for e in found}.values())
 
 
-def negatives(job: Job, dataset: Dataset, source: str, tasks: Sequence[str]) -> list[Example]:
+def asked_of(job: Job, dataset: Dataset, examples: Sequence[Example]) -> str:
+    """How many of how many examples a job takes, where the dataset can tell, and of which split."""
+    count = getattr(dataset, "count", None)
+    there = "" if count is None else f" of {count(tasks_by_source(job, dataset), splits_of(job.split)):,}"
+    split = "find and held_out" if job.split == BOTH else job.split
+    return f"{len(examples):,}{there} examples of {job.dataset}, split {split}"
+
+
+def negatives(job: Job, dataset: Dataset, source: str, split: str, tasks: Sequence[str]) -> list[Example]:
     """Examples of other concepts that show none of the job's, as many of each concept as can be."""
     others = [name for name in dataset.concepts if name not in job.concepts]
     each = math.ceil(job.negatives / max(1, len(others) * len(tasks)))
-    found = dataset.examples(
-        source=source, split=job.split, concepts=others, tasks=tasks, per_concept=each, seed=job.seed
-    )
+    found = dataset.examples(source=source, split=split, concepts=others, tasks=tasks, per_concept=each, seed=job.seed)
     clean = [e for e in found if not any(mention.concept in job.concepts for mention in e.mentions)]
     if not clean:
         raise UsageError(f"every {source} example shows one of the job's concepts; leave out --negatives")

@@ -173,7 +173,7 @@ def kept(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_size
         return []
     tasks = {source: some for source, some in tasks_by_source(job, dataset).items() if some}
     asking = replace(job, negatives=math.ceil(wanted.keep / len(tasks)))  # of every source alike
-    each = [run.negatives(asking, dataset, *item) for item in tasks.items()]
+    each = [run.negatives(asking, dataset, source, job.split, some) for source, some in tasks.items()]
     feed = Feed(live, dataset, job)
     found = feed.items([(i, e) for i, e in enumerate(e for some in each for e in some)], batch_size)
     return [i for i in found if not spans(live.encoder.decode(i.prompt.answer), [wanted.swap.said])][: wanted.keep]

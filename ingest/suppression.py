@@ -109,7 +109,7 @@ def survey(
     if target is None and asked and all(example.target == IMAGE for example in asked):
         target = IMAGE
     chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce, target)
-    notes = list[str]()
+    notes = [f"asks {run.asked_of(job, dataset, asked)}"]
     judging = judge_for(live, asked, list(dataset.concepts.values()), judge, notes)
     drawing = controls_for(path, live, controls, PRODUCT, tell=notes if seeds else [])
     plain = resolved(job, dataset, asked, identity(live, job, dataset, asked)) | {

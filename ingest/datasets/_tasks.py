@@ -89,6 +89,11 @@ class Tasks:
             chosen += sorted(numbers, key=lambda number: order(seed, name, number))[:per_concept]
         return [self._examples[number] for number in dict.fromkeys(chosen)]
 
+    def count(self, tasks: Mapping[str, Sequence[str]], splits: Sequence[str]) -> int:
+        """How many examples there are of some splits. tasks: by source."""
+        every = self._examples.values()
+        return sum(e.task in tasks.get(e.source, ()) and e.split in splits for e in every)
+
     def image(self, media: str) -> Image:
         """The RGB picture behind a pointer.
 

@@ -101,7 +101,7 @@ def test_ties_are_drawn_over_all_layers(strategy: str) -> None:
     chosen = select(importance, 0.2, strategy, seed=0)
     assert chosen.sum() == select(importance, 0.2, strategy, ties="published").sum()
     by_layer, by_modality = chosen.sum(axis=(0, 2)), chosen.sum(axis=(1, 2))
-    assert by_layer.min() > 0.6 * by_layer.mean() and by_modality.min() > 0.7 * by_modality.mean()
+    assert by_layer.min() > 0.4 * by_layer.mean() and by_modality.min() > 0.7 * by_modality.mean()
     assert (select(importance, 0.2, strategy, seed=0) == chosen).all()
     assert (select(importance, 0.2, strategy, seed=1) != chosen).any()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from atlas.check import check
 from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.live.edit import changing
+from ingest import run
 from ingest.controls import ACTIVATION, LAYERS, controls_for
 from ingest.effects import POOLED, grouped, summarise, table
 from ingest.evaluate import evaluate
@@ -217,3 +219,24 @@ def test_controls_are_as_loud_where_the_atlas_knows(
         controls_for(empty_atlas, llava, "activation", "product", tell=tell)
     with pytest.raises(UsageError, match="no kind of controls called 'loud'"):
         controls_for(own_atlas, llava, "loud", "product", tell=tell)
+
+
+def test_all_examples_are_asked_where_none_need_be_held_out(held_out: Job, tmp_path: Path) -> None:
+    """Forty questions of a file, about eight of them held out: both splits together are all of them, each once."""
+    file = tmp_path / "facts.jsonl"
+    rows = [{"prompt": f"what is number {i}?", "answer": f"a dog {i}", "concepts": ["dog"]} for i in range(40)]
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    asking = replace(held_out, dataset=f"prompts:{file}", concepts=(), sources=("text",), tasks=(), per_concept=100)
+    dataset = open_dataset(asking)
+    counts = {}
+    for split in ("find", "held_out", "all"):
+        job = complete(replace(asking, split=split), dataset, EYES)
+        examples = run.collect(job, dataset)
+        counts[split] = len(examples)
+        named = "find and held_out" if split == "all" else split
+        assert run.asked_of(job, dataset, examples) == (
+            f"{len(examples):,} of {len(examples):,} examples of prompts:{file}, split {named}"
+        )
+        few = run.collect(replace(job, per_concept=2), dataset)
+        assert run.asked_of(job, dataset, few).startswith(f"{len(few)} of {len(examples)} examples")
+    assert counts["find"] + counts["held_out"] == counts["all"] == 40 and counts["held_out"] > 2

@@ -209,7 +209,7 @@ def test_an_evaluation_has_success_beside_what_else_changes(
     job = {} if words == CAT else {"sources": ("text",)}
     edit = replace(solved(empty_atlas, words, **job), concept=None)
     done = evaluate(empty_atlas, edit, HELD_OUT, Execution(batch_size=3), seeds=1, controls="layers")
-    assert done.notes == ()
+    assert len(done.notes) == 1 and done.notes[0].startswith("asks ")
     assert {r["concept"] for r in done.rows} == {"dog" if words == CAT else None}
     value = {
         (r["subset"], r["metric"], r["condition"]): (r["value"], r["examples"])
@@ -256,7 +256,7 @@ def test_a_composed_edit_is_measured_by_the_one_swap_of_its_parts(
     assert swap_of(Atlas.open(empty_atlas).edit("calm").data) is None
     done = evaluate(empty_atlas, both, HELD_OUT, Execution(batch_size=3), seeds=1, controls="layers")
     assert ("concept", "success", "random") in {(r["subset"], r["metric"], r["condition"]) for r in done.rows}
-    assert len(done.notes) == 1 and "make its very changes to other neurons: nothing is learned again" in done.notes[0]
+    assert len(done.notes) == 2 and "make its very changes to other neurons: nothing is learned again" in done.notes[1]
     (first,) = random_controls(empty_atlas, both, speaking, 1, BY_LAYERS, [])
     assert np.array_equal(np.asarray(first.deltas), np.asarray(both.intervention.deltas))
     other = {"solver": {"swap": {"said": "cat", "wanted": "dog"}}}
