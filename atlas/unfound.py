@@ -41,8 +41,8 @@ def _wrong(connection: Connection, which: Which) -> UsageError:
                 return unknown(name, value, {r[:8] for r in runs}, "atlas runs")
         rows = find_maps(sofar).run(connection).to_pylist()
         there = {str(r[name]) for r in rows if r[name] is not None} if name != "run" else {value}
-        there -= {"*"}  # the map over every concept is of none
         if value not in there:
+            there -= {"*"}  # the map over every concept is of none
             listed = f"atlas {name}s" if name in ("model", "dataset") else "atlas concepts"
             return _elsewhere(connection, sofar, name, value) or unknown(f"stored {name}", value, there, listed)
         sofar = replace(sofar, **{name: value})

@@ -39,3 +39,9 @@ def test_a_name_that_is_stored_for_other_concepts_is_said_to_be(
         atlas.query("dog", "miner")
     with pytest.raises(UsageError, match="no stored method called 'mine'; there are: contribution"):
         atlas.query("dog", "mine")
+
+
+def test_the_map_over_every_concept_is_listed_as_none(filled: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        Atlas.open(filled).query("sheep")
+    assert "there are: cat, dog, horse (" in str(caught.value)
