@@ -22,12 +22,8 @@ from atlas.queries import Query
 from atlas.rules import EVERY, Rule, bound, selected
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from duckdb import DuckDBPyConnection as Connection
-    from numpy.typing import NDArray
-
-    Floats = NDArray[np.floating]
 
 LAYERS = pa.schema(
     [("component", pa.string()), ("layer", pa.int32()), ("count", pa.int64())]
@@ -129,54 +125,6 @@ def everything_but(neurons: NeuronSet, layers: int, width: int) -> NeuronSet:
     }
     origin = {"fingerprint": neurons.provenance["fingerprint"], "set": "complement", "of": neurons.provenance}
     return NeuronSet(pa.table(columns), origin)
-
-
-NEAREST = 10
-"""Of how many neurons of about the same loudness one is drawn."""
-
-
-def matched_random(
-    neurons: Sequence[Neuron], width: int, seed: int, loudness: Mapping[int, Floats] | None = None
-) -> list[Neuron]:
-    """As many other neurons of each layer, drawn without replacement: the control beside an edit.
-
-    width: neurons a layer. loudness: layer -> (width,); each neuron's stand-in is then one of the ten that are left
-    whose rank in loudness is nearest in proportion. The neurons themselves are left out of the draw, but where they are
-    more than half of a layer: then all the others are taken, and as few of themselves as must be. Of a whole layer that
-    is the layer.
-    """
-    import numpy as np
-
-    generator = np.random.default_rng(seed)
-    drawn: list[Neuron] = []
-    for (component, layer), count in sorted(Counter((n.component, n.layer) for n in neurons).items()):
-        taken = {n.index for n in neurons if (n.component, n.layer) == (component, layer)}
-        others = [i for i in range(width) if i not in taken]
-        if len(others) >= count and loudness is not None:
-            chosen = _as_loud(sorted(taken), others, loudness[layer], generator)
-        elif len(others) >= count:
-            chosen = generator.choice(others, size=count, replace=False)
-        else:
-            again = generator.choice(sorted(taken), size=count - len(others), replace=False)
-            chosen = np.concatenate([np.array(others, dtype=np.int64), again])
-        drawn += [Neuron(component, layer, int(i)) for i in np.sort(chosen)]
-    return drawn
-
-
-def _as_loud(taken: Sequence[int], others: Sequence[int], loud: Floats, generator: np.random.Generator) -> Floats:
-    """A stand-in for each of the neurons `taken`, from `others` of the layer."""
-    import numpy as np
-
-    rank = np.empty(len(loud))
-    rank[np.argsort(-loud, kind="stable")] = np.log(np.arange(1, len(loud) + 1))
-    left = np.array(others)
-    chosen = []
-    for neuron in generator.permutation(np.array(taken)):
-        near = np.argsort(np.abs(rank[left] - rank[neuron]), kind="stable")[:NEAREST]
-        at = int(generator.choice(near))
-        chosen.append(left[at])
-        left = np.delete(left, at)
-    return np.array(chosen)
 
 
 def layer_distribution(neurons: Iterable[Neuron], layers: int) -> pa.Table:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, Reduce, pairs, resolve, say, words
+from cli.common import AtlasPath, BatchSize, Reduce, existing, pairs, say, words
 from cli.groups import grouped
 from cli.jobs import DrawOptions, ExampleOptions, LoadOptions, ModelOptions
 from cli.make import report
@@ -113,7 +113,7 @@ def evaluate(
         raise UsageError("--pictures are of one edit: store it (`atlas edit create`) and evaluate it by name")
     if name is None and (metrics is not None or metric_option or bertscore_model or clipscore_model or bleurt_model):
         raise UsageError("--metrics judge what an edit does: store one (`atlas edit create`) and evaluate it by name")
-    path = resolve(atlas)
+    path = existing(atlas)
     content: dict[str, Any] = {} if split is None else {"split": split}
     for group in (which, examples, how, drawing):
         content |= group.content()

@@ -11,7 +11,7 @@ from atlas.database import reading
 from atlas.errors import UsageError, unknown
 from atlas.loudness import stored_loudness
 from atlas.neurons import Neuron
-from atlas.selection import matched_random
+from atlas.random_neurons import matched_random
 
 if TYPE_CHECKING:
     import numpy as np

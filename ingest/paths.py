@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from atlas.errors import AtlasWarning
+from atlas.live.hooks import tracing
 from atlas.live.replay import Restarts, layer_output, resume
 from atlas.live.suffix import Suffix
+from atlas.neurons import INPUT
 from ingest.trace import Trace
 
 ENDPOINTS = ("right", "midpoint", "both")
@@ -50,25 +53,63 @@ class Paths:
 
     def attribute(self, trace: Trace, layer: int) -> Tensor:
         """(P, N): the sum over the positions of A * mean gradient along the path from 0 to A."""
-        self._restarts.check(trace.live.layout, trace.capture, layer, trace.source)
         write = trace.live.layout.write_vectors(layer)
-        where = trace.where(self.positions)
-        first = self._first(trace, where)
-        values = trace.values(layer)[:, first:][trace.pairs] * where[:, first:, None]
-        hidden = layer_output(trace.capture, layer).detach()[:, first:][trace.pairs]
+        first, where, hidden = self._begin(trace, layer)
+        values = trace.values(layer)[:, first:][trace.pairs] * where[..., None]
         wrote = (values.to(write.dtype) @ write.T).to(hidden.dtype)  # (P, T - first, d_model)
         total = torch.zeros_like(hidden, dtype=torch.float32)
-        count, length = len(trace.concepts), hidden.shape[1]
-        copies = [(p, float(s)) for s in self.nodes for p in range(count)]
-        step = max(1, self.tokens // length)
-        for begin in range(0, len(copies), step):
-            pairs, scales = zip(*copies[begin : begin + step], strict=True)
-            at = torch.tensor(pairs, device=hidden.device)
-            left = 1 - torch.tensor(scales, device=hidden.device, dtype=hidden.dtype)
-            leaf = (hidden[at] - left[:, None, None] * wrote[at]).requires_grad_(True)
-            total.index_add_(0, at, self._gradient(trace, layer, leaf, at, first).float())
+        for at, scales in self._copies(hidden):
+            left = (1 - scales).to(hidden.dtype)[:, None, None]
+            leaf = (hidden[at] - left * wrote[at]).requires_grad_(True)
+            total.index_add_(0, at, self._gradient(trace, layer, leaf, leaf, at, first).float())
         gradient = (total / len(self.nodes)) @ write.float()
         return (values * gradient).sum(1)
+
+    def attribute_inputs(self, trace: Trace, layer: int) -> Tensor:
+        """(P, N): the same along the path from 0 to z, what the activation function of a plain FFN is given: the sum of
+        z * mean dy/dz, at the values that the function has there.
+
+        Raises:
+            Unsupported: the FFN has a gate.
+        """
+        write = trace.live.layout.write_vectors(layer)
+        _, act = trace.live.layout.activation(layer)
+        first, where, hidden = self._begin(trace, layer)
+        inputs = self._inputs(trace)[layer].detach()[:, first:][trace.pairs] * where[..., None].to(hidden.dtype)
+        values = trace.capture.values[layer].detach()[:, first:][trace.pairs]
+        total = torch.zeros(values.shape, device=values.device)
+        for at, scales in self._copies(hidden):
+            leaf = (scales.to(inputs.dtype)[:, None, None] * inputs[at]).requires_grad_(True)
+            with torch.enable_grad():
+                change = (act(leaf) - values[at]) * where[at][..., None]
+                begun = hidden[at] + (change.to(write.dtype) @ write.T).to(hidden.dtype)
+            total.index_add_(0, at, self._gradient(trace, layer, leaf, begun, at, first).float())
+        return (inputs.float() * total / len(self.nodes)).sum(1)
+
+    def _begin(self, trace: Trace, layer: int) -> tuple[int, Tensor, Tensor]:
+        """The first position that the path changes, and from it on where it counts, (P, T - first) bool, and the state
+        behind the layer, (P, T - first, d_model)."""
+        self._restarts.check(trace.live.layout, trace.capture, layer, trace.source)
+        where = trace.where(self.positions)
+        first = self._first(trace, where)
+        return first, where[:, first:], layer_output(trace.capture, layer).detach()[:, first:][trace.pairs]
+
+    def _copies(self, hidden: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every pair at every node of the path, in batches: which pairs, and how far along the path they are."""
+        copies = [(p, float(s)) for s in self.nodes for p in range(len(hidden))]
+        step = max(1, self.tokens // hidden.shape[1])
+        for begin in range(0, len(copies), step):
+            pairs, scales = zip(*copies[begin : begin + step], strict=True)
+            yield torch.tensor(pairs, device=hidden.device), torch.tensor(scales, device=hidden.device)
+
+    def _inputs(self, trace: Trace) -> Mapping[int, Tensor]:
+        """layer -> (B, T, N): what the activation functions are given, by one more pass over the batch."""
+        if (INPUT,) not in trace.shared:
+            with torch.no_grad(), tracing(trace.live.layout, layers=trace.layers, tap=INPUT) as capture:
+                trace.live.forward(trace.batch)
+            trace.shared[INPUT,] = capture.values
+        found: Mapping[int, Tensor] = trace.shared[INPUT,]
+        return found
 
     def _first(self, trace: Trace, where: Tensor) -> int:
         """The position from which on the path changes anything; 0 where the model cannot be restarted there."""
@@ -86,13 +127,14 @@ class Paths:
         return self._suffix.begin if self._suffix.works else 0
 
     @torch.enable_grad()
-    def _gradient(self, trace: Trace, layer: int, leaf: Tensor, pairs: Tensor, first: int) -> Tensor:
-        """(copies, T - first, d_model): the derivative of each copy's output by the stream behind the layer."""
+    def _gradient(self, trace: Trace, layer: int, leaf: Tensor, begun: Tensor, pairs: Tensor, first: int) -> Tensor:
+        """The derivative of each copy's output by its leaf. begun: (copies, T - first, d_model), the state behind the
+        layer that the leaf leads to."""
         rows = trace.pairs[pairs]
         if first:
-            last = self._suffix.resume(layer + 1, leaf, rows)
+            last = self._suffix.resume(layer + 1, begun, rows)
         else:
-            last = resume(trace.live.layout, trace.capture, layer + 1, leaf, rows)
+            last = resume(trace.live.layout, trace.capture, layer + 1, begun, rows)
         copy, target = (pairs[:, None] == trace.pair_of[None]).nonzero(as_tuple=True)
         final = trace.live.layout.norm(last[copy, trace.positions[target] - first])
         found = trace.outputs(final, target, self.output) * trace.weights[target]

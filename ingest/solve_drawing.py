@@ -25,7 +25,8 @@ from atlas.live.drawing import states_of
 from atlas.live.edit import changing
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE, Neuron
-from atlas.selection import NeuronSet, matched_random
+from atlas.random_neurons import matched_random
+from atlas.selection import NeuronSet
 from ingest import run
 from ingest.examples import FIND, IMAGE, Dataset
 from ingest.feed import Feed, batches

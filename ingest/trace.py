@@ -54,9 +54,8 @@ Gradients = list[tuple[Tensor, dict[int, Tensor]]]
 class Item:
     """One example, encoded with its answer, and the tokens of it to explain (at least one).
 
-    number: its place among the run's examples. cluster: see `Example.cluster`. twins: for each concept, the pictures'
-    inputs without it, and then with as much taken away elsewhere, once a draw; only where a method of the job asks for
-    them.
+    number: its place among the run's examples. cluster: see `Example`. twins: for each concept, the pictures' inputs
+    without it, then with as much taken away elsewhere, once a draw; only where a method of the job asks for them.
     """
 
     number: int

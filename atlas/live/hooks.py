@@ -19,7 +19,7 @@ from atlas.errors import Unsupported, UsageError
 from atlas.live.calls import Call, first_of, split_hidden
 from atlas.live.layout import Layout
 from atlas.live.rules import Rule
-from atlas.neurons import PRODUCT, TAPS
+from atlas.neurons import INPUT, PRODUCT, TAPS
 
 
 @dataclass(slots=True)
@@ -68,10 +68,11 @@ def tracing(
 ) -> Iterator[Capture]:
     """Record neuron values, layer inputs and the final norm of the forward pass run inside the block.
 
-    layers: which layers' neurons to keep; all by default. tap: "product" (input of the down projection) or
-    "gate" (the activation function's output). grad: make the first layer's input a leaf that requires
-    gradients, so the values are part of a graph that starts at the language model (the vision tower stays
-    out of it); call the model with gradients enabled and `torch.autograd.grad` with respect to `values`.
+    layers: which layers' neurons to keep; all by default. tap: "product" (input of the down projection), "gate" (the
+    activation function's output), or "input" (what a plain FFN's activation function is given). grad: make the first
+    layer's input a leaf that requires gradients, so the values are part of a graph that starts at the language model
+    (the vision tower stays out of it); call the model with gradients enabled and `torch.autograd.grad` with respect to
+    `values`.
     attention: also record what the layers' self-attention was called with (see `atlas.live.attention`).
 
     A second forward pass in the same block overwrites the first.
@@ -80,7 +81,7 @@ def tracing(
         UsageError: an unknown tap or layer; no hook is left behind.
         Unsupported: attention is asked for, and a layer has no self-attention module.
     """
-    if tap not in TAPS:
+    if tap not in (*TAPS, INPUT):
         raise UsageError(f"no tap called '{tap}'; taps are {', '.join(TAPS)}")
     capture = Capture()
     with ExitStack() as stack:
@@ -230,7 +231,7 @@ def editing(layout: Layout, rules: Mapping[int, Rule], *, tap: str = PRODUCT) ->
     The rule must not change its argument in place. With tap "product" the down projection sees the new
     values; with "gate" they are multiplied by the up projection as usual.
     """
-    if tap not in TAPS:
+    if tap not in (*TAPS, INPUT):
         raise UsageError(f"no tap called '{tap}'; taps are {', '.join(TAPS)}")
     with ExitStack() as stack:
         for layer in check_layers(layout, sorted(rules)):

@@ -7,6 +7,7 @@ neurons, and column n of its weight is neuron n's write vector.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from atlas.errors import Unsupported
 from atlas.live.quantised import dense
-from atlas.neurons import GATE
+from atlas.neurons import GATE, INPUT
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,21 @@ class Layout:
             )
         return weight
 
+    def activation(self, layer: int) -> tuple[nn.Module, Callable[[Tensor], Tensor]]:
+        """A plain FFN's first projection, and the function of its output that gives the neurons' values.
+
+        Raises:
+            Unsupported: the FFN has a gate, or no such function is found.
+        """
+        if self.gates[layer] is not None:
+            raise Unsupported(f"the FFN of layer {layer} has a gate: what its neurons are before it is two numbers")
+        around = self.ffns[layer] or self.layers[layer]
+        act = _first(around, "act", "act_fn", "activation_fn")
+        firsts = [m for m in around.modules() if _widths(m) == (self.d_model, self.width)]
+        if act is None or len(firsts) != 1:
+            raise Unsupported(f"layer {layer} has no one projection with an activation function behind it")
+        return firsts[0], act
+
     def unembedding(self) -> Tensor:
         """(vocabulary, d_model): row w scores token w.
 
@@ -88,6 +104,8 @@ class Layout:
 
     def tapped(self, layer: int, tap: str) -> tuple[nn.Module, bool]:
         """The module to hook for a tap, and whether the values are its output (else its input)."""
+        if tap == INPUT:
+            return self.activation(layer)[0], True
         gate = self.gates[layer]
         return (gate, True) if tap == GATE and gate is not None else (self.down[layer], False)
 

@@ -9,6 +9,10 @@ with v the neuron's write vector and W_u the unembedding. It is the neuron's dir
 up to the final norm; `norm=true` folds that in, with its scale frozen at position t, which makes the scores of
 all components sum to the logit. The paper scores the first token of a word; here every token counts unless the
 job says otherwise.
+
+The paper's released code (opanhw/MM_Neurons) reads the *gate* tap of gated FFNs: the activation function's output,
+without the product with the up projection, whose sign is lost so. Of the two taps' ten best neurons 2 to 7 are the
+same. `docs/methods.md` says how to run the released variant.
 """
 
 from __future__ import annotations

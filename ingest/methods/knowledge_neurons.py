@@ -6,8 +6,13 @@ Dai et al. 2022, "Knowledge Neurons in Pretrained Transformers". In one prompt t
 
 with IG the integrated gradient of the word's probability at the predicting position. A neuron's score is the share of
 the concept's prompts (each example is one) whose coarse set has it; the refined set is where that is above `share`.
-Neurons whose share among the other concepts' prompts is above `share` too are removed (they get no score), which the
-released code means to do and does not. The part `knowledge_neurons.coarse` keeps them.
+Neurons whose share among the other concepts' prompts is above `share` too are removed (they get no score). The part
+`knowledge_neurons.coarse` keeps them.
+
+The released code (EleutherAI/knowledge-neurons) differs in two ways, which parameters follow. It scales what the first
+FFN layer gives, for GPT-2 *before* the activation function, where another path and other scores come of it (tap=input;
+plain FFNs only; with tap=product it is the neurons' values, and a gate's values scaled have the same path). And its
+removal of negatives never matches (negatives=kept).
 """
 
 from __future__ import annotations
@@ -19,23 +24,32 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
+from atlas.neurons import INPUT, PRODUCT
 from ingest.maps import TEXT_TARGET, NeuronMap
 from ingest.methods.integrated_gradients import IntegratedGradients
 from ingest.reductions import MEAN
-from ingest.trace import Trace
+from ingest.trace import Trace, one_of
 
 COARSE = "coarse"
+REMOVED, KEPT = "removed", "kept"
 
 
 class KnowledgeNeurons(IntegratedGradients):
     targets = frozenset({TEXT_TARGET})  # a picture has no probability
     supported = (MEAN,)
 
-    def __init__(self, steps: int, endpoints: str, threshold: float, share: float, tokens: int):
+    def __init__(
+        self, steps: int, endpoints: str, threshold: float, share: float, tokens: int, tap: str, negatives: str
+    ):
         super().__init__(steps, endpoints, "predicting", "probability", tokens)
+        self.tap = one_of("tap", tap, (PRODUCT, INPUT))
+        self.negatives = one_of("negatives", negatives, (REMOVED, KEPT))
         if not (0 < threshold < 1 and 0 <= share < 1):
             raise UsageError("knowledge_neurons: threshold must lie between 0 and 1, share from 0 to below 1")
         self.threshold, self.share = threshold, share
+
+    def score(self, trace: Trace, layer: int) -> Tensor:
+        return self.paths.attribute_inputs(trace, layer) if self.tap == INPUT else super().score(trace, layer)
 
     def scores(self, trace: Trace) -> Mapping[str, Tensor]:
         found = torch.stack([self.score(trace, layer) for layer in trace.layers])  # (L, P, N)
@@ -48,7 +62,7 @@ class KnowledgeNeurons(IntegratedGradients):
             own = f"{COARSE}|{found.source}|{found.concept}"
             others = [k for k in self.pairs.sums if k != own and k.startswith(f"{COARSE}|{found.source}|")]
             scores = found.scores
-            if others:
+            if others and self.negatives == REMOVED:
                 sums = torch.stack([self.pairs.sums[k] for k in others]).sum(0)
                 usual = sums / sum(self.pairs.counts[k] for k in others)
                 scores = scores.masked_fill(usual > self.share, torch.nan)
@@ -56,8 +70,16 @@ class KnowledgeNeurons(IntegratedGradients):
 
 
 def build(
-    *, steps: int = 20, endpoints: str = "both", threshold: float = 0.3, share: float = 0.5, tokens: int = 8192
+    *,
+    steps: int = 20,
+    endpoints: str = "both",
+    threshold: float = 0.3,
+    share: float = 0.5,
+    tokens: int = 8192,
+    tap: str = PRODUCT,
+    negatives: str = REMOVED,
 ) -> KnowledgeNeurons:
     """steps, endpoints: of the path (see integrated_gradients). threshold: of the largest IG in a prompt. share: of
-    the other concepts' prompts above which a neuron is removed. tokens: positions run in one batch."""
-    return KnowledgeNeurons(steps, endpoints, threshold, share, tokens)
+    the other concepts' prompts above which a neuron is removed. tokens: positions run in one batch. tap: product, or
+    input as released. negatives: removed, or kept as released."""
+    return KnowledgeNeurons(steps, endpoints, threshold, share, tokens, tap, negatives)

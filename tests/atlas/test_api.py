@@ -15,8 +15,9 @@ from atlas.check import check
 from atlas.edit_files import read_stored
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
 from atlas.neurons import Neuron, parse_layers
+from atlas.random_neurons import matched_random
 from atlas.rebuild import rebuild
-from atlas.selection import NeuronSet, matched_random
+from atlas.selection import NeuronSet
 
 
 def scores_of(path: Path, concept: str, method: str, source: str, reduce: str) -> dict[Neuron, float]:

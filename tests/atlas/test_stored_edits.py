@@ -18,8 +18,9 @@ from atlas.errors import UsageError
 from atlas.labels import labelled
 from atlas.live.hooks import tracing
 from atlas.neurons import Neuron
+from atlas.random_neurons import matched_random
 from atlas.reference import MIN, reference_values, tap_of
-from atlas.selection import NeuronSet, matched_random
+from atlas.selection import NeuronSet
 from atlas.selections import of_expression
 from atlas.store import connect_writer
 from atlas.stored import create, model_row, store

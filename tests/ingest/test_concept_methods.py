@@ -348,6 +348,60 @@ def test_an_unknown_parameter_value_is_named(name: str, parameters: dict[str, An
         build(name, **parameters)
 
 
+def test_the_released_path_begins_before_the_activation_function(opt: LiveModel) -> None:
+    """A plain loop: a layer's inputs scaled from 0 in four steps, whole passes, the derivative by them."""
+    items = make_items(opt, answers=["a dog"])
+    method = build("knowledge_neurons", steps=4, endpoints="midpoint", tap="input")
+    with traced(opt, items, "text", layers=None, tap="product", grad=False) as trace:
+        found = torch.stack([method.score(trace, layer) for layer in trace.layers])[:, 0]
+        plain = torch.stack([build("knowledge_neurons", steps=4).score(trace, layer) for layer in trace.layers])[:, 0]
+    _, places = by_hand(opt, items[0])
+    (position, token, _), batch = places["dog"][0], opt.batch([items[0].prompt])
+    assert len(places["dog"]) == 1
+    for layer in range(LAYERS):
+        first, total = opt.layout.layers[layer].fc1, torch.zeros(WIDTH)
+        for s in (0.125, 0.375, 0.625, 0.875):
+            kept: list[Tensor] = []
+
+            def scale(_m: Any, _a: Any, out: Tensor, s: float = s, kept: list[Tensor] = kept) -> Tensor:
+                flat = out.view(-1, WIDTH).clone().detach()
+                kept.append(flat[position].clone())
+                leaf = (s * flat[position]).requires_grad_(True)
+                kept.append(leaf)
+                return torch.cat([flat[:position], leaf[None], flat[position + 1 :]]).view(out.shape)
+
+            handle = first.register_forward_hook(scale)
+            try:
+                with torch.enable_grad(), tracing(opt.layout, layers=[]) as run:
+                    opt.forward(batch)
+                    assert run.norm_out is not None
+                    chance = opt.logits(run.norm_out[0, position]).softmax(-1)[token]
+                    total += torch.autograd.grad(chance, kept[1])[0] / 4
+            finally:
+                handle.remove()
+        expected = kept[0] * total
+        assert float(expected.abs().max()) > 1e-5
+        assert torch.allclose(found[layer], expected, atol=1e-7, rtol=1e-3)
+    assert not torch.allclose(found, plain, rtol=0.1)
+
+
+def test_a_gated_ffn_has_no_single_input(llava: LiveModel) -> None:
+    items = make_items(llava, answers=["a dog"])
+    with (
+        traced(llava, items, "text", layers=None, tap="product", grad=False) as trace,
+        pytest.raises(Unsupported, match="has a gate"),
+    ):
+        build("knowledge_neurons", tap="input").score(trace, 0)
+
+
+def test_negatives_are_kept_as_released(live: LiveModel) -> None:
+    items = make_items(live)
+    kept = maps_of(feed(build("knowledge_neurons", negatives="kept"), live, [items]))
+    assert torch.equal(kept["dog", "mean"].scores, kept["dog", "mean", "coarse"].scores)
+    removed = maps_of(feed(build("knowledge_neurons"), live, [items]))
+    assert bool(removed["dog", "mean"].scores.isnan().any())
+
+
 @pytest.mark.parametrize("name", ["integrated_gradients", "knowledge_neurons", "logprob_increase"])
 def test_methods_that_restart_the_model_refuse_a_norm_behind_the_ffn(name: str, random_llava: Any) -> None:
     model, processor = random_llava(seed=5)
