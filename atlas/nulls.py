@@ -7,7 +7,7 @@ simulation in `docs/statistics.md`.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atlas.membership import Covariates, probabilities
 
@@ -22,8 +22,13 @@ Statistics = dict[str, float | None]
 ALPHA = 0.05
 """A null is rejected at this p-value, or over several concepts at this q-value."""
 
-CHANCE, MATCHED, MISMATCHED = "", "matched_", "mismatched_"
-NULLS = {CHANCE: "chance", MATCHED: "matched neurons", MISMATCHED: "other concepts"}
+CHANCE, MATCHED, MISMATCHED, ANSWERS = "", "matched_", "mismatched_", "answer_"
+NULLS = {
+    CHANCE: "chance",
+    MATCHED: "matched neurons",
+    MISMATCHED: "other concepts",
+    ANSWERS: "the answers' words alone",
+}
 """The prefix of each null's statistics, and what it is called."""
 
 
@@ -101,16 +106,39 @@ def mismatched_statistics(size: int, shared: int, others: Sequence[int], *, only
     return _statistics(sum(others) / len(others), (1 + extreme) / (1 + len(others)), size, shared, only)
 
 
+def answer_statistics(
+    first: frozenset[Any], second: frozenset[Any], swapped: Sequence[frozenset[Any]], *, only: bool = False
+) -> Statistics:
+    """The same against the same answers behind other concepts' prompts.
+
+    swapped: the two sources' sets found from these. Of the neurons of the first set that are in just one of the second
+    set and its swapped one, as many would be in either if the prompt did not matter (McNemar 1947, the exact test); the
+    larger of the two p-values that exchanging the sources gives.
+    """
+    from scipy.stats import binom
+
+    found = []
+    for mine, theirs, control in ((first, second, swapped[1]), (second, first, swapped[0])):
+        gained, lost = len((mine & theirs) - control), len((mine & control) - theirs)
+        law = binom(gained + lost, 0.5)
+        found.append(float(law.cdf(gained) if only else law.sf(gained - 1)))
+    mean = (len(first & swapped[1]) + len(second & swapped[0])) / 2
+    return _statistics(mean, max(found), len(first), len(first & second), only)
+
+
 def _statistics(mean: float, p_value: float, size: int, shared: int, only: bool) -> Statistics:
     found, expected = (size - shared, size - mean) if only else (shared, mean)
     lift = found / expected if expected > 1e-12 else None
     return {"expected": expected, "lift": lift, "p_value": min(1.0, max(0.0, p_value))}
 
 
-def verdict(counts: Mapping[str, float | None], claim: str, *, value: str = "p_value") -> str:
+def verdict(
+    counts: Mapping[str, float | None], claim: str, *, value: str = "p_value", caveat: str | None = None
+) -> str:
     """What may be said: the claim where every null is rejected, else which is not, or why that cannot be told.
 
     counts: statistics of the nulls by their prefixes; one that is not there was not asked. value: p_value or q_value.
+    caveat: what is said behind the claim, of what was not asked.
     """
     asked = {name: counts[prefix + value] for prefix, name in NULLS.items() if prefix + value in counts}
     standing = [name for name, p in asked.items() if p is not None and p > ALPHA]
@@ -118,4 +146,6 @@ def verdict(counts: Mapping[str, float | None], claim: str, *, value: str = "p_v
     if pairs is not None and 1 / (1 + pairs) > ALPHA and standing in ([], [NULLS[MISMATCHED]]):
         concepts = int(pairs) // 2
         return f"cannot tell from {concepts} other concept{'' if concepts == 1 else 's'} (10 are needed)"
-    return f"not shown: as many by {' and by '.join(standing)}" if standing else claim
+    if standing:
+        return f"not shown: as many by {' and by '.join(standing)}"
+    return claim if caveat is None else f"{claim}, {caveat}"

@@ -1,32 +1,35 @@
 """Neurons that two modalities share for a concept, or that one has alone, beside what chance would give.
 
-Three nulls: any neurons, neurons of the same layer and loudness, and other concepts' neurons (`atlas.nulls`). "Shared"
-is claimed where all are rejected.
+The nulls: any neurons, neurons of the same layer and loudness, other concepts' neurons, and where a run has them those
+of the same answers behind other prompts (`atlas.nulls`). "Shared" is claimed where all are rejected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from atlas import compare
-from atlas.choose import EVERYTHING, Chosen, choose_concepts, choose_several, null_map, provenance
+from atlas.choose import EVERYTHING, Chosen, choose_concepts, choose_several, null_map, provenance, same_but
 from atlas.errors import UsageError
 from atlas.loudness import Loudness, loudness_of
 from atlas.membership import covariates
 from atlas.nulls import (
+    ANSWERS,
     MATCHED,
     MISMATCHED,
     NULLS,
+    answer_statistics,
     matched_statistics,
     mismatched_statistics,
     overlap_statistics,
     verdict,
 )
-from atlas.queries import Which
+from atlas.queries import ANSWER, Which, find_maps
 from atlas.rules import Rule
 from atlas.selection import NeuronSet
 
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
 SIDES = ("source", "target")
+TEXT = "text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +103,7 @@ def of_concept(connection: Connection, which: Which, side: str, between: Sequenc
     counts = _statistics(connection, which, chosen, loudness, Rule("top", top), only) | {"top": top}
     rows = compare.shared_neurons([c["map_id"] for c in chosen], top=top, only=only).run(connection)
     rule = {"top": top, "only" if only else "shared": list(between), "side": side}
-    said = verdict(counts, _claim(only, between))
+    said = verdict(counts, _claim(only, between), caveat=_caveat(chosen, counts))
     return Shared(NeuronSet(rows, provenance(chosen, rule)), tuple(between), counts, loudness.by, said)
 
 
@@ -120,15 +124,34 @@ def of_selections(connection: Connection, which: Which, name: str, values: Seque
     chosen = choose_several(connection, which, name, values)
     loudness = loudness_of(connection, chosen)
     counts = _statistics(connection, which, chosen, loudness, rule, only=False)
-    return Common(counts, loudness.by, verdict(counts, "shared"))
+    return Common(counts, loudness.by, verdict(counts, "shared", caveat=_caveat(chosen, counts)))
 
 
 def _statistics(
     connection: Connection, which: Which, chosen: Sequence[Chosen], loudness: Loudness, rule: Rule, only: bool
 ) -> dict[str, float | None]:
-    """Against all three nulls."""
-    sets = _Sets(connection, rule, [*chosen, *_other_concepts(connection, which, chosen)])
-    return sets.overlap(connection, chosen, loudness, only) | sets.mismatched(chosen, only)
+    """Against all nulls there are."""
+    answers = _answers(connection, which, chosen)
+    sets = _Sets(connection, rule, [*chosen, *_other_concepts(connection, which, chosen), *answers])
+    counts = sets.overlap(connection, chosen, loudness, only) | sets.mismatched(chosen, only)
+    return counts | sets.answered(chosen, answers, only)
+
+
+def _answers(connection: Connection, which: Which, chosen: Sequence[Chosen]) -> list[Chosen]:
+    """The maps of the same answers behind other concepts' prompts; none where they were not made for both."""
+    found = []
+    for mine in chosen:
+        asked = Which(**same_but(mine, {"method": f"{mine['method']}.{ANSWER}"}), run=which.run)
+        rows = find_maps(asked).run(connection).to_pylist()
+        found += [Chosen(row, ()) for row in rows if row["component"] == mine["component"]][:1]
+    return found if len(found) == len(chosen) else []
+
+
+def _caveat(chosen: Sequence[Chosen], counts: Mapping[str, float | None]) -> str | None:
+    """What is said where two sources explain the same words, and nothing tells what these alone give."""
+    if f"{ANSWERS}p_value" in counts or len({c["source"] for c in chosen}) < 2 or chosen[0]["target"] != TEXT:
+        return None
+    return "unless by the answers' words alone (`atlas ingest --swap-answers` tells)"
 
 
 def _claim(only: bool, between: Sequence[str]) -> str:
@@ -180,12 +203,20 @@ class _Sets:
             counts |= {f"{MATCHED}{name}": value for name, value in matched.items()}
         return counts
 
+    def answered(self, pair: Sequence[Chosen], answers: Sequence[Chosen], only: bool) -> dict[str, float | None]:
+        """The statistics of a concept's two maps against those of the same answers behind other prompts."""
+        if not answers:
+            return {}
+        first, second, *swapped = (frozenset(self.neurons[c["map_id"]]) for c in (*pair, *answers))
+        found = answer_statistics(first, second, swapped, only=only)
+        return {f"{ANSWERS}{name}": value for name, value in found.items()}
+
     def mismatched(self, pair: Sequence[Chosen], only: bool) -> dict[str, float | None]:
         """The statistics of a concept's two maps against those of other concepts."""
         first, second = (self.neurons[c["map_id"]] for c in pair)
         others = []
         for c in self.maps:
-            if c["concept"] == pair[0]["concept"]:
+            if c["concept"] == pair[0]["concept"] or c["method"] not in {p["method"] for p in pair}:
                 continue
             for mine, other in ((first, pair[1]), (second, pair[0])):
                 if all(c[name] == other[name] for name in ("method", "source", "target")):
@@ -222,13 +253,17 @@ def of_concepts(
     chosen[0] = Chosen(chosen[0].row, (*notes, *chosen[0].assumed))
     loudness = loudness_of(connection, chosen)
     _require_kept(chosen, loudness, top)
-    everyone = [*chosen, *_other_concepts(connection, which, [first[0], second[0]])]
+    answers = {concept: _answers(connection, which, maps) for concept, maps in both.items()}
+    everyone = [*chosen, *_other_concepts(connection, which, [first[0], second[0]]), *chain(*answers.values())]
     sets, rows = _Sets(connection, Rule("top", top), everyone), []
     for concept, maps in sorted(both.items()):
         counts = sets.overlap(connection, maps, loudness, only) | sets.mismatched(maps, only) | {"top": top}
+        counts |= sets.answered(maps, answers[concept], only)
         rows.append({"concept": concept, "supercategory": maps[0]["supercategory"], **counts})
     _add_q_values(rows)
-    rows = [{**row, "verdict": verdict(row, _claim(only, between), value="q_value")} for row in rows]
+    for row in rows:
+        caveat = _caveat(both[row["concept"]], row)
+        row["verdict"] = verdict(row, _claim(only, between), value="q_value", caveat=caveat)
     rows.sort(key=lambda row: (row["p_value"], row["concept"]))
     rule = {"top": top, "only" if only else "shared": list(between), "side": side}
     left_out = tuple(sorted(set(pairs) - set(both)))

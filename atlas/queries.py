@@ -66,6 +66,8 @@ class Which:
             elif value is not None:
                 parts.append(f"{column} = ${name}")
                 values[name] = value
+        if self.method is None:  # those of swapped answers are asked for by name
+            parts.append(f"m.method NOT LIKE '%.{ANSWER}' AND m.method NOT LIKE '%.{ANSWER}.%'")
         if self.run is not None:
             parts.append("starts_with(m.run_id, $run)")
             values["run"] = self.run
@@ -74,6 +76,9 @@ class Which:
             values["pinned"] = list(pinned.runs)
         return " AND ".join(parts), values
 
+
+ANSWER = "answer"
+"""The part of a method's maps that are of answers behind other concepts' prompts (`ingest.swapped`)."""
 
 OF_PINNED = """(r.run_id IN (SELECT unnest($pinned::VARCHAR[]))
     OR NOT EXISTS (FROM runs WHERE run_id IN (SELECT unnest($pinned::VARCHAR[])) AND kind = '{kind}'))"""

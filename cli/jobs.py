@@ -164,6 +164,14 @@ class ScoreOptions:
     reduce: Annotated[
         str | None, typer.Option("--reduce", help="mean,contrast (default), cohens_d, auroc: positives and negatives.")
     ] = None
+    swap_answers: Annotated[
+        bool,
+        typer.Option(
+            "--swap-answers",
+            help="Also score every answer behind another concept's prompt, for twice the time: how many neurons two "
+            "sources share by the answers' words alone (`atlas shared`).",
+        ),
+    ] = False
     negatives: Annotated[
         int | None, typer.Option("--negatives", min=0, help="Examples a source that show none of the concepts.")
     ] = None

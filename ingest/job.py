@@ -50,6 +50,7 @@ class Job:
     what finds concepts in the pictures that a model draws, and its options; drawing: how they are drawn
     (`atlas.live.drawing.How`); all three where tasks ask for pictures.
     occurrences, tokens: see `ingest.concepts`.
+    swap_answers: whether every answer is also scored behind another concept's prompt (`ingest.swapped`).
     max_new_tokens: length of the model's own answers, where the dataset has none. exemplars: how many of the
     strongest examples to keep for each neuron. layers: which layers to score, for example 8-15; all by default. keep:
     "all" scores of a concept's map, or "top:5000", the best so many and a sketch of the rest.
@@ -75,6 +76,7 @@ class Job:
     tokens: str = "all"
     mentions: str = "shown"
     negatives: int = 0
+    swap_answers: bool = False
     inpainter: str = ""
     inpainting: dict[str, Any] = field(default_factory=dict)
     segmenter: str = ""

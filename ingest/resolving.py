@@ -157,7 +157,7 @@ def resolved(job: Job, dataset: Dataset, examples: Sequence[Example], model: Map
     plain["model"] = plain["revision"] = None
     for options in (plain["inpainting"], plain["segmenting"]):
         options.pop("device", None)  # where a model runs decides nothing
-    unset = {"keep": ALL, "quantization": ""}
+    unset = {"keep": ALL, "quantization": "", "swap_answers": False}
     if not any(example.target == IMAGE for example in examples):
         unset |= {key: plain[key] for key in ("segmenter", "segmenting", "drawing")}  # they change nothing
     for key, value in unset.items():  # runs from before these could be chosen keep their ids

@@ -26,6 +26,7 @@ from ingest.image_trace import drawn
 from ingest.job import Execution, Job
 from ingest.maps import GRADIENT, IMAGE_TARGET, TEXT_TARGET, Method
 from ingest.resolving import methods
+from ingest.swapped import answer_methods, swapped
 from ingest.trace import ATTENTION, Item, Trace, shortest_first, traced
 
 Numbered = tuple[int, Example]
@@ -38,6 +39,7 @@ class State:
 
     def __init__(self, job: Job):
         self.methods = methods(job)
+        self.answers = answer_methods(job)
         self.exemplars = Exemplars(job.exemplars)
         self.pairs = 0  # (example, concept) pairs seen
 
@@ -50,8 +52,14 @@ class State:
             self.exemplars.update(trace)
         self.pairs += len(trace.concepts)
 
+    def update_answers(self, trace: Trace) -> None:
+        """Let the methods of swapped examples read a batch's trace."""
+        for method in self.answers.values():
+            if method.sources is None or trace.source in method.sources:
+                method.update(trace)
+
     def parts(self) -> dict[str, Method | Exemplars]:
-        return {**self.methods, "*exemplars": self.exemplars}
+        return {**self.methods, **self.answers, "*exemplars": self.exemplars}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         flat = {f"{part}/{key}": value for part, s in self.parts().items() for key, value in s.state().items()}
@@ -97,6 +105,10 @@ def map_portion(
                 continue
             with traced(live, chosen, source, **how, attention=attention) as trace:
                 state.update(trace)
+            others = list(swapped(feed, chosen, portion)) if state.answers else []
+            if others:
+                with traced(live, others, source, **how, attention=attention) as trace:
+                    state.update_answers(trace)
         tick(len(some))
     return state
 

@@ -27,7 +27,7 @@ def collect_maps(state: State, job: Job) -> list[tuple[str, NeuronMap]]:
     """Every method's maps of the reductions the job asks for, in a fixed order."""
     return [
         (f"{name}.{found.part}" if found.part else name, found)
-        for name, method in state.methods.items()
+        for name, method in {**state.methods, **state.answers}.items()
         for found in method.result()
         if found.reduce in job.reduce or found.concept is None
     ]

@@ -72,7 +72,7 @@ def test_shared_and_only_say_what_chance_gives(stored_atlas: Path, run: Run) -> 
     assert f"{s['shared']} of 20 in the tops of both image and text\n" in err
     assert f"  by any neurons: {s['expected']:.2g} expected, lift" in err
     assert "  by neurons of the same layer and mean |activation|: " in err
-    assert "  by neurons of 1 other concept: " in err
+    assert "  by other concepts' neurons (2 pairs): " in err
     assert "verdict: cannot tell from 1 other concept" in err and whole["verdict"].startswith("cannot tell")
     _, out, err = run("only", *question, "--sources", "text,image", "--json")
     alone = json.loads(out)

@@ -1,0 +1,53 @@
+"""Every answer once more behind the prompt of another concept: what its words alone do, whatever is asked or shown.
+
+Two sources explain the same words, which already have neurons in common: those that write the words, and those that see
+the first of several. The maps of the swapped examples, stored as `METHOD.answer`, tell how many (`atlas.overlap`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+
+from atlas.live.encode import Prompt
+from atlas.queries import ANSWER
+from ingest.examples import Example
+from ingest.feed import Feed
+from ingest.job import Job
+from ingest.maps import TEXT_TARGET, TWIN, Method, PairMethod
+from ingest.resolving import methods
+from ingest.trace import Item
+
+
+def answer_methods(job: Job) -> dict[str, Method]:
+    """A second set of the job's methods of concepts, for the swapped examples; none where the job does not ask."""
+    if not job.swap_answers:
+        return {}
+    built = methods(job)
+    return {f"{n}.{ANSWER}": m for n, m in built.items() if isinstance(m, PairMethod) and TWIN not in m.needs}
+
+
+def swapped(feed: Feed, items: Sequence[Item], portion: Sequence[tuple[int, Example]]) -> Iterator[Item]:
+    """The items with their answers behind other prompts, where there is one of the same source and task about other
+    concepts in the portion.
+
+    Which one follows from the portion and the item's number, so that it is the same for every size of batch.
+    """
+    examples = dict(portion)
+    for item in items:
+        mine = examples[item.number]
+        names = {m.concept for m in mine.mentions}
+        others = [
+            e
+            for e in examples.values()
+            if (e.source, e.task, e.target) == (mine.source, mine.task, TEXT_TARGET)
+            and not names & {m.concept for m in e.mentions}
+        ]
+        if not others:
+            continue
+        lot = int(hashlib.sha256(f"swap {item.number}".encode()).hexdigest()[:15], 16)
+        prompt = feed.prompt(others[lot % len(others)])
+        if prompt is not None:
+            yield Item(
+                item.number, Prompt(prompt.ids, item.prompt.answer, prompt.extras), item.targets, {}, mine.cluster
+            )
