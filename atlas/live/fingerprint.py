@@ -39,10 +39,10 @@ def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 )
             named |= kept
     for name in sorted(named):
-        yield name, _offloaded(model, name) if named[name].is_meta else named[name].detach()
+        yield name, offloaded(model, name) if named[name].is_meta else named[name].detach()
 
 
-def _offloaded(model: nn.Module, name: str) -> Tensor:
+def offloaded(model: nn.Module, name: str) -> Tensor:
     """A weight that accelerate keeps on the disk or on the CPU until its module is called."""
     parts = name.split(".")
     for cut in reversed(range(len(parts))):

@@ -15,9 +15,12 @@ import torch
 
 from atlas.errors import Unsupported, UsageError
 from atlas.live import families
+from atlas.live.adapters import check_base, merged
 from atlas.live.encode import TokenRoles
+from atlas.live.foreign import reading
 from atlas.live.own_code import check_own
 from atlas.live.processors import load_processor
+from atlas.live.whole import read_weights, tell_training, tell_vocabulary
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZATIONS = ("8bit", "4bit")
@@ -64,7 +67,8 @@ def read_config(name: str | Path, how: Loading) -> Any:
         raise UsageError("--trust-remote-code runs code of the hub: pin it with --revision and all 40 hex digits")
     kind = transformers.AutoConfig
     options = {"revision": how.revision, "trust_remote_code": how.trust_remote_code}
-    try:
+    with reading(name):
+        check_base(name, how.revision)
         if how.trust_remote_code:
             check_own(name, how.revision)
         try:
@@ -76,8 +80,6 @@ def read_config(name: str | Path, how: Loading) -> Any:
 
             register()
             return kind.from_pretrained(name, **options)
-    except (OSError, ValueError) as error:
-        raise _cannot(name, error) from error
 
 
 def commit_of(name: str, revision: str | None) -> str | None:
@@ -101,21 +103,20 @@ def load(name: str | Path, how: Loading) -> tuple[Any, Any, Any]:
     """(model, processor, config) of a folder or a hub id.
 
     Raises:
-        UsageError: no such model.
-        Unsupported: this machine lacks a device or a package for it.
+        UsageError: no such model, or its files are damaged, incomplete or not of one model.
+        Unsupported: this machine lacks a device, a package or the memory for it.
     """
     config = read_config(name, how)
     options = _options(how, config)
     # It tells at every 8-bit layer of every pass that its inputs are cast to float16, which is how it works.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    try:
-        with quiet():
-            model = model_class(config).from_pretrained(name, revision=how.revision, **options)
-            processor = load_processor(name, how.revision, config, trust_remote_code=how.trust_remote_code)
-    except (OSError, ValueError) as error:
-        raise _cannot(name, error) from error
-    except ImportError as error:
-        raise Unsupported(f"the model '{name}' cannot be loaded here: {str(error).strip().splitlines()[0]}") from error
+    with reading(name), quiet():
+        model = read_weights(model_class(config), name, revision=how.revision, **options)
+        model = merged(model, name, how.revision, quantized=how.quantization is not None)
+        processor = load_processor(name, how.revision, config, trust_remote_code=how.trust_remote_code)
+        tell_training(name, how.revision)
+        tokenizer = getattr(processor, "tokenizer", processor)
+        tell_vocabulary(name, len(tokenizer), len(model.get_input_embeddings().weight))
     _keep_order(model)
     if "device_map" not in options:
         model.to(find_device(how.device))
@@ -173,18 +174,6 @@ def _keep_order(model: Any) -> None:
 def _require(package: str, what: str, extra: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise Unsupported(f"{what} needs {package}: pip install 'neuron-atlas[{extra}]'")
-
-
-def _cannot(name: str | Path, error: Exception) -> UsageError:
-    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    if "trust_remote_code" in str(error):
-        return UsageError(
-            f"the model '{name}' comes with code of its own; read it, then --trust-remote-code with a pinned --revision"
-        )
-    return UsageError(
-        f"cannot load the model '{name}': {lines[0]} "
-        "(give a folder, a HuggingFace id that is in the cache or reachable, or a name from `atlas models`)"
-    )
 
 
 def model_class(config: Any) -> Any:

@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from atlas.errors import Unsupported
 from atlas.live.encode import Batch, Encoder, Prompt
 from atlas.live.fingerprint import configuration, fingerprint
+from atlas.live.foreign import reading
 from atlas.live.layout import Layout, locate
 from atlas.live.loading import Loading, commit_of, load, quiet, takes
 from atlas.live.media import IMAGE, Medium
 from atlas.live.places import answers_from
 from atlas.live.precision import calling
+from atlas.live.whole import check_finite
 
 if TYPE_CHECKING:
     from atlas.live.drawing import Drawer
@@ -42,6 +44,7 @@ class LiveModel:
         revision: str | None = None,
         folder: Path | None = None,
     ):
+        check_finite(model)
         self.model: Any = model.eval().requires_grad_(False)
         config: Any = model.config
         self.encoder = Encoder(processor, config)
@@ -65,13 +68,14 @@ class LiveModel:
         dtype, device_map, quantization, attention, trust_remote_code).
 
         Raises:
-            UsageError: no such model, or an unknown dtype.
+            UsageError: no such model, one whose files are damaged or incomplete, or an unknown dtype.
             Unsupported: its neurons cannot be located, or this machine has no such device.
         """
         model, processor, _ = load(name, Loading(**how))
         folder = Path(name) if Path(name).is_dir() else None
         commit = None if folder is not None else commit_of(str(name), how.get("revision"))
-        return cls(model, processor, name=label or str(name), revision=commit, folder=folder)
+        with reading(name):
+            return cls(model, processor, name=label or str(name), revision=commit, folder=folder)
 
     @property
     def of_hub(self) -> bool:

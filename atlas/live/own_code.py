@@ -30,8 +30,8 @@ def check_own(name: str | Path, revision: str | None) -> None:
         UsageError: it would; the message names the repository.
     """
     for file in FILES:
-        found = _find(name, revision, file)
-        for reference in _references(_read(found)) if found is not None else ():
+        found = find_file(name, revision, file)
+        for reference in _references(read_object(found)):
             other, mark, _ = reference.partition("--")
             if mark and other != str(name):  # a hub id that names itself is read at the revision that was asked for
                 raise UsageError(
@@ -41,7 +41,8 @@ def check_own(name: str | Path, revision: str | None) -> None:
                 )
 
 
-def _find(name: str | Path, revision: str | None, file: str) -> Path | None:
+def find_file(name: str | Path, revision: str | None, file: str) -> Path | None:
+    """A file of a checkpoint, a folder or a hub id; None where it has none."""
     if Path(name).is_dir():
         return Path(name) / file if (Path(name) / file).is_file() else None
     from transformers.utils.hub import cached_file
@@ -52,11 +53,13 @@ def _find(name: str | Path, revision: str | None, file: str) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _read(file: Path) -> Any:
+def read_object(file: Path | None) -> dict[str, Any]:
+    """The JSON object in a file; empty where there is none, or what is there is transformers' to refuse."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):  # transformers says what is wrong with it
-        return None
+        found = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _references(found: Any, inside: bool = False) -> Iterator[str]:
