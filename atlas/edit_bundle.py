@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from atlas.edit_files import NO_EDIT, as_json, digest, from_json
-from atlas.edits import Edit, Intervention, check_name
+from atlas.edits import Edit, Intervention, check_name, is_number
 from atlas.errors import IntegrityError, UsageError
 from atlas.failures import unwritable
 from atlas.files import finish
@@ -101,7 +100,7 @@ def require_fits(intervention: Intervention, model: Mapping[str, Any]) -> None:
         fits = 0 <= neuron.layer < model["layers"] and 0 <= neuron.index < model["width"]
         if neuron.component != LANGUAGE or not fits:
             raise ValueError(f"its model has no neuron {neuron}")
-        if not all(math.isfinite(v) for v in (change.gain, change.bias, change.noise)) or change.noise < 0:
+        if not all(map(is_number, (change.gain, change.bias, change.noise))) or change.noise < 0:
             raise ValueError(f"neuron {neuron} is changed by no number")
     deltas = intervention.deltas
     if deltas is not None and (deltas.shape[1:] != (model["d_model"],) or not np.isfinite(deltas).all()):

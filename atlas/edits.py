@@ -6,7 +6,6 @@ its write vector: its column of the down projection. Ablations, steering, noise 
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -139,12 +138,33 @@ def check_kind(**given: object) -> str:
     return chosen[0]
 
 
+LARGEST = float(np.finfo(np.float32).max)
+"""What models compute with: a larger number is infinite to them."""
+
+
+def is_number(value: float) -> bool:
+    """Whether it is a number to a model: neither NaN nor beyond float32."""
+    return abs(value) <= LARGEST
+
+
 def check_numbers(**given: float | None) -> None:
-    """Raises UsageError for what is infinite or no number, and for noise of a negative deviation."""
+    """Raises UsageError for what is beyond float32 or no number, and for noise of a negative deviation."""
     for name, value in given.items():
-        if value is not None and (not math.isfinite(value) or (name.endswith("noise") and value < 0)):
-            least = "a number, 0 or more" if name.endswith("noise") else "a finite number"
+        if value is not None and (not is_number(value) or (name.endswith("noise") and value < 0)):
+            least = "a number, 0 or more" if name.endswith("noise") else f"a finite number, up to {LARGEST:.1e}"
             raise UsageError(f"--{name.replace('_', '-')} {value:g} cannot be; give {least}")
+
+
+def check_intervention(label: str, intervention: Intervention) -> None:
+    """Raises UsageError where an edit, however it was made, multiplies by or adds what is no number to a model."""
+    bad = [c.neuron for c in intervention.changes if not all(map(is_number, (c.gain, c.bias, c.noise)))]
+    if bad:
+        raise UsageError(f"{label} changes neuron {bad[0]} by what is no finite number of float32; it is not stored")
+    if intervention.deltas is not None and not np.isfinite(intervention.deltas).all():
+        raise UsageError(
+            f"the write vectors that {label} adds are NaN or infinite; it is not stored (what learned it diverged: "
+            "smaller steps, or fewer neurons)"
+        )
 
 
 def make_changes(

@@ -68,6 +68,9 @@ def store(path: Path, edit: Edit) -> Edit:
 
     Returns:
         The edit with its version.
+
+    Raises:
+        UsageError: a name that cannot be one, or numbers that are NaN or infinite.
     """
     import sqlalchemy as sa
 
@@ -75,6 +78,7 @@ def store(path: Path, edit: Edit) -> Edit:
     from atlas.store import connect_writer
 
     edits.check_name(edit.name)
+    edits.check_intervention(edit.name, edit.intervention)
     with connect_writer(path) as connection:
         # Effects keep the names of removed edits, so a version is never given twice.
         newest = sa.text(

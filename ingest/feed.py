@@ -215,11 +215,14 @@ class Feed:
         """The model's greedy answers as it is now, in words or, where the examples ask for them, in pictures."""
         length, found = self.job.max_new_tokens, list[list[int]]()
         for target, some in groupby(zip(examples, prompts, strict=True), lambda pair: pair[0].target):
-            asked = [prompt for _, prompt in some]
+            asked, names = [], []
+            for example, prompt in some:
+                asked.append(prompt)
+                names.append(f"example {example.id}")
             if target == IMAGE:
                 found += self.live.drawer.answers(self.live, asked, How(**self.job.drawing), length)
             else:
-                found += self.live.generate(asked, max_new_tokens=length)
+                found += self.live.generate(asked, max_new_tokens=length, names=names)
         return found
 
     def add(self, response: Response) -> None:

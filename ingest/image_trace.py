@@ -15,6 +15,7 @@ from atlas.live.hooks import Capture, tracing
 from atlas.live.model import LiveModel
 from atlas.live.norms import FrozenNorm
 from ingest.drawings import Drawings
+from ingest.finite import Finiteness
 from ingest.trace import LOG_PROBABILITY, Item, Trace
 
 
@@ -73,6 +74,7 @@ def drawn(
     layers: Sequence[int] | None,
     tap: str,
     grad: bool,
+    later: Finiteness | None = None,
 ) -> Iterator[tuple[ImageTrace | None, list[str]]]:
     """One teacher-forced pass over requests and the answers to them, the pictures drawn and looked back on.
 
@@ -97,4 +99,6 @@ def drawn(
         replace(item, targets=tuple(t for t in item.targets if (r, t.concept) in found)) for r, item in enumerate(items)
     ]
     with torch.set_grad_enabled(grad):
-        yield ImageTrace(live, batch, capture, kept, source, tap, importance), missing
+        trace = ImageTrace(live, batch, capture, kept, source, tap, importance)
+        yield trace, missing
+    trace.finite.done(later)

@@ -45,6 +45,8 @@ class Method(Protocol):
     targets: what it can explain, words ("text") or regions of drawn pictures ("image").
     needs: what the shared pass must provide besides values: GRADIENT; ATTENTION (`Trace.attention`); TWIN, more passes
     on counterfactual pictures (`Trace.twin`; `draws`, an attribute of such a method, says how many at random places).
+    unscored, an attribute of a method of which NaN in its state means a neuron that has no score: of all others it is
+    a fault, and refused (`ingest.finite.check_state`).
     A method may also give labels (`ingest.labels.Labelling`), which the run stores beside the maps.
     state: tensors that `merge` accepts, in any order and grouping, as if the examples had come in one pass.
     """

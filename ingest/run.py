@@ -157,10 +157,11 @@ def ingest(
     with noting_kept(record.folder / "shards", numbered), record.running():
         feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=record.responses)
         state = map_all(live, feed, job, execution, numbered, record.folder / "shards", progress)
-        found = tables.collect_maps(state, job)
+        every = tables.collect_maps(state, job)
+        found = tables.scored(every)
         if not found:
             record.forget_portions()  # nothing in them is worth going on from
-            raise AtlasError(_nothing(feed, job))
+            raise AtlasError(_nothing(feed, job, tables.without_map(every)))
         names = sorted(dataset.concepts)
         content: dict[str, Any] = {
             "examples": tables.examples_table(examples),
@@ -180,15 +181,18 @@ def ingest(
             "examples": len(examples),
             "pairs": state.pairs,
             "maps": len(found),
-            "empty": tables.without_map(found),
+            "empty": tables.without_map(every),
             "notes": [note for m in state.methods.values() for note in getattr(m, "notes", {}).values()],
             "skipped": feed.skipped.plain(),
         }
         return Outcome(record.run_id, True, record.finish(outcome, content))
 
 
-def _nothing(feed: Feed, job: Job) -> str:
+def _nothing(feed: Feed, job: Job, empty: Mapping[str, Sequence[str]]) -> str:
     skipped = feed.skipped
+    if empty:
+        names = "; ".join(f"{method}: {', '.join(concepts[:TOLD])}" for method, concepts in empty.items())
+        return f"no neuron has a score, so there is nothing to store ({names}); give other methods or --method-option"
     if skipped.media:
         pointer, reason = next(iter(skipped.media.items()))
         return f"no example could be used: {len(skipped.media)} media failed, the first: {pointer}: {reason}"

@@ -22,6 +22,7 @@ from ingest.drawings import Drawings
 from ingest.examples import Example
 from ingest.exemplars import Exemplars
 from ingest.feed import Feed, Response, batches
+from ingest.finite import Finiteness, check_state
 from ingest.image_trace import drawn
 from ingest.job import Execution, Job
 from ingest.maps import GRADIENT, IMAGE_TARGET, TEXT_TARGET, Method
@@ -86,12 +87,17 @@ def map_portion(
     portion: Sequence[Numbered],
     tick: Callable[[int], None],
 ) -> State:
-    """One shared pass over a portion: each batch goes through the model once, and every method reads its trace."""
+    """One shared pass over a portion: each batch goes through the model once, and every method reads its trace.
+
+    Raises:
+        NotFinite: a pass, a gradient or a score is NaN or infinite.
+    """
     state = State(job)
     grad = any(GRADIENT in method.needs for method in state.methods.values())
     attention = any(ATTENTION in method.needs for method in state.methods.values())
     layers = parse_layers(job.layers) if job.layers else None
-    how: dict[str, Any] = {"layers": layers, "tap": job.tap, "grad": grad}
+    finite, ids = Finiteness(live.dtype), {number: example.id for number, example in portion}
+    how: dict[str, Any] = {"layers": layers, "tap": job.tap, "grad": grad, "later": finite}
     drawings = Drawings(live, feed.dataset, job) if any(e.target == IMAGE_TARGET for _, e in portion) else None
     cut = stretches(portion, job, execution.batch_size)
     for (source, target), some, items in encoded(feed, cut, execution.batch_size):
@@ -110,6 +116,9 @@ def map_portion(
                 with traced(live, others, source, **how, attention=attention) as trace:
                     state.update_answers(trace)
         tick(len(some))
+    finite.check(lambda number: f"example {ids[number]}")
+    for name, method in state.methods.items():
+        check_state(name, method, method.state())
     return state
 
 

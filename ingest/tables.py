@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.live.decode import decode
+from atlas.live.finite import NotFinite
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE
 from atlas.schema import arrow_schema, decodings, examples, exemplars, maps, responses, scores, sketches
@@ -24,22 +25,39 @@ from ingest.shards import State
 
 
 def collect_maps(state: State, job: Job) -> list[tuple[str, NeuronMap]]:
-    """Every method's maps of the reductions the job asks for, in a fixed order."""
-    return [
+    """Every method's maps of the reductions the job asks for, in a fixed order; some may have no score at all.
+
+    Raises:
+        NotFinite: a score is infinite.
+    """
+    found = [
         (f"{name}.{found.part}" if found.part else name, found)
         for name, method in {**state.methods, **state.answers}.items()
         for found in method.result()
         if found.reduce in job.reduce or found.concept is None
     ]
+    for name, m in found:
+        if m.scores.isinf().any():
+            raise NotFinite(
+                f"the scores of {name} for {m.concept or 'all concepts'} ({m.source}, {m.reduce}) are beyond float32; "
+                "leave the method or the --reduce out"
+            )
+    return found
+
+
+def scored(found: Sequence[tuple[str, NeuronMap]]) -> list[tuple[str, NeuronMap]]:
+    """The maps with a score: one without would stand before an older run's, and answer nothing."""
+    return [(name, m) for name, m in found if not m.scores.isnan().all()]
 
 
 def without_map(found: Sequence[tuple[str, NeuronMap]]) -> dict[str, list[str]]:
-    """method -> the concepts of which it has parts and, as no neuron passed, no map."""
-    have = {(name, m.source, m.concept) for name, m in found}
+    """method -> the concepts of which it has parts, or maps without a score, and, as no neuron passed, no map."""
+    have = {(name, m.source, m.concept) for name, m in scored(found)}
     lacking: dict[str, set[str]] = {}
     for name, m in found:
         method, dot, _ = name.partition(".")
-        if dot and m.concept is not None and (method, m.source, m.concept) not in have:
+        some = bool(dot) or bool(m.scores.isnan().all())
+        if some and m.concept is not None and (method, m.source, m.concept) not in have:
             lacking.setdefault(method, set()).add(m.concept)
     return {method: sorted(concepts) for method, concepts in sorted(lacking.items())}
 

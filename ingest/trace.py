@@ -22,6 +22,8 @@ from atlas.live.precision import product
 from atlas.neurons import PRODUCT
 from atlas.where import ROLES
 from ingest.concepts import Target
+from ingest.differentiating import Gradients, counted, differentiated
+from ingest.finite import Finiteness
 from ingest.summing import sent
 
 POSITIONS = ("predicting", "all", *KINDS)
@@ -45,9 +47,6 @@ def one_of(name: str, value: str, known: Sequence[str]) -> str:
     if value not in known:
         raise UsageError(f"no {name} called '{value}'; there are: {', '.join(known)}")
     return value
-
-
-Gradients = list[tuple[Tensor, dict[int, Tensor]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +84,7 @@ class Trace:
         self.live, self.batch, self.capture = live, batch, capture
         self.items, self.source, self.tap = items, source, tap
         self._gradients: dict[str, Gradients] = {}
+        self.finite = Finiteness(live.dtype, capture, batch.roles != PAD, [item.number for item in items])
         self.shared: dict[tuple[object, ...], Any] = {}
         if len({value.device for value in capture.values.values()} | {live.device}) > 1:
             raise Unsupported("attribution needs all layers on one device; leave out --device-map")
@@ -164,7 +164,7 @@ class Trace:
         """(B, k) int64: each row's predicting positions, the last repeated up to k; (K,): each target's place there."""
         rows = self.rows.tolist()
         seen: dict[int, int] = {}
-        place = [_count(seen, row) for row in rows]
+        place = [counted(seen, row) for row in rows]
         positions = torch.zeros(len(self.items), max(place) + 1, dtype=torch.long, device=self.rows.device)
         for row, column, position in zip(rows, place, self.positions.tolist(), strict=True):
             positions[row, column:] = position
@@ -245,20 +245,9 @@ class Trace:
         which pairs an entry is about, at most one a row. All methods that explain the same output share the passes.
         """
         if output not in self._gradients:
-            self._gradients[output] = self._differentiate(output)
+            summed = self.to_pairs(self.outputs(self._at_targets(self.capture.norm_out), output=output))
+            self._gradients[output] = differentiated(self, summed)
         return self._gradients[output]
-
-    def _differentiate(self, output: str) -> Gradients:
-        summed = self.to_pairs(self.outputs(self._at_targets(self.capture.norm_out), output=output))
-        seen: dict[int, int] = {}
-        turn = [_count(seen, row) for row in self.row_of]
-        values = [self.capture.values[layer] for layer in self.layers]
-        out = []
-        for j in range(max(turn) + 1):
-            pairs = sent([p for p, its in enumerate(turn) if its == j], summed.device)
-            found = torch.autograd.grad(summed[pairs].sum(), values, retain_graph=True)
-            out.append((pairs, dict(zip(self.layers, found, strict=True))))
-        return out
 
     def twin(self, draw: int = 0) -> Capture:
         """The same pass on the counterfactual pictures, once for every pair: values are (P, T, N).
@@ -278,12 +267,9 @@ class Trace:
             raise Unsupported("a counterfactual picture takes other positions than its original; use other pictures")
         with torch.no_grad(), tracing(self.live.layout, layers=self.layers, tap=self.tap) as capture:
             self.live.forward(batch)
+        numbers = [self.items[row].number for row in self.row_of]
+        self.finite.of_pass(capture, batch.roles != PAD, numbers)
         return capture
-
-
-def _count(seen: dict[int, int], key: int) -> int:
-    seen[key] = seen.get(key, -1) + 1
-    return seen[key]
 
 
 @contextmanager
@@ -296,8 +282,15 @@ def traced(
     tap: str,
     grad: bool,
     attention: bool = False,
+    later: Finiteness | None = None,
 ) -> Iterator[Trace]:
-    """Run one teacher-forced pass over a batch and hand out its trace; the hooks live as long as the pass."""
+    """Run one teacher-forced pass over a batch and hand out its trace; the hooks live as long as the pass.
+
+    later: what takes the notes of whether all was finite, to look at them for many passes at once.
+
+    Raises:
+        NotFinite: the model, or a gradient, is NaN or infinite; after the block.
+    """
     batch = live.batch([item.prompt for item in items])
     with (
         torch.set_grad_enabled(grad),
@@ -307,4 +300,5 @@ def traced(
     if capture.norm_out is not None:
         live.check_logits(capture.norm_out, logits)
     with torch.set_grad_enabled(grad):
-        yield Trace(live, batch, capture, items, source, tap)
+        yield (trace := Trace(live, batch, capture, items, source, tap))
+    trace.finite.done(later)

@@ -46,7 +46,9 @@ def merged(model: Any, name: str | Path, revision: str | None, *, quantized: boo
         return model
     kind = str(read_object(found).get("peft_type"))
     if kind != "LORA":
-        raise Unsupported(f"the adapter beside '{name}' is of the kind {kind}, which does not become weights (LORA does)")
+        raise Unsupported(
+            f"the adapter beside '{name}' is of the kind {kind}, which does not become weights (LORA does)"
+        )
     if quantized:
         raise Unsupported(
             f"an adapter lies beside '{name}', which cannot be added to quantised weights; leave out --quantization, "

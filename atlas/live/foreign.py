@@ -1,6 +1,6 @@
 """What other libraries raise about a user's files, as one line that says which files.
 
-transformers and what it is built on raise every kind of exception about damaged files (KeyError, TypeError, Rust's own).
+transformers and what it is built on raise every kind of exception about damaged files: KeyError, TypeError, Rust's own.
 """
 
 from __future__ import annotations

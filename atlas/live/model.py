@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from atlas.errors import Unsupported
 from atlas.live.encode import Batch, Encoder, Prompt
 from atlas.live.fingerprint import configuration, fingerprint
+from atlas.live.finite import FiniteLogits
 from atlas.live.foreign import reading
 from atlas.live.layout import Layout, locate
 from atlas.live.loading import Loading, commit_of, load, quiet, takes
@@ -207,8 +208,16 @@ class LiveModel:
         return self.model.language_model if self._needs_picture and "pixel_values" not in inputs else self.model
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int = 50) -> list[list[int]]:
-        """Greedy answers with the KV cache: the new token ids of each prompt, without the end token."""
+    def generate(
+        self, prompts: Sequence[Prompt], *, max_new_tokens: int = 50, names: Sequence[str] = ()
+    ) -> list[list[int]]:
+        """Greedy answers with the KV cache: the new token ids of each prompt, without the end token.
+
+        names: what an error calls the prompts.
+
+        Raises:
+            NotFinite: the logits of an answer are NaN or infinite.
+        """
         batch = self.batch(prompts, left=True)
         reader = self._reader(batch.inputs)
         stop = reader.generation_config.eos_token_id
@@ -220,7 +229,9 @@ class LiveModel:
                 pad_token_id=self.encoder.pad_id,
                 # Placeholders are no words; an answer with one could not be read again.
                 suppress_tokens=sorted(self.encoder.role_of.media_ids.values()) or None,
+                logits_processor=[finite := FiniteLogits()],
             )
+        finite.check(names or [f"prompt {i + 1}" for i in range(len(prompts))], self.dtype)
         ends = set(stop if isinstance(stop, list) else [stop])
         answers = []
         for row in out[:, batch.inputs["input_ids"].shape[1] :].tolist():

@@ -5,9 +5,9 @@ transformers draws at random whatever weight a checkpoint lacks: another model a
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Collection, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +88,9 @@ def _prefix(missing: Collection[str], left: list[str]) -> str:
     if not left or 2 * sum(_end(key) in ends for key in left) < len(left):
         return ""
     known = {key.split(".")[0] for key in missing}
-    shared = os.path.commonprefix([key.split(".")[:-1] for key in left])
-    mine = [part for i, part in enumerate(shared) if not known & set(shared[: i + 1])]
-    return "".join(f"{part}." for part in mine)
+    first, last = min(left).split("."), max(left).split(".")  # what these two share, all between them do
+    shared = takewhile(lambda pair: pair[0] == pair[1] and pair[0] not in known, zip(first, last, strict=False))
+    return "".join(f"{part}." for part, _ in shared)
 
 
 def _end(key: str) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from ingest.trace import Trace
 
 class Ablation(PairMethod):
     targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
+    unscored = True  # what is no candidate
 
     def __init__(self, layers: str, neurons: str, tokens: int):
         super().__init__()

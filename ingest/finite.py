@@ -1,0 +1,78 @@
+"""Whether what passes computed is finite: noted on the device as they go, and looked at once for many of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from atlas.live.finite import NotFinite, broken_rows, refusal
+from atlas.live.hooks import Capture
+
+Note = tuple[str, Tensor, tuple[int, ...]]
+"""What, of which rows it is not finite, (rows,) bool on the device, and the rows' examples."""
+
+
+class Finiteness:
+    """Notes of a pass (see `of_pass`), or of many. dtype: of the model, which the message names."""
+
+    def __init__(self, dtype: str, *first: Any) -> None:
+        self.dtype, self.notes = dtype, list[Note]()
+        if first:
+            self.of_pass(*first)
+
+    def of_pass(self, capture: Capture, real: Tensor, numbers: Sequence[int]) -> None:
+        """Note the neuron values and the final norm's output at the positions that are `real`, (B, T).
+
+        numbers: each row's example.
+        """
+        self.of_values(capture.values, real, numbers, "the neurons of layer {}")
+        if capture.norm_out is not None:
+            self.notes.append(("the final norm's output", broken_rows(capture.norm_out, real), tuple(numbers)))
+
+    def of_values(self, values: Mapping[int, Tensor], real: Tensor, numbers: Sequence[int], what: str) -> None:
+        """Note (B, T, N) values of some layers. what: with a place for the layer."""
+        self.notes += [(what.format(y), broken_rows(values[y], real), tuple(numbers)) for y in sorted(values)]
+
+    def done(self, later: Finiteness | None) -> None:
+        """Check, or leave that to another who looks at many passes."""
+        if later is None:
+            self.check()
+        else:
+            later.notes += self.notes
+
+    def check(self, name: Callable[[int], str] = "example number {}".format) -> None:
+        """Look at all that was noted, at the cost of one wait for the device, and forget it.
+
+        Raises:
+            NotFinite: something is not; the first in the order of the passes and their layers is named.
+        """
+        notes, self.notes = self.notes, []
+        if not notes:
+            return
+        answers = torch.stack([broken.any() for _, broken, _ in notes]).tolist()
+        for (what, broken, numbers), wrong in zip(notes, answers, strict=True):
+            if wrong:
+                whose = [name(number) for number, bad in zip(numbers, broken.tolist(), strict=True) if bad]
+                raise refusal(what, list(dict.fromkeys(whose)), self.dtype)
+
+
+def check_state(method: str, of: Any, state: Mapping[str, Tensor]) -> None:
+    """Refuse a method's sums with NaN or infinity, before they are stored.
+
+    A method whose neurons may have no score on purpose says so: `unscored`, and then NaN means that.
+
+    Raises:
+        NotFinite: they have.
+    """
+    may_lack = bool(getattr(of, "unscored", False))
+    for key, value in state.items():
+        broken = value.isinf() if may_lack else ~value.isfinite()
+        if value.is_floating_point() and bool(broken.any()):
+            kind, _, about = key.partition("|")
+            raise NotFinite(
+                f"the scores of {method} are NaN or infinite ({kind} of {about.replace('|', ' ').strip() or 'all'}); "
+                "use --dtype float32, or leave the method out"
+            )
