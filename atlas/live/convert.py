@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
+from atlas.live.foreign import reading
 from atlas.live.painter import FOLDER
+from atlas.live.whole import read_weights
 
 MINIGPT4_TEMPLATE = (  # its own dialogue; IMAGE is as many placeholders as there are queries
     "{% for m in messages %}{{ '###Human: ' if m['role'] == 'user' else '###Assistant: ' }}"
@@ -75,10 +77,11 @@ def _why_not(error: Exception) -> str:
 
 
 def _part(loader: Any, folder: Path, what: str) -> Any:
-    try:
+    """What transformers loads from a folder; of a model every weight, which may be a part of a larger one's."""
+    with reading(folder, what):
+        if "AutoModel" in loader.__name__ or hasattr(loader, "base_model_prefix"):
+            return read_weights(loader, folder, part=True)
         return loader.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot load {what} from '{folder}': {str(error).splitlines()[0]}") from error
 
 
 def _check_free(out: Path) -> None:

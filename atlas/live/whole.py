@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +83,14 @@ def _instead(missing: Collection[str], left: list[str]) -> str:
 
 def _prefix(missing: Collection[str], left: list[str]) -> str:
     """What stands before the names in a checkpoint that a wrapper of the model wrote; "" where that is not so."""
-    ends = {_end(key) for key in missing}
-    if not left or 2 * sum(_end(key) in ends for key in left) < len(left):
-        return ""
-    known = {key.split(".")[0] for key in missing}
-    first, last = min(left).split("."), max(left).split(".")  # what these two share, all between them do
-    shared = takewhile(lambda pair: pair[0] == pair[1] and pair[0] not in known, zip(first, last, strict=False))
-    return "".join(f"{part}." for part, _ in shared)
-
-
-def _end(key: str) -> tuple[str, ...]:
-    return tuple(key.split(".")[-2:])
+    parts = left[0].split(".") if left else []
+    for count in range(1, len(parts)):
+        prefix = "".join(f"{part}." for part in parts[:count])
+        bare = [key.removeprefix(prefix) for key in left if key.startswith(prefix)]
+        # Older checkpoints have their names without the first part, which transformers adds.
+        if len(bare) == len(left) and any(key in missing or f"model.{key}" in missing for key in bare):
+            return prefix
+    return ""
 
 
 def _some(keys: Collection[str]) -> str:
