@@ -6,6 +6,7 @@ its write vector: its column of the down projection. Ablations, steering, noise 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace

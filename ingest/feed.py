@@ -137,7 +137,11 @@ class Feed:
         return found
 
     def prompt(self, example: Example) -> Prompt | None:
-        """An example encoded, with its reference answer where it has one; None where its media do not open."""
+        """An example encoded, with its reference answer where it has one; None where its media do not open.
+
+        Raises:
+            AtlasError: it does not fit the model (`Encoder.prompt`); the message names the example.
+        """
         if self.stopped:
             raise AtlasError("encoding was stopped")
         try:
@@ -151,12 +155,17 @@ class Feed:
                 raise
             self.skipped.media.update({pointer: str(error) for pointer in example.media})
             return None
+        except AtlasError as error:
+            raise type(error)(f"example {example.id}: {error}") from error
 
     def _medium(self, source: str, pointer: str) -> Medium:
         """What the model is shown of an example of this source."""
         dataset: Any = self.dataset
         if source == AUDIO:
-            return Sound(*dataset.audio(pointer))
+            sound = Sound(*dataset.audio(pointer))
+            if not sound.finite:
+                raise BadMedia(f"{pointer} has samples that are NaN or infinite; save the recording again")
+            return sound
         if source == VIDEO:
             return Clip(tuple(dataset.video(pointer)))
         return self._picture(pointer)

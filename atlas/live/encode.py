@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from atlas.errors import AtlasWarning, Unsupported
+from atlas.errors import AtlasWarning, Unsupported, UsageError
 from atlas.live import families
+from atlas.live.chat import Chat
+from atlas.live.fit import Fit, encoding
 from atlas.live.media import KINDS, Clip, Medium, Sound, kinds_of
+from atlas.live.pixels import rgb
 from atlas.live.processors import NEEDS_TORCHVISION
 from atlas.where import ROLES
 
@@ -27,7 +30,7 @@ class TokenRoles:
     """
 
     def __init__(self, config: Any, special: Sequence[int] | None):
-        self._pictures = torch.tensor(families.of(config).picture_ids(config), dtype=torch.long)
+        self.pictures = torch.tensor(families.of(config).picture_ids(config), dtype=torch.long)
         self.special = None if special is None else torch.tensor(sorted(special))
         self.media_ids = {
             role: token
@@ -42,8 +45,8 @@ class TokenRoles:
         roles = torch.where(torch.isin(ids, special), SPECIAL, TEXT_ROLE).to(torch.int8)
         for role, token in self.media_ids.items():
             roles[ids == token] = ROLES.index(role)
-        if len(self._pictures):
-            roles[torch.isin(ids, self._pictures.to(ids.device))] = IMAGE_ROLE
+        if len(self.pictures):
+            roles[torch.isin(ids, self.pictures.to(ids.device))] = IMAGE_ROLE
         roles[mask == 0] = PAD
         return roles
 
@@ -115,44 +118,14 @@ class Encoder:
         self.family = families.of(config)
         self.role_of = TokenRoles(config, self.tokenizer.all_special_ids)
         self.media = frozenset(self.role_of.media_ids)
+        self._chat = Chat(processor, self.tokenizer)
+        self.fit = Fit(processor, self.tokenizer, config, self.role_of.media_ids, self.role_of.pictures)
         pad = self.tokenizer.pad_token_id
         self.pad_id = pad if pad is not None else (self.tokenizer.eos_token_id or 0)
 
     def render(self, prompt: str, kinds: Sequence[str] = (), answer: str | None = None) -> str:
-        """The model's chat text: the user's turn, its media first, and with an answer everything up to its end."""
-        chat = self._chat()
-        if chat is None:
-            text = self._placeholders(kinds) + prompt
-            return text if answer is None else f"{text} {answer}"
-        turns: list[dict[str, Any]] = [{"role": "user", "content": self._content(prompt, kinds)}]
-        # A tokenizer, other than a processor, makes token ids of it by default.
-        text = str(chat.apply_chat_template(turns, add_generation_prompt=True, tokenize=False))
-        if answer is None:
-            return text
-        turns.append({"role": "assistant", "content": self._content(answer)})
-        full = str(chat.apply_chat_template(turns, tokenize=False))
-        # The first occurrence: what the template puts behind the answer ("</s>") may have its letters too.
-        at = full.find(answer, len(text))
-        if full.startswith(text) and at >= 0:
-            return full[: at + len(answer)]
-        return f"{text} {answer}" if not text.endswith((" ", "\n")) else f"{text}{answer}"
-
-    def _chat(self) -> Any | None:
-        """What has the chat template: the processor, or else its tokenizer."""
-        every = (self.processor, self.tokenizer)
-        return next((one for one in every if getattr(one, "chat_template", None)), None)
-
-    def _placeholders(self, kinds: Sequence[str]) -> str:
-        """What stands for media where there is no template; a Q-Former's processor writes its queries itself."""
-        if getattr(self.processor, "num_query_tokens", None):
-            return ""
-        return "".join(str(getattr(self.processor, f"{kind}_token", "")) for kind in kinds)
-
-    def _content(self, text: str, kinds: Sequence[str] = ()) -> str | list[dict[str, str]]:
-        """A turn's content in the form its template reads: parts for a processor, plain text for a tokenizer."""
-        if self._chat() is self.tokenizer:
-            return self._placeholders(kinds) + text
-        return [{"type": kind} for kind in kinds] + [{"type": "text", "text": text}]
+        """See `atlas.live.chat.Chat.render`."""
+        return self._chat.render(prompt, kinds, answer)
 
     def require(self, kinds: Iterable[str]) -> None:
         """Raise Unsupported where the model does not take such media."""
@@ -165,10 +138,20 @@ class Encoder:
         """Tokenise a prompt with its media, and the reference answer as the model would write it.
 
         Raises:
-            Unsupported: the model takes no such media, or this machine lacks what reads them.
+            Unsupported: the model takes no such media, its processor cannot read them, or this machine lacks what does.
+            UsageError: the text has a placeholder in it, or is longer than the model's context; media are no media.
         """
         kinds = kinds_of(media)
         self.require(kinds)
+        self.fit.check_processor(kinds)
+        for text in (prompt, answer or ""):
+            self.fit.check_text(text)
+        with encoding():
+            found = self._encoded(prompt, media, answer, kinds)
+        self.fit.check(prompt, found.ids, found.answer, kinds, found.extras)
+        return found
+
+    def _encoded(self, prompt: str, media: Sequence[Medium], answer: str | None, kinds: Sequence[str]) -> Prompt:
         text = self.render(prompt, kinds)
         special = not self._begun(text, kinds)
         reader = self.processor if media else self.tokenizer
@@ -195,6 +178,8 @@ class Encoder:
         for medium in media:
             if isinstance(medium, Sound):
                 rate = self.processor.feature_extractor.sampling_rate
+                if not medium.finite:
+                    raise UsageError("the recording has samples that are NaN or infinite")
                 samples = medium.at(rate)
                 _tell_cut(len(samples), getattr(self.processor.feature_extractor, "n_samples", None), rate)
                 found.setdefault("audio", []).append(samples)
@@ -202,9 +187,9 @@ class Encoder:
             elif isinstance(medium, Clip):
                 if not hasattr(self.processor, "video_processor"):
                     raise Unsupported(f"videos for this model need {NEEDS_TORCHVISION}")
-                found.setdefault("videos", []).append(list(medium.frames))
+                found.setdefault("videos", []).append([rgb(frame) for frame in medium.frames])
             else:
-                found.setdefault("images", []).append(medium)
+                found.setdefault("images", []).append(rgb(medium))
         return found
 
     def _continuation(self, text: str, full: str) -> tuple[int, list[int]]:

@@ -16,6 +16,7 @@ import torch
 from atlas.errors import Unsupported, UsageError
 from atlas.live import families
 from atlas.live.adapters import check_base, merged
+from atlas.live.chat import tell_template
 from atlas.live.encode import TokenRoles
 from atlas.live.foreign import reading
 from atlas.live.own_code import check_own
@@ -115,6 +116,7 @@ def load(name: str | Path, how: Loading) -> tuple[Any, Any, Any]:
         model = merged(model, name, how.revision, quantized=how.quantization is not None)
         processor = load_processor(name, how.revision, config, trust_remote_code=how.trust_remote_code)
         tell_training(name, how.revision)
+        tell_template(name, processor)
         tokenizer = getattr(processor, "tokenizer", processor)
         tell_vocabulary(name, len(tokenizer), len(model.get_input_embeddings().weight))
     _keep_order(model)

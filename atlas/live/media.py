@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
+from atlas.errors import UsageError
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -24,6 +26,11 @@ class Sound:
 
     samples: np.ndarray
     rate: int
+
+    @property
+    def finite(self) -> bool:
+        """Whether all samples are numbers."""
+        return bool(np.isfinite(self.samples).all())
 
     def at(self, rate: int) -> np.ndarray:
         """The samples at another rate, through a polyphase low-pass filter; what is shorter than SHORTEST is followed
@@ -48,8 +55,16 @@ Medium: TypeAlias = "Image | Sound | Clip"
 
 
 def kind_of(medium: Medium) -> str:
-    """ "image", "video" or "audio"."""
-    return AUDIO if isinstance(medium, Sound) else VIDEO if isinstance(medium, Clip) else IMAGE
+    """ "image", "video" or "audio".
+
+    Raises:
+        UsageError: it is none of these.
+    """
+    if isinstance(medium, Sound | Clip):
+        return AUDIO if isinstance(medium, Sound) else VIDEO
+    if not (hasattr(medium, "convert") and hasattr(medium, "mode")):  # Pillow is loaded by whoever has a picture
+        raise UsageError(f"a {type(medium).__name__} is not a medium; give a PIL picture, a Sound or a Clip")
+    return IMAGE
 
 
 def kinds_of(media: Sequence[Medium]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from atlas.errors import Unsupported
+from atlas.errors import AtlasWarning, Unsupported
 from atlas.live.encode import Batch, Encoder, Prompt
 from atlas.live.fingerprint import configuration, fingerprint
 from atlas.live.finite import FiniteLogits
+from atlas.live.fit import passing
 from atlas.live.foreign import reading
 from atlas.live.layout import Layout, locate
 from atlas.live.loading import Loading, commit_of, load, quiet, takes
@@ -165,11 +167,14 @@ class LiveModel:
     def forward(self, batch: Batch) -> Tensor:
         """One teacher-forced pass, for a `tracing` or `editing` block around it; other logits are left to the caller.
 
+        Raises:
+            Unsupported: the processor left media another number of places than the model fills.
+
         Returns:
             (batch, 1 or position, vocabulary) logits, of the last position where the model can leave out the others.
         """
         inputs = self._embedded(batch.inputs)
-        with answers_from(batch.starts):
+        with answers_from(batch.starts), passing():
             out = self._reader(inputs)(**inputs, **self._keep, use_cache=False)
         return out.logits  # type: ignore[no-any-return]
 
@@ -217,14 +222,17 @@ class LiveModel:
 
         Raises:
             NotFinite: the logits of an answer are NaN or infinite.
+            UsageError: a prompt leaves an answer no room in the model's context.
         """
         batch = self.batch(prompts, left=True)
         reader = self._reader(batch.inputs)
         stop = reader.generation_config.eos_token_id
-        with quiet():  # of Janus, every call is told to be deprecated
+        length = batch.inputs["input_ids"].shape[1]
+        room = self.encoder.fit.room(length, max_new_tokens)
+        with quiet(), passing():  # of Janus, every call is told to be deprecated
             out = reader.generate(
                 **batch.inputs,
-                max_new_tokens=max_new_tokens,
+                max_new_tokens=room,
                 do_sample=False,
                 pad_token_id=self.encoder.pad_id,
                 # Placeholders are no words; an answer with one could not be read again.
@@ -234,9 +242,16 @@ class LiveModel:
         finite.check(names or [f"prompt {i + 1}" for i in range(len(prompts))], self.dtype)
         ends = set(stop if isinstance(stop, list) else [stop])
         answers = []
-        for row in out[:, batch.inputs["input_ids"].shape[1] :].tolist():
+        for row in out[:, length:].tolist():
             end = next((i for i, token in enumerate(row) if token in ends), len(row))
             answers.append(row[:end])
+        cut = sum(len(answer) == room for answer in answers) if room < max_new_tokens else 0
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(answers)} answers were cut where the model's context of {length + room:,} tokens ends",
+                AtlasWarning,
+                stacklevel=2,
+            )
         return answers
 
     def ask(self, prompt: str, media: Sequence[Medium] = (), *, max_new_tokens: int = 50) -> str:

@@ -280,6 +280,7 @@ def test_a_baked_checkpoint_loads_with_plain_transformers_and_unbakes_bit_for_bi
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.filterwarnings("ignore:.*has no chat template")
 def test_a_checkpoint_with_tied_embeddings_and_biases_unbakes(opt: LiveModel, tmp_path: Path) -> None:
     edit = edit_of(opt, some(2, biases=True))
     opt.model.save_pretrained(tmp_path / "original")
