@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from atlas.errors import AtlasError, Unsupported, UsageError
-from atlas.live.foreign import DEFECTS, first_line
+from atlas.live.foreign import first_line, is_defect, through_ours
 from atlas.live.media import AUDIO, IMAGE, KINDS
 
 MARKS = (*(f"{kind}_token" for kind in KINDS), "boi_token", "image_placeholder")
@@ -26,9 +27,11 @@ def encoding() -> Iterator[None]:
     """
     try:
         yield
-    except (AtlasError, *DEFECTS):
+    except (AtlasError, Warning):
         raise
     except Exception as error:
+        if is_defect(error):
+            raise
         raise Unsupported(
             f"this model's processor cannot read the prompt: {first_line(error)}; give the processor's files that were "
             "saved with the model"
@@ -40,19 +43,30 @@ _MISMATCH = re.compile(r"(features|tokens)\b.* do(es)? not match", re.IGNORECASE
 
 @contextmanager
 def passing() -> Iterator[None]:
-    """Within the block, what a model says about places of media that it cannot fill is one line.
+    """Within the block, which calls the model, whatever its own code raises is one line.
 
     Raises:
-        Unsupported: it said so.
+        Unsupported: it raised something, for its settings do not fit each other or the prompt, or memory ran out.
     """
     try:
         yield
-    except (ValueError, RuntimeError) as error:
-        if not _MISMATCH.search(str(error)):
-            raise
+    except (AtlasError, Warning):
+        raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
         raise Unsupported(
-            f"the processor leaves another number of places for media than the model fills ({first_line(error)}); give "
-            "the processor's files that were saved with the model"
+            f"a pass does not fit into memory ({first_line(error)}); use a smaller --batch-size"
+        ) from error
+    except Exception as error:
+        if through_ours(error):
+            raise
+        if _MISMATCH.search(str(error)):
+            raise Unsupported(
+                f"the processor leaves another number of places for media than the model fills ({first_line(error)}); "
+                "give the processor's files that were saved with the model"
+            ) from error
+        raise Unsupported(
+            f"the model's own code fails on the prompt ({type(error).__name__}: {first_line(error)}); give the "
+            "config.json and generation_config.json that were saved with the weights"
         ) from error
 
 

@@ -8,13 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 
 import torch
 
 from atlas.errors import AtlasError, Unsupported, UsageError
 
-DEFECTS = (AssertionError, NameError, Warning)
-"""What may surface as an internal error: no file of a user's makes a library raise it."""
+DEFECTS = (AssertionError, NameError)
+"""What code of this project raises only where it is wrong, and that alone may surface as an internal error."""
+
+PROJECT, MODELS = ("atlas", "ingest", "cli"), "atlas.live.gill"
+"""Packages whose code is this project's, and of that what is a model's."""
+
+LONGEST = 300
+"""How many characters of another library's message are passed on: some list every model there is."""
 
 POINTER = b"version https://git-lfs"
 
@@ -31,7 +38,7 @@ def reading(name: str | Path, what: str = "the model") -> Iterator[None]:
     """
     try:
         yield
-    except (AtlasError, *DEFECTS):
+    except (AtlasError, Warning):
         raise
     except ImportError as error:
         raise Unsupported(f"{what} '{name}' cannot be loaded here: {first_line(error)}") from error
@@ -40,12 +47,33 @@ def reading(name: str | Path, what: str = "the model") -> Iterator[None]:
             f"{what} '{name}' does not fit into the memory here; use --dtype bfloat16, --quantization or --device-map"
         ) from error
     except Exception as error:
+        if is_defect(error):
+            raise
         raise UsageError(f"cannot load {what} '{name}': {_why(name, error)}") from error
+
+
+def is_defect(error: Exception) -> bool:
+    """Whether it is one of DEFECTS, and of this project's code."""
+    return isinstance(error, DEFECTS) and _ours(error)[-1]
+
+
+def through_ours(error: Exception) -> bool:
+    """Whether code of this project raised it, or called what did, inside of what it had called itself: a hook."""
+    ours = _ours(error)
+    outside = next((i for i, mine in enumerate(ours) if not mine), len(ours))
+    return any(ours[outside:]) or outside == len(ours)
+
+
+def _ours(error: Exception) -> list[bool]:
+    """For every call on the way to it, from the outermost: whether it is this project's code."""
+    names = [str(frame.f_globals.get("__name__", "")) for frame, _ in walk_tb(error.__traceback__)]
+    return [name.partition(".")[0] in PROJECT and not name.startswith(MODELS) for name in names]
 
 
 def first_line(error: Exception) -> str:
     """The first line of what an exception says; its kind too, where that is all or the text is a mere key."""
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    line = line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
     if not line or isinstance(error, KeyError | AttributeError | TypeError | IndexError):
         return f"{type(error).__name__}: {line}".rstrip(": ")
     return line

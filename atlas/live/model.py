@@ -52,6 +52,8 @@ class LiveModel:
         config: Any = model.config
         self.encoder = Encoder(processor, config)
         self.layout: Layout = locate(model)
+        if not self.layout.layers:
+            raise Unsupported(f"{name} has no decoder layers; look at num_hidden_layers in its config.json")
         self.name = name
         self.revision = revision
         self._folder = folder
@@ -168,7 +170,7 @@ class LiveModel:
         """One teacher-forced pass, for a `tracing` or `editing` block around it; other logits are left to the caller.
 
         Raises:
-            Unsupported: the processor left media another number of places than the model fills.
+            Unsupported: the model's own code fails: its settings do not fit each other, or the prompt.
 
         Returns:
             (batch, 1 or position, vocabulary) logits, of the last position where the model can leave out the others.
@@ -227,6 +229,9 @@ class LiveModel:
         batch = self.batch(prompts, left=True)
         reader = self._reader(batch.inputs)
         stop = reader.generation_config.eos_token_id
+        ends = stop if isinstance(stop, list) else [stop]
+        if not all(isinstance(end, int | None) for end in ends):
+            raise Unsupported(f"the model's generation_config.json ends answers at {stop!r}, which is no token's id")
         length = batch.inputs["input_ids"].shape[1]
         room = self.encoder.fit.room(length, max_new_tokens)
         with quiet(), passing():  # of Janus, every call is told to be deprecated
@@ -240,7 +245,6 @@ class LiveModel:
                 logits_processor=[finite := FiniteLogits()],
             )
         finite.check(names or [f"prompt {i + 1}" for i in range(len(prompts))], self.dtype)
-        ends = set(stop if isinstance(stop, list) else [stop])
         answers = []
         for row in out[:, length:].tolist():
             end = next((i for i, token in enumerate(row) if token in ends), len(row))

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from atlas.errors import AtlasWarning, Unsupported, UsageError
+from atlas.live import hooks
 from atlas.live.chat import Chat
 from atlas.live.encode import Encoder, Prompt
+from atlas.live.hooks import tracing
 from atlas.live.media import Clip, Sound
 from atlas.live.model import LiveModel
 
@@ -162,3 +164,34 @@ def test_media_with_nan_are_told(llava: LiveModel, random_llava: Any, picture: I
     ):
         Encoder(broken, llava.model.config).prompt("a", [picture])
     assert Clip((picture,)).frames
+
+
+def test_what_the_models_own_code_raises_is_one_line_and_what_ours_does_is_not(random_llava: Any) -> None:
+    live = LiveModel(*random_llava(), name="random")
+    batch = live.batch([live.encoder.prompt("a dog")])
+    layer: Any = live.layout.layers[1]
+    attention: Any = layer.self_attn
+    attention.head_dim = 7  # as a damaged config has it
+    with pytest.raises(
+        Unsupported, match="the model's own code fails on the prompt .RuntimeError: .*give the config.json"
+    ):
+        live.forward(batch)
+    attention.head_dim = 16
+    live.forward(batch)
+    with tracing(live.layout), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hooks, "first_of", lambda *_: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            live.forward(batch)
+    with pytest.raises(Unsupported, match="no decoder layers; look at num_hidden_layers"):
+        model, processor = random_llava()
+        model.model.language_model.layers = torch.nn.ModuleList()
+        LiveModel(model, processor, name="random")
+
+
+def test_an_end_that_is_no_token_is_told(random_llava: Any) -> None:
+    model, processor = random_llava()
+    live = LiveModel(model, processor, name="random")
+    for end in ("x", {}, [2, "x"], 1.5):
+        model.generation_config.eos_token_id = end
+        with pytest.raises(Unsupported, match="generation_config.json ends answers at .*, which is no token's id"):
+            live.ask("a dog")
