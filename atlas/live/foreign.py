@@ -5,12 +5,14 @@ transformers and what it is built on raise every kind of exception about damaged
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from traceback import walk_tb
 
 import torch
+from safetensors import SafetensorError, safe_open
 
 from atlas.errors import AtlasError, Unsupported, UsageError
 
@@ -22,6 +24,9 @@ PROJECT, MODELS = ("atlas", "ingest", "cli"), "atlas.live.gill"
 
 LONGEST = 300
 """How many characters of another library's message are passed on: some list every model there is."""
+
+TOKENIZERS = ("tokenizer.", "vocab.", "spiece.", "sentencepiece.", "tekken.")
+"""How the names of files begin that have a tokenizer's words."""
 
 POINTER = b"version https://git-lfs"
 
@@ -82,15 +87,34 @@ def first_line(error: Exception) -> str:
 def _why(name: str | Path, error: Exception) -> str:
     if "trust_remote_code" in str(error):
         return "it comes with code of its own; read it, then --trust-remote-code with a pinned --revision"
-    for file in sorted(Path(name).iterdir()) if Path(name).is_dir() else ():
-        if file.is_file():
-            with file.open("rb") as opened:
-                begin = opened.read(len(POINTER))
-            if begin == POINTER:
-                return f"{file.name} is a Git LFS pointer and not the file itself; `git lfs pull` in that folder"
-            if not begin:
-                return f"{file.name} is empty; fetch the file again"
+    files = sorted(Path(name).iterdir()) if Path(name).is_dir() else []
+    for file in files:
+        if file.is_file() and (wrong := _damage(file)):
+            return f"{file.name} {wrong}"
+    if files and not any(file.name.startswith(TOKENIZERS) for file in files):
+        return (
+            "it has no tokenizer (tokenizer.json, or tokenizer.model); put the one beside it that it was trained with"
+        )
     return (
         f"{first_line(error)} (give a folder whose files are whole, a HuggingFace id that is in the cache or "
         "reachable, or a name from `atlas models`)"
     )
+
+
+def _damage(file: Path) -> str:
+    """What is wrong with a file of a checkpoint, and what to do; "" where nothing can be seen."""
+    with file.open("rb") as opened:
+        begin = opened.read(len(POINTER))
+    if begin == POINTER:
+        return "is a Git LFS pointer and not the file itself; `git lfs pull` in that folder"
+    if not begin:
+        return "is empty; fetch the file again"
+    try:
+        if file.suffix == ".json" and not isinstance(json.loads(file.read_text(encoding="utf-8")), dict):
+            return "is not a JSON object; fetch the file again"
+        if file.suffix == ".safetensors":
+            with safe_open(file, "pt"):
+                pass
+    except (ValueError, RecursionError, SafetensorError) as error:
+        return f"is damaged or cut ({first_line(error)}); fetch the file again"
+    return ""

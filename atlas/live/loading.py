@@ -21,7 +21,7 @@ from atlas.live.encode import TokenRoles
 from atlas.live.foreign import reading
 from atlas.live.own_code import check_own
 from atlas.live.processors import load_processor
-from atlas.live.whole import read_weights, tell_training, tell_vocabulary
+from atlas.live.whole import check_vocabulary, read_weights, tell_training
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZATIONS = ("8bit", "4bit")
@@ -118,7 +118,7 @@ def load(name: str | Path, how: Loading) -> tuple[Any, Any, Any]:
         tell_training(name, how.revision)
         tell_template(name, processor)
         tokenizer = getattr(processor, "tokenizer", processor)
-        tell_vocabulary(name, len(tokenizer), len(model.get_input_embeddings().weight))
+        check_vocabulary(name, tokenizer, len(model.get_input_embeddings().weight))
     _keep_order(model)
     if "device_map" not in options:
         model.to(find_device(how.device))

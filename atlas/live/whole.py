@@ -118,8 +118,18 @@ def tell_training(name: str | Path, revision: str | None) -> None:
         _tell(f"'{name}' was saved in the middle of a training{when} ({_some(signs)}); its last weights may be others")
 
 
-def tell_vocabulary(name: str | Path, tokens: int, rows: int) -> None:
-    """Warn where a tokenizer and the embedding are not of one size: the vocabulary was padded, or resized."""
+def check_vocabulary(name: str | Path, tokenizer: Any, rows: int) -> None:
+    """Warn where a tokenizer and the embedding are not of one size: the vocabulary was padded, or resized.
+
+    Raises:
+        UsageError: the tokenizer has no words, as transformers makes one of a folder without its files.
+    """
+    tokens = len(tokenizer)
+    if tokens <= len(set(tokenizer.all_special_ids)) + 1:
+        raise UsageError(
+            f"'{name}' has no tokenizer (tokenizer.json, or tokenizer.model); put the one beside the weights that they "
+            "were trained with"
+        )
     if tokens < rows:
         _tell(f"'{name}' has embeddings of {rows:,} tokens and a tokenizer of {tokens:,}: the others stand for no text")
     if tokens > rows:
