@@ -13,6 +13,7 @@ from torch import Tensor
 
 from atlas.edits import Change, Edit, Intervention
 from atlas.errors import AtlasWarning, UsageError
+from atlas.live.compiled import require_plain
 from atlas.live.encode import TokenRoles
 from atlas.live.fingerprint import fingerprint
 from atlas.live.hooks import Write, editing, watching, writing
@@ -136,11 +137,16 @@ def _masked(where: Where, places: Places) -> Callable[[Tensor], Tensor | None]:
 
 
 def module_of(model: LiveModel | Any) -> Any:
-    """The HuggingFace model in a `LiveModel` or a `transformers.pipeline`, or the model itself."""
+    """The HuggingFace model in a `LiveModel` or a `transformers.pipeline`, or the model itself.
+
+    Raises:
+        UsageError: there is none, or it is compiled.
+    """
     # A HuggingFace model has an attribute `model` too, which is only a part of it.
     found = model if isinstance(model, torch.nn.Module) else getattr(model, "model", None)
     if found is None:
         raise UsageError(f"a {type(model).__name__} is no model; give a HuggingFace model, a pipeline or a LiveModel")
+    require_plain(found)
     return found
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import AtlasWarning, Unsupported
+from atlas.live.compiled import unwrapped
 from atlas.live.encode import Batch, Encoder, Prompt
 from atlas.live.fingerprint import configuration, fingerprint
 from atlas.live.finite import FiniteLogits
@@ -47,6 +48,7 @@ class LiveModel:
         revision: str | None = None,
         folder: Path | None = None,
     ):
+        model = unwrapped(model)
         check_finite(model)
         self.model: Any = model.eval().requires_grad_(False)
         config: Any = model.config

@@ -168,8 +168,8 @@ def test_anything_may_be_damaged(name: str, folders: Callable[[str], Path], tmp_
     source, kind, draw = folders(name), families.FAMILIES[name][0], random.Random(name)
     for made in (
         swapped(source, tmp_path / "model"),
-        flipped(source, tmp_path / "model", draw, 10),
-        revalued(source, tmp_path / "model", draw, 8),
+        flipped(source, tmp_path / "model", draw, 4),
+        revalued(source, tmp_path / "model", draw, 2),
     ):
         for folder in made:
             used(folder, kind)
