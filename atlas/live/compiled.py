@@ -26,8 +26,8 @@ def require_plain(model: nn.Module) -> None:
         if getattr(module, "_compiled_call_impl", None) is not None:
             where = f" on {name}" if name else ""
             raise UsageError(
-                f"{type(module).__name__}.compile() was called{where}, and compiled code leaves out hooks; load the model "
-                "again and do not compile it"
+                f"{type(module).__name__}.compile() was called{where}, and compiled code leaves out hooks; load the "
+                "model again and do not compile it"
             )
 
 
