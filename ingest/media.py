@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 MAX_PIXELS = 100_000_000
 MAX_BYTES = 200_000_000
 ORIENTATION, SIDEWAYS = 274, (5, 6, 7, 8)
-"""EXIF's tag, and its values with which height and width change places."""
+"""EXIF's tag, and its values with which height and width change places (Pillow does it itself for TIFF)."""
+LFS = b"version https://git-lfs"
+"""How the text begins that a clone without Git LFS has instead of a large file."""
 MAX_SECONDS = 600.0
 PCM = 1
 """WAVE's code of whole numbers."""
@@ -59,7 +61,8 @@ def size_of(path: Path) -> tuple[int, int]:
     """
     with _opened(path, MAX_PIXELS, MAX_BYTES) as found:
         width, height = found.size
-        return (height, width) if found.getexif().get(ORIENTATION) in SIDEWAYS else (width, height)
+        turned = found.format != "TIFF" and found.getexif().get(ORIENTATION) in SIDEWAYS
+        return (height, width) if turned else (width, height)
 
 
 @contextmanager
@@ -99,11 +102,7 @@ def open_audio(path: Path, max_seconds: float = MAX_SECONDS, *, max_bytes: int =
         Unsupported: the format needs soundfile, and it is not installed.
     """
     require_file(path, "recordings", max_bytes)
-    try:
-        plain = _is_plain(path)
-    except OSError as error:
-        raise BadMedia(f"{path} cannot be read: {error.strerror}") from error
-    samples, rate = (_wav if plain else _sound)(path, max_seconds)
+    samples, rate = (_wav if _is_plain(path) else _sound)(path, max_seconds)
     if not samples.size:
         raise BadMedia(f"{path} is a recording of nothing")
     loudest = float(np.abs(samples).max())
@@ -113,7 +112,7 @@ def open_audio(path: Path, max_seconds: float = MAX_SECONDS, *, max_bytes: int =
 
 
 def require_file(path: Path, kind: str, max_bytes: int) -> None:
-    """Refuse what is no file, or too large a one."""
+    """Refuse what is no file, too large a one, or the pointer that Git LFS leaves in a file's place."""
     try:
         found = path.stat()
         size = found.st_size if stat.S_ISREG(found.st_mode) else None
@@ -123,6 +122,13 @@ def require_file(path: Path, kind: str, max_bytes: int) -> None:
         raise BadMedia(f"{path} is missing; the dataset's {kind} must lie below its folder")
     if size > max_bytes:
         raise BadMedia(f"{path} has {size:,} bytes, the limit is {max_bytes:,}")
+    try:
+        with path.open("rb") as file:
+            pointer = file.read(len(LFS)) == LFS
+    except OSError as error:
+        raise BadMedia(f"{path} cannot be read: {error.strerror}") from error
+    if pointer:
+        raise BadMedia(f"{path} is a pointer of Git LFS, and not the file; fetch the {kind} with `git lfs pull`")
 
 
 def _limit(path: Path, frames: int, rate: int, channels: int, max_seconds: float) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from atlas.errors import IntegrityError
 from ingest.datasets._coco_layout import Places, caption_files, instance_files, picture_folders, subset_of
+from ingest.datasets._coco_masks import require_pixels
 from ingest.datasets._coco_rows import Id, identity, place, require
 from ingest.datasets._files import tell
 
@@ -54,6 +55,7 @@ def read(root: Path, subset: str) -> Files:
             rows += [row for row in part.get(key, []) if key in ("images", "annotations") or row not in rows]
     require(root, whole, [subset_of(file, root) for file in chosen])
     pointers = place(root, whole["images"], Places(root, picture_folders(root, chosen)))
+    require_pixels(root, [image for image in whole["images"] if image["id"] in pointers], whole["annotations"])
     listed = {image["id"] for image in whole["images"]}
     strange = [
         f"{row['id']} of picture {row['image_id']}" for row in whole["annotations"] if row["image_id"] not in listed

@@ -16,11 +16,13 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from atlas.errors import IntegrityError
+from ingest.datasets._files import tell
 
 
 def mask_of(instance: Mapping[str, Any], height: int, width: int) -> np.ndarray:
@@ -55,6 +57,46 @@ def _mask(instance: Mapping[str, Any], height: int, width: int) -> np.ndarray:
         warnings.simplefilter("ignore", DeprecationWarning)
         pixels: np.ndarray = runs.decode(coded).astype(bool)
     return pixels
+
+
+def require_pixels(root: Path, images: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse boxes and corners in parts of the picture; tell of boxes that stand for outlines and lie elsewhere.
+
+    Raises:
+        IntegrityError: all numbers are between 0 and 1.
+    """
+    numbers = [n for row in rows if (n := _first_numbers(row))]
+    if numbers and all(0 <= n <= 1 for some in numbers for n in some) and any(n % 1 for some in numbers for n in some):
+        raise IntegrityError(
+            f"{root}: all boxes and corners are between 0 and 1, parts of the picture; COCO's are pixels, so multiply "
+            "them by the picture's width and height"
+        )
+    sizes = {image["id"]: (image["width"], image["height"]) for image in images}
+    boxes = [row for row in rows if row["image_id"] in sizes and not row.get("segmentation") and _is_box(row)]
+    outside = [
+        f"annotation {row['id']}, {row['bbox']} of {' x '.join(map(str, sizes[row['image_id']]))} pixels"
+        for row in boxes
+        if not _is_within(row["bbox"], *sizes[row["image_id"]])
+    ]
+    what = f"{root}: boxes that reach out of the picture or have no inside (COCO's are [x, y, width, height] in pixels)"
+    tell(what, outside, len(boxes), "cut to what is in it")
+
+
+def _first_numbers(row: Mapping[str, Any]) -> list[float]:
+    """The numbers of a row's box, or else of its first polygon; none where these are of another form."""
+    if _is_box(row):
+        return list(row["bbox"])
+    found: Any = row.get("segmentation")
+    while isinstance(found, list) and found and isinstance(found[0], list):
+        found = found[0]
+    return found if isinstance(found, list) and all(map(_is_number, found)) else []
+
+
+def _is_within(box: Sequence[float], width: int, height: int) -> bool:
+    """Whether a box has an inside and lies in the picture, up to what annotators draw over its edges."""
+    x, y, across, down = box
+    wide, high = 1 + width / 20, 1 + height / 20
+    return across > 0 < down and x >= -wide and y >= -high and x + across <= width + wide and y + down <= height + high
 
 
 def _runs(outline: Mapping[str, Any], height: int, width: int) -> Any:
@@ -137,8 +179,13 @@ def _lengths(text: str) -> list[int]:
     return found
 
 
-def _corners(box: Sequence[float] | None) -> list[float]:
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+def _is_box(row: Mapping[str, Any]) -> bool:
+    box = row.get("bbox")
+    return isinstance(box, list) and len(box) == 4 and all(map(_is_number, box))
+
+
+def _corners(box: Any) -> list[float]:
+    if not _is_box({"bbox": box}):
         raise ValueError("it has no corners, and there is no bbox of four numbers to stand for it")
     x, y, width, height = box
     return [x, y, x + width, y, x + width, y + height, x, y + height]

@@ -18,18 +18,21 @@ from ingest.media import size_of
 LARGEST = 100_000
 """Pixels of a picture's side: a larger one is a mistake, and its mask would take all memory."""
 
+EXACT = 2**53
+"""Above it floats leave whole numbers out."""
+
 IDS = {"images": ("id",), "annotations": ("image_id", "category_id"), "categories": ("id",)}
 Id = int | str
 
 
 def identity(value: Any) -> Id | None:
     """An id in the one form that all files are compared in: 7, 7.0, "7" and "000007" are the number 7, other texts
-    themselves; None where it is neither a number nor a text."""
+    themselves; None where it is neither a number nor a text, or a float that may stand for several whole numbers."""
     if isinstance(value, float) and value.is_integer():
-        return int(value)
+        return int(value) if abs(value) <= EXACT else None
     if isinstance(value, str):
         text = value.strip()
-        return int(float(text)) if re.fullmatch(r"[0-9]{1,15}(\.0*)?", text, re.ASCII) else text or None
+        return int(text.partition(".")[0]) if re.fullmatch(r"[+-]?[0-9]{1,40}(\.0*)?", text, re.ASCII) else text or None
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

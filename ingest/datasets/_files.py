@@ -58,7 +58,12 @@ def inside(root: Path, media: str) -> Path:
         BadMedia: it lies outside the root, and outside the Hub's cache that the root is in.
     """
     require_inside(media)
-    path = (root / media).resolve()
+    try:
+        path = (root / media).resolve(strict=True)
+    except FileNotFoundError:  # told by who opens it
+        path = (root / media).resolve()
+    except (OSError, RuntimeError) as error:  # links in a circle, a folder that may not be entered
+        raise BadMedia(f"{root / media} cannot be followed: {error}") from error
     if not any(path.is_relative_to(place) for place in kept_below(root)):
         raise BadMedia(f"{root / media} is a link out of the dataset's folder; give the folder it leads to")
     return path
@@ -187,11 +192,11 @@ def rows_of(file: Path, key: str | None) -> list[Mapping[str, Any]]:
     return found
 
 
-def tell(what: str, left: Sequence[str], of: int) -> None:
-    """Warn that some of many rows are left out, with the first of them."""
+def tell(what: str, left: Sequence[str], of: int, done: str = "left out") -> None:
+    """Warn that some of many rows are left out (or what is done with them), with the first of them."""
     if left:
         more = f", and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-        warnings.warn(f"{what}: {len(left):,} of {of:,} left out: {'; '.join(left[:SHOWN])}{more}", AtlasWarning, 4)
+        warnings.warn(f"{what}: {len(left):,} of {of:,} {done}: {'; '.join(left[:SHOWN])}{more}", AtlasWarning, 4)
 
 
 def require_unique(rows: Sequence[Mapping[str, Any]], key: str, file: Path) -> None:

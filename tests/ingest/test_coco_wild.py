@@ -62,7 +62,8 @@ def media(root: Path, **options: Any) -> set[str]:
 @pytest.mark.parametrize(
     ("value", "wanted"),
     [(7, 7), (7.0, 7), ("7", 7), ("000007", 7), (" 7 ", 7), ("7.0", 7), ("a7", "a7"), ("-", "-")]
-    + [(value, None) for value in (None, True, 7.5, float("nan"), float("inf"), "", " ", [7], {})],
+    + [("-7", -7), ("+7", 7), ("1" * 20, int("1" * 20)), (2.0**53, 2**53)]
+    + [(value, None) for value in (None, True, 7.5, 2.0**53 + 2, float("nan"), float("inf"), "", " ", [7], {})],
 )
 def test_ids_have_one_form(value: Any, wanted: Any) -> None:
     assert identity(value) == wanted
@@ -172,16 +173,36 @@ def test_a_missing_size_is_read_from_the_picture(tmp_path: Path, size: dict[str,
     assert dataset.image("images/1.png").size == (WIDTH, HEIGHT)
 
 
-def test_a_missing_size_is_that_of_the_upright_picture(tmp_path: Path) -> None:
-    whole = rows("1.jpg")
-    whole["images"][0] = {"id": 1, "file_name": "1.jpg"}
+@pytest.mark.parametrize("name", ["1.jpg", "1.tif", "1.png"])
+def test_a_missing_size_is_that_of_the_upright_picture(tmp_path: Path, name: str) -> None:
+    whole = rows(name)
+    whole["images"][0] = {"id": 1, "file_name": name}
     exif = Image.Exif()
     exif[274] = 6
     (tmp_path / "images").mkdir()
-    Image.new("RGB", (HEIGHT, WIDTH)).save(tmp_path / "images" / "1.jpg", exif=exif)
+    Image.new("RGB", (HEIGHT, WIDTH)).save(tmp_path / "images" / name, exif=exif)
     dataset = coco.build(str(simple(tmp_path, whole, ())))
-    assert dataset.image("images/1.jpg").size == (WIDTH, HEIGHT)
-    assert dataset.mask("images/1.jpg", "dog").shape == (HEIGHT, WIDTH)
+    assert dataset.image(f"images/{name}").size == (WIDTH, HEIGHT)
+    assert dataset.mask(f"images/{name}", "dog").shape == (HEIGHT, WIDTH)
+
+
+@pytest.mark.parametrize("shape", [{"bbox": [0.1, 0.2, 0.5, 0.5]}, {"segmentation": [[0.1, 0.2, 0.9, 0.2, 0.9, 1.0]]}])
+def test_shapes_in_parts_of_the_picture_are_refused(tmp_path: Path, shape: dict[str, Any]) -> None:
+    whole = rows("1.png", "2.png")
+    whole["annotations"] = [{"id": n, "image_id": n, "category_id": 18, **shape} for n in (1, 2)]
+    with pytest.raises(IntegrityError, match="between 0 and 1, parts of the picture; COCO's are pixels, so multiply"):
+        coco.build(str(simple(tmp_path, whole)))
+
+
+@pytest.mark.parametrize("box", [[8, 5, 11, 7], [2, 2, 0, 3], [5, 5, -3, -3], [50, 50, 3, 3]])
+def test_boxes_that_do_not_lie_in_the_picture_are_told(tmp_path: Path, box: list[int]) -> None:
+    whole = rows("1.png", "2.png")
+    whole["annotations"] = [
+        {"id": 1, "image_id": 1, "category_id": 18, "bbox": [0, 0, WIDTH, HEIGHT]},
+        {"id": 2, "image_id": 2, "category_id": 18, "bbox": box},
+    ]
+    with pytest.warns(AtlasWarning, match=r"1 of 2 cut to what is in it: annotation 2, \[.*\] of 12 x 8 pixels"):
+        coco.build(str(simple(tmp_path, whole)))
 
 
 def test_sizes_as_texts_and_floats(tmp_path: Path) -> None:
@@ -363,6 +384,20 @@ def test_links_out_of_the_hubs_cache_are_not(tmp_path: Path) -> None:
         (root / "images" / "1.png").symlink_to(place)
         with pytest.raises(BadMedia, match="is a link out of the dataset's folder"):
             coco.build(str(root)).image("images/1.png")
+
+
+def test_links_in_a_circle_are_bad_media(tmp_path: Path) -> None:
+    root = simple(tmp_path, rows("1.png", "2.png"), ("2.png",))
+    (root / "images" / "1.png").symlink_to("1.png")
+    with pytest.raises(BadMedia, match=r"1\.png cannot be followed"):
+        coco.build(str(root)).image("images/1.png")
+
+
+def test_a_clone_without_its_large_files(tmp_path: Path) -> None:
+    root = simple(tmp_path, rows("1.png", "2.png"))
+    (root / "images" / "1.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(BadMedia, match=r"1\.png is a pointer of Git LFS, .*`git lfs pull`"):
+        coco.build(str(root)).image("images/1.png")
 
 
 def test_a_link_within_the_folder_is_followed(tmp_path: Path) -> None:
