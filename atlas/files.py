@@ -8,6 +8,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from atlas.errors import UsageError
+
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a full disk, a quota or a limit on the size of files says."""
 
@@ -42,6 +44,18 @@ def sha256(file: Path) -> str:
     """The sha256 of a file's bytes, in hex."""
     with file.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with `~` as the home folder.
+
+    Raises:
+        UsageError: it is a user's whom this machine does not have.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{path}: there is no such home folder; give the whole path") from error
 
 
 def kept_below(root: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atlas.errors import UsageError
+from atlas.files import expanded
 from cli.text import visible
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def resolve(path: Path | None) -> Path:
 
     for file in (Path("neuron-atlas.toml"), platformdirs.user_config_path("neuron-atlas") / "config.toml"):
         if found := _settings(file).get("atlas"):
-            return (file.parent / str(found)).expanduser()
+            return expanded(file.parent / str(found))
     from atlas.api import default_path
 
     return default_path()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import stat
 import struct
 import warnings
@@ -10,7 +11,7 @@ import wave
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
@@ -28,6 +29,8 @@ ORIENTATION, SIDEWAYS = 274, (5, 6, 7, 8)
 LFS = b"version https://git-lfs"
 """How the text begins that a clone without Git LFS has instead of a large file."""
 MAX_SECONDS = 600.0
+RATES = (1_000, 1_000_000)
+"""Samples a second that recordings have; other numbers are a header's mistake, and times and pitches would be too."""
 PCM = 1
 """WAVE's code of whole numbers."""
 LOUDEST = 2.0
@@ -108,7 +111,10 @@ def open_audio(path: Path, max_seconds: float = MAX_SECONDS, *, max_bytes: int =
     loudest = float(np.abs(samples).max())
     if not loudest <= LOUDEST:
         raise BadMedia(f"{path} has samples up to {loudest:g}; floats go from -1 to 1")
-    return samples.clip(-1, 1).mean(1, dtype=np.float32), rate
+    mixed = samples.clip(-1, 1).mean(1, dtype=np.float32)
+    if loudest > 0 and float(np.abs(mixed).max()) < loudest / 1000:
+        raise BadMedia(f"{path} is silent when its channels are averaged, as they cancel each other; keep one of them")
+    return mixed, rate
 
 
 def require_file(path: Path, kind: str, max_bytes: int) -> None:
@@ -133,8 +139,8 @@ def require_file(path: Path, kind: str, max_bytes: int) -> None:
 
 def _limit(path: Path, frames: int, rate: int, channels: int, max_seconds: float) -> None:
     """Refuse what a header promises, before it is read."""
-    if rate < 1 or channels < 1 or frames < 0:
-        raise BadMedia(f"{path} is corrupt: {channels} channels of {rate} samples a second")
+    if not RATES[0] <= rate <= RATES[1] or channels < 1 or frames < 0:
+        raise BadMedia(f"{path} is corrupt: its header says {channels} channels of {rate:,} samples a second")
     if frames / rate > max_seconds:
         raise BadMedia(f"{path} is {frames / rate:,.0f} seconds long, the limit is {max_seconds:,.0f}")
     if frames * channels > MAX_SAMPLES:
@@ -161,11 +167,19 @@ def _is_plain(path: Path) -> bool:
                 if size == 0 < there:
                     raise BadMedia(f"{path} was never finished: its header says 0 bytes of sound, and {there:,} follow")
                 unknown = size == 2**32 - 1  # as a stream is written
+                if size < there - 8 - size % 2 and not _is_chunk(file, at + size + size % 2):
+                    raise BadMedia(f"{path} has {there:,} bytes of sound or more, and its header says {size:,}")
                 if code != PCM and there < size and not unknown:
                     raise BadMedia(f"{path} is cut: {there:,} of {size:,} bytes of sound are there")
                 return code == PCM and not unknown
             file.seek(at + size + size % 2)
     return code == PCM
+
+
+def _is_chunk(file: BinaryIO, at: int) -> bool:
+    """Whether a chunk of a WAVE begins there, as after the sound, by its four letters; or nothing but zeros follow."""
+    file.seek(at)
+    return re.match(rb"[A-Za-z0-9_ -]{4}", rest := file.read()) is not None or not any(rest)
 
 
 def _wav(path: Path, max_seconds: float) -> tuple[np.ndarray, int]:

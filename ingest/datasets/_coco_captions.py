@@ -68,7 +68,7 @@ class Captions:
         for concept in every:
             for form in concept.forms:
                 meant[_spaced(form)].append(concept.name)
-            phrases += [phrase for phrase in concept.unlike if " " in phrase]
+            phrases += [phrase for phrase in concept.unlike if not phrase.isalpha()]
         search = pattern([*meant, *phrases])
         for text in self._boxed:
             said = dict.fromkeys(_spaced(form) for form in search.findall(text))

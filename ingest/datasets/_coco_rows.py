@@ -11,7 +11,7 @@ from typing import Any
 
 from atlas.errors import IntegrityError, UsageError
 from ingest.datasets._coco_layout import Places
-from ingest.datasets._files import require_inside, tell
+from ingest.datasets._files import EVERY, require_inside, tell, tell_alike
 from ingest.examples import BadMedia
 from ingest.media import size_of
 
@@ -61,6 +61,8 @@ def require(root: Path, whole: Mapping[str, list[Any]], subsets: Sequence[str]) 
         if not isinstance(row.get("name"), str) or not row["name"].strip(" ,;"):
             raise IntegrityError(_bad(root, "categories", "name", row))
         row["name"] = "; ".join(part for part in map(_spaced, row["name"].split(",")) if part)  # --concepts a,b are two
+        if row["name"] == EVERY:
+            raise IntegrityError(f"{root}: the category '{EVERY}' stands for all categories; give it another name")
     for key, what in (("images", "pictures"), ("categories", "categories")):
         if not whole[key]:
             raise UsageError(f"{root} has no {what} in its annotation files; there is nothing to ingest")
@@ -70,6 +72,7 @@ def require(root: Path, whole: Mapping[str, list[Any]], subsets: Sequence[str]) 
         if times > 1:
             hint = f"; give one file with subset={subsets[-1]}" if len(subsets) > 1 else ""
             raise IntegrityError(f"{root}: two {key} have the {name} {twice!r}{hint}")
+    tell_alike([category["name"] for category in whole["categories"]])
     known = {category["id"] for category in whole["categories"]}
     for number, row in enumerate(whole["annotations"], 1):
         own = identity(row.get("id"))

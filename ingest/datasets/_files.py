@@ -13,11 +13,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from atlas.errors import AtlasWarning, UsageError, unknown
-from atlas.files import kept_below
+from atlas.files import expanded, kept_below
 from ingest.examples import FIND, HELD_OUT, BadMedia
 
 SHOWN = 3
 """How many of what is left out are named."""
+
+EVERY = "*"
+"""The name of what the atlas keeps over all concepts of a dataset; no concept can have it."""
 
 
 def order(seed: int, purpose: str, key: object) -> str:
@@ -77,7 +80,7 @@ def folder(path: str | None, name: str) -> Path:
     """
     if path is None:
         raise UsageError(f"{name} needs a folder; use --dataset {name}:PATH")
-    root = Path(path).expanduser()
+    root = expanded(path)
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}; use --dataset {name}:PATH")
     return root
@@ -197,6 +200,17 @@ def tell(what: str, left: Sequence[str], of: int, done: str = "left out") -> Non
     if left:
         more = f", and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
         warnings.warn(f"{what}: {len(left):,} of {of:,} {done}: {'; '.join(left[:SHOWN])}{more}", AtlasWarning, 4)
+
+
+def tell_alike(names: Sequence[str]) -> None:
+    """Warn of concepts whose names differ in capitals alone."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(name.casefold(), []).append(name)
+    several = [" and ".join(map(repr, some)) for some in alike.values() if len(some) > 1]
+    if several:
+        message = "concepts that differ in capitals alone are scored apart; write them alike to have one"
+        warnings.warn(f"{message}: {'; '.join(several[:SHOWN])}", AtlasWarning, 4)
 
 
 def require_unique(rows: Sequence[Mapping[str, Any]], key: str, file: Path) -> None:

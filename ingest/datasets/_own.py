@@ -8,7 +8,7 @@ from typing import Any
 from atlas.errors import UsageError
 from ingest.concepts import mentioned
 from ingest.datasets._coco_words import forms
-from ingest.datasets._files import line, tell
+from ingest.datasets._files import EVERY, line, tell, tell_alike
 from ingest.examples import Concept, Example, Mention
 
 
@@ -18,19 +18,25 @@ def names_of(value: Any, where: str) -> tuple[str, ...]:
     Raises:
         UsageError: there is none, or one that no option could name.
     """
-    given = value if isinstance(value, list) else str(value or "").split(";")
+    texts = value.split(";") if isinstance(value, str) else [] if value is None else value
+    given = texts if isinstance(texts, list) else [texts]
     found = [line(name, f"{where}, a concept") for name in given if name != ""]
     if not found:
         raise UsageError(f"{where} names no concept; each row needs one")
     for name in found:
         if "," in name:
             raise UsageError(f"{where}: the concept '{name}' has a comma, which separates concepts in options; use ;")
+        if name == EVERY:
+            raise UsageError(f"{where}: the concept '{EVERY}' stands for all concepts; give it another name")
     return tuple(dict.fromkeys(found))
 
 
 def concepts(names: Iterable[str]) -> dict[str, Concept]:
-    """A concept for each name, in order, with its plural and synonyms as forms."""
-    return {name: Concept(name, forms(name)) for name in sorted(set(names))}
+    """A concept for each name, in order, with its plural and synonyms as forms; names that differ in capitals alone are
+    told."""
+    names = sorted(set(names))
+    tell_alike(names)
+    return {name: Concept(name, forms(name)) for name in names}
 
 
 def mentions_of(

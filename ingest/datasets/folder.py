@@ -11,7 +11,7 @@ explained. "words" is the part of the answer that stands for the concepts; else 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ NAME, TASK = "folder", "name"
 TABLES = ("metadata.csv", "metadata.jsonl", "*.csv", "*.jsonl")
 FILES = ("file_name", "filename", "file", "path", "image")
 LABELS = ("concepts", "concept", "label", "class", "category")
+MORE = ("prompt", "answer", "words", "task")
 PARTS = ("train", "val", "valid", "validation", "test")
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
+PICTURES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".pgm", ".ppm")
 LAYOUT = "a folder of pictures for each class, or metadata.csv with the columns file_name and concepts"
 
 Row = tuple[str, str, tuple[str, ...], Mapping[str, Any]]
@@ -65,7 +66,7 @@ def build(
 
 def _example(row: Row, pointer: str, question: str, known: Mapping[str, Concept]) -> Example:
     where, _, names, more = row
-    given = {key: more.get(key) for key in ("prompt", "answer", "words", "task")}
+    given = {key: more.get(key) for key in MORE}
     prompt = words(given["prompt"], f"{where}, the prompt") if given["prompt"] not in (None, "") else question
     answer = line(given["answer"], f"{where}, the answer") if given["answer"] not in (None, "") else None
     task = line(given["task"], f"{where}, the task") if given["task"] not in (None, "") else TASK
@@ -75,7 +76,8 @@ def _example(row: Row, pointer: str, question: str, known: Mapping[str, Concept]
 
 def _table(file: Path, root: Path) -> list[Row]:
     rows: list[Row] = []
-    for where, row in lines_of(file) if file.suffix == ".jsonl" else table_of(file):
+    read = [(where, {key.lower(): value for key, value in row.items()}) for where, row in _lines(file)]
+    for where, row in read:
         name = line(_of(row, FILES, where), f"{where}, the file")
         if Path(name).is_absolute() and Path(name).is_relative_to(root.absolute()):
             name = Path(name).relative_to(root.absolute()).as_posix()
@@ -84,7 +86,18 @@ def _table(file: Path, root: Path) -> list[Row]:
         except BadMedia as error:
             raise UsageError(f"{where}: {error}") from error
         rows.append((where, name, names_of(_of(row, LABELS, where), where), row))
+    unread = dict.fromkeys(key for _, row in read for key in row if key not in _read(row))
+    tell(f"{file}: columns that mean nothing here ({', '.join(MORE)} do)", list(unread), len(read[0][1]), "not read")
     return rows
+
+
+def _lines(file: Path) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    return lines_of(file) if file.suffix == ".jsonl" else table_of(file)
+
+
+def _read(row: Mapping[str, Any]) -> set[str]:
+    """The columns of a row that are read: of several names for one thing the first."""
+    return {next(key for key in some if key in row) for some in (FILES, LABELS)} | set(MORE)
 
 
 def _of(row: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:
@@ -98,23 +111,37 @@ def _of(row: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:
 def _classes(root: Path) -> list[Row]:
     """The pictures of every class folder; what is no picture is told."""
     tops = _folders(root)
-    if tops and all(top.name.lower() in PARTS for top in tops):
-        tops = [inner for top in tops for inner in _folders(top)]
+    parts = [top for top in tops if top.name.lower() in PARTS and _folders(top) and not _pictures(top.iterdir())]
+    beside = [top for top in tops if top not in parts and _pictures(top.rglob("*"))]
+    if parts and beside:
+        raise UsageError(
+            f"{root} has classes below {parts[0].name}/ and pictures in {beside[0].name}/ beside it; keep one of them, "
+            f"or give --dataset {NAME}:{parts[0]}"
+        )
+    empty = [top.name for top in tops if parts and top not in parts]
+    tops = [inner for top in parts for inner in _folders(top)] if parts else tops
     rows: list[Row] = []
     other: list[str] = []
     for top in tops:
-        answer = spaced_name(top.name)
+        before, answer = len(rows), spaced_name(top.name)
         for file in sorted(file for file in top.rglob("*") if file.is_file() and not file.name.startswith(".")):
             name = file.relative_to(root).as_posix()
             if file.suffix.lower() in PICTURES and answer:
                 rows.append((name, name, names_of(answer, name), {"answer": answer}))
             else:
                 other.append(name)
+        if len(rows) == before:
+            empty.append(top.relative_to(root).as_posix())
     if not rows:
         raise UsageError(f"{root} has no pictures in folders of their own and no table; expected is {LAYOUT}")
-    loose = [file.name for file in sorted(root.iterdir()) if file.is_file() and file.suffix.lower() in PICTURES]
+    tell(f"{root}: folders without a picture", empty, len(tops) + len(parts))
+    loose = [file.name for file in _pictures(sorted(root.iterdir()))]
     tell(f"{root}: files that are no pictures of a class", [*loose, *other], len(rows) + len(loose) + len(other))
     return rows
+
+
+def _pictures(files: Iterable[Path]) -> list[Path]:
+    return [file for file in files if file.is_file() and file.suffix.lower() in PICTURES]
 
 
 def _folders(root: Path) -> list[Path]:

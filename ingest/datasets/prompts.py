@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import UsageError
+from atlas.files import expanded
 from ingest.datasets._files import folder, identifier, line, lines_of, split_of, words
 from ingest.datasets._own import concepts, mentions_of, names_of, once
 from ingest.datasets._tasks import Tasks
@@ -52,12 +53,12 @@ def build(path: str | None = None) -> Tasks:
         metrics={line(row.get("task", TASK), f"{where}, the task"): ("exact", "label") for where, row in rows},
         examples=once(read(), file),
     )
-    found.path = str(Path(path or "").expanduser())
+    found.path = str(expanded(path or ""))
     return found
 
 
 def _file(path: str | None) -> Path:
-    file = Path(path or "").expanduser()
+    file = expanded(path or "")
     if path and file.is_file():
         return file
     found = folder(path, NAME) / FILE

@@ -186,6 +186,14 @@ def test_a_missing_size_is_that_of_the_upright_picture(tmp_path: Path, name: str
     assert dataset.mask(f"images/{name}", "dog").shape == (HEIGHT, WIDTH)
 
 
+def test_a_category_that_stands_for_all_or_for_another(tmp_path: Path) -> None:
+    whole = rows("1.png", "2.png", categories=[{"id": 18, "name": "dog"}, {"id": 19, "name": "Dog"}])
+    with pytest.warns(AtlasWarning, match="in capitals alone are scored apart.*: 'dog' and 'Dog'"):
+        coco.build(str(simple(tmp_path, whole)))
+    with pytest.raises(IntegrityError, match=r"the category '\*' stands for all categories"):
+        coco.build(str(simple(tmp_path, rows("1.png", "2.png", categories=[{"id": 18, "name": "*"}]))))
+
+
 @pytest.mark.parametrize("shape", [{"bbox": [0.1, 0.2, 0.5, 0.5]}, {"segmentation": [[0.1, 0.2, 0.9, 0.2, 0.9, 1.0]]}])
 def test_shapes_in_parts_of_the_picture_are_refused(tmp_path: Path, shape: dict[str, Any]) -> None:
     whole = rows("1.png", "2.png")

@@ -70,7 +70,8 @@ def test_phrases_count_as_wholes(tmp_path: Path, caption: str, found: list[str])
 
 
 @pytest.mark.parametrize(
-    "caption", ["A man on a jet ski.", "A cement bowl.", "A bike-rack.", "Empty train tracks.", "A ski jacket."]
+    "caption",
+    ["A man on a jet ski.", "A cement bowl.", "A bike-rack.", "Empty train tracks.", "A ski jacket.", "A chili dog."],
 )
 def test_phrases_that_mean_something_else(tmp_path: Path, caption: str) -> None:
     assert mentions(folder(tmp_path, [(caption, NAMES), ("A dog.", ["dog"])])) == {"A dog.": ["dog"]}

@@ -102,6 +102,9 @@ def test_a_fact_that_is_given_joins_other_answers(tmp_path: Path) -> None:
         (FACT | {"answer": 7}, "x.jsonl: line 2, the answer is no text: 7"),
         (FACT | {"concepts": []}, "x.jsonl: line 2 names no concept"),
         (FACT | {"concepts": [3]}, "x.jsonl: line 2, a concept is no text"),
+        (FACT | {"concepts": 3}, "x.jsonl: line 2, a concept is no text: 3"),
+        (FACT | {"concepts": {"a": 1}}, "x.jsonl: line 2, a concept is no text"),
+        (FACT | {"concepts": "*"}, r"x.jsonl: line 2: the concept '\*' stands for all concepts"),
         (FACT | {"concepts": "a, b"}, "x.jsonl: line 2: the concept 'a, b' has a comma"),
         (FACT | {"words": "London"}, "x.jsonl: line 2: the words 'London' are not in the answer"),
         (FACT | {"references": "Paris"}, "x.jsonl: line 2: the references are no list"),
@@ -118,6 +121,18 @@ def test_equal_lines_are_told(tmp_path: Path) -> None:
     file = written(tmp_path / "x.jsonl", FACT, "", FACT | {"prompt": "Other?"}, FACT)
     with pytest.warns(AtlasWarning, match="equal rows: 1 of 3 left out: .*line 4 is the same as line 1"):
         assert len(every(prompts.build(str(file)), TEXT)) == 2
+
+
+def test_concepts_that_differ_in_capitals_are_told(tmp_path: Path) -> None:
+    file = written(tmp_path / "x.jsonl", FACT, FACT | {"concepts": "france; city"})
+    with pytest.warns(AtlasWarning, match="in capitals alone are scored apart.*: 'France' and 'france'$"):
+        prompts.build(str(file))
+
+
+@pytest.mark.parametrize("build", [prompts.build, folder.build])
+def test_a_home_folder_that_nobody_has(build: Any) -> None:
+    with pytest.raises(UsageError, match="there is no such home folder; give the whole path"):
+        build("~nobody-of-this-name/x")
 
 
 def test_a_file_or_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,6 +165,35 @@ def test_what_is_no_picture_of_a_class_is_told(tmp_path: Path) -> None:
     (tmp_path / "dog" / "notes.txt").write_text("x")
     with pytest.warns(AtlasWarning, match="no pictures of a class: 2 of 3 left out: loose.png; dog/notes.txt"):
         assert len(every(folder.build(str(tmp_path)), IMAGE)) == 1
+
+
+def test_splits_and_other_folders_are_no_classes(tmp_path: Path) -> None:
+    """Neither train/ nor what lies beside it is a concept."""
+    for name in ("train/dog/1.png", "val/cat/2.png"):
+        task_folders.picture(tmp_path / name, 1)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "train" / "bird").mkdir()
+    with pytest.warns(AtlasWarning, match="folders without a picture: 2 of 5 left out: notes; train/bird"):
+        assert list(folder.build(str(tmp_path)).concepts) == ["cat", "dog"]
+    task_folders.picture(tmp_path / "notes" / "3.png", 1)
+    with pytest.raises(UsageError, match="has classes below train/ and pictures in notes/ beside it; keep one of them"):
+        folder.build(str(tmp_path))
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    for name in ("train/1.png", "car/2.png"):
+        task_folders.picture(tmp_path / name, 1)
+    assert list(folder.build(str(tmp_path)).concepts) == ["car", "train"]
+
+
+def test_columns_that_nothing_is_made_of_are_told(tmp_path: Path) -> None:
+    task_folders.picture(tmp_path / "1.png", 1)
+    written(
+        tmp_path / "x.jsonl", {"file": "1.png", "Concept": "dog", "label": "cat", "Question": "?", "Answer": "a dog"}
+    )
+    with pytest.warns(AtlasWarning, match=r"\(prompt, answer, words, task do\): 2 of 5 not read: label; question"):
+        [example] = every(folder.build(str(tmp_path)), IMAGE)
+    assert (example.mentions, example.answer) == ((Mention("dog"),), "a dog")
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,28 @@ def test_a_file_that_was_never_finished(tmp_path: Path) -> None:
         open_audio(tmp_path / "x.wav")
 
 
+def test_a_header_that_says_less_than_there_is(tmp_path: Path) -> None:
+    long = (b"data", np.full(40, 0.5 * 32_768).astype("<i2").tobytes())
+    (tmp_path / "x.wav").write_bytes(chunks(form(), long, data=20))
+    with pytest.raises(BadMedia, match="x.wav has 80 bytes of sound or more, and its header says 20"):
+        open_audio(tmp_path / "x.wav")
+    (tmp_path / "x.wav").write_bytes(chunks(form(), SIXTEEN) + bytes(40))
+    np.testing.assert_array_equal(open_audio(tmp_path / "x.wav")[0], KNOWN)
+
+
+@pytest.mark.parametrize("rate", [0, 1, 2**31])
+def test_a_rate_that_no_recording_has(tmp_path: Path, rate: int) -> None:
+    (tmp_path / "x.wav").write_bytes(chunks((b"fmt ", struct.pack("<HHIIHH", 1, 1, rate, 0, 2, 16)), SIXTEEN))
+    with pytest.raises(BadMedia, match=f"its header says 1 channels of {rate:,} samples a second"):
+        open_audio(tmp_path / "x.wav")
+
+
+def test_channels_that_cancel_each_other_are_no_silence(tmp_path: Path) -> None:
+    soundfile.write(str(tmp_path / "x.wav"), np.stack([KNOWN, -KNOWN], 1), 8000, subtype="PCM_16")
+    with pytest.raises(BadMedia, match="silent when its channels are averaged, as they cancel each other; keep one"):
+        open_audio(tmp_path / "x.wav")
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 32_767.0, -3.0])
 def test_floats_that_are_no_samples(tmp_path: Path, value: float) -> None:
     soundfile.write(str(tmp_path / "x.wav"), np.array([0, value], np.float32), 8000, subtype="FLOAT")
