@@ -108,8 +108,8 @@ def survey(
     asked = run.collect(job, dataset)
     if target is None and asked and all(example.target == IMAGE for example in asked):
         target = IMAGE
-    chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce, target)
     notes = [f"asks {run.asked_of(job, dataset, asked)}"]
+    chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce, target, notes)
     judging = judge_for(live, asked, list(dataset.concepts.values()), judge, notes)
     drawing = controls_for(path, live, controls, PRODUCT, tell=notes if seeds else [])
     plain = resolved(job, dataset, asked, identity(live, job, dataset, asked)) | {
@@ -169,6 +169,7 @@ def _chosen(
     tops: Sequence[str],
     reduce: str | None,
     target: str | None,
+    tell: list[str],
 ) -> dict[Question, tuple[Neuron, ...]]:
     counts = {share: count_of(share, len(live.layout.layers) * live.layout.width) for share in tops}
     chosen = {}
@@ -183,6 +184,8 @@ def _chosen(
             for share, top in counts.items():
                 question = Question(method, share, str(map_["reduce"]), source, concept, str(map_["target"]))
                 chosen[question] = found.neurons[:top]
+                if len(found) < top:
+                    tell.append(f"{question.label}: {len(found)} neurons, as no other has a score above 0")
     for method in methods:
         if not any(question.method == method for question in chosen):
             raise UsageError(

@@ -43,6 +43,7 @@ class Ablation(PairMethod):
                 raise UsageError(f"ablation has no neuron {neuron}: it scores the language model's, as in 3/117")
             self.candidates.setdefault(neuron.layer, []).append(neuron.index)
         self.tokens = tokens
+        self.notes: dict[str, str] = {}
         self._restarts = Restarts()
 
     def layers(self, trace: Trace) -> tuple[int, ...]:
@@ -66,6 +67,11 @@ class Ablation(PairMethod):
             return out
         self._restarts.check(trace.live.layout, trace.capture, layer, trace.source)
         hidden, clean = _start(trace, layer)
+        if hidden.dtype in HALF:
+            self.notes["precision"] = (
+                "ablation: weights in 8 or 4 bits compute in half precision, so that effects below a few thousandths "
+                "are rounding; leave out --quantization to have them"
+            )
         step = max(1, min(self.tokens // values.shape[1], 2**26 // trace.live.layout.vocabulary))
         for begin in range(0, len(rows), step):
             some = slice(begin, begin + step)

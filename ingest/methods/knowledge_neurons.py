@@ -76,8 +76,8 @@ def build(
     threshold: float = 0.3,
     share: float = 0.5,
     tokens: int = 8192,
-    tap: str = PRODUCT,
-    negatives: str = REMOVED,
+    tap: str = "product",
+    negatives: str = "removed",
 ) -> KnowledgeNeurons:
     """steps, endpoints: of the path (see integrated_gradients). threshold: of the largest IG in a prompt. share: of
     the other concepts' prompts above which a neuron is removed. tokens: positions run in one batch. tap: product, or

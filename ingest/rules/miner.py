@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from atlas.errors import UsageError, unknown
-from atlas.strategies import DRAWN, PUBLISHED, RANDOM, TIES, select
+from atlas.strategies import PUBLISHED, RANDOM, TIES, select
 from ingest.importance import METRICS, SPLITS, parse_weights
 from ingest.labelling import RunMaps
 from ingest.labels import Labels, chosen
@@ -82,7 +82,7 @@ def build(
     weights: str = "",
     split: str = "special_text_separate",
     seed: int = 0,
-    ties: str = DRAWN,
+    ties: str = "drawn",
 ) -> Miner:
     """strategy: LA_MU | adaptive | LU_MA | uniform | random. ratio: share of all neurons to choose. weights: of
     prob,mean,max,attn_k,attn_q, or a preset's name. split: special_text_separate | special_text_as_one | prompt.
