@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from atlas.errors import UsageError
+from atlas.live.whole import read_weights
 
 
 def load_part(loader: Any, model: str, revision: str, *, needed: str, failed: str, **options: Any) -> Any:
-    """`loader.from_pretrained`, quiet.
+    """`loader.from_pretrained`, quiet; a model must have all of its weights, but for a pooler that is not used.
 
     needed: the error where no model is given. failed: the beginning of the error where it cannot be loaded.
 
@@ -23,11 +24,18 @@ def load_part(loader: Any, model: str, revision: str, *, needed: str, failed: st
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # weights that are left out on purpose are not worth a table
     try:
-        return loader.from_pretrained(model, revision=revision or None, **options)
+        if not _is_model(loader):
+            return loader.from_pretrained(model, revision=revision or None, **options)
+        unused = ("pooler.",) if loader.__name__ == "AutoModel" else ()
+        return read_weights(loader, model, part=True, unused=unused, revision=revision or None, **options)
     except (OSError, ValueError) as error:
         raise UsageError(f"{failed} cannot load the model '{model}': {first_line(error)}") from error
     finally:
         logging.set_verbosity(before)
+
+
+def _is_model(loader: Any) -> bool:
+    return hasattr(loader, "base_model_prefix") or loader.__name__.startswith("AutoModel")
 
 
 def first_line(error: Exception) -> str:

