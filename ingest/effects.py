@@ -158,13 +158,17 @@ def table(rows: Iterable[Mapping[str, Any]], metrics: Sequence[str] = (ACCURACY,
         first = {"source": key[0], "task": key[1], "subset": key[2]}
         if several:
             first = {"source": key[0], "subset": key[2], "metric": row["metric"]}
-        counts = {"n": row["examples"], UNITS: _units(row)}
-        groups.setdefault(key, first | counts)[row["condition"]] = _cell(row)
+        counts = {"n": row["examples"], UNITS: _units(row), EFFECTIVE: None}
+        shown = groups.setdefault(key, first | counts)
+        known = [n for n in (shown[EFFECTIVE], row["effective"]) if n is not None]
+        shown[EFFECTIVE] = round(min(known), 1) if known else None
+        shown[row["condition"]] = _cell(row)
     return pa.Table.from_pylist([groups[key] for key in sorted(groups)])
 
 
-UNITS = "of"
-"""The column that says how many pictures, facts, ... the examples are of."""
+UNITS, EFFECTIVE = "of", "n_eff"
+"""The columns that say how many pictures, facts, ... the examples are of, and how many independent examples would tell
+as much (the fewest of the conditions)."""
 
 UNIT = {TEXT: "fact", IMAGE: "picture", AUDIO: "recording", VIDEO: "video"}
 
