@@ -102,6 +102,8 @@ class Test:
         except (TypeError, ValueError, OverflowError):
             number, whole = math.nan, None
         wrong = not math.isfinite(number) or abs(number) > 1e30
+        if self.field == "percentile" and not 0 <= number <= 100:
+            raise UsageError(f"percentile is a number from 0 to 100, for example {self._example()}; not {value!r}")
         if wrong or (self.field in WHOLE and (whole is None or not 0 <= whole < 2**31)):
             kind = "a whole number" if self.field in WHOLE else "a number"
             raise UsageError(f"{self.field} is {kind}, for example {self._example()}; not {value!r}")

@@ -16,7 +16,7 @@ from atlas.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, conjunct
 from atlas.pages import SHOWN, Order
 from atlas.queries import Query, Which, find_maps, tokens_of
 from atlas.rules import BY_PLACE, EVERY, Rule, bound, placed, selected
-from atlas.unfound import nothing, require_one_run
+from atlas.unfound import nothing, require_one_run, require_stored
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -100,6 +100,7 @@ def meant(connection: Connection, tree: Filter, selections: Selections) -> Meant
     rows = [r for r in stored if left.get(r["map_id"], False) is not False]
     if not rows:
         raise UsageError(_none_meant(stored, members))
+    require_stored(connection, tree, rows)
     rows, notes = narrowed(rows, [name for name in (*ASKED, "component", "tap") if name not in mentioned])
     if "fingerprint" not in mentioned and len({r["fingerprint"] for r in rows}) > 1:
         rows, more = _one_weights(rows)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atlas import pins
 from atlas.errors import UsageError, unknown
+from atlas.filters import Filter, conjuncts, spans
+from atlas.neurons import LANGUAGE
 from atlas.queries import Which, find_maps, mapping_runs, runs_beginning
 
 if TYPE_CHECKING:
@@ -18,6 +21,35 @@ def require_one_run(connection: Connection, prefix: str) -> None:
     if len(ids) > 1:
         several = ", ".join(i[: max(8, len(prefix) + 4)] for i in ids[:5])
         raise UsageError(f"--run {prefix} is the beginning of several runs: {several}; give more of it (`atlas runs`)")
+
+
+def require_stored(connection: Connection, tree: Filter, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what every neuron must have and none has: layers that no model of the maps has, labels that no run gave.
+    The answer would be empty without a word.
+
+    Raises:
+        UsageError: such a layer or label; the message has what there is.
+    """
+    deep = max(r["layers"] for r in rows) if all(r["component"] == LANGUAGE for r in rows) else None
+    for test in conjuncts(tree):
+        if test.op not in ("=", "in"):
+            continue
+        values = test.value if test.op == "in" else (test.value,)
+        if test.field == "layer" and deep is not None:
+            first = min(low for low, _ in spans(values))
+            if first >= deep:
+                raise UsageError(f"no layer {first}; {rows[0]['model']} has layers 0-{deep - 1}")
+        if test.field == "label":
+            found = connection.execute("SELECT DISTINCT rule, label FROM labels").fetchall()
+            given = {label for _, label in found} | {f"{rule}:{label}" for rule, label in found}
+            if not any(_begun(name, value) for name in given for value in values):
+                raise unknown("stored label", values[0], given, "atlas labels ls")
+
+
+def _begun(label: str, asked: str) -> bool:
+    """Whether a label is meant, of whose rule the beginning may be given: `min:image` of `miner:image`."""
+    rule, colon, name = asked.partition(":")
+    return label == asked or bool(colon) and label.startswith(rule) and label.partition(":")[2] == name
 
 
 def nothing(connection: Connection, which: Which) -> UsageError:

@@ -147,6 +147,8 @@ def main(arguments: list[str]) -> int:
             result: Any = _with_common_options(typer.main.get_command(make_app(named)))(
                 arguments, standalone_mode=False
             )
+        if result == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except AtlasError as error:
         return _failed(str(error), error.exit_code, debug)

@@ -8,7 +8,7 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, resolve, say, words
+from cli.common import AtlasPath, existing, say, words
 from cli.groups import grouped
 from cli.render import Output, show
 
@@ -40,7 +40,7 @@ def use(
     from atlas.pins import as_said
 
     form = output.chosen()
-    there = Atlas(resolve(atlas))
+    there = Atlas(existing(atlas))
     if clear:
         if model or dataset or run:
             raise UsageError("--clear unpins everything; give what is to be pinned without it")

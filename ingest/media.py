@@ -121,13 +121,12 @@ def require_file(path: Path, kind: str, max_bytes: int) -> None:
     """Refuse what is no file, too large a one, or the pointer that Git LFS leaves in a file's place."""
     try:
         found = path.stat()
-        size = found.st_size if stat.S_ISREG(found.st_mode) else None
-    except (OSError, ValueError):  # not there, not to be read, or no name that a file can have
-        size = None
-    if size is None:
-        raise BadMedia(f"{path} is missing; the dataset's {kind} must lie below its folder")
-    if size > max_bytes:
-        raise BadMedia(f"{path} has {size:,} bytes, the limit is {max_bytes:,}")
+    except (OSError, ValueError) as error:  # not there, not to be read, or no name that a file can have
+        raise BadMedia(f"{path} is missing; the dataset's {kind} must lie below its folder") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise BadMedia(f"{path} is not a file; give one of the {kind} themselves")
+    if found.st_size > max_bytes:
+        raise BadMedia(f"{path} has {found.st_size:,} bytes, the limit is {max_bytes:,}")
     try:
         with path.open("rb") as file:
             pointer = file.read(len(LFS)) == LFS

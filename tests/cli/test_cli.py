@@ -74,9 +74,9 @@ def test_quiet_explain_and_fail_empty(stored_atlas: Path, run: Run) -> None:
     assert run("--quiet", *question)[2] == ""
     code, out, _ = run(*question, "--explain")
     assert code == 0 and out.startswith("WITH chosen AS") and "$maps" in out
-    assert run(*question, "--layers", "9") == (0, "", run(*question, "--layers", "9")[2])
-    assert run(*question, "--layers", "9", "--fail-empty")[0] == 1
-    assert run("query", "--concept", "dog", "--layers", "9", "-f", "table", "-a", stored_atlas)[1] == "(no rows)\n"
+    assert run(*question, "--token", "x y") == (0, "", run(*question, "--token", "x y")[2])
+    assert run(*question, "--token", "x y", "--fail-empty")[0] == 1
+    assert run("query", "--concept", "dog", "--token", "x y", "-f", "table", "-a", stored_atlas)[1] == "(no rows)\n"
 
 
 @pytest.mark.parametrize(
@@ -85,6 +85,9 @@ def test_quiet_explain_and_fail_empty(stored_atlas: Path, run: Run) -> None:
         (["query", "--concept", "dgo"], 2, "no stored concept called 'dgo'; did you mean 'dog'? (`atlas concepts`"),
         (["query", "--concept", "dog", "--method", "abaltion"], 2, "did you mean 'ablation'?"),
         (["query", "--concept", "dog", "--layers", "x"], 2, "'x' is not a set of layers; write for example 3 or 8-15"),
+        (["query", "--concept", "dog", "--layers", "9,12-15"], 2, "random-llava has layers 0-1"),
+        (["query", "--concept", "dog", "--label", "imgae"], 2, "no stored label called 'imgae'; there are none yet"),
+        (["query", "--concept", "dog", "--percentile", ">=200"], 2, "percentile is a number from 0 to 100"),
         (["query", "--concept", "dog", "--format", "xml"], 2, "no format called 'xml'; there are: table, json"),
         (["query", "--concept", "dog", "--json", "--csv"], 2, "choose one output format"),
         (["query"], 2, "give --concept, or another condition: --token bark"),
@@ -234,6 +237,7 @@ def test_ctrl_c_says_how_to_go_on_and_exits_with_130(tmp_path: Path, llava_folde
     stored = len(list(atlas.glob("runs/*/shards/*.safetensors")))
     kept = re.search(r"(\d+) of (\d+) examples are kept; the same command goes on from there", err)
     assert kept and stored and 0 < int(kept[1]) < int(kept[2]) and "Traceback" not in err
+    assert err.endswith("atlas: interrupted\n")
 
 
 def test_ctrl_c_before_anything_is_finished_promises_nothing(capsys: pytest.CaptureFixture[str]) -> None:

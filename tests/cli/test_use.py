@@ -18,6 +18,8 @@ def test_use_pins_shows_and_clears(own_atlas: Path, run: Any) -> None:
     err = run("query", "--concept", "dog", *where)[2]
     assert f"taken: model={model} (pinned; `atlas use`)" in err and f"taken: run={number} (pinned" in err
     assert f"taken: model={model} (pinned" in run("neuron", "0/1", *where)[2]
+    code, _, err = run("use", "--atlas", own_atlas / "none.atlas")
+    assert code == 3 and "there is no atlas at" in err
     code, _, err = run("use", "nosuch", *where)
     assert code == 2 and "no model called 'nosuch'" in err
     assert run("use", model, "--clear", *where)[0] == 2

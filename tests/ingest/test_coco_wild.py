@@ -401,6 +401,13 @@ def test_links_in_a_circle_are_bad_media(tmp_path: Path) -> None:
         coco.build(str(root)).image("images/1.png")
 
 
+def test_a_folder_in_a_pictures_place(tmp_path: Path) -> None:
+    root = simple(tmp_path, rows("1.png", "2.png"), ("2.png",))
+    (root / "images" / "1.png").mkdir()
+    with pytest.raises(BadMedia, match=r"1\.png is not a file; give one of the pictures themselves"):
+        coco.build(str(root)).image("images/1.png")
+
+
 def test_a_clone_without_its_large_files(tmp_path: Path) -> None:
     root = simple(tmp_path, rows("1.png", "2.png"))
     (root / "images" / "1.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
