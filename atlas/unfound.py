@@ -49,7 +49,7 @@ def require_stored(connection: Connection, tree: Filter, rows: Sequence[Mapping[
 def _begun(label: str, asked: str) -> bool:
     """Whether a label is meant, of whose rule the beginning may be given: `min:image` of `miner:image`."""
     rule, colon, name = asked.partition(":")
-    return label == asked or bool(colon) and label.startswith(rule) and label.partition(":")[2] == name
+    return label == asked or (bool(colon) and label.startswith(rule) and label.partition(":")[2] == name)
 
 
 def nothing(connection: Connection, which: Which) -> UsageError:
