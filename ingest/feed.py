@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from threading import Lock
 from typing import Any, TypeVar
 
 from PIL.Image import Image
@@ -87,6 +88,7 @@ class Feed:
         self.twins = Twins(dataset, job.inpainter, job.inpainting) if job.inpainter else None
         self._draws = null_draws(job) if job.inpainter else 0
         self._pictures: dict[str, Image] = {}
+        self._encoding = Lock()  # a second thread encodes ahead, and a tokenizer is one thread's at a time
         self.stopped = False  # set by another thread: nobody wants the items any more
 
     def items(self, examples: Sequence[tuple[int, Example]], batch_size: int) -> list[Item]:
@@ -145,8 +147,9 @@ class Feed:
         if self.stopped:
             raise AtlasError("encoding was stopped")
         try:
-            media = [self._medium(example.source, pointer) for pointer in example.media]
-            prompt = self.live.encoder.prompt(example.prompt, media, example.answer)
+            with self._encoding:
+                media = [self._medium(example.source, pointer) for pointer in example.media]
+                prompt = self.live.encoder.prompt(example.prompt, media, example.answer)
             if example.source == AUDIO and self.live.encoder.role_of.media_ids[AUDIO] not in prompt.ids:
                 raise BadMedia(f"{example.media[0]} is too short for {self.live.name}, which hears nothing of it")
             return prompt
@@ -171,9 +174,10 @@ class Feed:
         return self._picture(pointer)
 
     def _picture(self, pointer: str) -> Image:
-        if pointer not in self._pictures:  # several questions about one picture
-            self._pictures[pointer] = self.dataset.image(pointer)
-        return self._pictures[pointer]
+        picture = self._pictures.get(pointer)  # several questions about one picture
+        if picture is None:
+            picture = self._pictures[pointer] = self.dataset.image(pointer)
+        return picture
 
     def _targets(self, example: Example, prompt: Prompt) -> list[Target]:
         wanted = self.job.concepts

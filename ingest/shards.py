@@ -117,7 +117,7 @@ def map_portion(
                     state.update_answers(trace)
         tick(len(some))
     finite.check(lambda number: f"example {ids[number]}")
-    for name, method in state.methods.items():
+    for name, method in {**state.methods, **state.answers}.items():
         check_state(name, method, method.state())
     return state
 
