@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from atlas.errors import UsageError
-from atlas.live.whole import read_weights
 
 
 def load_part(loader: Any, model: str, revision: str, *, needed: str, failed: str, **options: Any) -> Any:
@@ -17,6 +16,8 @@ def load_part(loader: Any, model: str, revision: str, *, needed: str, failed: st
         UsageError: no model is given, or it cannot be loaded.
     """
     from transformers.utils import logging
+
+    from atlas.live.whole import read_weights
 
     if not model:
         raise UsageError(needed)

@@ -1,10 +1,23 @@
 """The half of the atlas that needs torch: a live model, its neurons, and interventions on them."""
 
+from __future__ import annotations
+
 import os
+from typing import TYPE_CHECKING, Any
 
 # With OpenMP's default spin-wait, two threads on busy cores can be far slower than one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from atlas.live.edit import Attached, attached
+if TYPE_CHECKING:
+    from atlas.live.edit import Attached, attached
 
 __all__ = ["Attached", "attached"]
+
+
+def __getattr__(name: str) -> Any:
+    """Its public names, imported when they are asked for: some modules here (`pixels`) need no torch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'atlas.live' has no attribute '{name}'")
+    from atlas.live import edit
+
+    return getattr(edit, name)

@@ -116,12 +116,12 @@ def test_one_concept_alone_has_a_mean_and_nothing_to_contrast_with() -> None:
 def test_negatives_show_none_of_the_concepts() -> None:
     world = scenes.build()
     job = make_job({"concepts": ["dog"], "negatives": 5, "sources": ["image"]})
-    found = negatives(job, world, "image", ("caption",))
+    found = negatives(job, world, "image", "find", ("caption",))
     assert len(found) == 5
     assert all("dog" not in world.shown(e.media[0]) for e in found)
     everything = make_job({"concepts": list(world.concepts), "negatives": 5})
     with pytest.raises(UsageError, match="leave out --negatives"):
-        negatives(everything, world, "image", ("caption",))
+        negatives(everything, world, "image", "find", ("caption",))
 
 
 def test_negative_examples_stand_for_no_concept(llava: object) -> None:
