@@ -185,7 +185,10 @@ def _edit(folder: Path, label: str) -> Edit:
     edit = read_edit(file)
     if edit.label != label:
         raise IntegrityError(f"{file} is of {edit.label}, not of {label}")
-    require_fits(edit.intervention, edit.model)
+    try:
+        require_fits(edit.intervention, edit.model)
+    except ValueError as error:
+        raise IntegrityError(f"{file} is damaged: {error}") from error
     return edit
 
 

@@ -134,6 +134,9 @@ def require_head(head: Mapping[str, Any]) -> None:
         raise IntegrityError("the manifest has concepts but no dataset they belong to")
     if len({concept["name"] for concept in head["concepts"]}) != len(head["concepts"]):
         raise IntegrityError("two concepts of the manifest have the same name")
+    for concept in head["concepts"]:
+        if not concept["name"].strip() or concept["name"] == "*":  # nothing, and what stands for all concepts
+            raise IntegrityError(f"the manifest has a concept called {concept['name']!r}, which can be none")
 
 
 def _require_rows(table: Table, names: list[str], rows: list[Mapping[str, Any]]) -> None:

@@ -15,6 +15,8 @@ from ingest.datasets._coco_words import AMBIGUOUS, containing, forms, unlike
 from ingest.datasets._files import SHOWN, split_of
 from ingest.examples import FIND, HELD_OUT, Concept
 
+LARGEST_ID = 2**31 - 1
+"""Of a category, as the atlas stores it; one that is larger, or a text, only tells the dataset's categories apart."""
 DOUBTFUL = 4
 """Captions that must say a word before it is told that most of their pictures have no box of it."""
 
@@ -32,7 +34,8 @@ def concepts_of(categories: Sequence[Mapping[str, Any]]) -> dict[Id, Concept]:
         name, number = row["name"], row["id"]
         other = tuple(dict.fromkeys((*unlike(name), *sorted(longer[name]))))
         above = row.get("supercategory") or None
-        found[number] = Concept(name, words[name], above, number if isinstance(number, int) else None, other)
+        own = number if isinstance(number, int) and abs(number) <= LARGEST_ID else None
+        found[number] = Concept(name, words[name], above, own, other)
     return found
 
 

@@ -492,6 +492,14 @@ def in_manifest(bundle: Path, part: str, **fields: Any) -> None:
     sign(bundle)
 
 
+def concepts_called(bundle: Path, name: str) -> None:
+    """The last concept of a run has another name."""
+    file = a_run(bundle) / "manifest.json"
+    concepts = json.loads(file.read_text())["concepts"]
+    change(file, concepts=[*concepts[:-1], concepts[-1] | {"name": name}])
+    sign(bundle)
+
+
 def in_rows(bundle: Path, table: str, column: str, value: Callable[[list[Any]], list[Any]]) -> None:
     rewrite(a_run(bundle) / f"{table}.parquet", column, value)
     sign(bundle)
@@ -603,6 +611,8 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], type[AtlasError], str]] = {
     "a run unfinished": (lambda b: in_manifest(b, "run", finished_at=None), IntegrityError, "finished_at"),
     "a model of a trillion": (lambda b: in_manifest(b, "model", layers=2**31 - 1), IntegrityError, "layers of"),
     "a model too small": (lambda b: in_manifest(b, "model", width=2), IntegrityError, "beyond the model"),
+    "a concept that stands for all": (lambda b: concepts_called(b, "*"), IntegrityError, r"a concept called '\*'"),
+    "a concept without a name": (lambda b: concepts_called(b, " "), IntegrityError, "a concept called ' '"),
     "a table unnamed": (lambda b: in_manifest(b, "files", **{"edits.parquet": {}}), IntegrityError, "no shard"),
     "no files": (
         lambda b: (change(a_run(b) / "manifest.json", files=None), sign_only(b)),
@@ -652,7 +662,11 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], type[AtlasError], str]] = {
         "damaged|no object",
     ),
     "an edit's other name": (other_edit_name, IntegrityError, "not of soft@9"),
-    "an edit of no neuron": (lambda b: in_edit(b, "soft@1", changes=changes(b, layer=5)), IntegrityError, "no neuron"),
+    "an edit of no neuron": (
+        lambda b: in_edit(b, "soft@1", changes=changes(b, layer=5)),
+        IntegrityError,
+        r"edits/soft@1\.json is damaged: its model has no neuron",
+    ),
     "an edit of no number": (
         lambda b: in_edit(b, "soft@1", changes=changes(b, gain="1e999")),
         IntegrityError,

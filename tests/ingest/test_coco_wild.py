@@ -186,6 +186,14 @@ def test_a_missing_size_is_that_of_the_upright_picture(tmp_path: Path, name: str
     assert dataset.mask(f"images/{name}", "dog").shape == (HEIGHT, WIDTH)
 
 
+def test_a_categorys_id_that_no_column_holds_only_tells_it_apart(tmp_path: Path) -> None:
+    whole = rows("1.png", "2.png", categories=[{"id": 10**12, "name": "dog"}, {"id": 18, "name": "cat"}])
+    whole["annotations"][0]["category_id"] = 10**12
+    dataset = coco.build(str(simple(tmp_path, whole)))
+    assert {name: concept.category_id for name, concept in dataset.concepts.items()} == {"dog": None, "cat": 18}
+    assert dataset.mask("images/1.png", "dog").sum() == 15 and not dataset.mask("images/2.png", "dog").any()
+
+
 def test_a_category_that_stands_for_all_or_for_another(tmp_path: Path) -> None:
     whole = rows("1.png", "2.png", categories=[{"id": 18, "name": "dog"}, {"id": 19, "name": "Dog"}])
     with pytest.warns(AtlasWarning, match="in capitals alone are scored apart.*: 'dog' and 'Dog'"):
