@@ -17,7 +17,7 @@ from atlas.rules import Rule
 def wanted(
     names: Mapping[str, str | None],
     *,
-    layers: str | Sequence[int] | None = None,
+    layers: str | int | Sequence[int] | None = None,
     token: str | None = None,
     label: str | None = None,
     selection: str | None = None,
@@ -39,9 +39,11 @@ def wanted(
         UsageError: one of them cannot be read.
     """
     parts: list[Filter] = [Test(name, "=", value) for name, value in names.items() if value is not None]
-    if layers:
+    if layers is not None:
         if isinstance(layers, str):
             parse_layers(layers)  # its errors are about layers
+        elif isinstance(layers, int):
+            layers = (layers,)
         values = [v.strip() for v in layers.split(",")] if isinstance(layers, str) else list(layers)
         parts.append(Test("layer", "in", tuple(values)))
     for name, value in (("token", token), ("label", label), ("selection", selection)):

@@ -38,7 +38,7 @@ class Questions:
         supercategory: str | None = None,
         component: str | None = None,
         tap: str | None = None,
-        layers: str | Sequence[int] = (),
+        layers: str | int | Sequence[int] | None = None,
         token: str | None = None,
         label: str | None = None,
         selection: str | None = None,

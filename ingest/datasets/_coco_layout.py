@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
 from atlas.errors import UsageError
@@ -85,16 +86,24 @@ class Places:
         if any(len(part.encode(errors="replace")) > 255 for part in parts):
             return None
         for start in range(len(parts)):
-            tail = "/".join(parts[start:])
-            for folder in self._folders:
-                if self._listed.has(self._root / folder / tail):
-                    return (tail if folder == "." else f"{folder}/{tail}"), start
+            for tail in _spellings("/".join(parts[start:])):
+                for folder in self._folders:
+                    if self._listed.has(self._root / folder / tail):
+                        return (tail if folder == "." else f"{folder}/{tail}"), start
         return None
 
     def would_be(self, name: str) -> str:
         """The pointer that a file with this name would have."""
         folder = self._folders[0]
         return name if folder == "." else f"{folder}/{name}"
+
+
+def _spellings(name: str) -> list[str]:
+    """A name, and what it is where signs are written as in URLs or letters and their accents apart or together."""
+    plain = unquote(name)
+    if plain.count("/") != name.count("/") or "\0" in plain or ".." in plain.split("/"):
+        plain = name  # another path
+    return list(dict.fromkeys((name, plain, *(normalize(form, plain) for form in ("NFC", "NFD")))))
 
 
 def ends_of(name: str) -> list[str]:

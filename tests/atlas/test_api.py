@@ -58,7 +58,8 @@ def test_filters_keep_the_whole_maps_ranks(stored_atlas: Path) -> None:
     assert [r["rank"] for r in layer.to_arrow().to_pylist()] == [whole.index(n) + 1 for n in layer]
     high = atlas.select("percentile:95", "dog", "contribution", source="image", reduce="mean")
     assert list(high) == whole[: math.floor(0.05 * 128) + 1]
-    assert len(atlas.query("dog", layers=(7,))) == 0
+    with pytest.raises(UsageError, match="no layer 7; .* has layers 0-1"):
+        atlas.query("dog", layers=(7,))
     with pytest.raises(UsageError, match="--top"):
         atlas.query("dog", top=0)
 
@@ -204,7 +205,7 @@ def test_an_edit_that_cannot_be_is_refused(own_atlas: Path) -> None:
         with pytest.raises(UsageError, match="exactly one"):
             atlas.create_edit("x", neurons, **wrong)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="no neurons"):
-        atlas.create_edit("x", atlas.query("dog", layers=(9,)), set_to=0)
+        atlas.create_edit("x", atlas.query("dog", score=">1e9"), set_to=0)
     atlas.create_edit("x", neurons, set_to=0)
     file = own_atlas / "edits" / "x@1.json"
     content = file.read_bytes()

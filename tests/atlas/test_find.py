@@ -408,6 +408,15 @@ def test_flags_and_the_text_are_one_language(atlas: Atlas) -> None:
         wanted({}, z="> 1 or z < 0")
 
 
+def test_layers_of_a_keyword(atlas: Atlas) -> None:
+    """One layer, and none at all, which is not all of them."""
+    of = partial(atlas.query, where=OPEN, top=None)
+    assert list(of(layers=1)) == list(of(layers=[1])) == list(of(layers="1"))
+    for none in ([], ""):
+        with pytest.raises(UsageError, match="layer in needs values|is not a set of layers"):
+            of(layers=none)
+
+
 def test_other_words_for_a_concept(atlas: Atlas) -> None:
     found = atlas.query("DOGS", source="text", top=3)  # one of its forms
     assert list(found) == list(atlas.query("dog", source="text", top=3))

@@ -72,7 +72,7 @@ def test_a_name_that_is_a_selection_and_an_edit_must_say_which(atlas: Atlas) -> 
 
 def test_what_cannot_be_saved(atlas: Atlas) -> None:
     with pytest.raises(UsageError, match="no neurons to save"):
-        atlas.save_selection("none", atlas.query("dog", layers=(7,)))
+        atlas.save_selection("none", atlas.query("dog", score=">1e9"))
     with pytest.raises(UsageError, match="cannot name a selection"):
         atlas.save_selection("a/b", atlas.selection("dog"))
     for text in ("", "dog &", "& dog", "dog cat", "(dog", "dog)", "dog ! cat", "()", "dog - - cat", "(" * 60 + "dog"):

@@ -153,7 +153,11 @@ SMALL = ["--model", "MODEL", "--per-concept", "1", "--sources", "text", "--no-pr
             "no token role called 'dog'",
         ),
         (["edit", "create", "x", "--concept", "dog", "--set", "0", "--where", "x"], "write role=image,text, position="),
-        (["edit", "create", "x", "--concept", "dog", "--layers", "9", "--set", "0"], "no neurons; loosen it"),
+        (["edit", "create", "x", "--concept", "dog", "--layers", "9", "--set", "0"], "no layer 9; "),
+        (
+            ["edit", "create", "x", "--concept", "dog", "--select", "z:1000000", "--set", "0"],
+            "no neurons; loosen it",
+        ),
         (["edit", "create", "x", "--concept", "dog", "--set", "0", "--top", "0"], "--top"),
         (["edit", "show", "no-dog@2"], "no edit called 'no-dog@2'; did you mean 'no-dog@1'?"),
         (["edit", "show", "no-dog@x"], "write a name, or name@version, for example no-dog@1"),

@@ -268,6 +268,21 @@ def test_names_of_other_machines_are_found_by_their_end(tmp_path: Path, name: st
     assert media(tmp_path) == {"images/1.png", "images/2.png"}
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("my%20d%C3%B6g.png", "my d\u00f6g.png"),
+        ("d\u00f6g.png", "do\u0308g.png"),
+        ("do\u0308g.png", "d\u00f6g.png"),
+        ("100%25.png", "100%25.png"),
+        ("a%2fb.png", "a%2fb.png"),
+    ],
+)
+def test_names_that_are_spelt_in_another_way(tmp_path: Path, name: str, file: str) -> None:
+    simple(tmp_path, rows(name, "2.png"), (file, "2.png"))
+    assert media(tmp_path) == {f"images/{file}", "images/2.png"}
+
+
 def test_lvis_has_a_url_and_no_name(tmp_path: Path) -> None:
     whole = rows("1.png")
     whole["images"][0]["coco_url"] = f"http://host/val2017/{whole['images'][0].pop('file_name')}"
