@@ -139,20 +139,21 @@ def check_kind(**given: object) -> str:
     return chosen[0]
 
 
-LARGEST = float(np.finfo(np.float32).max)
-"""What models compute with: a larger number is infinite to them."""
+LARGEST = 1e12
+"""The norms of a model square what a neuron writes: of a larger change the square may be beyond float32, and then the
+norm gives 0 throughout, as if the model had seen nothing."""
 
 
 def is_number(value: float) -> bool:
-    """Whether it is a number to a model: neither NaN nor beyond float32."""
+    """Whether it is a number to a model: neither NaN nor beyond `LARGEST`."""
     return abs(value) <= LARGEST
 
 
 def check_numbers(**given: float | None) -> None:
-    """Raises UsageError for what is beyond float32 or no number, and for noise of a negative deviation."""
+    """Raises UsageError for what is beyond `LARGEST` or no number, and for noise of a negative deviation."""
     for name, value in given.items():
         if value is not None and (not is_number(value) or (name.endswith("noise") and value < 0)):
-            least = "a number, 0 or more" if name.endswith("noise") else f"a finite number, up to {LARGEST:.1e}"
+            least = "a number, 0 or more" if name.endswith("noise") else f"a finite number, up to {LARGEST:.0e}"
             raise UsageError(f"--{name.replace('_', '-')} {value:g} cannot be; give {least}")
 
 
@@ -160,7 +161,9 @@ def check_intervention(label: str, intervention: Intervention) -> None:
     """Raises UsageError where an edit, however it was made, multiplies by or adds what is no number to a model."""
     bad = [c.neuron for c in intervention.changes if not all(map(is_number, (c.gain, c.bias, c.noise)))]
     if bad:
-        raise UsageError(f"{label} changes neuron {bad[0]} by what is no finite number of float32; it is not stored")
+        raise UsageError(
+            f"{label} changes neuron {bad[0]} by what is not a number up to {LARGEST:.0e}; it is not stored"
+        )
     if intervention.deltas is not None and not np.isfinite(intervention.deltas).all():
         raise UsageError(
             f"the write vectors that {label} adds are NaN or infinite; it is not stored (what learned it diverged: "

@@ -45,10 +45,11 @@ class Shared:
     """Neurons in the top of two maps, or in the first's alone, and how many chance would give.
 
     between: the two modalities. statistics: shared (how many both have), only (how many the first has alone, where
-    that was asked), top; expected, lift and p_value against any neurons that both maps score
-    (`overlap_statistics`), with matched_ before them against those of the same layer and loudness
+    that was asked), top, chosen (how many the first's top has); expected, lift and p_value against any neurons that
+    both maps score (`overlap_statistics`), with matched_ before them against those of the same layer and loudness
     (`matched_statistics`), and with mismatched_ before them against other concepts' (`mismatched_statistics`);
-    mismatched_pairs: how many overlaps with other concepts these are. matched: what matched neurons have in common;
+    mismatched_pairs: how many overlaps with other concepts these are; where they are stored, answer_ before them,
+    against the same answers behind other prompts (`answer_statistics`). matched: what matched neurons have in common;
     "" where nothing is known of the model's other neurons. verdict: what may be said at 0.05.
     """
 
@@ -189,6 +190,7 @@ class _Sets:
         first, second = (self.neurons[c["map_id"]] for c in pair)
         shared = len(first & second)
         counts: dict[str, float | None] = {"shared": shared, **({"only": len(first) - shared} if only else {})}
+        counts["chosen"] = len(first)
         if loudness.covers(pair):
             place = np.arange(loudness.neurons)
         else:  # a filter's map, or one of some layers: only what both score can be shared

@@ -109,6 +109,8 @@ def _show_neurons(sides: Sides, only: bool, form: str, atlas: Path | None) -> No
     first, second = found.between
     what = f"in the top of {first} and not of {second}" if only else f"in the tops of both {first} and {second}"
     say(f"{s['only' if only else 'shared']} of {s['top']} {what}")
+    if (s["chosen"] or 0) < (s["top"] or 0):
+        say(f"  (the top of {first} has {s['chosen']}: no other neuron of its map has a score above 0)")
     for line in null_lines(s, found.matched):
         say(line)
     say(f"verdict: {found.verdict}")

@@ -141,6 +141,8 @@ class Encoder:
             Unsupported: the model takes no such media, its processor cannot read them, or this machine lacks what does.
             UsageError: the text has a placeholder in it, or is longer than the model's context; media are no media.
         """
+        if not prompt.strip() and not media:
+            raise UsageError("the prompt is empty, and nothing is shown; give it words, a picture or a recording")
         kinds = kinds_of(media)
         self.require(kinds)
         self.fit.check_processor(kinds)

@@ -66,6 +66,10 @@ def read_config(name: str | Path, how: Loading) -> Any:
 
     if how.trust_remote_code and not Path(name).is_dir() and not re.fullmatch("[0-9a-f]{40}", how.revision or ""):
         raise UsageError("--trust-remote-code runs code of the hub: pin it with --revision and all 40 hex digits")
+    if Path(name).is_absolute() and not Path(name).exists():
+        raise UsageError(
+            f"there is no folder {name}; give a model's folder, its HuggingFace id, or a name of `atlas models`"
+        )
     kind = transformers.AutoConfig
     options = {"revision": how.revision, "trust_remote_code": how.trust_remote_code}
     with reading(name):

@@ -199,7 +199,9 @@ def test_noise_on_write_vectors_is_drawn_from_the_seed(own_atlas: Path) -> None:
     with pytest.raises(UsageError, match="--write-noise -1 cannot be"):
         atlas.create_edit("x", found, write_noise=-1)
     with pytest.raises(UsageError, match="no neurons"):
-        atlas.create_edit("x", atlas.query("dog", layers=(9,)), write_noise=1)
+        atlas.create_edit("x", found - found, write_noise=1)
+    with pytest.raises(UsageError, match="no layer 9"):
+        atlas.query("dog", layers=(9,))
 
 
 def test_noise_and_places_are_stored(own_atlas: Path) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import families
 import pytest
-from family_checks import sound
+from family_checks import pictures, sound
 
+from atlas.errors import UsageError
 from atlas.live import encode
 from atlas.live.encode import CutRecording, Encoder
 from atlas.live.model import LiveModel
@@ -61,3 +62,10 @@ def test_a_recording_that_is_longer_than_what_the_model_hears_is_told_once(monke
         longer = live.encoder.prompt("what is this?", [sound(2.5)])
         live.encoder.prompt("what is this?", [sound(1.5)])
     assert len(told) == 1 and len(longer.ids) == len(whole.ids)
+
+
+def test_an_empty_prompt_is_refused(llava: LiveModel) -> None:
+    for prompt in ("", " \n"):
+        with pytest.raises(UsageError, match="the prompt is empty, and nothing is shown"):
+            llava.encoder.prompt(prompt)
+    assert llava.encoder.prompt("", pictures(1)).ids
