@@ -55,7 +55,12 @@ def _as_loud(taken: Sequence[int], others: Sequence[int], loud: Floats, generato
     left = np.array(others)
     chosen = []
     for neuron in generator.permutation(np.array(taken)):
-        near = np.argsort(np.abs(rank[left] - rank[neuron]), kind="stable")[:NEAREST]
+        apart = np.abs(rank[left] - rank[neuron])
+        count = min(NEAREST, len(left))
+        within = np.flatnonzero(
+            apart <= np.partition(apart, count - 1)[count - 1]
+        )  # a whole sort takes ten times as long
+        near = within[np.argsort(apart[within], kind="stable")[:count]]
         at = int(generator.choice(near))
         chosen.append(left[at])
         left = np.delete(left, at)

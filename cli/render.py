@@ -86,13 +86,10 @@ def show(table: pa.Table, form: str, *, more: Mapping[str, Any] | None = None) -
 def write_json(value: Any, indent: int | None = None) -> None:
     """Print a value as JSON, with escapes for what a terminal or the encoding of stdout cannot have."""
     text = _json(value, indent)
-    unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    print(
-        "".join(
-            c if c == "\n" or (unicode and not moves(c)) else json.dumps(c)[1:-1] if not c.isascii() else c
-            for c in text
-        )
-    )
+    if not text.isascii():
+        unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+        text = "".join(c if c.isascii() or (unicode and not moves(c)) else json.dumps(c)[1:-1] for c in text)
+    print(text)
 
 
 def _json(value: Any, indent: int | None = None) -> str:
