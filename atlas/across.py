@@ -15,7 +15,7 @@ from atlas.doses import doses
 from atlas.errors import UsageError
 from atlas.find import Ask, Meant
 from atlas.flags import wanted
-from atlas.leaderboard import ORDERS, leaderboard, passed_over
+from atlas.leaderboard import ORDERS, leaderboard, of_effects
 from atlas.overlap import Common, ConceptOverlaps, Shared, of_concept, of_concepts, of_selections, sides
 from atlas.queries import Query, Which
 from atlas.rules import Rule
@@ -277,15 +277,10 @@ class AcrossMaps:
         which = replace(which, target=which.target or "text")
         there = replace(which, method=reference)
         with reading(self.path) as connection:
-            taken = which
-
-            def ask(one: Which) -> pa.Table:
-                nonlocal taken
-                taken = replace(one, method=None)
-                return leaderboard(connection, taken, reference or REFERENCE, by)
-
-            found, assumed = first_answer(connection, there, ask)
-            return found, (*assumed, *passed_over(connection, taken))
+            against = reference or REFERENCE
+            return of_effects(
+                connection, there, lambda one: leaderboard(connection, replace(one, method=None), against, by)
+            )
 
     def doses(self, which: Which) -> tuple[pa.Table, tuple[str, ...]]:
         """What `atlas evaluate --method A,B --doses 0.5%,1%,2%` measured, one row for every source, method and dose:
@@ -298,12 +293,4 @@ class AcrossMaps:
             UsageError: a name that the atlas does not have.
         """
         with reading(self.path) as connection:
-            taken = which
-
-            def ask(one: Which) -> pa.Table:
-                nonlocal taken
-                taken = one
-                return doses(connection, one)
-
-            found, assumed = first_answer(connection, which, ask)
-            return found, (*assumed, *passed_over(connection, taken))
+            return of_effects(connection, which, lambda one: doses(connection, one))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atlas import compare, pins
-from atlas.choose import PREFERRED
+from atlas.choose import PREFERRED, first_answer
 from atlas.queries import OF_PINNED, Query, Which
 
 if TYPE_CHECKING:
@@ -116,6 +116,21 @@ FROM asked GROUP BY source, method, reduce HAVING concepts < most ORDER BY ALL""
         f"{r['concepts']} (`atlas use --run {r['run']}` takes it)"
         for r in newest.run(connection).to_pylist()
     ]
+
+
+def of_effects(
+    connection: Connection, which: Which, ask: Callable[[Which], pa.Table]
+) -> tuple[pa.Table, tuple[str, ...]]:
+    """`first_answer` to a question about stored effects, and what `passed_over` says of those that it is about."""
+    taken = which
+
+    def noting(one: Which) -> pa.Table:
+        nonlocal taken
+        taken = one
+        return ask(one)
+
+    found, assumed = first_answer(connection, which, noting)
+    return found, (*assumed, *passed_over(connection, taken))
 
 
 def _smallest(row: dict[str, Any], name: str) -> float | None:
