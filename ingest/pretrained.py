@@ -17,7 +17,7 @@ def load_part(loader: Any, model: str, revision: str, *, needed: str, failed: st
     """
     from transformers.utils import logging
 
-    from atlas.live.whole import read_weights
+    from atlas.live.whole import is_model, read_weights
 
     if not model:
         raise UsageError(needed)
@@ -25,7 +25,7 @@ def load_part(loader: Any, model: str, revision: str, *, needed: str, failed: st
     logging.disable_progress_bar()
     logging.set_verbosity_error()  # weights that are left out on purpose are not worth a table
     try:
-        if not _is_model(loader):
+        if not is_model(loader):
             return loader.from_pretrained(model, revision=revision or None, **options)
         unused = ("pooler.",) if loader.__name__ == "AutoModel" else ()
         return read_weights(loader, model, part=True, unused=unused, revision=revision or None, **options)
@@ -33,10 +33,6 @@ def load_part(loader: Any, model: str, revision: str, *, needed: str, failed: st
         raise UsageError(f"{failed} cannot load the model '{model}': {first_line(error)}") from error
     finally:
         logging.set_verbosity(before)
-
-
-def _is_model(loader: Any) -> bool:
-    return hasattr(loader, "base_model_prefix") or loader.__name__.startswith("AutoModel")
 
 
 def first_line(error: Exception) -> str:

@@ -7,8 +7,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import AtlasWarning, Unsupported, UsageError
+from atlas.errors import Unsupported, UsageError
 from atlas.live.own_code import find_file, read_object
+from atlas.live.whole import tell
 
 CONFIG = "adapter_config.json"
 
@@ -39,7 +40,7 @@ def merged(model: Any, name: str | Path, revision: str | None, *, quantized: boo
     if found is None:
         return model
     if importlib.util.find_spec("peft") is None:
-        _tell(
+        tell(
             f"an adapter ({CONFIG}) lies beside '{name}' and is not loaded: this is the model without it; "
             "with it: pip install 'neuron-atlas[peft]'"
         )
@@ -55,7 +56,7 @@ def merged(model: Any, name: str | Path, revision: str | None, *, quantized: boo
             "or move the adapter away"
         )
     made = _merge(model, name, revision)
-    _tell(f"the adapter beside '{name}' was added to its weights")
+    tell(f"the adapter beside '{name}' was added to its weights")
     return made
 
 
@@ -74,7 +75,3 @@ def _merge(model: Any, name: str | Path, revision: str | None) -> Any:
                 f"({', '.join(wrong[:2])}); give the model that it was trained on"
             )
         return around.merge_and_unload()
-
-
-def _tell(text: str) -> None:
-    warnings.warn(text, AtlasWarning, stacklevel=4)

@@ -21,7 +21,7 @@ from torch import Tensor
 from atlas.errors import UsageError
 from atlas.live.foreign import reading
 from atlas.live.painter import FOLDER
-from atlas.live.whole import read_weights
+from atlas.live.whole import is_model, read_weights
 
 MINIGPT4_TEMPLATE = (  # its own dialogue; IMAGE is as many placeholders as there are queries
     "{% for m in messages %}{{ '###Human: ' if m['role'] == 'user' else '###Assistant: ' }}"
@@ -79,7 +79,7 @@ def _why_not(error: Exception) -> str:
 def _part(loader: Any, folder: Path, what: str) -> Any:
     """What transformers loads from a folder; of a model every weight, which may be a part of a larger one's."""
     with reading(folder, what):
-        if "AutoModel" in loader.__name__ or hasattr(loader, "base_model_prefix"):
+        if is_model(loader):
             return read_weights(loader, folder, part=True)
         return loader.from_pretrained(folder)
 

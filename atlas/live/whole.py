@@ -31,6 +31,11 @@ OPTIMISER = ("optimizer.pt", "optimizer.bin", "scheduler.pt")
 """What a training that is to go on leaves beside the weights."""
 
 
+def is_model(loader: Any) -> bool:
+    """Whether a class of transformers loads weights (`read_weights`), and not a processor or a configuration."""
+    return hasattr(loader, "base_model_prefix") or loader.__name__.startswith("AutoModel")
+
+
 def read_weights(
     kind: Any, name: str | Path, *, part: bool = False, unused: tuple[str, ...] = (), **options: Any
 ) -> Any:
@@ -68,7 +73,7 @@ def _check(name: str | Path, model: nn.Module, said: Mapping[str, Any], *, part:
             f"random, and others at every load; {_instead(missing, left)}"
         )
     if left and not part:
-        _tell(
+        tell(
             f"the checkpoint '{name}' has {len(left):,} weights that a {kind} does not have and that are left out "
             f"({_some(left)})"
         )
@@ -100,7 +105,8 @@ def _some(keys: Collection[str]) -> str:
     return ", ".join(list(keys)[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
 
 
-def _tell(text: str) -> None:
+def tell(text: str) -> None:
+    """Warn of a checkpoint, on behalf of whoever called the caller's caller."""
     warnings.warn(text, AtlasWarning, stacklevel=4)
 
 
@@ -118,7 +124,7 @@ def tell_training(name: str | Path, revision: str | None) -> None:
         signs += sorted(path.name for path in folder.glob("global_step*") if path.is_dir())
     if signs:
         when = f" at step {step:,} of {last:,}" if isinstance(step, int) and isinstance(last, int) and last > 0 else ""
-        _tell(f"'{name}' was saved in the middle of a training{when} ({_some(signs)}); its last weights may be others")
+        tell(f"'{name}' was saved in the middle of a training{when} ({_some(signs)}); its last weights may be others")
 
 
 def check_vocabulary(name: str | Path, tokenizer: Any, rows: int) -> None:
@@ -134,9 +140,9 @@ def check_vocabulary(name: str | Path, tokenizer: Any, rows: int) -> None:
             "were trained with"
         )
     if tokens < rows:
-        _tell(f"'{name}' has embeddings of {rows:,} tokens and a tokenizer of {tokens:,}: the others stand for no text")
+        tell(f"'{name}' has embeddings of {rows:,} tokens and a tokenizer of {tokens:,}: the others stand for no text")
     if tokens > rows:
-        _tell(
+        tell(
             f"'{name}' has a tokenizer of {tokens:,} tokens and embeddings of {rows:,}: a prompt with one of the "
             "others is refused; give the tokenizer that the weights were saved with"
         )
