@@ -73,14 +73,14 @@ def exceeding(means: Mapping[str, Tensor], pictures: int, rate: float) -> Tensor
 
     means: over the pictures, of the parts of `sums_of_contrasts`.
     """
+    from scipy.stats import false_discovery_control
+
     found = p_values(means, pictures)
     moving = found.isfinite()
-    order, count = found[moving].sort().values, int(moving.sum())
-    allowed = rate * torch.arange(1, count + 1, dtype=order.dtype) / max(count, 1)
-    passing = (order <= allowed).nonzero()
-    if not len(passing):
-        return torch.zeros_like(moving)
-    return moving & (found <= order[int(passing[-1])])
+    passing = torch.zeros_like(moving)
+    if moving.any():
+        passing[moving] = torch.from_numpy(false_discovery_control(found[moving].numpy()) <= rate)
+    return passing
 
 
 def p_values(means: Mapping[str, Tensor], pictures: int) -> Tensor:
