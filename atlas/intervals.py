@@ -45,8 +45,8 @@ def of_values(values: Sequence[float] | Floats, bounds: tuple[float, float] = UN
         return Interval(None, None, len(found), float(len(found)))
     middle = float(found.mean())
     variance, skew = _moments(found - middle)
-    low, high = _of_mean(middle, math.sqrt(variance / len(found)), skew, len(found), len(found) - 1)
-    return Interval(max(bounds[0], low), min(bounds[1], high), len(found), float(len(found)))
+    low, high = _of_mean(middle, math.sqrt(variance / len(found)), skew, len(found), len(found) - 1, bounds)
+    return Interval(low, high, len(found), float(len(found)))
 
 
 def of_sums(
@@ -60,8 +60,8 @@ def of_sums(
     third = cubes / count - 3 * mean * squares / count + 2 * mean**3
     skew = third / second**1.5 if second > 1e-12 * max(mean**2, 1e-30) else 0.0
     error = math.sqrt(second / (count - 1))
-    low, high = _of_mean(mean, error, skew, count, count - 1)
-    return Interval(max(bounds[0], low), min(bounds[1], high), count, float(count))
+    low, high = _of_mean(mean, error, skew, count, count - 1, bounds)
+    return Interval(low, high, count, float(count))
 
 
 def of_clusters(
@@ -102,9 +102,9 @@ def of_clusters(
         return Interval(low, high, groups, effective)
     _, skew = _moments(each)
     skew *= (within / variance) ** 1.5 if variance > 0 else 0.0
-    low, high = _of_mean(mean, math.sqrt(variance), skew, groups, freedom)
+    low, high = _of_mean(mean, math.sqrt(variance), skew, groups, freedom, bounds)
     independent = float(values.var()) / variance if variance > 0 else float(groups)
-    return Interval(max(bounds[0], low), min(bounds[1], high), groups, min(float(count), independent))
+    return Interval(low, high, groups, min(float(count), independent))
 
 
 def _effective(mean: float, within: float, among: float, sizes: Floats) -> float:
@@ -142,8 +142,11 @@ def _moments(deviations: Floats) -> tuple[float, float]:
     return variance, float((deviations**3).mean()) / square**1.5 if square > 0 else 0.0
 
 
-def _of_mean(mean: float, error: float, skew: float, count: int, freedom: float) -> tuple[float, float]:
-    """The wider, at either end, of Student's interval and of Hall's, whose statistic is turned into a symmetric one.
+def _of_mean(
+    mean: float, error: float, skew: float, count: int, freedom: float, bounds: tuple[float, float]
+) -> tuple[float, float]:
+    """The wider, at either end, of Student's interval and of Hall's, whose statistic is turned into a symmetric one;
+    held to the bounds.
 
     Hall 1992, "On the removal of skewness by transformation": T + a T^2 / 3 + a^2 T^3 / 27 + a / 6 with a the skewness
     over the root of the count. The skewness of a small sample is too small, and is multiplied by 1 + 6 / count.
@@ -155,4 +158,5 @@ def _of_mean(mean: float, error: float, skew: float, count: int, freedom: float)
     ends = [quantile, -quantile]
     if abs(a) > 1e-6:
         ends = [3 / a * (math.cbrt(1 + a * (z - a / 6)) - 1) for z in ends]
-    return mean - max(quantile, ends[0]) * error, mean - min(-quantile, ends[1]) * error
+    low, high = mean - max(quantile, ends[0]) * error, mean - min(-quantile, ends[1]) * error
+    return max(bounds[0], low), min(bounds[1], high)

@@ -48,9 +48,7 @@ class Loudness:
 
     def places(self, neurons: pa.Table) -> Whole:
         """Of neurons with the columns layer and neuron, their numbers in the order of layers."""
-        width = self.width or 2**31
-        found: Whole = neurons["layer"].to_numpy().astype("int64") * width + neurons["neuron"].to_numpy()
-        return found
+        return _places(neurons, self.width or 2**31)
 
     def places_of(self, neurons: Iterable[tuple[int, int]]) -> list[int]:
         """Of (layer, neuron)s, their numbers in the order of layers."""
@@ -96,6 +94,10 @@ def _stored(connection: Connection, map_id: int, layers: int, width: int) -> Flo
 
     stored = compare.map_scores(map_id).run(connection)
     loud = np.zeros(layers * width)
-    place = stored["layer"].to_numpy().astype("int64") * width + stored["neuron"].to_numpy()
-    loud[place] = np.abs(stored["score"].to_numpy())
+    loud[_places(stored, width)] = np.abs(stored["score"].to_numpy())
     return loud
+
+
+def _places(neurons: pa.Table, width: int) -> Whole:
+    found: Whole = neurons["layer"].to_numpy().astype("int64") * width + neurons["neuron"].to_numpy()
+    return found

@@ -142,7 +142,7 @@ def verdict(
     """
     asked = {name: counts[prefix + value] for prefix, name in NULLS.items() if prefix + value in counts}
     standing = [name for name, p in asked.items() if p is not None and p > ALPHA]
-    pairs = counts.get("mismatched_pairs")
+    pairs = counts.get(f"{MISMATCHED}pairs")
     if pairs is not None and 1 / (1 + pairs) > ALPHA and standing in ([], [NULLS[MISMATCHED]]):
         concepts = int(pairs) // 2
         return f"cannot tell from {concepts} other concept{'' if concepts == 1 else 's'} (10 are needed)"

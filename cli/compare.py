@@ -118,10 +118,12 @@ def _show_neurons(sides: Sides, only: bool, form: str, atlas: Path | None) -> No
 
 def null_lines(statistics: dict[str, float | None], matched: str) -> list[str]:
     """What each null expects, one line a null."""
-    pairs = int(statistics["mismatched_pairs"] or 0)
-    said = {"": "any neurons", "matched_": f"neurons of the same {matched}"}
-    said["mismatched_"] = f"other concepts' neurons ({pairs} pairs)"
-    said["answer_"] = "the same answers behind other prompts"
+    from atlas.nulls import ANSWERS, CHANCE, MATCHED, MISMATCHED
+
+    pairs = int(statistics[f"{MISMATCHED}pairs"] or 0)
+    said = {CHANCE: "any neurons", MATCHED: f"neurons of the same {matched}"}
+    said[MISMATCHED] = f"other concepts' neurons ({pairs} pairs)"
+    said[ANSWERS] = "the same answers behind other prompts"
     lines = []
     for prefix, name in said.items():
         if statistics.get(f"{prefix}expected") is None:

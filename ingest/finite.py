@@ -18,10 +18,8 @@ Note = tuple[str, Tensor, tuple[int, ...]]
 class Finiteness:
     """Notes of a pass (see `of_pass`), or of many. dtype: of the model, which the message names."""
 
-    def __init__(self, dtype: str, *first: Any) -> None:
+    def __init__(self, dtype: str) -> None:
         self.dtype, self.notes = dtype, list[Note]()
-        if first:
-            self.of_pass(*first)
 
     def of_pass(self, capture: Capture, real: Tensor, numbers: Sequence[int]) -> None:
         """Note the neuron values and the final norm's output at the positions that are `real`, (B, T).

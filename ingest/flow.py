@@ -67,16 +67,17 @@ class Flow:
     def means(self) -> dict[str, list[list[tuple[float, int, Interval]]]]:
         """role -> for each name and layer, the mean over the examples, their number, and its interval."""
         return {
-            role: [
-                [
-                    (float(total / count), count, of_sums(total, square, cube, count, LIMITS[name]))
-                    for total, square, cube in zip(*mine, strict=True)
-                ]
-                for name, mine in zip(NAMES, sums.swapaxes(0, 1), strict=True)
-            ]
+            role: [_of_layers(sums[:, place], self.counts[role], LIMITS[name]) for place, name in enumerate(NAMES)]
             for role, sums in self.sums.items()
-            for count in [self.counts[role]]
         }
+
+
+def _of_layers(sums: np.ndarray, count: int, limits: tuple[float, float]) -> list[tuple[float, int, Interval]]:
+    """See `Flow.means`. sums: (3, layers), of the values, their squares and their cubes."""
+    return [
+        (float(total / count), count, of_sums(total, square, cube, count, limits))
+        for total, square, cube in zip(*sums, strict=True)
+    ]
 
 
 def _both(into: Tensor, mask: Tensor) -> Tensor:

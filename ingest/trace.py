@@ -84,7 +84,8 @@ class Trace:
         self.live, self.batch, self.capture = live, batch, capture
         self.items, self.source, self.tap = items, source, tap
         self._gradients: dict[str, Gradients] = {}
-        self.finite = Finiteness(live.dtype, capture, batch.roles != PAD, [item.number for item in items])
+        self.finite = Finiteness(live.dtype)
+        self.finite.of_pass(capture, batch.roles != PAD, [item.number for item in items])
         self.shared: dict[tuple[object, ...], Any] = {}
         if len({value.device for value in capture.values.values()} | {live.device}) > 1:
             raise Unsupported("attribution needs all layers on one device; leave out --device-map")
