@@ -132,20 +132,25 @@ def _statistics(
     connection: Connection, which: Which, chosen: Sequence[Chosen], loudness: Loudness, rule: Rule, only: bool
 ) -> dict[str, float | None]:
     """Against all nulls there are."""
-    answers = _answers(connection, which, chosen)
+    answers = _answers(connection, which, chosen, chosen[0]["concept"]).get(chosen[0]["concept"], [])
     sets = _Sets(connection, rule, [*chosen, *_other_concepts(connection, which, chosen), *answers])
     counts = sets.overlap(connection, chosen, loudness, only) | sets.mismatched(chosen, only)
     return counts | sets.answered(chosen, answers, only)
 
 
-def _answers(connection: Connection, which: Which, chosen: Sequence[Chosen]) -> list[Chosen]:
-    """The maps of the same answers behind other concepts' prompts; none where they were not made for both."""
-    found = []
-    for mine in chosen:
-        asked = Which(**same_but(mine, {"method": f"{mine['method']}.{ANSWER}"}), run=which.run)
-        rows = find_maps(asked).run(connection).to_pylist()
-        found += [Chosen(row, ()) for row in rows if row["component"] == mine["component"]][:1]
-    return found if len(found) == len(chosen) else []
+def _answers(
+    connection: Connection, which: Which, chosen: Sequence[Chosen], concept: str | None = None
+) -> dict[str, list[Chosen]]:
+    """Of a concept, or of each: the maps of the same answers behind other concepts' prompts that are else like these;
+    only of concepts for which they were made for both."""
+    found: dict[str, list[Chosen]] = {}
+    for place, mine in enumerate(chosen):
+        asked = same_but(mine, {"method": f"{mine['method']}.{ANSWER}", "concept": concept})
+        for row in find_maps(Which(**asked, run=which.run)).run(connection).to_pylist():
+            maps = found.setdefault(str(row["concept"]), [])
+            if row["component"] == mine["component"] and len(maps) == place:  # the first of each, where all before are
+                maps.append(Chosen(row, ()))
+    return {name: maps for name, maps in found.items() if len(maps) == len(chosen)}
 
 
 def _caveat(chosen: Sequence[Chosen], counts: Mapping[str, float | None]) -> str | None:
@@ -255,12 +260,13 @@ def of_concepts(
     chosen[0] = Chosen(chosen[0].row, (*notes, *chosen[0].assumed))
     loudness = loudness_of(connection, chosen)
     _require_kept(chosen, loudness, top)
-    answers = {concept: _answers(connection, which, maps) for concept, maps in both.items()}
-    everyone = [*chosen, *_other_concepts(connection, which, [first[0], second[0]]), *chain(*answers.values())]
+    pair = [first[0], second[0]]
+    answers = {name: maps for name, maps in _answers(connection, which, pair).items() if name in both}
+    everyone = [*chosen, *_other_concepts(connection, which, pair), *chain(*answers.values())]
     sets, rows = _Sets(connection, Rule("top", top), everyone), []
     for concept, maps in sorted(both.items()):
         counts = sets.overlap(connection, maps, loudness, only) | sets.mismatched(maps, only) | {"top": top}
-        counts |= sets.answered(maps, answers[concept], only)
+        counts |= sets.answered(maps, answers.get(concept, []), only)
         rows.append({"concept": concept, "supercategory": maps[0]["supercategory"], **counts})
     _add_q_values(rows)
     for row in rows:
