@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from atlas import compare, queries
 from atlas.choose import choose_several, first_answer, same_but, voters
-from atlas.database import reading
 from atlas.doses import doses
 from atlas.errors import UsageError
 from atlas.find import Ask, Meant
@@ -20,6 +19,7 @@ from atlas.overlap import Common, ConceptOverlaps, Shared, of_concept, of_concep
 from atlas.queries import Query, Which
 from atlas.rules import Rule
 from atlas.selection import NeuronSet, by_vote, layer_distribution, of_meant
+from atlas.store.database import open_readonly
 
 REFERENCE = "ablation"
 """The method that the others are compared with: it measures what they estimate."""
@@ -31,7 +31,7 @@ class AcrossMaps:
     path: Path
 
     def _ask(self, question: Query) -> pa.Table:
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             return question.run(connection)
 
     def vote(
@@ -67,7 +67,7 @@ class AcrossMaps:
         self, which: Which, methods: Sequence[str], rule: Rule, at_least: int | None
     ) -> tuple[NeuronSet, Query]:
         """`vote`, and the statement that answered it."""
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             chosen, names = voters(connection, which, methods)
             return by_vote(connection, chosen, names, rule, at_least)
 
@@ -97,7 +97,7 @@ class AcrossMaps:
         """
         side, between, one = sides(side, sources, targets)
         which = Which(concept, method, reduce=reduce, model=model, dataset=dataset, run=run, **one)
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             return of_concept(connection, which, side, between, top, only=False)
 
     def only(
@@ -117,7 +117,7 @@ class AcrossMaps:
         """The neurons in the top of a concept's first modality and not of its second; otherwise as `shared`."""
         side, between, one = sides(side, sources, targets)
         which = Which(concept, method, reduce=reduce, model=model, dataset=dataset, run=run, **one)
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             return of_concept(connection, which, side, between, top, only=True)
 
     def overlaps(
@@ -136,7 +136,7 @@ class AcrossMaps:
         Raises:
             UsageError: no concept has both maps, or a name that no map has.
         """
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             return of_concepts(connection, which, side, between, top, only, concepts)
 
     def select_each(self, which: Which, name: str, values: Sequence[str], rule: Rule) -> dict[str, NeuronSet]:
@@ -145,7 +145,7 @@ class AcrossMaps:
         Raises:
             UsageError: one of them has no such map, or they have nothing in common.
         """
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             found = {}
             for value, chosen in zip(values, choose_several(connection, which, name, values), strict=True):
                 ask = Ask(wanted(same_but(chosen, {"run": which.run})), rule, limit=None)
@@ -158,7 +158,7 @@ class AcrossMaps:
         Raises:
             UsageError: as `select_each`.
         """
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             return of_selections(connection, which, name, values, rule)
 
     def layers(self, neurons: NeuronSet) -> pa.Table:
@@ -199,7 +199,7 @@ class AcrossMaps:
         """`agreement`, and what was left open, as `name=value (others: ...)`."""
         which = replace(which, target=which.target or "text")
         there = replace(which, method=reference)  # the reference's own maps, where one was named
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
 
             def ask(one: Which) -> pa.Table:
                 return compare.agreement(reference or REFERENCE, replace(one, method=None)).run(connection)
@@ -235,7 +235,7 @@ class AcrossMaps:
         """`method_agreement`, and what was left open."""
         from atlas.pairs import pairwise
 
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             return first_answer(connection, which, lambda one: pairwise(connection, one, seed))
 
     def leaderboard(
@@ -276,7 +276,7 @@ class AcrossMaps:
             raise UsageError(f"no --by called '{by}'; there are: {', '.join(ORDERS)}")
         which = replace(which, target=which.target or "text")
         there = replace(which, method=reference)
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             against = reference or REFERENCE
             return of_effects(
                 connection, there, lambda one: leaderboard(connection, replace(one, method=None), against, by)
@@ -292,5 +292,5 @@ class AcrossMaps:
         Raises:
             UsageError: a name that the atlas does not have.
         """
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             return of_effects(connection, which, lambda one: doses(connection, one))

@@ -14,15 +14,16 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Table
 
-from atlas import schema, selections
+from atlas import selections
 from atlas.check import Finding
-from atlas.database import literal
 from atlas.edit_files import tensors_of
 from atlas.errors import IntegrityError
-from atlas.files import sha256
-from atlas.ledger import DONE, json_text
-from atlas.load import BY_MAP, SHARED
-from atlas.manifest import NAME, OBJECTS, SHARDS, columns, folder_of, read_manifest, shard_rows
+from atlas.store import schema
+from atlas.store.atomic import sha256
+from atlas.store.database import literal
+from atlas.store.ledger import DONE, json_text
+from atlas.store.run_loader import BY_MAP, SHARED
+from atlas.store.run_manifest import NAME, OBJECTS, SHARDS, columns, folder_of, read_manifest, shard_rows
 
 _LOCAL = ("map_id", "model_id", "dataset_id", "concept_id")
 

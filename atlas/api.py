@@ -13,7 +13,6 @@ import pyarrow as pa
 from atlas import pins, queries
 from atlas.across import AcrossMaps
 from atlas.choose import choose_map
-from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.nearest import Nearest
 from atlas.neurons import Neuron
@@ -21,6 +20,7 @@ from atlas.pins import Pins
 from atlas.queries import Which
 from atlas.questions import Questions
 from atlas.selection import NeuronSet, everything_but
+from atlas.store.database import open_readonly
 from atlas.where import EVERYWHERE, Where
 
 if TYPE_CHECKING:
@@ -66,10 +66,10 @@ class Atlas(Questions, AcrossMaps, Nearest):
         """
         folder = Path(path) if path is not None else default_path()
         if create:
-            from atlas import store
+            from atlas.store import create as store_create
 
-            store.init(folder)
-        with reading(folder):
+            store_create.init(folder)
+        with open_readonly(folder):
             return cls(folder)
 
     def __enter__(self) -> Atlas:
@@ -98,7 +98,7 @@ class Atlas(Questions, AcrossMaps, Nearest):
             UsageError: not an address, or a neuron that the model does not have.
         """
         neuron = Neuron.parse(address) if isinstance(address, str) else address
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             which = Which(None, method, source, target, reduce, model, dataset, run)
             chosen = choose_map(connection, which)
             if neuron.layer >= chosen["layers"] or neuron.index >= chosen["width"]:

@@ -2,7 +2,7 @@
 
     README.md           a dataset card for people and for the Hub; nothing reads it back
     bundle.json         what is in the bundle, written last
-    runs/<id>/          as in the atlas (atlas/manifest.py), but for paths of the machine that made it
+    runs/<id>/          as in the atlas (`atlas.store.run_manifest`), but for paths of the machine that made it
     edits/              `<name>@<version>.json`, and deltas, `<sha256>.safetensors`
     selections/         `<name>.json`
 
@@ -31,11 +31,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atlas.database import VERSION
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
-from atlas.files import hub_blob
-from atlas.manifest import NAME as MANIFEST
-from atlas.manifest import SHARDS
+from atlas.store.atomic import hub_blob
+from atlas.store.database import VERSION
+from atlas.store.run_manifest import NAME as MANIFEST
+from atlas.store.run_manifest import SHARDS
 
 FORMAT = 1
 NAME = "bundle.json"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from atlas.confined import GIB, Found, NeedsMemory, TookTooLong, confined
 from atlas.errors import AtlasError, IntegrityError
-from atlas.runs import ROW_GROUP, group_rows
+from atlas.store.limited_process import GIB, Found, NeedsMemory, TookTooLong, confined
+from atlas.store.run_writer import ROW_GROUP, group_rows
 
 GROUP_BYTES = 2 * GIB
 """Bytes of a row group's rows when they are read."""

@@ -11,13 +11,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from atlas import edit_files, schema, selections
+from atlas import edit_files, selections
 from atlas.bundle import RENAMED, STORED, THERE, Came
 from atlas.bundle_read import Unpacked
 from atlas.edits import Edit
 from atlas.errors import IntegrityError
-from atlas.files import finish
 from atlas.portable import folders, portable, portable_model
+from atlas.store import schema
+from atlas.store.atomic import write_atomically
 
 
 def _content(edit: Edit) -> str:
@@ -88,7 +89,7 @@ def _put_edit(path: Path, unpacked: Unpacked, label: str, edit: Edit) -> None:
 
 
 def _copied(source: Path, target: Path) -> None:
-    finish(target, lambda temporary: temporary.write_bytes(source.read_bytes()))
+    write_atomically(target, lambda temporary: temporary.write_bytes(source.read_bytes()))
 
 
 def merge_selections(connection: Connection, path: Path, unpacked: Unpacked) -> Iterator[Came]:
@@ -124,5 +125,5 @@ def _put_selection(path: Path, name: str, said: dict[str, Any], known: Iterable[
     if taken != name:
         said = {**said, "name": taken, "provenance": {**said["provenance"], "imported": name}}
     text = json.dumps(said, indent=1, ensure_ascii=False) + "\n"
-    finish(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return Came("selection", taken, STORED if taken == name else RENAMED, "" if taken == name else f"{name} is taken")

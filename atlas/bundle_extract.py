@@ -15,10 +15,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from atlas import schema
-from atlas.database import READER_CONFIG, literal
-from atlas.manifest import SHARDS, folder_of, shard_rows
-from atlas.runs import write_run
+from atlas.store import schema
+from atlas.store.database import READER_CONFIG, literal
+from atlas.store.run_manifest import SHARDS, folder_of, shard_rows
+from atlas.store.run_writer import write_run
 
 KIND = "extract"
 _BATCH = 1 << 17

@@ -10,16 +10,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from atlas import edit_files, schema
+from atlas import edit_files
 from atlas.bundle import REFUSED, STORED, THERE, Came
 from atlas.bundle_edits import merge_edits, merge_selections
 from atlas.bundle_read import Unpacked, unpack
-from atlas.database import database, require_current, revision
 from atlas.errors import IntegrityError, UsageError
-from atlas.failures import unwritable
-from atlas.manifest import NAME as MANIFEST
-from atlas.manifest import folder_of, read_manifest
 from atlas.portable import portable_manifest
+from atlas.store import schema
+from atlas.store.database import database_file, require_current, revision
+from atlas.store.duckdb_errors import unwritable
+from atlas.store.run_manifest import NAME as MANIFEST
+from atlas.store.run_manifest import folder_of, read_manifest
 
 PATIENCE = 60.0
 """Seconds to wait for others who have the database open."""
@@ -40,18 +41,18 @@ def import_bundle(bundle: Path, path: Path) -> list[Came]:
         StoreUnavailable: the bundle is a newer program's, or the atlas is locked or of another version.
         IntegrityError: the bundle is damaged; nothing was stored.
     """
-    from atlas import store
-    from atlas.workshop import workshop
+    from atlas.store import create
+    from atlas.store.scratch import scratch_folder
 
     _require_usable(path)
     made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with workshop(path, ".import") as folder:
+        with scratch_folder(path, ".import") as folder:
             place = folder / "atlas"
             place.mkdir()
             unpacked = unpack(bundle, place)
-            store.init(path)
+            create.init(path)
             came = list(_runs(path, unpacked))
             with _writing(path) as connection:
                 came += merge_edits(connection, path, unpacked)
@@ -68,20 +69,20 @@ def import_bundle(bundle: Path, path: Path) -> list[Came]:
 
 def _require_usable(path: Path) -> None:
     """Refuse, before all the work, an atlas that this program could not write; one that is just being made is none."""
-    from atlas import store
+    from atlas.store import create, engine
 
-    file = database(path)
+    file = database_file(path)
     if file.exists() and file.stat().st_size:
-        with store.connect_any_version(path, read_only=True) as connection:
-            if revision(store.raw(connection)) is not None:
-                require_current(store.raw(connection), path)
+        with engine.connect_any_version(path, read_only=True) as connection:
+            if revision(engine.raw(connection)) is not None:
+                require_current(engine.raw(connection), path)
     elif any((path / "runs").glob("*/manifest.json")):
-        store.init(path)  # says what to type
+        create.init(path)  # says what to type
 
 
 @contextmanager
 def _writing(path: Path) -> Iterator[Connection]:
-    from atlas.store import connect_writer
+    from atlas.store.engine import connect_writer
 
     with connect_writer(path, wait=PATIENCE) as connection:
         yield connection
@@ -119,8 +120,8 @@ def _ours(path: Path, run: str) -> tuple[dict[str, Any] | None, str]:
 
 def _store_run(path: Path, unpacked: Unpacked, run: str, *, moved: bool) -> Came:
     """Move a run's folder into place and load it. Whatever goes wrong, the folder goes back and no row stays."""
-    from atlas.load import load_run
     from atlas.remove import require_idle
+    from atlas.store.run_loader import load_run
 
     folder, theirs, aside = folder_of(path, run), folder_of(unpacked.folder, run), unpacked.folder / f"{run}.old"
     try:

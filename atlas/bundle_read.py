@@ -25,8 +25,8 @@ from atlas.bundle import (
 from atlas.bundle_bounds import require_bounded
 from atlas.edits import Edit
 from atlas.errors import AtlasError, IntegrityError
-from atlas.manifest import NAME as MANIFEST
-from atlas.manifest import SHARDS, folder_of
+from atlas.store.run_manifest import NAME as MANIFEST
+from atlas.store.run_manifest import SHARDS, folder_of
 
 _CHUNK = 1 << 20
 _LAYERS, _WIDTH = 10_000, 50_000_000
@@ -124,7 +124,7 @@ def _blamed(bundle: Path, folder: Path) -> Iterator[None]:
 
 def _manifest(folder: Path, listing: Listing, run: str) -> dict[str, Any]:
     """The manifest of a run, which must name the files that the bundle has of it, with the same sums."""
-    from atlas.manifest import read_manifest
+    from atlas.store.run_manifest import read_manifest
 
     file = folder_of(folder, run) / MANIFEST
     said = plain_json(small_file(file), str(file))
@@ -147,7 +147,7 @@ def _require_run(folder: Path, manifest: Mapping[str, Any]) -> None:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from atlas.runs import require_rows
+    from atlas.store.run_writer import require_rows
 
     model = manifest["model"] or {"layers": 0, "width": 0}
     if not (0 <= model["layers"] <= _LAYERS and 0 <= model["width"] <= _WIDTH):
@@ -197,14 +197,14 @@ def _require_atlas(folder: Path, manifests: Mapping[str, Any], edits: Mapping[st
 
     The database is for this alone; that of the atlas is loaded from the files, as here.
     """
-    from atlas import migrate
     from atlas.check import check
     from atlas.edit_files import read_stored
-    from atlas.load import load_run
     from atlas.rebuild import load_edit
-    from atlas.store import connect_writer
+    from atlas.store import create
+    from atlas.store.engine import connect_writer
+    from atlas.store.run_loader import load_run
 
-    migrate.create(folder)
+    create.create(folder)
     for run in manifests:
         with connect_writer(folder) as connection:
             load_run(connection, folder_of(folder, run))

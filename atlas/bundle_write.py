@@ -17,15 +17,15 @@ from atlas.bundle import CARD, FORMAT, NAME
 from atlas.bundle_card import card, citation
 from atlas.bundle_choice import OF_MAPS, Choice, chosen, meant, of_chosen
 from atlas.bundle_extract import write_companion, write_extract
-from atlas.database import VERSION, literal, reading, require_plain
 from atlas.edit_bundle import without_folders
 from atlas.edit_files import read_edit, tensors_of
 from atlas.errors import IntegrityError, UsageError, unknown
-from atlas.failures import unwritable
-from atlas.files import finish, sha256
-from atlas.manifest import NAME as MANIFEST
-from atlas.manifest import folder_of, read_manifest
 from atlas.portable import folders, portable, portable_manifest, portable_model
+from atlas.store.atomic import sha256, write_atomically
+from atlas.store.database import VERSION, literal, open_readonly, require_plain
+from atlas.store.duckdb_errors import unwritable
+from atlas.store.run_manifest import NAME as MANIFEST
+from atlas.store.run_manifest import folder_of, read_manifest
 
 
 @dataclass(slots=True)
@@ -76,7 +76,7 @@ def export(path: Path, folder: Path, choice: Choice | None = None) -> Exported:
 
 def _done(path: Path) -> dict[str, dict[str, Any]]:
     """The manifests of all finished runs, in the order in which they finished."""
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         query = "SELECT run_id FROM runs WHERE status = 'done' ORDER BY finished_at, run_id"
         ids = [str(row[0]) for row in connection.execute(query).fetchall()]
     return {run: read_manifest(folder_of(path, run), verify=False) for run in ids}
@@ -216,7 +216,7 @@ def _require_concepts(folder: Path, manifests: Mapping[str, Mapping[str, Any]]) 
 
 def _write_json(file: Path, said: Mapping[str, Any]) -> None:
     text = json.dumps(said, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    finish(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _edits(path: Path, folder: Path, choice: Choice, fingerprints: set[str] | None, known: Sequence[str]) -> list[str]:

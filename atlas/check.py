@@ -8,8 +8,8 @@ from pathlib import Path
 
 from sqlalchemy import Connection
 
-from atlas import schema
-from atlas.store import connect_readonly
+from atlas.store import schema
+from atlas.store.engine import connect_readonly
 
 _ROWS_AT_ONCE = 4_000_000  # about 200 MB of DuckDB's memory while they are sorted
 

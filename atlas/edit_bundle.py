@@ -16,9 +16,9 @@ from safetensors.numpy import save_file
 from atlas.edit_files import NO_EDIT, as_json, digest, from_json
 from atlas.edits import Edit, Intervention, check_name, is_number
 from atlas.errors import IntegrityError, UsageError
-from atlas.failures import unwritable
-from atlas.files import finish
 from atlas.neurons import LANGUAGE
+from atlas.store.atomic import write_atomically
+from atlas.store.duckdb_errors import unwritable
 
 FORMAT = "neuron-atlas edit 1"
 
@@ -36,7 +36,7 @@ def write_bundle(edit: Edit, file: Path) -> None:
     tensors = {"deltas": np.zeros((0, 0), np.float32) if deltas is None else np.ascontiguousarray(deltas, np.float32)}
     said = as_json(edit) | {"format": FORMAT, "sum": _sum(edit)}
     try:
-        finish(file, lambda temporary: save_file(tensors, temporary, metadata={"edit": json.dumps(said)}))
+        write_atomically(file, lambda temporary: save_file(tensors, temporary, metadata={"edit": json.dumps(said)}))
     except OSError as error:
         raise unwritable(file, error) from error
 

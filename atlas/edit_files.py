@@ -19,8 +19,8 @@ from safetensors.numpy import load_file, save
 
 from atlas.edits import Change, Edit, Intervention
 from atlas.errors import IntegrityError, UsageError
-from atlas.files import finish, sha256
 from atlas.neurons import TAPS, Neuron
+from atlas.store.atomic import sha256, write_atomically
 from atlas.where import Where
 
 HEAD = ("name", "version", "model", "concept", "provenance", "created_at", "note")
@@ -41,9 +41,9 @@ def write_edit(atlas: Path, edit: Edit) -> Path:
     if edit.intervention.deltas is not None:
         content = save({"deltas": np.ascontiguousarray(edit.intervention.deltas, dtype=np.float32)})
         tensors = hashlib.sha256(content).hexdigest()
-        finish(file.with_name(f"{tensors}.safetensors"), lambda temporary: temporary.write_bytes(content))
+        write_atomically(file.with_name(f"{tensors}.safetensors"), lambda temporary: temporary.write_bytes(content))
     text = json.dumps({**as_json(edit), "tensors": tensors}, indent=1, ensure_ascii=False)
-    finish(file, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
+    write_atomically(file, lambda temporary: temporary.write_text(text + "\n", encoding="utf-8"))
     return file
 
 
@@ -182,7 +182,7 @@ def edit_row(edit: Edit, file: Path) -> dict[str, Any]:
 
 def changes_table(edit: Edit) -> pa.Table:
     """The columns of `changes` but `edit_id`."""
-    from atlas.schema import arrow_schema, changes  # SQLAlchemy is not loaded to read an edit
+    from atlas.store.schema import arrow_schema, changes  # SQLAlchemy is not loaded to read an edit
 
     schema = arrow_schema(changes)
     schema = schema.remove(schema.get_field_index("edit_id"))

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from atlas.database import reading
 from atlas.errors import IntegrityError, UsageError
-from atlas.files import finish, sha256
+from atlas.store.atomic import sha256, write_atomically
+from atlas.store.database import open_readonly
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -115,13 +115,13 @@ def build_index(path: Path, run_id: str, kind: str | None = None) -> dict[str, A
     """
     import sqlalchemy as sa
 
-    from atlas import ledger, store
-    from atlas.rows import insert
-    from atlas.schema import arrow_schema, indexes
+    from atlas.store import engine, ledger
+    from atlas.store.insert import insert
+    from atlas.store.schema import arrow_schema, indexes
 
     if kind not in (None, *KINDS):
         raise UsageError(f"no kind of index called '{kind}'; there are: {', '.join(KINDS)}")
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         rows, dimension, content = content_of(connection, run_id)
         if not rows or not dimension:
             raise UsageError(f"run {run_id[:8]} has no vectors; `atlas index build` makes some")
@@ -129,8 +129,8 @@ def build_index(path: Path, run_id: str, kind: str | None = None) -> dict[str, A
         index = _filled(connection, run_id, kind, rows, dimension)
     file = index_file(path, run_id)
     row = {"run_id": run_id, "kind": kind, "rows": rows, "dimension": dimension, "content": content}
-    with store.connect_writer(path) as writer:
-        if content_of(store.raw(writer), run_id) != (rows, dimension, content):
+    with engine.connect_writer(path) as writer:
+        if content_of(engine.raw(writer), run_id) != (rows, dimension, content):
             raise IntegrityError(f"the vectors of run {run_id[:8]} changed while their index was built; build it again")
         _write(index, file)  # nobody else writes it meanwhile
         row |= {"bytes": file.stat().st_size, "sha256": sha256(file), "built_at": ledger.now()}
@@ -142,7 +142,7 @@ def build_index(path: Path, run_id: str, kind: str | None = None) -> dict[str, A
 def _write(index: Any, file: Path) -> None:
     import faiss
 
-    finish(file, lambda temporary: faiss.write_index(index, str(temporary)))
+    write_atomically(file, lambda temporary: faiss.write_index(index, str(temporary)))
 
 
 def _filled(connection: Connection, run_id: str, kind: str, rows: int, dimension: int) -> Any:

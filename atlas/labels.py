@@ -7,10 +7,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas.database import reading
 from atlas.errors import UsageError, unknown
 from atlas.queries import Query, tokens_of
 from atlas.selection import NeuronSet
+from atlas.store.database import open_readonly
 
 _LISTED = """
 SELECT l.run_id[1:8] AS run, r.kind, m.name AS model, l.rule, l.label, count(*) AS neurons,
@@ -40,7 +40,7 @@ WHERE a.run_id = $run GROUP BY ALL ORDER BY ALL"""
 
 def listing(path: Path) -> pa.Table:
     """Every label of every run: its rule, how many neurons have it, the range of their scores."""
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         return Query(_LISTED.strip(), {}).run(connection)
 
 
@@ -52,7 +52,7 @@ def labelled(path: Path, run: str, label: str | None = None, *, top: int | None 
     Raises:
         UsageError: no run with labels begins so, or several do; no such label.
     """
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         row = _run(connection, run)
         labels = [
             r[0]
@@ -68,7 +68,7 @@ def labelled(path: Path, run: str, label: str | None = None, *, top: int | None 
 def layers(path: Path, run: str) -> tuple[pa.Table, pa.Table]:
     """For every layer and label, the neurons and how many of them have another label too; for every two labels, the
     neurons that have both."""
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         asked = _run(connection, run)["run"]
         return Query(_LAYERS.strip(), asked).run(connection), Query(_OVERLAPS.strip(), asked).run(connection)
 

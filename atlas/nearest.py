@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.matching import Matched, match
 from atlas.neurons import Neuron
 from atlas.queries import Which, tokens_of
 from atlas.spaces import Space, choose_space, find_spaces, pick_model, require_space
+from atlas.store.database import open_readonly
 from atlas.texts import concept_maps, matching
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Nearest:
 
         neuron = Neuron.parse(address) if isinstance(address, str) else address
         _require_top(top)
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             chosen, assumed = choose_space(connection, space, model, run=run)
             at = [(neuron.component, neuron.layer, neuron.index)]
             try:
@@ -99,7 +99,7 @@ class Nearest:
             UsageError: the text has no word, or the model is not there.
         """
         _require_top(top)
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             row, assumed = pick_model(connection, model)
             chosen = concept_maps(connection, Which(fingerprint=row["fingerprint"]))
             found = matching(connection, row, chosen, text, top)
@@ -130,7 +130,7 @@ class Nearest:
             UsageError: an unknown model or map, maps that keep only their best scores, or too few shared concepts.
         """
         which = Which(concept, method, source, target, reduce)
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             return match(connection, first, second, which, top, seed)
 
     def space(
@@ -141,14 +141,14 @@ class Nearest:
         Raises:
             UsageError: it was never built.
         """
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             return choose_space(connection, space, model, identity=identity)
 
     def spaces(self, space: str | None = None) -> list[Space]:
         """Every run that made vectors, newest first."""
         if space is not None:
             require_space(space)
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             return find_spaces(connection, space)
 
     def build_index(self, run_id: str, kind: str | None = None) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class Nearest:
 
     def told(self, found: pa.Table, model: Mapping[str, Any]) -> pa.Table:
         """Rows of neurons (component, layer, neuron, ...) with their first tokens and their best concept."""
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             chosen = concept_maps(connection, Which(fingerprint=str(model["fingerprint"])))
             at = {name: found[name].to_pylist() for name in ("component", "layer", "neuron")}
             values = {**at, "model": model["model_id"], "maps": [c["map_id"] for c in chosen]}

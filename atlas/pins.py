@@ -72,12 +72,12 @@ def pin(path: Path, *, model: str | None = None, dataset: str | None = None, run
     Raises:
         UsageError: the atlas has no such model, dataset or finished run.
     """
-    from atlas.database import reading
-    from atlas.files import finish
     from atlas.provenance import run_named
-    from atlas.workshop import alone
+    from atlas.store.atomic import write_atomically
+    from atlas.store.database import open_readonly
+    from atlas.store.scratch import folder_lock
 
-    with reading(path, pinned=False) as connection:
+    with open_readonly(path, pinned=False) as connection:
         for kind, name in (("model", model), ("dataset", dataset)):
             there = {str(r[0]) for r in connection.execute(f"SELECT name FROM {kind}s").fetchall()}
             if name is not None and name not in there:
@@ -87,11 +87,11 @@ def pin(path: Path, *, model: str | None = None, dataset: str | None = None, run
             [(status,)] = connection.execute("SELECT status FROM runs WHERE run_id = $run", {"run": run}).fetchall()
             if status != "done":
                 raise UsageError(f"run {run[:8]} is {status}; pin a run that is done (`atlas runs`)")
-    with alone(path):
+    with folder_lock(path):
         had = read(path)
         new = Pins(model or had.model, dataset or had.dataset, ids or had.runs)
         text = json.dumps(asdict(new), indent=1, ensure_ascii=False) + "\n"
-        finish(path / NAME, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_atomically(path / NAME, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return new
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 from duckdb import DuckDBPyConnection as Connection
 
-from atlas.database import reading
 from atlas.errors import UsageError, unknown
 from atlas.queries import Query
+from atlas.store.database import open_readonly
 
 _RUN = """
 SELECT r.run_id, r.kind, r.status, r.started_at, r.finished_at, r.job, r.environment, r.outcome,
@@ -59,7 +59,7 @@ def facts(path: Path, run: str) -> Facts:
     Raises:
         UsageError: none, or several, begin so.
     """
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         return _facts(connection, run_named(connection, run))
 
 
@@ -88,7 +88,7 @@ def _facts(connection: Connection, run_id: str) -> Facts:
 
 def difference(path: Path, first: str, second: str) -> pa.Table:
     """The facts in which two runs differ: fact, first, second (text; null where a run has no such fact)."""
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         one, other = (dict(_facts(connection, run_named(connection, run)).flat()) for run in (first, second))
     rows = [
         {"fact": name, "first": _short(one.get(name)), "second": _short(other.get(name))}

@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow as pa
 
 from atlas import selections
-from atlas.database import reading
 from atlas.filters import Filter
 from atlas.find import Ask
 from atlas.flags import asked, wanted
 from atlas.queries import Query
 from atlas.selection import NeuronSet, by_filter, count_passing
 from atlas.selections import Selection
+from atlas.store.database import open_readonly
 
 
 class Questions:
@@ -89,13 +89,13 @@ class Questions:
 
     def ask(self, ask: Ask) -> tuple[NeuronSet, Query]:
         """`query` with everything read already, and the statement that answered it."""
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             return by_filter(connection, ask, partial(selections.members, self.path))
 
     def count(self, ask: Ask) -> tuple[pa.Table, Query, dict[str, Any]]:
         """How many neurons of each map pass: what the maps differ in, passing, kept (all that could), neurons; the most
         first. With the statement, and the provenance of the maps."""
-        with reading(self.path) as connection:
+        with open_readonly(self.path) as connection:
             return count_passing(connection, ask, partial(selections.members, self.path))
 
     def select(self, rule: str, concept: str | None = None, method: str | None = None, **more: Any) -> NeuronSet:
@@ -114,7 +114,7 @@ class Questions:
         Raises:
             UsageError: a bad name, no neurons, neurons of several models, or a name that is taken.
         """
-        with reading(self.path):  # there is an atlas
+        with open_readonly(self.path):  # there is an atlas
             return selections.save(self.path, name, neurons, note=note, replace=replace)
 
     def selection(self, expression: str) -> NeuronSet:
@@ -123,12 +123,12 @@ class Questions:
         Raises:
             UsageError: not such an expression, a name that does not exist, or neurons of two models.
         """
-        with reading(self.path):  # there is an atlas
+        with open_readonly(self.path):  # there is an atlas
             return selections.of_expression(self.path, expression)
 
     def selections(self) -> pa.Table:
         """Every saved selection."""
-        with reading(self.path):
+        with open_readonly(self.path):
             return selections.listing(self.path)
 
     def remove_selection(self, name: str) -> None:
@@ -137,5 +137,5 @@ class Questions:
         Raises:
             UsageError: there is none.
         """
-        with reading(self.path):
+        with open_readonly(self.path):
             selections.remove(self.path, name)

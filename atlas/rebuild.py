@@ -12,17 +12,17 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from atlas import migrate
-from atlas.database import VERSION, database, revision, wal
 from atlas.edit_files import convert_old, sweep
 from atlas.errors import IntegrityError, StoreUnavailable
-from atlas.failures import full
-from atlas.load import load_run
-from atlas.manifest import read_manifest
-from atlas.rows import insert, model_id, next_id
-from atlas.schema import arrow_schema, changes, edits
-from atlas.store import connect_any_version, connect_writer, raw
-from atlas.workshop import workshop
+from atlas.store import backup, create
+from atlas.store.database import VERSION, database_file, revision, wal
+from atlas.store.duckdb_errors import full
+from atlas.store.engine import connect_any_version, connect_writer, raw
+from atlas.store.insert import insert, model_id, next_id
+from atlas.store.run_loader import load_run
+from atlas.store.run_manifest import read_manifest
+from atlas.store.schema import arrow_schema, changes, edits
+from atlas.store.scratch import scratch_folder
 
 StoredEdit: TypeAlias = tuple[Mapping[str, Any], pa.Table]
 """What `load_edit` takes, as read back from one file of edits/."""
@@ -81,8 +81,8 @@ def rebuild(path: Path, *, read_edit: Callable[[Path], StoredEdit]) -> Rebuilt:
     if not (path / "runs").is_dir():
         raise StoreUnavailable(f"there is no atlas at {path}: it has no folder runs/")
     _require_free(path)
-    with workshop(path, "rebuild") as folder:
-        migrate.create(folder)
+    with scratch_folder(path, "rebuild") as folder:
+        create.create(folder)
         convert_old(path)
         skipped: list[str] = []
         loaded = [_stored(folder, skipped, partial(load_run, folder=run)) for run in _finished(path, skipped)]
@@ -92,7 +92,7 @@ def rebuild(path: Path, *, read_edit: Callable[[Path], StoredEdit]) -> Rebuilt:
         ]
         if wal(folder).exists():  # there was no room to write it into the file, which alone is moved
             raise full(path)
-        old = _swap(path, database(folder))
+        old = _swap(path, database_file(folder))
     return Rebuilt(runs=sum(loaded), edits=sum(edited), old=old, skipped=tuple(skipped))
 
 
@@ -106,7 +106,7 @@ def _require_free(path: Path) -> None:
 
     While it is ours, tensors that no edit names are removed.
     """
-    if not database(path).exists():
+    if not database_file(path).exists():
         return
     try:
         with connect_any_version(path, read_only=False) as connection:
@@ -144,13 +144,13 @@ def _stored(new: Path, skipped: list[str], put: Callable[[Connection], object]) 
 def _swap(path: Path, new: Path) -> Path | None:
     """Move the old database and its log to `backups/`, and the new one in its place."""
     kept: Path | None = None
-    if database(path).exists() or wal(path).exists():
+    if database_file(path).exists() or wal(path).exists():
         folder = path / "backups"
         folder.mkdir(exist_ok=True)
-        kept = folder / migrate.backup_name(folder, "replaced")
+        kept = folder / backup.backup_name(folder, "replaced")
         # The database first: interrupted here, a log without a database is refused, the other way it would be missed.
-        for file, target in ((database(path), kept), (wal(path), kept.with_name(f"{kept.name}.wal"))):
+        for file, target in ((database_file(path), kept), (wal(path), kept.with_name(f"{kept.name}.wal"))):
             if file.exists():
                 file.replace(target)
-    new.replace(database(path))
+    new.replace(database_file(path))
     return kept

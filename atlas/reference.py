@@ -9,10 +9,10 @@ from typing import Any
 
 from atlas import compare, queries
 from atlas.choose import choose_map, one_tap
-from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.neurons import PRODUCT, Neuron
 from atlas.queries import Which
+from atlas.store.database import open_readonly
 
 MEAN, MIN, DEVIATION = "mean", "min", "sd"
 
@@ -49,7 +49,7 @@ def reference_values(path: Path, provenance: Mapping[str, Any], statistic: str =
     """
     tap = tap_of(provenance)
     found: dict[Neuron, list[float]] = {}
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         for asked in _asked(path, provenance):
             which = Which(concept="*", method="activation", reduce=statistic, tap=tap, **asked)
             try:
@@ -84,7 +84,7 @@ def _asked(path: Path, provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
         first = {str(m["source"]): {name: m[name] for name in names} for m in reversed(maps)}
         return [first[source] for source in sorted(first)]
     which = Which(concept="*", method="activation", fingerprint=provenance["fingerprint"])
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         there = queries.find_maps(which).run(connection).to_pylist()
     fingerprint = {"fingerprint": provenance["fingerprint"]}
     return [{**fingerprint, "source": s} for s in sorted({m["source"] for m in there})] or [fingerprint]

@@ -27,10 +27,10 @@ from atlas.bundle import (
     read_listing,
     small_file,
 )
-from atlas.database import READER_CONFIG, literal, lock_down, require_plain
 from atlas.errors import AtlasError, IntegrityError, UsageError
-from atlas.manifest import NAME as MANIFEST
-from atlas.manifest import OBJECTS, SHARDS, require_head, shard_rows
+from atlas.store.database import READER_CONFIG, literal, lock_down, require_plain
+from atlas.store.run_manifest import NAME as MANIFEST
+from atlas.store.run_manifest import OBJECTS, SHARDS, require_head, shard_rows
 
 _URL = re.compile(r"(https?|s3)://[^\s?#]+")
 
@@ -44,9 +44,9 @@ def attached(location: str) -> Iterator[duckdb.DuckDBPyConnection]:
 
     (These files it could also overwrite: DuckDB has no finer setting, and `answered` takes statements that read.)
 
-    It has the tables of `atlas.schema` (models, datasets, concepts, runs, and every table of a run's folder, empty
-    where no run has it) but for edits, changes and indexes. Settings are locked and were read back; statements are
-    the caller's to limit (`atlas.sql.answered`). Only bundle.json and the manifests are checked by their sums.
+    It has the tables of `atlas.store.schema` (models, datasets, concepts, runs, and every table of a run's folder,
+    empty where no run has it) but for edits, changes and indexes. Settings are locked and were read back; statements
+    are the caller's to limit (`atlas.sql.answered`). Only bundle.json and the manifests are checked by their sums.
 
     location: a folder, or its URL: http://, https:// or s3:// (credentials are those of DuckDB's httpfs).
 
@@ -171,8 +171,8 @@ def _create(
     connection: duckdb.DuckDBPyConnection, manifests: Sequence[tuple[str, dict[str, Any]]], files: Mapping[str, str]
 ) -> None:
     """Make the small tables, and a view of every table that runs have."""
-    from atlas.ledger import DONE, json_text
-    from atlas.load import SHARED
+    from atlas.store.ledger import DONE, json_text
+    from atlas.store.run_loader import SHARED
 
     ids, runs, first = _Ids(), [], 1
     parts: dict[str, list[str]] = {name: [] for name in SHARDS}
@@ -221,7 +221,7 @@ def _view(name: str, queries: Sequence[str], shared: Mapping[str, tuple[str, ...
 
 
 def _table(connection: duckdb.DuckDBPyConnection, name: str, rows: list[dict[str, Any]]) -> None:
-    from atlas import schema
+    from atlas.store import schema
 
     table = pa.Table.from_pylist(rows, schema=schema.arrow_schema(schema.metadata.tables[name]))
     connection.register("given", table)

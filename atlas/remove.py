@@ -11,16 +11,16 @@ from pathlib import Path
 import duckdb
 import sqlalchemy as sa
 
-from atlas import migrate, schema
-from atlas.database import database, literal, missing, open_file, reading, require_current, wal
 from atlas.errors import StoreUnavailable, UsageError
-from atlas.failures import explained
-from atlas.load import SHARED, forget_run
-from atlas.locks import WRITE, held
-from atlas.manifest import NAME, SHARDS, folder_of, read_manifest, shard_rows
 from atlas.provenance import run_named
-from atlas.store import connect_writer
-from atlas.workshop import workshop
+from atlas.store import create, schema
+from atlas.store.database import database_file, literal, missing, open_file, open_readonly, require_current, wal
+from atlas.store.duckdb_errors import translate_duckdb_errors
+from atlas.store.engine import connect_writer
+from atlas.store.locks import WRITE, held
+from atlas.store.run_loader import SHARED, forget_run
+from atlas.store.run_manifest import NAME, SHARDS, folder_of, read_manifest, shard_rows
+from atlas.store.scratch import scratch_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def resolved(path: Path, runs: Sequence[str]) -> list[str]:
     Raises:
         UsageError: one of them begins no run, or several.
     """
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         return list(dict.fromkeys(_named(connection, path, run) for run in runs))
 
 
@@ -132,18 +132,18 @@ def compact(path: Path) -> Compacted:
     Raises:
         StoreUnavailable: another process has the database open, or the folder cannot be written.
     """
-    if not database(path).is_file():
+    if not database_file(path).is_file():
         raise missing(path)
-    with explained(path, read_only=False), workshop(path, "compact") as folder:
-        migrate.create(folder)
+    with translate_duckdb_errors(path, read_only=False), scratch_folder(path, "compact") as folder:
+        create.create(folder)
         before = _size(path)
-        _copied(path, database(folder))
+        _copied(path, database_file(folder))
     return Compacted(before, _size(path))
 
 
 def _copied(path: Path, new: Path) -> None:
     """Every row of the database into a new file, which then takes its place. The lock is held until it has."""
-    with held(database(path), WRITE), closing(open_file(path, read_only=False)) as driver:
+    with held(database_file(path), WRITE), closing(open_file(path, read_only=False)) as driver:
         require_current(driver, path)
         driver.execute("CHECKPOINT")  # no log is left that would be taken for the new file's
         driver.execute(f"ATTACH {literal(new.resolve())} AS compacted")
@@ -153,8 +153,8 @@ def _copied(path: Path, new: Path) -> None:
         driver.execute("COMMIT")
         driver.execute("CHECKPOINT compacted")
         driver.execute("DETACH compacted")
-        new.replace(database(path))
+        new.replace(database_file(path))
 
 
 def _size(path: Path) -> int:
-    return sum(f.stat().st_size for f in (database(path), wal(path)) if f.exists())
+    return sum(f.stat().st_size for f in (database_file(path), wal(path)) if f.exists())

@@ -21,13 +21,13 @@ import pyarrow as pa
 from atlas.conditions import Members
 from atlas.edits import check_name
 from atlas.errors import IntegrityError, UsageError, unknown
-from atlas.failures import unwritable
-from atlas.files import finish
 from atlas.filters import from_json
 from atlas.grammar import text_of
 from atlas.neurons import Neuron
 from atlas.selection import NeuronSet, neuron_set
-from atlas.workshop import alone
+from atlas.store.atomic import write_atomically
+from atlas.store.duckdb_errors import unwritable
+from atlas.store.scratch import folder_lock
 
 FORMAT = 1
 _PART = re.compile(r"\s*([()&|]|-|[A-Za-z0-9_][A-Za-z0-9_.:@-]*)")
@@ -60,7 +60,7 @@ def save(atlas: Path, name: str, neurons: NeuronSet, *, note: str | None = None,
     Raises:
         UsageError: a bad name, no neurons, neurons of several models, or a name that is taken and not to be replaced.
     """
-    from atlas.ledger import now
+    from atlas.store.ledger import now
 
     check_name(name, "a selection")
     fingerprint, found = neurons.provenance.get("fingerprint"), tuple(dict.fromkeys(neurons.neurons))
@@ -74,10 +74,10 @@ def save(atlas: Path, name: str, neurons: NeuronSet, *, note: str | None = None,
     said |= {"provenance": made.provenance, "created_at": made.created_at, "note": note}
     text = json.dumps(said, indent=1, ensure_ascii=False) + "\n"
     try:
-        with alone(atlas):
+        with folder_lock(atlas):
             if file.exists() and not replace:
                 raise UsageError(f"a selection called '{name}' is there already; give another name, or --replace")
-            finish(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise unwritable(atlas, error) from error
     return made

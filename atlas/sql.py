@@ -14,9 +14,9 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from atlas.confined import GIB, Found, NeedsMemory, TookTooLong, confined
-from atlas.database import reading
 from atlas.errors import AtlasError, UsageError
+from atlas.store.database import open_readonly
+from atlas.store.limited_process import GIB, Found, NeedsMemory, TookTooLong, confined
 
 ROWS, SECONDS = 1000, 60.0
 """How many rows and how long, unless the owner says otherwise."""
@@ -42,7 +42,9 @@ class Answer:
 
 
 def run_sql(path: Path | str, text: str, *, rows: int = ROWS, seconds: float = SECONDS, bundle: bool = False) -> Answer:
-    """Answer one SELECT (or DESCRIBE, SUMMARIZE, SHOW) over the tables of `atlas.schema`, in a process of its own.
+    """Answer one SELECT (or DESCRIBE, SUMMARIZE, SHOW) over the tables of `atlas.store.schema`.
+
+    It runs in a process of its own.
 
     path: the atlas, or with `bundle` what `atlas.remote.attached` takes.
 
@@ -70,7 +72,7 @@ def answer(path: str, text: str, rows: int, bundle: bool, ready: Callable[[], No
 
         opened = attached(path)
     else:
-        opened = reading(Path(path))
+        opened = open_readonly(Path(path))
     with opened as connection:
         ready()
         found = answered(connection, text, rows=rows)

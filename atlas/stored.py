@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas import edit_files, edits, queries
-from atlas.database import reading
 from atlas.edits import Edit, Intervention
 from atlas.errors import IntegrityError, UsageError, unknown
-from atlas.files import sha256
 from atlas.reference import DEVIATION, MEAN, MIN, maps_of, reference_values, tap_of
 from atlas.selection import NeuronSet, neuron_set
+from atlas.store.atomic import sha256
+from atlas.store.database import open_readonly
 from atlas.where import EVERYWHERE, Where
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def store(path: Path, edit: Edit) -> Edit:
     import sqlalchemy as sa
 
     from atlas.rebuild import load_edit
-    from atlas.store import connect_writer
+    from atlas.store.engine import connect_writer
 
     edits.check_name(edit.name)
     edits.check_intervention(edit.name, edit.intervention)
@@ -105,7 +105,7 @@ def model_row(path: Path, fingerprint: str, name: str | None = None) -> dict[str
         UsageError: the atlas does not know them.
     """
     sql = "SELECT * EXCLUDE (model_id) FROM models WHERE fingerprint = $fingerprint ORDER BY name <> $name LIMIT 1"
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         rows = queries.Query(sql, {"fingerprint": fingerprint, "name": name or ""}).run(connection).to_pylist()
     if not rows:
         raise UsageError("the atlas knows no model of these weights; `atlas ingest --model ...` makes it known")
@@ -126,7 +126,7 @@ def new(
     provenance: has the fingerprint, and the maps whose concept it is about, or `concept`. model: its row; by default
     the atlas's own for the fingerprint.
     """
-    from atlas.ledger import now
+    from atlas.store.ledger import now
 
     maps = list(maps_of(provenance))
     concepts = {m["concept"] for m in maps} or {provenance.get("concept")}
@@ -185,7 +185,7 @@ def known(path: Path) -> set[str]:
 
 
 def _known(path: Path) -> list[dict[str, Any]]:
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         rows: list[dict[str, Any]] = queries.listing("edits").run(connection).to_pylist()
         return rows
 
@@ -208,7 +208,7 @@ def read(path: Path, label: str) -> StoredEdit:
     file = edit_files.file_of(path, name, versions[-1])
     edit = edit_files.read_edit(file)
     sql = "SELECT sha256 FROM edits WHERE name = $name AND version = $version"
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         row = connection.execute(sql, {"name": name, "version": versions[-1]}).fetchone()
     if row is not None and row[0] != sha256(file):
         raise IntegrityError(
@@ -223,7 +223,7 @@ def remove(path: Path, label: str) -> list[str]:
     import sqlalchemy as sa
 
     from atlas.rebuild import forget_edit
-    from atlas.store import connect_writer
+    from atlas.store.engine import connect_writer
 
     name, versions = _versions(path, label)
     with connect_writer(path) as connection:

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from atlas.database import database, reading, wal
 from atlas.errors import AtlasError, AtlasWarning, UsageError
 from atlas.indexes import FLAT, FP16, IVF, KINDS, PROBES, build_index, index_file, index_row, problem_of, unit
 from atlas.neurons import Neuron
+from atlas.store.database import database_file, open_readonly, wal
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -93,7 +93,7 @@ def nearest(path: Path, run_id: str, vector: np.ndarray, top: int, skip: Neuron 
         raise UsageError("a vector of zeros is near nothing")
     found = usable(path, run_id)
     if found is None:
-        with reading(path) as connection:
+        with open_readonly(path) as connection:
             return exact(connection, run_id, query, top, skip)
     if len(query) != found.index.d:
         raise UsageError(f"the vector has {len(query)} dimensions, those of run {run_id[:8]} have {found.index.d}")
@@ -168,7 +168,7 @@ WITH wanted AS (SELECT unnest($rows::BIGINT[]) AS row, unnest($place::INTEGER[])
 SELECT v.component, v.layer, v.neuron, v.vector FROM vectors v JOIN wanted w ON v.rowid = w.row
 WHERE v.run_id = $run ORDER BY w.place"""
     values = {"run": run_id, "rows": found.rowids[at].tolist(), "place": list(range(len(at)))}
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         rows = connection.sql(statement, params=values).fetchall()
         if [row[:3] for row in rows] != wanted:  # written to since the index was verified: rows may lie elsewhere
             return stored_vectors(connection, run_id, wanted)
@@ -208,7 +208,7 @@ def usable(path: Path, run_id: str) -> Loaded | None:
             return _loaded[key][1]
         _loaded.pop(key, None)
         now = _stamp(path, run_id)
-        with reading(path) as connection:
+        with open_readonly(path) as connection:
             row = index_row(connection, run_id)
             found = None if row is None else _load(connection, path, row)
         if isinstance(found, str):
@@ -230,7 +230,7 @@ def usable(path: Path, run_id: str) -> Loaded | None:
 def _stamp(path: Path, run_id: str) -> Stamp:
     """What tells whether the index file, the database or its log were written to."""
     stamps: list[tuple[int, int, int] | None] = []
-    for file in (index_file(path, run_id), database(path), wal(path)):
+    for file in (index_file(path, run_id), database_file(path), wal(path)):
         try:
             found = file.stat()
             stamps.append((found.st_ino, found.st_size, found.st_mtime_ns))

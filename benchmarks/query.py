@@ -11,10 +11,10 @@ from pathlib import Path
 from _timing import interleaved, report
 
 from atlas.api import Atlas, default_path
-from atlas.database import database
 from atlas.errors import AtlasError
 from atlas.find import Ask
 from atlas.flags import wanted
+from atlas.store.database import database_file
 
 BARE = """
 import sys, duckdb, pyarrow
@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:
         file.write(sql)
         file.flush()
-        bare = [sys.executable, "-c", BARE, str(database(path)), file.name]
+        bare = [sys.executable, "-c", BARE, str(database_file(path)), file.name]
         sides = {"bare": bare, "query": command}
         seconds = interleaved(
             {n: partial(subprocess.run, c, capture_output=True, check=True) for n, c in sides.items()}, 9

@@ -26,18 +26,18 @@ import numpy as np
 import pyarrow as pa
 from _timing import interleaved, report
 
-from atlas import store
 from atlas.api import Atlas
-from atlas.database import database, reading
 from atlas.find import Ask
 from atlas.flags import wanted
-from atlas.load import load_run
-from atlas.manifest import folder_of
 from atlas.neurons import Neuron
 from atlas.queries import Which, best_concepts, find_maps
 from atlas.remove import compact, remove_runs
-from atlas.runs import write_run
-from atlas.schema import arrow_schema, decodings, maps, scores, sketches
+from atlas.store import create, engine
+from atlas.store.database import database_file, open_readonly
+from atlas.store.run_loader import load_run
+from atlas.store.run_manifest import folder_of
+from atlas.store.run_writer import write_run
+from atlas.store.schema import arrow_schema, decodings, maps, scores, sketches
 
 LAYERS, WIDTH = 32, 11_008
 NEURONS = LAYERS * WIDTH
@@ -127,7 +127,7 @@ def write(path: Path, number: int, method: str, concepts: int, kept: int = NEURO
 
 def load(path: Path, number: int) -> float:
     started = time.perf_counter()
-    with store.connect_writer(path) as connection:
+    with engine.connect_writer(path) as connection:
         load_run(connection, folder_of(path, run_id(number)))
     return time.perf_counter() - started
 
@@ -163,7 +163,7 @@ def questions(atlas: Atlas) -> dict[str, tuple[Callable[[], object], str, str]]:
     best = f"SELECT layer, neuron, arg_min(map_id, rank), min(rank) FROM scores WHERE map_id IN ({ids['all']})"
     count = f"SELECT map_id, count(*) FROM scores WHERE map_id IN ({ids['all']}) AND score > 4.5 GROUP BY map_id"
     ask = wanted(of)
-    with reading(atlas.path) as connection:
+    with open_readonly(atlas.path) as connection:
         every = find_maps(Which()).run(connection)["map_id"].to_pylist()
     whole = best_concepts(Neuron.parse("12/3071"), every, top=1000)
     return {
@@ -188,7 +188,7 @@ def measure(path: Path, label: str, rows: int) -> None:
     atlas = Atlas.open(path)
     for name, (asked, sql, target) in questions(atlas).items():
         found = asked()
-        with reading(path) as connection:
+        with open_readonly(path) as connection:
             sides = {"raw": lambda c=connection, s=sql: c.sql(s).to_arrow_table()}
             if isinstance(found, tuple):  # those that say their statement
                 sides["ours"] = lambda c=connection, q=found[1]: q.run(c)
@@ -216,7 +216,7 @@ def forget(file: Path) -> None:
 
 def processes(path: Path) -> None:
     """Cold questions, and `atlas query` as a whole process beside one that only imports and asks."""
-    file, sql = database(path), questions(Atlas(path))["top 100 of a concept"][1]
+    file, sql = database_file(path), questions(Atlas(path))["top 100 of a concept"][1]
     taken = []
     for _ in range(5):
         forget(file)
@@ -251,14 +251,14 @@ def upkeep(path: Path, rows: int) -> None:
 
 
 def build(path: Path, methods: int, concepts: int) -> None:
-    store.init(path)
+    create.init(path)
     total, others = 0, 0
     for number in range(methods):
         started = time.perf_counter()
         count = write(path, number, f"m{number + 1}", concepts)
         written = time.perf_counter() - started
         seconds, total = load(path, number), total + count
-        size = database(path).stat().st_size
+        size = database_file(path).stat().st_size
         note = f"{total:,} scores, written in {written:.0f} s"
         report("load, million scores a second", count / seconds / 1e6, ">= 8", note)
         if number == 0:
@@ -268,7 +268,7 @@ def build(path: Path, methods: int, concepts: int) -> None:
             note = f"{total:,} scores of full entropy, without the decoded tokens"
             report("bytes a score in the database", (size - others) / total, "<= 6", note)
             write_decodings(path)
-            others = others or database(path).stat().st_size - size
+            others = others or database_file(path).stat().st_size - size
             measure(path, f"{number + 1} methods", total)
     processes(path)
     upkeep(path, total)
@@ -288,14 +288,14 @@ def main() -> None:
     given = options.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="atlas-scale-", dir=given.folder))
     try:
-        store.init(folder / "small.atlas")
+        create.init(folder / "small.atlas")
         small = write(folder / "small.atlas", 1, "m1", 4)
         load(folder / "small.atlas", 1)
         measure(folder / "small.atlas", "1 method of 4 concepts", small)
-        store.init(folder / "kept.atlas")
+        create.init(folder / "kept.atlas")
         write(folder / "kept.atlas", 1, "m1", 20, kept=NEURONS // 10)
         load(folder / "kept.atlas", 1)
-        size = database(folder / "kept.atlas").stat().st_size
+        size = database_file(folder / "kept.atlas").stat().st_size
         report("bytes a neuron and map, --keep top 10 %", size / (20 * NEURONS), "<= 6", "with a sketch of 1,001 ranks")
         build(folder / "x.atlas", given.methods, given.concepts)
     finally:

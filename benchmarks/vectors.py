@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 from _timing import interleaved, report
 
-from atlas import indexes, ledger, store, vectors
-from atlas.database import reading
-from atlas.load import load_run
-from atlas.runs import write_run
+from atlas import indexes, vectors
+from atlas.store import create, engine, ledger
+from atlas.store.database import open_readonly
+from atlas.store.run_loader import load_run
+from atlas.store.run_writer import write_run
 from ingest.embed import vector_batches
 
 LAYERS, WIDTH, DIMENSION, CLUSTERS = 32, 11_008, 384, 2_000
@@ -43,10 +44,10 @@ def stored(path: Path, found: np.ndarray) -> None:
     model = {"name": "large", "revision": None, "fingerprint": "f" * 64, "model_type": "llava", "layers": LAYERS}
     model |= {"width": WIDTH, "d_model": 4096, "vocabulary": 32_000, "created_at": now}
     head = {"run": run, "model": model, "dataset": None, "concepts": []}
-    store.init(path)
+    create.init(path)
     layers = (found[start : start + WIDTH] for start in range(0, len(found), WIDTH))
     write_run(path / "runs" / RUN, head, {"vectors": vector_batches(RUN, layers)})
-    with store.connect_writer(path) as connection:
+    with engine.connect_writer(path) as connection:
         load_run(connection, path / "runs" / RUN)
 
 
@@ -75,7 +76,7 @@ def asked(side: Callable[[np.ndarray], object], questions: np.ndarray) -> Callab
 
 
 def database_alone(path: Path, question: np.ndarray) -> None:
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         vectors.exact(connection, RUN, question, TOP)
 
 

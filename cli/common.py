@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atlas.errors import UsageError
-from atlas.files import expanded
+from atlas.store.atomic import expanded
 from cli.text import visible
 
 if TYPE_CHECKING:
@@ -116,10 +116,10 @@ def existing(path: Path | None) -> Path:
     Raises:
         StoreUnavailable: there is none.
     """
-    from atlas.database import database, missing
+    from atlas.store.database import database_file, missing
 
     found = resolve(path)
-    if not database(found).is_file():
+    if not database_file(found).is_file():
         raise missing(found)
     return found
 

@@ -16,10 +16,10 @@ def upgrade(atlas: AtlasPath = None) -> None:
 
     Example: atlas db upgrade
     """
-    from atlas import migrate
-    from atlas.database import VERSION
+    from atlas.maintain import upgrade as maintain_upgrade
+    from atlas.store.database import VERSION
 
-    kept = migrate.upgrade(resolve(atlas))
+    kept = maintain_upgrade.upgrade(resolve(atlas))
     if kept is None:
         say(f"the schema is {VERSION} already")
         return
@@ -53,9 +53,9 @@ def backup(atlas: AtlasPath = None) -> None:
 
     Example: atlas db backup
     """
-    from atlas import migrate
+    from atlas.store import backup as store_backup
 
-    tell(migrate.backup(resolve(atlas)))
+    tell(store_backup.backup(resolve(atlas)))
 
 
 @app.command()
@@ -64,9 +64,9 @@ def path(atlas: AtlasPath = None) -> None:
 
     Example: atlas db path
     """
-    from atlas.database import database
+    from atlas.store.database import database_file
 
-    tell(database(resolve(atlas)))
+    tell(database_file(resolve(atlas)))
 
 
 @app.command()

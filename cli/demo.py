@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from atlas import store
 from atlas.errors import AtlasError
+from atlas.store import create
 from cli.common import tell
 from cli.render import as_terminal
 
@@ -48,7 +48,7 @@ def play(path: Path, no_progress: bool, steps: Sequence[str] = STEPS) -> None:
     from cli.main import main
 
     as_terminal()
-    store.init(path)
+    create.init(path)
     for step in steps:
         tell(f"$ atlas {step}", flush=True)
         quiet = ["--no-progress"] if no_progress and step.startswith(("ingest", "evaluate --")) else []

@@ -47,10 +47,10 @@ def init(atlas: AtlasPath = None) -> None:
 
     Example: atlas init --atlas my.atlas
     """
-    from atlas import store
+    from atlas.store import create
 
     path = resolve(atlas)
-    say("made an empty atlas" if store.init(path) else "there is an atlas already")
+    say("made an empty atlas" if create.init(path) else "there is an atlas already")
     tell(path)
 
 

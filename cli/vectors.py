@@ -123,12 +123,12 @@ def status(*, output: Output, atlas: AtlasPath = None) -> None:
 def _states(path: Path, ids: list[str] | None = None) -> pa.Table:
     import pyarrow as pa
 
-    from atlas.database import reading
     from atlas.indexes import NONE, state_of
     from atlas.spaces import SPACES, find_spaces
+    from atlas.store.database import open_readonly
 
     rows: list[dict[str, Any]] = []
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         for s in find_spaces(connection):
             if ids is None or s.run_id in ids:
                 about = {"run": s.run_id[:8], "space": s.space, "model": s.model["name"], "rows": s.rows}
@@ -231,10 +231,10 @@ def search(
 
 def _only_words(path: Path, model: str | None) -> str:
     """Why a text can be looked for by its words only; nothing where its meaning can be embedded. Without torch."""
-    from atlas.database import reading
     from atlas.spaces import DECODED, find_spaces, pick_model
+    from atlas.store.database import open_readonly
 
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         fingerprint = None if model is None else str(pick_model(connection, model)[0]["fingerprint"])
         there = find_spaces(connection, DECODED, fingerprint)
     if not there:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from atlas.database import reading
 from atlas.errors import UsageError, unknown
 from atlas.loudness import stored_loudness
 from atlas.neurons import Neuron
 from atlas.random_neurons import matched_random
+from atlas.store.database import open_readonly
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +49,7 @@ def controls_for(atlas: Path, live: LiveModel, kind: str | None, tap: str, *, te
         raise unknown("kind of controls", kind, KINDS, "atlas evaluate --help")
     if kind == LAYERS:
         return Controls(LAYERS, live.layout.width)
-    with reading(atlas) as connection:
+    with open_readonly(atlas) as connection:
         loudness = stored_loudness(connection, live.fingerprint, tap)
     if len(loudness) == len(live.layout.layers):
         return Controls(ACTIVATION, live.layout.width, loudness)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from atlas.database import reading
 from atlas.intervals import LEAST, Interval, of_clusters
-from atlas.schema import arrow_schema, effects
+from atlas.store.database import open_readonly
+from atlas.store.schema import arrow_schema, effects
 from ingest import tables
 from ingest.examiner import ACCURACY, KL, UNCHANGED, Scores
 from ingest.examples import AUDIO, IMAGE, TEXT, VIDEO, Example
@@ -140,7 +140,7 @@ def store_effects(
 
 def stored_effects(atlas: Path, run_id: str) -> tuple[dict[str, Any], ...]:
     """The effects of a run that is done."""
-    with reading(atlas) as connection:
+    with open_readonly(atlas) as connection:
         query = "SELECT * FROM effects WHERE run_id = $run_id"
         return tuple(connection.sql(query, params={"run_id": run_id}).to_arrow_table().to_pylist())
 

@@ -11,14 +11,14 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.choose import Chosen
-from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.indexes import unit
 from atlas.neurons import LANGUAGE
 from atlas.profiles import described, profiles, whole_maps
 from atlas.queries import Which
-from atlas.schema import arrow_schema, vectors
 from atlas.spaces import DECODED, DIRECTION, KIND, pick_model, require_space
+from atlas.store.database import open_readonly
+from atlas.store.schema import arrow_schema, vectors
 from atlas.texts import Wording, concept_maps, neuron_texts
 from ingest.encoding import DEFAULT, digest_of, encode_texts, open_encoder, require
 from ingest.job import Execution, make_job
@@ -128,7 +128,7 @@ def _of(which: Which, model: Mapping[str, Any]) -> Which:
 def _decoded(atlas: Path, asked: Asked) -> _Plan:
     opened = open_encoder(asked.encoder, {"device": asked.execution.device, **asked.options})
     encoder = require(opened, "text")
-    with reading(atlas) as connection:
+    with open_readonly(atlas) as connection:
         model, assumed = pick_model(connection, asked.which.model)
         chosen = concept_maps(connection, _of(asked.which, model))
         texts = neuron_texts(connection, model, chosen, asked.wording)
@@ -145,7 +145,7 @@ def _decoded(atlas: Path, asked: Asked) -> _Plan:
 
 
 def _profiles(atlas: Path, asked: Asked) -> _Plan:
-    with reading(atlas) as connection:
+    with open_readonly(atlas) as connection:
         model, assumed = pick_model(connection, asked.which.model)
         chosen = whole_maps(connection, _of(asked.which, model))
         found = unit(profiles(connection, chosen))
@@ -160,7 +160,7 @@ def _profiles(atlas: Path, asked: Asked) -> _Plan:
 
 
 def _directions(atlas: Path, asked: Asked) -> _Plan:
-    with reading(atlas) as connection:
+    with open_readonly(atlas) as connection:
         model, assumed = pick_model(connection, asked.which.model)
     live = live_model(model, asked.execution, asked.loaded)
 

@@ -25,7 +25,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas.database import reading
 from atlas.edit_files import digest
 from atlas.edits import Intervention
 from atlas.errors import Unsupported, UsageError
@@ -33,7 +32,8 @@ from atlas.live.edit import changing
 from atlas.live.hooks import check_layers
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, parse_layers
-from atlas.schema import arrow_schema, measures
+from atlas.store.database import open_readonly
+from atlas.store.schema import arrow_schema, measures
 from ingest import run, tables
 from ingest.controls import LAYERS, Controls
 from ingest.evaluate import moved
@@ -207,7 +207,7 @@ def _rows(run_id: str, seen: Mapping[str, Seen], settings: Settings, seed: int) 
 
 def stored_measures(atlas: Path, run_id: str) -> pa.Table:
     """The measures of a run that is done."""
-    with reading(atlas) as connection:
+    with open_readonly(atlas) as connection:
         query = "SELECT * FROM measures WHERE run_id = $run_id"
         table: pa.Table = connection.sql(query, params={"run_id": run_id}).to_arrow_table()
         return table

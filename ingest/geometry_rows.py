@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.intervals import Interval, of_clusters
-from atlas.schema import arrow_schema, points
+from atlas.store.schema import arrow_schema, points
 from ingest.flow import NAMES, Flow
 from ingest.representations import Representations, Token, priority
 from ingest.roles import DISJOINT, SPECIAL, TEXT

@@ -18,7 +18,7 @@ import platformdirs
 
 import ingest.inpainters
 from atlas import registry
-from atlas.files import finish
+from atlas.store.atomic import write_atomically
 from ingest.examples import BadMedia, Dataset
 from ingest.media import open_image
 
@@ -94,5 +94,5 @@ class Twins:
         if self.inpainter.cached:
             with suppress(OSError):  # a full disk costs time, not the run
                 file.parent.mkdir(parents=True, exist_ok=True)
-                finish(file, lambda temporary: made.save(temporary, format="PNG"))
+                write_atomically(file, lambda temporary: made.save(temporary, format="PNG"))
         return made

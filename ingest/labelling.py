@@ -13,8 +13,8 @@ from duckdb import DuckDBPyConnection as Connection
 
 import ingest.rules
 from atlas import registry
-from atlas.database import reading
 from atlas.errors import UsageError
+from atlas.store.database import open_readonly
 from ingest.labels import Labels, labels_table
 from ingest.record import Derived
 
@@ -85,7 +85,7 @@ def make(atlas: Path, rule: str, runs: Sequence[str] = (), given: Mapping[str, A
     module = registry.load(ingest.rules, rule)
     parameters = registry.resolve(rule, module.build, dict(given or {}))
     built: Rule = module.build(**parameters)
-    with reading(atlas) as connection:
+    with open_readonly(atlas) as connection:
         found = [stored(connection, run, built.method) for run in find_runs(connection, runs, built.method)]
         _require_alike(found)
         labels = list(built.label(found))

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.neurons import LANGUAGE
-from atlas.schema import arrow_schema, labels
+from atlas.store.schema import arrow_schema, labels
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ from atlas.live.encode import IMAGE_ROLE
 from atlas.live.hooks import check_layers, shuffling
 from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
-from atlas.schema import arrow_schema, measures
+from atlas.store.schema import arrow_schema, measures
 from ingest import run, tables
 from ingest.concepts import NONE
 from ingest.examples import IMAGE

@@ -18,15 +18,15 @@ import sqlalchemy as sa
 import torch
 from sqlalchemy import Connection
 
-from atlas import ledger, rows, store
 from atlas.errors import AtlasError, IntegrityError, StoreUnavailable
-from atlas.interrupts import interruptible
 from atlas.live.model import LiveModel
-from atlas.load import load_run
-from atlas.manifest import NAME as MANIFEST
-from atlas.manifest import folder_of, read_manifest
-from atlas.runs import write_run
-from atlas.schema import responses
+from atlas.store import engine, insert, ledger
+from atlas.store.interrupts import interruptible
+from atlas.store.run_loader import load_run
+from atlas.store.run_manifest import NAME as MANIFEST
+from atlas.store.run_manifest import folder_of, read_manifest
+from atlas.store.run_writer import write_run
+from atlas.store.schema import responses
 from ingest.examples import Dataset
 from ingest.feed import Response
 from ingest.job import Execution
@@ -82,11 +82,11 @@ class Record:
         A run counts as done where the database says so and its folder is whole: a damaged one is done anew.
         """
         whole = self._is_whole()
-        with store.connect_writer(self.atlas, wait=PATIENCE) as connection:
+        with engine.connect_writer(self.atlas, wait=PATIENCE) as connection:
             if whole and ledger.status(connection, self.run_id) == ledger.DONE:
                 self.forget_portions()  # where the run was killed before it did
                 return True
-            model = rows.model_id(connection, self.model)
+            model = insert.model_id(connection, self.model)
             self._started_at = ledger.begin_run(
                 connection,
                 self.run_id,
@@ -94,7 +94,7 @@ class Record:
                 job=self.plain,
                 environment=self._environment,
                 model_id=model,
-                dataset_id=None if self.dataset is None else rows.dataset_id(connection, self.dataset),
+                dataset_id=None if self.dataset is None else insert.dataset_id(connection, self.dataset),
             )
             self.decoded = self._has_elsewhere("decodings")
             if ledger.status(connection, self.run_id) != ledger.DONE:  # else the answers may be this lost run's own
@@ -145,7 +145,7 @@ class Record:
         }
         head = {"run": run, "model": self.model, "dataset": self.dataset, "concepts": self._concepts}
         write_run(self.folder, head, tables)
-        with store.connect_writer(self.atlas, wait=PATIENCE) as connection:
+        with engine.connect_writer(self.atlas, wait=PATIENCE) as connection:
             load_run(connection, self.folder)
         self.forget_portions()
         return whole
@@ -256,7 +256,7 @@ def _ledgered(atlas: Path, identity: str) -> Iterator[None]:
         stopped = isinstance(error, KeyboardInterrupt)
         reason = "interrupted" if stopped else str(error) or type(error).__name__
         try:
-            with store.connect_writer(atlas, wait=PATIENCE) as connection:
+            with engine.connect_writer(atlas, wait=PATIENCE) as connection:
                 ledger.fail_run(connection, identity, {"error": reason}, interrupted=stopped)
         except AtlasError as second:
             print(f"the ledger could not be told: {second}", file=sys.stderr)  # noqa: T201

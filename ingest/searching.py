@@ -12,13 +12,13 @@ import pyarrow as pa
 
 from atlas.api import Atlas
 from atlas.choose import choose_map
-from atlas.database import reading
 from atlas.errors import Unsupported, UsageError
 from atlas.live.media import AUDIO, IMAGE, VIDEO, Medium, Sound, kind_of
 from atlas.nearest import Near
 from atlas.neurons import LANGUAGE, PRODUCT
 from atlas.queries import Which
 from atlas.spaces import DECODED, pick_model
+from atlas.store.database import open_readonly
 from atlas.where import ROLES
 from ingest.embed import live_model
 from ingest.encoding import DEFAULT, Opened, open_encoder, require
@@ -121,7 +121,7 @@ def active(atlas: Path, medium: Medium, sought: Sought) -> Near:
         raise UsageError(f"no positions called '{sought.positions}'; there are: {', '.join(POSITIONS)}")
     kind = kind_of(medium)
     prompt = PROMPTS[kind] if sought.prompt is None else sought.prompt
-    with reading(atlas) as connection:
+    with open_readonly(atlas) as connection:
         model, assumed = pick_model(connection, sought.model)
         usual, note = _usual(connection, model, kind)
     values = on_medium(live_model(model, sought.execution, sought.loaded), medium, sought.positions, prompt)

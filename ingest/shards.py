@@ -15,9 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from atlas.files import finish
 from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
+from atlas.store.atomic import write_atomically
 from ingest.drawings import Drawings
 from ingest.examples import Example
 from ingest.exemplars import Exemplars
@@ -171,7 +171,7 @@ def write_portion(file: Path, state: State, feed: Feed, made: Sequence[Response]
     }
     tensors, text = state.tensors(), json.dumps(notes)
     metadata = {"notes": text, "sha256": _digest(tensors, text)}
-    finish(file, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    write_atomically(file, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], notes: str) -> str:

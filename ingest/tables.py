@@ -1,4 +1,4 @@
-"""What a run found, as Arrow tables in the form of `atlas.schema`, with the run's local ids."""
+"""What a run found, as Arrow tables in the form of `atlas.store.schema`, with the run's local ids."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atlas.live.decode import decode
 from atlas.live.finite import NotFinite
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE
-from atlas.schema import arrow_schema, decodings, examples, exemplars, maps, responses, scores, sketches
+from atlas.store.schema import arrow_schema, decodings, examples, exemplars, maps, responses, scores, sketches
 from atlas.where import ROLES
 from ingest.examples import Example
 from ingest.exemplars import Exemplars

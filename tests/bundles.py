@@ -12,11 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas import load, manifest, runs, selections, store, stored
+from atlas import selections, stored
 from atlas.edits import Change, Intervention
-from atlas.files import sha256
 from atlas.neurons import Neuron
 from atlas.selection import neuron_set
+from atlas.store import create, engine, run_loader, run_manifest, run_writer
+from atlas.store.atomic import sha256
 
 MODEL = "f" * 64
 HERE, WEIGHTS = "/home/ada/pictures of dogs", "/weights of ada/tiny"
@@ -25,15 +26,15 @@ HERE, WEIGHTS = "/home/ada/pictures of dogs", "/weights of ada/tiny"
 
 def fill(path: Path, make_run: Callable[..., Any]) -> Path:
     """An atlas with two runs of one model, one of which has no tokens; three edits, one with deltas; a selection."""
-    store.init(path)
+    create.init(path)
     first, second = make_run(1, name=WEIGHTS), make_run(2, concepts=("cat", "horse"), name=WEIGHTS)
     first.head["dataset"]["path"] = HERE
     first.head["run"]["job"] |= {"weights": "/data/models/tiny", "classes": ["/m/01g317", "a/b"]}
     first.head["run"]["outcome"] |= {"skipped": {f"{HERE}/7.jpg": f"cannot read {HERE}/7.jpg: cut"}}
     del second.tables["decodings"]
-    with store.connect_writer(path) as connection:
+    with engine.connect_writer(path) as connection:
         for run in (first, second):
-            load.load_run(connection, run.write(path))
+            run_loader.load_run(connection, run.write(path))
     add_edit(path, "soft", 0.5)
     add_edit(path, "soft", 0.25)
     add_edit(path, "swap", 1.0, deltas=np.eye(1, 4, dtype=np.float32))
@@ -114,7 +115,7 @@ def older(folder: Path) -> None:
     effects = pq.read_table(folder / "effects.parquet")
     pq.write_table(effects.drop_columns(["clusters", "effective"]), folder / "effects.parquet")
     pq.write_table(scores.sort_by([("map_id", "ascending"), ("rank", "ascending")]), folder / "scores.parquet")
-    change(folder / manifest.NAME, schema="0003")
+    change(folder / run_manifest.NAME, schema="0003")
 
 
 def digest(text: str) -> str:
@@ -124,6 +125,6 @@ def digest(text: str) -> str:
 def rerun(path: Path, run: Any, tables: Mapping[str, pa.Table]) -> None:
     """Store a run again with other rows, as another machine would have found them."""
     folder = path / "runs" / run.run_id
-    runs.write_run(folder, run.head, {**run.tables, **tables})
-    with store.connect_writer(path) as connection:
-        load.load_run(connection, folder)
+    run_writer.write_run(folder, run.head, {**run.tables, **tables})
+    with engine.connect_writer(path) as connection:
+        run_loader.load_run(connection, folder)

@@ -193,12 +193,12 @@ def small_job(llava_folder: Path) -> Any:
 @pytest.fixture(scope="session")
 def stored_atlas(tmp_path_factory: pytest.TempPathFactory, small_job: Any) -> Path:
     """An atlas with one run; tests that change it take `own_atlas`."""
-    from atlas import store
+    from atlas.store import create
     from ingest.job import Execution
     from ingest.run import ingest
 
     path = tmp_path_factory.mktemp("atlases") / "stored.atlas"
-    store.init(path)
+    create.init(path)
     ingest(path, small_job, Execution())
     return path
 
@@ -212,7 +212,7 @@ def own_atlas(stored_atlas: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def empty_atlas(tmp_path: Path) -> Path:
-    from atlas import store
+    from atlas.store import create
 
-    store.init(tmp_path / "empty.atlas")
+    create.init(tmp_path / "empty.atlas")
     return tmp_path / "empty.atlas"

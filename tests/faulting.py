@@ -81,10 +81,10 @@ VOLATILE = {"started_at", "finished_at", "created_at", "built_at"}
 
 def contents(path: Path) -> Mapping[str, list[Any]]:
     """Every row of every table, but for moments and durations: what two atlases that were made alike share."""
-    from atlas import schema, store
+    from atlas.store import engine, schema
 
     found: dict[str, list[Any]] = {}
-    with store.connect_readonly(path) as connection:
+    with engine.connect_readonly(path) as connection:
         for table in schema.metadata.sorted_tables:
             names = [c.name for c in table.columns if c.name not in VOLATILE]
             names = [n for n in names if (table.name, n) != ("edits", "sha256")]  # the file has the moment in it
@@ -166,23 +166,24 @@ def _disturb(task: Mapping[str, Any]) -> _Steps:
 def _shift_clock(seconds: float) -> None:
     import datetime
 
-    from atlas import ledger, migrate
+    from atlas.store import ledger, migrations
 
     class Shifted(datetime.datetime):
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> Any:
             return datetime.datetime.now(tz) + datetime.timedelta(seconds=seconds)
 
-    ledger.datetime = migrate.datetime = Shifted  # type: ignore[misc]
+    ledger.datetime = migrations.datetime = Shifted  # type: ignore[misc]
 
 
 def _load(path: Path, folder: Path) -> int:
     """What `atlas ingest` ends with, as a command of its own."""
-    from atlas import errors, load, store
+    from atlas import errors
+    from atlas.store import engine, run_loader
 
     try:
-        with store.connect_writer(path) as connection:
-            load.load_run(connection, folder)
+        with engine.connect_writer(path) as connection:
+            run_loader.load_run(connection, folder)
     except errors.AtlasError as error:
         sys.stderr.write(f"atlas: {error}\n")
         return error.exit_code

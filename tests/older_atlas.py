@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
-from atlas import migrate, store
-from atlas.database import database
-from atlas.files import sha256
+from atlas.store import engine, migrations
+from atlas.store.atomic import sha256
+from atlas.store.database import database_file
 
 REVISION = "0002"
 
@@ -22,10 +22,10 @@ def older_atlas(new: Path, path: Path, run_id: str) -> Path:
     """One run of an atlas and one edit, in tables, shards and files of the older form. Scores lay best first."""
     shutil.copytree(new / "runs" / run_id, path / "runs" / run_id)
     _older_shards(path / "runs" / run_id)
-    with store.connect_any_version(path, read_only=False, create=True) as connection:
+    with engine.connect_any_version(path, read_only=False, create=True) as connection:
         with connection.begin():
-            migrate.migrate(connection, REVISION)
-        _copy(store.raw(connection), new, run_id)
+            migrations.migrate(connection, REVISION)
+        _copy(engine.raw(connection), new, run_id)
     _older_edit(path)
     return path
 
@@ -45,7 +45,7 @@ def _older_shards(folder: Path) -> None:
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, new: Path, run_id: str) -> None:
-    connection.execute(f"ATTACH '{database(new)}' AS new (READ_ONLY)")
+    connection.execute(f"ATTACH '{database_file(new)}' AS new (READ_ONLY)")
     columns = "SELECT table_name, column_name FROM duckdb_columns() WHERE NOT internal AND database_name = "
     mine = connection.execute(columns + "current_database()").fetchall()
     theirs = set(connection.execute(columns + "'new'").fetchall())
@@ -63,7 +63,7 @@ def _copy(connection: duckdb.DuckDBPyConnection, new: Path, run_id: str) -> None
 def _older_edit(path: Path) -> None:
     """One safetensors file with everything but the numbers in its header, its row, and its changes."""
     count = 3
-    with store.connect_any_version(path, read_only=False) as connection, connection.begin():
+    with engine.connect_any_version(path, read_only=False) as connection, connection.begin():
         model = dict(connection.exec_driver_sql("SELECT * FROM models").mappings().one())
         number = model.pop("model_id")
         head = {"name": "old", "version": 1, "model": model, "tap": "product", "concept": "dog"}

@@ -11,8 +11,8 @@ from typing import Any
 from faulting import Done, Nursery, contents, files
 from older_atlas import older_atlas
 
-from atlas import store
 from atlas.check import check
+from atlas.store import create
 
 NAMES = ("init", "ingest", "load", "index", "edit", "upgrade", "rm", "rm-index", "compact", "rebuild", "import")
 DOG = ("--concept", "dog", "--method", "contribution", "--source", "image", "--top", "5")
@@ -105,7 +105,7 @@ class Operations:
         return folder
 
     def _empty(self) -> Path:
-        store.init(self.home / "empty.atlas")
+        create.init(self.home / "empty.atlas")
         return self.home / "empty.atlas"
 
     def _to_load(self) -> Path:

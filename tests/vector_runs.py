@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from atlas import load, runs, schema, store
+from atlas.store import engine, run_loader, run_writer, schema
 
 DIMENSION = 16
 
@@ -49,9 +49,9 @@ def store_vectors(
     outcome = {"rows": len(found), "dimension": found.shape[1]}
     run = {"run_id": run_id, "kind": "embed", "job": {"space": space}, "environment": {}, "outcome": outcome, **times}
     head = {"run": run, "model": model, "dataset": None, "concepts": []}
-    runs.write_run(path / "runs" / run_id, head, {"vectors": table})
-    with store.connect_writer(path) as connection:
-        load.load_run(connection, path / "runs" / run_id)
+    run_writer.write_run(path / "runs" / run_id, head, {"vectors": table})
+    with engine.connect_writer(path) as connection:
+        run_loader.load_run(connection, path / "runs" / run_id)
     return run_id
 
 

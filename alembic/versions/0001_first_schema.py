@@ -1,6 +1,6 @@
 """The first schema.
 
-Written out, not derived from atlas/schema.py: what a released revision creates must never change.
+Written out, not derived from atlas/store/schema.py: what a released revision creates must never change.
 """
 
 import sqlalchemy as sa

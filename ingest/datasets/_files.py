@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from atlas.errors import AtlasWarning, UsageError, unknown
-from atlas.files import expanded, kept_below
+from atlas.store.atomic import expanded, kept_below
 from ingest.examples import FIND, HELD_OUT, BadMedia
 
 SHOWN = 3

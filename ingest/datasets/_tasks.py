@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atlas.errors import UsageError
-from atlas.files import sha256
+from atlas.store.atomic import sha256
 from ingest.clips import FRAMES, open_clip
 from ingest.datasets._files import check, inside, order
 from ingest.examples import AUDIO, FIND, HELD_OUT, IMAGE, VIDEO, BadMedia, Concept, Example, Mention

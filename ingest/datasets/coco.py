@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from atlas.errors import UsageError
-from atlas.files import sha256
+from atlas.store.atomic import sha256
 from ingest.datasets import _coco_files
 from ingest.datasets._coco_captions import Captions, concepts_of
 from ingest.datasets._coco_masks import mask_of

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import UsageError
-from atlas.files import expanded
+from atlas.store.atomic import expanded
 from ingest.datasets._files import folder, identifier, line, lines_of, split_of, words
 from ingest.datasets._own import concepts, mentions_of, names_of, once
 from ingest.datasets._tasks import Tasks

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from atlas import load, runs, schema, store
+from atlas.store import create, engine, run_loader, run_writer, schema
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAYERS, WIDTH = 2, 8
@@ -39,7 +39,7 @@ class Run:
 
     def write(self, path: Path) -> Path:
         folder = path / "runs" / self.run_id
-        runs.write_run(folder, self.head, self.tables)
+        run_writer.write_run(folder, self.head, self.tables)
         return folder
 
 
@@ -110,7 +110,7 @@ def build_run(seed: int = 0, *, concepts: tuple[str, ...] = ("dog", "cat"), **mo
 
 def contents(path: Path) -> Mapping[str, list[tuple[Any, ...]]]:
     """Every row of every table, in order: two databases with equal contents answer everything alike."""
-    with store.connect_readonly(path) as connection:
+    with engine.connect_readonly(path) as connection:
         return {
             table.name: sorted(map(tuple, connection.execute(table.select())), key=repr)
             for table in schema.metadata.sorted_tables
@@ -121,7 +121,7 @@ def contents(path: Path) -> Mapping[str, list[tuple[Any, ...]]]:
 def empty(tmp_path: Path) -> Path:
     """An atlas without rows."""
     path = tmp_path / "empty.atlas"
-    store.init(path)
+    create.init(path)
     return path
 
 
@@ -155,8 +155,8 @@ def add_maps(path: Path, run: Run, found: Mapping[str, Mapping[str | None, Any]]
             at = {"map_id": len(maps), "concept_id": None if concept is None else names.index(concept)}
             maps.append({**pattern, **at, "method": method, "neurons": len(values), "kept": len(values)})
     tables = {**run.tables, "maps": rows("maps", maps), "scores": rows("scores", scores)}
-    with store.connect_writer(path) as connection:
-        load.load_run(connection, replace(run, tables=tables).write(path))
+    with engine.connect_writer(path) as connection:
+        run_loader.load_run(connection, replace(run, tables=tables).write(path))
 
 
 @pytest.fixture(scope="session")
@@ -167,10 +167,10 @@ def store_maps() -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def filled_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("store") / "filled.atlas"
-    store.init(path)
-    with store.connect_writer(path) as connection:
-        load.load_run(connection, build_run(1).write(path))
-        load.load_run(connection, build_run(2, concepts=("cat", "horse")).write(path))
+    create.init(path)
+    with engine.connect_writer(path) as connection:
+        run_loader.load_run(connection, build_run(1).write(path))
+        run_loader.load_run(connection, build_run(2, concepts=("cat", "horse")).write(path))
     return path
 
 
@@ -183,9 +183,9 @@ def filled(filled_once: Path, tmp_path: Path) -> Path:
 KILLED_AFTER_COMMIT = """
 import os, signal, sys
 from pathlib import Path
-from atlas import store
+from atlas.store import engine
 
-with store.connect_any_version(Path(sys.argv[1]), read_only=False) as connection:
+with engine.connect_any_version(Path(sys.argv[1]), read_only=False) as connection:
     with connection.begin():
         connection.exec_driver_sql(sys.argv[2])
     os.kill(os.getpid(), signal.SIGKILL)

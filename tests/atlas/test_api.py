@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from atlas import Atlas, store
+from atlas import Atlas
 from atlas.check import check
 from atlas.edit_files import read_stored
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
@@ -18,14 +18,15 @@ from atlas.neurons import Neuron, parse_layers
 from atlas.random_neurons import matched_random
 from atlas.rebuild import rebuild
 from atlas.selection import NeuronSet
+from atlas.store import engine
 
 
 def scores_of(path: Path, concept: str, method: str, source: str, reduce: str) -> dict[Neuron, float]:
     sql = """SELECT s.layer, s.neuron, s.score
              FROM scores s JOIN maps m USING (map_id) JOIN concepts c USING (concept_id)
              WHERE c.name = ? AND m.method = ? AND m.source = ? AND m.reduce = ?"""
-    with store.connect_readonly(path) as connection:
-        rows = store.raw(connection).execute(sql, [concept, method, source, reduce]).fetchall()
+    with engine.connect_readonly(path) as connection:
+        rows = engine.raw(connection).execute(sql, [concept, method, source, reduce]).fetchall()
     return {Neuron("language", layer, index): score for layer, index, score in rows}
 
 
@@ -190,8 +191,8 @@ def test_edits_are_stored_versioned_read_back_and_removed(own_atlas: Path) -> No
 def scores_everywhere(path: Path) -> dict[Neuron, float]:
     sql = """SELECT s.layer, s.neuron, s.score FROM scores s JOIN maps m USING (map_id)
              WHERE m.concept_id IS NULL AND m.source = 'image' AND m.reduce = 'mean'"""
-    with store.connect_readonly(path) as connection:
-        rows = store.raw(connection).execute(sql).fetchall()
+    with engine.connect_readonly(path) as connection:
+        rows = engine.raw(connection).execute(sql).fetchall()
     return {Neuron("language", layer, index): score for layer, index, score in rows}
 
 

@@ -34,7 +34,6 @@ from bundles import (
     write,
 )
 
-from atlas import database, schema, store
 from atlas.bundle import FORMAT, parse_listing
 from atlas.bundle_choice import Choice
 from atlas.bundle_merge import import_bundle, require_all
@@ -42,9 +41,10 @@ from atlas.bundle_write import export
 from atlas.check import check
 from atlas.edit_files import read_edit
 from atlas.errors import AtlasError, IntegrityError, StoreUnavailable, UsageError
-from atlas.ledger import json_text
-from atlas.load import load_run
 from atlas.portable import portable
+from atlas.store import create, database, engine, schema
+from atlas.store.ledger import json_text
+from atlas.store.run_loader import load_run
 
 MUTATIONS = 400
 Dump = Callable[[Path], Any]
@@ -166,7 +166,7 @@ def test_media_named_by_their_place_on_the_machine_are_refused(empty: Path, make
     table = run.tables["examples"]
     at = table.schema.get_field_index("media")
     run.tables["examples"] = table.set_column(at, table.schema.field(at), [[["/home/ada/x.jpg"]]])
-    with store.connect_writer(empty) as connection:
+    with engine.connect_writer(empty) as connection:
         load_run(connection, run.write(empty))
     with pytest.raises(UsageError, match="place on this machine"):
         export(empty, tmp_path / "b")
@@ -224,7 +224,7 @@ def test_what_is_there_already_is_left(origin: Path, bundle: Path, dump: Dump) -
 def test_an_import_does_not_forget_where_a_dataset_lies(empty: Path, bundle: Path, make_run: Any, dump: Dump) -> None:
     run = make_run(7)
     run.head["dataset"]["path"] = "/here"
-    with store.connect_writer(empty) as connection:
+    with engine.connect_writer(empty) as connection:
         load_run(connection, run.write(empty))
     assert {o for _, _, o in outcomes(bundle, empty)} == {"stored"}
     assert [row[2] for row in dump(empty)["datasets"]] == ["/here"]
@@ -259,7 +259,7 @@ def test_what_is_known_otherwise_is_refused(
     run.head["dataset"] |= head.get("dataset", {})
     for concept in run.head["concepts"]:
         concept |= head.get("concepts", {})
-    with store.connect_writer(empty) as connection:
+    with engine.connect_writer(empty) as connection:
         load_run(connection, run.write(empty))
     before = dump(empty)["maps"]
     came = [c for c in import_bundle(bundle, empty) if c.kind == "run"]
@@ -269,7 +269,7 @@ def test_what_is_known_otherwise_is_refused(
 
 
 def test_an_edit_of_a_taken_name_becomes_the_next_version(empty: Path, bundle: Path, make_run: Any) -> None:
-    with store.connect_writer(empty) as connection:
+    with engine.connect_writer(empty) as connection:
         load_run(connection, make_run(1).write(empty))
     add_edit(empty, "soft", 0.75)
     add_selection(empty, "dogs", "0/0")
@@ -307,8 +307,8 @@ def test_effects_of_another_edit_of_the_same_name_are_refused(
         run = make_run(seed)
         run.head["run"]["job"]["intervention"] = digest_
         path = tmp_path / f"{seed}.atlas"
-        store.init(path)
-        with store.connect_writer(path) as connection:
+        create.init(path)
+        with engine.connect_writer(path) as connection:
             load_run(connection, run.write(path))
     folder = export(tmp_path / "1.atlas", tmp_path / "b").folder
     (came,) = import_bundle(folder, tmp_path / "2.atlas")
@@ -342,7 +342,7 @@ def test_a_run_that_is_being_computed_is_left_alone(bundle: Path, empty: Path, d
 def test_an_atlas_that_is_in_use_is_not_changed(bundle: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("atlas.bundle_merge.PATIENCE", 0.1)
     hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); sys.stdin.read()"
-    command = [sys.executable, "-c", hold, str(database.database(empty))]
+    command = [sys.executable, "-c", hold, str(database.database_file(empty))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -369,7 +369,7 @@ WHOLE = """SELECT c.name, m.* EXCLUDE (map_id, run_id, concept_id, model_id), s.
 
 
 def asked(path: Path, query: str) -> list[tuple[Any, ...]]:
-    with database.reading(path) as connection:
+    with database.open_readonly(path) as connection:
         return connection.execute(query).fetchall()
 
 
@@ -460,7 +460,7 @@ def test_measures_of_a_concept_that_stays_behind_are_refused(empty: Path, make_r
     effects = second.tables["effects"]
     at = effects.schema.get_field_index("concept")
     second.tables["effects"] = effects.set_column(at, effects.schema.field(at), [["dog"]])
-    with store.connect_writer(empty) as connection:
+    with engine.connect_writer(empty) as connection:
         for run in (first, second):
             load_run(connection, run.write(empty))
     with pytest.raises(UsageError, match="measures 'dog'"):

@@ -9,10 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from atlas import Atlas, database, runs, store
+from atlas import Atlas
 from atlas import check as checking
 from atlas.check import check
 from atlas.errors import IntegrityError, StoreUnavailable
+from atlas.store import database, engine, run_writer
 
 
 def found(path: Path) -> list[str]:
@@ -123,7 +124,7 @@ SQL: list[tuple[str, str]] = [
 
 @pytest.mark.parametrize(("damage", "finding"), SQL)
 def test_damage_in_the_database_is_found(filled: Path, damage: str, finding: str) -> None:
-    with store.connect_writer(filled) as connection:
+    with engine.connect_writer(filled) as connection:
         connection.exec_driver_sql(damage)
     assert any(text.startswith(finding) for text in found(filled)), found(filled)
 
@@ -164,7 +165,7 @@ def test_a_folder_that_says_otherwise_than_the_database_is_found(filled: Path, m
     run = make_run(1)
     scores = run.tables["scores"]
     other = scores.set_column(3, "score", pa.array([9.0, *scores["score"].to_pylist()[1:]], pa.float32()))
-    runs.write_run(filled / "runs" / run.run_id, run.head, run.tables | {"scores": other})
+    run_writer.write_run(filled / "runs" / run.run_id, run.head, run.tables | {"scores": other})
     assert found(filled) == ["map 1: its scores differ from those in runs/"]
 
 
@@ -173,7 +174,7 @@ def test_edits_and_their_files(filled: Path) -> None:
     file.write_bytes(b"weights")
     assert found(filled) == [f"edits: {file} is not in the database; `atlas db rebuild` stores it"]
     edit = "(1, 'no-dog', 1, 1, 'f', 'product', 'dog', '{}', 2, 'not its sha256', 'now', NULL, NULL)"
-    with store.connect_writer(filled) as connection:
+    with engine.connect_writer(filled) as connection:
         connection.exec_driver_sql(f"INSERT INTO edits VALUES {edit}")
     assert found(filled) == [
         f"edit no-dog@1: {file} is not the file that was stored (sha256)",
@@ -197,14 +198,14 @@ def test_ranks_are_checked_some_maps_at_a_time(filled: Path, monkeypatch: pytest
     counts = [(1, 10), (2, 10), (5, 30), (6, 5), (7, 1)]
     monkeypatch.setattr(checking, "_ROWS_AT_ONCE", 20)
     assert list(checking._ranges(counts)) == [(1, 2), (5, 5), (6, 7)]
-    with store.connect_writer(filled) as connection:
+    with engine.connect_writer(filled) as connection:
         connection.exec_driver_sql("UPDATE scores SET rank = 99 WHERE map_id IN (2, 6) AND rank = 16")
     repeated = [text for text in found(filled) if "do not count" in text]
     assert repeated == ["map 2: 1 ranks do not count 1, 2, 3, ...", "map 6: 1 ranks do not count 1, 2, 3, ..."]
 
 
 def test_a_damaged_or_missing_database_is_an_error_not_a_finding(filled: Path, tmp_path: Path) -> None:
-    database.database(filled).write_bytes(b"")
+    database.database_file(filled).write_bytes(b"")
     with pytest.raises(IntegrityError, match="is damaged"):
         check(filled)
     with pytest.raises(StoreUnavailable, match="there is no atlas"):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from atlas import Atlas
-from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.queries import Which
+from atlas.store.database import open_readonly
 from cli.main import main
 from ingest.job import Execution, Job
 from ingest.suppression import survey
@@ -36,7 +36,7 @@ def test_every_dose_is_the_mean_over_concepts(surveyed: Path) -> None:
     rows = found.to_pylist()
     assert assumed == () or all("=" in a for a in assumed)
     assert len(rows) == 2 * 2 * len(DOSES)
-    with reading(surveyed) as connection:
+    with open_readonly(surveyed) as connection:
         effects = connection.sql("SELECT * FROM effects WHERE metric = 'accuracy' AND task = '*'").to_arrow_table()
     stored = effects.to_pylist()
     for row in rows:

@@ -16,20 +16,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import median_abs_deviation
 
-from atlas import Atlas, store
-from atlas.database import reading
+from atlas import Atlas
 from atlas.errors import UsageError
 from atlas.filters import EFFECTS, NUMBERS, And, Filter, Not, Or, as_json, from_json
 from atlas.filters import Test as Probe
 from atlas.find import Ask
 from atlas.flags import wanted
 from atlas.grammar import parse, text_of
-from atlas.ledger import json_text
 from atlas.pages import SHOWN
-from atlas.rows import insert
-from atlas.schema import effects, labels, runs
 from atlas.selection import by_filter
 from atlas.selections import members
+from atlas.store import create, engine
+from atlas.store.database import open_readonly
+from atlas.store.insert import insert
+from atlas.store.ledger import json_text
+from atlas.store.schema import effects, labels, runs
 
 LAYERS, WIDTH = 3, 20
 CONCEPTS = ("dog", "cat", "horse", "*")
@@ -53,7 +54,7 @@ def atlas(
 ) -> Atlas:
     """Two runs (image, text) of two methods over three concepts and all of them; tokens, labels, effects, an edit."""
     path = tmp_path_factory.mktemp("find") / "x.atlas"
-    store.init(path)
+    create.init(path)
     for seed, source in ((1, "image"), (2, "text")):
         run = make_run(seed, concepts=("dog", "cat", "horse"), layers=LAYERS, width=WIDTH)
         tokens = [
@@ -115,9 +116,9 @@ def _facts(path: Path) -> None:
             ]
     import pyarrow as pa
 
-    from atlas.schema import arrow_schema
+    from atlas.store.schema import arrow_schema
 
-    with store.connect_writer(path) as connection:
+    with engine.connect_writer(path) as connection:
         for table, rows in ((runs, [run]), (labels, labelled), (effects, measured)):
             insert(connection, table, pa.Table.from_pylist(rows, schema=arrow_schema(table)))
 
@@ -292,7 +293,7 @@ OPEN = parse("(concept = * or concept != *) and method in activation,contributio
 
 @pytest.fixture(scope="module")
 def connection(atlas: Atlas) -> Iterator[Any]:
-    with reading(atlas.path) as opened:
+    with open_readonly(atlas.path) as opened:
         yield opened
 
 

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from atlas.interrupts import interruptible
+from atlas.store.interrupts import interruptible
 
 
 def test_an_error_that_an_interrupt_became_is_an_interrupt_again() -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from atlas.bundle_write import export
-from atlas.database import reading
+from atlas.store.database import open_readonly
 
 LAKE = Path(__file__).resolve().parents[2] / "docs" / "lake.md"
 OURS = """
@@ -29,7 +29,7 @@ def snippet(name: str) -> str:
 
 
 def answered(path: Path, more: str = "") -> list[tuple[Any, ...]]:
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         found = connection.execute(OURS.format(more)).fetchall()
     assert len(found) >= 20
     return found
@@ -57,7 +57,7 @@ def test_pyarrow_answers_as_the_atlas_does(lake: Path) -> None:
 
 
 def test_every_table_of_a_run_is_in_the_document() -> None:
-    from atlas.manifest import SHARDS
+    from atlas.store.run_manifest import SHARDS
 
     text = LAKE.read_text(encoding="utf-8")
     assert [name for name in SHARDS if f"{name}.parquet" not in text] == []

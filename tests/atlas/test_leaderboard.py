@@ -13,10 +13,11 @@ import pyarrow as pa
 import pytest
 from scipy.stats import spearmanr
 
-from atlas import Atlas, load, schema, store
-from atlas.database import reading
+from atlas import Atlas
 from atlas.errors import UsageError
 from atlas.queries import Which
+from atlas.store import engine, run_loader, schema
+from atlas.store.database import open_readonly
 from ingest.job import Execution, Job
 from ingest.suppression import count_of, survey
 
@@ -33,7 +34,7 @@ def surveyed(own_atlas: Path, small_job: Job) -> Path:
 def test_every_number_equals_the_one_from_the_tables(surveyed: Path) -> None:
     found = {(r["method"], r["source"]): r for r in Atlas(surveyed).leaderboard().to_pylist()}
     assert set(found) == {(m, s) for m in METHODS for s in ("image", "text")}
-    with reading(surveyed) as connection:
+    with open_readonly(surveyed) as connection:
         effects = connection.sql("SELECT * FROM effects WHERE metric = 'accuracy' AND task = '*'").to_arrow_table()
         scores = connection.sql(
             """SELECT m.method, m.source, m.reduce, c.name AS concept, s.layer, s.neuron, s.score FROM scores s
@@ -121,8 +122,8 @@ def measure(empty: Path, make_run: Callable[..., Any], store_maps: Callable[...,
                 ):
                     rows.append({**pattern, **asked, "subset": subset, "condition": condition, "value": left})
         effects = pa.Table.from_pylist(rows, schema=schema.arrow_schema(schema.effects))
-        with store.connect_writer(empty) as connection:
-            load.load_run(connection, replace(run, tables={"effects": effects}).write(empty))
+        with engine.connect_writer(empty) as connection:
+            run_loader.load_run(connection, replace(run, tables={"effects": effects}).write(empty))
         return empty
 
     return call

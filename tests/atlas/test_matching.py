@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atlas import store
 from atlas.api import Atlas
-from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.matching import nearest_rows
 from atlas.queries import Which
 from atlas.spaces import pick_model
+from atlas.store import engine
+from atlas.store.database import open_readonly
 from atlas.texts import concept_maps, matching
 
 CONCEPTS = ("bird", "bus", "cat", "dog", "fish", "tree")
@@ -55,7 +55,7 @@ def put(
         for concept in concepts
     }
     store_maps(path, run, {"contribution": of})
-    with store.connect_writer(path) as connection:
+    with engine.connect_writer(path) as connection:
         connection.exec_driver_sql(
             """UPDATE maps SET mean = s.mean, std = s.std FROM (SELECT map_id, avg(score) AS mean,
             stddev_pop(score) AS std FROM scores GROUP BY map_id) s WHERE maps.map_id = s.map_id"""
@@ -122,7 +122,7 @@ def test_models_are_named_or_told_by_their_fingerprints(two: Path, make_run: Any
 
 
 def test_maps_that_keep_only_their_best_cannot_be_matched(two: Path) -> None:
-    with store.connect_writer(two) as connection:
+    with engine.connect_writer(two) as connection:
         connection.exec_driver_sql("UPDATE maps SET kept = 3 WHERE model_id = 2")
     with pytest.raises(UsageError, match="`atlas ingest --keep all`"):
         Atlas(two).match("first", "second", "dog")
@@ -158,7 +158,7 @@ def worded(empty: Path, make_run: Any, store_maps: Callable[..., None]) -> Path:
     }
     run = make_run(1)
     store_maps(empty, run, {"contribution": values})
-    with store.connect_writer(empty) as connection:
+    with engine.connect_writer(empty) as connection:
         connection.exec_driver_sql("DELETE FROM decodings")
         for (layer, neuron), tokens in WORDS.items():
             listed = ", ".join(f"'{token}'" for token in tokens)
@@ -169,7 +169,7 @@ def worded(empty: Path, make_run: Any, store_maps: Callable[..., None]) -> Path:
 
 
 def words_of(path: Path, text: str, share: float = 0.06) -> list[tuple[int, int, float, list[str]]]:
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         model, _ = pick_model(connection)
         chosen = concept_maps(connection, Which())
         rows = matching(connection, model, chosen, text, 10, share).to_pylist()

@@ -16,14 +16,17 @@ from safetensors.numpy import save_file
 from sqlalchemy import Connection
 from sqlalchemy.pool import NullPool
 
-from atlas import Atlas, database, migrate, schema, store
+from atlas import Atlas
 from atlas.check import check
 from atlas.edit_files import read_stored
 from atlas.edits import Change, Intervention
 from atlas.errors import StoreUnavailable
-from atlas.files import sha256
+from atlas.maintain import upgrade
 from atlas.neurons import Neuron
 from atlas.rebuild import rebuild
+from atlas.store import backup, database, migrations, schema
+from atlas.store import engine as store_engine
+from atlas.store.atomic import sha256
 
 RELEASED = ("0001", "0002", "0003", "0004", "0005")
 """Every revision that a user may have. A new one is added here with rows for it in `some_rows`."""
@@ -95,21 +98,21 @@ def some_rows(connection: Connection, revision: str) -> dict[str, list[Any]]:
 
 def of_revision(path: Path, revision: str) -> dict[str, list[Any]]:
     path.mkdir()
-    with store.connect_any_version(path, read_only=False, create=True) as connection, connection.begin():
-        migrate.migrate(connection, revision)
+    with store_engine.connect_any_version(path, read_only=False, create=True) as connection, connection.begin():
+        migrations.migrate(connection, revision)
         return some_rows(connection, revision)
 
 
 def stamp(path: Path, revision: str) -> None:
-    with store.connect_any_version(path, read_only=False) as connection, connection.begin():
+    with store_engine.connect_any_version(path, read_only=False) as connection, connection.begin():
         connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
 
 
 def test_the_migrations_make_what_the_schema_says() -> None:
     with memory() as connection:
-        migrate.migrate(connection)
+        migrations.migrate(connection)
         migrated = shape(connection)
-        assert database.revision(store.raw(connection)) == database.VERSION
+        assert database.revision(store_engine.raw(connection)) == database.VERSION
     with memory() as connection:
         schema.metadata.create_all(connection)
         created = shape(connection)
@@ -133,7 +136,7 @@ def test_the_comparison_sees_a_difference() -> None:
 def test_the_newest_revision_is_the_one_the_code_needs() -> None:
     from alembic.script import ScriptDirectory
 
-    heads = ScriptDirectory(str(migrate.scripts())).get_heads()
+    heads = ScriptDirectory(str(migrations.scripts())).get_heads()
     assert heads == [database.VERSION]
     assert RELEASED[-1] == database.VERSION
 
@@ -142,8 +145,8 @@ def test_downgrade_removes_every_table() -> None:
     from alembic import command
 
     with memory() as connection:
-        migrate.migrate(connection)
-        command.downgrade(migrate.config(connection), "base")
+        migrations.migrate(connection)
+        command.downgrade(migrations.config(connection), "base")
         assert shape(connection)["tables"] == []
 
 
@@ -151,9 +154,9 @@ def test_downgrade_removes_every_table() -> None:
 def test_an_upgrade_from_every_released_revision_keeps_its_rows(tmp_path: Path, revision: str) -> None:
     path = tmp_path / "old.atlas"
     wanted = of_revision(path, revision)
-    kept = migrate.upgrade(path)
+    kept = upgrade.upgrade(path)
     assert (kept is None) == (revision == database.VERSION)
-    with store.connect_readonly(path) as connection:
+    with store_engine.connect_readonly(path) as connection:
         for query, rows in wanted.items():
             assert connection.exec_driver_sql(query).all() == rows
 
@@ -180,7 +183,7 @@ def old_edit(path: Path, name: str, version: int, gains: list[float], biases: li
     (path / "edits").mkdir(exist_ok=True)
     file = path / "edits" / f"{name}@{version}.safetensors"
     save_file(neurons | values, file, metadata={"edit": json.dumps(head, sort_keys=True)})
-    with store.connect_any_version(path, read_only=False) as connection, connection.begin():
+    with store_engine.connect_any_version(path, read_only=False) as connection, connection.begin():
         number = connection.exec_driver_sql("SELECT count(*) + 1 FROM edits").scalar_one()
         row = f"({number}, '{name}', {version}, 1, 'f', 'product', 'dog', '{{}}', {count}, '{sha256(file)}', '2026')"
         connection.exec_driver_sql(f"INSERT INTO edits VALUES {row}")
@@ -195,8 +198,8 @@ def with_old_edits(tmp_path: Path) -> Path:
     path = tmp_path / "old.atlas"
     path.mkdir()
     (path / "runs").mkdir()
-    with store.connect_any_version(path, read_only=False, create=True) as connection, connection.begin():
-        migrate.migrate(connection, "0002")
+    with store_engine.connect_any_version(path, read_only=False, create=True) as connection, connection.begin():
+        migrations.migrate(connection, "0002")
         model = "(1, 'tiny', NULL, 'f', 'llava', 2, 8, 4, 32, '2026-01-01')"
         connection.exec_driver_sql(f"INSERT INTO models VALUES {model}")
     old_edit(path, "x", 1, [0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
@@ -224,7 +227,7 @@ def edits_as_they_were(path: Path) -> None:
 
 
 def test_edits_of_the_form_before_are_read_back_equal_after_an_upgrade(with_old_edits: Path) -> None:
-    assert migrate.upgrade(with_old_edits) is not None
+    assert upgrade.upgrade(with_old_edits) is not None
     edits_as_they_were(with_old_edits)
     assert rebuild(with_old_edits, read_edit=read_stored).edits == 3
     edits_as_they_were(with_old_edits)
@@ -250,18 +253,18 @@ def test_an_upgrade_that_was_interrupted_between_the_files_goes_on(
 
     monkeypatch.setattr(edit_files, "write_edit", write)
     with pytest.raises(KeyboardInterrupt):
-        migrate.upgrade(with_old_edits)
-    with store.connect_any_version(with_old_edits, read_only=True) as connection:
-        assert database.revision(store.raw(connection)) == "0002"
+        upgrade.upgrade(with_old_edits)
+    with store_engine.connect_any_version(with_old_edits, read_only=True) as connection:
+        assert database.revision(store_engine.raw(connection)) == "0002"
     monkeypatch.undo()
-    migrate.upgrade(with_old_edits)
+    upgrade.upgrade(with_old_edits)
     edits_as_they_were(with_old_edits)
 
 
 def test_a_damaged_edit_of_the_form_before_stays_and_is_named(with_old_edits: Path) -> None:
     file = with_old_edits / "edits" / "x@2.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    migrate.upgrade(with_old_edits)
+    upgrade.upgrade(with_old_edits)
     assert file.is_file() and Atlas.open(with_old_edits).edit("x@1").data.changes
     problems = [str(finding) for finding in check(with_old_edits)]
     assert any("edit x@2: its file is missing from edits/" in problem for problem in problems)
@@ -272,9 +275,9 @@ def test_a_damaged_edit_of_the_form_before_stays_and_is_named(with_old_edits: Pa
 def next_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The migrations with one more, as the next release will have them."""
     scripts = tmp_path / "scripts"
-    shutil.copytree(migrate.scripts(), scripts, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(migrate, "scripts", lambda: scripts)
-    for module in (migrate, database):
+    shutil.copytree(migrations.scripts(), scripts, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(migrations, "scripts", lambda: scripts)
+    for module in (migrations, database):
         monkeypatch.setattr(module, "VERSION", NEXT)
     return scripts
 
@@ -289,19 +292,19 @@ def test_an_older_atlas_is_refused_then_upgraded_with_a_backup(tmp_path: Path, n
     wanted = of_revision(path, "0001")
     add_migration(next_schema, "op.execute('ALTER TABLE scores ADD COLUMN extra INTEGER DEFAULT 5')")
     refusal = rf"schema 0001, this program needs {NEXT}; `atlas db upgrade"
-    with pytest.raises(StoreUnavailable, match=refusal), store.connect_readonly(path):
+    with pytest.raises(StoreUnavailable, match=refusal), store_engine.connect_readonly(path):
         pass
-    kept = migrate.upgrade(path)
+    kept = upgrade.upgrade(path)
     assert kept is not None
-    with store.connect_readonly(path) as connection:
+    with store_engine.connect_readonly(path) as connection:
         assert connection.exec_driver_sql("SELECT sum(extra) FROM scores").scalar() == 40
         for query, rows in wanted.items():
             assert connection.exec_driver_sql(query).all() == rows
     copy = tmp_path / "copy.atlas"
     copy.mkdir()
-    shutil.copyfile(kept, database.database(copy))
-    with store.connect_any_version(copy, read_only=True) as connection:
-        assert database.revision(store.raw(connection)) == "0001"
+    shutil.copyfile(kept, database.database_file(copy))
+    with store_engine.connect_any_version(copy, read_only=True) as connection:
+        assert database.revision(store_engine.raw(connection)) == "0001"
         for query, rows in wanted.items():
             assert connection.exec_driver_sql(query).all() == rows
 
@@ -309,8 +312,8 @@ def test_an_older_atlas_is_refused_then_upgraded_with_a_backup(tmp_path: Path, n
 def test_maps_stored_best_first_are_stored_by_neuron(tmp_path: Path) -> None:
     path = tmp_path / "old.atlas"
     of_revision(path, "0003")
-    migrate.upgrade(path)
-    with store.connect_readonly(path) as connection:
+    upgrade.upgrade(path)
+    with store_engine.connect_readonly(path) as connection:
         assert connection.exec_driver_sql("SELECT neuron, rank FROM scores ORDER BY rowid").all() == [
             (i, 8 - i) for i in range(8)
         ]
@@ -324,9 +327,9 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Path, ne
         next_schema, "op.execute('ALTER TABLE scores ADD COLUMN extra INTEGER'); op.execute('SELECT nonsense')"
     )
     with pytest.raises(sa.exc.DBAPIError, match="nonsense"):
-        migrate.upgrade(path)
-    with store.connect_any_version(path, read_only=True) as connection:
-        assert database.revision(store.raw(connection)) == "0001"
+        upgrade.upgrade(path)
+    with store_engine.connect_any_version(path, read_only=True) as connection:
+        assert database.revision(store_engine.raw(connection)) == "0001"
         assert "extra" not in {row.column_name for row in shape(connection)["columns"]}
         for query, rows in wanted.items():
             assert connection.exec_driver_sql(query).all() == rows
@@ -334,39 +337,39 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path: Path, ne
 
 def test_a_newer_atlas_is_refused_and_left_alone(empty: Path) -> None:
     stamp(empty, "9999")
-    for attempt in (store.connect_readonly, store.connect_writer):
+    for attempt in (store_engine.connect_readonly, store_engine.connect_writer):
         with pytest.raises(StoreUnavailable, match="schema 9999, newer than"), attempt(empty):
             pass
     with pytest.raises(StoreUnavailable, match="schema 9999, newer than") as caught:
-        migrate.upgrade(empty)
+        upgrade.upgrade(empty)
     assert caught.value.exit_code == 3
     assert not (empty / "backups").exists()
 
 
 def test_upgrading_a_current_atlas_does_nothing(empty: Path) -> None:
-    assert migrate.upgrade(empty) is None
+    assert upgrade.upgrade(empty) is None
     assert not (empty / "backups").exists()
 
 
 def test_a_backup_of_a_database_with_a_log_has_both(empty: Path, kill_after_commit: Any) -> None:
     kill_after_commit(empty, "INSERT INTO scores SELECT 1, 0, i, 0, i FROM range(100) AS r(i)")
     assert database.wal(empty).stat().st_size
-    kept = migrate.backup(empty)
+    kept = backup.backup(empty)
     assert database.wal(empty).exists(), "the log belongs to the database until DuckDB itself takes it in"
     copy = empty.parent / "copy.atlas"
     copy.mkdir()
-    shutil.copyfile(kept, database.database(copy))
+    shutil.copyfile(kept, database.database_file(copy))
     shutil.copyfile(kept.with_name(f"{kept.name}.wal"), database.wal(copy))
     for path in (copy, empty):
-        with store.connect_readonly(path) as connection:
+        with store_engine.connect_readonly(path) as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM scores").scalar() == 100
 
 
 def test_the_migrations_are_found_in_an_installed_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "site-packages" / "atlas"
-    shutil.copytree(migrate.scripts(), package / "_alembic")
-    monkeypatch.setattr(migrate, "__file__", str(package / "migrate.py"))
-    assert migrate.scripts() == package / "_alembic"
+    shutil.copytree(migrations.scripts(), package / "_alembic")
+    monkeypatch.setattr(migrations, "__file__", str(package / "store" / "migrations.py"))
+    assert migrations.scripts() == package / "_alembic"
     shutil.rmtree(package / "_alembic")
     with pytest.raises(StoreUnavailable, match="install neuron-atlas again"):
-        migrate.scripts()
+        migrations.scripts()

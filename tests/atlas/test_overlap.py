@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from scipy.stats import false_discovery_control, hypergeom
 
-from atlas import Atlas, store
+from atlas import Atlas
 from atlas.errors import UsageError
 from atlas.membership import covariates
 from atlas.nulls import matched_statistics
 from atlas.queries import Which
+from atlas.store import create
 
 LAYERS, WIDTH, TOP = 3, 100, 30
 Scores = dict[tuple[int, int], float]
@@ -40,7 +41,7 @@ def atlas(
 ) -> Atlas:
     """contribution of three concepts and two sources (one of them for text alone), mean activations, two targets."""
     path = tmp_path_factory.mktemp("overlap") / "maps.atlas"
-    store.init(path)
+    create.init(path)
     for seed, source in enumerate(("image", "text")):
         run = make_run(seed, concepts=("dog", "cat", "cow"), layers=LAYERS, width=WIDTH)
         maps = {c: s for c, s in SCORES[source].items() if c != "cow" or source == "text"}

@@ -12,13 +12,13 @@ import duckdb
 import pytest
 from bundles import a_run, change, fill, older, said, sign, write
 
-from atlas import schema
 from atlas.bundle_merge import import_bundle
 from atlas.bundle_write import Choice, export
-from atlas.database import READER_CONFIG, reading
 from atlas.errors import AtlasError, IntegrityError, StoreUnavailable, UsageError
 from atlas.remote import _open, attached
 from atlas.sql import answered
+from atlas.store import schema
+from atlas.store.database import READER_CONFIG, open_readonly
 
 WITHOUT = {"edits", "changes", "indexes"}
 TABLES = sorted(set(schema.metadata.tables) - WITHOUT)
@@ -49,7 +49,7 @@ def test_it_answers_as_the_atlas_that_it_becomes(bundle: Path, tmp_path: Path, f
         import_bundle(bundle, tmp_path / "whole.atlas")
         bundle = export(tmp_path / "whole.atlas", tmp_path / "part", Choice(concept=("cat", "horse"))).folder
     import_bundle(bundle, tmp_path / "new.atlas")
-    with attached(str(bundle)) as there, reading(tmp_path / "new.atlas") as here:
+    with attached(str(bundle)) as there, open_readonly(tmp_path / "new.atlas") as here:
         for table in TABLES:
             assert rows(there, table) == rows(here, table), table
         assert len(rows(there, "scores")[2]) == (48 if form == "part" else 96)
@@ -167,7 +167,7 @@ class Installed:
 def test_a_url_is_read_as_a_folder_is(bundle: Path, tmp_path: Path) -> None:
     """All but the transport, which needs the extension."""
     import_bundle(bundle, tmp_path / "new.atlas")
-    with duckdb.connect(config=dict(READER_CONFIG)) as connection, reading(tmp_path / "new.atlas") as here:
+    with duckdb.connect(config=dict(READER_CONFIG)) as connection, open_readonly(tmp_path / "new.atlas") as here:
         _open(str(bundle), Installed(connection), remote=True)
         for table in TABLES:
             assert rows(connection, table) == rows(here, table), table

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from atlas import Atlas, load, store
+from atlas import Atlas
 from atlas.check import check
 from atlas.errors import StoreUnavailable, UsageError
 from atlas.provenance import difference, facts, flat
 from atlas.remove import compact, remove_runs, resolved
+from atlas.store import create, engine, run_loader
 
 
 def test_a_removed_run_leaves_what_others_have(
@@ -21,9 +22,9 @@ def test_a_removed_run_leaves_what_others_have(
 ) -> None:
     first, second = make_run(1), make_run(2, concepts=("cat", "horse"))
     alone = tmp_path / "alone.atlas"
-    store.init(alone)
-    with store.connect_writer(alone) as connection:
-        load.load_run(connection, second.write(alone))
+    create.init(alone)
+    with engine.connect_writer(alone) as connection:
+        run_loader.load_run(connection, second.write(alone))
     (done,) = remove_runs(filled, resolved(filled, [first.run_id[:6]]))
     assert (done.run_id, done.maps) == (first.run_id, 3) and done.bytes > 0
     assert check(filled) == []
@@ -32,8 +33,8 @@ def test_a_removed_run_leaves_what_others_have(
     for table in ("exemplars", "labels", "effects", "measures", "points", "runs", "responses", "decodings"):
         assert kept[table] == wanted[table]
     assert len(kept["scores"]) == 48 and {row[0] for row in kept["scores"]} == {4, 5, 6}
-    with store.connect_writer(filled) as connection:
-        load.load_run(connection, first.write(filled))  # it can come back
+    with engine.connect_writer(filled) as connection:
+        run_loader.load_run(connection, first.write(filled))  # it can come back
     assert check(filled) == [] and len(dump(filled)["scores"]) == 96
 
 
@@ -54,22 +55,22 @@ def test_a_run_that_is_running_is_not_removed(filled: Path, make_run: Callable[.
 
 
 def test_compacting_gives_room_back_and_changes_nothing(filled: Path, make_run: Callable[..., Any], dump: Any) -> None:
-    with store.connect_writer(filled) as connection:
+    with engine.connect_writer(filled) as connection:
         connection.exec_driver_sql("CREATE TABLE big AS SELECT random() AS x FROM range(1000000)")
-    with store.connect_writer(filled) as connection:
-        load.load_run(connection, make_run(3).write(filled))
-    with store.connect_writer(filled) as connection:
+    with engine.connect_writer(filled) as connection:
+        run_loader.load_run(connection, make_run(3).write(filled))
+    with engine.connect_writer(filled) as connection:
         connection.exec_driver_sql("DROP TABLE big")
     before = dump(filled)
     done = compact(filled)
     assert done.after < done.before and dump(filled) == before and check(filled) == []
     assert not list(filled.glob("compact-*"))
-    with store.connect_readonly(filled) as connection:
+    with engine.connect_readonly(filled) as connection:
         order = "SELECT map_id, layer, neuron FROM scores"
         assert connection.exec_driver_sql(f"{order} ORDER BY rowid").all() == sorted(
             connection.exec_driver_sql(order).all()
         )
-    with store.connect_readonly(filled), pytest.raises(StoreUnavailable):
+    with engine.connect_readonly(filled), pytest.raises(StoreUnavailable):
         compact(filled)
 
 
@@ -79,7 +80,7 @@ def test_a_run_can_be_named_by_its_beginning(filled: Path, make_run: Callable[..
     for prefix in ("", "zz"):
         with pytest.raises(UsageError, match="no run called"):
             resolved(filled, [prefix])
-    with store.connect_writer(filled) as connection:
+    with engine.connect_writer(filled) as connection:
         connection.exec_driver_sql(f"INSERT INTO runs SELECT * REPLACE ('{ids[0][:7]}0' AS run_id) FROM runs LIMIT 1")
     with pytest.raises(UsageError, match=f"several runs begin with '{ids[0][:3]}'"):
         resolved(filled, [ids[0][:3]])

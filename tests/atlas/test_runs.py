@@ -13,10 +13,11 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from atlas import database, ledger, load, manifest, rebuild, rows, runs, schema, store
+from atlas import rebuild
 from atlas.check import check
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
-from atlas.files import sha256
+from atlas.store import database, engine, insert, ledger, run_loader, run_manifest, run_writer, schema
+from atlas.store.atomic import sha256
 
 LABEL = {"run_id": "r", "component": "language", "layer": 1, "neuron": 3, "label": "image", "rule": "max", "score": 1.0}
 
@@ -30,19 +31,19 @@ def table(name: str, values: list[dict[str, Any]]) -> pa.Table:
 
 def test_insert_takes_a_table_and_a_stream(empty: Path) -> None:
     rows_in = table("labels", [LABEL, LABEL | {"neuron": 4}])
-    with store.connect_writer(empty) as connection:
-        assert rows.insert(connection, schema.labels, rows_in) == 2
-        assert rows.insert(connection, schema.labels, rows_in.to_reader(max_chunksize=1)) == 2
-        assert rows.insert(connection, schema.labels, rows_in.slice(0, 0)) == 0
-    with store.connect_readonly(empty) as connection:
+    with engine.connect_writer(empty) as connection:
+        assert insert.insert(connection, schema.labels, rows_in) == 2
+        assert insert.insert(connection, schema.labels, rows_in.to_reader(max_chunksize=1)) == 2
+        assert insert.insert(connection, schema.labels, rows_in.slice(0, 0)) == 0
+    with engine.connect_readonly(empty) as connection:
         stored = connection.execute(sa.select(schema.labels)).mappings().all()
     assert [dict(row) for row in stored] == [LABEL, LABEL | {"neuron": 4}] * 2
 
 
 def test_reserved_words_as_columns(empty: Path) -> None:
     change = {"edit_id": 1, "component": "language", "layer": 0, "neuron": 1, "gain": 0.0, "bias": 0.0}
-    with store.connect_writer(empty) as connection:
-        rows.insert(connection, schema.changes, table("changes", [change | {"where": "all", "write": None}]))
+    with engine.connect_writer(empty) as connection:
+        insert.insert(connection, schema.changes, table("changes", [change | {"where": "all", "write": None}]))
         assert connection.execute(sa.select(schema.changes.c.where)).scalar() == "all"
 
 
@@ -56,16 +57,16 @@ def test_reserved_words_as_columns(empty: Path) -> None:
     ],
 )
 def test_insert_refuses_other_columns(empty: Path, make_run: Any, spoil: Any, match: str) -> None:
-    with store.connect_writer(empty) as connection, pytest.raises(IntegrityError, match=match):
-        rows.insert(connection, schema.scores, spoil(make_run(1).tables["scores"]))
+    with engine.connect_writer(empty) as connection, pytest.raises(IntegrityError, match=match):
+        insert.insert(connection, schema.scores, spoil(make_run(1).tables["scores"]))
 
 
 def test_a_refused_row_is_an_error_that_names_the_table(empty: Path) -> None:
     missing = table("labels", [LABEL]).set_column(6, "score", pa.array([None], pa.float32()))
-    with pytest.raises(IntegrityError, match="refused by table labels.*NOT NULL"), store.connect_writer(empty) as c:
-        rows.insert(c, schema.labels, missing)
-    with store.connect_writer(empty) as connection:
-        assert rows.insert(connection, schema.labels, table("labels", [LABEL])) == 1
+    with pytest.raises(IntegrityError, match="refused by table labels.*NOT NULL"), engine.connect_writer(empty) as c:
+        insert.insert(c, schema.labels, missing)
+    with engine.connect_writer(empty) as connection:
+        assert insert.insert(connection, schema.labels, table("labels", [LABEL])) == 1
 
 
 def test_ids_are_found_or_added(empty: Path) -> None:
@@ -75,20 +76,20 @@ def test_ids_are_found_or_added(empty: Path) -> None:
     concepts = [
         {"name": name, "supercategory": None, "category_id": None, "forms": [name, f"{name}s"]} for name in "abc"
     ]
-    with store.connect_writer(empty) as connection:
-        assert rows.model_id(connection, model) == rows.model_id(connection, model) == 1
-        assert rows.model_id(connection, model | {"revision": "r"}) == 2
-        assert rows.model_id(connection, model | {"fingerprint": "g"}) == 3
-        assert rows.dataset_id(connection, data) == rows.dataset_id(connection, data | {"path": "/new"}) == 1
+    with engine.connect_writer(empty) as connection:
+        assert insert.model_id(connection, model) == insert.model_id(connection, model) == 1
+        assert insert.model_id(connection, model | {"revision": "r"}) == 2
+        assert insert.model_id(connection, model | {"fingerprint": "g"}) == 3
+        assert insert.dataset_id(connection, data) == insert.dataset_id(connection, data | {"path": "/new"}) == 1
         assert connection.execute(sa.select(schema.datasets.c.path)).scalar() == "/new"
-        assert rows.dataset_id(connection, data | {"revision": "2"}) == 2
-        assert rows.concept_ids(connection, 1, concepts[:1]) == {"a": 1}
-        assert rows.concept_ids(connection, 1, concepts) == {"a": 1, "b": 2, "c": 3}
-        assert rows.concept_ids(connection, 2, concepts[2:]) == {"c": 4}
+        assert insert.dataset_id(connection, data | {"revision": "2"}) == 2
+        assert insert.concept_ids(connection, 1, concepts[:1]) == {"a": 1}
+        assert insert.concept_ids(connection, 1, concepts) == {"a": 1, "b": 2, "c": 3}
+        assert insert.concept_ids(connection, 2, concepts[2:]) == {"c": 4}
         with pytest.raises(IntegrityError, match="needs a new revision"):
-            rows.concept_ids(connection, 1, [concepts[0] | {"forms": ["a"]}])
+            insert.concept_ids(connection, 1, [concepts[0] | {"forms": ["a"]}])
         with pytest.raises(IntegrityError, match="the same name"):
-            rows.concept_ids(connection, 1, [concepts[0], concepts[0]])
+            insert.concept_ids(connection, 1, [concepts[0], concepts[0]])
 
 
 # Run folders
@@ -97,8 +98,8 @@ def test_ids_are_found_or_added(empty: Path) -> None:
 def test_a_run_comes_back_as_it_was_written(empty: Path, make_run: Any, dump: Any) -> None:
     run = make_run(1)
     folder = run.write(empty)
-    with store.connect_writer(empty) as connection:
-        assert load.load_run(connection, folder) == run.run_id
+    with engine.connect_writer(empty) as connection:
+        assert run_loader.load_run(connection, folder) == run.run_id
     assert check(empty) == []
     stored = dump(empty)
     for name in ("scores", "exemplars", "labels", "effects", "measures", "points"):
@@ -115,8 +116,8 @@ def test_a_run_comes_back_as_it_was_written(empty: Path, make_run: Any, dump: An
 def test_loading_twice_changes_nothing(filled: Path, dump: Any) -> None:
     before = dump(filled)
     for folder in sorted((filled / "runs").iterdir()):
-        with store.connect_writer(filled) as connection:
-            load.load_run(connection, folder)
+        with engine.connect_writer(filled) as connection:
+            run_loader.load_run(connection, folder)
         assert dump(filled) == before
     assert check(filled) == []
 
@@ -130,10 +131,10 @@ def test_a_run_that_is_written_again_replaces_its_rows(filled: Path, make_run: A
         "examples": run.tables["examples"],
         "responses": run.tables["responses"],
     }
-    runs.write_run(filled / "runs" / run.run_id, run.head, fewer)
+    run_writer.write_run(filled / "runs" / run.run_id, run.head, fewer)
     assert not (filled / "runs" / run.run_id / "labels.parquet").exists()
-    with store.connect_writer(filled) as connection:
-        load.load_run(connection, filled / "runs" / run.run_id)
+    with engine.connect_writer(filled) as connection:
+        run_loader.load_run(connection, filled / "runs" / run.run_id)
     new = dump(filled)
     assert len(new["maps"]) == len(old["maps"]) - 1
     assert len(new["scores"]) == len(old["scores"]) - 16
@@ -154,10 +155,10 @@ def test_scores_stream_and_keep_their_order(empty: Path, make_run: Any) -> None:
     run = make_run(1)
     batches = iter(run.tables["scores"].to_batches(max_chunksize=5))
     folder = empty / "runs" / run.run_id
-    runs.write_run(folder, run.head, run.tables | {"scores": batches})
+    run_writer.write_run(folder, run.head, run.tables | {"scores": batches})
     assert pq.read_table(folder / "scores.parquet").equals(run.tables["scores"])
-    with store.connect_writer(empty) as connection:
-        load.load_run(connection, folder)
+    with engine.connect_writer(empty) as connection:
+        run_loader.load_run(connection, folder)
         found = connection.exec_driver_sql("SELECT map_id, layer, neuron FROM scores ORDER BY rowid").all()
     assert found == [(number, layer, neuron) for number in (1, 2, 3) for layer in range(2) for neuron in range(8)]
 
@@ -166,8 +167,8 @@ def test_a_folder_of_an_older_schema_is_stored_in_todays_form(empty: Path, make_
     """Before 0004 maps lay best first, and had no count of what is kept; before 0005 effects had no clusters."""
     run = make_run(1)
     folder = run.write(empty)
-    with store.connect_writer(empty) as connection:
-        load.load_run(connection, folder)
+    with engine.connect_writer(empty) as connection:
+        run_loader.load_run(connection, folder)
     wanted = dump(empty)
     said = json.loads((folder / "manifest.json").read_text())
     old = {"scores": run.tables["scores"].sort_by([("map_id", "ascending"), ("rank", "ascending")])}
@@ -180,8 +181,8 @@ def test_a_folder_of_an_older_schema_is_stored_in_todays_form(empty: Path, make_
         said["files"][file.name] = entry
     (folder / "manifest.json").write_text(json.dumps(said | {"schema": "0003"}))
     assert check(empty) == []
-    with store.connect_writer(empty) as connection:
-        load.load_run(connection, folder)
+    with engine.connect_writer(empty) as connection:
+        run_loader.load_run(connection, folder)
     assert dump(empty) == wanted
     assert check(empty) == []
 
@@ -217,8 +218,8 @@ def test_a_wrong_run_is_refused_and_never_complete(tmp_path: Path, make_run: Any
     run = make_run(1)
     folder = tmp_path / run.run_id
     with pytest.raises(IntegrityError, match=match):
-        runs.write_run(folder, run.head, change(run.tables))
-    assert not (folder / manifest.NAME).exists()
+        run_writer.write_run(folder, run.head, change(run.tables))
+    assert not (folder / run_manifest.NAME).exists()
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_a_wrong_head_is_refused(tmp_path: Path, make_run: Any, part: str, key: 
     run = make_run(1)
     head = run.head | {part: run.head[part] | {key: value}}
     with pytest.raises(IntegrityError, match=match):
-        runs.write_run(tmp_path / run.run_id, head, run.tables)
+        run_writer.write_run(tmp_path / run.run_id, head, run.tables)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -264,17 +265,17 @@ def test_a_damaged_folder_is_refused_and_nothing_stored(
     damage(folder)
     if match is None:
         folder, match = folder.with_name("ab" * 32), "is of run"
-    with pytest.raises(IntegrityError, match=match), store.connect_writer(empty) as connection:
-        load.load_run(connection, folder)
+    with pytest.raises(IntegrityError, match=match), engine.connect_writer(empty) as connection:
+        run_loader.load_run(connection, folder)
     assert dump(empty) == before
 
 
 def test_a_manifest_cannot_name_a_file_elsewhere(empty: Path, make_run: Any) -> None:
     folder = make_run(1).write(empty)
-    text = (folder / manifest.NAME).read_text()
-    (folder / manifest.NAME).write_text(text.replace('"scores.parquet"', '"../../scores.parquet"'))
+    text = (folder / run_manifest.NAME).read_text()
+    (folder / run_manifest.NAME).write_text(text.replace('"scores.parquet"', '"../../scores.parquet"'))
     with pytest.raises(IntegrityError, match="is no shard"):
-        manifest.read_manifest(folder)
+        run_manifest.read_manifest(folder)
 
 
 # The ledger
@@ -284,7 +285,7 @@ def test_the_ledger_follows_a_run(empty: Path, make_run: Any) -> None:
     run = make_run(1)
     facts: dict[str, Any] = {"kind": "ingest", "job": {"b": 1, "a": "é"}, "environment": {}}
     facts |= {"model_id": None, "dataset_id": None}
-    with store.connect_writer(empty) as connection:
+    with engine.connect_writer(empty) as connection:
         assert ledger.status(connection, run.run_id) is None
         with pytest.raises(UsageError, match="no run called"):
             ledger.fail_run(connection, run.run_id, {})
@@ -298,7 +299,7 @@ def test_the_ledger_follows_a_run(empty: Path, make_run: Any) -> None:
         assert ledger.status(connection, run.run_id) == "interrupted"
         ledger.begin_run(connection, run.run_id, **facts)
         assert connection.execute(sa.select(schema.runs.c.outcome)).scalar() == "{}"
-        load.load_run(connection, run.write(empty))
+        run_loader.load_run(connection, run.write(empty))
         assert ledger.status(connection, run.run_id) == "done"
         ledger.begin_run(connection, run.run_id, **facts)
         ledger.fail_run(connection, run.run_id, {})
@@ -317,7 +318,7 @@ def an_edit(file: Path) -> tuple[dict[str, Any], pa.Table]:
     row = {"name": name, "version": int(version), "fingerprint": "f" * 64, "tap": "product", "concept": "dog"}
     row |= {
         "provenance": "{}",
-        "sha256": manifest.sha256(file),
+        "sha256": run_manifest.sha256(file),
         "created_at": "2026-01-01T00:00:00",
         "solver": None,
         "note": None,
@@ -331,7 +332,7 @@ def an_edit(file: Path) -> tuple[dict[str, Any], pa.Table]:
 def test_the_database_is_made_again_from_its_files(filled: Path, dump: Any) -> None:
     file = filled / "edits" / "no-dog@1.json"
     file.write_bytes(b"weights")
-    with store.connect_writer(filled) as connection:
+    with engine.connect_writer(filled) as connection:
         assert rebuild.load_edit(connection, *an_edit(file)) == 1
         assert rebuild.load_edit(connection, *an_edit(file)) == 1
     assert check(filled) == []
@@ -348,9 +349,9 @@ def test_the_database_is_made_again_from_its_files(filled: Path, dump: Any) -> N
 def test_a_rebuild_needs_nothing_of_the_old_database(filled: Path, dump: Any, damage: str) -> None:
     before = dump(filled)
     if damage == "missing":
-        database.database(filled).unlink()
+        database.database_file(filled).unlink()
     else:
-        database.database(filled).write_bytes(b"" if damage == "truncated" else b"not a database" * 1000)
+        database.database_file(filled).write_bytes(b"" if damage == "truncated" else b"not a database" * 1000)
     done = rebuild.rebuild(filled, read_edit=no_edits)
     assert done.runs == 2
     assert (done.old is None) == (damage == "missing")
@@ -369,7 +370,7 @@ def test_a_rebuild_leaves_out_what_is_damaged_and_names_it(filled: Path, make_ru
 def test_a_rebuild_keeps_the_log_of_the_old_database(filled: Path, kill_after_commit: Any) -> None:
     kill_after_commit(filled, "INSERT INTO scores VALUES (99, 0, 0, 0, 1)")
     log = database.wal(filled).read_bytes()
-    database.database(filled).write_bytes(b"x" * 100_000)
+    database.database_file(filled).write_bytes(b"x" * 100_000)
     done = rebuild.rebuild(filled, read_edit=no_edits)
     assert done.old is not None
     assert done.old.with_name(f"{done.old.name}.wal").read_bytes() == log
@@ -379,5 +380,5 @@ def test_a_rebuild_keeps_the_log_of_the_old_database(filled: Path, kill_after_co
 def test_a_rebuild_needs_an_atlas_that_is_not_in_use(filled: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="no folder runs"):
         rebuild.rebuild(tmp_path / "none", read_edit=no_edits)
-    with store.connect_readonly(filled), pytest.raises(StoreUnavailable, match="open in another mode"):
+    with engine.connect_readonly(filled), pytest.raises(StoreUnavailable, match="open in another mode"):
         rebuild.rebuild(filled, read_edit=no_edits)

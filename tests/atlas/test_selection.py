@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from scipy.stats import median_abs_deviation
 
-from atlas import Atlas, store
+from atlas import Atlas
 from atlas.errors import UsageError
 from atlas.neurons import Neuron
 from atlas.rules import RULES, Rule
 from atlas.selection import NeuronSet, layer_distribution
+from atlas.store import create
 
 LAYERS, WIDTH = 3, 60
 Scores = dict[tuple[int, int], float]
@@ -48,7 +49,7 @@ def atlas(
     tmp_path_factory: pytest.TempPathFactory, make_run: Callable[..., Any], store_maps: Callable[..., None]
 ) -> Atlas:
     path = tmp_path_factory.mktemp("selection") / "maps.atlas"
-    store.init(path)
+    create.init(path)
     store_maps(path, make_run(0, layers=LAYERS, width=WIDTH), MAPS)
     return Atlas.open(path)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from atlas.database import literal, reading
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
 from atlas.sql import answered, run_sql
+from atlas.store.database import literal, open_readonly
 
 
 def test_a_statement_is_answered_with_as_many_rows_as_asked(filled: Path) -> None:
@@ -158,7 +158,7 @@ def test_every_way_out_is_refused(statement: str, filled: Path, secret: Path) ->
     assert len(secret_table) == len(secret_frame) == 1  # what a replacement scan would find here
     before = {f: f.read_bytes() for f in (*filled.rglob("*"), *secret.rglob("*")) if f.is_file()}
     text = statement.replace("DIR", str(secret)).replace("ATLAS", str(filled))
-    with reading(filled) as connection:
+    with open_readonly(filled) as connection:
         with pytest.raises(UsageError) as caught:
             answered(connection, text, rows=10)
         assert answered(connection, "SELECT count(*) AS n FROM maps", rows=10).rows.to_pylist() == [{"n": 6}]
@@ -167,19 +167,19 @@ def test_every_way_out_is_refused(statement: str, filled: Path, secret: Path) ->
 
 
 def test_settings_that_lock_a_reader_are_read_back(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from atlas import database
+    from atlas.store import database
 
-    with reading(filled) as connection:
+    with open_readonly(filled) as connection:
         settings = dict(connection.execute("SELECT name, value FROM duckdb_settings()").fetchall())
     for name, value in database._LOCKED_DOWN.items():
         assert settings[name] == (str(value).lower() if isinstance(value, bool) else value)
     spill = settings["temp_directory"]  # its own, which DuckDB adds itself
     own = settings["allowed_paths"].strip("[]").split(", ")  # the database that is open, and its log
     assert settings["allowed_directories"] == f"[{spill}/]"
-    assert all(file.startswith(str(database.database(filled))) for file in own)
+    assert all(file.startswith(str(database.database_file(filled))) for file in own)
     assert not list(Path(spill).iterdir())
     monkeypatch.setitem(database._LOCKED_DOWN, "threads", "12345")  # as if DuckDB had taken no notice of a setting
-    with pytest.raises(StoreUnavailable, match="does not accept the read-only settings threads"), reading(filled):
+    with pytest.raises(StoreUnavailable, match="does not accept the read-only settings threads"), open_readonly(filled):
         pass
 
 

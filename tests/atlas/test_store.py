@@ -18,9 +18,9 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
-from atlas import database, failures, load, schema, store
 from atlas.check import check
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
+from atlas.store import create, database, duckdb_errors, engine, run_loader, schema
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -28,7 +28,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 @contextmanager
 def another_process(body: str, *arguments: object) -> Iterator[subprocess.Popen[str]]:
     """A process that has run `body`, and holds what it opened until the block ends."""
-    code = f"import sys, time\nfrom pathlib import Path\nfrom atlas import store\npath = Path(sys.argv[1])\n{body}\n"
+    head = "import sys, time\nfrom pathlib import Path\nfrom atlas.store import engine\npath = Path(sys.argv[1])"
+    code = f"{head}\n{body}\n"
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True, cwd=REPOSITORY
     )
@@ -42,9 +43,9 @@ def another_process(body: str, *arguments: object) -> Iterator[subprocess.Popen[
         process.stdout.close()
 
 
-HOLD = "with store.connect_{mode}(path) as c:\n    print('ready', flush=True)\n    time.sleep(60)"
+HOLD = "with engine.connect_{mode}(path) as c:\n    print('ready', flush=True)\n    time.sleep(60)"
 IN_PIECES = """
-with store.connect_writer(path) as c:
+with engine.connect_writer(path) as c:
     c.exec_driver_sql("INSERT INTO labels SELECT 'r', 'language', 0, i, 'x', 'y', 0 FROM range(300000) AS r(i)")
     c.exec_driver_sql("CREATE TABLE half (x INTEGER)")
     print('ready', flush=True)
@@ -57,19 +58,19 @@ with store.connect_writer(path) as c:
 
 def test_init_makes_the_folder_and_is_repeatable(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "an atlas.atlas"
-    assert store.init(path)
+    assert create.init(path)
     assert sorted(child.name for child in path.iterdir()) == ["atlas.duckdb", "edits", "runs", "vectors"]
-    assert not store.init(path)
-    with store.connect_readonly(path) as connection:
+    assert not create.init(path)
+    with engine.connect_readonly(path) as connection:
         assert connection.execute(sa.select(sa.func.count()).select_from(schema.scores)).scalar() == 0
 
 
 def test_init_finishes_what_an_interrupted_init_left(tmp_path: Path) -> None:
     path = tmp_path / "x.atlas"
     path.mkdir()
-    duckdb.connect(str(database.database(path))).close()
-    assert store.init(path)
-    with store.connect_readonly(path):
+    duckdb.connect(str(database.database_file(path))).close()
+    assert create.init(path)
+    with engine.connect_readonly(path):
         pass
 
 
@@ -78,44 +79,44 @@ def test_a_folder_whose_name_stands_for_others_is_refused(name: str, tmp_path: P
     """DuckDB would read `axb` for `a*b`, and takes `?` for a URL's query."""
     path = tmp_path / name / "x.atlas"
     with pytest.raises(UsageError, match="in its path, which stands for other names|is no UTF-8 text"):
-        store.init(path)
+        create.init(path)
     assert list(tmp_path.iterdir()) == []
     path.mkdir(parents=True)
     (path / "atlas.duckdb").touch()
-    with pytest.raises(UsageError), database.reading(path):
+    with pytest.raises(UsageError), database.open_readonly(path):
         pass
 
 
 @pytest.mark.parametrize("name", ["Köder 犬", "it's", "a b#%20;$HOME", "a\nb"])
 def test_any_other_name_will_do(name: str, tmp_path: Path, make_run: Any) -> None:
     path = tmp_path / f"{name}.atlas"
-    store.init(path)
-    with store.connect_writer(path) as connection:
-        load.load_run(connection, make_run(1).write(path))
+    create.init(path)
+    with engine.connect_writer(path) as connection:
+        run_loader.load_run(connection, make_run(1).write(path))
     assert check(path) == []
 
 
 def test_init_refuses_a_database_that_is_no_atlas(tmp_path: Path) -> None:
     path = tmp_path / "x.atlas"
     path.mkdir()
-    with duckdb.connect(str(database.database(path))) as connection:
+    with duckdb.connect(str(database.database_file(path))) as connection:
         connection.execute("CREATE TABLE mine AS SELECT 1 AS x")
     with pytest.raises(StoreUnavailable, match="has no atlas schema"):
-        store.init(path)
+        create.init(path)
 
 
 def test_init_on_a_file_or_an_unwritable_place(tmp_path: Path) -> None:
     file = tmp_path / "x"
     file.write_text("mine")
     with pytest.raises(StoreUnavailable, match="is a file; an atlas is a folder"):
-        store.init(file)
+        create.init(file)
     with pytest.raises(StoreUnavailable, match="cannot write the atlas"):
-        store.init(file / "below")
+        create.init(file / "below")
     assert file.read_text() == "mine"
 
 
 def test_a_missing_atlas_says_what_to_type(tmp_path: Path) -> None:
-    for attempt in (store.connect_readonly, store.connect_writer):
+    for attempt in (engine.connect_readonly, engine.connect_writer):
         said = r"no atlas at .*none; `atlas init --atlas .*none`"
         with pytest.raises(StoreUnavailable, match=said) as caught, attempt(tmp_path / "none"):
             pass
@@ -124,17 +125,17 @@ def test_a_missing_atlas_says_what_to_type(tmp_path: Path) -> None:
 
 
 def test_a_lost_database_with_runs_is_not_replaced_by_an_empty_one(filled: Path) -> None:
-    database.database(filled).unlink()
-    for attempt in (lambda: store.connect_readonly(filled).__enter__(), lambda: store.init(filled)):
+    database.database_file(filled).unlink()
+    for attempt in (lambda: engine.connect_readonly(filled).__enter__(), lambda: create.init(filled)):
         with pytest.raises(StoreUnavailable, match="has runs but no database; `atlas db rebuild"):
             attempt()
 
 
 def test_a_log_without_its_database_is_not_deleted(empty: Path, kill_after_commit: Any) -> None:
     kill_after_commit(empty, "INSERT INTO scores VALUES (1, 0, 0, 0, 1)")
-    database.database(empty).unlink()
+    database.database_file(empty).unlink()
     with pytest.raises(StoreUnavailable, match="log of a database that is gone"):
-        store.init(empty)
+        create.init(empty)
     assert database.wal(empty).stat().st_size
 
 
@@ -152,10 +153,10 @@ def test_a_reader_can_do_nothing_but_read(filled: Path, tmp_path: Path) -> None:
         "INSTALL vss",
     ]
     for statement in refused:
-        with store.connect_readonly(filled) as connection, pytest.raises(sa.exc.DBAPIError):
+        with engine.connect_readonly(filled) as connection, pytest.raises(sa.exc.DBAPIError):
             connection.exec_driver_sql(statement).all()
     assert not (tmp_path / "out.csv").exists()
-    with store.connect_readonly(filled) as connection:
+    with engine.connect_readonly(filled) as connection:
         settings = dict(map(tuple, connection.exec_driver_sql("SELECT name, value FROM duckdb_settings()")))
     assert settings["enable_external_access"] == "false"
     assert settings["lock_configuration"] == "true"
@@ -164,7 +165,7 @@ def test_a_reader_can_do_nothing_but_read(filled: Path, tmp_path: Path) -> None:
 
 def test_a_setting_that_does_not_take_is_noticed(filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(database.READER_CONFIG, "memory_limit", "1GiB")
-    with pytest.raises(StoreUnavailable, match="memory_limit"), store.connect_readonly(filled):
+    with pytest.raises(StoreUnavailable, match="memory_limit"), engine.connect_readonly(filled):
         pass
 
 
@@ -172,14 +173,14 @@ def test_several_readers_in_one_process_and_in_two(filled: Path) -> None:
     query = "SELECT count(*) FROM scores"
     with (
         another_process(HOLD.format(mode="readonly"), filled),
-        store.connect_readonly(filled) as one,
-        store.connect_readonly(filled) as two,
+        engine.connect_readonly(filled) as one,
+        engine.connect_readonly(filled) as two,
     ):
         assert one.exec_driver_sql(query).scalar() == two.exec_driver_sql(query).scalar() == 96
 
 
 def test_a_reader_spills_outside_the_atlas(filled: Path) -> None:
-    with store.connect_readonly(filled) as connection:
+    with engine.connect_readonly(filled) as connection:
         folder = connection.exec_driver_sql("SELECT current_setting('temp_directory')").scalar_one()
     assert not Path(folder).is_relative_to(filled)
     assert Path(folder).stat().st_mode & 0o077 == 0
@@ -188,7 +189,7 @@ def test_a_reader_spills_outside_the_atlas(filled: Path) -> None:
 # Locks
 
 
-@pytest.mark.parametrize("attempt", [store.connect_readonly, store.connect_writer])
+@pytest.mark.parametrize("attempt", [engine.connect_readonly, engine.connect_writer])
 def test_while_another_process_writes(filled: Path, attempt: Any) -> None:
     with another_process(HOLD.format(mode="writer"), filled) as writer:
         said = rf"process {writer.pid} is writing .*try again"
@@ -202,13 +203,13 @@ def test_while_another_process_writes(filled: Path, attempt: Any) -> None:
 def test_writing_while_another_process_reads(filled: Path) -> None:
     with another_process(HOLD.format(mode="readonly"), filled) as reader:
         said = rf"process {reader.pid} is reading .*close it"
-        with pytest.raises(StoreUnavailable, match=said), store.connect_writer(filled):
+        with pytest.raises(StoreUnavailable, match=said), engine.connect_writer(filled):
             pass
 
 
 def test_reading_while_this_process_writes(filled: Path) -> None:
     said = "open in another mode"
-    with store.connect_writer(filled), pytest.raises(StoreUnavailable, match=said), store.connect_readonly(filled):
+    with engine.connect_writer(filled), pytest.raises(StoreUnavailable, match=said), engine.connect_readonly(filled):
         pass
 
 
@@ -219,19 +220,19 @@ def test_a_read_only_folder(make_run: Any) -> None:
     try:
         home.chmod(0o755)
         path = home / "x.atlas"
-        store.init(path)
+        create.init(path)
         for folder in (path, *path.iterdir()):
             folder.chmod(0o555 if folder.is_dir() else 0o444)
         database._spill_folder.cache_clear()
         if root:
             os.seteuid(65534)
-        with store.connect_readonly(path) as connection:
+        with engine.connect_readonly(path) as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM scores").scalar() == 0
-        with pytest.raises(StoreUnavailable, match="read-only for this user") as caught, store.connect_writer(path):
+        with pytest.raises(StoreUnavailable, match="read-only for this user") as caught, engine.connect_writer(path):
             pass
         assert caught.value.exit_code == 3
         with pytest.raises(StoreUnavailable, match="cannot write the atlas"):
-            store.init(path / "below")
+            create.init(path / "below")
     finally:
         if root:
             os.seteuid(0)
@@ -246,27 +247,27 @@ def test_a_read_only_folder(make_run: Any) -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5])
 def test_a_truncated_database(filled: Path, share: float) -> None:
-    with store.connect_writer(filled) as connection:
+    with engine.connect_writer(filled) as connection:
         connection.exec_driver_sql("INSERT INTO scores SELECT i, 0, i, random(), i FROM range(500000) AS r(i)")
-    whole = database.database(filled).read_bytes()
+    whole = database.database_file(filled).read_bytes()
     cut = whole[: int(len(whole) * share)]
-    database.database(filled).write_bytes(cut)
-    for attempt in (store.connect_readonly, store.connect_writer):
+    database.database_file(filled).write_bytes(cut)
+    for attempt in (engine.connect_readonly, engine.connect_writer):
         said = r"is damaged .*nothing was deleted: `atlas db rebuild"
         with pytest.raises(IntegrityError, match=said) as caught, attempt(filled) as connection:
             connection.exec_driver_sql("SELECT sum(score), sum(neuron) FROM scores").all()
         assert caught.value.exit_code == 4
-    assert database.database(filled).read_bytes() == cut
+    assert database.database_file(filled).read_bytes() == cut
 
 
 def test_flipped_bytes_in_the_database(filled: Path) -> None:
-    with store.connect_writer(filled) as connection:
+    with engine.connect_writer(filled) as connection:
         connection.exec_driver_sql("INSERT INTO scores SELECT i, 0, i, random(), i FROM range(500000) AS r(i)")
-    data = bytearray(database.database(filled).read_bytes())
+    data = bytearray(database.database_file(filled).read_bytes())
     for place in range(100_000, len(data), 50_000):
         data[place] ^= 255
-    database.database(filled).write_bytes(data)
-    with pytest.raises(IntegrityError, match="is damaged"), store.connect_readonly(filled) as connection:
+    database.database_file(filled).write_bytes(data)
+    with pytest.raises(IntegrityError, match="is damaged"), engine.connect_readonly(filled) as connection:
         connection.exec_driver_sql("SELECT sum(score), sum(neuron) FROM scores").all()
 
 
@@ -276,7 +277,7 @@ def test_a_damaged_log_is_reported_and_kept(filled: Path, kill_after_commit: Any
     for place in range(200, len(log), 50):
         log[place] ^= 255
     database.wal(filled).write_bytes(log)
-    for attempt in (store.connect_readonly, store.connect_writer):
+    for attempt in (engine.connect_readonly, engine.connect_writer):
         with pytest.raises(IntegrityError, match="is damaged"), attempt(filled):
             pass
     assert database.wal(filled).read_bytes() == log
@@ -288,7 +289,7 @@ def test_killed_while_loading_nothing_of_it_is_there(filled: Path, dump: Any) ->
         os.kill(writer.pid, signal.SIGKILL)
         writer.wait()
     assert dump(filled) == before
-    with store.connect_writer(filled) as connection:
+    with engine.connect_writer(filled) as connection:
         assert (
             connection.exec_driver_sql("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'half'").scalar() == 0
         )
@@ -298,8 +299,10 @@ def test_killed_at_any_moment_of_loading_a_run(empty: Path, make_run: Any, dump:
     """All of the run or nothing of it, whenever the kill comes."""
     run = make_run(3)
     folder = run.write(empty)
-    body = "print('ready', flush=True)\nfrom atlas import load\nwith store.connect_writer(path) as c:\n    "
-    body += "load.load_run(c, Path(sys.argv[2]))"
+    body = (
+        "print('ready', flush=True)\nfrom atlas.store import run_loader\nwith engine.connect_writer(path) as c:\n    "
+    )
+    body += "run_loader.load_run(c, Path(sys.argv[2]))"
     counts = set()
     for delay in (0.0, 0.05, 0.1, 0.2, 0.4, 2.0):
         with another_process(body, empty, folder) as loader:
@@ -309,17 +312,17 @@ def test_killed_at_any_moment_of_loading_a_run(empty: Path, make_run: Any, dump:
         stored = dump(empty)
         counts.add((len(stored["scores"]), len(stored["maps"]), len(stored["runs"]), len(stored["examples"])))
     assert counts <= {(0, 0, 0, 0), (48, 3, 1, 1)}
-    with store.connect_writer(empty) as connection:
-        load.load_run(connection, folder)
+    with engine.connect_writer(empty) as connection:
+        run_loader.load_run(connection, folder)
     assert len(dump(empty)["scores"]) == 48
 
 
 def test_an_error_in_the_block_stores_nothing(filled: Path, dump: Any) -> None:
     before = dump(filled)
-    with pytest.raises(ZeroDivisionError), store.connect_writer(filled) as connection:
+    with pytest.raises(ZeroDivisionError), engine.connect_writer(filled) as connection:
         connection.exec_driver_sql("DELETE FROM scores")
         raise ZeroDivisionError
-    with pytest.raises(KeyboardInterrupt), store.connect_writer(filled) as connection:
+    with pytest.raises(KeyboardInterrupt), engine.connect_writer(filled) as connection:
         connection.exec_driver_sql("DELETE FROM maps")
         raise KeyboardInterrupt
     assert dump(filled) == before
@@ -333,7 +336,7 @@ def test_ctrl_c_during_a_query_is_an_interrupt_and_stores_nothing(filled: Path, 
         "threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()\n"
         "print('ready', flush=True)\n"
         "try:\n"
-        "    with store.connect_writer(path) as c:\n"
+        "    with engine.connect_writer(path) as c:\n"
         "        c.exec_driver_sql('SET threads = 1')\n"
         "        c.exec_driver_sql('DELETE FROM scores')\n"
         "        c.exec_driver_sql('SELECT count(*) FROM range(100000000000) AS r(i) WHERE hash(i) % 7 = 3').all()\n"
@@ -355,12 +358,12 @@ def test_ctrl_c_during_a_query_is_an_interrupt_and_stores_nothing(filled: Path, 
     ],
 )
 def test_what_duckdb_says_is_explained(tmp_path: Path, said: str, kind: type[Exception], match: str) -> None:
-    with pytest.raises(kind, match=match), failures.explained(tmp_path, read_only=False):
+    with pytest.raises(kind, match=match), duckdb_errors.translate_duckdb_errors(tmp_path, read_only=False):
         raise duckdb.IOException(said)
 
 
 def test_other_errors_pass_unchanged(filled: Path) -> None:
-    with pytest.raises(sa.exc.ProgrammingError, match="nonsense"), store.connect_readonly(filled) as connection:
+    with pytest.raises(sa.exc.ProgrammingError, match="nonsense"), engine.connect_readonly(filled) as connection:
         connection.exec_driver_sql("SELECT nonsense")
 
 
@@ -369,8 +372,8 @@ def test_other_errors_pass_unchanged(filled: Path) -> None:
 
 def test_opening_imports_neither_alembic_nor_torch(filled: Path) -> None:
     code = (
-        "import sys\nfrom pathlib import Path\nfrom atlas import store\n"
-        "with store.connect_readonly(Path(sys.argv[1])) as c:\n    c.exec_driver_sql('SELECT 1').all()\n"
+        "import sys\nfrom pathlib import Path\nfrom atlas.store import engine\n"
+        "with engine.connect_readonly(Path(sys.argv[1])) as c:\n    c.exec_driver_sql('SELECT 1').all()\n"
         "print(sorted({'alembic', 'torch', 'transformers', 'pandas', 'scipy'} & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -22,7 +22,7 @@ from atlas.random_neurons import matched_random
 from atlas.reference import MIN, reference_values, tap_of
 from atlas.selection import NeuronSet
 from atlas.selections import of_expression
-from atlas.store import connect_writer
+from atlas.store.engine import connect_writer
 from atlas.stored import create, model_row, store
 from atlas.where import Where
 from ingest.feed import Feed

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from atlas import Atlas, database, store
+from atlas import Atlas
 from atlas.check import check
 from atlas.errors import StoreUnavailable
-from atlas.locks import ASK, WRITE, held
+from atlas.store import database, engine
+from atlas.store.locks import ASK, WRITE, held
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 THREADS, EACH = 4, 5
@@ -87,11 +88,11 @@ def test_a_waiting_writer_is_not_starved_by_readers(own_atlas: Path) -> None:
 
 
 def test_a_thread_that_would_wait_for_itself_is_told(own_atlas: Path) -> None:
-    file = database.database(own_atlas)
+    file = database.database_file(own_atlas)
     with (
         held(file, ASK),
         pytest.raises(StoreUnavailable, match="open in another mode"),
-        store.connect_writer(own_atlas),
+        engine.connect_writer(own_atlas),
     ):
         pass
     with held(file, WRITE):  # what was refused holds nothing

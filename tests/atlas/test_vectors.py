@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from vector_runs import DIMENSION, brute, random_vectors, store_vectors
 
-from atlas import indexes, store, vectors
+from atlas import indexes, vectors
 from atlas.api import Atlas
-from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.neurons import Neuron
-from atlas.schema import indexes as index_table
+from atlas.store import create, engine
+from atlas.store.database import open_readonly
+from atlas.store.schema import indexes as index_table
 
 WIDTH, LAYERS = 50, 4
 ROWS = WIDTH * LAYERS
@@ -37,7 +38,7 @@ def no_loaded_index() -> None:
 @pytest.fixture(scope="session")
 def built_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     path = tmp_path_factory.mktemp("vectors") / "built.atlas"
-    store.init(path)
+    create.init(path)
     run = store_vectors(path, FOUND, width=WIDTH, model=MODEL)
     indexes.build_index(path, run)
     return path, run
@@ -71,7 +72,7 @@ def test_every_kind_answers_as_brute_force(built: tuple[Path, str], kind: str | 
         indexes.build_index(path, run, kind)
         assert (loaded := vectors.usable(path, run)) is not None and loaded.kind == kind
     else:
-        with store.connect_writer(path) as connection:
+        with engine.connect_writer(path) as connection:
             connection.execute(index_table.delete())
         assert vectors.usable(path, run) is None
     for query in (QUERY, FOUND[3], -FOUND[11]):
@@ -99,7 +100,7 @@ def test_equal_vectors_come_in_the_order_of_their_addresses_and_the_neuron_itsel
 
 def test_vectors_that_are_all_alike_are_answered_like_any_other(tmp_path: Path) -> None:
     """More ties than candidates are first fetched: the first by address are wanted, whatever the index finds first."""
-    store.init(tmp_path / "alike.atlas")
+    create.init(tmp_path / "alike.atlas")
     alike = np.repeat(random_vectors(8)[2:3], ROWS, axis=0)
     run = store_vectors(tmp_path / "alike.atlas", alike, width=WIDTH, model=MODEL)
     for kind in ("flat", "fp16"):
@@ -110,7 +111,7 @@ def test_vectors_that_are_all_alike_are_answered_like_any_other(tmp_path: Path) 
 @pytest.mark.parametrize("kind", ["flat", "fp16"])
 def test_vectors_nearer_to_each_other_than_half_precision_tells_are_told_apart(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "close.atlas"
-    store.init(path)
+    create.init(path)
     generator = np.random.default_rng(6)
     close = generator.standard_normal(DIMENSION) + 3e-4 * generator.standard_normal((ROWS, DIMENSION))
     close = indexes.unit(close)
@@ -195,7 +196,7 @@ def test_a_damaged_index_is_never_used_and_is_made_again(built: tuple[Path, str]
 )
 def test_a_row_that_does_not_fit_the_file_is_not_believed(built: tuple[Path, str], change: dict[str, Any]) -> None:
     path, run = built
-    with store.connect_writer(path) as connection:
+    with engine.connect_writer(path) as connection:
         connection.execute(index_table.update().values(**change))
     found, _ = one_warning(lambda: answer(path, run, QUERY))
     assert same(found, brute(FOUND, QUERY, 5))
@@ -207,7 +208,7 @@ def test_a_row_made_to_fit_another_runs_file_is_found_out(built: tuple[Path, str
     other = store_vectors(path, random_vectors(ROWS, 3), width=WIDTH, seed=1, model=MODEL)
     row = indexes.build_index(path, other)
     shutil.copyfile(indexes.index_file(path, other), indexes.index_file(path, run))
-    with store.connect_writer(path) as connection:
+    with engine.connect_writer(path) as connection:
         mine = index_table.update().where(index_table.c.run_id == run)
         connection.execute(mine.values(sha256=row["sha256"], bytes=row["bytes"]))
     found, message = one_warning(lambda: answer(path, run, QUERY))
@@ -219,10 +220,10 @@ def test_vectors_that_changed_make_the_index_stale(built: tuple[Path, str]) -> N
     assert same(answer(path, run, QUERY), brute(FOUND, QUERY, 5))
     changed = FOUND.copy()
     changed[20] = QUERY / np.linalg.norm(QUERY)
-    with store.connect_writer(path) as connection:
+    with engine.connect_writer(path) as connection:
         new = str(changed[20].tolist())
         connection.exec_driver_sql(f"UPDATE vectors SET vector = {new}::FLOAT[] WHERE layer = 0 AND neuron = 20")
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         assert indexes.state_of(connection, path, run)["state"] == indexes.STALE
     found, message = one_warning(lambda: answer(path, run, QUERY))
     assert found[0][0] == 20 and same(found, brute(changed, QUERY, 5))
@@ -241,7 +242,7 @@ def test_a_file_that_no_row_names_is_never_read(built: tuple[Path, str], monkeyp
     import faiss
 
     path, run = built
-    with store.connect_writer(path) as connection:
+    with engine.connect_writer(path) as connection:
         connection.execute(index_table.delete())
     monkeypatch.setattr(faiss, "read_index", lambda *_: pytest.fail("read"))
     assert same(answer(path, run, QUERY), brute(FOUND, QUERY, 5))
@@ -319,7 +320,7 @@ def test_what_cannot_be_asked_says_so(built: tuple[Path, str]) -> None:
         answer(path, run, np.ones(9))
     with pytest.raises(UsageError, match="zeros"):
         answer(path, run, np.zeros(DIMENSION))
-    with store.connect_writer(path) as connection:
+    with engine.connect_writer(path) as connection:
         connection.execute(index_table.delete())
     with pytest.raises(UsageError, match="9 dimensions"):
         answer(path, run, np.ones(9))

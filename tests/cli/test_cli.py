@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from typer.main import get_command
 
-from atlas import database
+from atlas.store import database
 from cli.main import make_app
 
 Run = Callable[..., tuple[int, str, str]]
@@ -184,10 +184,10 @@ def test_a_database_that_cannot_be_read(damage: str, own_atlas: Path, tmp_path: 
     if damage == "missing":
         path, code = tmp_path / "none.atlas", 3
     elif damage == "truncated":
-        file = database.database(own_atlas)
+        file = database.database_file(own_atlas)
         file.write_bytes(file.read_bytes()[:20_000])
     else:
-        database.database(own_atlas).write_bytes(b"not a database" * 1000)
+        database.database_file(own_atlas).write_bytes(b"not a database" * 1000)
     found, _, err = run("query", "--concept", "dog", "--atlas", path)
     assert found == code
     assert ("atlas init" if damage == "missing" else "atlas db rebuild") in err
@@ -199,8 +199,8 @@ def test_a_database_that_cannot_be_read(damage: str, own_atlas: Path, tmp_path: 
 HOLD = """
 import sys
 from pathlib import Path
-from atlas import store
-with store.connect_writer(Path(sys.argv[1])):
+from atlas.store import engine
+with engine.connect_writer(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -419,12 +419,12 @@ def test_a_full_disk_loses_nothing(
 ) -> None:
     import errno
 
-    from atlas import runs
+    from atlas.store import run_writer
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scores.parquet")
 
-    monkeypatch.setattr(runs, "finish", full)
+    monkeypatch.setattr(run_writer, "write_atomically", full)
     job = ("ingest", "--model", llava_folder, "--concepts", "dog", "--per-concept", "2", "--atlas", own_atlas)
     code, _, err = run(*job)
     assert code == 1 and "No space left on device" in err and "Traceback" not in err

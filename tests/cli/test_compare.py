@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from atlas import Atlas, store
+from atlas import Atlas
+from atlas.store import engine
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -111,7 +112,7 @@ def test_layers_of_one_selection_and_of_two(stored_atlas: Path, run: Run) -> Non
 
 
 def test_agreement_where_there_is_nothing_to_compare(own_atlas: Path, run: Run) -> None:
-    with store.connect_writer(own_atlas) as connection:
+    with engine.connect_writer(own_atlas) as connection:
         connection.exec_driver_sql("DELETE FROM maps WHERE method <> 'contribution'")
     code, _, err = run("agreement", "--pairs", "--atlas", own_atlas)
     assert code == 2 and "no run has maps of two methods" in err
@@ -139,7 +140,7 @@ def test_the_leaderboard_says_what_it_is_a_mean_over_and_of_what(own_atlas: Path
         "maps SELECT * REPLACE (map_id + 9000 AS map_id, 'old' || run_id AS run_id, concept_id + 90 AS concept_id)",
         "scores SELECT * REPLACE (map_id + 9000 AS map_id)",
     )
-    with store.connect_writer(own_atlas) as connection:
+    with engine.connect_writer(own_atlas) as connection:
         for copy in copies:
             connection.exec_driver_sql(f"INSERT INTO {copy} FROM {copy.split()[0]}")
         connection.exec_driver_sql(

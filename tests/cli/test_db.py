@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from atlas import database, store
 from atlas.errors import IntegrityError, StoreUnavailable
+from atlas.store import create, database, engine
 from cli.db import app
 
 
 @pytest.fixture
 def atlas(tmp_path: Path) -> Path:
     path = tmp_path / "x.atlas"
-    store.init(path)
+    create.init(path)
     return path
 
 
@@ -35,7 +35,7 @@ def test_path_prints_the_file_whether_or_not_it_is_there(tmp_path: Path) -> None
 
 def test_the_environment_names_the_atlas(atlas: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEURON_ATLAS", str(atlas))
-    assert run("path")[0] == f"{database.database(atlas)}\n"
+    assert run("path")[0] == f"{database.database_file(atlas)}\n"
 
 
 def test_check_of_a_sound_atlas_prints_no_data(atlas: Path) -> None:
@@ -45,7 +45,7 @@ def test_check_of_a_sound_atlas_prints_no_data(atlas: Path) -> None:
 
 
 def test_check_prints_its_findings_and_fails_with_exit_code_4(atlas: Path) -> None:
-    with store.connect_writer(atlas) as connection:
+    with engine.connect_writer(atlas) as connection:
         connection.exec_driver_sql("INSERT INTO scores VALUES (7, 0, 0, 1, 1)")
     done = CliRunner().invoke(app, ["check", "-a", str(atlas)])
     assert isinstance(done.exception, IntegrityError)
@@ -58,7 +58,7 @@ def test_backup_prints_the_copy(atlas: Path) -> None:
     out, _messages = run("backup", "-a", atlas)
     copy = Path(out.strip())
     assert copy.parent == atlas / "backups"
-    assert copy.read_bytes() == database.database(atlas).read_bytes()
+    assert copy.read_bytes() == database.database_file(atlas).read_bytes()
 
 
 def test_upgrade_of_a_current_atlas_says_so(atlas: Path) -> None:
@@ -68,7 +68,7 @@ def test_upgrade_of_a_current_atlas_says_so(atlas: Path) -> None:
 
 
 def test_rebuild_after_the_database_is_gone(atlas: Path) -> None:
-    database.database(atlas).unlink()
+    database.database_file(atlas).unlink()
     _out, messages = run("rebuild", "-a", atlas)
     assert "stored 0 runs and 0 edits" in messages
     run("check", "-a", atlas)

@@ -12,7 +12,7 @@ from faulting import Nursery, contents, damage
 from operations import DOG, INDEX, Operations, runs_of
 
 from atlas.check import check
-from atlas.database import database, wal
+from atlas.store.database import database_file, wal
 
 
 def rebuilt(nursery: Nursery, operations: Operations, path: Path) -> None:
@@ -23,7 +23,7 @@ def rebuilt(nursery: Nursery, operations: Operations, path: Path) -> None:
 
 def flipped(nursery: Nursery, operations: Operations, path: Path, place: int) -> bool:
     """Flip a byte of the database: whether that was noticed. Where it was not, nothing may have changed."""
-    file = database(path)
+    file = database_file(path)
     original = file.read_bytes()
     damage(file, flip=place)
     done = nursery.run("db", "check", "--atlas", path)
@@ -39,7 +39,7 @@ def flipped(nursery: Nursery, operations: Operations, path: Path, place: int) ->
 
 
 def test_a_flipped_byte_in_the_database(world: Path, nursery: Nursery, operations: Operations) -> None:
-    draw, size = random.Random(0), database(world).stat().st_size
+    draw, size = random.Random(0), database_file(world).stat().st_size
     assert flipped(nursery, operations, world, 9)  # the signature
     places = [draw.randrange(4096, 12288), *(draw.randrange(12288, size) for _ in range(4))]
     assert sum(flipped(nursery, operations, world, place) for place in places) > 0
@@ -47,7 +47,7 @@ def test_a_flipped_byte_in_the_database(world: Path, nursery: Nursery, operation
 
 @pytest.mark.nightly
 def test_flipped_bytes_all_over_the_database(world: Path, nursery: Nursery, operations: Operations) -> None:
-    draw, size = random.Random(1), database(world).stat().st_size
+    draw, size = random.Random(1), database_file(world).stat().st_size
     places = [*range(200), *(draw.randrange(12288) for _ in range(40)), *(draw.randrange(size) for _ in range(120))]
     harm = []
     for place in places:
@@ -55,13 +55,13 @@ def test_flipped_bytes_all_over_the_database(world: Path, nursery: Nursery, oper
             flipped(nursery, operations, world, place)
         except AssertionError as error:
             harm.append(str(error)[:300])
-            database(world).write_bytes(database(operations.world).read_bytes())
+            database_file(world).write_bytes(database_file(operations.world).read_bytes())
     assert not harm, "\n".join(harm)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.9])
 def test_a_cut_database(world: Path, nursery: Nursery, operations: Operations, share: float) -> None:
-    damage(database(world), cut=round(share * database(world).stat().st_size))
+    damage(database_file(world), cut=round(share * database_file(world).stat().st_size))
     done = nursery.run("db", "check", "--atlas", world)
     assert done.code == 4 and "atlas db rebuild" in done.err and "internal" not in done.err, done
     rebuilt(nursery, operations, world)

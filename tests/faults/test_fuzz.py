@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from fuzzing import a_file, damaged, feed, objects, texts
 
-from atlas import edit_bundle, edit_files, filters, grammar, manifest, pages, selections
+from atlas import edit_bundle, edit_files, filters, grammar, pages, selections
 from atlas.edits import Change, Edit, Intervention
 from atlas.errors import AtlasError, UsageError, unknown
 from atlas.neurons import Neuron, parse_layers
 from atlas.rules import Rule
 from atlas.selection import neuron_set
+from atlas.store import run_manifest
 from atlas.where import Where
 
 # Fast parsers always get ten thousand.
@@ -224,9 +225,11 @@ def test_edits_handed_on(number: int, tmp_path: Path) -> None:
 @SLOW
 def test_run_manifests(number: int, world: Path) -> None:
     folder = next(f.parent for f in world.glob("runs/*/scores.parquet"))
-    make = objects(json.loads((folder / manifest.NAME).read_text()))
+    make = objects(json.loads((folder / run_manifest.NAME).read_text()))
     for verify in (False, True) if number < 1000 else (False,):
-        read = a_file(folder / manifest.NAME, lambda verify=verify: manifest.read_manifest(folder, verify=verify))
+        read = a_file(
+            folder / run_manifest.NAME, lambda verify=verify: run_manifest.read_manifest(folder, verify=verify)
+        )
         assert feed(number, make, read, None) > 20
 
 

@@ -13,9 +13,9 @@ from faulting import Done, Nursery, contents
 from operations import NAMES, Operation, Operations
 
 from atlas import Atlas
-from atlas.database import database, wal
 from atlas.errors import StoreUnavailable
 from atlas.rebuild import rebuild
+from atlas.store.database import database_file, wal
 
 WRITING = [name for name in NAMES if name != "init" and not name.startswith("rm")]
 
@@ -30,7 +30,7 @@ def require_clear(done: Done) -> None:
 
 
 def require_nothing_lost(operation: Operation, path: Path) -> None:
-    if database(operation.before).exists() and operation.command(path)[:2] != ("db", "upgrade"):
+    if database_file(operation.before).exists() and operation.command(path)[:2] != ("db", "upgrade"):
         had, has = contents(operation.before), contents(path)
         for table, rows in had.items():
             assert not set(map(repr, rows)) - set(map(repr, has[table])), table

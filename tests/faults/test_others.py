@@ -13,10 +13,10 @@ import pytest
 from faulting import Nursery, contents, files
 from operations import DOG, INDEX, Operations
 
-from atlas import migrate, store
 from atlas.check import check
 from atlas.edit_files import read_stored
 from atlas.rebuild import rebuild
+from atlas.store import backup, engine, migrations
 
 NOBODY = 65534
 QUERY = ("query", *DOG, "--csv", "--atlas")
@@ -60,7 +60,7 @@ def test_a_folder_that_may_only_be_read(read_only: Path, nursery: Nursery, opera
 def test_two_writers(world: Path, nursery: Nursery, operations: Operations) -> None:
     """The second is told so at once, and the first is unharmed."""
     there = files(world)
-    with store.connect_writer(world) as connection:
+    with engine.connect_writer(world) as connection:
         connection.exec_driver_sql("UPDATE models SET revision = 'mine'")
         for command in (*WRITING, ("runs", "rm", operations.scored, "--yes", "--atlas"), *READING):
             done = nursery.run(*command, world)
@@ -72,7 +72,7 @@ def test_two_writers(world: Path, nursery: Nursery, operations: Operations) -> N
 
 def test_writing_while_another_reads(world: Path, nursery: Nursery, operations: Operations) -> None:
     there = files(world)
-    with store.connect_readonly(world) as connection:
+    with engine.connect_readonly(world) as connection:
         for command in WRITING[:-1]:  # a job, as the last one is, waits a minute for readers
             done = nursery.run(*command, world)
             assert done.code == 3 and f"process {os.getpid()} is reading" in done.err, (command, done)
@@ -86,7 +86,7 @@ def test_a_clock_that_went_back(world: Path, nursery: Nursery, ingesting: tuple[
     """The run that says it finished last answers, whichever was stored last; a rebuild answers the same."""
     nursery.good(*ingesting, world, "--seed", "1", clock=-86400 * 400)
     nursery.good(*ingesting, world, "--seed", "2", clock=86400 * 400)
-    with store.connect_readonly(world) as connection:
+    with engine.connect_readonly(world) as connection:
         query = "SELECT (job->'seed')::INTEGER, run_id, finished_at FROM runs WHERE kind = 'ingest'"
         runs = {seed: (run, moment) for seed, run, moment in connection.exec_driver_sql(query)}
     assert runs[1][1] < runs[0][1] < runs[2][1]
@@ -102,16 +102,16 @@ def test_a_clock_that_went_back(world: Path, nursery: Nursery, ingesting: tuple[
 
 
 def test_backups_at_one_moment_do_not_overwrite_each_other(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fixed = migrate.datetime(2026, 1, 2, 3, 4, 5)
+    fixed = migrations.datetime(2026, 1, 2, 3, 4, 5)
 
-    class Stopped(migrate.datetime):  # type: ignore[misc, valid-type]
+    class Stopped(migrations.datetime):  # type: ignore[misc, valid-type]
         @classmethod
         def now(cls, tz: Any = None) -> Any:
             return fixed
 
-    monkeypatch.setattr(migrate, "datetime", Stopped)
-    made = [migrate.backup(world) for _ in range(3)]
-    with store.connect_writer(world) as connection:
+    monkeypatch.setattr(migrations, "datetime", Stopped)
+    made = [backup.backup(world) for _ in range(3)]
+    with engine.connect_writer(world) as connection:
         connection.exec_driver_sql("DELETE FROM changes")
     done = rebuild(world, read_edit=read_stored)
     assert done.old is not None and len({*made, done.old}) == 4

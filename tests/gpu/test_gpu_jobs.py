@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from atlas import registry, store
-from atlas.database import reading
+from atlas import registry
+from atlas.store import create
+from atlas.store.database import open_readonly
 from ingest import methods
 from ingest.job import Execution, make_job
 from ingest.run import ingest
@@ -36,7 +37,7 @@ def on_both(folder: Path, content: dict[str, Any]) -> dict[str, Path]:
     found = {}
     for device in DEVICES:
         found[device] = folder / f"{device}.atlas"
-        store.init(found[device])
+        create.init(found[device])
         ingest(found[device], make_job(content), Execution(device=device))
     return found
 
@@ -44,7 +45,7 @@ def on_both(folder: Path, content: dict[str, Any]) -> dict[str, Path]:
 def vectors(atlas: Path) -> dict[tuple[str, ...], dict[tuple[int, int], float]]:
     """Every map's scores by neuron."""
     found: dict[tuple[str, ...], dict[tuple[int, int], float]] = {}
-    with reading(atlas) as connection:
+    with open_readonly(atlas) as connection:
         rows = connection.sql(
             "SELECT c.name, m.method, m.source, m.target, m.reduce, s.layer, s.neuron, s.score "
             "FROM scores s JOIN maps m USING (map_id) LEFT JOIN concepts c USING (concept_id)"
@@ -94,7 +95,7 @@ def test_half_precision_finds_the_neurons_of_single(tmp_path: Path) -> None:
     content = {"model": "tiny-llava", "methods": {"contribution": {}}, "concepts": ["dog", "cat"], "per_concept": 4}
     best = {}
     for dtype in ("float32", "bfloat16", "float16"):
-        store.init(tmp_path / dtype)
+        create.init(tmp_path / dtype)
         ingest(tmp_path / dtype, make_job({**content, "dtype": dtype}), Execution(device="cuda"))
         maps = vectors(tmp_path / dtype)
         dog = maps["dog", "contribution", "image", "text", "mean"]

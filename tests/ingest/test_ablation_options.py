@@ -10,10 +10,10 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from atlas import store
 from atlas.errors import UsageError
 from atlas.live.model import LiveModel
-from atlas.schema import maps
+from atlas.store import engine
+from atlas.store.schema import maps
 from ingest.concepts import Target
 from ingest.job import Execution, make_job
 from ingest.maps import NeuronMap
@@ -64,7 +64,7 @@ def test_a_refused_job_stores_no_map(llava_folder: Path, empty_atlas: Path) -> N
     content = {"model": str(llava_folder), "methods": {"ablation": {"neurons": "1/9999"}}, "concepts": ("dog",)}
     with pytest.raises(UsageError, match="no neuron 1/9999"):
         ingest(empty_atlas, make_job({**content, "per_concept": 1}), Execution())
-    with store.connect_readonly(empty_atlas) as connection:
+    with engine.connect_readonly(empty_atlas) as connection:
         assert connection.execute(maps.select()).all() == []
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from atlas import registry
 from atlas.check import check
-from atlas.database import reading
 from atlas.errors import UsageError
+from atlas.store.database import open_readonly
 from ingest import methods
 from ingest.job import Execution, make_job
 from ingest.plan import plan
@@ -31,7 +31,7 @@ def test_one_job_with_every_method(empty_atlas: Path, llava_folder: Path) -> Non
     assert any("counterfactual" in row["reckoned_from"] for row in plan(job, Execution()))
     outcome = ingest(empty_atlas, job, Execution(batch_size=4)).outcome
     assert not check(empty_atlas)
-    with reading(empty_atlas) as connection:
+    with open_readonly(empty_atlas) as connection:
         maps = connection.sql(
             "SELECT method, source, reduce, concept_id, neurons, parameters FROM maps"
         ).to_arrow_table()

@@ -13,13 +13,13 @@ from swapping import SPOKEN, World, feed_of
 
 from atlas import Atlas
 from atlas.check import check
-from atlas.database import reading
 from atlas.edits import Change, Edit, Intervention
 from atlas.errors import Unsupported, UsageError
 from atlas.live.edit import changing
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
+from atlas.store.database import open_readonly
 from ingest.answers import AnswerExaminer, check_measures, chosen_metrics
 from ingest.effects import POOLED, summarise
 from ingest.evaluate import Measures, evaluate
@@ -210,7 +210,7 @@ def test_what_is_no_metric_is_refused_before_a_model_is_loaded(
 
 
 def stored_answers(atlas: Path) -> int:
-    with reading(atlas) as connection:
+    with open_readonly(atlas) as connection:
         return int(connection.execute("SELECT count(*) FROM responses").fetchall()[0][0])
 
 

@@ -16,15 +16,15 @@ import small_encoders
 import torch
 from PIL import Image
 
-from atlas import store
 from atlas.api import Atlas
-from atlas.database import reading
 from atlas.errors import Unsupported, UsageError
 from atlas.indexes import build_index, unit
 from atlas.live.media import Clip, Medium, Sound
 from atlas.profiles import whole_maps
 from atlas.queries import Which
 from atlas.spaces import find_spaces, pick_model
+from atlas.store import create, engine
+from atlas.store.database import open_readonly
 from atlas.texts import Wording, concept_maps, neuron_texts
 from atlas.vectors import forget_loaded
 from ingest.asking import open_media
@@ -49,7 +49,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def stored(path: Path, run_id: str) -> np.ndarray:
     """(neurons, dimension), in the order of their addresses."""
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         rows = connection.execute(
             "SELECT layer * 64 + neuron, vector FROM vectors WHERE run_id = $run ORDER BY 1", {"run": run_id}
         ).fetchall()
@@ -102,14 +102,14 @@ def test_the_same_job_is_one_run_and_is_not_made_twice(
 
 
 def test_vectors_come_back_from_the_run_folders(own_atlas: Path) -> None:
-    from atlas.database import database
     from atlas.edit_files import read_stored
     from atlas.rebuild import rebuild
+    from atlas.store.database import database_file
 
     done = embed(own_atlas, Asked("profile"))
     before = stored(own_atlas, done.run_id)
     build_index(own_atlas, done.run_id)
-    database(own_atlas).unlink()
+    database_file(own_atlas).unlink()
     rebuild(own_atlas, read_edit=read_stored)
     assert np.array_equal(stored(own_atlas, done.run_id), before)
     near = Atlas(own_atlas).similar("1/5", "profile", top=3)  # no row names the old file: exact search, no warning
@@ -121,7 +121,7 @@ def test_vectors_come_back_from_the_run_folders(own_atlas: Path) -> None:
 def own_texts(path: Path, tokens: int, concepts: int, share: float) -> list[str]:
     """Every neuron's text, by a loop over plain rows."""
     out = []
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         for layer in range(LAYERS):
             for neuron in range(WIDTH):
                 at = f"layer = {layer} AND neuron = {neuron}"
@@ -144,7 +144,7 @@ def own_texts(path: Path, tokens: int, concepts: int, share: float) -> list[str]
 
 
 def test_the_text_of_a_neuron_has_its_tokens_and_then_its_best_concepts(stored_atlas: Path) -> None:
-    with reading(stored_atlas) as connection:
+    with open_readonly(stored_atlas) as connection:
         model, _ = pick_model(connection)
         chosen = concept_maps(connection, Which())
         for tokens, concepts, share in ((10, 3, 0.2), (2, 1, 0.5), (4, 0, 0.1), (0, 2, 1.0)):
@@ -204,7 +204,7 @@ def test_pictures_and_recordings_are_searched_in_the_space_of_their_encoder(
 
 def test_profiles_are_the_maps_standardised(own_atlas: Path) -> None:
     done = embed(own_atlas, Asked("profile", Which(method="activation", source="text", reduce="mean")))
-    with reading(own_atlas) as connection:
+    with open_readonly(own_atlas) as connection:
         rows = connection.execute(
             """SELECT c.name, s.layer * 64 + s.neuron, s.score FROM scores s JOIN maps m USING (map_id)
             JOIN concepts c USING (concept_id) WHERE m.method = 'activation' AND m.source = 'text'
@@ -213,24 +213,24 @@ def test_profiles_are_the_maps_standardised(own_atlas: Path) -> None:
     scores = np.array([row[2] for row in rows]).reshape(2, LAYERS * WIDTH)
     z = ((scores - scores.mean(1, keepdims=True)) / scores.std(1, keepdims=True)).T
     assert np.allclose(stored(own_atlas, done.run_id), z / np.linalg.norm(z, axis=1, keepdims=True), atol=1e-4)
-    with reading(own_atlas) as connection:
+    with open_readonly(own_atlas) as connection:
         (space,) = find_spaces(connection, "profile")
     assert space.job["maps"]["concepts"] == ["cat", "dog"] and space.dimension == 2
 
 
 def test_maps_that_keep_only_their_best_are_refused(own_atlas: Path) -> None:
-    with store.connect_writer(own_atlas) as connection:
+    with engine.connect_writer(own_atlas) as connection:
         connection.exec_driver_sql("UPDATE maps SET kept = 20 WHERE method = 'contribution'")
     message = "keeps its best 20 of 128 scores, and a profile needs them all; `atlas ingest --keep all`"
     with pytest.raises(UsageError, match=message):
         embed(own_atlas, Asked("profile"))
-    with reading(own_atlas) as connection, pytest.raises(UsageError, match=message):
+    with open_readonly(own_atlas) as connection, pytest.raises(UsageError, match=message):
         whole_maps(connection, Which())
     assert embed(own_atlas, Asked("profile", Which(method="activation"))).fresh  # those are whole
 
 
 def test_other_weights_than_the_stored_ones_are_refused(own_atlas: Path) -> None:
-    with store.connect_writer(own_atlas) as connection:
+    with engine.connect_writer(own_atlas) as connection:
         connection.exec_driver_sql(f"UPDATE models SET fingerprint = '{'0' * 64}'")
     with pytest.raises(UsageError, match="has other weights now"):
         embed(own_atlas, Asked("direction"))
@@ -274,7 +274,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory, random_llava: Any, picture
     model.save_pretrained(folder / "model")
     processor.save_pretrained(folder / "model")
     picture.save(folder / "mine.png")
-    store.init(folder / "planted.atlas")
+    create.init(folder / "planted.atlas")
     job = {"model": str(folder / "model"), "methods": {"activation": {}}, "concepts": ("cat", "dog"), "per_concept": 2}
     ingest(folder / "planted.atlas", make_job(job), Execution())
     return folder / "planted.atlas", folder / "mine.png"
@@ -324,7 +324,7 @@ def test_values_on_a_medium_are_means_over_its_positions(family: str, medium: Me
 
 
 def test_without_stored_means_the_values_alone_are_ranked(own_atlas: Path, planted: tuple[Path, Path]) -> None:
-    with store.connect_writer(own_atlas) as connection:
+    with engine.connect_writer(own_atlas) as connection:
         connection.exec_driver_sql("DELETE FROM maps WHERE concept_id IS NULL")
     near = by_medium(own_atlas, Image.open(planted[1]).convert("RGB"), Sought(top=3))
     assert near.rows["usual"].null_count == 3

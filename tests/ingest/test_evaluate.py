@@ -13,9 +13,9 @@ import torch
 
 from atlas import Atlas
 from atlas.check import check
-from atlas.database import reading
 from atlas.errors import UsageError
 from atlas.live.edit import changing
+from atlas.store.database import open_readonly
 from ingest import run
 from ingest.controls import ACTIVATION, LAYERS, controls_for
 from ingest.effects import POOLED, grouped, summarise, table
@@ -205,7 +205,7 @@ def test_controls_are_as_loud_where_the_atlas_knows(
     tell: list[str] = []
     found = controls_for(own_atlas, llava, None, "product", tell=tell)
     assert found.kind == ACTIVATION and tell == [] and sorted(found.loudness) == [0, 1]
-    with reading(own_atlas) as connection:
+    with open_readonly(own_atlas) as connection:
         rows = connection.sql(
             "SELECT s.layer, s.neuron, avg(s.score) FROM scores s JOIN maps m USING (map_id)"
             " WHERE m.method = 'activation' AND m.reduce = 'mean_abs' AND m.concept_id IS NULL GROUP BY ALL"

@@ -13,9 +13,8 @@ import pyarrow as pa
 import pytest
 import torch
 
-from atlas import Atlas, store
+from atlas import Atlas
 from atlas.check import check
-from atlas.database import reading
 from atlas.edits import Intervention, make_changes
 from atlas.errors import Unsupported, UsageError
 from atlas.intervals import of_values
@@ -24,6 +23,8 @@ from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
 from atlas.live.rules import affine
 from atlas.neurons import Neuron
+from atlas.store import create
+from atlas.store.database import open_readonly
 from ingest import run
 from ingest.concepts import Target
 from ingest.flow import NAMES, Flow
@@ -253,7 +254,7 @@ SETTINGS = Settings(sample=40, neighbours=5, points=10)
 def measured(tmp_path_factory: pytest.TempPathFactory, job: Job) -> tuple[Path, Measured, Measured]:
     """An atlas with a run as the model is, and one without some neurons."""
     path = tmp_path_factory.mktemp("geometry") / "geometry.atlas"
-    store.init(path)
+    create.init(path)
     plain = measure(path, job, Execution(), SETTINGS)
     live = run.load_model(job, Execution())
     changes = make_changes([Neuron("language", layer, i) for layer in (0, 1) for i in range(20)], set_to=0.0)
@@ -269,7 +270,7 @@ def test_a_run_stores_its_measures_and_points(measured: tuple[Path, Measured, Me
     assert stored_measures(path, plain.run_id).num_rows == plain.rows.num_rows
     kinds = {(r["name"], r["source"]) for r in plain.rows.to_pylist()}
     assert ("centroid_distance", "image") in kinds and ("saliency_share", "text") in kinds
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         query = "SELECT projection, layer, role, count(*) FROM points WHERE run_id = $run GROUP BY ALL"
         found = connection.execute(query, {"run": plain.run_id}).fetchall()
     assert {(p, layer) for p, layer, _, _ in found} == {(p, layer) for p in ("pca", "tsne") for layer in range(3)}
@@ -277,7 +278,7 @@ def test_a_run_stores_its_measures_and_points(measured: tuple[Path, Measured, Me
 
 
 def test_batches_change_no_number(measured: tuple[Path, Measured, Measured], job: Job, tmp_path: Path) -> None:
-    store.init(tmp_path / "other.atlas")
+    create.init(tmp_path / "other.atlas")
     settings = replace(SETTINGS, projections=())
     one = measure(tmp_path / "other.atlas", job, Execution(batch_size=3), settings).rows.to_pylist()
     for mine, theirs in zip(one, measured[1].rows.to_pylist(), strict=True):
@@ -313,7 +314,7 @@ def test_without_some_neurons_the_numbers_are_those_of_the_edited_model(
 
 
 def test_layers_can_be_chosen(measured: tuple[Path, Measured, Measured], job: Job, tmp_path: Path) -> None:
-    store.init(tmp_path / "one.atlas")
+    create.init(tmp_path / "one.atlas")
     settings = replace(SETTINGS, projections=("pca",))
     found = measure(tmp_path / "one.atlas", replace(job, layers="1"), Execution(), settings)
     layers = {(r["name"] == "attention_share", r["layer"]) for r in found.rows.to_pylist()}

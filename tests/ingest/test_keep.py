@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atlas import Atlas, store
+from atlas import Atlas
 from atlas.check import check
-from atlas.database import reading
 from atlas.edit_files import read_stored
 from atlas.errors import UsageError
 from atlas.queries import Which
 from atlas.rebuild import rebuild
 from atlas.rules import Rule
+from atlas.store import create
+from atlas.store.database import open_readonly
 from ingest.job import Execution, make_job
 from ingest.run import ingest
 
@@ -27,13 +28,13 @@ KEPT = 20
 def cut(tmp_path_factory: pytest.TempPathFactory, small_job: Any) -> Path:
     """The stored atlas's job once more, keeping the best 20 of each map's 128 neurons."""
     path = tmp_path_factory.mktemp("keep") / "cut.atlas"
-    store.init(path)
+    create.init(path)
     ingest(path, replace(small_job, keep=f"top:{KEPT}"), Execution())
     return path
 
 
 def rows(path: Path, sql: str) -> list[tuple[Any, ...]]:
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         return connection.execute(sql).fetchall()
 
 

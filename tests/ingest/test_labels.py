@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from atlas import labels as stored_labels
-from atlas import rebuild, store
+from atlas import rebuild
 from atlas.check import check
-from atlas.database import reading
 from atlas.edit_files import read_stored
 from atlas.errors import UsageError
+from atlas.store import create
+from atlas.store.database import open_readonly
 from ingest.importance import METRICS, PRESETS, SPLITS
 from ingest.job import Execution, make_job
 from ingest.labelling import Labelled, find_runs, make, stored
@@ -30,7 +31,7 @@ RATIOS = (0.001, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1)
 def labelling(tmp_path_factory: pytest.TempPathFactory, llava_folder: Path) -> tuple[Path, list[str]]:
     """An atlas with a run on questions with pictures and one on questions without."""
     path = tmp_path_factory.mktemp("labels") / "labels.atlas"
-    store.init(path)
+    create.init(path)
     methods = {"miner": {"attention": True}, "lape": {}, "modality_profile": {"threshold": 0.6}}
     job = {"model": str(llava_folder), "methods": methods, "concepts": ("cat", "dog"), "per_concept": 3, "tap": "gate"}
     runs = [ingest(path, make_job({**job, "sources": (s,)}), Execution()).run_id for s in ("image", "text")]
@@ -39,7 +40,7 @@ def labelling(tmp_path_factory: pytest.TempPathFactory, llava_folder: Path) -> t
 
 def isms(path: Path, runs: list[str]) -> list[dict[str, np.ndarray]]:
     """For each dataset: role -> (metrics, L, N), as stored."""
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         maps = [stored(connection, run, "miner") for run in runs]
         return [
             {role: np.stack([m.scores(f"miner.{x}", role) for x in METRICS]) for role in m.sources("miner.prob")}
@@ -93,7 +94,7 @@ def test_miner_labels_are_the_published_selection(strategy: str, split: str, lab
     path, runs = labelling
     datasets = isms(path, runs)
     assert "image" in datasets[0] and "image" not in datasets[1]
-    with reading(path) as connection:
+    with open_readonly(path) as connection:
         maps = [stored(connection, run, "miner") for run in sorted(runs)]
         for weights in ("published", "uniform"):
             scores = published_importance(datasets, PRESETS[weights], split)
@@ -249,7 +250,7 @@ def test_runs_that_do_not_go_together_are_refused(
     done = make(own, "miner", [runs[0], plain], {"ratio": 0.1})  # what all of them have
     rules = {r["rule"] for r in stored_labels.listing(own).to_pylist() if done.run_id.startswith(r["run"])}
     assert rules == {"miner LA_MU 0.1 special_text_separate 0,0.5,0.5,0,0"}
-    with reading(own) as connection:
+    with open_readonly(own) as connection:
         assert find_runs(connection, [], "miner") == [plain], "the newest, where none is named"
 
 

@@ -15,8 +15,8 @@ import torch
 from attribution import CONCEPTS, build, by_hand, feed, log_probability, maps_of
 
 from atlas.check import check
-from atlas.database import reading
 from atlas.live.media import KINDS, Clip, Medium
+from atlas.store.database import open_readonly
 from cli.main import main
 from ingest.concepts import find_targets
 from ingest.datasets import scenes
@@ -54,14 +54,14 @@ def test_pictures_clips_and_words_of_one_model(
     qwen2_vl: Path, empty_atlas: Path, capsys: pytest.CaptureFixture[Any]
 ) -> None:
     run = ingested(empty_atlas, str(qwen2_vl), "image,video,text", capsys, "--per-concept", "2")
-    with reading(empty_atlas) as connection:
+    with open_readonly(empty_atlas) as connection:
         found = connection.sql("SELECT DISTINCT source FROM maps WHERE method LIKE 'miner%'").fetchall()
     assert {"text", "special", "image", "video", "prompt"} <= {source for (source,) in found}
     place = ["--atlas", str(empty_atlas)]
     make = ["labels", "make", "--rule", "miner", "--runs", run[:8], "--strategy", "LA_MU", "--ratio", "0.1"]
     assert main([*make, *place]) == 0
     labelled = capsys.readouterr().out.split()[0]
-    with reading(empty_atlas) as connection:
+    with open_readonly(empty_atlas) as connection:
         counts = dict(connection.sql("SELECT label, count(*) FROM labels GROUP BY label").fetchall())
     assert {"image", "video", "text", "special"} <= counts.keys()
     assert max(counts.values()) == int(0.1 * 2 * 64) // 4, "LA_MU gives every modality as many"
@@ -85,7 +85,7 @@ def test_miner_on_a_model_that_hears(empty_atlas: Path, capsys: pytest.CaptureFi
     make = ["labels", "make", "--rule", "miner", "--runs", run[:8], "--ratio", "0.02"]
     assert main([*make, *place]) == 0
     labelled = capsys.readouterr().out.split()[0]
-    with reading(empty_atlas) as connection:
+    with open_readonly(empty_atlas) as connection:
         counts = dict(connection.sql("SELECT label, count(*) FROM labels GROUP BY label").fetchall())
     assert counts == dict.fromkeys(("audio", "text", "special"), int(0.02 * 2048) // 3)
     for name, more in (("off", []), ("only", ["--complement"])):

@@ -12,7 +12,7 @@ from atlas.errors import UsageError
 from atlas.live.encode import ROLES
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
-from atlas.schema import arrow_schema, labels
+from atlas.store.schema import arrow_schema, labels
 from ingest.concepts import Target
 from ingest.labels import Labelling, labels_table
 from ingest.methods.modality_profile import ModalityProfile, build

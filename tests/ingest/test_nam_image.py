@@ -14,7 +14,6 @@ from small_gill import build as build_gill
 from small_gill import save_pipeline
 
 from atlas.check import check
-from atlas.database import reading
 from atlas.edits import Change, Intervention
 from atlas.errors import Unsupported, UsageError
 from atlas.live.drawing import How
@@ -22,6 +21,7 @@ from atlas.live.edit import changing
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
+from atlas.store.database import open_readonly
 from ingest.concepts import Target
 from ingest.datasets import scenes
 from ingest.drawings import Drawings
@@ -209,7 +209,7 @@ def test_words_and_pictures_in_one_job(folder: Path, empty_atlas: Path) -> None:
     assert told["pictures"] == "4 to draw"
     done = ingest(empty_atlas, make_job(content), Execution(batch_size=2))
     assert not check(empty_atlas)
-    with reading(empty_atlas) as connection:
+    with open_readonly(empty_atlas) as connection:
         rows = connection.sql("SELECT DISTINCT method, target FROM maps ORDER BY ALL").fetchall()
         random = connection.execute(
             "SELECT count(DISTINCT s.score) FROM maps m JOIN scores s USING (map_id) "
@@ -232,7 +232,7 @@ def test_pictures_made_of_tokens_are_explained_by_the_unembedding(empty_atlas: P
     content = {"model": str(tmp_path), "methods": {"nam_image": {"norm": False, "weight": 0.0}}, "tasks": ["draw"]}
     content |= {"concepts": ["dog"], "sources": ["text"], "per_concept": 2, "segmenter": "none", "reduce": ["mean"]}
     ingest(empty_atlas, make_job({**content, "drawing": {"side": 2}}), Execution())
-    with reading(empty_atlas) as connection:
+    with open_readonly(empty_atlas) as connection:
         rows = connection.sql("SELECT layer, neuron, score FROM scores").fetchall()
     stored = np.zeros((2, 64))
     for layer, neuron, score in rows:

@@ -13,9 +13,9 @@ import torch
 from attribution import build
 
 from atlas.check import check
-from atlas.database import reading
 from atlas.errors import Unsupported, UsageError
 from atlas.live.hooks import shuffling, tracing
+from atlas.store.database import open_readonly
 from ingest.feed import Feed
 from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.properties import _orders, measure
@@ -136,7 +136,7 @@ def test_pictures_have_no_properties(empty_atlas: Path, job: Job) -> None:
     pictured = make_job({"model": job.model, "methods": {"nam_image": {}}, "concepts": ["dog"]})
     with pytest.raises(UsageError, match="nam_image explains pictures; use --method contribution"):
         measure(empty_atlas, pictured, Execution(), [5])
-    with reading(empty_atlas) as connection:
+    with open_readonly(empty_atlas) as connection:
         assert not connection.sql("SELECT * FROM runs").fetchall()
 
 

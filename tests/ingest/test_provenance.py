@@ -15,11 +15,11 @@ from PIL import Image
 
 from atlas import Atlas
 from atlas.check import check
-from atlas.database import reading
 from atlas.edit_files import read_stored
 from atlas.errors import UsageError
 from atlas.live.fingerprint import fingerprint
 from atlas.rebuild import rebuild
+from atlas.store.database import open_readonly
 from ingest.datasets import scenes
 from ingest.evaluate import Measures, evaluate
 from ingest.job import Execution, Job, make_job
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:no held-out examples:atlas.error
 
 
 def count(atlas: Path, table: str) -> int:
-    with reading(atlas) as connection:
+    with open_readonly(atlas) as connection:
         return int(connection.execute(f"SELECT count(*) FROM {table}").fetchall()[0][0])
 
 
@@ -91,7 +91,7 @@ def test_a_picture_that_changed_makes_another_run_and_is_captioned_again(
 
 
 def count_of(atlas: Path, source: str) -> int:
-    with reading(atlas) as connection:
+    with open_readonly(atlas) as connection:
         sql = "SELECT count(*) FROM examples WHERE source = ?"
         return int(connection.execute(sql, [source]).fetchall()[0][0])
 
@@ -182,8 +182,8 @@ def test_a_fingerprint_sees_writes_through_data_and_permutations(random_llava: A
 HOLD = """
 import sys
 from pathlib import Path
-from atlas.database import reading
-with reading(Path(sys.argv[1])):
+from atlas.store.database import open_readonly
+with open_readonly(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """

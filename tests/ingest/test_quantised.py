@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atlas import store
 from atlas.live.loading import QUANTIZATIONS
+from atlas.store import create, engine
 from cli.main import main
 
 JOB = "ingest --model tiny-llava --concepts dog,cat --sources text --per-concept 4 --reduce mean --no-progress"
@@ -28,8 +28,8 @@ def scores(atlas: Path) -> dict[tuple[str, str], np.ndarray]:
     sql = """
     SELECT c.name AS concept, m.method, s.score FROM scores s JOIN maps m USING (map_id) JOIN concepts c
     USING (concept_id) ORDER BY concept, m.method, s.layer, s.neuron"""
-    with store.connect_readonly(atlas) as connection:
-        rows = store.raw(connection).sql(sql).fetchnumpy()
+    with engine.connect_readonly(atlas) as connection:
+        rows = engine.raw(connection).sql(sql).fetchnumpy()
     keys = list(zip(rows["concept"].tolist(), rows["method"].tolist(), strict=True))
     return {key: rows["score"][[k == key for k in keys]] for key in set(keys)}
 
@@ -42,7 +42,7 @@ def test_a_quantised_model_is_scored_and_edited(
     pytest.importorskip("bitsandbytes")
     found: dict[str, Any] = {}
     for name, more in (("plain", ""), (bits, f"--quantization {bits} --dtype {dtype}")):
-        store.init(tmp_path / name)
+        create.init(tmp_path / name)
         code, _, err = run(f"{JOB} --methods {','.join(METHODS)} {more} --atlas {tmp_path / name}", capsys)
         assert code == 0, err
         found[name] = scores(tmp_path / name)
@@ -70,7 +70,7 @@ def test_a_quantised_model_is_scored_and_edited(
 @pytest.mark.filterwarnings("ignore")
 def test_maps_of_one_name_in_two_precisions_are_kept_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("bitsandbytes")
-    store.init(tmp_path / "both")
+    create.init(tmp_path / "both")
     where, ways = f"--atlas {tmp_path / 'both'}", ("--quantization 8bit", "")
     for how in ways:
         assert run(f"{JOB} --methods contribution {how} {where}", capsys)[0] == 0

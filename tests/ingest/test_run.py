@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from atlas import Atlas, ledger, store
+from atlas import Atlas
 from atlas.check import check
-from atlas.database import reading
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
+from atlas.store import engine, ledger
+from atlas.store.database import open_readonly
 from cli.main import main
 from ingest.examples import Example
 from ingest.feed import Feed
@@ -42,11 +43,11 @@ ingest(Path(sys.argv[1]), make_job(json.loads(sys.argv[2])), Execution(batch_siz
 
 
 def scores(atlas: Path) -> pa.Table:
-    with store.connect_readonly(atlas) as connection:
+    with engine.connect_readonly(atlas) as connection:
         sql = """
         SELECT c.name AS concept, m.method, m.source, m.reduce, s.layer, s.neuron, s.score, s.rank
         FROM scores s JOIN maps m USING (map_id) LEFT JOIN concepts c USING (concept_id) ORDER BY ALL"""
-        return store.raw(connection).sql(sql).to_arrow_table()
+        return engine.raw(connection).sql(sql).to_arrow_table()
 
 
 def test_a_finished_job_is_not_run_again(own_atlas: Path, small_job: Job) -> None:
@@ -96,8 +97,8 @@ def test_two_runs_of_one_method_are_told_apart(own_atlas: Path, small_job: Job) 
 
 
 def test_every_score_has_its_rank_and_every_map_its_statistics(stored_atlas: Path) -> None:
-    with store.connect_readonly(stored_atlas) as connection:
-        rows = store.raw(connection).sql(
+    with engine.connect_readonly(stored_atlas) as connection:
+        rows = engine.raw(connection).sql(
             """SELECT m.neurons, count(*) AS n, max(s.rank) AS last, count(DISTINCT s.rank) AS ranks,
                       abs(avg(s.score) - m.mean) AS gap
                FROM maps m JOIN scores s USING (map_id) GROUP BY m.map_id, m.neurons, m.mean"""
@@ -124,7 +125,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_scores(
         ingest(empty_atlas, small_job, Execution(), interrupt)
     kept = sorted(empty_atlas.glob("runs/*/shards/*.safetensors"))
     assert len(kept) == 1
-    with store.connect_readonly(empty_atlas) as connection:
+    with engine.connect_readonly(empty_atlas) as connection:
         assert ledger.status(connection, kept[0].parents[1].name) == ledger.INTERRUPTED
     assert Atlas.open(empty_atlas).listing("runs").column("status").to_pylist() == ["interrupted"]
     stamp = kept[0].stat().st_mtime_ns
@@ -183,8 +184,8 @@ def test_two_processes_with_the_same_job(empty_atlas: Path, small_job: Job, stor
 
 def test_responses_are_made_once_and_decodings_too(own_atlas: Path, small_job: Job) -> None:
     def count(table: str) -> int:
-        with store.connect_readonly(own_atlas) as connection:
-            return int(store.raw(connection).execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+        with engine.connect_readonly(own_atlas) as connection:
+            return int(engine.raw(connection).execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
     had = count("decodings")
     assert had == 128 * 2 * 2  # neurons, with and without the norm, top and bottom
@@ -316,13 +317,13 @@ def test_real_photographs_go_through_the_whole_job(empty_atlas: Path, shared_dat
     assert done.outcome["skipped"]["media"] == {}
     found = Atlas.open(empty_atlas).query("person", "contribution", source="text", top=5)
     assert len(found) == 5 and found.provenance["maps"][0]["dataset"] == "coco"
-    with reading(empty_atlas) as connection:
+    with open_readonly(empty_atlas) as connection:
         answers = connection.execute("SELECT count(*) FROM responses").fetchall()[0][0]
         pictures = connection.execute("SELECT count(*) FROM examples WHERE source = 'image'").fetchall()[0][0]
     assert answers == pictures > 10  # one answer of the model a picture
     assert check(empty_atlas) == []
     again = ingest(empty_atlas, replace(job, methods={"random": {"seed": 0}}), Execution())
-    with reading(empty_atlas) as connection:
+    with open_readonly(empty_atlas) as connection:
         assert connection.execute("SELECT count(*) FROM responses").fetchall()[0][0] == answers
     assert again.fresh and check(empty_atlas) == []
 

@@ -49,17 +49,17 @@ def test_an_answer_goes_behind_a_prompt_of_another_concept(small_job: Job, llava
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory, small_job: Job) -> Path:
-    from atlas import store
+    from atlas.store import create
 
     path = tmp_path_factory.mktemp("swapped") / "both.atlas"
-    store.init(path)
+    create.init(path)
     methods: dict[str, dict[str, Any]] = {"contribution": {}, "activation": {}}
     ingest(path, replace(small_job, swap_answers=True, methods=methods), Execution(batch_size=4))
     return path
 
 
 def test_their_maps_are_stored_beside_and_asked_for_by_name_alone(both: Path, small_job: Job, tmp_path: Path) -> None:
-    from atlas import store
+    from atlas.store import create
 
     atlas = Atlas.open(both)
     assert atlas.query("dog", "contribution.answer", source="image", top=3).provenance["maps"][0]["method"] == (
@@ -70,7 +70,7 @@ def test_their_maps_are_stored_beside_and_asked_for_by_name_alone(both: Path, sm
     listed = atlas.agreement("contribution", source="image").to_pylist()
     assert {r["method"] for r in listed} == {"activation"}
     plain, path = replace(small_job, methods={"contribution": {}, "activation": {}}), tmp_path / "plain.atlas"
-    store.init(path)
+    create.init(path)
     ingest(path, plain, Execution(batch_size=8))
     for method in ("contribution", "activation"):
         one, other = (a.query("dog", method, source="text", top=20) for a in (atlas, Atlas.open(path)))
@@ -79,10 +79,10 @@ def test_their_maps_are_stored_beside_and_asked_for_by_name_alone(both: Path, sm
 
 @pytest.mark.parametrize("size", [1, 16])
 def test_no_size_of_batch_changes_them(size: int, both: Path, small_job: Job, tmp_path: Path) -> None:
-    from atlas import store
+    from atlas.store import create
 
     path = tmp_path / "again.atlas"
-    store.init(path)
+    create.init(path)
     methods: dict[str, dict[str, Any]] = {"contribution": {}, "activation": {}}
     ingest(path, replace(small_job, swap_answers=True, methods=methods), Execution(batch_size=size))
     for source in ("image", "text"):

@@ -14,7 +14,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a full disk, a quota or a limit on the size of files says."""
 
 
-def finish(file: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
     """Write under a temporary name, flush to the disk, rename. Folders above it are made.
 
     Raises:

@@ -43,10 +43,10 @@ from typing import Any
 import pyarrow as pa
 from sqlalchemy import Table
 
-from atlas import schema
-from atlas.database import VERSION, literal
 from atlas.errors import IntegrityError
-from atlas.files import sha256
+from atlas.store import schema
+from atlas.store.atomic import sha256
+from atlas.store.database import VERSION, literal
 
 FORMAT = 1
 NAME = "manifest.json"

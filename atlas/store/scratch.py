@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from atlas.failures import unwritable
+from atlas.store.duckdb_errors import unwritable
 
 
 @contextmanager
-def workshop(path: Path, purpose: str) -> Iterator[Path]:
+def scratch_folder(path: Path, purpose: str) -> Iterator[Path]:
     """Make `<purpose>-...` in the atlas for the block.
 
     Raises:
@@ -22,7 +22,7 @@ def workshop(path: Path, purpose: str) -> Iterator[Path]:
     """
     with ExitStack() as held:
         try:
-            with alone(path):  # none is swept before it is locked
+            with folder_lock(path):  # none is swept before it is locked
                 _sweep(path, purpose)
                 folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=path))
                 held.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -34,7 +34,7 @@ def workshop(path: Path, purpose: str) -> Iterator[Path]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """While the block lasts no other process that asks for it is alone in the folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:

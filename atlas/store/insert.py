@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from sqlalchemy import Column, Connection, Table
 
 from atlas.errors import IntegrityError
-from atlas.schema import arrow_schema, concepts, datasets, models
-from atlas.store import raw
+from atlas.store.engine import raw
+from atlas.store.schema import arrow_schema, concepts, datasets, models
 
 
 def insert(connection: Connection, table: Table, data: pa.Table | pa.RecordBatchReader) -> int:

@@ -1,15 +1,8 @@
-"""The atlas folder and its database: make it, open it for reading or writing.
-
-An atlas is a folder:
-
-    atlas.duckdb   the serving database; `atlas db rebuild` makes it again from runs/ and edits/
-    runs/          one folder a run: Parquet shards and a manifest (see atlas/runs.py), the source of truth
-    edits/         safetensors of weight deltas
-    vectors/       similarity indexes, a disposable cache
-    backups/       copies of the database, made before every migration
+"""SQLAlchemy connections to the database: for readers, for the one writer, and for any schema version.
 
 One process may write, or several may read, never both: DuckDB locks the file, and who comes second waits a moment, then
-is told who has it. Threads of a process wait for each other (atlas/locks.py). Write-ahead logs are never removed here.
+is told who has it. Threads of a process wait for each other (`atlas.store.locks`). Write-ahead logs are never removed
+here.
 """
 
 from __future__ import annotations
@@ -25,57 +18,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import NullPool
 
-from atlas.database import database, missing, open_file, require_current, require_plain, wal
-from atlas.errors import StoreUnavailable
-from atlas.failures import explained, full, is_full, unwritable
-from atlas.locks import COMPARE, WRITE, held
-from atlas.workshop import alone, workshop
-
-FOLDERS = ("runs", "vectors", "edits")
-
-
-def init(path: Path) -> bool:
-    """Make an atlas folder with an empty database of the current schema.
-
-    Returns:
-        False where there was an atlas already; it is left as it is.
-
-    Raises:
-        StoreUnavailable: the folder cannot be made or written, or holds a database of another schema.
-    """
-    from atlas import migrate
-
-    require_plain(path)
-    if path.exists() and not path.is_dir():
-        raise StoreUnavailable(f"{path} is a file; an atlas is a folder, give another name with --atlas")
-    if not database(path).exists():
-        if wal(path).exists():
-            raise StoreUnavailable(
-                f"{wal(path)} is the log of a database that is gone; put the database back, or move the log away first"
-            )
-        if any((path / "runs").glob("*/manifest.json")):
-            raise missing(path)
-    try:
-        for name in FOLDERS:
-            (path / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(path, error) from error
-    return migrate.create(path) if database(path).exists() else _made(path)
-
-
-def _made(path: Path) -> bool:
-    """A new database, put in its place when it is whole; False where another process was faster."""
-    from atlas import migrate
-
-    with workshop(path, "init") as folder:
-        migrate.create(folder)
-        if wal(folder).exists():
-            raise full(path)
-        with alone(path):
-            if database(path).exists():
-                return False
-            database(folder).replace(database(path))
-    return True
+from atlas.store.database import database_file, missing, open_file, require_current, wal
+from atlas.store.duckdb_errors import is_full, translate_duckdb_errors
+from atlas.store.locks import COMPARE, WRITE, held
 
 
 @contextmanager
@@ -97,7 +42,7 @@ def connect_readonly(path: Path) -> Iterator[Connection]:
 def connect_writer(path: Path, *, wait: float | None = None) -> Iterator[Connection]:
     """Open the database for writing, in one transaction: all of the block is stored, or nothing of it.
 
-    wait: seconds to go on trying while other processes have it open, by default `atlas.database.PATIENCE`.
+    wait: seconds to go on trying while other processes have it open, by default `atlas.store.database.PATIENCE`.
 
     Raises:
         StoreUnavailable: missing, in use by another process, read-only, or of another schema version.
@@ -115,12 +60,12 @@ def connect_any_version(
     path: Path, *, read_only: bool, create: bool = False, wait: float | None = None
 ) -> Iterator[Connection]:
     """Open the database whatever its schema version, with no transaction begun: for migrations and backups."""
-    if not create and not database(path).is_file():
+    if not create and not database_file(path).is_file():
         raise missing(path)
-    with held(database(path), COMPARE if read_only else WRITE):
+    with held(database_file(path), COMPARE if read_only else WRITE):
         engine = make_engine(path, read_only=read_only, wait=wait)
         try:
-            with explained(path, read_only=read_only), engine.connect() as connection:
+            with translate_duckdb_errors(path, read_only=read_only), engine.connect() as connection:
                 yield connection
         finally:
             engine.dispose()

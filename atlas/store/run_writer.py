@@ -1,4 +1,4 @@
-"""Write a finished run to its folder. Its form is described in atlas/manifest.py."""
+"""Write a finished run to its folder. Its form is described in `atlas.store.run_manifest`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy import Table
 
-from atlas import database, manifest, schema
 from atlas.errors import IntegrityError
-from atlas.files import finish, sha256
-from atlas.manifest import SHARDS
-from atlas.rows import require_schema
+from atlas.store import database, run_manifest, schema
+from atlas.store.atomic import sha256, write_atomically
+from atlas.store.insert import require_schema
+from atlas.store.run_manifest import SHARDS
 
 Data: TypeAlias = pa.Table | Iterable[pa.RecordBatch]
 """Rows of a shard: a table, or batches where they are too many to hold."""
@@ -37,7 +37,7 @@ def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data])
     Killed at any moment it leaves a folder without a manifest, which a second call replaces.
 
     head: the manifest's `run`, `model`, `dataset` and `concepts`.
-    tables: rows by table name, with local ids (atlas/manifest.py); maps as one table, the others may stream.
+    tables: rows by table name, with local ids (`atlas.store.run_manifest`); maps as one table, the others may stream.
 
     Returns:
         The manifest's path.
@@ -45,12 +45,12 @@ def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data])
     Raises:
         IntegrityError: the head or a table is not of the form above, or a score is not finite.
     """
-    manifest.require_head(head)
+    run_manifest.require_head(head)
     unknown = sorted(set(tables) - set(SHARDS))
     if unknown or folder.name != head["run"]["run_id"]:
         raise IntegrityError(f"run {head['run']['run_id']}: wrong folder {folder.name} or unknown tables {unknown}")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / manifest.NAME).unlink(missing_ok=True)
+    (folder / run_manifest.NAME).unlink(missing_ok=True)
     maps = tables.get("maps")
     rules = _Rules(head, maps.num_rows if isinstance(maps, pa.Table) else 0)
     files: dict[str, dict[str, object]] = {}
@@ -60,10 +60,10 @@ def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data])
             files[file.name] = _write_shard(file, table, tables[name], rules)
         else:
             file.unlink(missing_ok=True)
-    whole = {"format": manifest.FORMAT, "schema": database.VERSION, **head, "files": files}
+    whole = {"format": run_manifest.FORMAT, "schema": database.VERSION, **head, "files": files}
     text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    finish(folder / manifest.NAME, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return folder / manifest.NAME
+    write_atomically(folder / run_manifest.NAME, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return folder / run_manifest.NAME
 
 
 def require_rows(folder: Path, head: Mapping[str, Any]) -> None:
@@ -83,7 +83,7 @@ def require_rows(folder: Path, head: Mapping[str, Any]) -> None:
         if file.name not in head["files"]:
             continue
         with pq.ParquetFile(file) as shard:
-            require_schema(table, shard.schema_arrow, manifest.shard_columns(table, revision))
+            require_schema(table, shard.schema_arrow, run_manifest.shard_columns(table, revision))
             said, found = head["files"][file.name]["rows"], shard.metadata.num_rows
             if said != found:
                 raise IntegrityError(f"{file} has {found} rows, its manifest says {said}")
@@ -97,7 +97,9 @@ def _today(table: Table, file: Path, revision: str) -> Iterator[pa.Table]:
     import duckdb
 
     with duckdb.connect() as connection:
-        for batch in connection.sql(manifest.shard_rows(table, file, revision)).to_arrow_reader(group_rows(table.name)):
+        for batch in connection.sql(run_manifest.shard_rows(table, file, revision)).to_arrow_reader(
+            group_rows(table.name)
+        ):
             yield pa.Table.from_batches([batch]).cast(schema.arrow_schema(table))
 
 
@@ -117,7 +119,7 @@ def _write_shard(file: Path, table: Table, data: Data, rules: _Rules) -> dict[st
                 writer.write_table(group.cast(schema.arrow_schema(table)))
                 rows += group.num_rows
 
-    finish(file, write)
+    write_atomically(file, write)
     return {"rows": rows, "bytes": file.stat().st_size, "sha256": sha256(file)}
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection, Table
 
-from atlas import ledger
 from atlas.errors import IntegrityError
-from atlas.manifest import SHARDS, read_manifest, shard_columns, shard_rows
-from atlas.rows import concept_ids, dataset_id, model_id, next_id, require_schema
-from atlas.schema import effects, exemplars, indexes, labels, maps, measures, points, scores, sketches, vectors
+from atlas.store import ledger
+from atlas.store.insert import concept_ids, dataset_id, model_id, next_id, require_schema
+from atlas.store.run_manifest import SHARDS, read_manifest, shard_columns, shard_rows
+from atlas.store.schema import effects, exemplars, indexes, labels, maps, measures, points, scores, sketches, vectors
 
 SHARED = {
     "examples": ("dataset_id", "example_id"),

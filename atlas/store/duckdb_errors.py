@@ -10,7 +10,7 @@ from pathlib import Path
 import duckdb
 
 from atlas.errors import AtlasError, IntegrityError, StoreUnavailable
-from atlas.files import NO_ROOM
+from atlas.store.atomic import NO_ROOM
 
 _DAMAGE = (
     "not a valid DuckDB database file",
@@ -27,7 +27,7 @@ _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 @contextmanager
-def explained(path: Path, *, read_only: bool) -> Iterator[None]:
+def translate_duckdb_errors(path: Path, *, read_only: bool) -> Iterator[None]:
     """Within the block, DuckDB's errors about the file as a whole become the atlas's own; others pass unchanged.
 
     Ctrl-C during a query is KeyboardInterrupt, as everywhere else.

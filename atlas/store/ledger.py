@@ -1,7 +1,7 @@
 """The ledger: which runs were started, and what became of them.
 
 A run is `running`, then `done`, `failed`, or `interrupted` by who started it. It becomes `done` only in the
-transaction that stores its rows (`atlas.load.load_run`), so that a query never sees half a run.
+transaction that stores its rows (`atlas.store.run_loader.load_run`), so that a query never sees half a run.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from atlas.errors import UsageError
-from atlas.rows import insert
-from atlas.schema import arrow_schema, runs
+from atlas.store.insert import insert
+from atlas.store.schema import arrow_schema, runs
 
 RUNNING, DONE, FAILED, INTERRUPTED = "running", "done", "failed", "interrupted"
 

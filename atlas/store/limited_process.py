@@ -25,7 +25,7 @@ GIB = 1 << 30
 Found: TypeAlias = tuple[dict[str, Any], pa.Table | None]
 """What a confined function returns: facts for JSON, and rows."""
 
-_CHILD = "import sys; sys.path[:] = {path!r}; from atlas.confined import serve; serve()"
+_CHILD = "import sys; sys.path[:] = {path!r}; from atlas.store.limited_process import serve; serve()"
 _STARTING = 60.0
 """Seconds until a child is ready: it loads its modules, and may wait for who writes the atlas."""
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import duckdb
 
 from atlas.errors import StoreUnavailable, UsageError
-from atlas.failures import LOCKED, explained
-from atlas.locks import ASK, held
 from atlas.pins import following
+from atlas.store.duckdb_errors import LOCKED, translate_duckdb_errors
+from atlas.store.locks import ASK, held
 
 VERSION = "0005"
 """The alembic revision this code reads and writes."""
@@ -49,7 +49,7 @@ _LOCKED_DOWN: dict[str, str | bool] = {
 """What a read connection must report of itself before it is used."""
 
 
-def database(path: Path) -> Path:
+def database_file(path: Path) -> Path:
     """The database file of an atlas."""
     return path / "atlas.duckdb"
 
@@ -60,7 +60,7 @@ def wal(path: Path) -> Path:
 
 
 @contextmanager
-def reading(path: Path, *, pinned: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
+def open_readonly(path: Path, *, pinned: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the database for questions, locked down: no writes, no other file, no extension, no further setting.
 
     pinned: what questions leave open is what is pinned (`atlas.pins`).
@@ -69,9 +69,9 @@ def reading(path: Path, *, pinned: bool = True) -> Iterator[duckdb.DuckDBPyConne
         StoreUnavailable: missing, written by another process for longer than `PATIENCE`, or of another schema version.
         IntegrityError: the file is damaged.
     """
-    if not database(path).is_file():
+    if not database_file(path).is_file():
         raise missing(path)
-    with held(database(path), ASK), explained(path, read_only=True):
+    with held(database_file(path), ASK), translate_duckdb_errors(path, read_only=True):
         driver = open_file(path, read_only=True)
         try:
             require_current(driver, path)
@@ -99,7 +99,7 @@ def open_file(
     path: Path, *, read_only: bool, files: bool = False, wait: float | None = None
 ) -> duckdb.DuckDBPyConnection:
     """Open the file; a reader is locked down before it is handed out. The caller closes it, and holds its lock
-    (`atlas.locks.held`).
+    (`atlas.store.locks.held`).
 
     files: a reader may read `runs/` besides the database, to compare the two. wait: seconds to go on trying while
     other processes have it open, by default `PATIENCE`.
@@ -126,9 +126,9 @@ def _opened(path: Path, read_only: bool, files: bool) -> duckdb.DuckDBPyConnecti
         config = {**READER_CONFIG, "temp_directory": _spill_folder()}
     else:
         config = {"autoinstall_known_extensions": False, "autoload_known_extensions": False}
-        if not database(path).exists():
+        if not database_file(path).exists():
             config["storage_compatibility_version"] = STORAGE
-    driver = duckdb.connect(str(database(path).resolve()), read_only=read_only, config=config)
+    driver = duckdb.connect(str(database_file(path).resolve()), read_only=read_only, config=config)
     try:
         if read_only:
             lock_down(driver, [path / "runs"] if files else [])
@@ -193,7 +193,9 @@ def require_current(driver: duckdb.DuckDBPyConnection, path: Path) -> None:
     if found == VERSION:
         return
     if found is None:
-        raise StoreUnavailable(f"{database(path)} has no atlas schema; `atlas init --atlas {path}` makes an empty one")
+        raise StoreUnavailable(
+            f"{database_file(path)} has no atlas schema; `atlas init --atlas {path}` makes an empty one"
+        )
     if found < VERSION:
         raise StoreUnavailable(
             f"the atlas at {path} has schema {found}, this program needs {VERSION}; "

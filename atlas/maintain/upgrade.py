@@ -1,0 +1,47 @@
+"""Bring a database of an older schema up to date, with a copy of it kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sqlalchemy import Connection
+
+from atlas.store.backup import backup
+from atlas.store.database import VERSION, require_current, revision
+from atlas.store.engine import connect_any_version, fold_log, raw
+from atlas.store.migrations import migrate
+
+
+def upgrade(path: Path) -> Path | None:
+    """Bring the database to the current schema, after a backup.
+
+    Returns:
+        The backup, or None where there was nothing to do.
+
+    Raises:
+        StoreUnavailable: the schema is newer than this program, or the database is in use or not an atlas.
+        IntegrityError: the file is damaged.
+    """
+    with connect_any_version(path, read_only=True) as connection:
+        found = revision(raw(connection))
+        if found is None or found >= VERSION:
+            require_current(raw(connection), path)
+            return None
+    kept = backup(path)
+    with connect_any_version(path, read_only=False) as connection:
+        with connection.begin():
+            migrate(connection)
+            if found < "0003":
+                _reload_edits(connection, path)
+        fold_log(connection, path)
+    return kept
+
+
+def _reload_edits(connection: Connection, path: Path) -> None:
+    """Write the edits' files in today's form, and store them again: their sums are others."""
+    from atlas.edit_files import convert_old, read_stored
+    from atlas.rebuild import load_edit
+
+    convert_old(path)
+    for file in sorted((path / "edits").glob("*@*.json")):
+        load_edit(connection, *read_stored(file))
