@@ -277,7 +277,7 @@ def next_schema(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     scripts = tmp_path / "scripts"
     shutil.copytree(migrations.scripts(), scripts, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(migrations, "scripts", lambda: scripts)
-    for module in (migrations, database):
+    for module in (upgrade, database):
         monkeypatch.setattr(module, "VERSION", NEXT)
     return scripts
 
