@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from atlas import compare, queries
-from atlas.choose import choose_several, first_answer, same_but, voters
 from atlas.doses import doses
 from atlas.errors import UsageError
-from atlas.find import Ask, Meant
-from atlas.flags import wanted
 from atlas.leaderboard import ORDERS, leaderboard, of_effects
 from atlas.overlap import Common, ConceptOverlaps, Shared, of_concept, of_concepts, of_selections, sides
-from atlas.queries import Query, Which
-from atlas.rules import Rule
-from atlas.selection import NeuronSet, by_vote, layer_distribution, of_meant
+from atlas.query import compare_maps, statements
+from atlas.query.execute import by_vote, of_meant
+from atlas.query.find import NeuronQuery, ResolvedMaps
+from atlas.query.neuron_set import NeuronSet, layer_distribution
+from atlas.query.request import build_filter
+from atlas.query.resolve_maps import choose_several, first_answer, same_but, voters
+from atlas.query.selection_rules import Rule
+from atlas.query.statements import MapSpec, Query
 from atlas.store.database import open_readonly
 
 REFERENCE = "ablation"
@@ -60,11 +61,11 @@ class AcrossMaps:
         Raises:
             UsageError: not one concept and several methods, nor a supercategory; or a map that is not there.
         """
-        which = Which(concept, method, source, target, reduce, model, dataset, run, supercategory=supercategory)
+        which = MapSpec(concept, method, source, target, reduce, model, dataset, run, supercategory=supercategory)
         return self.vote_sql(which, methods, Rule.parse(rule), at_least)[0]
 
     def vote_sql(
-        self, which: Which, methods: Sequence[str], rule: Rule, at_least: int | None
+        self, which: MapSpec, methods: Sequence[str], rule: Rule, at_least: int | None
     ) -> tuple[NeuronSet, Query]:
         """`vote`, and the statement that answered it."""
         with open_readonly(self.path) as connection:
@@ -96,7 +97,7 @@ class AcrossMaps:
             UsageError: not two modalities, or a map that the atlas does not have.
         """
         side, between, one = sides(side, sources, targets)
-        which = Which(concept, method, reduce=reduce, model=model, dataset=dataset, run=run, **one)
+        which = MapSpec(concept, method, reduce=reduce, model=model, dataset=dataset, run=run, **one)
         with open_readonly(self.path) as connection:
             return of_concept(connection, which, side, between, top, only=False)
 
@@ -116,13 +117,13 @@ class AcrossMaps:
     ) -> Shared:
         """The neurons in the top of a concept's first modality and not of its second; otherwise as `shared`."""
         side, between, one = sides(side, sources, targets)
-        which = Which(concept, method, reduce=reduce, model=model, dataset=dataset, run=run, **one)
+        which = MapSpec(concept, method, reduce=reduce, model=model, dataset=dataset, run=run, **one)
         with open_readonly(self.path) as connection:
             return of_concept(connection, which, side, between, top, only=True)
 
     def overlaps(
         self,
-        which: Which,
+        which: MapSpec,
         concepts: Sequence[str] = (),
         *,
         side: str = "source",
@@ -139,7 +140,7 @@ class AcrossMaps:
         with open_readonly(self.path) as connection:
             return of_concepts(connection, which, side, between, top, only, concepts)
 
-    def select_each(self, which: Which, name: str, values: Sequence[str], rule: Rule) -> dict[str, NeuronSet]:
+    def select_each(self, which: MapSpec, name: str, values: Sequence[str], rule: Rule) -> dict[str, NeuronSet]:
         """What a rule chooses from the maps of several methods, sources or targets (`name`) that are alike in all else.
 
         Raises:
@@ -148,11 +149,11 @@ class AcrossMaps:
         with open_readonly(self.path) as connection:
             found = {}
             for value, chosen in zip(values, choose_several(connection, which, name, values), strict=True):
-                ask = Ask(wanted(same_but(chosen, {"run": which.run})), rule, limit=None)
-                found[value], _ = of_meant(connection, ask, Meant((chosen,), (True,), {}))
+                ask = NeuronQuery(build_filter(same_but(chosen, {"run": which.run})), rule, limit=None)
+                found[value], _ = of_meant(connection, ask, ResolvedMaps((chosen,), (True,), {}))
             return found
 
-    def common(self, which: Which, name: str, values: Sequence[str], rule: Rule) -> Common:
+    def common(self, which: MapSpec, name: str, values: Sequence[str], rule: Rule) -> Common:
         """How many neurons two of the sets of `select_each` share, and what each null gives.
 
         Raises:
@@ -163,12 +164,12 @@ class AcrossMaps:
 
     def layers(self, neurons: NeuronSet) -> pa.Table:
         """How a set of neurons (of any selection, or set algebra of several) lies over the layers of its model: see
-        `atlas.selection.layer_distribution`.
+        `atlas.query.execute.layer_distribution`.
 
         Raises:
             UsageError: the atlas does not have the model of these neurons.
         """
-        rows = self._ask(queries.model_layers(str(neurons.provenance.get("fingerprint"))))
+        rows = self._ask(statements.model_layers(str(neurons.provenance.get("fingerprint"))))
         if not len(rows):
             raise UsageError("the atlas does not have the model of these neurons; `atlas models` lists those it has")
         return layer_distribution(neurons, rows["layers"][0].as_py())
@@ -193,16 +194,16 @@ class AcrossMaps:
         Raises:
             UsageError: a name that the atlas does not have.
         """
-        return self.agreement_for(Which(concept, None, source, target, reduce, model, dataset, run), reference)[0]
+        return self.agreement_for(MapSpec(concept, None, source, target, reduce, model, dataset, run), reference)[0]
 
-    def agreement_for(self, which: Which, reference: str | None) -> tuple[pa.Table, tuple[str, ...]]:
+    def agreement_for(self, which: MapSpec, reference: str | None) -> tuple[pa.Table, tuple[str, ...]]:
         """`agreement`, and what was left open, as `name=value (others: ...)`."""
         which = replace(which, target=which.target or "text")
         there = replace(which, method=reference)  # the reference's own maps, where one was named
         with open_readonly(self.path) as connection:
 
-            def ask(one: Which) -> pa.Table:
-                return compare.agreement(reference or REFERENCE, replace(one, method=None)).run(connection)
+            def ask(one: MapSpec) -> pa.Table:
+                return compare_maps.agreement(reference or REFERENCE, replace(one, method=None)).run(connection)
 
             return first_answer(connection, there, ask)
 
@@ -229,9 +230,9 @@ class AcrossMaps:
         Raises:
             UsageError: a name that the atlas does not have.
         """
-        return self.method_agreement_for(Which(concept, None, source, target, reduce, model, dataset, run), seed)[0]
+        return self.method_agreement_for(MapSpec(concept, None, source, target, reduce, model, dataset, run), seed)[0]
 
-    def method_agreement_for(self, which: Which, seed: int) -> tuple[pa.Table, tuple[str, ...]]:
+    def method_agreement_for(self, which: MapSpec, seed: int) -> tuple[pa.Table, tuple[str, ...]]:
         """`method_agreement`, and what was left open."""
         from atlas.pairs import pairwise
 
@@ -265,11 +266,11 @@ class AcrossMaps:
         Raises:
             UsageError: a name that the atlas does not have.
         """
-        which = Which(source=source, reduce=reduce, model=model, dataset=dataset)
+        which = MapSpec(source=source, reduce=reduce, model=model, dataset=dataset)
         return self.leaderboard_for(which, reference, by)[0]
 
     def leaderboard_for(
-        self, which: Which, reference: str | None, by: str = "selectivity"
+        self, which: MapSpec, reference: str | None, by: str = "selectivity"
     ) -> tuple[pa.Table, tuple[str, ...]]:
         """`leaderboard`, and what was left open."""
         if by not in ORDERS:
@@ -282,7 +283,7 @@ class AcrossMaps:
                 connection, there, lambda one: leaderboard(connection, replace(one, method=None), against, by)
             )
 
-    def doses(self, which: Which) -> tuple[pa.Table, tuple[str, ...]]:
+    def doses(self, which: MapSpec) -> tuple[pa.Table, tuple[str, ...]]:
         """What `atlas evaluate --method A,B --doses 0.5%,1%,2%` measured, one row for every source, method and dose:
         how many neurons (share: of all), the accuracy left on their concept (own) and on others, with as many random
         neurons of the same layers, and before; means over `concepts`, own_low to own_high and random_own_low to

@@ -14,10 +14,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Table
 
-from atlas import selections
 from atlas.check import Finding
-from atlas.edit_files import tensors_of
+from atlas.edits.files import tensors_of
 from atlas.errors import IntegrityError
+from atlas.query import saved
 from atlas.store import schema
 from atlas.store.atomic import sha256
 from atlas.store.database import literal
@@ -171,9 +171,9 @@ def edits_agree(connection: Connection, path: Path) -> Iterator[Finding]:
 
 def selections_agree(path: Path) -> Iterator[Finding]:
     """Saved selections that cannot be read; they are files alone."""
-    for name in selections.names(path):
+    for name in saved.names(path):
         try:
-            selections.read(selections.file_of(path, name))
+            saved.read(saved.file_of(path, name))
         except IntegrityError as error:
             yield Finding(f"selection {name}", str(error))
 

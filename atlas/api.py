@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from atlas import pins, queries
 from atlas.across import AcrossMaps
-from atlas.choose import choose_map
+from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.errors import UsageError
 from atlas.nearest import Nearest
 from atlas.neurons import Neuron
-from atlas.pins import Pins
-from atlas.queries import Which
+from atlas.query import pins, statements
+from atlas.query.neuron_set import NeuronSet, everything_but
+from atlas.query.pins import Pins
+from atlas.query.resolve_maps import choose_map
+from atlas.query.statements import MapSpec
 from atlas.questions import Questions
-from atlas.selection import NeuronSet, everything_but
 from atlas.store.database import open_readonly
-from atlas.where import EVERYWHERE, Where
 
 if TYPE_CHECKING:
-    from atlas.edits import Edit
-    from atlas.stored import StoredEdit
+    from atlas.edits.edit import Edit
+    from atlas.edits.library import StoredEdit
 
 
 def default_path() -> Path:
@@ -99,20 +99,20 @@ class Atlas(Questions, AcrossMaps, Nearest):
         """
         neuron = Neuron.parse(address) if isinstance(address, str) else address
         with open_readonly(self.path) as connection:
-            which = Which(None, method, source, target, reduce, model, dataset, run)
+            which = MapSpec(None, method, source, target, reduce, model, dataset, run)
             chosen = choose_map(connection, which)
             if neuron.layer >= chosen["layers"] or neuron.index >= chosen["width"]:
                 last = f"{chosen['layers'] - 1}/{chosen['width'] - 1}"
                 raise UsageError(f"no neuron {neuron}; {chosen['model']} has neurons 0/0 to {last}")
-            maps = queries.find_maps(replace(which, model=chosen["model"])).run(connection).to_pylist()
+            maps = statements.find_maps(replace(which, model=chosen["model"])).run(connection).to_pylist()
             shown = [m for m in maps if m["method"] == method or m["method"] != "random"]
             ids = [m["map_id"] for m in shown if m["model_id"] == chosen["model_id"]]
             return Profile(
                 neuron,
                 str(chosen["model"]),
-                queries.decoded_tokens(neuron, chosen["model_id"]).run(connection),
-                queries.best_concepts(neuron, ids, top=top).run(connection),
-                queries.strongest_examples(neuron, chosen["model_id"]).run(connection),
+                statements.decoded_tokens(neuron, chosen["model_id"]).run(connection),
+                statements.best_concepts(neuron, ids, top=top).run(connection),
+                statements.strongest_examples(neuron, chosen["model_id"]).run(connection),
                 tuple(a for a in chosen.assumed if a.startswith(("model=", "fingerprint=", "dataset=", "run="))),
             )
 
@@ -134,12 +134,12 @@ class Atlas(Questions, AcrossMaps, Nearest):
 
     def mapped(self, method: str, *, source: str, model: str | None = None) -> set[str]:
         """The concepts that have a map of this method and source."""
-        found = self._ask(queries.find_maps(Which(method=method, source=source, model=model)))
+        found = self._ask(statements.find_maps(MapSpec(method=method, source=source, model=model)))
         return set(found["concept"].to_pylist()) - {"*"}
 
     def listing(self, kind: str) -> pa.Table:
         """Everything of one kind: models, datasets, runs, concepts, edits, effects."""
-        return self._ask(queries.listing(kind))
+        return self._ask(statements.listing(kind))
 
     def create_edit(
         self,
@@ -153,7 +153,7 @@ class Atlas(Questions, AcrossMaps, Nearest):
         minimum: bool = False,
         noise: float | None = None,
         write_noise: float | None = None,
-        where: str | Where = EVERYWHERE,
+        where: str | Positions = EVERYWHERE,
         seed: int = 0,
         note: str | None = None,
     ) -> Edit:
@@ -163,15 +163,15 @@ class Atlas(Questions, AcrossMaps, Nearest):
         standard deviation. mean, minimum: each neuron's own. These statistics are over all positions of the ingested
         examples, of the sources that the neurons were found from. noise: the standard deviation of Gaussian noise on
         the values, one draw of `seed` for each neuron and place (Sato & Takagi 2025). write_noise: of Gaussian noise on
-        the write vectors (Pan et al. 2024). where: `role=image`, `phase=prefill`; see `atlas.where.Where`. seed: of the
-        noise.
+        the write vectors (Pan et al. 2024). where: `role=image`, `phase=prefill`; see `atlas.edits.positions.Where`.
+        seed: of the noise.
 
         Raises:
             UsageError: a bad name, no neurons, not exactly one kind of change, or no stored reference values.
         """
-        from atlas import stored
+        from atlas.edits import library as edit_library
 
-        return stored.create(
+        return edit_library.create(
             self.path,
             name,
             neurons,
@@ -189,22 +189,22 @@ class Atlas(Questions, AcrossMaps, Nearest):
 
     def complement(self, neurons: NeuronSet) -> NeuronSet:
         """Every other neuron of the same language model."""
-        from atlas import stored
+        from atlas.edits import library as edit_library
 
-        model = stored.model_row(self.path, neurons.provenance["fingerprint"])
+        model = edit_library.model_row(self.path, neurons.provenance["fingerprint"])
         return everything_but(neurons, model["layers"], model["width"])
 
     def compose_edits(
         self, name: str, labels: Sequence[str], *, conflict: str = "error", note: str | None = None
     ) -> Edit:
-        """Store one edit that does what several do; see `atlas.compose.compose` for `conflict`.
+        """Store one edit that does what several do; see `atlas.edits.compose.compose` for `conflict`.
 
         Raises:
             UsageError: fewer than two, an unknown edit, or edits that cannot be one.
         """
-        from atlas import stored
+        from atlas.edits import library as edit_library
 
-        return stored.composed(self.path, name, labels, conflict, note=note)
+        return edit_library.composed(self.path, name, labels, conflict, note=note)
 
     def import_edit(self, file: str | Path, *, name: str | None = None) -> Edit:
         """Store an edit that someone handed on (`atlas edit export`), as the next version of its name or another.
@@ -212,11 +212,11 @@ class Atlas(Questions, AcrossMaps, Nearest):
         Raises:
             UsageError: no such file, or no edit; IntegrityError: damaged.
         """
-        from atlas import stored
-        from atlas.edit_bundle import read_bundle
+        from atlas.edits import library as edit_library
+        from atlas.edits.single_file import read_bundle
 
         edit = read_bundle(Path(file))
-        return stored.store(self.path, edit if name is None else replace(edit, name=name))
+        return edit_library.store(self.path, edit if name is None else replace(edit, name=name))
 
     def edit(self, label: str) -> StoredEdit:
         """A stored edit: `name` for the newest version, `name@version` for one.
@@ -224,9 +224,9 @@ class Atlas(Questions, AcrossMaps, Nearest):
         Raises:
             UsageError: no such edit; IntegrityError: its file is damaged.
         """
-        from atlas import stored
+        from atlas.edits import library as edit_library
 
-        return stored.read(self.path, label)
+        return edit_library.read(self.path, label)
 
     def remove_edit(self, label: str) -> list[str]:
         """Remove one version (`name@version`) or all versions of an edit; what was removed.
@@ -234,6 +234,6 @@ class Atlas(Questions, AcrossMaps, Nearest):
         Raises:
             UsageError: no such edit.
         """
-        from atlas import stored
+        from atlas.edits import library as edit_library
 
-        return stored.remove(self.path, label)
+        return edit_library.remove(self.path, label)

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from atlas.edits.reference_values import maps_of
 from atlas.errors import UsageError, unknown
-from atlas.filters import fits
 from atlas.portable import portable_model
-from atlas.reference import maps_of
+from atlas.query.filters import fits
 
 OF_MAPS = ("concept", "method", "source", "target", "reduce")
 

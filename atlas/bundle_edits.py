@@ -11,12 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from atlas import edit_files, selections
 from atlas.bundle import RENAMED, STORED, THERE, Came
 from atlas.bundle_read import Unpacked
-from atlas.edits import Edit
+from atlas.edits import files as edit_files
+from atlas.edits.edit import Edit
 from atlas.errors import IntegrityError
 from atlas.portable import folders, portable, portable_model
+from atlas.query import saved
 from atlas.store import schema
 from atlas.store.atomic import write_atomically
 
@@ -40,7 +41,7 @@ def _stored(file: Path) -> str:
 
 def merge_edits(connection: Connection, path: Path, unpacked: Unpacked) -> Iterator[Came]:
     """Store the edits of a bundle, their files first, as everywhere; the caller holds the writer's lock."""
-    from atlas.rebuild import load_edit
+    from atlas.edits.rows import load_edit
 
     rows = sa.select(schema.edits.c.name, schema.edits.c.version)
     stored = {f"{name}@{version}" for name, version in connection.execute(rows)}
@@ -96,7 +97,7 @@ def merge_selections(connection: Connection, path: Path, unpacked: Unpacked) -> 
     """Store the selections of a bundle; the caller holds the writer's lock."""
     known = folders(connection.execute(sa.select(schema.models.c.name)).scalars())
     for name in unpacked.listing.selections:
-        said = json.loads(selections.file_of(unpacked.folder, name).read_text(encoding="utf-8"))
+        said = json.loads(saved.file_of(unpacked.folder, name).read_text(encoding="utf-8"))
         yield _put_selection(path, name, said, known)
 
 
@@ -108,7 +109,7 @@ def _plain(said: Mapping[str, Any], known: Iterable[str]) -> Any:
 def _is_there(file: Path, said: Mapping[str, Any], known: Iterable[str]) -> bool:
     """Whether a file has this selection; a damaged one has none."""
     try:
-        selections.read(file)
+        saved.read(file)
     except IntegrityError:
         return False
     return bool(_plain(json.loads(file.read_text(encoding="utf-8")), known) == _plain(said, known))
@@ -117,7 +118,7 @@ def _is_there(file: Path, said: Mapping[str, Any], known: Iterable[str]) -> bool
 def _put_selection(path: Path, name: str, said: dict[str, Any], known: Iterable[str]) -> Came:
     """Save a selection under its name, or the first of `<name>-2`, `<name>-3`, ... that is free or has it already."""
     taken, number = name, 1
-    while (file := selections.file_of(path, taken)).exists():
+    while (file := saved.file_of(path, taken)).exists():
         if _is_there(file, said, known):
             return Came("selection", taken, THERE, "" if taken == name else f"it came as {name}")
         number += 1

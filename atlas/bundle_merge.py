@@ -10,10 +10,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from atlas import edit_files
 from atlas.bundle import REFUSED, STORED, THERE, Came
 from atlas.bundle_edits import merge_edits, merge_selections
 from atlas.bundle_read import Unpacked, unpack
+from atlas.edits import files as edit_files
 from atlas.errors import IntegrityError, UsageError
 from atlas.portable import portable_manifest
 from atlas.store import schema

@@ -23,7 +23,7 @@ from atlas.bundle import (
     small_file,
 )
 from atlas.bundle_bounds import require_bounded
-from atlas.edits import Edit
+from atlas.edits.edit import Edit
 from atlas.errors import AtlasError, IntegrityError
 from atlas.store.run_manifest import NAME as MANIFEST
 from atlas.store.run_manifest import SHARDS, folder_of
@@ -175,8 +175,8 @@ def _require_run(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def _edit(folder: Path, label: str) -> Edit:
-    from atlas.edit_bundle import require_fits
-    from atlas.edit_files import read_edit
+    from atlas.edits.files import read_edit
+    from atlas.edits.single_file import require_fits
 
     file = folder / "edits" / f"{label}.json"
     if file.stat().st_size > LARGEST_JSON:
@@ -198,8 +198,8 @@ def _require_atlas(folder: Path, manifests: Mapping[str, Any], edits: Mapping[st
     The database is for this alone; that of the atlas is loaded from the files, as here.
     """
     from atlas.check import check
-    from atlas.edit_files import read_stored
-    from atlas.rebuild import load_edit
+    from atlas.edits.files import read_stored
+    from atlas.edits.rows import load_edit
     from atlas.store import create
     from atlas.store.engine import connect_writer
     from atlas.store.run_loader import load_run

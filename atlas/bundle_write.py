@@ -12,15 +12,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas import selections
 from atlas.bundle import CARD, FORMAT, NAME
 from atlas.bundle_card import card, citation
 from atlas.bundle_choice import OF_MAPS, Choice, chosen, meant, of_chosen
 from atlas.bundle_extract import write_companion, write_extract
-from atlas.edit_bundle import without_folders
-from atlas.edit_files import read_edit, tensors_of
+from atlas.edits.files import read_edit, tensors_of
+from atlas.edits.single_file import without_folders
 from atlas.errors import IntegrityError, UsageError, unknown
 from atlas.portable import folders, portable, portable_manifest, portable_model
+from atlas.query import saved as query_saved
 from atlas.store.atomic import sha256, write_atomically
 from atlas.store.database import VERSION, literal, open_readonly, require_plain
 from atlas.store.duckdb_errors import unwritable
@@ -246,16 +246,16 @@ def _selections(
     path: Path, folder: Path, choice: Choice, fingerprints: set[str] | None, known: Sequence[str]
 ) -> list[str]:
     saved = []
-    for name in selections.names(path):
-        file = selections.file_of(path, name)
-        found = selections.read(file)
+    for name in query_saved.names(path):
+        file = query_saved.file_of(path, name)
+        found = query_saved.read(file)
         if fingerprints is not None and found.fingerprint not in fingerprints:
             continue
         if not of_chosen(found.provenance, None, choice):
             continue
         said = json.loads(file.read_text(encoding="utf-8"))
         (folder / "selections").mkdir(exist_ok=True)
-        _write_json(selections.file_of(folder, name), said | {"provenance": portable(said["provenance"], *known)})
+        _write_json(query_saved.file_of(folder, name), said | {"provenance": portable(said["provenance"], *known)})
         saved.append(name)
     return saved
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from atlas.compare import size
 from atlas.intervals import of_values
 from atlas.leaderboard import surveyed
-from atlas.queries import Which
+from atlas.query.compare_maps import size
+from atlas.query.statements import MapSpec
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -24,7 +24,7 @@ SCHEMA = pa.schema(
 )
 
 
-def doses(connection: Connection, which: Which) -> pa.Table:
+def doses(connection: Connection, which: MapSpec) -> pa.Table:
     """One row for every source, method and number of neurons: see `Atlas.doses`. which: of one model."""
     rows = []
     for found in surveyed(which).run(connection).to_pylist():

@@ -1,7 +1,7 @@
 """Every method beside exact ablation: how well it ranks neurons, and what its neurons do when they are ablated.
 
-Ranking: against a reference method's maps (`atlas.compare.agreement`). Doing: the stored effects of `atlas evaluate
---method`, with as many random neurons of the same layers beside them.
+Ranking: against a reference method's maps (`atlas.query.compare_maps.agreement`). Doing: the stored effects of `atlas
+evaluate --method`, with as many random neurons of the same layers beside them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atlas import compare, pins
-from atlas.choose import PREFERRED, first_answer
-from atlas.queries import OF_PINNED, Query, Which
+from atlas.query import compare_maps, pins
+from atlas.query.resolve_maps import PREFERRED, first_answer
+from atlas.query.statements import OF_PINNED, MapSpec, Query
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -38,7 +38,7 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 """(source, method) -> what was measured of it."""
 
 
-def _every(which: Which) -> tuple[str, dict[str, Any]]:
+def _every(which: MapSpec) -> tuple[str, dict[str, Any]]:
     """Two common table expressions: every effect of a survey that is meant, and which concepts each run asked."""
     method, top, reduce = (f"split_part(e.edit, ':', {place})" for place in (1, 2, 3))
     columns = {"source": "e.source", "reduce": reduce, "model": "m.name", "dataset": "d.name"}
@@ -62,7 +62,7 @@ asked AS (
     )
 
 
-def surveyed(which: Which) -> Query:
+def surveyed(which: MapSpec) -> Query:
     """The effects of every method, number of neurons and reduction: mean accuracy over concepts, all tasks.
 
     Each number by the newest run that has it, of those that asked the same concepts as the run of the method that asked
@@ -100,7 +100,7 @@ ORDER BY method, source, reduce, ends_with(top, '%') DESC, coalesce(try_cast(rtr
     )
 
 
-def passed_over(connection: Connection, which: Which) -> list[str]:
+def passed_over(connection: Connection, which: MapSpec) -> list[str]:
     """What is said where a method's newest evaluation asked fewer concepts than the one that is shown."""
     every, values = _every(which)
     newest = Query(
@@ -119,12 +119,12 @@ FROM asked GROUP BY source, method, reduce HAVING concepts < most ORDER BY ALL""
 
 
 def of_effects(
-    connection: Connection, which: Which, ask: Callable[[Which], pa.Table]
+    connection: Connection, which: MapSpec, ask: Callable[[MapSpec], pa.Table]
 ) -> tuple[pa.Table, tuple[str, ...]]:
     """`first_answer` to a question about stored effects, and what `passed_over` says of those that it is about."""
     taken = which
 
-    def noting(one: Which) -> pa.Table:
+    def noting(one: MapSpec) -> pa.Table:
         nonlocal taken
         taken = one
         return ask(one)
@@ -149,16 +149,16 @@ ORDERS: dict[str, Callable[[dict[str, Any]], float | None]] = {
 """What the methods can be ordered by."""
 
 
-def leaderboard(connection: Connection, which: Which, reference: str, by: str = "selectivity") -> pa.Table:
+def leaderboard(connection: Connection, which: MapSpec, reference: str, by: str = "selectivity") -> pa.Table:
     """One row for every source and method, the best first: see `Atlas.leaderboard`.
 
     which: of one model and dataset.
     """
     rows: Rows = {}
-    for found in _preferred(compare.agreement(reference, which).run(connection).to_pylist()):
+    for found in _preferred(compare_maps.agreement(reference, which).run(connection).to_pylist()):
         kept = {name: found[name] for name in ("reduce", "correlation")}
         rows[found["source"], found["method"]] = {**kept, "ranked": found["maps"]}
-    for found in compare.precision(reference, which, list(PRECISION)).run(connection).to_pylist():
+    for found in compare_maps.precision(reference, which, list(PRECISION)).run(connection).to_pylist():
         row = rows.get((found["source"], found["method"]), {})
         if row.get("reduce") == found["reduce"]:
             row[PRECISION[found["share"]]] = found["precision"]

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from atlas import compare
-from atlas.choose import Chosen
 from atlas.neurons import LANGUAGE
-from atlas.queries import Which, find_maps
+from atlas.query import compare_maps
+from atlas.query.resolve_maps import StoredMap
+from atlas.query.statements import MapSpec, find_maps
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +42,7 @@ class Loudness:
     width: int
     neurons: int
 
-    def covers(self, maps: Iterable[Chosen]) -> bool:
+    def covers(self, maps: Iterable[StoredMap]) -> bool:
         """Whether the maps score every neuron of the model."""
         return self.neurons > 0 and all(c["neurons"] == self.neurons for c in maps)
 
@@ -55,7 +55,7 @@ class Loudness:
         return [layer * (self.width or 2**31) + neuron for layer, neuron in neurons]
 
 
-def loudness_of(connection: Connection, chosen: Sequence[Chosen]) -> Loudness:
+def loudness_of(connection: Connection, chosen: Sequence[StoredMap]) -> Loudness:
     """That of the maps' model, for every source of theirs, from a run that knows of as many neurons as they score."""
     row = chosen[0]
     if row["component"] != LANGUAGE:  # how wide other components are is not stored
@@ -66,7 +66,7 @@ def loudness_of(connection: Connection, chosen: Sequence[Chosen]) -> Loudness:
     for kind, by in KINDS.items():
         found = []
         for source in sorted({str(c["source"]) for c in chosen}):
-            maps = find_maps(Which("*", "activation", source, reduce=kind, **same)).run(connection).to_pylist()
+            maps = find_maps(MapSpec("*", "activation", source, reduce=kind, **same)).run(connection).to_pylist()
             found += [m["map_id"] for m in maps if m["component"] == LANGUAGE and m["neurons"] >= least][:1]
         if len(found) == len({str(c["source"]) for c in chosen}):
             return Loudness(tuple(_stored(connection, i, layers, width) for i in found), by, width, layers * width)
@@ -79,7 +79,7 @@ def stored_loudness(connection: Connection, fingerprint: str, tap: str) -> dict[
     import numpy as np
 
     for kind in KINDS:
-        found = find_maps(Which("*", "activation", reduce=kind, fingerprint=fingerprint, tap=tap))
+        found = find_maps(MapSpec("*", "activation", reduce=kind, fingerprint=fingerprint, tap=tap))
         maps = [m for m in found.run(connection).to_pylist() if m["component"] == LANGUAGE]
         maps = [m for m in maps if m["run_id"] == maps[0]["run_id"]]
         if maps:
@@ -92,7 +92,7 @@ def stored_loudness(connection: Connection, fingerprint: str, tap: str) -> dict[
 def _stored(connection: Connection, map_id: int, layers: int, width: int) -> Floats:
     import numpy as np
 
-    stored = compare.map_scores(map_id).run(connection)
+    stored = compare_maps.map_scores(map_id).run(connection)
     loud = np.zeros(layers * width)
     loud[_places(stored, width)] = np.abs(stored["score"].to_numpy())
     return loud

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from atlas import compare
-from atlas.choose import Chosen
 from atlas.errors import UsageError
 from atlas.indexes import unit
 from atlas.neurons import LANGUAGE
 from atlas.profiles import profiles, whole_maps
-from atlas.queries import Which
-from atlas.rules import Rule
+from atlas.query import compare_maps
+from atlas.query.resolve_maps import StoredMap
+from atlas.query.selection_rules import Rule
+from atlas.query.statements import MapSpec
 from atlas.spaces import pick_model
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Matched:
         return {"models": models, "concepts": list(self.concepts), "assumed": list(self.assumed)}
 
 
-def match(connection: Connection, first: str, second: str, which: Which, top: int, seed: int) -> Matched:
+def match(connection: Connection, first: str, second: str, which: MapSpec, top: int, seed: int) -> Matched:
     """See `atlas.nearest.Nearest.match`. which: the concept, method, source, ... meant.
 
     Raises:
@@ -102,11 +102,11 @@ COLUMNS = pa.schema(
 )
 
 
-def _of(model: Mapping[str, Any], which: Which) -> Which:
+def _of(model: Mapping[str, Any], which: MapSpec) -> MapSpec:
     return replace(which, concept=None, model=str(model["name"]), fingerprint=str(model["fingerprint"]))
 
 
-def _only(chosen: Sequence[Chosen], names: Sequence[str]) -> list[Chosen]:
+def _only(chosen: Sequence[StoredMap], names: Sequence[str]) -> list[StoredMap]:
     by_name = {str(c["concept"]): c for c in chosen}
     return [by_name[name] for name in names]
 
@@ -123,8 +123,8 @@ def tokens_of(connection: Connection, model: Mapping[str, Any], at: Sequence[tup
     return {(y, i): tokens for y, i, tokens in connection.sql(_TOKENS, params=values).fetchall()} if at else {}
 
 
-def _best(connection: Connection, chosen: Chosen, model: Mapping[str, Any], top: int) -> list[dict[str, Any]]:
-    query = compare.chosen_neurons([chosen["map_id"]], Rule("top", top))
+def _best(connection: Connection, chosen: StoredMap, model: Mapping[str, Any], top: int) -> list[dict[str, Any]]:
+    query = compare_maps.chosen_neurons([chosen["map_id"]], Rule("top", top))
     rows = connection.sql(f"{query.sql} ORDER BY rank", params=dict(query.parameters)).to_arrow_table().to_pylist()
     tokens = tokens_of(connection, model, [(r["layer"], r["neuron"]) for r in rows])
     return [{"component": LANGUAGE, **r, "tokens": tokens.get((r["layer"], r["neuron"]), [])} for r in rows]

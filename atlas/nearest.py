@@ -13,7 +13,7 @@ import pyarrow as pa
 from atlas.errors import UsageError
 from atlas.matching import Matched, match
 from atlas.neurons import Neuron
-from atlas.queries import Which, tokens_of
+from atlas.query.statements import MapSpec, tokens_of
 from atlas.spaces import Space, choose_space, find_spaces, pick_model, require_space
 from atlas.store.database import open_readonly
 from atlas.texts import concept_maps, matching
@@ -101,7 +101,7 @@ class Nearest:
         _require_top(top)
         with open_readonly(self.path) as connection:
             row, assumed = pick_model(connection, model)
-            chosen = concept_maps(connection, Which(fingerprint=row["fingerprint"]))
+            chosen = concept_maps(connection, MapSpec(fingerprint=row["fingerprint"]))
             found = matching(connection, row, chosen, text, top)
         return self._near(found, row, assumed, {"text": text})
 
@@ -129,7 +129,7 @@ class Nearest:
         Raises:
             UsageError: an unknown model or map, maps that keep only their best scores, or too few shared concepts.
         """
-        which = Which(concept, method, source, target, reduce)
+        which = MapSpec(concept, method, source, target, reduce)
         with open_readonly(self.path) as connection:
             return match(connection, first, second, which, top, seed)
 
@@ -160,7 +160,7 @@ class Nearest:
     def told(self, found: pa.Table, model: Mapping[str, Any]) -> pa.Table:
         """Rows of neurons (component, layer, neuron, ...) with their first tokens and their best concept."""
         with open_readonly(self.path) as connection:
-            chosen = concept_maps(connection, Which(fingerprint=str(model["fingerprint"])))
+            chosen = concept_maps(connection, MapSpec(fingerprint=str(model["fingerprint"])))
             at = {name: found[name].to_pylist() for name in ("component", "layer", "neuron")}
             values = {**at, "model": model["model_id"], "maps": [c["map_id"] for c in chosen]}
             told = connection.sql(_TOLD, params=values).to_arrow_table()

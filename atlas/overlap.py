@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atlas import compare
-from atlas.choose import EVERYTHING, Chosen, choose_concepts, choose_several, null_map, provenance, same_but
 from atlas.errors import UsageError
 from atlas.loudness import Loudness, loudness_of
 from atlas.membership import covariates
@@ -29,9 +27,19 @@ from atlas.nulls import (
     overlap_statistics,
     verdict,
 )
-from atlas.queries import ANSWER, Which, find_maps
-from atlas.rules import Rule
-from atlas.selection import NeuronSet
+from atlas.query import compare_maps
+from atlas.query.neuron_set import NeuronSet
+from atlas.query.resolve_maps import (
+    EVERYTHING,
+    StoredMap,
+    choose_concepts,
+    choose_several,
+    null_map,
+    provenance,
+    same_but,
+)
+from atlas.query.selection_rules import Rule
+from atlas.query.statements import ANSWER, MapSpec, find_maps
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -96,13 +104,15 @@ def sides(side: str, sources: Sequence[str], targets: Sequence[str]) -> tuple[st
     return side, between, {other: given[other][0]} if given[other] else {}
 
 
-def of_concept(connection: Connection, which: Which, side: str, between: Sequence[str], top: int, only: bool) -> Shared:
+def of_concept(
+    connection: Connection, which: MapSpec, side: str, between: Sequence[str], top: int, only: bool
+) -> Shared:
     """See `Atlas.shared` and `Atlas.only`."""
     chosen = choose_several(connection, which, side, between)
     loudness = loudness_of(connection, chosen)
     _require_kept(chosen, loudness, top)
     counts = _statistics(connection, which, chosen, loudness, Rule("top", top), only) | {"top": top}
-    rows = compare.shared_neurons([c["map_id"] for c in chosen], top=top, only=only).run(connection)
+    rows = compare_maps.shared_neurons([c["map_id"] for c in chosen], top=top, only=only).run(connection)
     rule = {"top": top, "only" if only else "shared": list(between), "side": side}
     said = verdict(counts, _claim(only, between), caveat=_caveat(chosen, counts))
     return Shared(NeuronSet(rows, provenance(chosen, rule)), tuple(between), counts, loudness.by, said)
@@ -117,10 +127,10 @@ class Common:
     verdict: str
 
 
-def of_selections(connection: Connection, which: Which, name: str, values: Sequence[str], rule: Rule) -> Common:
+def of_selections(connection: Connection, which: MapSpec, name: str, values: Sequence[str], rule: Rule) -> Common:
     """What a rule chooses from two maps that differ in `name` (method, source or target), as `of_concept`.
 
-    Every neuron of the maps that the rule sees must be stored, which `atlas.selection.require_kept` checks.
+    Every neuron of the maps that the rule sees must be stored, which `atlas.query.execute.require_kept` checks.
     """
     chosen = choose_several(connection, which, name, values)
     loudness = loudness_of(connection, chosen)
@@ -129,7 +139,7 @@ def of_selections(connection: Connection, which: Which, name: str, values: Seque
 
 
 def _statistics(
-    connection: Connection, which: Which, chosen: Sequence[Chosen], loudness: Loudness, rule: Rule, only: bool
+    connection: Connection, which: MapSpec, chosen: Sequence[StoredMap], loudness: Loudness, rule: Rule, only: bool
 ) -> dict[str, float | None]:
     """Against all nulls there are."""
     answers = _answers(connection, which, chosen, chosen[0]["concept"]).get(chosen[0]["concept"], [])
@@ -139,21 +149,21 @@ def _statistics(
 
 
 def _answers(
-    connection: Connection, which: Which, chosen: Sequence[Chosen], concept: str | None = None
-) -> dict[str, list[Chosen]]:
+    connection: Connection, which: MapSpec, chosen: Sequence[StoredMap], concept: str | None = None
+) -> dict[str, list[StoredMap]]:
     """Of a concept, or of each: the maps of the same answers behind other concepts' prompts that are else like these;
     only of concepts for which they were made for both."""
-    found: dict[str, list[Chosen]] = {}
+    found: dict[str, list[StoredMap]] = {}
     for place, mine in enumerate(chosen):
         asked = same_but(mine, {"method": f"{mine['method']}.{ANSWER}", "concept": concept})
-        for row in find_maps(Which(**asked, run=which.run)).run(connection).to_pylist():
+        for row in find_maps(MapSpec(**asked, run=which.run)).run(connection).to_pylist():
             maps = found.setdefault(str(row["concept"]), [])
             if row["component"] == mine["component"] and len(maps) == place:  # the first of each, where all before are
-                maps.append(Chosen(row, ()))
+                maps.append(StoredMap(row, ()))
     return {name: maps for name, maps in found.items() if len(maps) == len(chosen)}
 
 
-def _caveat(chosen: Sequence[Chosen], counts: Mapping[str, float | None]) -> str | None:
+def _caveat(chosen: Sequence[StoredMap], counts: Mapping[str, float | None]) -> str | None:
     """What is said where two sources explain the same words, and nothing tells what these alone give."""
     if f"{ANSWERS}p_value" in counts or len({c["source"] for c in chosen}) < 2 or chosen[0]["target"] != TEXT:
         return None
@@ -164,30 +174,30 @@ def _claim(only: bool, between: Sequence[str]) -> str:
     return f"{between[0]} has neurons of its own" if only else "shared"
 
 
-def _other_concepts(connection: Connection, which: Which, chosen: Sequence[Chosen]) -> list[Chosen]:
+def _other_concepts(connection: Connection, which: MapSpec, chosen: Sequence[StoredMap]) -> list[StoredMap]:
     """The maps of every concept that are like one of these in all else."""
     found = []
     for mine in chosen:
         same = {name: mine[name] for name in EVERYTHING if name != "component"}
-        found += choose_concepts(connection, Which(**same, run=which.run))
+        found += choose_concepts(connection, MapSpec(**same, run=which.run))
     return [c for c in found if c["concept"] != chosen[0]["concept"] and c["component"] == chosen[0]["component"]]
 
 
 class _Sets:
     """The neurons that a rule chooses from each of many maps, and how many two of these sets share."""
 
-    def __init__(self, connection: Connection, rule: Rule, maps: Sequence[Chosen]):
+    def __init__(self, connection: Connection, rule: Rule, maps: Sequence[StoredMap]):
         self.maps = list({c["map_id"]: c for c in maps}.values())
         nulls = [null_map(connection, c, rule.null) if rule.name == "z" else c for c in self.maps]
         ids = [c["map_id"] for c in self.maps]
-        found = compare.chosen_neurons(ids, rule, [n["map_id"] for n in nulls]).run(connection)
+        found = compare_maps.chosen_neurons(ids, rule, [n["map_id"] for n in nulls]).run(connection)
         rows = zip(*(found[name].to_pylist() for name in ("map_id", "layer", "neuron")), strict=True)
         self.neurons: dict[int, set[tuple[int, int]]] = {i: set() for i in ids}
         for map_id, layer, neuron in rows:
             self.neurons[map_id].add((layer, neuron))
 
     def overlap(
-        self, connection: Connection, pair: Sequence[Chosen], loudness: Loudness, only: bool
+        self, connection: Connection, pair: Sequence[StoredMap], loudness: Loudness, only: bool
     ) -> dict[str, float | None]:
         """The statistics of two maps against any neurons, and against matched ones."""
         import numpy as np
@@ -199,7 +209,7 @@ class _Sets:
         if loudness.covers(pair):
             place = np.arange(loudness.neurons)
         else:  # a filter's map, or one of some layers: only what both score can be shared
-            place = loudness.places(compare.scored_by_both(*(c["map_id"] for c in pair)).run(connection))
+            place = loudness.places(compare_maps.scored_by_both(*(c["map_id"] for c in pair)).run(connection))
         sets = [np.isin(place, loudness.places_of(neurons)) for neurons in (first, second)]
         sizes = [int(each.sum()) for each in sets]
         alone = len(first) - sizes[0]
@@ -210,7 +220,7 @@ class _Sets:
             counts |= {f"{MATCHED}{name}": value for name, value in matched.items()}
         return counts
 
-    def answered(self, pair: Sequence[Chosen], answers: Sequence[Chosen], only: bool) -> dict[str, float | None]:
+    def answered(self, pair: Sequence[StoredMap], answers: Sequence[StoredMap], only: bool) -> dict[str, float | None]:
         """The statistics of a concept's two maps against those of the same answers behind other prompts."""
         if not answers:
             return {}
@@ -218,7 +228,7 @@ class _Sets:
         found = answer_statistics(first, second, swapped, only=only)
         return {f"{ANSWERS}{name}": value for name, value in found.items()}
 
-    def mismatched(self, pair: Sequence[Chosen], only: bool) -> dict[str, float | None]:
+    def mismatched(self, pair: Sequence[StoredMap], only: bool) -> dict[str, float | None]:
         """The statistics of a concept's two maps against those of other concepts."""
         first, second = (self.neurons[c["map_id"]] for c in pair)
         others = []
@@ -234,7 +244,7 @@ class _Sets:
 
 def of_concepts(
     connection: Connection,
-    which: Which,
+    which: MapSpec,
     side: str,
     between: Sequence[str],
     top: int,
@@ -257,7 +267,7 @@ def of_concepts(
     if not both:
         raise UsageError(f"no concept has maps of both {' and '.join(between)} (`atlas concepts` lists what there is)")
     chosen = [c for maps in both.values() for c in maps]
-    chosen[0] = Chosen(chosen[0].row, (*notes, *chosen[0].assumed))
+    chosen[0] = StoredMap(chosen[0].row, (*notes, *chosen[0].assumed))
     loudness = loudness_of(connection, chosen)
     _require_kept(chosen, loudness, top)
     pair = [first[0], second[0]]
@@ -290,7 +300,7 @@ def _add_q_values(rows: Sequence[dict[str, Any]]) -> None:
                 row[f"{prefix}q_value"] = float(q)
 
 
-def _require_kept(chosen: Sequence[Chosen], loudness: Loudness, top: int) -> None:
+def _require_kept(chosen: Sequence[StoredMap], loudness: Loudness, top: int) -> None:
     for c in chosen:
         if c["kept"] < c["neurons"] and (top > c["kept"] or not loudness.covers(chosen)):
             raise UsageError(

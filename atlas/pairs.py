@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atlas import compare
 from atlas.intervals import of_values
-from atlas.queries import Which
+from atlas.query import compare_maps
+from atlas.query.statements import MapSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,9 +34,9 @@ SCHEMA = pa.schema(
 )
 
 
-def pairwise(connection: Connection, which: Which, seed: int = 0) -> pa.Table:
+def pairwise(connection: Connection, which: MapSpec, seed: int = 0) -> pa.Table:
     """One row for every two methods, source, target and reduction: see `Atlas.method_agreement`."""
-    pairs = compare.method_pairs(which).run(connection).to_pylist()
+    pairs = compare_maps.method_pairs(which).run(connection).to_pylist()
     kinds: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     counts: dict[tuple[str, ...], int] = defaultdict(int)
     for pair in pairs:
@@ -61,7 +61,7 @@ def _load(connection: Connection, map_id: int) -> tuple[Whole, Floats, Whole]:
     """A map's neurons as sorted numbers, and their scores and ranks in that order."""
     import numpy as np
 
-    table = compare.map_scores(map_id).run(connection)
+    table = compare_maps.map_scores(map_id).run(connection)
     keys = table["layer"].to_numpy().astype(np.int64) << 32 | table["neuron"].to_numpy()
     order = np.argsort(keys)
     return keys[order], table["score"].to_numpy().astype(np.float64)[order], order
@@ -121,12 +121,12 @@ def weighted_agreement(scores: Floats, ranks: Whole, weights: Iterator[Whole] | 
     import numpy as np
 
     methods, count = scores.shape
-    top = compare.size(compare.TOP, count)
+    top = compare_maps.size(compare_maps.TOP, count)
     by_score = np.argsort(scores, axis=1, kind="stable")
     ordered = np.take_along_axis(scores, by_score, axis=1)
     starts = [np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) for row in ordered]
     by_rank = np.argsort(ranks, axis=1)
-    # Zeros below a positive best are in no top: their order was drawn (`atlas.rules.placed`).
+    # Zeros below a positive best are in no top: their order was drawn (`atlas.query.selection_rules.placed`).
     has_place = (scores != 0) | (scores.max(axis=1, keepdims=True) <= 0)
     found = []
     for weight in weights:

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from atlas.choose import Chosen, choose_concepts
 from atlas.errors import Unsupported, UsageError
 from atlas.neurons import LANGUAGE
-from atlas.queries import Which
+from atlas.query.resolve_maps import StoredMap, choose_concepts
+from atlas.query.statements import MapSpec
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
 
-def whole_maps(connection: Connection, which: Which, names: Sequence[str] = ()) -> list[Chosen]:
+def whole_maps(connection: Connection, which: MapSpec, names: Sequence[str] = ()) -> list[StoredMap]:
     """One map for each concept (of these names), in the order of their names, alike in all else; none cut short.
 
     Raises:
@@ -38,7 +38,7 @@ def whole_maps(connection: Connection, which: Which, names: Sequence[str] = ()) 
     return chosen
 
 
-def profiles(connection: Connection, chosen: Sequence[Chosen]) -> np.ndarray:
+def profiles(connection: Connection, chosen: Sequence[StoredMap]) -> np.ndarray:
     """(layers * width, concepts) float32: how many standard deviations of its map a neuron's score lies above the
     map's mean; 0 where the map does not score it, or scores all alike. Neuron i of layer l is row l * width + i."""
     layers, width = int(chosen[0]["layers"]), int(chosen[0]["width"])
@@ -52,7 +52,7 @@ FROM scores s JOIN maps m USING (map_id) WHERE s.map_id = $map"""
     return out
 
 
-def described(chosen: Sequence[Chosen]) -> dict[str, Any]:
+def described(chosen: Sequence[StoredMap]) -> dict[str, Any]:
     """What the maps of a profile have in common, and which they are, for a job."""
     first: Mapping[str, Any] = chosen[0].row
     same = {name: first[name] for name in ("method", "source", "target", "reduce", "tap", "dataset")}

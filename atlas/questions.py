@@ -9,13 +9,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas import selections
-from atlas.filters import Filter
-from atlas.find import Ask
-from atlas.flags import asked, wanted
-from atlas.queries import Query
-from atlas.selection import NeuronSet, by_filter, count_passing
-from atlas.selections import Selection
+from atlas.edits import set_expression
+from atlas.query import saved
+from atlas.query.execute import by_filter, count_passing
+from atlas.query.filters import Filter
+from atlas.query.find import NeuronQuery
+from atlas.query.neuron_set import NeuronSet
+from atlas.query.request import build_filter, build_request
+from atlas.query.saved import Selection
+from atlas.query.statements import Query
 from atlas.store.database import open_readonly
 
 
@@ -62,17 +64,17 @@ class Questions:
         set's provenance under "assumed"; without a concept, every concept's map is asked.
 
         concept: a name, one of its surface forms, or a pattern with * and ?; the other names are exact, or patterns.
-        layers to where: see `atlas.flags.wanted`. select: a rule that chooses from each whole map first, such as
-        `percentile:99` (`atlas.rules.Rule`). sort: fields, a minus sign for the largest first. top: at most so many, 20
-        by default, all that `select` chooses with it. after: the provenance's "next" of the page before. each: every
-        neuron once, with the map in which it ranks best: which concept is each neuron's?
+        layers to where: see `atlas.query.request.build_filter`. select: a rule that chooses from each whole map first,
+        such as `percentile:99` (`atlas.query.selection_rules.Rule`). sort: fields, a minus sign for the largest first.
+        top: at most so many, 20 by default, all that `select` chooses with it. after: the provenance's "next" of the
+        page before. each: every neuron once, with the map in which it ranks best: which concept is each neuron's?
 
         Raises:
             UsageError: something cannot be read, or the atlas has no such map; the message has the nearest name.
         """
         names = {"concept": concept, "method": method, "source": source, "target": target, "reduce": reduce}
         names |= {"model": model, "dataset": dataset, "run": run, "supercategory": supercategory}
-        tree = wanted(
+        tree = build_filter(
             names | {"component": component, "tap": tap},
             layers=layers,
             token=token,
@@ -85,18 +87,18 @@ class Questions:
             z=z,
             where=where,
         )
-        return self.ask(asked(tree, select, sort, top, after, each))[0]
+        return self.ask(build_request(tree, select, sort, top, after, each))[0]
 
-    def ask(self, ask: Ask) -> tuple[NeuronSet, Query]:
+    def ask(self, ask: NeuronQuery) -> tuple[NeuronSet, Query]:
         """`query` with everything read already, and the statement that answered it."""
         with open_readonly(self.path) as connection:
-            return by_filter(connection, ask, partial(selections.members, self.path))
+            return by_filter(connection, ask, partial(set_expression.members, self.path))
 
-    def count(self, ask: Ask) -> tuple[pa.Table, Query, dict[str, Any]]:
+    def count(self, ask: NeuronQuery) -> tuple[pa.Table, Query, dict[str, Any]]:
         """How many neurons of each map pass: what the maps differ in, passing, kept (all that could), neurons; the most
         first. With the statement, and the provenance of the maps."""
         with open_readonly(self.path) as connection:
-            return count_passing(connection, ask, partial(selections.members, self.path))
+            return count_passing(connection, ask, partial(set_expression.members, self.path))
 
     def select(self, rule: str, concept: str | None = None, method: str | None = None, **more: Any) -> NeuronSet:
         """`query` with the rule first: `atlas.select("top:50", "dog") - atlas.select("top:50", "cat")`.
@@ -115,7 +117,7 @@ class Questions:
             UsageError: a bad name, no neurons, neurons of several models, or a name that is taken.
         """
         with open_readonly(self.path):  # there is an atlas
-            return selections.save(self.path, name, neurons, note=note, replace=replace)
+            return saved.save(self.path, name, neurons, note=note, replace=replace)
 
     def selection(self, expression: str) -> NeuronSet:
         """The neurons of saved selections and edits, joined by set algebra: `dog`, `dog & cat`, `(a | b) - c`.
@@ -124,12 +126,12 @@ class Questions:
             UsageError: not such an expression, a name that does not exist, or neurons of two models.
         """
         with open_readonly(self.path):  # there is an atlas
-            return selections.of_expression(self.path, expression)
+            return set_expression.of_expression(self.path, expression)
 
     def selections(self) -> pa.Table:
         """Every saved selection."""
         with open_readonly(self.path):
-            return selections.listing(self.path)
+            return saved.listing(self.path)
 
     def remove_selection(self, name: str) -> None:
         """Remove a saved selection.
@@ -138,4 +140,4 @@ class Questions:
             UsageError: there is none.
         """
         with open_readonly(self.path):
-            selections.remove(self.path, name)
+            saved.remove(self.path, name)

@@ -12,7 +12,7 @@ import duckdb
 import sqlalchemy as sa
 
 from atlas.errors import StoreUnavailable, UsageError
-from atlas.provenance import run_named
+from atlas.query.run_record import run_named
 from atlas.store import create, schema
 from atlas.store.database import database_file, literal, missing, open_file, open_readonly, require_current, wal
 from atlas.store.duckdb_errors import translate_duckdb_errors

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atlas.choose import Chosen, choose_concepts
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
-from atlas.queries import Which
-from atlas.rules import placed
+from atlas.query.resolve_maps import StoredMap, choose_concepts
+from atlas.query.selection_rules import placed
+from atlas.query.statements import MapSpec
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -46,7 +46,7 @@ class Wording:
             raise UsageError("tokens and concepts are numbers from 0, not both 0, and share is above 0 and at most 1")
 
 
-def concept_maps(connection: Connection, which: Which) -> list[Chosen]:
+def concept_maps(connection: Connection, which: MapSpec) -> list[StoredMap]:
     """The maps by which a neuron's best concepts are told, one a concept; none where there are none of this model.
 
     Raises:
@@ -61,7 +61,7 @@ def concept_maps(connection: Connection, which: Which) -> list[Chosen]:
 
 
 def neuron_texts(
-    connection: Connection, model: Mapping[str, Any], chosen: Sequence[Chosen], wording: Wording
+    connection: Connection, model: Mapping[str, Any], chosen: Sequence[StoredMap], wording: Wording
 ) -> list[str]:
     """One text for every neuron of the language model, layer by layer: "bark, leash, dogs; dog, cat", tokens before
     concepts; empty where nothing is known.
@@ -91,7 +91,7 @@ def _readable(tokens: Sequence[str]) -> list[str]:
 
 
 def _best(
-    connection: Connection, chosen: Sequence[Chosen], width: int, wording: Wording
+    connection: Connection, chosen: Sequence[StoredMap], width: int, wording: Wording
 ) -> list[tuple[int, list[str]]]:
     query = f"""
 SELECT s.layer::INTEGER * $width + s.neuron AS at, list(c.name ORDER BY s.rank, c.name)[1:$most] AS names
@@ -103,7 +103,12 @@ GROUP BY 1"""
 
 
 def matching(
-    connection: Connection, model: Mapping[str, Any], chosen: Sequence[Chosen], text: str, top: int, share: float = 0.01
+    connection: Connection,
+    model: Mapping[str, Any],
+    chosen: Sequence[StoredMap],
+    text: str,
+    top: int,
+    share: float = 0.01,
 ) -> pa.Table:
     """The neurons whose decoded tokens, or the names, forms and supercategories of whose best concepts, are the words
     of a text: component, layer, neuron, match, matched; best first.

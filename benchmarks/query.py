@@ -12,8 +12,8 @@ from _timing import interleaved, report
 
 from atlas.api import Atlas, default_path
 from atlas.errors import AtlasError
-from atlas.find import Ask
-from atlas.flags import wanted
+from atlas.query.find import NeuronQuery
+from atlas.query.request import build_filter
 from atlas.store.database import database_file
 
 BARE = """
@@ -28,7 +28,7 @@ def main() -> None:
     try:
         atlas = Atlas.open(path)
         concept = next(r["concept"] for r in atlas.listing("concepts").to_pylist() if r["maps"])
-        _, question = atlas.ask(Ask(wanted({"concept": concept})))
+        _, question = atlas.ask(NeuronQuery(build_filter({"concept": concept})))
     except (AtlasError, StopIteration) as error:
         raise SystemExit(f"{error or 'no maps'}: run `atlas demo` first, or give an atlas") from None
     sql = question.sql

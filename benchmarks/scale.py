@@ -27,10 +27,10 @@ import pyarrow as pa
 from _timing import interleaved, report
 
 from atlas.api import Atlas
-from atlas.find import Ask
-from atlas.flags import wanted
 from atlas.neurons import Neuron
-from atlas.queries import Which, best_concepts, find_maps
+from atlas.query.find import NeuronQuery
+from atlas.query.request import build_filter
+from atlas.query.statements import MapSpec, best_concepts, find_maps
 from atlas.remove import compact, remove_runs
 from atlas.store import create, engine
 from atlas.store.database import database_file, open_readonly
@@ -162,12 +162,12 @@ def questions(atlas: Atlas) -> dict[str, tuple[Callable[[], object], str, str]]:
     shared = f"SELECT layer, neuron FROM scores WHERE map_id IN ({ids['both']}) AND rank <= 1000"
     best = f"SELECT layer, neuron, arg_min(map_id, rank), min(rank) FROM scores WHERE map_id IN ({ids['all']})"
     count = f"SELECT map_id, count(*) FROM scores WHERE map_id IN ({ids['all']}) AND score > 4.5 GROUP BY map_id"
-    ask = wanted(of)
+    ask = build_filter(of)
     with open_readonly(atlas.path) as connection:
-        every = find_maps(Which()).run(connection)["map_id"].to_pylist()
+        every = find_maps(MapSpec()).run(connection)["map_id"].to_pylist()
     whole = best_concepts(Neuron.parse("12/3071"), every, top=1000)
     return {
-        "top 100 of a concept": (lambda: atlas.ask(Ask(wanted(one), limit=100)), top, "<= 5"),
+        "top 100 of a concept": (lambda: atlas.ask(NeuronQuery(build_filter(one), limit=100)), top, "<= 5"),
         "one neuron's whole profile": (lambda: (atlas.neuron("12/3071", top=1000), whole), profile, "<= 60"),
         "shared by two maps, top 1000": (
             lambda: atlas.shared("c001", "m1", top=1000),
@@ -175,11 +175,15 @@ def questions(atlas: Atlas) -> dict[str, tuple[Callable[[], object], str, str]]:
             "",
         ),
         "best concept of every neuron": (
-            lambda: atlas.ask(Ask(ask, limit=None, each=True)),
+            lambda: atlas.ask(NeuronQuery(ask, limit=None, each=True)),
             f"{best} GROUP BY ALL",
             "",
         ),
-        "count over a threshold, every concept": (lambda: atlas.count(Ask(wanted(of, score=">4.5"))), count, ""),
+        "count over a threshold, every concept": (
+            lambda: atlas.count(NeuronQuery(build_filter(of, score=">4.5"))),
+            count,
+            "",
+        ),
     }
 
 

@@ -16,7 +16,7 @@ from _timing import report
 
 import ingest.solvers
 from atlas import registry
-from atlas.edits import Intervention
+from atlas.edits.edit import Intervention
 from atlas.live.hooks import tracing, writing
 from atlas.live.model import LiveModel
 from atlas.random_neurons import matched_random

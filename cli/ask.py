@@ -14,9 +14,9 @@ from cli.render import Output, show, write_json
 
 if TYPE_CHECKING:
     from atlas.api import Atlas
-    from atlas.find import Ask
-    from atlas.queries import Query
-    from atlas.selection import NeuronSet
+    from atlas.query.find import NeuronQuery
+    from atlas.query.neuron_set import NeuronSet
+    from atlas.query.statements import Query
 
 FailEmpty = Annotated[bool, typer.Option("--fail-empty", help="Exit with 1 where there is no row.")]
 
@@ -112,7 +112,7 @@ def query(
         raise typer.Exit(1)
 
 
-def _count(there: Atlas, ask: Ask, form: str, explain: bool, fail_empty: bool) -> None:
+def _count(there: Atlas, ask: NeuronQuery, form: str, explain: bool, fail_empty: bool) -> None:
     table, question, provenance = there.count(ask)
     note_assumed(provenance)
     if explain:
@@ -126,13 +126,13 @@ def _count(there: Atlas, ask: Ask, form: str, explain: bool, fail_empty: bool) -
 def _vote(
     there: Atlas, question: Question, methods: str | None, agree: int | None, explain: bool
 ) -> tuple[NeuronSet, Query]:
-    from atlas.queries import Which
-    from atlas.rules import Rule
+    from atlas.query.selection_rules import Rule
+    from atlas.query.statements import MapSpec
 
     if question.select and question.top:
         raise UsageError("the maps vote by one rule; give --select or --top")
     rule = Rule.parse(question.select) if question.select else Rule("top", float(question.top or 20))
-    found, statement = there.vote_sql(Which(**question.names()), words(methods), rule, agree)
+    found, statement = there.vote_sql(MapSpec(**question.names()), words(methods), rule, agree)
     if not len(found) and not explain:
         needed = found.provenance["selection"]["agree"]
         say(f"no neuron is chosen in {needed} maps; a smaller --agree asks for fewer")
@@ -145,8 +145,8 @@ def _elsewhere(there: Atlas, found: NeuronSet, names: str, question: Question) -
     Raises:
         UsageError: the neurons are of several maps, or there is no such map.
     """
-    from atlas.choose import same_but
-    from atlas.rules import names_given
+    from atlas.query.resolve_maps import same_but
+    from atlas.query.selection_rules import names_given
 
     if len(found.provenance["maps"]) != 1:
         raise UsageError("--minus compares one map with another; of several, save selections: atlas select save ...")

@@ -137,11 +137,11 @@ def null_lines(statistics: dict[str, float | None], matched: str) -> list[str]:
 def _show_concepts(sides: Sides, only: bool, form: str, atlas: Path | None) -> None:
     from atlas import overlap
     from atlas.api import Atlas
-    from atlas.queries import Which
+    from atlas.query.statements import MapSpec
 
     side, between, one = overlap.sides(**sides.asked())
     listed = () if sides.concepts in (None, "all") else words(sides.concepts)
-    which = Which(supercategory=sides.supercategory, **sides.names(), **one)
+    which = MapSpec(supercategory=sides.supercategory, **sides.names(), **one)
     found = Atlas(resolve(atlas)).overlaps(which, listed, side=side, between=between, only=only, top=sides.top)
     note_assumed(found.provenance)
     show(found.rows.slice(0, sides.limit), form, more={"matched": found.matched, "provenance": found.provenance})
@@ -184,10 +184,10 @@ def layers(
     Example: atlas layers --concept dog --sources image,text --select percentile:99
     """
     from atlas.api import Atlas
-    from atlas.find import Ask
-    from atlas.flags import wanted
-    from atlas.queries import Which
-    from atlas.rules import Rule
+    from atlas.query.find import NeuronQuery
+    from atlas.query.request import build_filter
+    from atlas.query.selection_rules import Rule
+    from atlas.query.statements import MapSpec
 
     form = output.chosen()
     if select and top:
@@ -204,11 +204,11 @@ def layers(
     one, several = _one_or_two(method=(method, methods), source=(source, sources), target=(target, targets))
     if not several:
         names = {"concept": concept, **one, "reduce": reduce, "model": model, "dataset": dataset, "run": run}
-        found, _ = there.ask(Ask(wanted(names), rule, limit=None))
+        found, _ = there.ask(NeuronQuery(build_filter(names), rule, limit=None))
         sets = {str(found.provenance["maps"][0]["source"]): found}
     else:
         [(name, two)] = several.items()
-        which = Which(concept, one["method"], one["source"], one["target"], reduce, model, dataset, run)
+        which = MapSpec(concept, one["method"], one["source"], one["target"], reduce, model, dataset, run)
         sets = there.select_each(which, name, two, rule)
         found = sets[two[0]]
         sets["both"] = found & sets[two[1]]
@@ -286,14 +286,14 @@ def agreement(
     """
     from atlas.across import REFERENCE
     from atlas.api import Atlas
-    from atlas.queries import Which
+    from atlas.query.statements import MapSpec
 
     form = output.chosen()
     there = Atlas(resolve(atlas))
     if pairs and reference is not None:
         raise UsageError("--pairs compares all methods with each other; leave out --reference")
     against = reference or REFERENCE
-    which = Which(concept, None, source, target, reduce, model, dataset, run)
+    which = MapSpec(concept, None, source, target, reduce, model, dataset, run)
     table, assumed = there.method_agreement_for(which, seed) if pairs else there.agreement_for(which, reference)
     if not table.num_rows and pairs:
         raise UsageError("no run has maps of two methods; ingest with --methods ablation,contribution")

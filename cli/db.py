@@ -77,8 +77,8 @@ def rebuild(atlas: AtlasPath = None) -> None:
 
     Example: atlas db rebuild
     """
-    from atlas.edit_files import read_stored
-    from atlas.rebuild import rebuild as make
+    from atlas.edits.files import read_stored
+    from atlas.maintain.rebuild import rebuild as make
 
     done = make(resolve(atlas), read_edit=read_stored)
     say(f"stored {_count(done.runs, 'run')} and {_count(done.edits, 'edit')}")

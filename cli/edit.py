@@ -81,7 +81,7 @@ def diff(
     Example: atlas edit diff no-dog@1 no-dog@2
     """
     from atlas.api import Atlas
-    from atlas.compose import difference
+    from atlas.edits.compose import difference
 
     chosen = output.chosen()
     there = Atlas(resolve(atlas))
@@ -164,7 +164,7 @@ def export(
     Example: atlas edit export no-dog no-dog.safetensors
     """
     from atlas.api import Atlas
-    from atlas.edit_bundle import write_bundle
+    from atlas.edits.single_file import write_bundle
 
     write_bundle(Atlas(resolve(atlas)).edit(name).data, file)
     tell(file)

@@ -84,10 +84,10 @@ def create(
     Example: atlas edit create no-dog --concept dog --method contribution --source text --top 40 --set 0
     """
     from atlas.api import Atlas
-    from atlas.queries import Which
+    from atlas.query.statements import MapSpec
 
     there = Atlas(resolve(atlas))
-    which = Which(concept, method, source, target, reduce, model, dataset, run)
+    which = MapSpec(concept, method, source, target, reduce, model, dataset, run)
     found = neurons_of(there, which, select=select, top=top, layers=layers, labels=labels, of=of)
     if complement:
         found = there.complement(found)
@@ -121,10 +121,10 @@ def neurons_of(
     """The set of neurons that a command line means."""
     from dataclasses import asdict
 
-    from atlas.find import Ask
-    from atlas.flags import wanted
-    from atlas.labels import labelled
-    from atlas.rules import Rule
+    from atlas.query.find import NeuronQuery
+    from atlas.query.labels import labelled
+    from atlas.query.request import build_filter
+    from atlas.query.selection_rules import Rule
 
     if (which.concept is not None) + (labels is not None) + (of is not None) != 1:
         raise UsageError("choose neurons by one of --concept dog, --labels RUN:LABEL and --of 'no-dog & no-cat'")
@@ -139,7 +139,9 @@ def neurons_of(
         run, _, label = labels.partition(":")
         return labelled(there.path, run, label or None)
     rule = Rule.parse(select) if select else None
-    found, _ = there.ask(Ask(wanted(asdict(which), layers=layers), rule, limit=top if rule or top else 40))
+    found, _ = there.ask(
+        NeuronQuery(build_filter(asdict(which), layers=layers), rule, limit=top if rule or top else 40)
+    )
     note_assumed(found.provenance)
     return found
 

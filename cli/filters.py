@@ -11,7 +11,7 @@ import typer
 from cli.common import Method, Reduce, Select, Source, Target
 
 if TYPE_CHECKING:
-    from atlas.find import Ask
+    from atlas.query.find import NeuronQuery
 
 Model = Annotated[str | None, typer.Option("--model", "-m", help="The model's name (`atlas models` lists them).")]
 Dataset = Annotated[
@@ -84,20 +84,20 @@ class Question:
         return found | {"supercategory": self.supercategory}
 
     def neurons(self) -> dict[str, str]:
-        """What was given of their neurons, as `atlas.flags.wanted` takes it."""
+        """What was given of their neurons, as `atlas.query.request.build_filter` takes it."""
         found = {"layers": self.layers, "token": self.token, "label": self.label, "selection": self.inside}
         found |= {"effect": self.effect, "score": self.score, "rank": self.rank, "percentile": self.percentile}
         found |= {"z": self.z, "where": self.where}
         return {name: value for name, value in found.items() if value is not None}
 
-    def ask(self, after: str | None = None, each: bool = False) -> Ask:
+    def ask(self, after: str | None = None, each: bool = False) -> NeuronQuery:
         return self._asked(self.names(), self.sort, after, each)
 
-    def elsewhere(self, names: Mapping[str, Any]) -> Ask:
+    def elsewhere(self, names: Mapping[str, Any]) -> NeuronQuery:
         """The same question about other maps, and the best as many there."""
         return self._asked(names, None)
 
-    def _asked(self, names: Mapping[str, Any], sort: str | None, *page: Any) -> Ask:
-        from atlas import flags
+    def _asked(self, names: Mapping[str, Any], sort: str | None, *page: Any) -> NeuronQuery:
+        from atlas.query import request
 
-        return flags.asked(flags.wanted(names, **self.neurons()), self.select, sort, self.top, *page)
+        return request.build_request(request.build_filter(names, **self.neurons()), self.select, sort, self.top, *page)

@@ -60,7 +60,7 @@ def ls(*, output: Output, atlas: AtlasPath = None) -> None:
 
     Example: atlas labels ls
     """
-    from atlas.labels import listing
+    from atlas.query.labels import listing
 
     show(listing(resolve(atlas)), output.chosen())
 
@@ -82,7 +82,7 @@ def show_(
 
     Example: atlas labels show 3fa1 --label image --top 10
     """
-    from atlas.labels import labelled, layers
+    from atlas.query.labels import labelled, layers
 
     chosen = output.chosen()
     path = resolve(atlas)

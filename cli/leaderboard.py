@@ -44,10 +44,10 @@ def leaderboard(
     """
     from atlas.across import REFERENCE
     from atlas.api import Atlas
-    from atlas.queries import Which
+    from atlas.query.statements import MapSpec
 
     chosen = output.chosen()
-    which = Which(source=source, reduce=reduce, model=model, dataset=dataset)
+    which = MapSpec(source=source, reduce=reduce, model=model, dataset=dataset)
     found, assumed = Atlas(resolve(atlas)).leaderboard_for(which, reference, by)
     against = reference or REFERENCE
     if not found.num_rows:

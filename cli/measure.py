@@ -187,7 +187,7 @@ def _edit(
 
 def _split(edit: Any, content: dict[str, Any]) -> str:
     """What is asked of the dataset by default: what the edit was not made from."""
-    from atlas.reference import maps_of
+    from atlas.edits.reference_values import maps_of
     from ingest.examples import BOTH, HELD_OUT
 
     found_on = {str(m["dataset"]) for m in maps_of(edit.provenance)} | _solved_on(edit.provenance)
@@ -199,7 +199,7 @@ def _split(edit: Any, content: dict[str, Any]) -> str:
 def _own(path: Path, edit: Any) -> str:
     """The dataset that an edit's neurons were found on, where the user has it now."""
     from atlas.api import Atlas
-    from atlas.reference import maps_of
+    from atlas.edits.reference_values import maps_of
 
     found = {str(m["dataset"]): str(m["dataset"]) for m in maps_of(edit.provenance)}
     found |= {name.partition(":")[0]: name for name in _solved_on(edit.provenance)}

@@ -45,12 +45,12 @@ def plot_doses(
     Example: atlas plot doses --out doses.png
     """
     from atlas.api import Atlas
-    from atlas.queries import Which
+    from atlas.query.statements import MapSpec
 
     chosen = output.chosen()
     if out is not None:
         _check(out)
-    which = Which(method=method, source=source, reduce=reduce, model=model, dataset=dataset)
+    which = MapSpec(method=method, source=source, reduce=reduce, model=model, dataset=dataset)
     found, assumed = Atlas(resolve(atlas)).doses(which)
     if not found.num_rows:
         raise UsageError(

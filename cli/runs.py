@@ -43,7 +43,7 @@ def show_(*, run: RunId, output: Output, atlas: AtlasPath = None) -> None:
 
     Example: atlas runs show 298a
     """
-    from atlas.provenance import facts
+    from atlas.query.run_record import facts
 
     chosen = output.chosen()
     found = facts(resolve(atlas), run)
@@ -63,7 +63,7 @@ def diff(
 
     Example: atlas runs diff 298a f815
     """
-    from atlas.provenance import difference
+    from atlas.query.run_record import difference
 
     chosen = output.chosen()
     found = difference(resolve(atlas), first, second)

@@ -37,7 +37,7 @@ def use(
     Example: atlas use --clear
     """
     from atlas.api import Atlas
-    from atlas.pins import as_said
+    from atlas.query.pins import as_said
 
     form = output.chosen()
     there = Atlas(existing(atlas))

@@ -68,7 +68,7 @@ def build(
     chosen = output.chosen()
     path = existing(atlas)
     from atlas.indexes import KINDS
-    from atlas.queries import Which
+    from atlas.query.statements import MapSpec
     from atlas.spaces import DIRECTION, SPACES, require_space
     from atlas.texts import Wording
 
@@ -78,7 +78,7 @@ def build(
     if DIRECTION not in wanted:
         how.refuse(f"none is needed for --space {space}")
     wording = Wording(tokens, concepts, share)
-    which = Which(None, method, source, target, reduce, model)
+    which = MapSpec(None, method, source, target, reduce, model)
     from ingest.embed import Asked, embed
     from ingest.encoding import DEFAULT
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from atlas.edits import Edit, Intervention
+from atlas.edits.edit import Edit, Intervention
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest.examples import FIND, IMAGE, Dataset

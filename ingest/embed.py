@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from atlas.choose import Chosen
 from atlas.errors import UsageError
 from atlas.indexes import unit
 from atlas.neurons import LANGUAGE
 from atlas.profiles import described, profiles, whole_maps
-from atlas.queries import Which
+from atlas.query.resolve_maps import StoredMap
+from atlas.query.statements import MapSpec
 from atlas.spaces import DECODED, DIRECTION, KIND, pick_model, require_space
 from atlas.store.database import open_readonly
 from atlas.store.schema import arrow_schema, vectors
@@ -36,7 +36,7 @@ class Asked:
     quantization, of the live model."""
 
     space: str
-    which: Which = field(default_factory=Which)
+    which: MapSpec = field(default_factory=MapSpec)
     encoder: str = DEFAULT
     options: Mapping[str, Any] = field(default_factory=dict)
     wording: Wording = field(default_factory=Wording)
@@ -117,11 +117,11 @@ def _by_layer(matrix: np.ndarray, width: int) -> Layers:
     return (matrix[start : start + width] for start in range(0, len(matrix), width))
 
 
-def _assumed(first: Sequence[str], chosen: Sequence[Chosen]) -> tuple[str, ...]:
+def _assumed(first: Sequence[str], chosen: Sequence[StoredMap]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*first, *(a for one in chosen for a in one.assumed if not a.startswith("run="))]))
 
 
-def _of(which: Which, model: Mapping[str, Any]) -> Which:
+def _of(which: MapSpec, model: Mapping[str, Any]) -> MapSpec:
     return replace(which, model=None, fingerprint=str(model["fingerprint"]))
 
 

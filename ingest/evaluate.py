@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from atlas.edit_files import digest
-from atlas.edits import Edit, Intervention
+from atlas.edits.edit import Edit, Intervention
+from atlas.edits.files import digest
+from atlas.edits.reference_values import MEAN, MIN, reference_values
 from atlas.errors import AtlasError, UsageError
 from atlas.live.edit import changing, require_own
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
-from atlas.reference import MEAN, MIN, reference_values
 from ingest import run
 from ingest.answers import REFERENCES, AnswerExaminer, check_measures, chosen_metrics
 from ingest.controls import Controls, controls_for

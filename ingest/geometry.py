@@ -25,8 +25,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas.edit_files import digest
-from atlas.edits import Intervention
+from atlas.edits.edit import Intervention
+from atlas.edits.files import digest
 from atlas.errors import Unsupported, UsageError
 from atlas.live.edit import changing
 from atlas.live.hooks import check_layers

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from atlas import where
+from atlas import token_roles
 from atlas.live.encode import PAD
-from atlas.where import ROLES
+from atlas.token_roles import ROLES
 from ingest.summing import chunks, sent
 from ingest.trace import Trace
 
 TEXT, SPECIAL, PROMPT = "text", "special", "prompt"
 DISJOINT = tuple(role for role in ROLES if role != ROLES[PAD])
-UNIONS: Mapping[str, tuple[str, ...]] = {**where.UNIONS, PROMPT: DISJOINT}
+UNIONS: Mapping[str, tuple[str, ...]] = {**token_roles.UNIONS, PROMPT: DISJOINT}
 ROWS = (*DISJOINT, *UNIONS)
 """What a map of a modality method may have as its source."""
 

@@ -11,15 +11,15 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.api import Atlas
-from atlas.choose import choose_map
 from atlas.errors import Unsupported, UsageError
 from atlas.live.media import AUDIO, IMAGE, VIDEO, Medium, Sound, kind_of
 from atlas.nearest import Near
 from atlas.neurons import LANGUAGE, PRODUCT
-from atlas.queries import Which
+from atlas.query.resolve_maps import choose_map
+from atlas.query.statements import MapSpec
 from atlas.spaces import DECODED, pick_model
 from atlas.store.database import open_readonly
-from atlas.where import ROLES
+from atlas.token_roles import ROLES
 from ingest.embed import live_model
 from ingest.encoding import DEFAULT, Opened, open_encoder, require
 from ingest.job import Execution
@@ -151,7 +151,7 @@ def active(atlas: Path, medium: Medium, sought: Sought) -> Near:
 def _usual(connection: Any, model: Mapping[str, Any], source: str) -> tuple[np.ndarray, str]:
     """(layers, width) each neuron's stored mean, NaN where there is none; and which one was taken."""
     out = np.full((int(model["layers"]), int(model["width"])), np.nan)
-    which = Which("*", "activation", source=source, reduce="mean", fingerprint=str(model["fingerprint"]), tap=PRODUCT)
+    which = MapSpec("*", "activation", source=source, reduce="mean", fingerprint=str(model["fingerprint"]), tap=PRODUCT)
     try:
         chosen = choose_map(connection, which)
     except UsageError:

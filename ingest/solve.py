@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ingest.solvers
-from atlas import registry, stored
-from atlas.edits import Edit, check_name
+from atlas import registry
+from atlas.edits import library as edit_library
+from atlas.edits.edit import Edit
 from atlas.errors import UsageError, unknown
 from atlas.live.model import LiveModel
-from atlas.selection import NeuronSet
+from atlas.query.neuron_set import NeuronSet
+from atlas.store.names import check_name
 from ingest import run
 from ingest.asking import open_picture
 from ingest.concepts import spans
@@ -94,7 +96,7 @@ def solve(
     about = {"fingerprint": live.fingerprint, "model": live.name, "concept": concept, **origin}
     about |= {"solver": said, "dataset": job.dataset, "options": dict(job.options), "job": _job(job)}
     about |= {} if asked is None else {"asked": asked.plain()}
-    return stored.new(atlas, name, solution.intervention, about, model=model_row(live), note=note), solution
+    return edit_library.new(atlas, name, solution.intervention, about, model=model_row(live), note=note), solution
 
 
 def _plain(wanted: Wanted) -> dict[str, Any]:

@@ -18,15 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas import stored
-from atlas.edits import Change, Edit, Intervention, check_name
+from atlas.edits import library as edit_library
+from atlas.edits.edit import Change, Edit, Intervention
 from atlas.errors import UsageError, unknown
 from atlas.live.drawing import states_of
 from atlas.live.edit import changing
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE, Neuron
+from atlas.query.neuron_set import NeuronSet
 from atlas.random_neurons import matched_random
-from atlas.selection import NeuronSet
+from atlas.store.names import check_name
 from ingest import run
 from ingest.examples import FIND, IMAGE, Dataset
 from ingest.feed import Feed, batches
@@ -170,7 +171,7 @@ def solve_drawing(
     told |= {"cases": len(requests.prompts), "chosen": True, "batch_size": execution.batch_size}
     about = {"fingerprint": live.fingerprint, "model": live.name, "concept": said, "of": neurons.provenance}
     about |= {"solver": told, "dataset": job.dataset, "options": dict(job.options), "job": plain}
-    return stored.new(atlas, name, intervention, about, model=model_row(live), note=note), report
+    return edit_library.new(atlas, name, intervention, about, model=model_row(live), note=note), report
 
 
 def again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], Intervention]:

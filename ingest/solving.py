@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from atlas.edits import Intervention
+from atlas.edits.edit import Intervention
 from atlas.errors import UsageError
 from atlas.live.encode import PAD, SPECIAL, TEXT_ROLE, Batch
 from atlas.live.hooks import Capture, tracing, writing

@@ -18,12 +18,12 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.api import Atlas
-from atlas.compare import size
-from atlas.edits import Intervention, make_changes
+from atlas.edits.edit import Intervention, make_changes
 from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, Neuron
-from atlas.selection import NeuronSet
+from atlas.query.compare_maps import size
+from atlas.query.neuron_set import NeuronSet
 from ingest import run
 from ingest.controls import Controls, controls_for
 from ingest.drawing_examiner import DRAWN, DrawingExaminer

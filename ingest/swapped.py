@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from atlas.live.encode import Prompt
-from atlas.queries import ANSWER
+from atlas.query.statements import ANSWER
 from ingest.examples import Example
 from ingest.feed import Feed
 from ingest.job import Job

@@ -15,7 +15,7 @@ from atlas.live.finite import NotFinite
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE
 from atlas.store.schema import arrow_schema, decodings, examples, exemplars, maps, responses, scores, sketches
-from atlas.where import ROLES
+from atlas.token_roles import ROLES
 from ingest.examples import Example
 from ingest.exemplars import Exemplars
 from ingest.feed import Response

@@ -20,7 +20,7 @@ from atlas.live.model import LiveModel
 from atlas.live.norms import behind_ffn, direct_directions
 from atlas.live.precision import product
 from atlas.neurons import PRODUCT
-from atlas.where import ROLES
+from atlas.token_roles import ROLES
 from ingest.concepts import Target
 from ingest.differentiating import Gradients, counted, differentiated
 from ingest.finite import Finiteness

@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from atlas import selections, stored
-from atlas.edits import Change, Intervention
+from atlas.edits import library as edit_library
+from atlas.edits.edit import Change, Intervention
 from atlas.neurons import Neuron
-from atlas.selection import neuron_set
+from atlas.query import saved
+from atlas.query.neuron_set import neuron_set
 from atlas.store import create, engine, run_loader, run_manifest, run_writer
 from atlas.store.atomic import sha256
 
@@ -45,12 +46,12 @@ def fill(path: Path, make_run: Callable[..., Any]) -> Path:
 def add_edit(path: Path, name: str, gain: float, deltas: np.ndarray | None = None, **provenance: Any) -> Any:
     change = Change(Neuron("language", 1, 3), gain=gain, write=None if deltas is None else 0)
     about = {"fingerprint": MODEL, "concept": "dog", "weights": f"{WEIGHTS}/config.json", **provenance}
-    return stored.new(path, name, Intervention((change,), deltas=deltas), about)
+    return edit_library.new(path, name, Intervention((change,), deltas=deltas), about)
 
 
 def add_selection(path: Path, name: str, *neurons: str) -> None:
     about = {"fingerprint": MODEL, "maps": [{"model": WEIGHTS, "concept": "dog", "method": "contribution"}]}
-    selections.save(path, name, neuron_set(tuple(map(Neuron.parse, neurons)), about))
+    saved.save(path, name, neuron_set(tuple(map(Neuron.parse, neurons)), about))
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from atlas.edits import Change, Edit, Intervention
+from atlas.edits.edit import Change, Edit, Intervention
+from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.neurons import Neuron
-from atlas.where import EVERYWHERE, Where
 
 LAYERS, WIDTH, D_MODEL = 2, 64, 32
 """Of the random models of conftest.py."""
 
-WHERES = [EVERYWHERE, *map(Where.parse, ("role=image", "role=text;phase=decode", "position=-1,2:5;phase=prefill"))]
+WHERES = [EVERYWHERE, *map(Positions.parse, ("role=image", "role=text;phase=decode", "position=-1,2:5;phase=prefill"))]
 
 
 def model_row(**changed: Any) -> dict[str, Any]:

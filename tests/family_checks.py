@@ -21,7 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from atlas import capabilities
-from atlas.edits import Change, Intervention
+from atlas.edits.edit import Change, Intervention
+from atlas.edits.positions import Positions
 from atlas.errors import Unsupported
 from atlas.live.attention import weights
 from atlas.live.bake import bake
@@ -39,7 +40,7 @@ from atlas.live.replay import check_additive, layer_output, resume
 from atlas.live.rules import affine
 from atlas.live.suffix import Suffix
 from atlas.neurons import Neuron
-from atlas.where import ROLES, Where
+from atlas.token_roles import ROLES
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- matrix -->", "<!-- end of matrix -->"
@@ -431,7 +432,7 @@ def edits_roles(of: Subject) -> None:
     """An edit of one role's positions changes the values there and nowhere else."""
     live = of.live
     role = "text" if of.kind == "text" else of.kind
-    where = Where(roles=(role,))
+    where = Positions(roles=(role,))
     only = Intervention((Change(Neuron("language", 0, 3), gain=0.0, bias=7.0, where=where),), "product")
     batch = live.batch(of.prompts())
     seen: list[Tensor] = []

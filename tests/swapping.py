@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas.edits import Intervention
+from atlas.edits.edit import Intervention
 from atlas.live.edit import changing
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel

@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from atlas.edits import Change, Edit, Intervention
+from atlas.edits.edit import Change, Edit, Intervention
+from atlas.edits.library import StoredEdit
+from atlas.edits.positions import EVERYWHERE
 from atlas.errors import Unsupported, UsageError
 from atlas.live.edit import check_fits, grouped, module_of, require_own
 from atlas.live.layout import Layout, columns_of, locate
 from atlas.live.loading import DTYPES
 from atlas.live.model import LiveModel
 from atlas.neurons import GATE
-from atlas.stored import StoredEdit
-from atlas.where import EVERYWHERE
 
 HOOKS = "apply it with hooks instead: `atlas edit apply`, or `with edit.on(model):`"
 

@@ -16,13 +16,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from atlas.edits import Edit
+from atlas.edits.edit import Edit
+from atlas.edits.library import StoredEdit
+from atlas.edits.reference_values import maps_of
 from atlas.errors import AtlasError, IntegrityError, UsageError
 from atlas.live.bake import HOOKS, Baked, Kept, bake
 from atlas.live.layout import columns_of
 from atlas.live.model import LiveModel
-from atlas.reference import maps_of
-from atlas.stored import StoredEdit
 
 UNDO, CARD = "atlas_edit.safetensors", "README.md"
 FORMAT = "neuron-atlas baked edit 1"

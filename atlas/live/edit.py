@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas.edits import Change, Edit, Intervention
+from atlas.edits.edit import Change, Edit, Intervention
+from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.errors import AtlasWarning, UsageError
 from atlas.live.compiled import require_plain
 from atlas.live.encode import TokenRoles
@@ -22,9 +23,8 @@ from atlas.live.model import LiveModel
 from atlas.live.places import Places
 from atlas.live.rules import Rule, affinely
 from atlas.neurons import LANGUAGE
-from atlas.where import EVERYWHERE, Where
 
-Group = tuple[Where, list[Change]]
+Group = tuple[Positions, list[Change]]
 """Changes of one layer that act at the same positions; the groups of a layer act one after another."""
 
 
@@ -34,7 +34,7 @@ def grouped(changes: Sequence[Change]) -> dict[int, list[Group]]:
     Raises:
         UsageError: a neuron is changed twice at the same positions, or is not one of the language model's.
     """
-    found: dict[int, dict[Where, list[Change]]] = {}
+    found: dict[int, dict[Positions, list[Change]]] = {}
     for change in changes:
         if change.neuron.component != LANGUAGE:
             raise UsageError(f"cannot edit neuron {change.neuron}: only the language model's neurons can be edited")
@@ -69,7 +69,7 @@ def _rule(steps: Sequence[Rule]) -> Rule:
     return rule
 
 
-def _affine(where: Where, mine: Sequence[Change], places: Places, seed: int, layer: int) -> Rule:
+def _affine(where: Positions, mine: Sequence[Change], places: Places, seed: int, layer: int) -> Rule:
     index = torch.tensor([c.neuron.index for c in mine])
     said = torch.tensor([(c.gain, c.bias) for c in mine], dtype=torch.float64)
     gain, bias = said.unbind(1)
@@ -130,7 +130,7 @@ def writes(intervention: Intervention, places: Places) -> dict[int, list[Write]]
     return found
 
 
-def _masked(where: Where, places: Places) -> Callable[[Tensor], Tensor | None]:
+def _masked(where: Positions, places: Places) -> Callable[[Tensor], Tensor | None]:
     if where == EVERYWHERE:
         return lambda values: None
     return lambda values: places.at(where, values)

@@ -17,7 +17,7 @@ from atlas.live.fit import Fit, encoding
 from atlas.live.media import KINDS, Clip, Medium, Sound, kinds_of
 from atlas.live.pixels import rgb
 from atlas.live.processors import NEEDS_TORCHVISION
-from atlas.where import ROLES
+from atlas.token_roles import ROLES
 
 PAD, TEXT_ROLE, SPECIAL, IMAGE_ROLE = 0, 1, 2, 3
 

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from atlas.edits.positions import Positions, as_slice
 from atlas.errors import Unsupported
 from atlas.live.calls import cache_name
 from atlas.live.encode import TokenRoles
-from atlas.where import ROLES, Where, as_slice
+from atlas.token_roles import ROLES
 
 _starts: ContextVar[tuple[int, ...] | None] = ContextVar("starts", default=None)
 
@@ -47,7 +48,7 @@ class Places:
         self.numbers: Tensor | None = None
         self.prompt: Tensor | None = None
         self.lengths: Tensor | None = None
-        self._masks: dict[Where, Tensor] = {}
+        self._masks: dict[Positions, Tensor] = {}
         self._in_parts = self._uncached = self._waits = False
 
     def look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -85,14 +86,14 @@ class Places:
             self.prompt = real & before
         self.lengths = self.prompt.sum(1)
 
-    def at(self, where: Where, values: Tensor) -> Tensor:
+    def at(self, where: Positions, values: Tensor) -> Tensor:
         """`mask` for values of neurons (..., neurons): a bool for each of the leading dimensions, on their device."""
         mask = self.mask(where)
         if mask.numel() != values[..., 0].numel():
             raise Unsupported("this model's FFN does not see every position once, so --where cannot be followed")
         return mask.to(values.device).reshape(values.shape[:-1])
 
-    def mask(self, where: Where) -> Tensor:
+    def mask(self, where: Positions) -> Tensor:
         """(batch, position) bool: the positions of the running pass that an edit changes.
 
         Raises:
@@ -102,7 +103,7 @@ class Places:
             self._masks[where] = self._make(where)
         return self._masks[where]
 
-    def _make(self, where: Where) -> Tensor:
+    def _make(self, where: Positions) -> Tensor:
         if self.prompt is None or self.numbers is None:
             raise Unsupported("an edit with --where sees passes of the whole model only; call the model, not a part")
         found = torch.ones_like(self.prompt)

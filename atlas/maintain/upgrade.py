@@ -39,8 +39,8 @@ def upgrade(path: Path) -> Path | None:
 
 def _reload_edits(connection: Connection, path: Path) -> None:
     """Write the edits' files in today's form, and store them again: their sums are others."""
-    from atlas.edit_files import convert_old, read_stored
-    from atlas.rebuild import load_edit
+    from atlas.edits.files import convert_old, read_stored
+    from atlas.edits.rows import load_edit
 
     convert_old(path)
     for file in sorted((path / "edits").glob("*@*.json")):

@@ -17,7 +17,7 @@ from pathlib import Path
 import duckdb
 
 from atlas.errors import StoreUnavailable, UsageError
-from atlas.pins import following
+from atlas.query.pins import following
 from atlas.store.duckdb_errors import LOCKED, translate_duckdb_errors
 from atlas.store.locks import ASK, held
 
@@ -63,7 +63,7 @@ def wal(path: Path) -> Path:
 def open_readonly(path: Path, *, pinned: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the database for questions, locked down: no writes, no other file, no extension, no further setting.
 
-    pinned: what questions leave open is what is pinned (`atlas.pins`).
+    pinned: what questions leave open is what is pinned (`atlas.query.pins`).
 
     Raises:
         StoreUnavailable: missing, written by another process for longer than `PATIENCE`, or of another schema version.

@@ -214,7 +214,7 @@ changes = Table(
     Column("neuron", Integer, nullable=False),
     Column("gain", Float, nullable=False),
     Column("bias", Float, nullable=False),
-    Column("where", String, nullable=False),  # all, or roles, positions and phase: see atlas.where
+    Column("where", String, nullable=False),  # all, or roles, positions and phase: see atlas.edits.positions
     Column("write", Integer),  # row of the edit's delta matrix
     Column("noise", Float),  # standard deviation of Gaussian noise
 )

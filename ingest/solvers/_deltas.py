@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from atlas.edits import Change, Intervention
+from atlas.edits.edit import Change, Intervention
 from atlas.errors import UsageError
 from atlas.live.layout import Layout
 from atlas.neurons import LANGUAGE, Neuron

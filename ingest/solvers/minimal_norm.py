@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas.edits import Change, Intervention
+from atlas.edits.edit import Change, Intervention
 from atlas.errors import UsageError
 from atlas.live.edit import changing
 from atlas.neurons import PRODUCT, Neuron

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from atlas.edits import Change, Intervention
+from atlas.edits.edit import Change, Intervention
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, PRODUCT, Neuron
 from ingest.feed import batches

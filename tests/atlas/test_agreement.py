@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from atlas import compare
 from atlas.api import Atlas
 from atlas.errors import UsageError
-from atlas.queries import Which
+from atlas.query import compare_maps
+from atlas.query.statements import MapSpec
 from ingest.suppression import count_of
 
 LAYERS, WIDTH = 2, 100
@@ -124,7 +124,7 @@ def test_a_dataset_that_has_something_to_compare_is_taken(
     run.head["dataset"]["name"] = "newest"
     store_maps(empty, run, {"contribution": {"dog": theirs}})
     atlas = Atlas.open(empty)
-    for table, assumed in (atlas.agreement_for(Which(), None), atlas.method_agreement_for(Which(), 0)):
+    for table, assumed in (atlas.agreement_for(MapSpec(), None), atlas.method_agreement_for(MapSpec(), 0)):
         (row,) = table.to_pylist()
         assert row["correlation"] == pytest.approx(-1)  # of scenes, and of no mean with old
         assert assumed == ("dataset=scenes (others: newest, old)",)
@@ -158,8 +158,8 @@ def test_names_that_no_map_has(
 def test_a_share_of_the_neurons_is_one_number_everywhere() -> None:
     counts = range(1, 3000)
     for share in (0.01, 0.02, 0.005):
-        sql = f"SELECT {compare.size_sql('n', '$share::DOUBLE')} FROM (SELECT unnest($counts) AS n)"
+        sql = f"SELECT {compare_maps.size_sql('n', '$share::DOUBLE')} FROM (SELECT unnest($counts) AS n)"
         found = duckdb.execute(sql, {"share": share, "counts": list(counts)}).fetchall()
-        assert [int(n) for (n,) in found] == [compare.size(share, n) for n in counts]
-        assert [count_of(f"{100 * share:g}%", n) for n in counts] == [compare.size(share, n) for n in counts]
-    assert [compare.size(0.02, n) for n in (3, 2000, 2030, 2048)] == [1, 40, 41, 41]
+        assert [int(n) for (n,) in found] == [compare_maps.size(share, n) for n in counts]
+        assert [count_of(f"{100 * share:g}%", n) for n in counts] == [compare_maps.size(share, n) for n in counts]
+    assert [compare_maps.size(0.02, n) for n in (3, 2000, 2030, 2048)] == [1, 40, 41, 41]

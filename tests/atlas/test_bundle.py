@@ -39,7 +39,7 @@ from atlas.bundle_choice import Choice
 from atlas.bundle_merge import import_bundle, require_all
 from atlas.bundle_write import export
 from atlas.check import check
-from atlas.edit_files import read_edit
+from atlas.edits.files import read_edit
 from atlas.errors import AtlasError, IntegrityError, StoreUnavailable, UsageError
 from atlas.portable import portable
 from atlas.store import create, database, engine, schema

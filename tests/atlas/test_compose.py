@@ -13,20 +13,20 @@ import torch
 from edit_parts import D_MODEL, WHERES, edit_of, neuron, same
 
 from atlas import Atlas
-from atlas.compose import compose, difference, overlap, told
-from atlas.edits import Change, Edit, Intervention
+from atlas.edits.compose import compose, difference, overlap, told
+from atlas.edits.edit import Change, Edit, Intervention
+from atlas.edits.positions import EVERYWHERE, PHASES, Positions, as_slice
 from atlas.errors import UsageError
 from atlas.live.edit import changing
 from atlas.live.hooks import tracing
 from atlas.neurons import LANGUAGE, Neuron
-from atlas.where import EVERYWHERE, PHASES, Where, as_slice
 
 
 def deltas(count: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((count, D_MODEL)).astype(np.float32)
 
 
-def random_edit(seed: int, where: Where = EVERYWHERE, tap: str = "product", name: str = "edit") -> Edit:
+def random_edit(seed: int, where: Positions = EVERYWHERE, tap: str = "product", name: str = "edit") -> Edit:
     """Twenty of the model's 128 neurons: scaled, set, shifted or with a delta on the write vector, or both."""
     rng = np.random.default_rng(seed)
     changes, rows = [], 0
@@ -65,7 +65,7 @@ def shared(first: Edit, second: Edit) -> set[Neuron]:
 
 @pytest.mark.parametrize("where", WHERES, ids=str)
 @pytest.mark.parametrize("tap", ["product", "gate"])
-def test_a_sequence_is_what_nested_blocks_do(tap: str, where: Where, llava: Any, batch: Any) -> None:
+def test_a_sequence_is_what_nested_blocks_do(tap: str, where: Positions, llava: Any, batch: Any) -> None:
     edits = [random_edit(seed, where, tap) for seed in range(3)]
     assert shared(edits[0], edits[1]) and shared(edits[1], edits[2])
     nested = final(llava, batch, *(e.intervention for e in edits))
@@ -88,7 +88,7 @@ def test_with_priority_the_first_named_has_a_neuron_alone(llava: Any, batch: Any
 
 def test_with_priority_places_that_overlap_in_part_are_refused() -> None:
     """Where only the second acts, the first would have the neuron too."""
-    image = edit_of([Change(neuron(0, 3), 0.0, where=Where(("image",)))], "image")
+    image = edit_of([Change(neuron(0, 3), 0.0, where=Positions(("image",)))], "image")
     everywhere = edit_of([Change(neuron(0, 3), 2.0)], "everywhere")
     for edits in ([image, everywhere], [everywhere, image]):
         with pytest.raises(
@@ -108,7 +108,7 @@ def test_without_a_rule_a_conflict_is_refused_and_says_what_to_type() -> None:
 
 @pytest.mark.parametrize("conflict", ["error", "priority", "sequence"])
 def test_edits_of_other_places_do_not_conflict(conflict: str, llava: Any, batch: Any) -> None:
-    image, text = Where(("image",)), Where(("text",))
+    image, text = Positions(("image",)), Positions(("text",))
     first = edit_of([Change(neuron(0, 3), 0.0, 2.0, where=image), Change(neuron(1, 5), -1.0, where=image)], "first")
     second = edit_of([Change(neuron(0, 3), 3.0, where=text), Change(neuron(1, 9), 0.0, 4.0, where=text)], "second")
     made = compose([first, second], conflict)
@@ -132,11 +132,11 @@ def test_deltas_of_one_neuron_add_and_are_numbered_anew(llava: Any, batch: Any) 
 
 def test_what_is_no_one_change_is_refused() -> None:
     at = neuron(0, 3)
-    image = edit_of([Change(at, 0.0, where=Where(("image",)))], "image")
+    image = edit_of([Change(at, 0.0, where=Positions(("image",)))], "image")
     everywhere = edit_of([Change(at, 2.0)], "everywhere")
     with pytest.raises(UsageError, match="changed where role=image and where all, which is no one change; nest"):
         compose([image, everywhere], "sequence")
-    text = edit_of([Change(at, 0.0, where=Where(("text",)))], "text")
+    text = edit_of([Change(at, 0.0, where=Positions(("text",)))], "text")
     with pytest.raises(UsageError, match="no one change"):
         compose([image, text, everywhere], "sequence")
     noisy = edit_of([Change(at, noise=0.1)], "noisy")
@@ -195,7 +195,7 @@ TEXTS = ["all", "role=image", "role=text", "role=image,special", "phase=prefill"
 TEXTS += ["position=0:3", "role=text;phase=decode", "role=image;phase=prefill", "role=text;position=2:5"]
 
 
-def reached(where: Where, length: int = 6) -> set[tuple[str, str, int]]:
+def reached(where: Positions, length: int = 6) -> set[tuple[str, str, int]]:
     """Every (role, phase, place) that it may change, one by one."""
     spans = {i for span in where.spans for i in range(length)[as_slice(span)]}
     return {
@@ -209,7 +209,7 @@ def reached(where: Where, length: int = 6) -> set[tuple[str, str, int]]:
 
 @pytest.mark.parametrize(("one", "other"), list(itertools.combinations_with_replacement(TEXTS, 2)))
 def test_places_that_share_a_position_overlap(one: str, other: str) -> None:
-    first, second = Where.parse(one), Where.parse(other)
+    first, second = Positions.parse(one), Positions.parse(other)
     assert overlap(first, second) == overlap(second, first)
     if reached(first) & reached(second):
         assert overlap(first, second)
@@ -222,7 +222,7 @@ def rows(first: Edit, second: Edit) -> list[tuple[str, str, Any, Any]]:
 
 
 def test_what_two_edits_do_otherwise() -> None:
-    image = Where(("image",))
+    image = Positions(("image",))
     first = edit_of(
         [Change(neuron(0, 3), 0.0), Change(neuron(0, 4), 2.0), Change(neuron(1, 1), where=image, noise=0.1)]
     )

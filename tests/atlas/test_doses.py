@@ -12,7 +12,7 @@ import pytest
 
 from atlas import Atlas
 from atlas.errors import UsageError
-from atlas.queries import Which
+from atlas.query.statements import MapSpec
 from atlas.store.database import open_readonly
 from cli.main import main
 from ingest.job import Execution, Job
@@ -32,7 +32,7 @@ def surveyed(stored_atlas: Path, small_job: Job, tmp_path_factory: pytest.TempPa
 
 
 def test_every_dose_is_the_mean_over_concepts(surveyed: Path) -> None:
-    found, assumed = Atlas(surveyed).doses(Which())
+    found, assumed = Atlas(surveyed).doses(MapSpec())
     rows = found.to_pylist()
     assert assumed == () or all("=" in a for a in assumed)
     assert len(rows) == 2 * 2 * len(DOSES)
@@ -56,10 +56,10 @@ def test_every_dose_is_the_mean_over_concepts(surveyed: Path) -> None:
 
 
 def test_one_method_and_source(surveyed: Path) -> None:
-    rows = Atlas(surveyed).doses(Which(method="contribution", source="text"))[0].to_pylist()
+    rows = Atlas(surveyed).doses(MapSpec(method="contribution", source="text"))[0].to_pylist()
     assert {(r["method"], r["source"]) for r in rows} == {("contribution", "text")} and len(rows) == len(DOSES)
     with pytest.raises(UsageError, match="no stored method called 'contributoin'; did you mean 'contribution'"):
-        Atlas(surveyed).doses(Which(method="contributoin"))
+        Atlas(surveyed).doses(MapSpec(method="contributoin"))
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
@@ -128,10 +128,10 @@ def test_doses_of_other_concepts_are_not_mixed_in(surveyed: Path, small_job: Job
     path = Path(shutil.copytree(surveyed, tmp_path / "mixed.atlas"))
     job = replace(small_job, split="held_out", per_concept=2, concepts=("dog",))
     survey(path, job, Execution(), methods=["contribution"], tops=["1%"], seeds=0)
-    table, told = Atlas(path).doses(Which(method="contribution", source="text"))
+    table, told = Atlas(path).doses(MapSpec(method="contribution", source="text"))
     assert [r["concepts"] for r in table.to_pylist()] == [2] * len(DOSES)
     assert any("of 2 concepts; a newer run, " in note and "asked 1" in note for note in told)
-    others = Atlas(path).doses(Which(method="random", source="text"))[0].to_pylist()
+    others = Atlas(path).doses(MapSpec(method="random", source="text"))[0].to_pylist()
     assert [r["concepts"] for r in others] == [2] * len(DOSES)
 
 

@@ -16,14 +16,14 @@ from safetensors.numpy import save_file
 
 from atlas import Atlas
 from atlas.check import check
-from atlas.edit_bundle import read_bundle, write_bundle
-from atlas.edits import Change, Edit, Intervention
+from atlas.edits.edit import Change, Edit, Intervention
+from atlas.edits.positions import Positions
+from atlas.edits.single_file import read_bundle, write_bundle
 from atlas.errors import AtlasError, IntegrityError, UsageError
-from atlas.where import Where
 
 WHOLE = Intervention(
     (
-        Change(neuron(0, 3), 0.1, 1 / 3, 0.25, Where(("image",)), 1),
+        Change(neuron(0, 3), 0.1, 1 / 3, 0.25, Positions(("image",)), 1),
         Change(neuron(1, 63), write=0),
         Change(neuron(1, 2), 0.0),
     ),

@@ -21,11 +21,11 @@ from hypothesis import strategies as st
 
 from atlas import Atlas
 from atlas.check import check
-from atlas.edit_files import digest, file_of, read_edit, read_stored, sweep, tensors_of, write_edit
-from atlas.edits import Change, Edit, Intervention
+from atlas.edits.edit import Change, Edit, Intervention
+from atlas.edits.files import digest, file_of, read_edit, read_stored, sweep, tensors_of, write_edit
+from atlas.edits.library import store
 from atlas.errors import IntegrityError, UsageError
-from atlas.rebuild import rebuild
-from atlas.stored import store
+from atlas.maintain.rebuild import rebuild
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
@@ -243,16 +243,17 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from atlas import Atlas, edit_files
+from atlas import Atlas
+from atlas.edits import files as edit_files
 
-plain = edit_files.finish
+plain = edit_files.write_atomically
 
 def finish(file, write):
     if file.suffix == ".json":
         os.kill(os.getpid(), signal.SIGKILL)
     plain(file, write)
 
-edit_files.finish = finish
+edit_files.write_atomically = finish
 atlas = Atlas.open(sys.argv[1])
 atlas.create_edit("noisy", atlas.query("dog", top=3), write_noise=0.1, seed=5)
 """

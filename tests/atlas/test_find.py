@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from scipy.stats import median_abs_deviation
 
 from atlas import Atlas
+from atlas.edits.set_expression import members
 from atlas.errors import UsageError
-from atlas.filters import EFFECTS, NUMBERS, And, Filter, Not, Or, as_json, from_json
-from atlas.filters import Test as Probe
-from atlas.find import Ask
-from atlas.flags import wanted
-from atlas.grammar import parse, text_of
-from atlas.pages import SHOWN
-from atlas.selection import by_filter
-from atlas.selections import members
+from atlas.query.execute import by_filter
+from atlas.query.filter_text import parse, text_of
+from atlas.query.filters import EFFECTS, NUMBERS, And, Filter, Not, Or, as_json, from_json
+from atlas.query.filters import Test as Probe
+from atlas.query.find import NeuronQuery
+from atlas.query.paging import SHOWN
+from atlas.query.request import build_filter
 from atlas.store import create, engine
 from atlas.store.database import open_readonly
 from atlas.store.insert import insert
@@ -319,7 +319,7 @@ def test_a_filter_finds_what_passes_every_test_by_hand(
         (r["concept"], r["method"], r["source"], r["layer"], r["neuron"]) for r in everything if passes(whole, r)
     )
     try:
-        found = sorted(rows_of(by_filter(connection, Ask(whole, limit=None), partial(members, atlas.path))[0]))
+        found = sorted(rows_of(by_filter(connection, NeuronQuery(whole, limit=None), partial(members, atlas.path))[0]))
     except UsageError as error:  # no map at all is meant, or a layer or label that is not there
         assert ("no stored" in str(error) or "no layer" in str(error)) and expected == []
         return
@@ -354,7 +354,7 @@ def test_pages_together_are_the_whole_answer_in_order(
     tree = And((OPEN, parse("layer in 0-1 and concept in dog,cat and (z > 0.5 or token = meow) and neuron < 9")))
     pages, after = [], None
     while True:
-        found, _ = atlas.ask(Ask(tree, None, sort, size, after))
+        found, _ = atlas.ask(NeuronQuery(tree, None, sort, size, after))
         pages += list(rows_of(found))
         after = found.provenance.get("next")
         if after is None:
@@ -395,18 +395,18 @@ def test_a_cursor_is_of_its_question_alone(atlas: Atlas) -> None:
 
 
 def test_flags_and_the_text_are_one_language(atlas: Atlas) -> None:
-    by_flags = wanted(
+    by_flags = build_filter(
         {"concept": "dog", "source": "image"}, layers="0-2", token="*a*", z=">-9", effect="suppression>0.5"
     )
-    by_text = wanted(
+    by_text = build_filter(
         {},
         where="concept = dog and source = image and layer in 0-2 and token = *a* and z > -9 "
         "and effect.suppression > 0.5",
     )
-    rows = [list(rows_of(atlas.ask(Ask(tree))[0])) for tree in (by_flags, by_text)]
+    rows = [list(rows_of(atlas.ask(NeuronQuery(tree))[0])) for tree in (by_flags, by_text)]
     assert rows[0] == rows[1] != []
     with pytest.raises(UsageError, match="more than one comparison"):
-        wanted({}, z="> 1 or z < 0")
+        build_filter({}, z="> 1 or z < 0")
 
 
 def test_layers_of_a_keyword(atlas: Atlas) -> None:
@@ -443,7 +443,7 @@ def test_each_neuron_once_with_the_map_in_which_it_ranks_best(atlas: Atlas, ever
     for row in sorted(everything, key=lambda r: (r["rank"], order[r["source"]], CONCEPTS.index(r["concept"]))):
         if passes(tree, row):
             best.setdefault((row["layer"], row["neuron"]), (row["rank"], row["concept"], row["source"]))
-    found = atlas.ask(Ask(tree, limit=None, each=True))[0].to_arrow().to_pylist()
+    found = atlas.ask(NeuronQuery(tree, limit=None, each=True))[0].to_arrow().to_pylist()
     assert {(r["layer"], r["neuron"]): (r["rank"], r["concept"], r["source"]) for r in found} == best
     assert len(found) == len(best) and [r["rank"] for r in found] == sorted(r["rank"] for r in found)
     pages = [atlas.query(where=tree, each=True, top=9)]
@@ -461,10 +461,12 @@ def test_each_neuron_once_with_the_map_in_which_it_ranks_best(atlas: Atlas, ever
 
 def test_how_many_neurons_of_each_map_pass(atlas: Atlas, everything: list[Row]) -> None:
     tree = parse("concept in dog,cat,horse and method = contribution and source = text and (z > 1 or token = meow)")
-    table, _, provenance = atlas.count(Ask(tree))
+    table, _, provenance = atlas.count(NeuronQuery(tree))
     wanted_counts = {c: sum(passes(tree, r) for r in everything if r["concept"] == c) for c in ("dog", "cat", "horse")}
     assert {r["concept"]: r["passing"] for r in table.to_pylist()} == wanted_counts
     assert all((r["kept"], r["neurons"]) == (60, 60) for r in table.to_pylist())
     assert [m["concept"] for m in provenance["maps"]]
-    none, _, _ = atlas.count(Ask(parse("concept = dog and source = text and method = contribution and score > 99")))
+    none, _, _ = atlas.count(
+        NeuronQuery(parse("concept = dog and source = text and method = contribution and score > 99"))
+    )
     assert none["passing"].to_pylist() == [0]

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from atlas import Atlas
 from atlas.errors import UsageError
-from atlas.queries import Which
+from atlas.query.statements import MapSpec
 from atlas.store import engine, run_loader, schema
 from atlas.store.database import open_readonly
 from ingest.job import Execution, Job
@@ -167,7 +167,7 @@ def test_concepts_of_two_surveys_are_never_averaged(measure: Callable[..., Path]
     path = measure(20, {kind: {"dog": 0.4}})
     rows = by_method(path)  # of the larger one, and the newer is told
     assert (rows["contribution"]["effects"][0]["own"], rows["contribution"]["ablated"]) == (pytest.approx(0.15), 2)
-    [told] = Atlas.open(path).leaderboard_for(Which(), None)[1]
+    [told] = Atlas.open(path).leaderboard_for(MapSpec(), None)[1]
     newer = re.findall("newer run, ([0-9a-f]{8})", told)[0]
     assert told == (
         f"effects of contribution by text: of 2 concepts; a newer run, {newer}, asked 1 "
@@ -175,7 +175,7 @@ def test_concepts_of_two_surveys_are_never_averaged(measure: Callable[..., Path]
     )
     pinned = Atlas.open(path)
     pinned.use(runs=[newer])
-    table, told = pinned.leaderboard_for(Which(), None)
+    table, told = pinned.leaderboard_for(MapSpec(), None)
     [row] = [r for r in table.to_pylist() if r["effects"]]
     assert (row["effects"][0]["own"], row["ablated"]) == (pytest.approx(0.4), 1)
     assert told == (f"run={newer} (pinned; `atlas use`)",)
@@ -186,7 +186,7 @@ def test_a_leaderboard_is_of_one_dataset(measure: Callable[..., Path]) -> None:
     kind = ("contribution", "2%", "contrast")
     measure(1, {kind: {"dog": 0.1}, ("activation", "2%", "contrast"): {"dog": 0.3}}, maps=True)
     path = measure(20, {kind: {"dog": 0.5}}, dataset="coco", maps=True)
-    table, assumed = Atlas.open(path).leaderboard_for(Which(), None)
+    table, assumed = Atlas.open(path).leaderboard_for(MapSpec(), None)
     assert assumed == ("dataset=coco (others: scenes)",)
     assert {r["ranked"] for r in table.to_pylist() if r["source"] == "image"} == {1}
     assert {m: r["effects"][0]["own"] for m, r in by_method(path).items()} == {"contribution": 0.5}

@@ -13,7 +13,7 @@ import pytest
 from atlas.api import Atlas
 from atlas.errors import UsageError
 from atlas.matching import nearest_rows
-from atlas.queries import Which
+from atlas.query.statements import MapSpec
 from atlas.spaces import pick_model
 from atlas.store import engine
 from atlas.store.database import open_readonly
@@ -171,7 +171,7 @@ def worded(empty: Path, make_run: Any, store_maps: Callable[..., None]) -> Path:
 def words_of(path: Path, text: str, share: float = 0.06) -> list[tuple[int, int, float, list[str]]]:
     with open_readonly(path) as connection:
         model, _ = pick_model(connection)
-        chosen = concept_maps(connection, Which())
+        chosen = concept_maps(connection, MapSpec())
         rows = matching(connection, model, chosen, text, 10, share).to_pylist()
     return [(r["layer"], r["neuron"], r["match"], r["matched"]) for r in rows]
 

@@ -18,12 +18,12 @@ from sqlalchemy.pool import NullPool
 
 from atlas import Atlas
 from atlas.check import check
-from atlas.edit_files import read_stored
-from atlas.edits import Change, Intervention
+from atlas.edits.edit import Change, Intervention
+from atlas.edits.files import read_stored
 from atlas.errors import StoreUnavailable
 from atlas.maintain import upgrade
+from atlas.maintain.rebuild import rebuild
 from atlas.neurons import Neuron
-from atlas.rebuild import rebuild
 from atlas.store import backup, database, migrations, schema
 from atlas.store import engine as store_engine
 from atlas.store.atomic import sha256
@@ -241,7 +241,7 @@ def test_edits_of_the_form_before_are_read_back_equal_after_a_rebuild(with_old_e
 def test_an_upgrade_that_was_interrupted_between_the_files_goes_on(
     with_old_edits: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from atlas import edit_files
+    from atlas.edits import files as edit_files
 
     plain, done = edit_files.write_edit, list[str]()
 

@@ -14,7 +14,7 @@ from atlas import Atlas
 from atlas.errors import UsageError
 from atlas.membership import covariates
 from atlas.nulls import matched_statistics
-from atlas.queries import Which
+from atlas.query.statements import MapSpec
 from atlas.store import create
 
 LAYERS, WIDTH, TOP = 3, 100, 30
@@ -120,7 +120,7 @@ def test_shared_over_targets(atlas: Atlas) -> None:
 
 
 def test_over_several_concepts_with_q_values(atlas: Atlas) -> None:
-    found = atlas.overlaps(Which(), top=TOP)
+    found = atlas.overlaps(MapSpec(), top=TOP)
     assert found.left_out == ("cow",)  # its image has no map
     rows = {r["concept"]: r for r in found.rows.to_pylist()}
     assert list(rows) == sorted(rows, key=lambda c: rows[c]["p_value"])
@@ -130,11 +130,11 @@ def test_over_several_concepts_with_q_values(atlas: Atlas) -> None:
     for name in ("", "matched_", "mismatched_"):
         p = [rows[c][f"{name}p_value"] for c in ("cat", "dog")]
         assert [rows[c][f"{name}q_value"] for c in ("cat", "dog")] == pytest.approx(list(false_discovery_control(p)))
-    only = atlas.overlaps(Which(), ["dog"], only=True, top=TOP).rows.to_pylist()
+    only = atlas.overlaps(MapSpec(), ["dog"], only=True, top=TOP).rows.to_pylist()
     assert only[0]["only"] == TOP - rows["dog"]["shared"] and len(only) == 1
     with pytest.raises(UsageError, match="no stored concept called 'dgo'"):
-        atlas.overlaps(Which(), ["dgo"])
-    assert atlas.overlaps(Which(supercategory="animal")).rows.num_rows == 2
+        atlas.overlaps(MapSpec(), ["dgo"])
+    assert atlas.overlaps(MapSpec(supercategory="animal")).rows.num_rows == 2
 
 
 @pytest.mark.parametrize(
@@ -246,4 +246,4 @@ def test_maps_of_no_concept_have_no_row_a_concept(
 ) -> None:
     store_maps(empty, make_run(0, layers=LAYERS, width=WIDTH), {"lape": {None: MEANS["image"]}})
     with pytest.raises(UsageError, match="these maps are of no single concept"):
-        Atlas.open(empty).overlaps(Which())
+        Atlas.open(empty).overlaps(MapSpec())

@@ -10,7 +10,7 @@ import pytest
 
 from atlas import Atlas
 from atlas.errors import IntegrityError, UsageError
-from atlas.pins import NAME, Pins
+from atlas.query.pins import NAME, Pins
 
 Store = Callable[..., str]
 

@@ -12,7 +12,7 @@ import pytest
 from atlas import Atlas
 from atlas.check import check
 from atlas.errors import StoreUnavailable, UsageError
-from atlas.provenance import difference, facts, flat
+from atlas.query.run_record import difference, facts, flat
 from atlas.remove import compact, remove_runs, resolved
 from atlas.store import create, engine, run_loader
 

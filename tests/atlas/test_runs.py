@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from atlas import rebuild
 from atlas.check import check
+from atlas.edits import rows as edit_rows
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
+from atlas.maintain import rebuild
 from atlas.store import database, engine, insert, ledger, run_loader, run_manifest, run_writer, schema
 from atlas.store.atomic import sha256
 
@@ -333,8 +334,8 @@ def test_the_database_is_made_again_from_its_files(filled: Path, dump: Any) -> N
     file = filled / "edits" / "no-dog@1.json"
     file.write_bytes(b"weights")
     with engine.connect_writer(filled) as connection:
-        assert rebuild.load_edit(connection, *an_edit(file)) == 1
-        assert rebuild.load_edit(connection, *an_edit(file)) == 1
+        assert edit_rows.load_edit(connection, *an_edit(file)) == 1
+        assert edit_rows.load_edit(connection, *an_edit(file)) == 1
     assert check(filled) == []
     before = dump(filled)
     done = rebuild.rebuild(filled, read_edit=an_edit)

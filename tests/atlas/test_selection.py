@@ -13,8 +13,8 @@ from scipy.stats import median_abs_deviation
 from atlas import Atlas
 from atlas.errors import UsageError
 from atlas.neurons import Neuron
-from atlas.rules import RULES, Rule
-from atlas.selection import NeuronSet, layer_distribution
+from atlas.query.neuron_set import NeuronSet, layer_distribution
+from atlas.query.selection_rules import RULES, Rule
 from atlas.store import create
 
 LAYERS, WIDTH = 3, 60

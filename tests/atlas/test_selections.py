@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from atlas import Atlas, selections
+from atlas import Atlas
 from atlas.errors import IntegrityError, UsageError
+from atlas.query import saved
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_what_cannot_be_saved(atlas: Atlas) -> None:
     ],
 )
 def test_a_damaged_file_is_refused(change: object, atlas: Atlas) -> None:
-    file = selections.file_of(atlas.path, "dog")
+    file = saved.file_of(atlas.path, "dog")
     said = json.loads(file.read_text())
     change(said)  # type: ignore[operator]
     file.write_text(json.dumps(said))
@@ -108,7 +109,7 @@ def test_a_damaged_file_is_refused(change: object, atlas: Atlas) -> None:
 
 
 def test_neurons_of_other_weights_are_in_no_map(atlas: Atlas) -> None:
-    file = selections.file_of(atlas.path, "cat")
+    file = saved.file_of(atlas.path, "cat")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"fingerprint": "0" * 64}))
     with pytest.raises(UsageError, match="is of neurons of other weights"):
         atlas.query("dog", selection="cat")

@@ -13,18 +13,18 @@ from edit_parts import D_MODEL, WIDTH, edit_of, language, neuron
 
 from atlas import Atlas
 from atlas.check import check
-from atlas.edits import CHANGES, Change, Intervention, make_changes
+from atlas.edits.edit import CHANGES, Change, Intervention, make_changes
+from atlas.edits.library import create, model_row, store
+from atlas.edits.positions import Positions
+from atlas.edits.reference_values import MIN, reference_values, tap_of
+from atlas.edits.set_expression import of_expression
 from atlas.errors import UsageError
-from atlas.labels import labelled
 from atlas.live.hooks import tracing
 from atlas.neurons import Neuron
+from atlas.query.labels import labelled
+from atlas.query.neuron_set import NeuronSet
 from atlas.random_neurons import matched_random
-from atlas.reference import MIN, reference_values, tap_of
-from atlas.selection import NeuronSet
-from atlas.selections import of_expression
 from atlas.store.engine import connect_writer
-from atlas.stored import create, model_row, store
-from atlas.where import Where
 from ingest.feed import Feed
 from ingest.job import open_dataset
 from ingest.resolving import complete
@@ -152,7 +152,7 @@ N = language((0, 1), (1, 2))
 )
 def test_every_kind_of_change(how: dict[str, Any], changes: list[Change]) -> None:
     assert make_changes(N, **how) == tuple(changes)
-    where = Where(("image",))
+    where = Positions(("image",))
     assert make_changes(N, **how, where=where) == tuple(replace(c, where=where) for c in changes)
 
 

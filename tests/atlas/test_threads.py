@@ -106,7 +106,7 @@ def test_an_edit_that_was_not_stored_leaves_no_file(own_atlas: Path, monkeypatch
     def broken(*given: Any) -> None:
         raise RuntimeError("planted")
 
-    monkeypatch.setattr("atlas.rebuild.load_edit", broken)
+    monkeypatch.setattr("atlas.edits.rows.load_edit", broken)
     with pytest.raises(RuntimeError, match="planted"):
         atlas.create_edit("no-dog", found, write_noise=0.1)
     assert list((own_atlas / "edits").iterdir()) == [] and check(own_atlas) == []

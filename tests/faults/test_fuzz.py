@@ -14,14 +14,17 @@ import numpy as np
 import pytest
 from fuzzing import a_file, damaged, feed, objects, texts
 
-from atlas import edit_bundle, edit_files, filters, grammar, pages, selections
-from atlas.edits import Change, Edit, Intervention
+from atlas.edits import files as edit_files
+from atlas.edits import set_expression, single_file
+from atlas.edits.edit import Change, Edit, Intervention
+from atlas.edits.positions import Positions
 from atlas.errors import AtlasError, UsageError, unknown
 from atlas.neurons import Neuron, parse_layers
-from atlas.rules import Rule
-from atlas.selection import neuron_set
+from atlas.query import filter_text, filters, paging
+from atlas.query import saved as query_saved
+from atlas.query.neuron_set import neuron_set
+from atlas.query.selection_rules import Rule
 from atlas.store import run_manifest
-from atlas.where import Where
 
 # Fast parsers always get ten thousand.
 FAST = pytest.mark.parametrize("number", [10_000])
@@ -38,12 +41,14 @@ FILTERS = (
 
 @FAST
 def test_filters_as_text(number: int) -> None:
-    assert feed(number, texts(*FILTERS), grammar.parse, lambda tree: grammar.parse(grammar.text_of(tree))) > 50
+    assert (
+        feed(number, texts(*FILTERS), filter_text.parse, lambda tree: filter_text.parse(filter_text.text_of(tree))) > 50
+    )
 
 
 @FAST
 def test_filters_as_json(number: int) -> None:
-    make = objects(*(filters.as_json(grammar.parse(whole)) for whole in FILTERS))
+    make = objects(*(filters.as_json(filter_text.parse(whole)) for whole in FILTERS))
 
     def read(data: bytes) -> Any:
         try:
@@ -65,7 +70,7 @@ def test_filters_deeper_than_any(number: int = fuzzing.DEEP) -> None:
             filters.from_json(said)
     for whole in ("(" * 4000 + "layer = 1", "not " * 2400 + "layer = 1"):
         with pytest.raises(UsageError, match="levels deep"):
-            grammar.parse(whole)
+            filter_text.parse(whole)
 
 
 @FAST
@@ -85,7 +90,7 @@ def test_rules(number: int) -> None:
 @FAST
 def test_places(number: int) -> None:
     valid = ("all", "role=image,text", "position=-1,2:5", "phase=prefill", "role=image;position=-3:;phase=prefill")
-    assert feed(number, texts(*valid), Where.parse, lambda where: Where.parse(str(where))) > 50
+    assert feed(number, texts(*valid), Positions.parse, lambda where: Positions.parse(str(where))) > 50
 
 
 @FAST
@@ -102,9 +107,9 @@ def test_sets_of_layers(number: int) -> None:
 
 @FAST
 def test_cursors(number: int) -> None:
-    by = (*pages.order((), ("concept",)), ("z", True))
+    by = (*paging.order((), ("concept",)), ("z", True))
     row = {"rank": 3, "concept": "dog", "component": "language", "layer": 1, "neuron": 2, "z": 0.5}
-    whole = pages.cursor(by, row, "q" * 16)
+    whole = paging.cursor(by, row, "q" * 16)
     said = ["q" * 16, *(row[name] for name, _ in by)]
 
     def make(draw: random.Random) -> str:
@@ -114,9 +119,9 @@ def test_cursors(number: int) -> None:
 
     def again(last: list[Any]) -> list[Any]:
         row = dict(zip((name for name, _ in by), last, strict=True))
-        return pages.read(pages.cursor(by, row, "q" * 16), by, "q" * 16)
+        return paging.read(paging.cursor(by, row, "q" * 16), by, "q" * 16)
 
-    assert feed(number, make, lambda given: pages.read(given, by, "q" * 16), again) > 50
+    assert feed(number, make, lambda given: paging.read(given, by, "q" * 16), again) > 50
 
 
 def named(_: Path, name: str) -> Any:
@@ -127,15 +132,15 @@ def named(_: Path, name: str) -> Any:
 
 @FAST
 def test_set_expressions(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selections, "named", named)
+    monkeypatch.setattr(query_saved, "named", named)
     make = texts("dog & cat", "(dog | cat) - dog", "dog - cat & edit:no-dog@1", "((dog))")
-    assert feed(number, make, lambda given: selections.of_expression(Path(), given), None) > 50
+    assert feed(number, make, lambda given: set_expression.of_expression(Path(), given), None) > 50
 
 
 @pytest.mark.parametrize("number", [100, pytest.param(10_000, marks=pytest.mark.nightly)])
 def test_set_expressions_of_a_real_atlas(number: int, world: Path) -> None:
     make = texts("dogs & quiet", "selection:dogs - edit:quiet@1", "(dogs | noisy) - quiet", "selection:dogs")
-    assert feed(number, make, lambda given: selections.of_expression(world, given), None) > 2
+    assert feed(number, make, lambda given: set_expression.of_expression(world, given), None) > 2
 
 
 @SLOW
@@ -181,7 +186,7 @@ MODEL |= {"d_model": 4, "vocabulary": 32, "created_at": "2026-01-01T00:00:00"}
 def an_edit() -> Edit:
     changes = (
         Change(Neuron("language", 1, 3), 0.0),
-        Change(Neuron("language", 1, 4), 0.5, -1.5, 0.25, Where.parse("role=image;phase=prefill"), 0),
+        Change(Neuron("language", 1, 4), 0.5, -1.5, 0.25, Positions.parse("role=image;phase=prefill"), 0),
     )
     deltas = np.arange(4, dtype=np.float32)[None]
     return Edit("x", 1, MODEL, "dog", {"maps": []}, Intervention(changes, "product", deltas, 3), "2026", "mine")
@@ -204,9 +209,9 @@ def test_edits_handed_on(number: int, tmp_path: Path) -> None:
     from safetensors.numpy import save
 
     file = tmp_path / "x.safetensors"
-    edit_bundle.write_bundle(an_edit(), file)
+    single_file.write_bundle(an_edit(), file)
     whole = file.read_bytes()
-    said = edit_files.as_json(an_edit()) | {"format": edit_bundle.FORMAT, "sum": edit_bundle._sum(an_edit())}
+    said = edit_files.as_json(an_edit()) | {"format": single_file.FORMAT, "sum": single_file._sum(an_edit())}
     make_said = objects(said)
 
     def make(draw: random.Random) -> bytes:
@@ -217,9 +222,9 @@ def test_edits_handed_on(number: int, tmp_path: Path) -> None:
         }
         return bytes(save(tensors, metadata={"edit": make_said(draw).decode(errors="replace")}))
 
-    feed(number, make, a_file(file, lambda: edit_bundle.read_bundle(file)), None)
+    feed(number, make, a_file(file, lambda: single_file.read_bundle(file)), None)
     file.write_bytes(whole)
-    assert edit_bundle.read_bundle(file).changes == an_edit().changes
+    assert single_file.read_bundle(file).changes == an_edit().changes
 
 
 @SLOW
@@ -238,12 +243,12 @@ def test_selection_files(number: int, world: Path, tmp_path: Path) -> None:
     file = world / "selections" / "dogs.json"
     make = objects(json.loads(file.read_text()))
 
-    def again(found: selections.Selection) -> selections.Selection:
-        saved = selections.save(tmp_path, found.name, found.as_set(), note=found.note, replace=True)
-        assert selections.read(selections.file_of(tmp_path, saved.name)) == saved
+    def again(found: query_saved.Selection) -> query_saved.Selection:
+        saved = query_saved.save(tmp_path, found.name, found.as_set(), note=found.note, replace=True)
+        assert query_saved.read(query_saved.file_of(tmp_path, saved.name)) == saved
         return found
 
-    assert feed(number, make, a_file(file, lambda: selections.read(file)), again) > 20
+    assert feed(number, make, a_file(file, lambda: query_saved.read(file)), again) > 20
 
 
 def test_another_exception_is_noticed() -> None:

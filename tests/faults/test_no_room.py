@@ -14,7 +14,7 @@ from operations import NAMES, Operation, Operations
 
 from atlas import Atlas
 from atlas.errors import StoreUnavailable
-from atlas.rebuild import rebuild
+from atlas.maintain.rebuild import rebuild
 from atlas.store.database import database_file, wal
 
 WRITING = [name for name in NAMES if name != "init" and not name.startswith("rm")]
@@ -120,8 +120,8 @@ def test_what_is_stored_stays_in_the_log(world: Path, nursery: Nursery) -> None:
 def test_a_rebuild_never_takes_a_file_whose_log_it_leaves(
     world: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from atlas import rebuild as module
-    from atlas.edit_files import read_stored
+    from atlas.edits.files import read_stored
+    from atlas.maintain import rebuild as module
 
     monkeypatch.setattr(module, "load_edit", lambda *_: wal(next(world.glob("rebuild-*"))).write_bytes(b"left"))
     before = contents(world)

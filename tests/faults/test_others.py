@@ -14,8 +14,8 @@ from faulting import Nursery, contents, files
 from operations import DOG, INDEX, Operations
 
 from atlas.check import check
-from atlas.edit_files import read_stored
-from atlas.rebuild import rebuild
+from atlas.edits.files import read_stored
+from atlas.maintain.rebuild import rebuild
 from atlas.store import backup, engine, migrations
 
 NOBODY = 65534

@@ -13,7 +13,7 @@ from swapping import SPOKEN, World, feed_of
 
 from atlas import Atlas
 from atlas.check import check
-from atlas.edits import Change, Edit, Intervention
+from atlas.edits.edit import Change, Edit, Intervention
 from atlas.errors import Unsupported, UsageError
 from atlas.live.edit import changing
 from atlas.live.encode import Prompt
@@ -227,11 +227,11 @@ def test_an_evaluation_judges_answers_and_stores_those_of_before_once(
     world = World(SPOKEN, {"caption": ("exact", "bleu")})
     monkeypatch.setattr("ingest.evaluate.open_dataset", lambda job: world)
     monkeypatch.setattr("ingest.run.load_model", lambda job, execution: speaking)
-    from atlas import stored
+    from atlas.edits import library as edit_library
     from ingest.record import model_row
 
     about = {"fingerprint": speaking.fingerprint, "concept": "dog"}
-    edit = stored.new(empty_atlas, "silent", SILENT, about, model=model_row(speaking))
+    edit = edit_library.new(empty_atlas, "silent", SILENT, about, model=model_row(speaking))
     rows = evaluated(empty_atlas, edit, 2)
     captions = [e for e in SPOKEN if (e.split, e.task) == ("held_out", "caption")]
     assert stored_answers(empty_atlas) == len(captions) == 4

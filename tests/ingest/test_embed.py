@@ -21,7 +21,7 @@ from atlas.errors import Unsupported, UsageError
 from atlas.indexes import build_index, unit
 from atlas.live.media import Clip, Medium, Sound
 from atlas.profiles import whole_maps
-from atlas.queries import Which
+from atlas.query.statements import MapSpec
 from atlas.spaces import find_spaces, pick_model
 from atlas.store import create, engine
 from atlas.store.database import open_readonly
@@ -97,13 +97,13 @@ def test_the_same_job_is_one_run_and_is_not_made_twice(
     assert job["encoder"]["name"] == "hf" and len(job["encoder"]["identity"]) == 64
     assert job["maps"]["method"] == "contribution" and job["maps"]["concepts"] == ["cat", "dog"]
     assert str(tmp_path) not in manifest.read_text() and "/embed" not in json.dumps(job)
-    for other in ({"options": {"pooling": "cls"}}, {"wording": Wording(3, 0)}, {"which": Which(source="text")}):
+    for other in ({"options": {"pooling": "cls"}}, {"wording": Wording(3, 0)}, {"which": MapSpec(source="text")}):
         assert embed(own_atlas, replace(asked, **other)).run_id != first.run_id
 
 
 def test_vectors_come_back_from_the_run_folders(own_atlas: Path) -> None:
-    from atlas.edit_files import read_stored
-    from atlas.rebuild import rebuild
+    from atlas.edits.files import read_stored
+    from atlas.maintain.rebuild import rebuild
     from atlas.store.database import database_file
 
     done = embed(own_atlas, Asked("profile"))
@@ -146,7 +146,7 @@ def own_texts(path: Path, tokens: int, concepts: int, share: float) -> list[str]
 def test_the_text_of_a_neuron_has_its_tokens_and_then_its_best_concepts(stored_atlas: Path) -> None:
     with open_readonly(stored_atlas) as connection:
         model, _ = pick_model(connection)
-        chosen = concept_maps(connection, Which())
+        chosen = concept_maps(connection, MapSpec())
         for tokens, concepts, share in ((10, 3, 0.2), (2, 1, 0.5), (4, 0, 0.1), (0, 2, 1.0)):
             found = neuron_texts(connection, model, chosen, Wording(tokens, concepts, share))
             assert found == own_texts(stored_atlas, tokens, concepts, share)
@@ -203,7 +203,7 @@ def test_pictures_and_recordings_are_searched_in_the_space_of_their_encoder(
 
 
 def test_profiles_are_the_maps_standardised(own_atlas: Path) -> None:
-    done = embed(own_atlas, Asked("profile", Which(method="activation", source="text", reduce="mean")))
+    done = embed(own_atlas, Asked("profile", MapSpec(method="activation", source="text", reduce="mean")))
     with open_readonly(own_atlas) as connection:
         rows = connection.execute(
             """SELECT c.name, s.layer * 64 + s.neuron, s.score FROM scores s JOIN maps m USING (map_id)
@@ -225,8 +225,8 @@ def test_maps_that_keep_only_their_best_are_refused(own_atlas: Path) -> None:
     with pytest.raises(UsageError, match=message):
         embed(own_atlas, Asked("profile"))
     with open_readonly(own_atlas) as connection, pytest.raises(UsageError, match=message):
-        whole_maps(connection, Which())
-    assert embed(own_atlas, Asked("profile", Which(method="activation"))).fresh  # those are whole
+        whole_maps(connection, MapSpec())
+    assert embed(own_atlas, Asked("profile", MapSpec(method="activation"))).fresh  # those are whole
 
 
 def test_other_weights_than_the_stored_ones_are_refused(own_atlas: Path) -> None:
@@ -242,9 +242,9 @@ def test_what_is_not_there_is_named(own_atlas: Path, empty_atlas: Path, encoder:
     with pytest.raises(UsageError, match="this atlas has no model yet"):
         embed(empty_atlas, Asked("profile"))
     with pytest.raises(UsageError, match="no model called 'llama'"):
-        embed(own_atlas, Asked("profile", Which(model="llama")))
+        embed(own_atlas, Asked("profile", MapSpec(model="llama")))
     with pytest.raises(UsageError, match="no stored method called 'contribtion'"):
-        embed(own_atlas, Asked("decoded", Which(method="contribtion"), encoder=encoder["hf"]))
+        embed(own_atlas, Asked("decoded", MapSpec(method="contribtion"), encoder=encoder["hf"]))
     with pytest.raises(UsageError, match="not both 0"):
         Wording(0, 0)
 

@@ -151,7 +151,7 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
     job = replace(complete(held_out, dataset, EYES), sources=("text",))
     neurons = Atlas.open(own_atlas).query("dog", "contribution", source="text", top=10)
     examiner = Examiner(llava, dataset, job, Execution())
-    from atlas.edits import Intervention, make_changes
+    from atlas.edits.edit import Intervention, make_changes
 
     with changing(llava, Intervention(make_changes(list(neurons), set_to=0.0))):
         scores = examiner.ask()
@@ -173,8 +173,8 @@ def test_the_control_of_a_mean_edit_sets_random_neurons_to_their_own_means(
     own_atlas: Path, held_out: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ingest.evaluate
-    from atlas.edits import Change
-    from atlas.reference import reference_values
+    from atlas.edits.edit import Change
+    from atlas.edits.reference_values import reference_values
 
     atlas = Atlas.open(own_atlas)
     atlas.create_edit("calm", atlas.query("dog", source="text", top=6), mean=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from atlas.edits import Change, Intervention, check_intervention, make_changes
+from atlas.edits.edit import Change, Intervention, check_intervention, make_changes
 from atlas.errors import AtlasError, UsageError
 from atlas.live.edit import changing
 from atlas.live.finite import NotFinite

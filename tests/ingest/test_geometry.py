@@ -15,7 +15,7 @@ import torch
 
 from atlas import Atlas
 from atlas.check import check
-from atlas.edits import Intervention, make_changes
+from atlas.edits.edit import Intervention, make_changes
 from atlas.errors import Unsupported, UsageError
 from atlas.intervals import of_values
 from atlas.live.encode import ROLES

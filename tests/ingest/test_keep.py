@@ -11,11 +11,11 @@ import pytest
 
 from atlas import Atlas
 from atlas.check import check
-from atlas.edit_files import read_stored
+from atlas.edits.files import read_stored
 from atlas.errors import UsageError
-from atlas.queries import Which
-from atlas.rebuild import rebuild
-from atlas.rules import Rule
+from atlas.maintain.rebuild import rebuild
+from atlas.query.selection_rules import Rule
+from atlas.query.statements import MapSpec
 from atlas.store import create
 from atlas.store.database import open_readonly
 from ingest.job import Execution, make_job
@@ -60,7 +60,7 @@ def test_percentiles_stay_those_of_the_whole_map(cut: Path, stored_atlas: Path) 
 
 
 def test_layers_of_two_maps_say_what_these_keep(cut: Path) -> None:
-    which, rule = Which("dog", source="text", reduce="mean"), Rule.parse("top:5")
+    which, rule = MapSpec("dog", source="text", reduce="mean"), Rule.parse("top:5")
     sets = Atlas.open(cut).select_each(which, "method", ("contribution", "activation"), rule)
     assert [len(found) for found in sets.values()] == [5, 5]
     for found in sets.values():

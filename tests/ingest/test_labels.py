@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atlas import labels as stored_labels
-from atlas import rebuild
 from atlas.check import check
-from atlas.edit_files import read_stored
+from atlas.edits.files import read_stored
 from atlas.errors import UsageError
+from atlas.maintain import rebuild
+from atlas.query import labels as stored_labels
 from atlas.store import create
 from atlas.store.database import open_readonly
 from ingest.importance import METRICS, PRESETS, SPLITS

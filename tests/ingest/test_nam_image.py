@@ -14,7 +14,7 @@ from small_gill import build as build_gill
 from small_gill import save_pipeline
 
 from atlas.check import check
-from atlas.edits import Change, Intervention
+from atlas.edits.edit import Change, Intervention
 from atlas.errors import Unsupported, UsageError
 from atlas.live.drawing import How
 from atlas.live.edit import changing

@@ -15,10 +15,10 @@ from PIL import Image
 
 from atlas import Atlas
 from atlas.check import check
-from atlas.edit_files import read_stored
+from atlas.edits.files import read_stored
 from atlas.errors import UsageError
 from atlas.live.fingerprint import fingerprint
-from atlas.rebuild import rebuild
+from atlas.maintain.rebuild import rebuild
 from atlas.store.database import open_readonly
 from ingest.datasets import scenes
 from ingest.evaluate import Measures, evaluate

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import ingest.solvers
 from atlas import registry
-from atlas.edits import Change, Intervention
+from atlas.edits.edit import Change, Intervention
 from atlas.errors import UsageError
 from atlas.live.edit import changing
 from atlas.live.hooks import tracing

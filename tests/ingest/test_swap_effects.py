@@ -13,9 +13,10 @@ from swapping import SPOKEN, World, example, feed_of, one_pass, said
 
 import ingest.evaluate
 import ingest.solve
-from atlas import Atlas, stored
+from atlas import Atlas
 from atlas.check import check
-from atlas.edits import Change, Edit, Intervention
+from atlas.edits import library as edit_library
+from atlas.edits.edit import Change, Edit, Intervention
 from atlas.live.edit import changing
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
@@ -250,7 +251,7 @@ def test_a_composed_edit_is_measured_by_the_one_swap_of_its_parts(
     edit = solved(empty_atlas)
     calm = tuple(Change(n, 0.9) for n in (Neuron("language", 0, i) for i in range(64)) if n not in edit.neurons)[:3]
     about = {"fingerprint": edit.fingerprint, "concept": "dog"}
-    stored.new(empty_atlas, "calm", Intervention(calm), about, model=edit.model)
+    edit_library.new(empty_atlas, "calm", Intervention(calm), about, model=edit.model)
     both = Atlas.open(empty_atlas).compose_edits("both", ["swap", "calm"])
     assert swap_of(both) == CAT and both.solver is None
     assert swap_of(Atlas.open(empty_atlas).edit("calm").data) is None

@@ -11,7 +11,7 @@ from scipy.stats import binom
 
 from atlas import Atlas
 from atlas.nulls import answer_statistics, verdict
-from atlas.queries import Which
+from atlas.query.statements import MapSpec
 from ingest.feed import Feed
 from ingest.job import Execution, Job, open_dataset
 from ingest.resolving import complete
@@ -105,7 +105,7 @@ def test_shared_is_set_against_the_same_answers_alone(both: Path, stored_atlas: 
     swaps = [tops["contribution.answer", source] for source in ("image", "text")]
     expected = answer_statistics(image, text, swaps)
     assert {n: found.statistics[f"answer_{n}"] for n in expected} == pytest.approx(expected)
-    row = next(r for r in Atlas.open(both).overlaps(Which(method="contribution"), top=20).rows.to_pylist()
+    row = next(r for r in Atlas.open(both).overlaps(MapSpec(method="contribution"), top=20).rows.to_pylist()
                if r["concept"] == "dog")  # fmt: skip
     assert row["answer_p_value"] == pytest.approx(expected["p_value"])
     assert "answer_p_value" not in Atlas.open(stored_atlas).shared("dog", "contribution", top=20).statistics

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from atlas.edits import Change, Edit, Intervention
+from atlas.edits.edit import Change, Edit, Intervention
+from atlas.edits.library import StoredEdit
 from atlas.errors import AtlasWarning, UsageError
 from atlas.live import attached
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE, Neuron
-from atlas.stored import StoredEdit
 
 
 def edit_of(live: LiveModel, name: str, *indices: int) -> StoredEdit:

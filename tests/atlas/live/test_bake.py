@@ -18,14 +18,14 @@ import transformers
 from safetensors.torch import load_file, safe_open, save_file
 from small_models import Int8, assert_same, gap, small, state
 
-from atlas.edits import Change, Edit, Intervention, with_deltas
+from atlas.edits.edit import Change, Edit, Intervention, with_deltas
+from atlas.edits.positions import Positions
 from atlas.errors import AtlasError, IntegrityError, Unsupported, UsageError
 from atlas.live.bake import bake
 from atlas.live.checkpoint import CARD, UNDO, save_baked, unbake
 from atlas.live.edit import changing
 from atlas.live.model import LiveModel
 from atlas.neurons import GATE, LANGUAGE, Neuron
-from atlas.where import Where
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_what_weights_cannot_do_is_refused_and_changes_nothing(models: dict[str,
     llava, qwen = models["llava"], models["qwen2"]
     before = state(llava)
     cases = [
-        (change(0, 1, 0.0, where=Where(("image",))), "acts where role=image only.*atlas edit apply"),
+        (change(0, 1, 0.0, where=Positions(("image",))), "acts where role=image only.*atlas edit apply"),
         (change(0, 1, noise=0.5), "draws noise anew at every position.*atlas edit apply"),
     ]
     for what, message in cases:

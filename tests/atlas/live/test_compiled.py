@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from atlas.edits import Change, Intervention
+from atlas.edits.edit import Change, Intervention
 from atlas.errors import AtlasWarning, UsageError
 from atlas.live.edit import changing
 from atlas.live.model import LiveModel

@@ -15,7 +15,9 @@ import transformers
 from small_models import Int8, Packed, assert_same, build_blip2, gap, hooks, small, state
 from torch import Tensor
 
-from atlas.edits import Change, Edit, Intervention, with_deltas
+from atlas.edits.edit import Change, Edit, Intervention, with_deltas
+from atlas.edits.library import StoredEdit
+from atlas.edits.positions import Positions
 from atlas.errors import Unsupported, UsageError
 from atlas.live.bake import bake
 from atlas.live.edit import changing
@@ -25,8 +27,6 @@ from atlas.live.model import LiveModel
 from atlas.live.places import answers_from
 from atlas.live.replay import resume
 from atlas.neurons import GATE, LANGUAGE, PRODUCT, Neuron
-from atlas.stored import StoredEdit
-from atlas.where import Where
 
 WIDTH, D_MODEL = 64, 32
 WHERES = ("all", "role=text", "role=special", "role=text,special", "position=0", "position=-1,2:5", "phase=prefill")
@@ -75,7 +75,7 @@ def some(seed: int, wheres: tuple[str, ...] = ("all",), *, noise: bool = False, 
         gain = float(draw.choice([0.0, 1.0, draw.normal(), 2.5]))
         bias = float(draw.choice([0.0, draw.normal()]))
         sigma = float(draw.choice([0.0, 0.5])) if noise else 0.0
-        where = Where.parse(str(draw.choice(wheres)))
+        where = Positions.parse(str(draw.choice(wheres)))
         changes.append(change(cell // WIDTH, cell % WIDTH, gain, bias, noise=sigma, where=where))
         deltas.append(draw.normal(size=D_MODEL).astype(np.float32) if draw.random() < 0.4 else None)
     made = with_deltas(changes, deltas)
@@ -297,7 +297,9 @@ def test_generation_of_a_language_model_inside_another_knows_phase_and_place() -
 
     plain, own = logits(), hooks(model)
     prefill, decode = (
-        Intervention((change(0, 5, 0.0, 3.0, where=Where(phase=p)), change(1, 8, noise=2.0, where=Where(phase=p))))
+        Intervention(
+            (change(0, 5, 0.0, 3.0, where=Positions(phase=p)), change(1, 8, noise=2.0, where=Positions(phase=p)))
+        )
         for p in ("prefill", "decode")
     )
     with changing(model, decode):
@@ -312,7 +314,7 @@ def test_generation_of_a_language_model_inside_another_knows_phase_and_place() -
     with changing(model, Intervention(tuple(Change(c.neuron, c.gain, c.bias, c.noise) for c in prefill.changes))):
         assert torch.allclose(both, logits(), atol=1e-5)
     with pytest.raises(Unsupported, match="this pass was given embeddings"):  # noqa: SIM117
-        with changing(model, Intervention((change(0, 5, 0.0, where=Where(("image",))),))):
+        with changing(model, Intervention((change(0, 5, 0.0, where=Positions(("image",))),))):
             logits()
     assert hooks(model) == own and torch.equal(logits(), plain)
 
@@ -322,7 +324,7 @@ def test_a_layer_by_itself_is_not_taken_for_the_last_pass(live: LiveModel, pictu
     with torch.no_grad(), tracing(live.layout) as capture:
         live.forward(batch)
     hidden, rows = capture.calls[1][0][0], torch.arange(2)
-    with torch.no_grad(), changing(live, Intervention((change(1, 3, 0.0, where=Where(spans=("0",))),))):
+    with torch.no_grad(), changing(live, Intervention((change(1, 3, 0.0, where=Positions(spans=("0",))),))):
         live.forward(batch)
         with pytest.raises(Unsupported, match="passes of the whole model only"):
             resume(live.layout, capture, 1, hidden, rows)
@@ -478,7 +480,7 @@ def test_a_pipeline(llava_folder: Path, llava: LiveModel, picture: Any) -> None:
     with everywhere.on(pipe.model):
         assert said() == edited
     # "text" and "special" are told apart by the pipeline's own processor
-    words = edit_of(llava, Intervention(tuple(change(1, n, 0.0, 5.0, where=Where(("text",))) for n in range(20))))
+    words = edit_of(llava, Intervention(tuple(change(1, n, 0.0, 5.0, where=Positions(("text",))) for n in range(20))))
     with words.on(pipe):
         assert said() != plain
     with pytest.raises(Unsupported, match="processor="), words.on(pipe.model):

@@ -13,7 +13,7 @@ from PIL import Image
 from small_gill import IMG, QUERIES, WIDTH, build, save_pipeline
 from torch import Tensor
 
-from atlas.edits import Change, Intervention
+from atlas.edits.edit import Change, Intervention
 from atlas.errors import Unsupported, UsageError
 from atlas.live import gill
 from atlas.live.edit import changing
@@ -23,7 +23,7 @@ from atlas.live.layout import locate
 from atlas.live.model import LiveModel
 from atlas.live.painter import Painter
 from atlas.neurons import LANGUAGE, Neuron
-from atlas.where import ROLES
+from atlas.token_roles import ROLES
 
 
 @pytest.fixture(scope="module")

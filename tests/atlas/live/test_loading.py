@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from atlas.edits import Change, Intervention
+from atlas.edits.edit import Change, Intervention
 from atlas.errors import Unsupported, UsageError
 from atlas.live import loading, own_code, processors
 from atlas.live.bake import bake

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from small_models import gap, small
 from torch import Tensor
 
-from atlas.edits import Change, Intervention
+from atlas.edits.edit import Change, Intervention
+from atlas.edits.positions import EVERYWHERE, Positions, as_slice
 from atlas.errors import Unsupported, UsageError
 from atlas.live.calls import CACHES
 from atlas.live.edit import changing
@@ -20,7 +21,7 @@ from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from atlas.live.places import Places, answers_from
 from atlas.neurons import LANGUAGE, Neuron
-from atlas.where import EVERYWHERE, ROLES, Where, as_slice
+from atlas.token_roles import ROLES
 
 ROLE_NAMES = ("text", "special", "image", "video", "audio", "special_text")
 number = st.integers(-40, 40)
@@ -29,31 +30,35 @@ span = st.one_of(number.map(str), st.tuples(ends, ends).map(":".join))
 roles = st.lists(st.sampled_from(ROLE_NAMES), max_size=4).map(tuple)
 spans = st.lists(span, max_size=3).map(tuple)
 wheres = st.one_of(
-    st.builds(Where, roles, spans, st.sampled_from([None, "prefill"])),
-    st.builds(Where, roles, st.just(()), st.just("decode")),
+    st.builds(Positions, roles, spans, st.sampled_from([None, "prefill"])),
+    st.builds(Positions, roles, st.just(()), st.just("decode")),
 )
 
 
 @given(wheres)
-def test_what_is_written_reads_back(where: Where) -> None:
-    assert Where.parse(str(where)) == where
-    assert hash(Where.parse(str(where))) == hash(where)
+def test_what_is_written_reads_back(where: Positions) -> None:
+    assert Positions.parse(str(where)) == where
+    assert hash(Positions.parse(str(where))) == hash(where)
     assert (str(where) == "all") == (where == EVERYWHERE)
 
 
 @given(wheres, st.permutations([0, 1, 2]), st.sampled_from(["", " "]))
-def test_order_and_spaces_do_not_matter(where: Where, order: list[int], space: str) -> None:
+def test_order_and_spaces_do_not_matter(where: Positions, order: list[int], space: str) -> None:
     said = [f"role={f'{space},'.join(reversed(where.roles))}" if where.roles else ""]
     said += [f"position={f',{space}'.join(where.spans)}" if where.spans else ""]
     said += [f"phase={where.phase}" if where.phase else ""]
     text = f"{space};{space}".join(said[i] for i in order if said[i])
-    assert Where.parse(text) == where
+    assert Positions.parse(text) == where
 
 
 def test_unions_are_spelled_out_and_roles_are_in_one_order() -> None:
-    assert Where.parse("role=special_text") == Where(("special", "text")) == Where.parse("role=text,special,text")
-    assert str(Where(("image", "special_text"))) == "role=text,special,image"
-    assert Where.parse(" all ") == Where.parse("") == EVERYWHERE
+    assert (
+        Positions.parse("role=special_text")
+        == Positions(("special", "text"))
+        == Positions.parse("role=text,special,text")
+    )
+    assert str(Positions(("image", "special_text"))) == "role=text,special,image"
+    assert Positions.parse(" all ") == Positions.parse("") == EVERYWHERE
 
 
 @pytest.mark.parametrize(
@@ -78,13 +83,13 @@ def test_unions_are_spelled_out_and_roles_are_in_one_order() -> None:
 )
 def test_everything_else_is_refused_with_what_to_write(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        Where.parse(text)
+        Positions.parse(text)
 
 
 def test_a_where_made_in_python_is_held_to_the_same_rules() -> None:
     for made in ({"roles": ("picture",)}, {"spans": ("x",)}, {"phase": "answer"}, {"spans": ("0",), "phase": "decode"}):
         with pytest.raises(UsageError):
-            Where(**made)  # type: ignore[arg-type]
+            Positions(**made)  # type: ignore[arg-type]
 
 
 @given(number, st.integers(1, 30))
@@ -116,7 +121,9 @@ class Cache:
         return self.seen
 
 
-def expected(where: Where, rows: list[list[int]], prompts: list[int], seen: int, length: int, left: bool) -> list[Any]:
+def expected(
+    where: Positions, rows: list[list[int]], prompts: list[int], seen: int, length: int, left: bool
+) -> list[Any]:
     """Which positions of the pass (columns seen to seen + length) an edit changes, one position at a time; None where
     it is padding, which does not matter."""
     width = max(len(row) for row in rows)
@@ -151,7 +158,7 @@ def padded(rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def agrees(places: Places, where: Where, wanted: list[Any]) -> None:
+def agrees(places: Places, where: Positions, wanted: list[Any]) -> None:
     found = places.mask(where).tolist()
     assert [len(row) for row in found] == [len(row) for row in wanted]
     for mine, theirs in zip(found, wanted, strict=True):
@@ -159,7 +166,9 @@ def agrees(places: Places, where: Where, wanted: list[Any]) -> None:
 
 
 @given(rows_of_tokens, st.booleans(), wheres, st.data())
-def test_masks_of_a_teacher_forced_pass(rows: list[list[int]], left: bool, where: Where, data: st.DataObject) -> None:
+def test_masks_of_a_teacher_forced_pass(
+    rows: list[list[int]], left: bool, where: Positions, data: st.DataObject
+) -> None:
     ids, mask = padded(rows, left)
     width = ids.shape[1]
     prompts = [data.draw(st.integers(1, len(row))) for row in rows]
@@ -173,7 +182,7 @@ def test_masks_of_a_teacher_forced_pass(rows: list[list[int]], left: bool, where
 
 
 @given(rows_of_tokens, wheres, st.lists(st.integers(0, 12), min_size=1, max_size=4), st.sampled_from(CACHES))
-def test_masks_of_cached_generation(rows: list[list[int]], where: Where, answer: list[int], cache: str) -> None:
+def test_masks_of_cached_generation(rows: list[list[int]], where: Positions, answer: list[int], cache: str) -> None:
     """The prompt padded on the left in one pass, then every token of the answer alone."""
     ids, mask = padded(rows, left=True)
     prompts, width = [len(row) for row in rows], ids.shape[1]
@@ -195,7 +204,7 @@ def test_what_cannot_be_known_is_refused() -> None:
     ids, mask = padded([[1, 5, 6], [7, 8]], left=True)
     places = Places(TokenRoles(Config, SPECIAL))
     with pytest.raises(Unsupported, match="call the model, not a part"):
-        places.mask(Where(phase="prefill"))
+        places.mask(Positions(phase="prefill"))
     with pytest.raises(Unsupported, match="attention mask of the whole row"):
         places.look((), {"input_ids": ids, "attention_mask": mask[:, None, None]})
     with pytest.raises(Unsupported, match="attention mask of the whole row"):
@@ -203,20 +212,20 @@ def test_what_cannot_be_known_is_refused() -> None:
     with pytest.raises(Unsupported, match="attention mask of the whole row"):
         places.look((), {"input_ids": ids[:1, :1], "attention_mask": mask[:1, :1], "past_key_values": Cache(3)})
     places.look((), {"input_ids": ids[:1], "attention_mask": mask[:1, None, None]})  # one row has no padding
-    assert places.mask(Where(spans=("-1",))).tolist() == [[False, False, True]]
+    assert places.mask(Positions(spans=("-1",))).tolist() == [[False, False, True]]
     several = {"input_ids": ids, "attention_mask": torch.ones(2, 8), "past_key_values": Cache(5)}
     places.look((), several)
-    assert bool(places.mask(Where(("text",))).any())
-    for where in (Where(phase="decode"), Where(phase="prefill"), Where(spans=("0",))):
+    assert bool(places.mask(Positions(("text",))).any())
+    for where in (Positions(phase="decode"), Positions(phase="prefill"), Positions(spans=("0",))):
         with pytest.raises(Unsupported, match="may be the rest of a prompt or guesses at an answer"):
             places.mask(where)
     places.look((), {"inputs_embeds": torch.zeros(2, 3, 8), "attention_mask": mask})
-    assert places.mask(Where(spans=("0",))).tolist() == [[True, False, False], [False, True, False]]
+    assert places.mask(Positions(spans=("0",))).tolist() == [[True, False, False], [False, True, False]]
     with pytest.raises(Unsupported, match="needs input_ids; this pass was given embeddings"):
-        places.mask(Where(("image",)))
+        places.mask(Positions(("image",)))
     with pytest.raises(Unsupported, match="does not see every position once"):
-        places.at(Where(spans=("0",)), torch.zeros(4, 64))
-    assert places.at(Where(spans=("0",)), torch.zeros(6, 64)).tolist() == [True, False, False, False, True, False]
+        places.at(Positions(spans=("0",)), torch.zeros(4, 64))
+    assert places.at(Positions(spans=("0",)), torch.zeros(6, 64)).tolist() == [True, False, False, False, True, False]
 
 
 def test_without_a_tokenizer_text_cannot_be_told_from_special_tokens() -> None:
@@ -224,16 +233,16 @@ def test_without_a_tokenizer_text_cannot_be_told_from_special_tokens() -> None:
     places.look((), {"input_ids": torch.tensor([[1, 3, 3, 9]])})
     for names in (("text",), ("special",), ("special", "image")):
         with pytest.raises(Unsupported, match=r"told apart by the tokenizer: .on\(model, processor=...\)"):
-            places.mask(Where(names))
-    assert places.mask(Where(("image",))).tolist() == [[False, True, True, False]]
-    assert places.mask(Where(("special_text",))).tolist() == [[True, False, False, True]]
-    assert places.mask(Where(("special_text", "image"))).tolist() == [[True] * 4]
+            places.mask(Positions(names))
+    assert places.mask(Positions(("image",))).tolist() == [[False, True, True, False]]
+    assert places.mask(Positions(("special_text",))).tolist() == [[True, False, False, True]]
+    assert places.mask(Positions(("special_text", "image"))).tolist() == [[True] * 4]
 
 
 # on models
 
 
-def values_inside(model: Any, live: LiveModel, inputs: dict[str, Tensor], where: Where | None) -> dict[int, Tensor]:
+def values_inside(model: Any, live: LiveModel, inputs: dict[str, Tensor], where: Positions | None) -> dict[int, Tensor]:
     """layer -> what its down projection is given, with every neuron of layer 0 set to 7 at some positions."""
     changes = tuple(Change(Neuron(LANGUAGE, 0, n), 0.0, 7.0, where=where or EVERYWHERE) for n in range(64))
     with torch.no_grad(), changing(model, Intervention(changes if where else ())), tracing(live.layout) as inside:
@@ -245,7 +254,7 @@ def test_an_edit_of_image_positions_leaves_text_positions_alone(llava: LiveModel
     prompts = [llava.encoder.prompt("what is this ?", [picture]), llava.encoder.prompt("a dog and a cat")]
     batch = llava.batch(prompts, left=True)
     plain = values_inside(llava, llava, batch.inputs, None)
-    edited = values_inside(llava, llava, batch.inputs, Where(("image",)))
+    edited = values_inside(llava, llava, batch.inputs, Positions(("image",)))
     image = batch.roles == ROLES.index("image")
     assert int(image.sum()) == 4
     assert bool((edited[0][image] == 7).all())
@@ -263,7 +272,7 @@ def test_text_positions_alone_are_changed_too(name: str, request: pytest.Fixture
     prompts = [live.encoder.prompt("what is this ?", pictures), live.encoder.prompt("a dog")]
     batch = live.batch(prompts)
     plain = values_inside(live, live, batch.inputs, None)
-    for where, names in ((Where(("text",)), ("text",)), (Where(("special_text",)), ("text", "special"))):
+    for where, names in ((Positions(("text",)), ("text",)), (Positions(("special_text",)), ("text", "special"))):
         edited = values_inside(live, live, batch.inputs, where)
         mine = torch.isin(batch.roles, torch.tensor([ROLES.index(n) for n in names]))
         real = batch.roles != ROLES.index("pad")
@@ -273,12 +282,12 @@ def test_text_positions_alone_are_changed_too(name: str, request: pytest.Fixture
 
 def test_a_bare_model_knows_pictures_and_with_a_processor_text(llava: LiveModel, picture: Any) -> None:
     batch = llava.batch([llava.encoder.prompt("what is this ?", [picture])])
-    known = values_inside(llava, llava, batch.inputs, Where(("image",)))
-    bare = values_inside(llava.model, llava, batch.inputs, Where(("image",)))
+    known = values_inside(llava, llava, batch.inputs, Positions(("image",)))
+    bare = values_inside(llava.model, llava, batch.inputs, Positions(("image",)))
     assert torch.equal(known[0], bare[0])
     with pytest.raises(Unsupported, match="processor="):
-        values_inside(llava.model, llava, batch.inputs, Where(("text",)))
-    one = Intervention((Change(Neuron(LANGUAGE, 0, 3), 0.0, 7.0, where=Where(("text",))),))
+        values_inside(llava.model, llava, batch.inputs, Positions(("text",)))
+    one = Intervention((Change(Neuron(LANGUAGE, 0, 3), 0.0, 7.0, where=Positions(("text",))),))
     for processor in (llava.encoder.processor, llava.encoder.tokenizer):
         with torch.no_grad(), changing(llava.model, one, processor=processor), tracing(llava.layout) as inside:
             llava.model(**batch.inputs, use_cache=False)
@@ -287,13 +296,13 @@ def test_a_bare_model_knows_pictures_and_with_a_processor_text(llava: LiveModel,
 
 def test_write_vectors_change_at_the_chosen_positions_alone() -> None:
     """What the FFN gives, position by position: its column's delta times the value where asked, nothing elsewhere."""
-    from atlas.edits import with_deltas
+    from atlas.edits.edit import with_deltas
     from atlas.live.layout import locate
 
     model = small("GPTNeoX")
     layout, ids = locate(model), torch.tensor([[5, 6, 7, 8]])
     delta = torch.linspace(-1, 1, 32)
-    what = with_deltas([Change(Neuron(LANGUAGE, 0, 9), where=Where(spans=("1:3",)))], [delta.numpy()])
+    what = with_deltas([Change(Neuron(LANGUAGE, 0, 9), where=Positions(spans=("1:3",)))], [delta.numpy()])
     outputs: list[Tensor] = []
     handle = layout.layers[0].register_forward_hook(
         lambda _m, _a, out: outputs.append(out[0] if isinstance(out, tuple) else out)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from atlas import pins
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
-from atlas.queries import Which, find_maps
-from atlas.unfound import nothing, require_one_run
+from atlas.query import pins
+from atlas.query.no_such_map import nothing, require_one_run
+from atlas.query.statements import MapSpec, find_maps
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +37,7 @@ EVERYTHING = (*ASKED, "component", "fingerprint", "tap")
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class StoredMap:
     """One map: the row of `find_maps`. assumed: what was left open, as `name=value (others: ...)`."""
 
     row: dict[str, Any]
@@ -53,7 +53,7 @@ class Chosen:
         return {key: self.row[key] for key in (*keys, *more)}
 
 
-def provenance(chosen: Sequence[Chosen], rule: Mapping[str, Any]) -> dict[str, Any]:
+def provenance(chosen: Sequence[StoredMap], rule: Mapping[str, Any]) -> dict[str, Any]:
     """What a set of neurons came from: its maps, the rule, and what was left open."""
     assumed = list(dict.fromkeys(a for c in chosen for a in c.assumed))
     maps = [c.summary() for c in chosen]
@@ -62,7 +62,7 @@ def provenance(chosen: Sequence[Chosen], rule: Mapping[str, Any]) -> dict[str, A
     return {"fingerprint": fingerprint, "maps": maps, "selection": dict(rule), "assumed": assumed}
 
 
-def choose_map(connection: Connection, which: Which) -> Chosen:
+def choose_map(connection: Connection, which: MapSpec) -> StoredMap:
     """The one map that is meant.
 
     Raises:
@@ -75,10 +75,10 @@ def choose_map(connection: Connection, which: Which) -> Chosen:
         raise nothing(connection, which)
     # One model's name may stand for several weights: those of the newest map count.
     rows, assumed = narrowed(rows, (*ASKED, "component", "tap", "fingerprint"))
-    return Chosen(rows[0], (*pins.notes(which), *assumed, *versions_of(rows[:1])))
+    return StoredMap(rows[0], (*pins.notes(which), *assumed, *versions_of(rows[:1])))
 
 
-def choose_several(connection: Connection, which: Which, name: str, values: Sequence[str]) -> list[Chosen]:
+def choose_several(connection: Connection, which: MapSpec, name: str, values: Sequence[str]) -> list[StoredMap]:
     """One map for each of several methods, sources or targets (`name`), alike in all the rest.
 
     What `which` leaves open is taken from what all of them have. Methods may read different taps.
@@ -106,10 +106,10 @@ def choose_several(connection: Connection, which: Which, name: str, values: Sequ
         assumed += note
         groups = [[r for r in group if str(r[part]) == taken] for group in groups]
     said = (*pins.notes(which), *assumed)
-    return [Chosen(group[0], (*said, *versions_of(group[:1]))) for group in groups]
+    return [StoredMap(group[0], (*said, *versions_of(group[:1]))) for group in groups]
 
 
-def choose_concepts(connection: Connection, which: Which, names: Sequence[str] = ()) -> list[Chosen]:
+def choose_concepts(connection: Connection, which: MapSpec, names: Sequence[str] = ()) -> list[StoredMap]:
     """One map for each concept of these names (of all), and of the supercategory if one is meant, alike in all else.
 
     What is left open is filled in as for one concept; concepts that have no such map are left out.
@@ -131,11 +131,11 @@ def choose_concepts(connection: Connection, which: Which, names: Sequence[str] =
         raise nothing(connection, which)
     rows, assumed = narrowed(rows, EVERYTHING)
     said = (*pins.notes(which), *assumed, *versions_of(rows))
-    return [Chosen(r, said) for r in sorted(rows, key=lambda r: str(r["concept"]))]
+    return [StoredMap(r, said) for r in sorted(rows, key=lambda r: str(r["concept"]))]
 
 
 def first_answer(
-    connection: Connection, which: Which, ask: Callable[[Which], pa.Table]
+    connection: Connection, which: MapSpec, ask: Callable[[MapSpec], pa.Table]
 ) -> tuple[pa.Table, tuple[str, ...]]:
     """A question's answer about one model and dataset, and what was taken: the newest of which it has one.
 
@@ -159,7 +159,7 @@ def first_answer(
     return found, tuple(assumed)
 
 
-def voters(connection: Connection, which: Which, methods: Sequence[str]) -> tuple[list[Chosen], list[str]]:
+def voters(connection: Connection, which: MapSpec, methods: Sequence[str]) -> tuple[list[StoredMap], list[str]]:
     """The maps that vote, and their names: a concept's by several methods, or those of a supercategory's concepts.
 
     Raises:
@@ -175,7 +175,7 @@ def voters(connection: Connection, which: Which, methods: Sequence[str]) -> tupl
     return choose_several(connection, which, "method", methods), list(methods)
 
 
-def null_map(connection: Connection, chosen: Chosen, names: Mapping[str, str]) -> Chosen:
+def null_map(connection: Connection, chosen: StoredMap, names: Mapping[str, str]) -> StoredMap:
     """The map that the rule z measures `chosen` against: the same but for `names`, or itself.
 
     Raises:
@@ -185,12 +185,12 @@ def null_map(connection: Connection, chosen: Chosen, names: Mapping[str, str]) -
         return chosen
     same = same_but(chosen, names)
     try:
-        return choose_map(connection, Which(**same, run=chosen["run_id"]))
+        return choose_map(connection, MapSpec(**same, run=chosen["run_id"]))
     except UsageError:  # of another run, then
-        return choose_map(connection, Which(**same))
+        return choose_map(connection, MapSpec(**same))
 
 
-def same_but(row: Mapping[str, Any] | Chosen, names: Mapping[str, str | None]) -> dict[str, Any]:
+def same_but(row: Mapping[str, Any] | StoredMap, names: Mapping[str, str | None]) -> dict[str, Any]:
     """The names of the map that is like this one but for `names`."""
     return {name: row[name] for name in ("concept", *ASKED, "fingerprint", "tap")} | dict(names)
 
@@ -244,13 +244,13 @@ def _plain(name: str, there: Sequence[str]) -> str:
     return sorted(there, key=lambda v: (v == "random", v))[0]
 
 
-def peers(connection: Connection, chosen: Chosen) -> list[int]:
+def peers(connection: Connection, chosen: StoredMap) -> list[int]:
     """The other methods' maps of the same concept, source, target and reduction.
 
     The random control is none of them, nor is another part of the same method, such as `two_stage.stage1`.
     """
     row = chosen.row
-    same = Which(row["concept"], None, row["source"], row["target"], row["reduce"], row["model"], row["dataset"])
+    same = MapSpec(row["concept"], None, row["source"], row["target"], row["reduce"], row["model"], row["dataset"])
     found = find_maps(same).run(connection).to_pylist()
     others = [r for r in found if _method(r) not in (_method(row), "random")]
     return [r["map_id"] for r in others if r["model_id"] == row["model_id"]]

@@ -17,11 +17,11 @@ import pyarrow as pa
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
-from atlas.edits import Change, Edit, Intervention
+from atlas.edits.edit import Change, Edit, Intervention
+from atlas.edits.positions import Positions
 from atlas.errors import IntegrityError, UsageError
 from atlas.neurons import TAPS, Neuron
 from atlas.store.atomic import sha256, write_atomically
-from atlas.where import Where
 
 HEAD = ("name", "version", "model", "concept", "provenance", "created_at", "note")
 NO_EDIT = (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, UsageError)
@@ -119,7 +119,7 @@ def _changes(said: Mapping[str, Any]) -> tuple[Change, ...]:
     if type(count) is not int or lengths - {count} or (not lengths and count > 1000):  # a count alone may be any
         raise ValueError(f"it has {sorted(lengths)} changes and says {count}")
     columns = [v if isinstance(v, list) else [v] * count for v in (said[name] for name in COLUMNS)]
-    wheres = {text: Where.parse(text) for text in set(columns[6])}
+    wheres = {text: Positions.parse(text) for text in set(columns[6])}
     found = tuple(
         Change(Neuron(component, *map(index, at)), float(gain), float(bias), float(noise), wheres[where], write)
         for component, *at, gain, bias, noise, where, write in zip(*columns, strict=True)
@@ -164,7 +164,7 @@ def tensors_of(file: Path, *, verify: bool = False) -> set[str]:
 
 
 def edit_row(edit: Edit, file: Path) -> dict[str, Any]:
-    """The edit as `atlas.rebuild.load_edit` takes it."""
+    """The edit as `atlas.maintain.rebuild.load_edit` takes it."""
     return {
         "name": edit.name,
         "version": edit.version,
@@ -193,7 +193,7 @@ def changes_table(edit: Edit) -> pa.Table:
 
 
 def read_stored(file: Path) -> tuple[dict[str, Any], pa.Table]:
-    """One file of edits/ as `atlas.rebuild.rebuild` reads it back."""
+    """One file of edits/ as `atlas.maintain.rebuild.rebuild` reads it back."""
     edit = read_edit(file)
     return edit_row(edit, file), changes_table(edit)
 

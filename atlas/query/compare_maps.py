@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from atlas.queries import Query, Which, tokens_of
-from atlas.rules import Rule, bound, placed, selected
+from atlas.query.selection_rules import Rule, bound, placed, selected
+from atlas.query.statements import MapSpec, Query, tokens_of
 
 TOP = 0.02
 """The share of the neurons that agreement compares the tops of."""
@@ -116,7 +116,7 @@ _TOGETHER = "(a.run_id = b.run_id OR (a.model_id = b.model_id AND a.said = b.sai
 _BEST = "{one}.examples DESC, a.run_id = b.run_id DESC, {one}.finished_at DESC, {one}.map_id DESC"
 
 
-def method_pairs(which: Which) -> Query:
+def method_pairs(which: MapSpec) -> Query:
     """Pairs of maps of two methods that can be compared: alike in all but the method, and of one run, or of two that
     were asked the same.
 
@@ -163,7 +163,7 @@ pairs AS (
         ORDER BY {_BEST.format(one="b")}) = 1)"""
 
 
-def agreement(reference: str, which: Which) -> Query:
+def agreement(reference: str, which: MapSpec) -> Query:
     """How well each method's ranking follows a reference method's, over the same concepts, sources and reductions.
 
     Only maps that saw the same examples are compared: of one run, or of two that were asked the same. Both measures are
@@ -199,7 +199,7 @@ FROM each GROUP BY method, source, reduce ORDER BY source, reduce, correlation D
     )
 
 
-def precision(reference: str, which: Which, shares: Sequence[float]) -> Query:
+def precision(reference: str, which: MapSpec, shares: Sequence[float]) -> Query:
     """For each share of the model's neurons (at least one), how many of a method's top are in the reference's top of
     the same size; a map with fewer neurons is judged by those it has. Means over maps."""
     where, values = which.where()

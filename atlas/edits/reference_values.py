@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from atlas import compare, queries
-from atlas.choose import choose_map, one_tap
 from atlas.errors import UsageError
 from atlas.neurons import PRODUCT, Neuron
-from atlas.queries import Which
+from atlas.query import compare_maps, statements
+from atlas.query.resolve_maps import choose_map, one_tap
+from atlas.query.statements import MapSpec
 from atlas.store.database import open_readonly
 
 MEAN, MIN, DEVIATION = "mean", "min", "sd"
@@ -51,7 +51,7 @@ def reference_values(path: Path, provenance: Mapping[str, Any], statistic: str =
     found: dict[Neuron, list[float]] = {}
     with open_readonly(path) as connection:
         for asked in _asked(path, provenance):
-            which = Which(concept="*", method="activation", reduce=statistic, tap=tap, **asked)
+            which = MapSpec(concept="*", method="activation", reduce=statistic, tap=tap, **asked)
             try:
                 chosen = choose_map(connection, which)
             except UsageError:
@@ -60,7 +60,7 @@ def reference_values(path: Path, provenance: Mapping[str, Any], statistic: str =
                     f"{asked.get('source', 'any')}, tap {tap}; "
                     f"`atlas ingest --methods activation --tap {tap}` stores them"
                 ) from None
-            scored = compare.map_scores(chosen["map_id"]).run(connection)
+            scored = compare_maps.map_scores(chosen["map_id"]).run(connection)
             columns = (scored[name].to_pylist() for name in ("layer", "neuron", "score"))
             for layer, index, score in zip(*columns, strict=True):
                 found.setdefault(Neuron(chosen["component"], layer, index), []).append(score)
@@ -83,8 +83,8 @@ def _asked(path: Path, provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
         names = ("source", "target", "model", "dataset", "fingerprint")
         first = {str(m["source"]): {name: m[name] for name in names} for m in reversed(maps)}
         return [first[source] for source in sorted(first)]
-    which = Which(concept="*", method="activation", fingerprint=provenance["fingerprint"])
+    which = MapSpec(concept="*", method="activation", fingerprint=provenance["fingerprint"])
     with open_readonly(path) as connection:
-        there = queries.find_maps(which).run(connection).to_pylist()
+        there = statements.find_maps(which).run(connection).to_pylist()
     fingerprint = {"fingerprint": provenance["fingerprint"]}
     return [{**fingerprint, "source": s} for s in sorted({m["source"] for m in there})] or [fingerprint]

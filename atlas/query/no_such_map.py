@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from atlas import pins
 from atlas.errors import UsageError, unknown
-from atlas.filters import Filter, conjuncts, spans
 from atlas.neurons import LANGUAGE
-from atlas.queries import Which, find_maps, mapping_runs, runs_beginning
+from atlas.query import pins
+from atlas.query.filters import Filter, conjuncts, spans
+from atlas.query.statements import MapSpec, find_maps, mapping_runs, runs_beginning
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -52,17 +52,17 @@ def _begun(label: str, asked: str) -> bool:
     return label == asked or (bool(colon) and label.startswith(rule) and label.partition(":")[2] == name)
 
 
-def nothing(connection: Connection, which: Which) -> UsageError:
+def nothing(connection: Connection, which: MapSpec) -> UsageError:
     """Name by name, from the most to the least general: the first that matches nothing is the one to correct."""
     error = _wrong(connection, which)
     pinned = "; ".join(pins.notes(which))
     return UsageError(f"{error}; only maps of {pinned} were looked at") if pinned else error
 
 
-def _wrong(connection: Connection, which: Which) -> UsageError:
-    if not find_maps(Which()).run(connection).num_rows:
+def _wrong(connection: Connection, which: MapSpec) -> UsageError:
+    if not find_maps(MapSpec()).run(connection).num_rows:
         return UsageError("this atlas has no maps yet; `atlas ingest` makes some, `atlas demo` makes an example")
-    sofar = Which(mentioned=which.mentioned)
+    sofar = MapSpec(mentioned=which.mentioned)
     for name in ("model", "dataset", "run", "supercategory", "concept", "method", "source", "target", "reduce"):
         value = getattr(which, name)
         if value is None:
@@ -81,7 +81,7 @@ def _wrong(connection: Connection, which: Which) -> UsageError:
     return UsageError("the atlas has no such map of these weights and this tap; `atlas runs` lists what was run")
 
 
-def _elsewhere(connection: Connection, sofar: Which, name: str, value: str) -> UsageError | None:
+def _elsewhere(connection: Connection, sofar: MapSpec, name: str, value: str) -> UsageError | None:
     """The error for a name that is stored, but for other concepts than the one that is meant."""
     if sofar.concept is None:
         return None

@@ -48,12 +48,13 @@ NULL_NAMES = ("concept", "method", "source", "target", "reduce")
 class Rule:
     """One selection rule.
 
-    top, per_layer: counts. percentile: 100 is the best neuron's (see `atlas.queries`). fraction: of the map's largest
-    score, exceeded; knowledge neurons take 0.3 (Dai et al. 2022, section 3.2); a map without a positive score has
-    none. above: a score that is exceeded; 0.5 of a `knowledge_neurons` map, whose scores are shares of prompts, gives
-    their refined set. z: (score - median) / (1.4826 * MAD), of the map itself or of a null map: a map's own neurons of
-    interest would inflate a mean and a standard deviation. Where more than half of the scores are equal, as where most
-    neurons never fire, MAD is 0 and 1.2533 times the mean absolute deviation takes its place (Iglewicz & Hoaglin 1993).
+    top, per_layer: counts. percentile: 100 is the best neuron's (see `atlas.query.statements`). fraction: of the map's
+    largest score, exceeded; knowledge neurons take 0.3 (Dai et al. 2022, section 3.2); a map without a positive score
+    has none. above: a score that is exceeded; 0.5 of a `knowledge_neurons` map, whose scores are shares of prompts,
+    gives their refined set. z: (score - median) / (1.4826 * MAD), of the map itself or of a null map: a map's own
+    neurons of interest would inflate a mean and a standard deviation. Where more than half of the scores are equal, as
+    where most neurons never fire, MAD is 0 and 1.2533 times the mean absolute deviation takes its place (Iglewicz &
+    Hoaglin 1993).
 
     null: of `z`, the names in which the null map differs from the map that is asked, such as {"concept": "cat"}:
     `z:4,concept=cat`. It must share the map's scale, which the scores of another method (`random` too) do not.

@@ -12,7 +12,7 @@ import pyarrow as pa
 from duckdb import DuckDBPyConnection as Connection
 
 from atlas.errors import UsageError, unknown
-from atlas.queries import Query
+from atlas.query.statements import Query
 from atlas.store.database import open_readonly
 
 _RUN = """
@@ -32,7 +32,7 @@ LONGEST = 2000
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class RunRecord:
     """whole: the run's record as plain objects."""
 
     whole: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Facts:
         return pa.Table.from_pylist(rows, schema=pa.schema([("fact", pa.string()), ("value", pa.string())]))
 
 
-def facts(path: Path, run: str) -> Facts:
+def facts(path: Path, run: str) -> RunRecord:
     """Everything recorded of a run.
 
     run: the beginning of its id.
@@ -63,7 +63,7 @@ def facts(path: Path, run: str) -> Facts:
         return _facts(connection, run_named(connection, run))
 
 
-def _facts(connection: Connection, run_id: str) -> Facts:
+def _facts(connection: Connection, run_id: str) -> RunRecord:
     values = {"run": run_id}
     (row,) = Query(_RUN.strip(), values).run(connection).to_pylist()
     whole: dict[str, Any] = {name: row.pop(name) for name in ("run_id", "kind", "status", "started_at", "finished_at")}
@@ -83,7 +83,7 @@ def _facts(connection: Connection, run_id: str) -> Facts:
         query = f"SELECT count(*) FROM {table} WHERE run_id = $run"
         counts[table] = connection.execute(query, values).fetchall()[0][0]
     whole["rows"] = {name: count for name, count in counts.items() if count}
-    return Facts(whole)
+    return RunRecord(whole)
 
 
 def difference(path: Path, first: str, second: str) -> pa.Table:

@@ -8,14 +8,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from atlas import edit_files, edits, queries
-from atlas.edits import Edit, Intervention
+from atlas.edits import edit as parts
+from atlas.edits import files as edit_files
+from atlas.edits.edit import Edit, Intervention
+from atlas.edits.positions import EVERYWHERE, Positions
+from atlas.edits.reference_values import DEVIATION, MEAN, MIN, maps_of, reference_values, tap_of
 from atlas.errors import IntegrityError, UsageError, unknown
-from atlas.reference import DEVIATION, MEAN, MIN, maps_of, reference_values, tap_of
-from atlas.selection import NeuronSet, neuron_set
+from atlas.query import statements
+from atlas.query.neuron_set import NeuronSet, neuron_set
+from atlas.store import names
 from atlas.store.atomic import sha256
 from atlas.store.database import open_readonly
-from atlas.where import EVERYWHERE, Where
 
 if TYPE_CHECKING:
     from atlas.live.edit import Attached
@@ -74,11 +77,11 @@ def store(path: Path, edit: Edit) -> Edit:
     """
     import sqlalchemy as sa
 
-    from atlas.rebuild import load_edit
+    from atlas.edits.rows import load_edit
     from atlas.store.engine import connect_writer
 
-    edits.check_name(edit.name)
-    edits.check_intervention(edit.name, edit.intervention)
+    names.check_name(edit.name)
+    parts.check_intervention(edit.name, edit.intervention)
     with connect_writer(path) as connection:
         # Effects keep the names of removed edits, so a version is never given twice.
         newest = sa.text(
@@ -106,7 +109,7 @@ def model_row(path: Path, fingerprint: str, name: str | None = None) -> dict[str
     """
     sql = "SELECT * EXCLUDE (model_id) FROM models WHERE fingerprint = $fingerprint ORDER BY name <> $name LIMIT 1"
     with open_readonly(path) as connection:
-        rows = queries.Query(sql, {"fingerprint": fingerprint, "name": name or ""}).run(connection).to_pylist()
+        rows = statements.Query(sql, {"fingerprint": fingerprint, "name": name or ""}).run(connection).to_pylist()
     if not rows:
         raise UsageError("the atlas knows no model of these weights; `atlas ingest --model ...` makes it known")
     return dict(rows[0])
@@ -149,32 +152,32 @@ def create(
     minimum: bool = False,
     noise: float | None = None,
     write_noise: float | None = None,
-    where: str | Where = EVERYWHERE,
+    where: str | Positions = EVERYWHERE,
     seed: int = 0,
     note: str | None = None,
 ) -> Edit:
     """See `Atlas.create_edit`."""
-    edits.check_name(name)
+    names.check_name(name)
     said = {"set": set_to, "scale": scale, "shift": shift, "mean": mean, "min": minimum}
     said |= {"noise": noise, "write_noise": write_noise}
-    kind = edits.check_kind(**said)
-    at = Where.parse(where) if isinstance(where, str) else where
+    kind = parts.check_kind(**said)
+    at = Positions.parse(where) if isinstance(where, str) else where
     chosen = tuple(dict.fromkeys(neurons.neurons))
-    deviations = edits.deviations(shift)
+    deviations = parts.deviations(shift)
     step = deviations if isinstance(shift, str) else shift
     if (scale, step, noise, write_noise).count(None) == 3 and (scale == 1 or 0 in (step, noise, write_noise)):
         raise UsageError("that changes nothing: --scale 1, and a --shift or noise of 0, leave every value as it is")
     deltas = None
     if write_noise is not None:
         d_model = int(model_row(path, neurons.provenance["fingerprint"])["d_model"])
-        changes, deltas = edits.write_noise(chosen, write_noise, d_model, seed, at)
+        changes, deltas = parts.write_noise(chosen, write_noise, d_model, seed, at)
     elif deviations is not None:
-        changes = edits.shifted(chosen, deviations, reference_values(path, neurons.provenance, DEVIATION), at)
+        changes = parts.shifted(chosen, deviations, reference_values(path, neurons.provenance, DEVIATION), at)
     else:
         statistic = {"mean": MEAN, "min": MIN}.get(kind)
         values = reference_values(path, neurons.provenance, statistic) if statistic else None
         plain = {"set_to": set_to, "scale": scale, "shift": step, "noise": noise}
-        changes = edits.make_changes(chosen, **plain, values=values, where=at)
+        changes = parts.make_changes(chosen, **plain, values=values, where=at)
     intervention = Intervention(changes, tap_of(neurons.provenance), deltas, seed)
     return new(path, name, intervention, {**neurons.provenance, "change": said}, note=note)
 
@@ -186,13 +189,13 @@ def known(path: Path) -> set[str]:
 
 def _known(path: Path) -> list[dict[str, Any]]:
     with open_readonly(path) as connection:
-        rows: list[dict[str, Any]] = queries.listing("edits").run(connection).to_pylist()
+        rows: list[dict[str, Any]] = statements.listing("edits").run(connection).to_pylist()
         return rows
 
 
 def _versions(path: Path, label: str) -> tuple[str, list[int]]:
     """The name of a label, and the versions it means, oldest first."""
-    name, version = edits.split_label(label)
+    name, version = parts.split_label(label)
     known = _known(path)
     have = [int(e["version"]) for e in known if e["name"] == name]
     chosen = [v for v in have if version in (None, v)]
@@ -222,7 +225,7 @@ def remove(path: Path, label: str) -> list[str]:
     """See `Atlas.remove_edit`."""
     import sqlalchemy as sa
 
-    from atlas.rebuild import forget_edit
+    from atlas.edits.rows import forget_edit
     from atlas.store.engine import connect_writer
 
     name, versions = _versions(path, label)
@@ -239,7 +242,7 @@ def remove(path: Path, label: str) -> list[str]:
 
 def composed(path: Path, name: str, labels: Sequence[str], conflict: str, *, note: str | None = None) -> Edit:
     """See `Atlas.compose_edits`."""
-    from atlas.compose import compose
+    from atlas.edits.compose import compose
 
     if len(labels) < 2:
         raise UsageError("compose two edits or more: atlas edit compose no-pets no-dog no-cat")

@@ -7,16 +7,15 @@ its write vector: its column of the down projection. Ablations, steering, noise 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.errors import UsageError
 from atlas.neurons import PRODUCT, Neuron
-from atlas.where import EVERYWHERE, Where
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,7 @@ class Change:
     gain: float = 1.0
     bias: float = 0.0
     noise: float = 0.0
-    where: Where = EVERYWHERE
+    where: Positions = EVERYWHERE
     write: int | None = None
 
 
@@ -108,12 +107,6 @@ class Edit:
         return None if found is None else str(found["name"])
 
 
-def check_name(name: str, what: str = "an edit") -> None:
-    """Raises UsageError where a name could not be a file's, or would read as a version or a path."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
-        raise UsageError(f"'{name}' cannot name {what}; use letters, digits, '.', '_' and '-', for example no-dog")
-
-
 def split_label(label: str) -> tuple[str, int | None]:
     """`no-dog@2` -> ("no-dog", 2); `no-dog` -> ("no-dog", None), the newest."""
     name, at, version = label.partition("@")
@@ -179,7 +172,7 @@ def make_changes(
     shift: float | None = None,
     values: Mapping[Neuron, float] | None = None,
     noise: float | None = None,
-    where: Where = EVERYWHERE,
+    where: Positions = EVERYWHERE,
 ) -> tuple[Change, ...]:
     """The same change for every neuron, or each its own value (its mean, its minimum). Exactly one kind must be given.
 
@@ -218,7 +211,7 @@ def deviations(shift: float | str | None) -> float | None:
 
 
 def shifted(
-    neurons: Sequence[Neuron], deviations: float, sizes: Mapping[Neuron, float], where: Where = EVERYWHERE
+    neurons: Sequence[Neuron], deviations: float, sizes: Mapping[Neuron, float], where: Positions = EVERYWHERE
 ) -> tuple[Change, ...]:
     """A shift of every neuron by so many of its own standard deviations. sizes: these, of the stored values.
 
@@ -232,7 +225,7 @@ def shifted(
 
 
 def write_noise(
-    neurons: Sequence[Neuron], sigma: float, d_model: int, seed: int, where: Where = EVERYWHERE
+    neurons: Sequence[Neuron], sigma: float, d_model: int, seed: int, where: Positions = EVERYWHERE
 ) -> tuple[tuple[Change, ...], np.ndarray]:
     """Gaussian noise on each neuron's write vector, v += sigma * eps (Pan et al. 2024, causal evaluation).
 

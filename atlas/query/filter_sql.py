@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from atlas.filters import NUMBERS, OF_MAPS, WHOLE, And, Filter, Not, Or, Test, fits, is_glob, spans
+from atlas.query.filters import NUMBERS, OF_MAPS, WHOLE, And, Filter, Not, Or, Test, fits, is_glob, spans
 
 PREFIXES = ("run", "fingerprint")
 """Names that may be given by their beginning."""
@@ -67,7 +67,8 @@ def named(name: str, stored: str, asked: str) -> bool:
 
 
 OF_PLACE = ("rank", "percentile")
-"""The fields that a neuron without a place of its own (`atlas.rules.placed`) lacks: it passes no test of them."""
+"""The fields that a neuron without a place of its own (`atlas.query.selection_rules.placed`) lacks: it passes no test
+of them."""
 
 _SAME = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
@@ -110,7 +111,7 @@ effective AS (
 
 @dataclass
 class Condition:
-    """SQL for what passes, over the columns of `atlas.rules.selected`, and its parameters."""
+    """SQL for what passes, over the columns of `atlas.query.selection_rules.selected`, and its parameters."""
 
     selections: Mapping[str, Members] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """The questions an atlas answers: one question, one function, one SQL statement, one Arrow table.
 
-Those that compare maps are in `atlas.compare`. Percentiles are of all the map's neurons: 100 for the best, 100/n for
-the last of n.
+Those that compare maps are in `atlas.query.compare_maps`. Percentiles are of all the map's neurons: 100 for the best,
+100/n for the last of n.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from atlas import pins
 from atlas.neurons import LANGUAGE, Neuron
+from atlas.query import pins
 
 if TYPE_CHECKING:
     import duckdb
@@ -36,9 +36,9 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Which:
-    """Which maps are meant; None is any, or what is pinned (`atlas.pins`). concept "*": the map over every concept of a
-    run. run: a prefix of its id. mentioned: other names that are not left open, with spaces between."""
+class MapSpec:
+    """Which maps are meant; None is any, or what is pinned (`atlas.query.pins`). concept "*": the map over every
+    concept of a run. run: a prefix of its id. mentioned: other names that are not left open, with spaces between."""
 
     concept: str | None = None
     method: str | None = None
@@ -93,7 +93,7 @@ _BEST = f"""QUALIFY row_number() OVER (
 """Of the versions of one map that of the most examples: a later, smaller run replaces nothing. Of equals the newest."""
 
 
-def find_maps(which: Which, *, versions: bool = False) -> Query:
+def find_maps(which: MapSpec, *, versions: bool = False) -> Query:
     """The map of the most examples, of equals the newest, of every (model, dataset, concept, method, source, target,
     reduction) meant, newest first.
 
@@ -139,7 +139,7 @@ WHERE starts_with(run_id, $prefix) AND status = 'done' AND kind = 'ingest' ORDER
     return Query(sql.strip(), {"prefix": prefix})
 
 
-def mapping_runs(which: Which) -> Query:
+def mapping_runs(which: MapSpec) -> Query:
     """The runs that have maps which are meant, also where a newer run has the same map."""
     where, values = which.where()
     return Query(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from atlas.errors import IntegrityError, UsageError, unknown
 
 if TYPE_CHECKING:
-    from atlas.queries import Which
+    from atlas.query.statements import MapSpec
 
 NAME = "pins.json"
 
@@ -72,7 +72,7 @@ def pin(path: Path, *, model: str | None = None, dataset: str | None = None, run
     Raises:
         UsageError: the atlas has no such model, dataset or finished run.
     """
-    from atlas.provenance import run_named
+    from atlas.query.run_record import run_named
     from atlas.store.atomic import write_atomically
     from atlas.store.database import open_readonly
     from atlas.store.scratch import folder_lock
@@ -100,7 +100,7 @@ def clear(path: Path) -> None:
     (path / NAME).unlink(missing_ok=True)
 
 
-def held(which: Which) -> Pins:
+def held(which: MapSpec) -> Pins:
     """The pins that hold for a question: see above."""
     pins = _current.get()
     if pins == NOTHING or _said(which, "run"):
@@ -114,11 +114,11 @@ def held(which: Which) -> Pins:
     return Pins(model, dataset, () if others else pins.runs)
 
 
-def _said(which: Which, name: str) -> bool:
+def _said(which: MapSpec, name: str) -> bool:
     return getattr(which, name) is not None or name in (which.mentioned or "").split()
 
 
-def notes(which: Which) -> tuple[str, ...]:
+def notes(which: MapSpec) -> tuple[str, ...]:
     """What the pins filled in, to be said with the answer."""
     found = held(which)
     said = [f"{n}={v}" for n, v in (("model", found.model), ("dataset", found.dataset)) if v is not None]

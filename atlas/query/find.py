@@ -6,17 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from atlas import pages, pins
-from atlas.choose import ASKED, Chosen, narrowed, versions_of
-from atlas.compare import TOP, size_sql
-from atlas.conditions import MEASURED, Condition, Members, of_map
 from atlas.errors import UsageError
-from atlas.filters import EVERYTHING as ALL
-from atlas.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, conjuncts, is_glob, tests
-from atlas.pages import SHOWN, Order
-from atlas.queries import Query, Which, find_maps, tokens_of
-from atlas.rules import BY_PLACE, EVERY, Rule, bound, placed, selected
-from atlas.unfound import nothing, require_one_run, require_stored
+from atlas.query import paging, pins
+from atlas.query.compare_maps import TOP, size_sql
+from atlas.query.filter_sql import MEASURED, Condition, Members, of_map
+from atlas.query.filters import EVERYTHING as ALL
+from atlas.query.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, conjuncts, is_glob, tests
+from atlas.query.no_such_map import nothing, require_one_run, require_stored
+from atlas.query.paging import SHOWN, Order
+from atlas.query.resolve_maps import ASKED, StoredMap, narrowed, versions_of
+from atlas.query.selection_rules import BY_PLACE, EVERY, Rule, bound, placed, selected
+from atlas.query.statements import MapSpec, Query, find_maps, tokens_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -45,7 +45,7 @@ agreeing AS (
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class NeuronQuery:
     """What is asked. rule: only what it chooses from each whole map. sort: fields, a minus sign before one for the
     largest first. limit: None for all. after: the cursor that the page before ended with. each: every neuron once, with
     the map in which it ranks best."""
@@ -63,10 +63,10 @@ class Ask:
 
 
 @dataclass(frozen=True, slots=True)
-class Meant:
+class ResolvedMaps:
     """The maps that are meant, of each what the filter still asks of its neurons, and the selections it names."""
 
-    chosen: tuple[Chosen, ...]
+    chosen: tuple[StoredMap, ...]
     left: tuple[Filter | bool, ...]
     selections: Mapping[str, Members]
 
@@ -79,7 +79,7 @@ class Meant:
         return [name for name in SHOWN if len({c[_column(name)] for c in self.chosen}) > 1]
 
 
-def meant(connection: Connection, tree: Filter, selections: Selections) -> Meant:
+def meant(connection: Connection, tree: Filter, selections: Selections) -> ResolvedMaps:
     """The newest maps that a filter is about. Names that no test mentions are filled in, as for a single map; without a
     concept, those of every concept are meant, but not those over all concepts.
 
@@ -109,7 +109,7 @@ def meant(connection: Connection, tree: Filter, selections: Selections) -> Meant
     first = {tuple(r[name] for name in apart): r["map_id"] for r in reversed(rows)}
     rows = [r for r in rows if r["map_id"] in set(first.values())]
     said = (*assumed, *pins.notes(which), *notes, *(versions_of(rows) if "run" not in mentioned else ()))
-    return Meant(tuple(Chosen(r, said) for r in rows), tuple(left[r["map_id"]] for r in rows), members)
+    return ResolvedMaps(tuple(StoredMap(r, said) for r in rows), tuple(left[r["map_id"]] for r in rows), members)
 
 
 def _none_meant(stored: Sequence[Mapping[str, Any]], members: Mapping[str, Members]) -> str:
@@ -135,7 +135,7 @@ def _column(name: str) -> str:
     return "run_id" if name == "run" else name
 
 
-def find(ask: Ask, found: Meant, peers: Sequence[int], null_ids: Sequence[int] | None = None) -> Query:
+def find(ask: NeuronQuery, found: ResolvedMaps, peers: Sequence[int], null_ids: Sequence[int] | None = None) -> Query:
     """The statement that answers; it asks for one row more than the limit, to tell whether there are more.
 
     found: the maps that are meant. peers: of one map, the other methods' maps, whose tops say who agrees. null_ids: of
@@ -150,8 +150,8 @@ def find(ask: Ask, found: Meant, peers: Sequence[int], null_ids: Sequence[int] |
     passing, condition = _passing(ask, found, z=z, first=first)
     behind = ""
     if ask.after is not None:
-        last = pages.read(ask.after, by, question(ask, found))
-        behind = f"\n    WHERE {pages.beyond(by, last, condition.bind)}"
+        last = paging.read(ask.after, by, question(ask, found))
+        behind = f"\n    WHERE {paging.beyond(by, last, condition.bind)}"
     alone, agree = len(found.chosen) == 1, len(found.chosen) == 1 and bool(peers)
     values = bound(ask.rule or EVERY, found.ids, null_ids or found.ids, z=z) | condition.parameters
     values |= {"limit": None if ask.limit is None else ask.limit + 1} | (
@@ -166,19 +166,19 @@ def find(ask: Ask, found: Meant, peers: Sequence[int], null_ids: Sequence[int] |
 WITH {passing},
 best AS (
     SELECT * FROM {_each(z) if ask.each else "passing"}{" JOIN named USING (map_id)" if differ else ""}{behind}
-    ORDER BY {pages.order_sql(by)}
+    ORDER BY {paging.order_sql(by)}
     LIMIT $limit){agreeing}
 SELECT best.component, best.layer, best.neuron, {", ".join(columns)},
        d.tokens[1:5] AS tokens{f", {methods} AS agree" if alone else ""}
 FROM best
 {tokens_of("best")}
 {"LEFT JOIN agreeing a ON a.layer = best.layer AND a.neuron = best.neuron" if agree else ""}
-ORDER BY {pages.order_sql(tuple((f"best.{n}" if n in pages.LAST else n, down) for n, down in by))}""".strip(),
+ORDER BY {paging.order_sql(tuple((f"best.{n}" if n in paging.LAST else n, down) for n, down in by))}""".strip(),
         values,
     )
 
 
-def counts(ask: Ask, found: Meant, null_ids: Sequence[int]) -> Query:
+def counts(ask: NeuronQuery, found: ResolvedMaps, null_ids: Sequence[int]) -> Query:
     """How many neurons of each map pass: what the maps differ in, passing, kept (all that could), neurons."""
     differ = found.differ()
     passing, condition = _passing(ask, found, z=_z(ask), first=False)
@@ -195,23 +195,23 @@ ORDER BY passing DESC{f", {names}" if differ else ""}""".strip(),
     )
 
 
-def _z(ask: Ask) -> bool:
+def _z(ask: NeuronQuery) -> bool:
     return any(test.field == "z" for test in tests(ask.where))
 
 
-def by_place(ask: Ask) -> bool:
+def by_place(ask: NeuronQuery) -> bool:
     """Whether the best of each map are asked for, so that neurons without a place of their own do not count."""
     if ask.rule is not None:
         return ask.rule.name in BY_PLACE and ask.rule != EVERY
     return ask.limit is not None and not ask.sort and ask.where_is_of_maps()
 
 
-def _is_whole(ask: Ask, found: Meant) -> bool:
+def _is_whole(ask: NeuronQuery, found: ResolvedMaps) -> bool:
     """Whether every neuron of every map passes."""
     return ask.rule is None and all(left is True for left in found.left)
 
 
-def _passing(ask: Ask, found: Meant, *, z: bool, first: bool) -> tuple[str, Condition]:
+def _passing(ask: NeuronQuery, found: ResolvedMaps, *, z: bool, first: bool) -> tuple[str, Condition]:
     """Common table expressions, the last of them `passing`: what the rule chooses and the filter lets through."""
     condition = Condition(found.selections)
     passes = condition.groups(list(zip(found.ids, found.left, strict=True)))
@@ -235,25 +235,25 @@ def _each(z: bool) -> str:
         JOIN (SELECT map_id, model_id, neurons FROM maps) USING (map_id))"""
 
 
-def order(ask: Ask, found: Meant) -> Order:
-    """See `atlas.pages.order`."""
-    return pages.order(ask.sort, found.differ())
+def order(ask: NeuronQuery, found: ResolvedMaps) -> Order:
+    """See `atlas.query.paging.order`."""
+    return paging.order(ask.sort, found.differ())
 
 
-def question(ask: Ask, found: Meant) -> str:
+def question(ask: NeuronQuery, found: ResolvedMaps) -> str:
     """What a cursor belongs to: the filter, the rule, the order and the maps that answer."""
     maps = sorted([str(c[name]) for name in (*IDENTITY, "run_id")] for c in found.chosen)
-    return pages.digest([as_json(ask.where), str(ask.rule), list(ask.sort), ask.each, maps])
+    return paging.digest([as_json(ask.where), str(ask.rule), list(ask.sort), ask.each, maps])
 
 
-def exactly(tree: Filter) -> Which:
+def exactly(tree: Filter) -> MapSpec:
     """The names that every map must have which the filter is about: plain tests that are not below `or` and `not`."""
     names: dict[str, str] = {}
     for test in conjuncts(tree):
-        whole = test.field in Which.__slots__ and test.field != "fingerprint"  # which may be a beginning
+        whole = test.field in MapSpec.__slots__ and test.field != "fingerprint"  # which may be a beginning
         if test.op == "=" and whole and not is_glob(test.field, str(test.value)):
             names.setdefault(test.field, str(test.value))
-    return Which(**names)
+    return MapSpec(**names)
 
 
 def _values(tree: Filter, name: str) -> list[str]:

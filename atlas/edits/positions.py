@@ -6,17 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from atlas.errors import UsageError
+from atlas.token_roles import ROLES, UNIONS
 
-ROLES = ("pad", "text", "special", "image", "video", "audio")
-"""What a position of a batch is; stored as an index into this."""
-
-SPECIAL_TEXT = "special_text"
-UNIONS = {SPECIAL_TEXT: ("text", "special")}
 PHASES = ("prefill", "decode")
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
+class Positions:
     """The positions that an edit changes; everything where nothing is said.
 
     roles: what the tokens are (ROLES). spans: places in the prompt as Python writes them, `-1` or `2:5`, counted
@@ -48,7 +44,7 @@ class Where:
         return ";".join(parts) or "all"
 
     @classmethod
-    def parse(cls, text: str) -> Where:
+    def parse(cls, text: str) -> Positions:
         """Read `all`, `role=image,text`, `position=-1,2:5`, `phase=prefill`, or several with `;` between them.
 
         Raises:
@@ -89,4 +85,4 @@ def as_slice(span: str) -> slice:
         raise UsageError(f"'{span}' is no position of a prompt; write 0, -1, 2:5 or -3:") from None
 
 
-EVERYWHERE = Where()
+EVERYWHERE = Positions()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from atlas.errors import UsageError, unknown
-from atlas.filters import NUMBERS
+from atlas.query.filters import NUMBERS
 
 SHOWN = ("model", "dataset", "concept", "method", "source", "target", "reduce", "tap", "run")
 """Names of maps, in the order of their columns; one is shown where the maps of an answer differ in it."""

@@ -13,12 +13,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from atlas.edit_files import NO_EDIT, as_json, digest, from_json
-from atlas.edits import Edit, Intervention, check_name, is_number
+from atlas.edits.edit import Edit, Intervention, is_number
+from atlas.edits.files import NO_EDIT, as_json, digest, from_json
 from atlas.errors import IntegrityError, UsageError
 from atlas.neurons import LANGUAGE
 from atlas.store.atomic import write_atomically
 from atlas.store.duckdb_errors import unwritable
+from atlas.store.names import check_name
 
 FORMAT = "neuron-atlas edit 1"
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
-from atlas.edits import Change, Edit, Intervention, with_deltas
+from atlas.edits.edit import Change, Edit, Intervention, with_deltas
+from atlas.edits.positions import Positions
 from atlas.errors import UsageError
 from atlas.neurons import GATE, PRODUCT, Neuron
-from atlas.where import Where
 
 ERROR, PRIORITY, SEQUENCE = CONFLICTS = ("error", "priority", "sequence")
 
@@ -119,7 +119,7 @@ def after(first: Part, second: Part) -> Part:
     return joined, np.sum(deltas, axis=0) if deltas else None
 
 
-def overlap(one: Where, other: Where) -> bool:
+def overlap(one: Positions, other: Positions) -> bool:
     """Whether two places may share a position."""
     if one.roles and other.roles and not set(one.roles) & set(other.roles):
         return False

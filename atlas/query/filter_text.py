@@ -18,7 +18,7 @@ import re
 from typing import NoReturn
 
 from atlas.errors import UsageError
-from atlas.filters import DEEPEST, And, Filter, Not, Or, Test, bounded
+from atlas.query.filters import DEEPEST, And, Filter, Not, Or, Test, bounded
 
 LONGEST = 10_000
 """Characters."""

@@ -3,7 +3,7 @@
     Test("layer", "in", ("8-15", 20))             {"field": "layer", "op": "in", "value": ["8-15", 20]}
     And((a, b))  Or((a, b))  Not(a)               {"and": [a, b]}  {"or": [a, b]}  {"not": a}
 
-The text form is in `atlas.grammar`, the SQL in `atlas.conditions`. Nothing a user writes becomes SQL: fields and
+The text form is in `atlas.grammar`, the SQL in `atlas.query.filter_sql`. Nothing a user writes becomes SQL: fields and
 operators are looked up here, values are bound.
 """
 
@@ -35,7 +35,7 @@ OF_MAPS += ("tap", "fingerprint")
 
 WHOLE = ("layer", "neuron", "rank")
 NUMBERS = (*WHOLE, "score", "percentile", "z")
-"""Fields of a neuron in a map. z: robust, against the map itself (see `atlas.rules`)."""
+"""Fields of a neuron in a map. z: robust, against the map itself (see `atlas.query.selection_rules`)."""
 
 TAGS = ("token", "label", "selection")
 """What a neuron has: among its decoded tokens, as a label (`image`, or `miner:image` of one rule), in a selection."""

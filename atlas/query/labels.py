@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from atlas.errors import UsageError, unknown
-from atlas.queries import Query, tokens_of
-from atlas.selection import NeuronSet
+from atlas.query.neuron_set import NeuronSet
+from atlas.query.statements import Query, tokens_of
 from atlas.store.database import open_readonly
 
 _LISTED = """

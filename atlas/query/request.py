@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from atlas.errors import UsageError
-from atlas.filters import And, Filter, Not, Or, Test, both, bounded, from_json
-from atlas.find import Ask
-from atlas.grammar import parse
 from atlas.neurons import parse_layers
-from atlas.rules import Rule
+from atlas.query.filter_text import parse
+from atlas.query.filters import And, Filter, Not, Or, Test, both, bounded, from_json
+from atlas.query.find import NeuronQuery
+from atlas.query.selection_rules import Rule
 
 
-def wanted(
+def build_filter(
     names: Mapping[str, str | None],
     *,
     layers: str | int | Sequence[int] | None = None,
@@ -32,8 +32,8 @@ def wanted(
 
     names: of maps, such as {"concept": "dog", "method": None}. layers: `8-15` or numbers. token: a decoded one. label:
     `image`, or `miner:image`. selection: a saved one's name, or a set of several. effect: `suppression>0.5`.
-    score, rank, percentile, z: comparisons such as `>0.5`. where: a filter, as text (`atlas.grammar`), a tree
-    (`atlas.filters`) or the tree's plain objects.
+    score, rank, percentile, z: comparisons such as `>0.5`. where: a filter, as text (`atlas.query.filter_text`), a tree
+    (`atlas.query.filters`) or the tree's plain objects.
 
     Raises:
         UsageError: one of them cannot be read.
@@ -59,14 +59,14 @@ def wanted(
     return bounded(both(*parts))
 
 
-def asked(
+def build_request(
     where: Filter,
     select: str | None = None,
     sort: str | Sequence[str] | None = None,
     top: int | None = None,
     after: str | None = None,
     each: bool = False,
-) -> Ask:
+) -> NeuronQuery:
     """A question: see `Atlas.query`.
 
     Raises:
@@ -74,7 +74,7 @@ def asked(
     """
     rule = Rule.parse(select) if select else None
     fields = [s.strip() for s in sort.split(",")] if isinstance(sort, str) else list(sort or ())
-    return Ask(where, rule, tuple(f for f in fields if f), top if top is not None or rule else 20, after, each)
+    return NeuronQuery(where, rule, tuple(f for f in fields if f), top if top is not None or rule else 20, after, each)
 
 
 def _comparison(name: str, text: str, example: str) -> Test:
