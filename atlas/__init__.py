@@ -14,14 +14,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from atlas.api import Atlas as Atlas
+    from atlas.api.atlas import Atlas as Atlas
 
 __all__ = ["Atlas"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "Atlas":
-        from atlas.api import Atlas
+        from atlas.api.atlas import Atlas
 
         return Atlas
     raise AttributeError(f"module 'atlas' has no attribute '{name}'")

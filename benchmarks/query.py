@@ -10,7 +10,7 @@ from pathlib import Path
 
 from _timing import interleaved, report
 
-from atlas.api import Atlas, default_path
+from atlas.api.atlas import Atlas, default_path
 from atlas.errors import AtlasError
 from atlas.query.find import NeuronQuery
 from atlas.query.request import build_filter

@@ -26,12 +26,13 @@ import numpy as np
 import pyarrow as pa
 from _timing import interleaved, report
 
-from atlas.api import Atlas
+from atlas.api.atlas import Atlas
+from atlas.maintain.compact import compact
+from atlas.maintain.remove_runs import remove_runs
 from atlas.neurons import Neuron
 from atlas.query.find import NeuronQuery
 from atlas.query.request import build_filter
 from atlas.query.statements import MapSpec, best_concepts, find_maps
-from atlas.remove import compact, remove_runs
 from atlas.store import create, engine
 from atlas.store.database import database_file, open_readonly
 from atlas.store.run_loader import load_run

@@ -19,7 +19,7 @@ from atlas import registry
 from atlas.edits.edit import Intervention
 from atlas.live.hooks import tracing, writing
 from atlas.live.model import LiveModel
-from atlas.random_neurons import matched_random
+from atlas.stats.random_neurons import matched_random
 from ingest import run
 from ingest.evaluate import under
 from ingest.examples import HELD_OUT, IMAGE

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 from _timing import interleaved, report
 
-from atlas import indexes, vectors
 from atlas.store import create, engine, ledger
 from atlas.store.database import open_readonly
 from atlas.store.run_loader import load_run
 from atlas.store.run_writer import write_run
+from atlas.vectors import faiss_files, nearest
 from ingest.embed import vector_batches
 
 LAYERS, WIDTH, DIMENSION, CLUSTERS = 32, 11_008, 384, 2_000
@@ -59,7 +59,7 @@ def plain(found: np.ndarray, question: np.ndarray) -> np.ndarray:
 
 
 def rows(path: Path, question: np.ndarray) -> list[int]:
-    hits = vectors.nearest(path, RUN, question, TOP)
+    hits = nearest.nearest(path, RUN, question, TOP)
     return [layer * WIDTH + n for layer, n in zip(hits["layer"].to_pylist(), hits["neuron"].to_pylist(), strict=True)]
 
 
@@ -77,7 +77,7 @@ def asked(side: Callable[[np.ndarray], object], questions: np.ndarray) -> Callab
 
 def database_alone(path: Path, question: np.ndarray) -> None:
     with open_readonly(path) as connection:
-        vectors.exact(connection, RUN, question, TOP)
+        nearest.exact(connection, RUN, question, TOP)
 
 
 def main() -> None:
@@ -91,18 +91,18 @@ def main() -> None:
         path = Path(folder) / "vectors.atlas"
         print(f"stored in {taken(lambda: stored(path, found)):.1f} s; no index")
         print(f"exact search in DuckDB, opened anew: {1e3 * taken(lambda: database_alone(path, questions[0])):.0f} ms")
-        for kind in indexes.KINDS:
-            built = taken(partial(indexes.build_index, path, RUN, kind))
-            vectors.forget_loaded()
+        for kind in faiss_files.KINDS:
+            built = taken(partial(faiss_files.build_index, path, RUN, kind))
+            nearest.forget_loaded()
             cold = taken(lambda: rows(path, questions[0]))
             recall = np.mean(
                 [len({*rows(path, q)} & {*r.tolist()}) / TOP for q, r in zip(questions, right, strict=True)]
             )
-            size = indexes.index_file(path, RUN).stat().st_size / 2**20
+            size = faiss_files.index_file(path, RUN).stat().st_size / 2**20
             ask, compute = asked(lambda q: rows(path, q), questions), asked(lambda q: plain(found, q), questions)
             seconds = interleaved({"ours": ask, "numpy": compute}, 15)
             detail = f"built in {built:.1f} s, {size:.0f} MiB, recall@{TOP} {recall:.4f}, first question {cold:.2f} s"
-            exact = kind == indexes.FLAT
+            exact = kind == faiss_files.FLAT
             report(f"{kind}, ms a question", 1e3 * seconds["ours"], "<= 25" if exact else "no target", detail)
             target = "<= 1" if exact else "no target"
             report(

@@ -13,7 +13,7 @@ from cli.groups import grouped
 from cli.render import Output, show, write_json
 
 if TYPE_CHECKING:
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
     from atlas.query.find import NeuronQuery
     from atlas.query.neuron_set import NeuronSet
     from atlas.query.statements import Query
@@ -71,7 +71,7 @@ def query(
     """
     from dataclasses import replace
 
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     chosen = output.chosen()
     given, sort, top = question.neurons(), question.sort, question.top
@@ -176,7 +176,7 @@ def neuron(
 
     Example: atlas neuron 3/117
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
     from atlas.neurons import LANGUAGE
 
     chosen = Output(form, as_json).chosen()

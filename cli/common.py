@@ -105,7 +105,7 @@ def resolve(path: Path | None) -> Path:
     for file in (Path("neuron-atlas.toml"), platformdirs.user_config_path("neuron-atlas") / "config.toml"):
         if found := _settings(file).get("atlas"):
             return expanded(file.parent / str(found))
-    from atlas.api import default_path
+    from atlas.api.atlas import default_path
 
     return default_path()
 
@@ -126,7 +126,7 @@ def existing(path: Path | None) -> Path:
 
 def listing(kind: str, atlas: Path | None) -> pa.Table:
     """What the atlas has of a kind: models, concepts, ..."""
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     return Atlas(resolve(atlas)).listing(kind)
 

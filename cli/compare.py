@@ -96,7 +96,7 @@ def _overlap(sides: Sides, only: bool, form: str, atlas: Path | None) -> None:
 
 
 def _show_neurons(sides: Sides, only: bool, form: str, atlas: Path | None) -> None:
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     there = Atlas(resolve(atlas))
     ask = there.only if only else there.shared
@@ -118,7 +118,7 @@ def _show_neurons(sides: Sides, only: bool, form: str, atlas: Path | None) -> No
 
 def null_lines(statistics: dict[str, float | None], matched: str) -> list[str]:
     """What each null expects, one line a null."""
-    from atlas.nulls import ANSWERS, CHANCE, MATCHED, MISMATCHED
+    from atlas.stats.overlap_null import ANSWERS, CHANCE, MATCHED, MISMATCHED
 
     pairs = int(statistics[f"{MISMATCHED}pairs"] or 0)
     said = {CHANCE: "any neurons", MATCHED: f"neurons of the same {matched}"}
@@ -135,9 +135,9 @@ def null_lines(statistics: dict[str, float | None], matched: str) -> list[str]:
 
 
 def _show_concepts(sides: Sides, only: bool, form: str, atlas: Path | None) -> None:
-    from atlas import overlap
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
     from atlas.query.statements import MapSpec
+    from atlas.stats import overlap
 
     side, between, one = overlap.sides(**sides.asked())
     listed = () if sides.concepts in (None, "all") else words(sides.concepts)
@@ -183,7 +183,7 @@ def layers(
 
     Example: atlas layers --concept dog --sources image,text --select percentile:99
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
     from atlas.query.find import NeuronQuery
     from atlas.query.request import build_filter
     from atlas.query.selection_rules import Rule
@@ -284,8 +284,8 @@ def agreement(
 
     Example: atlas agreement --pairs --concept dog --source text
     """
-    from atlas.across import REFERENCE
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
+    from atlas.api.compare import REFERENCE
     from atlas.query.statements import MapSpec
 
     form = output.chosen()

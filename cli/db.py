@@ -33,7 +33,7 @@ def check(atlas: AtlasPath = None) -> None:
 
     Example: atlas db check
     """
-    from atlas.check import check as find
+    from atlas.maintain.check import check as find
 
     path = resolve(atlas)
     findings = find(path)
@@ -98,7 +98,7 @@ def compact(atlas: AtlasPath = None) -> None:
 
     Example: atlas db compact
     """
-    from atlas.remove import compact as make
+    from atlas.maintain.compact import compact as make
 
     done = make(resolve(atlas))
     say(f"{done.before / 1e6:,.1f} MB before, {done.after / 1e6:,.1f} MB now")

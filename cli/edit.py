@@ -33,7 +33,7 @@ def ls(*, output: Output, atlas: AtlasPath = None) -> None:
 
     Example: atlas edit ls
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     show(Atlas(resolve(atlas)).listing("edits"), output.chosen())
 
@@ -47,7 +47,7 @@ def show_edit(*, name: Name, output: Output, atlas: AtlasPath = None) -> None:
     """
     import numpy as np
 
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     chosen = output.chosen()
     edit = Atlas(resolve(atlas)).edit(name).data
@@ -80,7 +80,7 @@ def diff(
 
     Example: atlas edit diff no-dog@1 no-dog@2
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
     from atlas.edits.compose import difference
 
     chosen = output.chosen()
@@ -98,7 +98,7 @@ def rm(name: Name, atlas: AtlasPath = None) -> None:
 
     Example: atlas edit rm no-dog@1
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     for label in Atlas(resolve(atlas)).remove_edit(name):
         tell(f"removed {label}")
@@ -127,7 +127,7 @@ def apply(
 
     Example: atlas edit apply no-dog --image dog.jpg --prompt "what does this animal do?"
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     chosen = output.chosen()
     stored = Atlas(resolve(atlas)).edit(name)  # read, and the database closed, before the model is loaded
@@ -163,7 +163,7 @@ def export(
 
     Example: atlas edit export no-dog no-dog.safetensors
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
     from atlas.edits.single_file import write_bundle
 
     write_bundle(Atlas(resolve(atlas)).edit(name).data, file)
@@ -180,7 +180,7 @@ def import_edit(
 
     Example: atlas edit import no-dog.safetensors
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     edit = Atlas(resolve(atlas)).import_edit(file, name=name)
     tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']} (weights {edit.fingerprint[:12]})")

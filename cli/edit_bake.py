@@ -27,7 +27,7 @@ def bake(
 
     Example: atlas edit bake no-dog --out no-dog-model
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     edit = Atlas(resolve(atlas)).edit(name).data  # read, and the database closed, before the model is loaded
     from atlas.live.checkpoint import check_free, save_baked

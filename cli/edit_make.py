@@ -83,7 +83,7 @@ def create(
 
     Example: atlas edit create no-dog --concept dog --method contribution --source text --top 40 --set 0
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
     from atlas.query.statements import MapSpec
 
     there = Atlas(resolve(atlas))
@@ -168,7 +168,7 @@ def compose(
 
     Example: atlas edit compose no-pets no-dog no-cat --conflict priority
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     edit = Atlas(resolve(atlas)).compose_edits(name, edits, conflict=conflict, note=note)
     tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")

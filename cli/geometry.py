@@ -72,7 +72,7 @@ def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None = 
     """The neurons to look without."""
     if (edit, labels, of).count(None) < 2:
         raise UsageError("look without the neurons of an --edit, of --labels or of --of, not both")
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
     from atlas.edits.edit import Intervention, make_changes
     from atlas.query.labels import labelled
     from ingest.geometry import Ablated

@@ -42,8 +42,8 @@ def leaderboard(
 
     Example: atlas leaderboard --source text
     """
-    from atlas.across import REFERENCE
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
+    from atlas.api.compare import REFERENCE
     from atlas.query.statements import MapSpec
 
     chosen = output.chosen()

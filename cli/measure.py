@@ -158,7 +158,7 @@ def _edit(
     controls: str | None,
     judged: dict[str, Any],
 ) -> tuple[Any, pa.Table]:
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     edit = Atlas(path).edit(name).data
     from ingest.edited import own_examples
@@ -198,7 +198,7 @@ def _split(edit: Any, content: dict[str, Any]) -> str:
 
 def _own(path: Path, edit: Any) -> str:
     """The dataset that an edit's neurons were found on, where the user has it now."""
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
     from atlas.edits.reference_values import maps_of
 
     found = {str(m["dataset"]): str(m["dataset"]) for m in maps_of(edit.provenance)}

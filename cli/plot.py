@@ -44,7 +44,7 @@ def plot_doses(
 
     Example: atlas plot doses --out doses.png
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
     from atlas.query.statements import MapSpec
 
     chosen = output.chosen()

@@ -31,7 +31,7 @@ def runs(
     Example: atlas runs show 298a
     """
     if context.invoked_subcommand is None:
-        from atlas.api import Atlas
+        from atlas.api.atlas import Atlas
 
         show(Atlas(resolve(atlas)).listing("runs"), output.chosen())
 
@@ -81,7 +81,7 @@ def rm(
 
     Example: atlas runs rm 298a --yes
     """
-    from atlas.remove import remove_runs, resolved
+    from atlas.maintain.remove_runs import remove_runs, resolved
 
     path = resolve(atlas)
     ids = resolved(path, run)
@@ -105,7 +105,7 @@ def ls(*, output: Output, atlas: AtlasPath = None) -> None:
 
     Example: atlas runs ls
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     table: pa.Table = Atlas(resolve(atlas)).listing("runs")
     show(table, output.chosen())

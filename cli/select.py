@@ -32,7 +32,7 @@ def save(
 
     Example: atlas select save pets --of 'dog & cat'
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     there = Atlas(resolve(atlas))
     if (question != Question()) == (of is not None):
@@ -53,7 +53,7 @@ def ls(*, output: Output, atlas: AtlasPath = None) -> None:
 
     Example: atlas select ls
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     show(Atlas(resolve(atlas)).selections(), output.chosen())
 
@@ -70,7 +70,7 @@ def show_(
 
     Example: atlas select show 'dog & cat'
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     chosen = output.chosen()
     found = Atlas(resolve(atlas)).selection(expression)
@@ -87,7 +87,7 @@ def rm(
 
     Example: atlas select rm dog
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     Atlas(resolve(atlas)).remove_selection(name)
     tell(f"removed {name}")

@@ -14,9 +14,9 @@ from cli.groups import grouped
 from cli.render import Output, show
 
 if TYPE_CHECKING:
-    from atlas.bundle import Came
-    from atlas.bundle_choice import Choice
-    from atlas.bundle_write import Exported
+    from atlas.share.choice import Choice
+    from atlas.share.export import Exported
+    from atlas.share.listing import ImportOutcome
 
 Repository = Annotated[str, typer.Argument(metavar="OWNER/NAME", help="A dataset repository on the HuggingFace Hub.")]
 
@@ -44,7 +44,7 @@ class Part:
     no_edits: Annotated[bool, typer.Option("--no-edits", help="Neither edits nor selections.")] = False
 
     def choice(self) -> Choice:
-        from atlas.bundle_choice import Choice
+        from atlas.share.choice import Choice
 
         said = asdict(self)
         said.pop("no_edits")
@@ -67,7 +67,7 @@ def export(
 
     Example: atlas export dogs --concept dog --method contribution
     """
-    from atlas.bundle_write import export as write
+    from atlas.share.export import export as write
 
     chosen = output.chosen()
     found = write(resolve(atlas), folder, part.choice())
@@ -89,7 +89,7 @@ def import_(
 
     Example: atlas import my-bundle --atlas mine.atlas
     """
-    from atlas.bundle_merge import import_bundle
+    from atlas.share.import_bundle import import_bundle
 
     chosen = output.chosen()
     _report(import_bundle(folder, resolve(atlas)), chosen)
@@ -112,9 +112,9 @@ def push(
 
     Example: atlas push me/my-atlas --message "the contribution maps" --method contribution
     """
-    from atlas.bundle_write import export as write
-    from atlas.hub import push as send
-    from atlas.hub import require_online, workplace
+    from atlas.share.export import export as write
+    from atlas.share.hub import push as send
+    from atlas.share.hub import require_online, workplace
 
     chosen = output.chosen()
     require_online(repository)
@@ -137,8 +137,8 @@ def pull(
 
     Example: atlas pull me/my-atlas --revision main
     """
-    from atlas.bundle_merge import import_bundle
-    from atlas.hub import pulled
+    from atlas.share.hub import pulled
+    from atlas.share.import_bundle import import_bundle
 
     chosen = output.chosen()
     path = resolve(atlas)
@@ -160,8 +160,8 @@ def _listed(found: Exported) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema(types))
 
 
-def _report(came: list[Came], form: str) -> None:
-    from atlas.bundle_merge import require_all
+def _report(came: list[ImportOutcome], form: str) -> None:
+    from atlas.share.import_bundle import require_all
 
     rows = [
         {

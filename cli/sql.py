@@ -31,7 +31,7 @@ def sql(
 
     Example: atlas sql "DESCRIBE scores"
     """
-    from atlas.sql import run_sql
+    from atlas.api.user_sql import run_sql
 
     chosen = output.chosen()
     text = sys.stdin.read() if statement == "-" else statement

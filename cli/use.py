@@ -36,7 +36,7 @@ def use(
 
     Example: atlas use --clear
     """
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
     from atlas.query.pins import as_said
 
     form = output.chosen()

@@ -18,7 +18,7 @@ from cli.render import Output, show
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from atlas.nearest import Near
+    from atlas.vectors.neighbours import Near
 
 app = typer.Typer(no_args_is_help=True, help="Vectors of neurons, and the indexes that search them.")
 
@@ -67,10 +67,10 @@ def build(
     """
     chosen = output.chosen()
     path = existing(atlas)
-    from atlas.indexes import KINDS
     from atlas.query.statements import MapSpec
-    from atlas.spaces import DIRECTION, SPACES, require_space
-    from atlas.texts import Wording
+    from atlas.vectors.faiss_files import KINDS
+    from atlas.vectors.neuron_text import Wording
+    from atlas.vectors.spaces import DIRECTION, SPACES, require_space
 
     wanted = SPACES if space == "all" else (require_space(space),)
     if kind not in (None, *KINDS):
@@ -105,7 +105,7 @@ def build(
 
 
 def _index(path: Path, run_id: str, kind: str | None) -> None:
-    from atlas.indexes import build_index
+    from atlas.vectors.faiss_files import build_index
 
     build_index(path, run_id, kind)
 
@@ -123,9 +123,9 @@ def status(*, output: Output, atlas: AtlasPath = None) -> None:
 def _states(path: Path, ids: list[str] | None = None) -> pa.Table:
     import pyarrow as pa
 
-    from atlas.indexes import NONE, state_of
-    from atlas.spaces import SPACES, find_spaces
     from atlas.store.database import open_readonly
+    from atlas.vectors.faiss_files import NONE, state_of
+    from atlas.vectors.spaces import SPACES, find_spaces
 
     rows: list[dict[str, Any]] = []
     with open_readonly(path) as connection:
@@ -164,7 +164,7 @@ def similar(
     Example: atlas similar 3/117 --space profile --top 5
     """
     chosen = output.chosen()
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     found = Atlas(resolve(atlas)).similar(address, space, model=model, run=run, top=top)
     _answer(found, chosen)
@@ -216,7 +216,7 @@ def search(
     path = existing(atlas)
     why = _only_words(path, model) if text and text.strip() and encoder is None else ""
     if text is not None and why:
-        from atlas.api import Atlas
+        from atlas.api.atlas import Atlas
 
         say(f"matching words, not meanings: {why}")
         found = Atlas(path).search_words(text, top=top, model=model)
@@ -231,8 +231,8 @@ def search(
 
 def _only_words(path: Path, model: str | None) -> str:
     """Why a text can be looked for by its words only; nothing where its meaning can be embedded. Without torch."""
-    from atlas.spaces import DECODED, find_spaces, pick_model
     from atlas.store.database import open_readonly
+    from atlas.vectors.spaces import DECODED, find_spaces, pick_model
 
     with open_readonly(path) as connection:
         fingerprint = None if model is None else str(pick_model(connection, model)[0]["fingerprint"])
@@ -271,7 +271,7 @@ def match(
     Example: atlas match tiny-llava other-llava --concept dog --method contribution --top 5
     """
     chosen = output.chosen()
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     found = Atlas(resolve(atlas)).match(
         first, second, concept, method=method, source=source, target=target, reduce=reduce, top=top, seed=seed

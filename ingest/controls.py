@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atlas.errors import UsageError, unknown
-from atlas.loudness import stored_loudness
 from atlas.neurons import Neuron
-from atlas.random_neurons import matched_random
+from atlas.stats.loudness import stored_loudness
+from atlas.stats.random_neurons import matched_random
 from atlas.store.database import open_readonly
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from atlas.intervals import LEAST, Interval, of_clusters
+from atlas.stats.intervals import LEAST, Interval, of_clusters
 from atlas.store.database import open_readonly
 from atlas.store.schema import arrow_schema, effects
 from ingest import tables

@@ -1,4 +1,5 @@
-"""Vectors of every neuron of a model, in one of three spaces (see `atlas.spaces`), stored as a run of their own."""
+"""Vectors of every neuron of a model, in one of three spaces (see `atlas.vectors.spaces`), stored as a run of their
+own."""
 
 from __future__ import annotations
 
@@ -11,15 +12,15 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.errors import UsageError
-from atlas.indexes import unit
 from atlas.neurons import LANGUAGE
-from atlas.profiles import described, profiles, whole_maps
 from atlas.query.resolve_maps import StoredMap
 from atlas.query.statements import MapSpec
-from atlas.spaces import DECODED, DIRECTION, KIND, pick_model, require_space
 from atlas.store.database import open_readonly
 from atlas.store.schema import arrow_schema, vectors
-from atlas.texts import Wording, concept_maps, neuron_texts
+from atlas.vectors.faiss_files import unit
+from atlas.vectors.neuron_text import Wording, concept_maps, neuron_texts
+from atlas.vectors.profiles import described, profiles, whole_maps
+from atlas.vectors.spaces import DECODED, DIRECTION, KIND, pick_model, require_space
 from ingest.encoding import DEFAULT, digest_of, encode_texts, open_encoder, require
 from ingest.job import Execution, make_job
 from ingest.record import Derived

@@ -13,7 +13,7 @@ import numpy as np
 import ingest.encoders
 from atlas import registry
 from atlas.errors import Unsupported
-from atlas.indexes import unit
+from atlas.vectors.faiss_files import unit
 
 if TYPE_CHECKING:
     from PIL.Image import Image

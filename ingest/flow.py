@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas.intervals import Interval, of_sums
 from atlas.live.attention import last_saliency, value_norms, weights
+from atlas.stats.intervals import Interval, of_sums
 from ingest.roles import prompt_masks
 from ingest.trace import Trace
 

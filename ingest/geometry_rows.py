@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from atlas.intervals import Interval, of_clusters
+from atlas.stats.intervals import Interval, of_clusters
 from atlas.store.schema import arrow_schema, points
 from ingest.flow import NAMES, Flow
 from ingest.representations import Representations, Token, priority

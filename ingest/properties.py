@@ -31,11 +31,11 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from atlas.intervals import Interval, of_values
 from atlas.live.encode import IMAGE_ROLE
 from atlas.live.hooks import check_layers, shuffling
 from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
+from atlas.stats.intervals import Interval, of_values
 from atlas.store.schema import arrow_schema, measures
 from ingest import run, tables
 from ingest.concepts import NONE

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pyarrow as pa
 
-from atlas.api import Atlas
+from atlas.api.atlas import Atlas
 from atlas.errors import Unsupported, UsageError
 from atlas.live.media import AUDIO, IMAGE, VIDEO, Medium, Sound, kind_of
-from atlas.nearest import Near
 from atlas.neurons import LANGUAGE, PRODUCT
 from atlas.query.resolve_maps import choose_map
 from atlas.query.statements import MapSpec
-from atlas.spaces import DECODED, pick_model
 from atlas.store.database import open_readonly
 from atlas.token_roles import ROLES
+from atlas.vectors.neighbours import Near
+from atlas.vectors.spaces import DECODED, pick_model
 from ingest.embed import live_model
 from ingest.encoding import DEFAULT, Opened, open_encoder, require
 from ingest.job import Execution

@@ -26,7 +26,7 @@ from atlas.live.edit import changing
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE, Neuron
 from atlas.query.neuron_set import NeuronSet
-from atlas.random_neurons import matched_random
+from atlas.stats.random_neurons import matched_random
 from atlas.store.names import check_name
 from ingest import run
 from ingest.examples import FIND, IMAGE, Dataset

@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from atlas.api import Atlas
+from atlas.api.atlas import Atlas
 from atlas.edits.edit import Intervention, make_changes
 from atlas.errors import UsageError
 from atlas.live.model import LiveModel

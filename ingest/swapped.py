@@ -1,7 +1,8 @@
 """Every answer once more behind the prompt of another concept: what its words alone do, whatever is asked or shown.
 
 Two sources explain the same words, which already have neurons in common: those that write the words, and those that see
-the first of several. The maps of the swapped examples, stored as `METHOD.answer`, tell how many (`atlas.overlap`).
+the first of several. The maps of the swapped examples, stored as `METHOD.answer`, tell how many
+(`atlas.stats.overlap`).
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from atlas.intervals import Interval, of_clusters, of_values
-from atlas.membership import covariates
-from atlas.nulls import matched_statistics
+from atlas.stats.intervals import Interval, of_clusters, of_values
+from atlas.stats.membership import covariates
+from atlas.stats.overlap_null import matched_statistics
 
 LOUDNESS = ("flat", "log-normal 0.5", "log-normal 1.5", "Pareto 1.2")
 

@@ -113,7 +113,14 @@ def damage(file: Path, *, flip: int | None = None, cut: int | None = None) -> No
 
 # What runs in the children
 
-NEEDED = ("alembic.command", "duckdb_engine", "pyarrow.parquet", "atlas.api", "atlas.check", "atlas.maintain.rebuild")
+NEEDED = (
+    "alembic.command",
+    "duckdb_engine",
+    "pyarrow.parquet",
+    "atlas.api.atlas",
+    "atlas.maintain.check",
+    "atlas.maintain.rebuild",
+)
 NEEDED += ("ingest.embed", "ingest.run", "transformers.models.llava.modeling_llava")
 
 

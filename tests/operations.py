@@ -11,7 +11,7 @@ from typing import Any
 from faulting import Done, Nursery, contents, files
 from older_atlas import older_atlas
 
-from atlas.check import check
+from atlas.maintain.check import check
 from atlas.store import create
 
 NAMES = ("init", "ingest", "load", "index", "edit", "upgrade", "rm", "rm-index", "compact", "rebuild", "import")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from atlas.errors import Unsupported, UsageError
-from atlas.indexes import unit
+from atlas.vectors.faiss_files import unit
 from ingest.pretrained import load_part, longest
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ class Clap(Pair):
         return np.concatenate([self._sound(samples, rate) for samples, rate in sounds])
 
     def _sound(self, samples: np.ndarray, rate: int) -> np.ndarray:
-        from atlas.indexes import unit
+        from atlas.vectors.faiss_files import unit
 
         samples = resampled(samples, rate, int(self.media.sampling_rate))
         longest = int(self.media.nb_max_samples)

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from atlas.loudness import MEAN_ABSOLUTE
+from atlas.stats.loudness import MEAN_ABSOLUTE
 from ingest.maps import IMAGE_TARGET, TEXT_TARGET, Means, NeuronMap, PairMethod
 from ingest.reductions import MEAN
 from ingest.summing import least, sums

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import Unsupported
-from atlas.texts import WORD
+from atlas.vectors.neuron_text import WORD
 from ingest.judging import Judged
 from ingest.pretrained import load_part
 

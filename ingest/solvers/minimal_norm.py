@@ -19,7 +19,7 @@ from atlas.edits.edit import Change, Intervention
 from atlas.errors import UsageError
 from atlas.live.edit import changing
 from atlas.neurons import PRODUCT, Neuron
-from atlas.random_neurons import matched_random
+from atlas.stats.random_neurons import matched_random
 from ingest.feed import batches
 from ingest.solvers._choosing import contributing, excluded, firsts
 from ingest.solving import Problem, Solution

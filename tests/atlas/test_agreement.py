@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata, spearmanr
 
-from atlas.api import Atlas
+from atlas.api.atlas import Atlas
 from atlas.errors import UsageError
 from atlas.query import compare_maps
 from atlas.query.statements import MapSpec

@@ -11,13 +11,13 @@ import pytest
 from scipy.stats import spearmanr
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.edits.files import read_stored
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
+from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
 from atlas.neurons import Neuron, parse_layers
 from atlas.query.neuron_set import NeuronSet
-from atlas.random_neurons import matched_random
+from atlas.stats.random_neurons import matched_random
 from atlas.store import engine
 
 

@@ -34,14 +34,14 @@ from bundles import (
     write,
 )
 
-from atlas.bundle import FORMAT, parse_listing
-from atlas.bundle_choice import Choice
-from atlas.bundle_merge import import_bundle, require_all
-from atlas.bundle_write import export
-from atlas.check import check
 from atlas.edits.files import read_edit
 from atlas.errors import AtlasError, IntegrityError, StoreUnavailable, UsageError
-from atlas.portable import portable
+from atlas.maintain.check import check
+from atlas.share.choice import Choice
+from atlas.share.export import export
+from atlas.share.import_bundle import import_bundle, require_all
+from atlas.share.listing import FORMAT, parse_listing
+from atlas.share.portable import portable
 from atlas.store import create, database, engine, schema
 from atlas.store.ledger import json_text
 from atlas.store.run_loader import load_run
@@ -340,7 +340,7 @@ def test_a_run_that_is_being_computed_is_left_alone(bundle: Path, empty: Path, d
 
 
 def test_an_atlas_that_is_in_use_is_not_changed(bundle: Path, empty: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("atlas.bundle_merge.PATIENCE", 0.1)
+    monkeypatch.setattr("atlas.share.import_bundle.PATIENCE", 0.1)
     hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", hold, str(database.database_file(empty))]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:

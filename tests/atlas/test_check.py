@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from atlas import Atlas
-from atlas import check as checking
-from atlas.check import check
 from atlas.errors import IntegrityError, StoreUnavailable
+from atlas.maintain import check as checking
+from atlas.maintain.check import check
 from atlas.store import database, engine, run_writer
 
 

@@ -15,11 +15,11 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.edits.edit import Change, Edit, Intervention
 from atlas.edits.positions import Positions
 from atlas.edits.single_file import read_bundle, write_bundle
 from atlas.errors import AtlasError, IntegrityError, UsageError
+from atlas.maintain.check import check
 
 WHOLE = Intervention(
     (

@@ -20,11 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.edits.edit import Change, Edit, Intervention
 from atlas.edits.files import digest, file_of, read_edit, read_stored, sweep, tensors_of, write_edit
 from atlas.edits.library import store
 from atlas.errors import IntegrityError, UsageError
+from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
 
 JSON = st.recursive(

@@ -14,8 +14,8 @@ import pytest
 from bundles import fill, tree
 from hub_standin import TOKEN, Hub, Repository, standin
 
-from atlas.bundle_write import export
-from atlas.check import check
+from atlas.maintain.check import check
+from atlas.share.export import export
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "ada/dogs"

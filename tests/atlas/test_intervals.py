@@ -9,7 +9,7 @@ import pytest
 from calibration import SKEWED, drawn_coverage, mean_coverage, share_coverage
 from scipy.stats import binomtest, t
 
-from atlas.intervals import of_clusters, of_sums, of_values, wilson
+from atlas.stats.intervals import of_clusters, of_sums, of_values, wilson
 
 
 @pytest.mark.parametrize(("right", "count"), [(0, 10), (7, 10), (10, 10)])

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from atlas.bundle_write import export
+from atlas.share.export import export
 from atlas.store.database import open_readonly
 
 LAKE = Path(__file__).resolve().parents[2] / "docs" / "lake.md"

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atlas.api import Atlas
+from atlas.api.atlas import Atlas
 from atlas.errors import UsageError
-from atlas.matching import nearest_rows
 from atlas.query.statements import MapSpec
-from atlas.spaces import pick_model
 from atlas.store import engine
 from atlas.store.database import open_readonly
-from atlas.texts import concept_maps, matching
+from atlas.vectors.matching import nearest_rows
+from atlas.vectors.neuron_text import concept_maps, matching
+from atlas.vectors.spaces import pick_model
 
 CONCEPTS = ("bird", "bus", "cat", "dog", "fish", "tree")
 LAYERS, WIDTH = 2, 8
@@ -129,7 +129,7 @@ def test_maps_that_keep_only_their_best_cannot_be_matched(two: Path) -> None:
 
 
 def test_the_first_of_the_largest_products_is_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    from atlas import matching as module
+    from atlas.vectors import matching as module
 
     monkeypatch.setattr(module, "BLOCK", 7)
     generator = np.random.default_rng(0)

@@ -17,11 +17,11 @@ from sqlalchemy import Connection
 from sqlalchemy.pool import NullPool
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.edits.edit import Change, Intervention
 from atlas.edits.files import read_stored
 from atlas.errors import StoreUnavailable
 from atlas.maintain import upgrade
+from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
 from atlas.neurons import Neuron
 from atlas.store import backup, database, migrations, schema

@@ -10,8 +10,8 @@ from calibration import Case, null_cases, null_p_values
 from scipy.optimize import minimize
 from scipy.stats import hypergeom
 
-from atlas.membership import PENALTY, covariates, probabilities
-from atlas.nulls import matched_statistics, mismatched_statistics, overlap_statistics, verdict
+from atlas.stats.membership import PENALTY, covariates, probabilities
+from atlas.stats.overlap_null import matched_statistics, mismatched_statistics, overlap_statistics, verdict
 
 
 def test_the_p_value_is_the_hypergeometric_tail() -> None:

@@ -12,9 +12,9 @@ from scipy.stats import false_discovery_control, hypergeom
 
 from atlas import Atlas
 from atlas.errors import UsageError
-from atlas.membership import covariates
-from atlas.nulls import matched_statistics
 from atlas.query.statements import MapSpec
+from atlas.stats.membership import covariates
+from atlas.stats.overlap_null import matched_statistics
 from atlas.store import create
 
 LAYERS, WIDTH, TOP = 3, 100, 30

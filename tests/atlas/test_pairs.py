@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from atlas.api import Atlas
-from atlas.pairs import weighted_agreement
+from atlas.api.atlas import Atlas
+from atlas.stats.method_pairs import weighted_agreement
 
 
 def top(scores: Any, chosen: Any, count: int) -> list[int]:

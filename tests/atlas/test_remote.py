@@ -12,11 +12,11 @@ import duckdb
 import pytest
 from bundles import a_run, change, fill, older, said, sign, write
 
-from atlas.bundle_merge import import_bundle
-from atlas.bundle_write import Choice, export
+from atlas.api.user_sql import answered
 from atlas.errors import AtlasError, IntegrityError, StoreUnavailable, UsageError
-from atlas.remote import _open, attached
-from atlas.sql import answered
+from atlas.share.attach import _open, attach_bundle
+from atlas.share.export import Choice, export
+from atlas.share.import_bundle import import_bundle
 from atlas.store import schema
 from atlas.store.database import READER_CONFIG, open_readonly
 
@@ -49,7 +49,7 @@ def test_it_answers_as_the_atlas_that_it_becomes(bundle: Path, tmp_path: Path, f
         import_bundle(bundle, tmp_path / "whole.atlas")
         bundle = export(tmp_path / "whole.atlas", tmp_path / "part", Choice(concept=("cat", "horse"))).folder
     import_bundle(bundle, tmp_path / "new.atlas")
-    with attached(str(bundle)) as there, open_readonly(tmp_path / "new.atlas") as here:
+    with attach_bundle(str(bundle)) as there, open_readonly(tmp_path / "new.atlas") as here:
         for table in TABLES:
             assert rows(there, table) == rows(here, table), table
         assert len(rows(there, "scores")[2]) == (48 if form == "part" else 96)
@@ -60,7 +60,7 @@ def test_one_statement_as_atlas_sql_asks_it(bundle: Path) -> None:
     query = (
         "SELECT c.name, count(*) FROM maps JOIN scores USING (map_id) JOIN concepts c USING (concept_id) GROUP BY ALL"
     )
-    with attached(str(bundle)) as connection:
+    with attach_bundle(str(bundle)) as connection:
         found = answered(connection, f"{query} ORDER BY ALL", rows=10).rows
         assert found.to_pylist() == [
             {"name": n, "count_star()": c} for n, c in (("cat", 32), ("dog", 16), ("horse", 16))
@@ -97,7 +97,7 @@ def test_nothing_but_the_bundle_can_be_read_and_no_setting_changed(bundle: Path,
     run = a_run(bundle)
     (bundle.parent / "secret.txt").write_text("secret")
     shutil.copy(run / "scores.parquet", run / "stranger.parquet")
-    with attached(str(bundle)) as connection:
+    with attach_bundle(str(bundle)) as connection:
         with pytest.raises(duckdb.Error, match=r"disabled|locked|Cannot|does not exist|allowed"):
             connection.execute(statement.format(bundle=bundle, run=run)).fetchall()
         listed = f"SELECT count(*) FROM read_parquet('{(run / 'scores.parquet').resolve()}')"
@@ -108,7 +108,7 @@ def test_links_of_a_bundle_are_not_followed(bundle: Path) -> None:
     file = a_run(bundle) / "scores.parquet"
     shutil.move(file, bundle.parent / "real.parquet")
     file.symlink_to(bundle.parent / "real.parquet")
-    with pytest.raises(IntegrityError, match="is a link"), attached(str(bundle)):
+    with pytest.raises(IntegrityError, match="is a link"), attach_bundle(str(bundle)):
         pass
 
 
@@ -129,7 +129,7 @@ def test_links_of_a_bundle_are_not_followed(bundle: Path) -> None:
 )  # fmt: skip
 def test_a_damaged_bundle_is_refused(bundle: Path, spoil: Any, error: type[AtlasError], match: str) -> None:
     spoil(bundle)
-    with pytest.raises(error, match=match), attached(str(bundle)):
+    with pytest.raises(error, match=match), attach_bundle(str(bundle)):
         pass
 
 
@@ -146,7 +146,7 @@ def test_a_url_without_the_extension_says_what_to_type(location: str) -> None:
     found = duckdb.sql("SELECT installed FROM duckdb_extensions() WHERE extension_name = 'httpfs'").fetchall()
     if found == [(True,)]:
         pytest.skip("httpfs is installed here")
-    with pytest.raises(AtlasError, match=r"INSTALL httpfs.*atlas pull") as caught, attached(location):
+    with pytest.raises(AtlasError, match=r"INSTALL httpfs.*atlas pull") as caught, attach_bundle(location):
         pass
     assert "\n" not in str(caught.value)
 
@@ -187,12 +187,12 @@ def test_a_url_is_read_as_a_folder_is(bundle: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("location", ["ftp://x/b", "http://x/b?token=1", "https://x/a b", "file:///etc"])
 def test_other_locations_are_refused(location: str) -> None:
-    with pytest.raises(UsageError, match="no folder and no http"), attached(location):
+    with pytest.raises(UsageError, match="no folder and no http"), attach_bundle(location):
         pass
 
 
 def test_an_empty_bundle_has_empty_tables(empty: Path, tmp_path: Path) -> None:
     folder = export(empty, tmp_path / "bundle").folder
     assert json.loads((folder / "bundle.json").read_text())["runs"] == []
-    with attached(str(folder)) as connection:
+    with attach_bundle(str(folder)) as connection:
         assert [rows(connection, table)[2] for table in TABLES] == [[]] * len(TABLES)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.errors import StoreUnavailable, UsageError
+from atlas.maintain.check import check
+from atlas.maintain.compact import compact
+from atlas.maintain.remove_runs import remove_runs, resolved
 from atlas.query.run_record import difference, facts, flat
-from atlas.remove import compact, remove_runs, resolved
 from atlas.store import create, engine, run_loader
 
 

@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
 
-from atlas.check import check
 from atlas.edits import rows as edit_rows
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
 from atlas.maintain import rebuild
+from atlas.maintain.check import check
 from atlas.store import database, engine, insert, ledger, run_loader, run_manifest, run_writer, schema
 from atlas.store.atomic import sha256
 

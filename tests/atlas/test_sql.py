@@ -12,8 +12,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from atlas.api.user_sql import answered, run_sql
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
-from atlas.sql import answered, run_sql
 from atlas.store.database import literal, open_readonly
 
 

@@ -18,8 +18,8 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
-from atlas.check import check
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
+from atlas.maintain.check import check
 from atlas.store import create, database, duckdb_errors, engine, run_loader, schema
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -12,7 +12,6 @@ import torch
 from edit_parts import D_MODEL, WIDTH, edit_of, language, neuron
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.edits.edit import CHANGES, Change, Intervention, make_changes
 from atlas.edits.library import create, model_row, store
 from atlas.edits.positions import Positions
@@ -20,10 +19,11 @@ from atlas.edits.reference_values import MIN, reference_values, tap_of
 from atlas.edits.set_expression import of_expression
 from atlas.errors import UsageError
 from atlas.live.hooks import tracing
+from atlas.maintain.check import check
 from atlas.neurons import Neuron
 from atlas.query.labels import labelled
 from atlas.query.neuron_set import NeuronSet
-from atlas.random_neurons import matched_random
+from atlas.stats.random_neurons import matched_random
 from atlas.store.engine import connect_writer
 from ingest.feed import Feed
 from ingest.job import open_dataset

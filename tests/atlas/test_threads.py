@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.errors import StoreUnavailable
+from atlas.maintain.check import check
 from atlas.store import database, engine
 from atlas.store.locks import ASK, WRITE, held
 

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from vector_runs import DIMENSION, brute, random_vectors, store_vectors
 
-from atlas import indexes, vectors
-from atlas.api import Atlas
+from atlas.api.atlas import Atlas
 from atlas.errors import UsageError
 from atlas.neurons import Neuron
 from atlas.store import create, engine
 from atlas.store.database import open_readonly
 from atlas.store.schema import indexes as index_table
+from atlas.vectors import faiss_files, nearest
 
 WIDTH, LAYERS = 50, 4
 ROWS = WIDTH * LAYERS
@@ -32,7 +32,7 @@ Answer = list[tuple[int, float]]
 
 @pytest.fixture(autouse=True)
 def no_loaded_index() -> None:
-    vectors.forget_loaded()
+    nearest.forget_loaded()
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +40,7 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     path = tmp_path_factory.mktemp("vectors") / "built.atlas"
     create.init(path)
     run = store_vectors(path, FOUND, width=WIDTH, model=MODEL)
-    indexes.build_index(path, run)
+    faiss_files.build_index(path, run)
     return path, run
 
 
@@ -51,7 +51,7 @@ def built(built_once: tuple[Path, str], tmp_path: Path) -> tuple[Path, str]:
 
 
 def answer(path: Path, run: str, query: np.ndarray, top: int = 5, skip: Neuron | None = None) -> Answer:
-    hits = vectors.nearest(path, run, query, top, skip)
+    hits = nearest.nearest(path, run, query, top, skip)
     columns = (hits[name].to_pylist() for name in ("layer", "neuron", "similarity"))
     return [(layer * WIDTH + neuron, similarity) for layer, neuron, similarity in zip(*columns, strict=True)]
 
@@ -69,12 +69,12 @@ QUERY = np.random.default_rng(5).standard_normal(DIMENSION).astype(np.float32)
 def test_every_kind_answers_as_brute_force(built: tuple[Path, str], kind: str | None, top: int) -> None:
     path, run = built
     if kind is not None:
-        indexes.build_index(path, run, kind)
-        assert (loaded := vectors.usable(path, run)) is not None and loaded.kind == kind
+        faiss_files.build_index(path, run, kind)
+        assert (loaded := nearest.usable(path, run)) is not None and loaded.kind == kind
     else:
         with engine.connect_writer(path) as connection:
             connection.execute(index_table.delete())
-        assert vectors.usable(path, run) is None
+        assert nearest.usable(path, run) is None
     for query in (QUERY, FOUND[3], -FOUND[11]):
         found, wanted = answer(path, run, query, top), brute(FOUND, query, top)
         if kind == "ivf":  # it looks into some of the lists only, but what it says of a neuron is right
@@ -92,7 +92,7 @@ def test_equal_vectors_come_in_the_order_of_their_addresses_and_the_neuron_itsel
     built: tuple[Path, str], kind: str
 ) -> None:
     path, run = built
-    indexes.build_index(path, run, kind)
+    faiss_files.build_index(path, run, kind)
     found = answer(path, run, FOUND[3], 4, skip=Neuron("language", 0, 3))
     assert [row for row, _ in found] == [ROWS // 2 + i for i in range(4)]
     assert same(found, brute(FOUND, FOUND[3], 4, skip=3))
@@ -104,7 +104,7 @@ def test_vectors_that_are_all_alike_are_answered_like_any_other(tmp_path: Path) 
     alike = np.repeat(random_vectors(8)[2:3], ROWS, axis=0)
     run = store_vectors(tmp_path / "alike.atlas", alike, width=WIDTH, model=MODEL)
     for kind in ("flat", "fp16"):
-        indexes.build_index(tmp_path / "alike.atlas", run, kind)
+        faiss_files.build_index(tmp_path / "alike.atlas", run, kind)
         assert [row for row, _ in answer(tmp_path / "alike.atlas", run, QUERY, 3)] == [0, 1, 2]
 
 
@@ -114,9 +114,9 @@ def test_vectors_nearer_to_each_other_than_half_precision_tells_are_told_apart(t
     create.init(path)
     generator = np.random.default_rng(6)
     close = generator.standard_normal(DIMENSION) + 3e-4 * generator.standard_normal((ROWS, DIMENSION))
-    close = indexes.unit(close)
+    close = faiss_files.unit(close)
     run = store_vectors(path, close, width=WIDTH, model=MODEL)
-    indexes.build_index(path, run, kind)
+    faiss_files.build_index(path, run, kind)
     for seed in range(3):
         query = close[0] + 0.5 * np.random.default_rng(seed).standard_normal(DIMENSION)
         assert [row for row, _ in answer(path, run, query)] == [row for row, _ in brute(close, query, 5)]
@@ -162,14 +162,14 @@ def one_warning(ask: Callable[[], Answer]) -> tuple[Answer, str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = ask()
-    assert len(caught) == 1 and caught[0].category is vectors.IndexIgnored
+    assert len(caught) == 1 and caught[0].category is nearest.IndexIgnored
     return found, str(caught[0].message)
 
 
 @pytest.mark.parametrize("damage", list(DAMAGES))
 def test_a_damaged_index_is_never_used_and_is_made_again(built: tuple[Path, str], damage: str) -> None:
     path, run = built
-    file = indexes.index_file(path, run)
+    file = faiss_files.index_file(path, run)
     whole = file.read_bytes()
     assert same(answer(path, run, QUERY), brute(FOUND, QUERY, 5))  # it is loaded now, and must be looked at again
     DAMAGES[damage](file)
@@ -178,7 +178,7 @@ def test_a_damaged_index_is_never_used_and_is_made_again(built: tuple[Path, str]
     assert run[:8] in message and "exact search" in message
     assert file.read_bytes() == whole
     assert same(answer(path, run, QUERY), brute(FOUND, QUERY, 5))  # a warning would be an error
-    assert vectors.usable(path, run) is not None
+    assert nearest.usable(path, run) is not None
 
 
 @pytest.mark.parametrize(
@@ -206,8 +206,8 @@ def test_a_row_that_does_not_fit_the_file_is_not_believed(built: tuple[Path, str
 def test_a_row_made_to_fit_another_runs_file_is_found_out(built: tuple[Path, str]) -> None:
     path, run = built
     other = store_vectors(path, random_vectors(ROWS, 3), width=WIDTH, seed=1, model=MODEL)
-    row = indexes.build_index(path, other)
-    shutil.copyfile(indexes.index_file(path, other), indexes.index_file(path, run))
+    row = faiss_files.build_index(path, other)
+    shutil.copyfile(faiss_files.index_file(path, other), faiss_files.index_file(path, run))
     with engine.connect_writer(path) as connection:
         mine = index_table.update().where(index_table.c.run_id == run)
         connection.execute(mine.values(sha256=row["sha256"], bytes=row["bytes"]))
@@ -224,7 +224,7 @@ def test_vectors_that_changed_make_the_index_stale(built: tuple[Path, str]) -> N
         new = str(changed[20].tolist())
         connection.exec_driver_sql(f"UPDATE vectors SET vector = {new}::FLOAT[] WHERE layer = 0 AND neuron = 20")
     with open_readonly(path) as connection:
-        assert indexes.state_of(connection, path, run)["state"] == indexes.STALE
+        assert faiss_files.state_of(connection, path, run)["state"] == faiss_files.STALE
     found, message = one_warning(lambda: answer(path, run, QUERY))
     assert found[0][0] == 20 and same(found, brute(changed, QUERY, 5))
     assert "others than those it was built from" in message
@@ -235,7 +235,7 @@ def test_a_run_that_is_stored_anew_has_no_index_and_no_warning(built: tuple[Path
     other = random_vectors(ROWS, 8)
     assert store_vectors(path, other, width=WIDTH, model=MODEL) == run
     assert same(answer(path, run, QUERY), brute(other, QUERY, 5))
-    assert vectors.usable(path, run) is None
+    assert nearest.usable(path, run) is None
 
 
 def test_a_file_that_no_row_names_is_never_read(built: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -254,7 +254,7 @@ def test_no_byte_is_given_to_faiss_before_its_sum_is_right(
     import faiss
 
     path, run = built
-    flip(0.5)(indexes.index_file(path, run))
+    flip(0.5)(faiss_files.index_file(path, run))
     monkeypatch.setattr(faiss, "read_index", lambda *_: pytest.fail("read"))
     found, _ = one_warning(lambda: answer(path, run, QUERY))
     assert same(found, brute(FOUND, QUERY, 5))
@@ -264,12 +264,12 @@ def test_where_nothing_can_be_written_the_warning_comes_once_and_the_answers_sta
     built: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, run = built
-    cut(indexes.index_file(path, run))
+    cut(faiss_files.index_file(path, run))
 
     def refused(*_: Any) -> None:
         raise OSError("read-only")
 
-    monkeypatch.setattr(vectors, "build_index", refused)
+    monkeypatch.setattr(nearest, "build_index", refused)
     found, _ = one_warning(lambda: answer(path, run, QUERY))
     assert same(found, brute(FOUND, QUERY, 5))
     assert same(answer(path, run, QUERY), brute(FOUND, QUERY, 5))  # no second warning of the same state
@@ -279,12 +279,12 @@ def test_a_loaded_index_is_not_read_again_until_something_changes(
     built: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, run = built
-    assert (first := vectors.usable(path, run)) is not None
-    monkeypatch.setattr(vectors, "problem_of", lambda *_: pytest.fail("looked at again"))
-    assert vectors.usable(path, run) is first
+    assert (first := nearest.usable(path, run)) is not None
+    monkeypatch.setattr(nearest, "problem_of", lambda *_: pytest.fail("looked at again"))
+    assert nearest.usable(path, run) is first
     monkeypatch.undo()
-    os.utime(indexes.index_file(path, run), ns=(1, 1))
-    assert vectors.usable(path, run) is not first
+    os.utime(faiss_files.index_file(path, run), ns=(1, 1))
+    assert nearest.usable(path, run) is not first
 
 
 def test_an_interrupted_build_leaves_the_old_index_in_use(
@@ -300,22 +300,22 @@ def test_an_interrupted_build_leaves_the_old_index_in_use(
 
     monkeypatch.setattr(faiss, "write_index", killed)
     with pytest.raises(KeyboardInterrupt):
-        indexes.build_index(path, run, "fp16")
-    assert (loaded := vectors.usable(path, run)) is not None and loaded.kind == "flat"
+        faiss_files.build_index(path, run, "fp16")
+    assert (loaded := nearest.usable(path, run)) is not None and loaded.kind == "flat"
 
 
 def test_the_kind_follows_the_size() -> None:
-    assert indexes.kind_for(352_256, 384) == "flat"
-    assert indexes.kind_for(2**18, 1024) == "flat" and indexes.kind_for(2**18 + 1, 1024) == "fp16"
-    assert indexes.kind_for(2**21, 1024) == "fp16" and indexes.kind_for(2**21 + 1, 1024) == "ivf"
+    assert faiss_files.kind_for(352_256, 384) == "flat"
+    assert faiss_files.kind_for(2**18, 1024) == "flat" and faiss_files.kind_for(2**18 + 1, 1024) == "fp16"
+    assert faiss_files.kind_for(2**21, 1024) == "fp16" and faiss_files.kind_for(2**21 + 1, 1024) == "ivf"
 
 
 def test_what_cannot_be_asked_says_so(built: tuple[Path, str]) -> None:
     path, run = built
     with pytest.raises(UsageError, match="no kind of index called 'hnsw'"):
-        indexes.build_index(path, run, "hnsw")
+        faiss_files.build_index(path, run, "hnsw")
     with pytest.raises(UsageError, match="has no vectors"):
-        indexes.build_index(path, "0" * 32)
+        faiss_files.build_index(path, "0" * 32)
     with pytest.raises(UsageError, match="9 dimensions"):
         answer(path, run, np.ones(9))
     with pytest.raises(UsageError, match="zeros"):
@@ -354,5 +354,5 @@ def test_of_several_runs_of_a_space_the_newest_counts_and_is_named(built: tuple[
 
 
 def test_rows_of_length_one_or_zeros() -> None:
-    found = indexes.unit(np.array([[3.0, 4.0], [0.0, 0.0], [np.inf, 1.0], [1e-30, 0.0]]))
+    found = faiss_files.unit(np.array([[3.0, 4.0], [0.0, 0.0], [np.inf, 1.0], [1e-30, 0.0]]))
     assert np.allclose(found, [[0.6, 0.8], [0, 0], [0, 0], [1, 0]]) and found.dtype == np.float32

@@ -16,7 +16,7 @@ import pytest
 import small_encoders
 from PIL import Image
 
-from atlas import vectors
+from atlas.vectors import nearest
 
 ROOT = Path(__file__).resolve().parents[2]
 Run = Callable[..., tuple[int, str, str]]
@@ -24,7 +24,7 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture(autouse=True)
 def no_loaded_index() -> None:
-    vectors.forget_loaded()
+    nearest.forget_loaded()
 
 
 @pytest.fixture(scope="session")

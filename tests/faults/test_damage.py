@@ -11,7 +11,7 @@ import pytest
 from faulting import Nursery, contents, damage
 from operations import DOG, INDEX, Operations, runs_of
 
-from atlas.check import check
+from atlas.maintain.check import check
 from atlas.store.database import database_file, wal
 
 

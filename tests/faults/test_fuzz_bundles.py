@@ -7,7 +7,7 @@ from faulting import Nursery
 from fuzzing import feed, objects
 from operations import Operations
 
-from atlas.bundle import NAME, parse_listing
+from atlas.share.listing import NAME, parse_listing
 
 
 @pytest.mark.parametrize("number", [2_000, pytest.param(10_000, marks=pytest.mark.nightly)])

@@ -13,8 +13,8 @@ import pytest
 from faulting import Nursery, contents, files
 from operations import DOG, INDEX, Operations
 
-from atlas.check import check
 from atlas.edits.files import read_stored
+from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
 from atlas.store import backup, engine, migrations
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from atlas import registry
-from atlas.check import check
 from atlas.errors import UsageError
+from atlas.maintain.check import check
 from atlas.store.database import open_readonly
 from ingest import methods
 from ingest.job import Execution, make_job

@@ -12,12 +12,12 @@ import pytest
 from swapping import SPOKEN, World, feed_of
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.edits.edit import Change, Edit, Intervention
 from atlas.errors import Unsupported, UsageError
 from atlas.live.edit import changing
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
+from atlas.maintain.check import check
 from atlas.neurons import Neuron
 from atlas.store.database import open_readonly
 from ingest.answers import AnswerExaminer, check_measures, chosen_metrics

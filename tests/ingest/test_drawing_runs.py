@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from atlas.api import Atlas
+from atlas.api.atlas import Atlas
 from atlas.errors import UsageError
 from atlas.live.drawing import How
 from atlas.live.model import LiveModel

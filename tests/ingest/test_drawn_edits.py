@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from atlas.api import Atlas
+from atlas.api.atlas import Atlas
 from atlas.errors import UsageError
 from cli.main import main
 from ingest import zoo

@@ -16,17 +16,17 @@ import small_encoders
 import torch
 from PIL import Image
 
-from atlas.api import Atlas
+from atlas.api.atlas import Atlas
 from atlas.errors import Unsupported, UsageError
-from atlas.indexes import build_index, unit
 from atlas.live.media import Clip, Medium, Sound
-from atlas.profiles import whole_maps
 from atlas.query.statements import MapSpec
-from atlas.spaces import find_spaces, pick_model
 from atlas.store import create, engine
 from atlas.store.database import open_readonly
-from atlas.texts import Wording, concept_maps, neuron_texts
-from atlas.vectors import forget_loaded
+from atlas.vectors.faiss_files import build_index, unit
+from atlas.vectors.nearest import forget_loaded
+from atlas.vectors.neuron_text import Wording, concept_maps, neuron_texts
+from atlas.vectors.profiles import whole_maps
+from atlas.vectors.spaces import find_spaces, pick_model
 from ingest.asking import open_media
 from ingest.embed import Asked, Embedded, embed
 from ingest.encoding import open_encoder

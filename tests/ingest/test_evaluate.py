@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.errors import UsageError
 from atlas.live.edit import changing
+from atlas.maintain.check import check
 from atlas.store.database import open_readonly
 from ingest import run
 from ingest.controls import ACTIVATION, LAYERS, controls_for

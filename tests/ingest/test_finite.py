@@ -102,7 +102,7 @@ def overflowing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def best(path: Path) -> Any:
     """What an older run answers."""
-    from atlas.api import Atlas
+    from atlas.api.atlas import Atlas
 
     return Atlas(path).query(concept="dog", method="activation", source="text", top=5).to_arrow().to_pydict()
 

@@ -14,15 +14,15 @@ import pytest
 import torch
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.edits.edit import Intervention, make_changes
 from atlas.errors import Unsupported, UsageError
-from atlas.intervals import of_values
 from atlas.live.encode import ROLES
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
 from atlas.live.rules import affine
+from atlas.maintain.check import check
 from atlas.neurons import Neuron
+from atlas.stats.intervals import of_values
 from atlas.store import create
 from atlas.store.database import open_readonly
 from ingest import run

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.edits.files import read_stored
 from atlas.errors import UsageError
+from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
 from atlas.query.selection_rules import Rule
 from atlas.query.statements import MapSpec

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atlas.check import check
 from atlas.edits.files import read_stored
 from atlas.errors import UsageError
 from atlas.maintain import rebuild
+from atlas.maintain.check import check
 from atlas.query import labels as stored_labels
 from atlas.store import create
 from atlas.store.database import open_readonly

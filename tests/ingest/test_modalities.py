@@ -14,8 +14,8 @@ import pytest
 import torch
 from attribution import CONCEPTS, build, by_hand, feed, log_probability, maps_of
 
-from atlas.check import check
 from atlas.live.media import KINDS, Clip, Medium
+from atlas.maintain.check import check
 from atlas.store.database import open_readonly
 from cli.main import main
 from ingest.concepts import find_targets

@@ -13,13 +13,13 @@ import torch
 from small_gill import build as build_gill
 from small_gill import save_pipeline
 
-from atlas.check import check
 from atlas.edits.edit import Change, Intervention
 from atlas.errors import Unsupported, UsageError
 from atlas.live.drawing import How
 from atlas.live.edit import changing
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
+from atlas.maintain.check import check
 from atlas.neurons import Neuron
 from atlas.store.database import open_readonly
 from ingest.concepts import Target

@@ -12,9 +12,9 @@ import pytest
 import torch
 from attribution import build
 
-from atlas.check import check
 from atlas.errors import Unsupported, UsageError
 from atlas.live.hooks import shuffling, tracing
+from atlas.maintain.check import check
 from atlas.store.database import open_readonly
 from ingest.feed import Feed
 from ingest.job import Execution, Job, make_job, open_dataset

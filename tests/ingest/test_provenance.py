@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.edits.files import read_stored
 from atlas.errors import UsageError
 from atlas.live.fingerprint import fingerprint
+from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
 from atlas.store.database import open_readonly
 from ingest.datasets import scenes

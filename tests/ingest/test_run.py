@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pytest
 
 from atlas import Atlas
-from atlas.check import check
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
+from atlas.maintain.check import check
 from atlas.store import engine, ledger
 from atlas.store.database import open_readonly
 from cli.main import main

@@ -14,12 +14,12 @@ from swapping import SPOKEN, World, example, feed_of, one_pass, said
 import ingest.evaluate
 import ingest.solve
 from atlas import Atlas
-from atlas.check import check
 from atlas.edits import library as edit_library
 from atlas.edits.edit import Change, Edit, Intervention
 from atlas.live.edit import changing
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
+from atlas.maintain.check import check
 from atlas.neurons import Neuron
 from ingest.controls import LAYERS, Controls
 from ingest.edited import swap_of

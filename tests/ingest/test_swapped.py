@@ -10,8 +10,8 @@ import pytest
 from scipy.stats import binom
 
 from atlas import Atlas
-from atlas.nulls import answer_statistics, verdict
 from atlas.query.statements import MapSpec
+from atlas.stats.overlap_null import answer_statistics, verdict
 from ingest.feed import Feed
 from ingest.job import Execution, Job, open_dataset
 from ingest.resolving import complete

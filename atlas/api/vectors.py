@@ -1,46 +1,27 @@
-"""What an atlas answers from neurons' vectors: similar neurons, neurons near a vector, matches across models. Part of
-`atlas.api.Atlas`. Nothing here loads torch; texts and pictures become vectors in `ingest.searching`."""
+"""What an atlas answers from neurons' vectors: similar neurons, neurons near a vector, matches across models.
+
+Part of `Atlas`. Nothing here loads torch; texts and pictures become vectors in `ingest.embed.search`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from atlas.errors import UsageError
-from atlas.matching import Matched, match
 from atlas.neurons import Neuron
 from atlas.query.statements import MapSpec, tokens_of
-from atlas.spaces import Space, choose_space, find_spaces, pick_model, require_space
 from atlas.store.database import open_readonly
-from atlas.texts import concept_maps, matching
+from atlas.vectors.matching import Matched, match
+from atlas.vectors.neighbours import Near
+from atlas.vectors.neuron_text import concept_maps, matching
+from atlas.vectors.spaces import Space, choose_space, find_spaces, pick_model, require_space
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-@dataclass(frozen=True, slots=True)
-class Near:
-    """Neurons near something, best first. rows: component, layer, neuron, similarity (or another measure), tokens,
-    concept (the one in whose map the neuron ranks best, of the method that `atlas query` would take). provenance: the
-    space, the model, and under "assumed" what was left open."""
-
-    rows: pa.Table
-    provenance: Mapping[str, Any]
-
-    def __len__(self) -> int:
-        return int(self.rows.num_rows)
-
-    @property
-    def neurons(self) -> tuple[Neuron, ...]:
-        columns = (self.rows[name].to_pylist() for name in ("component", "layer", "neuron"))
-        return tuple(Neuron(*address) for address in zip(*columns, strict=True))
-
-    def to_arrow(self) -> pa.Table:
-        return self.rows
 
 
 class Nearest:
@@ -62,7 +43,7 @@ class Nearest:
         Raises:
             UsageError: no such neuron, a space that was never built, or nothing of the neuron to compare.
         """
-        from atlas.vectors import nearest, stored_vectors
+        from atlas.vectors.nearest import nearest, stored_vectors
 
         neuron = Neuron.parse(address) if isinstance(address, str) else address
         _require_top(top)
@@ -86,14 +67,15 @@ class Nearest:
         Raises:
             UsageError: another dimension, or zeros.
         """
-        from atlas.vectors import nearest
+        from atlas.vectors.nearest import nearest
 
         _require_top(top)
         found = nearest(self.path, space.run_id, vector, top)
         return self._near(found, space.model, list(assumed), _said(space, None))
 
     def search_words(self, text: str, *, top: int = 10, model: str | None = None) -> Near:
-        """The neurons whose decoded tokens and best concepts have the words of a text: see `atlas.texts.matching`.
+        """The neurons whose decoded tokens and best concepts have the words of a text: see
+        `atlas.vectors.neuron_text.matching`.
 
         Raises:
             UsageError: the text has no word, or the model is not there.
@@ -152,8 +134,8 @@ class Nearest:
             return find_spaces(connection, space)
 
     def build_index(self, run_id: str, kind: str | None = None) -> dict[str, Any]:
-        """Make the similarity index of a run's vectors (again): see `atlas.indexes`."""
-        from atlas.indexes import build_index
+        """Make the similarity index of a run's vectors (again): see `atlas.vectors.faiss_files`."""
+        from atlas.vectors.faiss_files import build_index
 
         return build_index(self.path, run_id, kind)
 

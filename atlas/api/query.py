@@ -1,4 +1,4 @@
-"""The everyday question, in the whole query language, and selections saved from it. Part of `atlas.api.Atlas`."""
+"""The everyday question, in the whole query language, and selections saved from it. Part of `Atlas`."""
 
 from __future__ import annotations
 

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from atlas.across import AcrossMaps
+from atlas.api.compare import AcrossMaps
+from atlas.api.query import Questions
+from atlas.api.vectors import Nearest
 from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.errors import UsageError
-from atlas.nearest import Nearest
 from atlas.neurons import Neuron
 from atlas.query import pins, statements
 from atlas.query.neuron_set import NeuronSet, everything_but
 from atlas.query.pins import Pins
 from atlas.query.resolve_maps import choose_map
 from atlas.query.statements import MapSpec
-from atlas.questions import Questions
 from atlas.store.database import open_readonly
 
 if TYPE_CHECKING:

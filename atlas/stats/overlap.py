@@ -1,7 +1,7 @@
 """Neurons that two modalities share for a concept, or that one has alone, beside what chance would give.
 
 The nulls: any neurons, neurons of the same layer and loudness, other concepts' neurons, and where a run has them those
-of the same answers behind other prompts (`atlas.nulls`). "Shared" is claimed where all are rejected.
+of the same answers behind other prompts (`atlas.stats.overlap_null`). "Shared" is claimed where all are rejected.
 """
 
 from __future__ import annotations
@@ -14,19 +14,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atlas.errors import UsageError
-from atlas.loudness import Loudness, loudness_of
-from atlas.membership import covariates
-from atlas.nulls import (
-    ANSWERS,
-    MATCHED,
-    MISMATCHED,
-    NULLS,
-    answer_statistics,
-    matched_statistics,
-    mismatched_statistics,
-    overlap_statistics,
-    verdict,
-)
 from atlas.query import compare_maps
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.resolve_maps import (
@@ -40,6 +27,19 @@ from atlas.query.resolve_maps import (
 )
 from atlas.query.selection_rules import Rule
 from atlas.query.statements import ANSWER, MapSpec, find_maps
+from atlas.stats.loudness import Loudness, loudness_of
+from atlas.stats.membership import covariates
+from atlas.stats.overlap_null import (
+    ANSWERS,
+    MATCHED,
+    MISMATCHED,
+    NULLS,
+    answer_statistics,
+    matched_statistics,
+    mismatched_statistics,
+    overlap_statistics,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection

@@ -16,7 +16,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from atlas.bundle import (
+from atlas.errors import AtlasError, IntegrityError, UsageError
+from atlas.share.listing import (
     LARGEST_JSON,
     NAME,
     REVISION,
@@ -27,7 +28,6 @@ from atlas.bundle import (
     read_listing,
     small_file,
 )
-from atlas.errors import AtlasError, IntegrityError, UsageError
 from atlas.store.database import READER_CONFIG, literal, lock_down, require_plain
 from atlas.store.run_manifest import NAME as MANIFEST
 from atlas.store.run_manifest import OBJECTS, SHARDS, require_head, shard_rows
@@ -39,14 +39,15 @@ type once: python -c "import duckdb; duckdb.sql('INSTALL httpfs')", or use `atla
 
 
 @contextmanager
-def attached(location: str) -> Iterator[duckdb.DuckDBPyConnection]:
+def attach_bundle(location: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a bundle for questions: a DuckDB connection that can read the bundle's Parquet files and nothing else.
 
     (These files it could also overwrite: DuckDB has no finer setting, and `answered` takes statements that read.)
 
     It has the tables of `atlas.store.schema` (models, datasets, concepts, runs, and every table of a run's folder,
     empty where no run has it) but for edits, changes and indexes. Settings are locked and were read back; statements
-    are the caller's to limit (`atlas.sql.answered`). Only bundle.json and the manifests are checked by their sums.
+    are the caller's to limit (`atlas.api.user_sql.answered`). Only bundle.json and the manifests are checked by their
+    sums.
 
     location: a folder, or its URL: http://, https:// or s3:// (credentials are those of DuckDB's httpfs).
 

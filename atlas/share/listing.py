@@ -213,7 +213,7 @@ STORED, THERE, RENAMED, REFUSED = "stored", "there already", "renamed", "refused
 
 
 @dataclass(frozen=True, slots=True)
-class Came:
+class ImportOutcome:
     """What became of one thing. kind: run, edit or selection. outcome: stored, there already, renamed (`note` says from
     what), or refused (`note` says why)."""
 

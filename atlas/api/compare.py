@@ -1,4 +1,4 @@
-"""What an atlas answers from several maps at once: votes, overlaps, layers, agreement. Part of `atlas.api.Atlas`."""
+"""What an atlas answers from several maps at once: votes, overlaps, layers, agreement. Part of `Atlas`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from atlas.doses import doses
 from atlas.errors import UsageError
-from atlas.leaderboard import ORDERS, leaderboard, of_effects
-from atlas.overlap import Common, ConceptOverlaps, Shared, of_concept, of_concepts, of_selections, sides
 from atlas.query import compare_maps, statements
 from atlas.query.execute import by_vote, of_meant
 from atlas.query.find import NeuronQuery, ResolvedMaps
@@ -20,6 +17,9 @@ from atlas.query.request import build_filter
 from atlas.query.resolve_maps import choose_several, first_answer, same_but, voters
 from atlas.query.selection_rules import Rule
 from atlas.query.statements import MapSpec, Query
+from atlas.stats.dose_response import doses
+from atlas.stats.leaderboard import ORDERS, leaderboard, of_effects
+from atlas.stats.overlap import Common, ConceptOverlaps, Shared, of_concept, of_concepts, of_selections, sides
 from atlas.store.database import open_readonly
 
 REFERENCE = "ablation"
@@ -234,7 +234,7 @@ class AcrossMaps:
 
     def method_agreement_for(self, which: MapSpec, seed: int) -> tuple[pa.Table, tuple[str, ...]]:
         """`method_agreement`, and what was left open."""
-        from atlas.pairs import pairwise
+        from atlas.stats.method_pairs import pairwise
 
         with open_readonly(self.path) as connection:
             return first_answer(connection, which, lambda one: pairwise(connection, one, seed))
@@ -287,8 +287,8 @@ class AcrossMaps:
         """What `atlas evaluate --method A,B --doses 0.5%,1%,2%` measured, one row for every source, method and dose:
         how many neurons (share: of all), the accuracy left on their concept (own) and on others, with as many random
         neurons of the same layers, and before; means over `concepts`, own_low to own_high and random_own_low to
-        random_own_high their 95 % intervals over these (`atlas.intervals`; none of fewer than three concepts). And what
-        was left open: the newest model and dataset that have any.
+        random_own_high their 95 % intervals over these (`atlas.stats.intervals`; none of fewer than three concepts).
+        And what was left open: the newest model and dataset that have any.
 
         Raises:
             UsageError: a name that the atlas does not have.

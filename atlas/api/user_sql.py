@@ -46,7 +46,7 @@ def run_sql(path: Path | str, text: str, *, rows: int = ROWS, seconds: float = S
 
     It runs in a process of its own.
 
-    path: the atlas, or with `bundle` what `atlas.remote.attached` takes.
+    path: the atlas, or with `bundle` what `atlas.share.attach.attached` takes.
 
     Raises:
         UsageError: not one reading statement, or DuckDB refuses it.
@@ -56,7 +56,7 @@ def run_sql(path: Path | str, text: str, *, rows: int = ROWS, seconds: float = S
     _require_text(text)
     arguments = {"path": str(path), "text": text, "rows": rows, "bundle": bundle}
     try:
-        facts, found = confined("atlas.sql:answer", arguments, memory=MEMORY, seconds=seconds)
+        facts, found = confined("atlas.api.user_sql:answer", arguments, memory=MEMORY, seconds=seconds)
     except TookTooLong as error:
         raise AtlasError(f"the statement took longer than {seconds:g} s; --timeout gives it more") from error
     except NeedsMemory as error:
@@ -68,9 +68,9 @@ def run_sql(path: Path | str, text: str, *, rows: int = ROWS, seconds: float = S
 def answer(path: str, text: str, rows: int, bundle: bool, ready: Callable[[], None]) -> Found:
     """`run_sql`, in the process that is for it alone."""
     if bundle:
-        from atlas.remote import attached
+        from atlas.share.attach import attach_bundle
 
-        opened = attached(path)
+        opened = attach_bundle(path)
     else:
         opened = open_readonly(Path(path))
     with opened as connection:

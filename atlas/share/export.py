@@ -1,4 +1,4 @@
-"""Write an atlas, or what is chosen of it, as a bundle. The form is in `atlas.bundle`."""
+"""Write an atlas, or what is chosen of it, as a bundle. The form is in `atlas.share.listing`."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from atlas.bundle import CARD, FORMAT, NAME
-from atlas.bundle_card import card, citation
-from atlas.bundle_choice import OF_MAPS, Choice, chosen, meant, of_chosen
-from atlas.bundle_extract import write_companion, write_extract
 from atlas.edits.files import read_edit, tensors_of
 from atlas.edits.single_file import without_folders
 from atlas.errors import IntegrityError, UsageError, unknown
-from atlas.portable import folders, portable, portable_manifest, portable_model
 from atlas.query import saved as query_saved
+from atlas.share.card import card, citation
+from atlas.share.choice import OF_MAPS, Choice, chosen, meant, of_chosen
+from atlas.share.extract import write_companion, write_extract
+from atlas.share.listing import CARD, FORMAT, NAME
+from atlas.share.portable import folders, portable, portable_manifest, portable_model
 from atlas.store.atomic import sha256, write_atomically
 from atlas.store.database import VERSION, literal, open_readonly, require_plain
 from atlas.store.duckdb_errors import unwritable

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atlas.intervals import of_values
 from atlas.query import compare_maps
 from atlas.query.statements import MapSpec
+from atlas.stats.intervals import of_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -38,7 +38,9 @@ def require_bounded(files: Sequence[Path]) -> None:
     for file in files:
         _require_footer(file)
     try:
-        confined("atlas.bundle_bounds:measure", {"files": [str(f) for f in files]}, memory=_MEMORY, seconds=_SECONDS)
+        confined(
+            "atlas.share.parquet_bounds:measure", {"files": [str(f) for f in files]}, memory=_MEMORY, seconds=_SECONDS
+        )
     except NeedsMemory as error:
         raise IntegrityError(f"a file of it needs more than {_MEMORY / GIB:g} GiB to be read") from error
     except TookTooLong as error:

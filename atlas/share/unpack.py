@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atlas.bundle import (
+from atlas.edits.edit import Edit
+from atlas.errors import AtlasError, IntegrityError
+from atlas.share.listing import (
     LABEL,
     LARGEST_JSON,
     NOT_OURS,
@@ -22,9 +24,7 @@ from atlas.bundle import (
     read_listing,
     small_file,
 )
-from atlas.bundle_bounds import require_bounded
-from atlas.edits.edit import Edit
-from atlas.errors import AtlasError, IntegrityError
+from atlas.share.parquet_bounds import require_bounded
 from atlas.store.run_manifest import NAME as MANIFEST
 from atlas.store.run_manifest import SHARDS, folder_of
 
@@ -197,9 +197,9 @@ def _require_atlas(folder: Path, manifests: Mapping[str, Any], edits: Mapping[st
 
     The database is for this alone; that of the atlas is loaded from the files, as here.
     """
-    from atlas.check import check
     from atlas.edits.files import read_stored
     from atlas.edits.rows import load_edit
+    from atlas.maintain.check import check
     from atlas.store import create
     from atlas.store.engine import connect_writer
     from atlas.store.run_loader import load_run

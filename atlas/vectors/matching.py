@@ -15,14 +15,14 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.errors import UsageError
-from atlas.indexes import unit
 from atlas.neurons import LANGUAGE
-from atlas.profiles import profiles, whole_maps
 from atlas.query import compare_maps
 from atlas.query.resolve_maps import StoredMap
 from atlas.query.selection_rules import Rule
 from atlas.query.statements import MapSpec
-from atlas.spaces import pick_model
+from atlas.vectors.faiss_files import unit
+from atlas.vectors.profiles import profiles, whole_maps
+from atlas.vectors.spaces import pick_model
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -51,7 +51,7 @@ class Matched:
 
 
 def match(connection: Connection, first: str, second: str, which: MapSpec, top: int, seed: int) -> Matched:
-    """See `atlas.nearest.Nearest.match`. which: the concept, method, source, ... meant.
+    """See `Atlas.match`. which: the concept, method, source, ... meant.
 
     Raises:
         UsageError: an unknown model or map, or fewer than three shared concepts.

@@ -1,10 +1,9 @@
-"""Runs removed for good, and the room they took given back."""
+"""Remove runs for good: their rows and their folders."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +12,11 @@ import sqlalchemy as sa
 
 from atlas.errors import StoreUnavailable, UsageError
 from atlas.query.run_record import run_named
-from atlas.store import create, schema
-from atlas.store.database import database_file, literal, missing, open_file, open_readonly, require_current, wal
-from atlas.store.duckdb_errors import translate_duckdb_errors
+from atlas.store import schema
+from atlas.store.database import open_readonly
 from atlas.store.engine import connect_writer
-from atlas.store.locks import WRITE, held
 from atlas.store.run_loader import SHARED, forget_run
 from atlas.store.run_manifest import NAME, SHARDS, folder_of, read_manifest, shard_rows
-from atlas.store.scratch import scratch_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,47 +110,3 @@ def _shards(connection: sa.Connection, path: Path, name: str, owner: str, number
             manifest = read_manifest(folder, verify=False)
             if f"{name}.parquet" in manifest["files"]:
                 yield folder / f"{name}.parquet", str(manifest["schema"])
-
-
-@dataclass(frozen=True, slots=True)
-class Compacted:
-    """Bytes of the database file and its log, before and after."""
-
-    before: int
-    after: int
-
-
-def compact(path: Path) -> Compacted:
-    """Write the database anew without the room that removed rows left, and put it in the old one's place.
-
-    Killed at any moment, the old file or the new one is there, whole. Needs as much free disk as the database takes.
-
-    Raises:
-        StoreUnavailable: another process has the database open, or the folder cannot be written.
-    """
-    if not database_file(path).is_file():
-        raise missing(path)
-    with translate_duckdb_errors(path, read_only=False), scratch_folder(path, "compact") as folder:
-        create.create(folder)
-        before = _size(path)
-        _copied(path, database_file(folder))
-    return Compacted(before, _size(path))
-
-
-def _copied(path: Path, new: Path) -> None:
-    """Every row of the database into a new file, which then takes its place. The lock is held until it has."""
-    with held(database_file(path), WRITE), closing(open_file(path, read_only=False)) as driver:
-        require_current(driver, path)
-        driver.execute("CHECKPOINT")  # no log is left that would be taken for the new file's
-        driver.execute(f"ATTACH {literal(new.resolve())} AS compacted")
-        driver.execute("BEGIN")
-        for table in schema.metadata.sorted_tables:  # in the order of storage: scores stay map by map
-            driver.execute(f'INSERT INTO compacted."{table.name}" SELECT * FROM "{table.name}"')
-        driver.execute("COMMIT")
-        driver.execute("CHECKPOINT compacted")
-        driver.execute("DETACH compacted")
-        new.replace(database_file(path))
-
-
-def _size(path: Path) -> int:
-    return sum(f.stat().st_size for f in (database_file(path), wal(path)) if f.exists())

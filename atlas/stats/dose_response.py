@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from atlas.intervals import of_values
-from atlas.leaderboard import surveyed
 from atlas.query.compare_maps import size
 from atlas.query.statements import MapSpec
+from atlas.stats.intervals import of_values
+from atlas.stats.leaderboard import surveyed
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection

@@ -8,8 +8,8 @@ from typing import Any
 
 from atlas.edits.reference_values import maps_of
 from atlas.errors import UsageError, unknown
-from atlas.portable import portable_model
 from atlas.query.filters import fits
+from atlas.share.portable import portable_model
 
 OF_MAPS = ("concept", "method", "source", "target", "reduce")
 

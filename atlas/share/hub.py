@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from atlas.bundle import NAME
 from atlas.errors import AtlasError, IntegrityError, UsageError
+from atlas.share.listing import NAME
 
 FOLDERS = ("runs", "edits", "selections")
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from atlas.membership import Covariates, probabilities
+from atlas.stats.membership import Covariates, probabilities
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,11 +58,11 @@ def matched_statistics(
 ) -> Statistics:
     """The same against a null in which the two sets have nothing in common but layers and loudness.
 
-    With a and b the probabilities that a neuron is in either set given its layer and loudness (`atlas.membership`), and
-    the two sets independent given these, the number shared has the mean sum(a b). As a and b are fitted to the same
-    sets, its variance is that of sum((A - a) (B - b)), which is sum(a (1 - a) b (1 - b)); with one group of neurons
-    this is the hypergeometric mean and nearly its variance. p_value: the tail of a Poisson law shrunk to this
-    variance.
+    With a and b the probabilities that a neuron is in either set given its layer and loudness
+    (`atlas.stats.membership`), and the two sets independent given these, the number shared has the mean sum(a b). As a
+    and b are fitted to the same sets, its variance is that of sum((A - a) (B - b)), which is sum(a (1 - a) b (1 - b));
+    with one group of neurons this is the hypergeometric mean and nearly its variance. p_value: the tail of a Poisson
+    law shrunk to this variance.
 
     first, second: (neurons,), of the neurons that both can have. Keys as in `overlap_statistics`.
     """

@@ -1,4 +1,4 @@
-"""Do the database and the files beside it say the same? Part of `atlas.check`.
+"""Do the database and the files beside it say the same? Part of `atlas.maintain.check`.
 
 Rows are compared by the sum of their hashes, which needs no order and no memory; ids that the database gave are
 left out or compared by the name of what they refer to.
@@ -14,9 +14,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection, Row, Table
 
-from atlas.check import Finding
 from atlas.edits.files import tensors_of
 from atlas.errors import IntegrityError
+from atlas.maintain.finding import Finding
 from atlas.query import saved
 from atlas.store import schema
 from atlas.store.atomic import sha256

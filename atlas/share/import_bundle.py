@@ -10,12 +10,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from atlas.bundle import REFUSED, STORED, THERE, Came
-from atlas.bundle_edits import merge_edits, merge_selections
-from atlas.bundle_read import Unpacked, unpack
 from atlas.edits import files as edit_files
 from atlas.errors import IntegrityError, UsageError
-from atlas.portable import portable_manifest
+from atlas.share.import_edits import merge_edits, merge_selections
+from atlas.share.listing import REFUSED, STORED, THERE, ImportOutcome
+from atlas.share.portable import portable_manifest
+from atlas.share.unpack import Unpacked, unpack
 from atlas.store import schema
 from atlas.store.database import database_file, require_current, revision
 from atlas.store.duckdb_errors import unwritable
@@ -26,7 +26,7 @@ PATIENCE = 60.0
 """Seconds to wait for others who have the database open."""
 
 
-def import_bundle(bundle: Path, path: Path) -> list[Came]:
+def import_bundle(bundle: Path, path: Path) -> list[ImportOutcome]:
     """Store everything of a bundle in an atlas, which is made where there is none.
 
     All of the bundle is checked first, in a folder of its own; then one run after the other is stored, each in a
@@ -88,7 +88,7 @@ def _writing(path: Path) -> Iterator[Connection]:
         yield connection
 
 
-def _runs(path: Path, unpacked: Unpacked) -> Iterator[Came]:
+def _runs(path: Path, unpacked: Unpacked) -> Iterator[ImportOutcome]:
     with _writing(path) as connection:
         query = sa.select(schema.runs.c.run_id).where(schema.runs.c.status == "done")
         done = set(connection.execute(query).scalars())
@@ -98,11 +98,11 @@ def _runs(path: Path, unpacked: Unpacked) -> Iterator[Came]:
         same = ours is not None and portable_manifest(ours) == portable_manifest(manifest)
         if problem or (ours is not None and not same):
             note = problem or "it is here with other content, which stays (`atlas runs rm` makes room)"
-            yield Came("run", run, REFUSED, note)
+            yield ImportOutcome("run", run, REFUSED, note)
         elif run in strange:
-            yield Came("run", run, REFUSED, f"its effects are of {strange[run]}, which is another edit here")
+            yield ImportOutcome("run", run, REFUSED, f"its effects are of {strange[run]}, which is another edit here")
         elif same and run in done:
-            yield Came("run", run, THERE)
+            yield ImportOutcome("run", run, THERE)
         else:
             yield _store_run(path, unpacked, run, moved=not same)
 
@@ -118,9 +118,9 @@ def _ours(path: Path, run: str) -> tuple[dict[str, Any] | None, str]:
         return None, f"what is here of it is damaged ({error})"
 
 
-def _store_run(path: Path, unpacked: Unpacked, run: str, *, moved: bool) -> Came:
+def _store_run(path: Path, unpacked: Unpacked, run: str, *, moved: bool) -> ImportOutcome:
     """Move a run's folder into place and load it. Whatever goes wrong, the folder goes back and no row stays."""
-    from atlas.remove import require_idle
+    from atlas.maintain.remove_runs import require_idle
     from atlas.store.run_loader import load_run
 
     folder, theirs, aside = folder_of(path, run), folder_of(unpacked.folder, run), unpacked.folder / f"{run}.old"
@@ -139,9 +139,9 @@ def _store_run(path: Path, unpacked: Unpacked, run: str, *, moved: bool) -> Came
         if aside.exists() and not folder.exists():
             aside.replace(folder)
         if isinstance(error, IntegrityError):
-            return Came("run", run, REFUSED, str(error))
+            return ImportOutcome("run", run, REFUSED, str(error))
         raise
-    return Came("run", run, STORED)
+    return ImportOutcome("run", run, STORED)
 
 
 def _require_known(connection: Connection, manifest: Mapping[str, Any]) -> None:
@@ -188,7 +188,7 @@ def _digest_of(file: Path) -> set[str]:
     return {edit_files.digest(edit_files.read_edit(file).intervention)} if file.is_file() else set()
 
 
-def require_all(came: list[Came]) -> None:
+def require_all(came: list[ImportOutcome]) -> None:
     """Raise where something was refused.
 
     Raises:

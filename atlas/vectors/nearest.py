@@ -22,9 +22,20 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.errors import AtlasError, AtlasWarning, UsageError
-from atlas.indexes import FLAT, FP16, IVF, KINDS, PROBES, build_index, index_file, index_row, problem_of, unit
 from atlas.neurons import Neuron
 from atlas.store.database import database_file, open_readonly, wal
+from atlas.vectors.faiss_files import (
+    FLAT,
+    FP16,
+    IVF,
+    KINDS,
+    PROBES,
+    build_index,
+    index_file,
+    index_row,
+    problem_of,
+    unit,
+)
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection

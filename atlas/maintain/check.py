@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from sqlalchemy import Connection
 
+from atlas.maintain.finding import Finding
 from atlas.store import schema
 from atlas.store.engine import connect_readonly
 
@@ -44,17 +44,6 @@ _UNIQUE: Mapping[str, tuple[str, ...]] = {
 """What no two rows of a table share, beside its key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that does not agree. where: a table, a map, a run or a file."""
-
-    where: str
-    problem: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.problem}"
-
-
 def check(path: Path) -> list[Finding]:
     """Everything in an atlas that does not agree; nothing is changed. Reads every row and every shard.
 
@@ -62,7 +51,7 @@ def check(path: Path) -> list[Finding]:
         StoreUnavailable: the database cannot be opened.
         IntegrityError: the database file itself is damaged.
     """
-    from atlas.agree import edits_agree, runs_agree, selections_agree
+    from atlas.maintain.check_files import edits_agree, runs_agree, selections_agree
 
     with connect_readonly(path) as connection:
         return [

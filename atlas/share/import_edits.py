@@ -11,13 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from atlas.bundle import RENAMED, STORED, THERE, Came
-from atlas.bundle_read import Unpacked
 from atlas.edits import files as edit_files
 from atlas.edits.edit import Edit
 from atlas.errors import IntegrityError
-from atlas.portable import folders, portable, portable_model
 from atlas.query import saved
+from atlas.share.listing import RENAMED, STORED, THERE, ImportOutcome
+from atlas.share.portable import folders, portable, portable_model
+from atlas.share.unpack import Unpacked
 from atlas.store import schema
 from atlas.store.atomic import write_atomically
 
@@ -39,7 +39,7 @@ def _stored(file: Path) -> str:
         return ""
 
 
-def merge_edits(connection: Connection, path: Path, unpacked: Unpacked) -> Iterator[Came]:
+def merge_edits(connection: Connection, path: Path, unpacked: Unpacked) -> Iterator[ImportOutcome]:
     """Store the edits of a bundle, their files first, as everywhere; the caller holds the writer's lock."""
     from atlas.edits.rows import load_edit
 
@@ -51,7 +51,7 @@ def merge_edits(connection: Connection, path: Path, unpacked: Unpacked) -> Itera
         taken = {*ours, *_effects(connection, edit)}
         target = same[0] if same else label if label not in taken else ""
         if same and target in stored:
-            yield Came("edit", target, THERE, "" if target == label else f"it came as {label}")
+            yield ImportOutcome("edit", target, THERE, "" if target == label else f"it came as {label}")
             continue
         if not target:
             others = [name for name in unpacked.edits if name.startswith(f"{edit.name}@")]
@@ -62,7 +62,7 @@ def merge_edits(connection: Connection, path: Path, unpacked: Unpacked) -> Itera
             _put_edit(path, unpacked, label, edit)
         load_edit(connection, *edit_files.read_stored(path / "edits" / f"{target}.json"))
         note = "" if target == label else f"{label} is another edit here"
-        yield Came("edit", target, RENAMED if note else STORED, note)
+        yield ImportOutcome("edit", target, RENAMED if note else STORED, note)
 
 
 def _labels(connection: Connection, name: str) -> list[str]:
@@ -93,7 +93,7 @@ def _copied(source: Path, target: Path) -> None:
     write_atomically(target, lambda temporary: temporary.write_bytes(source.read_bytes()))
 
 
-def merge_selections(connection: Connection, path: Path, unpacked: Unpacked) -> Iterator[Came]:
+def merge_selections(connection: Connection, path: Path, unpacked: Unpacked) -> Iterator[ImportOutcome]:
     """Store the selections of a bundle; the caller holds the writer's lock."""
     known = folders(connection.execute(sa.select(schema.models.c.name)).scalars())
     for name in unpacked.listing.selections:
@@ -115,16 +115,18 @@ def _is_there(file: Path, said: Mapping[str, Any], known: Iterable[str]) -> bool
     return bool(_plain(json.loads(file.read_text(encoding="utf-8")), known) == _plain(said, known))
 
 
-def _put_selection(path: Path, name: str, said: dict[str, Any], known: Iterable[str]) -> Came:
+def _put_selection(path: Path, name: str, said: dict[str, Any], known: Iterable[str]) -> ImportOutcome:
     """Save a selection under its name, or the first of `<name>-2`, `<name>-3`, ... that is free or has it already."""
     taken, number = name, 1
     while (file := saved.file_of(path, taken)).exists():
         if _is_there(file, said, known):
-            return Came("selection", taken, THERE, "" if taken == name else f"it came as {name}")
+            return ImportOutcome("selection", taken, THERE, "" if taken == name else f"it came as {name}")
         number += 1
         taken = f"{name[:60]}-{number}"
     if taken != name:
         said = {**said, "name": taken, "provenance": {**said["provenance"], "imported": name}}
     text = json.dumps(said, indent=1, ensure_ascii=False) + "\n"
     write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return Came("selection", taken, STORED if taken == name else RENAMED, "" if taken == name else f"{name} is taken")
+    return ImportOutcome(
+        "selection", taken, STORED if taken == name else RENAMED, "" if taken == name else f"{name} is taken"
+    )
