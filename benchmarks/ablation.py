@@ -12,9 +12,9 @@ import torch
 from _models import middling_llava, prompts
 from _timing import report
 
+from atlas.live.affine import affine
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
-from atlas.live.rules import affine
 from ingest.concepts import Target
 from ingest.feed import Feed
 from ingest.job import Execution, make_job, open_dataset

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from _timing import interleaved, report
 
-from atlas.live.decode import decode
+from atlas.live.logit_lens import decode
 from atlas.live.model import LiveModel
 from ingest import zoo
 from ingest.feed import Feed, batches

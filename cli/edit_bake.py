@@ -30,7 +30,7 @@ def bake(
     from atlas.api.atlas import Atlas
 
     edit = Atlas(resolve(atlas)).edit(name).data  # read, and the database closed, before the model is loaded
-    from atlas.live.checkpoint import check_free, save_baked
+    from atlas.live.bake.checkpoint import check_free, save_baked
 
     check_free(out)
     live = live_model(which, how, str(edit.model["name"]), edit.model["revision"], dtype="auto")
@@ -47,7 +47,7 @@ def unbake(
 
     Example: atlas edit unbake no-dog-model --out original
     """
-    from atlas.live.checkpoint import unbake as restore
+    from atlas.live.bake.checkpoint import unbake as restore
 
     label = restore(folder, out)
     say(f"{label} was taken out of {folder}")

@@ -69,7 +69,7 @@ def convert(
 
     Example: atlas models convert minigpt4 pretrained_minigpt4.pth --vision blip2 --language vicuna-7b --out minigpt4
     """
-    from atlas.live import convert as converting
+    from atlas.live.bake import convert as converting
 
     if kind == "minigpt4":
         converting.minigpt4(checkpoint, vision, language, out)

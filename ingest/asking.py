@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import ingest.datasets
 from atlas import registry
-from atlas.live.drawing import How, pictures_of
+from atlas.live.draw.drawer import DrawOptions
+from atlas.live.draw.pictures import pictures_of
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
 from ingest.clips import open_clip
@@ -50,7 +51,7 @@ def ask(
     if seed is None:
         [ids] = live.generate([encoded], max_new_tokens=max_new_tokens)
         return live.encoder.decode(ids).strip(), None
-    drawer, how = live.drawer, How()
+    drawer, how = live.drawer, DrawOptions()
     [ids] = drawer.answers(live, [encoded], how, max_new_tokens)
     places = drawer.places(ids)
     if places is None:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 import ingest.segmenters
 from atlas import registry
-from atlas.live.drawing import Drawn, How, pictures_of
+from atlas.live.draw.drawer import Drawn, DrawOptions
+from atlas.live.draw.pictures import pictures_of
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from ingest.examples import Dataset
@@ -43,7 +44,7 @@ class Drawings:
 
     def __init__(self, live: LiveModel, dataset: Dataset, job: Job):
         self.live, self.concepts = live, dataset.concepts
-        self.how = How(**job.drawing)
+        self.how = DrawOptions(**job.drawing)
         self.segmenter: Segmenter = registry.load(ingest.segmenters, job.segmenter).build(**job.segmenting)
         self.seed = job.seed
 

@@ -18,7 +18,7 @@ from atlas.edits.edit import Edit, Intervention
 from atlas.edits.files import digest
 from atlas.edits.reference_values import MEAN, MIN, reference_values
 from atlas.errors import AtlasError, UsageError
-from atlas.live.edit import changing, require_own
+from atlas.live.edit.apply import changing, require_own
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest import run

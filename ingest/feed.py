@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from PIL.Image import Image
 
 from atlas.errors import AtlasError
-from atlas.live.drawing import How
+from atlas.live.draw.drawer import DrawOptions
 from atlas.live.encode import Prompt
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
@@ -233,7 +233,7 @@ class Feed:
                 asked.append(prompt)
                 names.append(f"example {example.id}")
             if target == IMAGE:
-                found += self.live.drawer.answers(self.live, asked, How(**self.job.drawing), length)
+                found += self.live.drawer.answers(self.live, asked, DrawOptions(**self.job.drawing), length)
             else:
                 found += self.live.generate(asked, max_new_tokens=length, names=names)
         return found

@@ -28,7 +28,7 @@ import pyarrow as pa
 from atlas.edits.edit import Intervention
 from atlas.edits.files import digest
 from atlas.errors import Unsupported, UsageError
-from atlas.live.edit import changing
+from atlas.live.edit.apply import changing
 from atlas.live.hooks import check_layers
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, parse_layers

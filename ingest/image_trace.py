@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from atlas.live.drawing import positions
+from atlas.live.draw.pictures import positions
 from atlas.live.encode import Batch
 from atlas.live.hooks import Capture, tracing
 from atlas.live.model import LiveModel

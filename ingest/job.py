@@ -48,7 +48,7 @@ class Job:
     that an example is said to show, or "vocabulary", every concept whose words are in the answer. inpainter,
     inpainting: what makes counterfactual pictures, and its options, where a method needs them. segmenter, segmenting:
     what finds concepts in the pictures that a model draws, and its options; drawing: how they are drawn
-    (`atlas.live.drawing.How`); all three where tasks ask for pictures.
+    (`atlas.live.draw.pictures.How`); all three where tasks ask for pictures.
     occurrences, tokens: see `ingest.concepts`.
     swap_answers: whether every answer is also scored behind another concept's prompt (`ingest.swapped`).
     max_new_tokens: length of the model's own answers, where the dataset has none. exemplars: how many of the
@@ -91,7 +91,7 @@ class Job:
 class Execution:
     """How to run it: nothing here changes a number by more than rounding, so it is not part of the run's id.
 
-    bad_media: "skip" (and report) or "fail". attention, trust_remote_code: see `atlas.live.loading.Loading`.
+    bad_media: "skip" (and report) or "fail". attention, trust_remote_code: see `atlas.live.load.checkpoints.Loading`.
     """
 
     device: str = "cpu"

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from atlas.errors import AtlasWarning
+from atlas.live.edit.restart import Restarts, layer_output, resume
+from atlas.live.edit.suffix import Suffix
 from atlas.live.hooks import tracing
-from atlas.live.replay import Restarts, layer_output, resume
-from atlas.live.suffix import Suffix
 from atlas.neurons import INPUT
 from ingest.trace import Trace
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from atlas.errors import UsageError
-from atlas.live.fingerprint import fingerprint
+from atlas.live.load.fingerprint import fingerprint
+from atlas.live.load.parts import load_part
 from atlas.live.model import LiveModel
 from atlas.live.pixels import rgb
 from ingest.examples import IMAGE, Concept, Example
-from ingest.pretrained import load_part
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -133,7 +133,7 @@ def load_judge(model: str | Path, *, device: str = "cpu") -> PictureJudge:
     """
     import transformers
 
-    from atlas.live.loading import find_device
+    from atlas.live.load.checkpoints import find_device
 
     said = {"needed": "name a judge: a folder or HuggingFace id", "failed": "the judge of pictures"}
     name = str(model)

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from atlas.live.drawing import How
+from atlas.live.draw.drawer import DrawOptions
 from atlas.live.hooks import check_layers
 from atlas.live.layout import Layout, locate
-from atlas.live.loading import find_device, read_config, sketch
+from atlas.live.load.checkpoints import find_device, read_config, sketch
 from atlas.neurons import parse_layers
 from ingest import zoo
 from ingest.concepts import marked
@@ -73,7 +73,7 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
     if absent:
         rows.insert(0, ("device", f"{speed:.3g} operations/s", "this machine has no GPU: assumed, as of one A100"))
     if drawn := sum(example.target == IMAGE_TARGET for example in examples):
-        how = How(**job.drawing)
+        how = DrawOptions(**job.drawing)
         steps = f"each of {how.steps} steps, {how.looks} of them looked back on, where a diffusion model draws"
         rows.append(("pictures", f"{drawn:,} to draw", f"{steps}; the time is not counted"))
     for name in ("integrated_gradients", "knowledge_neurons"):

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas.live.replay import layer_output
+from atlas.live.edit.restart import layer_output
 from ingest.roles import prompt_masks
 from ingest.trace import Trace
 

@@ -13,7 +13,7 @@ import ingest.methods
 import ingest.segmenters
 from atlas import registry
 from atlas.errors import Unsupported, UsageError, unknown
-from atlas.live.drawing import How
+from atlas.live.draw.drawer import DrawOptions
 from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
 from ingest.examples import IMAGE, Dataset, Example
@@ -72,7 +72,7 @@ def drawing_options(given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UsageError: an unknown option, or a value that makes no picture.
     """
-    whole = asdict(How())
+    whole = asdict(DrawOptions())
     for key, value in given.items():
         if key not in whole:
             raise unknown("drawing option", key, whole, "atlas ingest --help")
@@ -80,7 +80,7 @@ def drawing_options(given: Mapping[str, Any]) -> dict[str, Any]:
             whole[key] = type(whole[key])(value)
         except ValueError:
             raise UsageError(f"the drawing option {key} is '{value}'; it must be like {whole[key]}") from None
-    return asdict(How(**whole))
+    return asdict(DrawOptions(**whole))
 
 
 def methods(job: Job) -> dict[str, Method]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import AtlasError, AtlasWarning, UsageError
-from atlas.live.loading import Loading, read_config, takes
+from atlas.live.load.checkpoints import Loading, read_config, takes
 from atlas.live.model import LiveModel
 from ingest import tables, zoo
 from ingest.examples import BOTH, FIND, HELD_OUT, Dataset, Example, splits_of

@@ -21,8 +21,8 @@ from torch import Tensor
 from atlas.edits import library as edit_library
 from atlas.edits.edit import Change, Edit, Intervention
 from atlas.errors import UsageError, unknown
-from atlas.live.drawing import states_of
-from atlas.live.edit import changing
+from atlas.live.draw.pictures import states_of
+from atlas.live.edit.apply import changing
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE, Neuron
 from atlas.query.neuron_set import NeuronSet

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from atlas.edits.edit import Intervention
 from atlas.errors import UsageError
+from atlas.live.edit.restart import resume
 from atlas.live.encode import PAD, SPECIAL, TEXT_ROLE, Batch
 from atlas.live.hooks import Capture, tracing, writing
 from atlas.live.model import LiveModel
-from atlas.live.replay import resume
 from atlas.neurons import Neuron
 from ingest.feed import batches
 from ingest.swaps import Case

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atlas.live.precision import product
+from atlas.live.matmul import product
 
 CELLS = 2**27
 """How many values behind the shortest row's end are copied at a time."""

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from atlas.live.decode import decode
 from atlas.live.finite import NotFinite
+from atlas.live.logit_lens import decode
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE
 from atlas.store.schema import arrow_schema, decodings, examples, exemplars, maps, responses, scores, sketches

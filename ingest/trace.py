@@ -15,10 +15,10 @@ from atlas.errors import Unsupported, UsageError
 from atlas.live.attention import weights
 from atlas.live.encode import PAD, Batch, Prompt
 from atlas.live.hooks import Capture, tracing
+from atlas.live.matmul import product
 from atlas.live.media import KINDS
 from atlas.live.model import LiveModel
 from atlas.live.norms import behind_ffn, direct_directions
-from atlas.live.precision import product
 from atlas.neurons import PRODUCT
 from atlas.token_roles import ROLES
 from ingest.concepts import Target

@@ -9,10 +9,10 @@ import torch
 
 import ingest.methods
 from atlas import registry
+from atlas.live.affine import affine
 from atlas.live.encode import Prompt
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
-from atlas.live.rules import affine
 from ingest.concepts import find_targets
 from ingest.examples import Concept, Example, Mention
 from ingest.maps import GRADIENT, Method, NeuronMap

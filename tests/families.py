@@ -156,7 +156,7 @@ def llava_next() -> tuple[Any, Any]:
 def llava_onevision() -> tuple[Any, Any]:
     import transformers as t
 
-    from atlas.live.processors import without_video
+    from atlas.live.load.processors import without_video
 
     text = words()
     grid = [[8, 8], [8, 16], [16, 8], [16, 16]]
@@ -179,7 +179,7 @@ def llava_onevision() -> tuple[Any, Any]:
 def _qwen(name: str, vision: dict[str, Any], text_more: dict[str, Any], patch: int = 4) -> tuple[Any, Any]:
     import transformers as t
 
-    from atlas.live.processors import without_video
+    from atlas.live.load.processors import without_video
 
     text = words()
     names = ("vision_start", "vision_end", "image", "video")
@@ -316,7 +316,7 @@ def idefics3() -> tuple[Any, Any]:
 def smolvlm() -> tuple[Any, Any]:
     import transformers as t
 
-    from atlas.live.processors import without_video
+    from atlas.live.load.processors import without_video
 
     pictures = t.SmolVLMImageProcessorPil(size={"longest_edge": 16}, max_image_size={"longest_edge": 8})
     return _idefics("SmolVLM", without_video(t.SmolVLMProcessor), pictures, words())
@@ -357,7 +357,7 @@ def gemma3() -> tuple[Any, Any]:
 def internvl() -> tuple[Any, Any]:
     import transformers as t
 
-    from atlas.live.processors import without_video
+    from atlas.live.load.processors import without_video
 
     text = words()
     config = t.InternVLConfig(

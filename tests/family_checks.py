@@ -24,21 +24,23 @@ from atlas import capabilities
 from atlas.edits.edit import Change, Intervention
 from atlas.edits.positions import Positions
 from atlas.errors import Unsupported
+from atlas.live.affine import affine
 from atlas.live.attention import weights
-from atlas.live.bake import bake
-from atlas.live.decode import decode
-from atlas.live.drawing import GillDrawer, How, states_of
-from atlas.live.edit import changing
+from atlas.live.bake.bake import bake
+from atlas.live.draw.diffusion import Painter
+from atlas.live.draw.drawer import DrawOptions
+from atlas.live.draw.gill_drawer import GillDrawer
+from atlas.live.draw.pictures import states_of
+from atlas.live.edit.apply import changing
+from atlas.live.edit.restart import check_additive, layer_output, resume
+from atlas.live.edit.suffix import Suffix
 from atlas.live.encode import Batch, Prompt
 from atlas.live.hooks import editing, tracing
 from atlas.live.layout import columns_of
+from atlas.live.logit_lens import decode
 from atlas.live.media import Clip, Sound
 from atlas.live.model import LiveModel
 from atlas.live.norms import behind_ffn, direct_directions
-from atlas.live.painter import Painter
-from atlas.live.replay import check_additive, layer_output, resume
-from atlas.live.rules import affine
-from atlas.live.suffix import Suffix
 from atlas.neurons import Neuron
 from atlas.token_roles import ROLES
 
@@ -537,11 +539,11 @@ def draws(of: Subject) -> None:
         raise NotThere("it draws nothing")
     prompts = [live.encoder.prompt(text) for text in ("a red dog", "draw two cat :")]
     if of.name == "GILL":  # which answers in words as long as it is random: it is given the picture's tokens
-        how = How(steps=2, looks=1)
+        how = DrawOptions(steps=2, looks=1)
         live.__dict__["drawer"] = GillDrawer(live.model, painter(live.device))
         answers = [live.model.config.img_token_ids] * 2
     else:
-        how = How() if of.name == "Janus" else How(side=2)
+        how = DrawOptions() if of.name == "Janus" else DrawOptions(side=2)
         answers = live.drawer.answers(live, prompts, how, 12)
         assert all(live.drawer.answers(live, [p], how, 12) == [a] for p, a in zip(prompts, answers, strict=True))
     asked = [prompt.answered(ids) for prompt, ids in zip(prompts, answers, strict=True)]

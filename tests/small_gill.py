@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from conftest import TEMPLATE, tokenizer
 
-from atlas.live.gill import GillConfig, GillForConditionalGeneration, GillProcessor
-from atlas.live.painter import FOLDER
+from atlas.live.draw.diffusion import FOLDER
+from atlas.live.draw.gill_model import GillConfig, GillForConditionalGeneration, GillProcessor
 
 IMG = [f"[IMG{number}]" for number in range(8)]
 WIDTH, QUERIES = 24, 5  # of the diffusion prompt

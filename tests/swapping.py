@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from atlas.edits.edit import Intervention
-from atlas.live.edit import changing
+from atlas.live.edit.apply import changing
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from ingest.concepts import Target

@@ -21,7 +21,7 @@ from atlas.store.atomic import sha256
 from atlas.store.database import open_readonly
 
 if TYPE_CHECKING:
-    from atlas.live.edit import Attached
+    from atlas.live.edit.apply import Attached
     from atlas.live.model import LiveModel
 
 
@@ -45,7 +45,7 @@ class StoredEdit:
         Raises:
             UsageError: on entering, where the model's weights are not those the edit was made for.
         """
-        from atlas.live.edit import applied
+        from atlas.live.edit.apply import applied
 
         return applied(self.data, model, processor=processor, any_weights=any_weights)
 
@@ -55,7 +55,7 @@ class StoredEdit:
         `atlas.live.attached(model)` lists what is attached. Warns where two attached edits change the same neurons.
         Otherwise as `on`.
         """
-        from atlas.live.edit import Attached
+        from atlas.live.edit.apply import Attached
 
         return Attached(self.data, model, processor=processor, any_weights=any_weights)
 

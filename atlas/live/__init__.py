@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 if TYPE_CHECKING:
-    from atlas.live.edit import Attached, attached
+    from atlas.live.edit.apply import Attached, attached
 
 __all__ = ["Attached", "attached"]
 
@@ -18,6 +18,6 @@ def __getattr__(name: str) -> Any:
     """Its public names, imported when they are asked for: some modules here (`pixels`) need no torch."""
     if name not in __all__:
         raise AttributeError(f"module 'atlas.live' has no attribute '{name}'")
-    from atlas.live import edit
+    from atlas.live.edit import apply
 
-    return getattr(edit, name)
+    return getattr(apply, name)

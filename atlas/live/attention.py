@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import Unsupported
-from atlas.live.calls import CACHES, split_hidden
 from atlas.live.hooks import Capture
+from atlas.live.layer_call import CACHES, split_hidden
 from atlas.live.layout import Layout
 
 

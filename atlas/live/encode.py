@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from atlas.errors import AtlasWarning, Unsupported, UsageError
 from atlas.live import families
-from atlas.live.chat import Chat
-from atlas.live.fit import Fit, encoding
+from atlas.live.chat_template import Chat
+from atlas.live.load.processors import NEEDS_TORCHVISION
 from atlas.live.media import KINDS, Clip, Medium, Sound, kinds_of
 from atlas.live.pixels import rgb
-from atlas.live.processors import NEEDS_TORCHVISION
+from atlas.live.prompt_fit import Fit, encoding
 from atlas.token_roles import ROLES
 
 PAD, TEXT_ROLE, SPECIAL, IMAGE_ROLE = 0, 1, 2, 3
@@ -124,7 +124,7 @@ class Encoder:
         self.pad_id = pad if pad is not None else (self.tokenizer.eos_token_id or 0)
 
     def render(self, prompt: str, kinds: Sequence[str] = (), answer: str | None = None) -> str:
-        """See `atlas.live.chat.Chat.render`."""
+        """See `atlas.live.chat_template.Chat.render`."""
         return self._chat.render(prompt, kinds, answer)
 
     def require(self, kinds: Iterable[str]) -> None:

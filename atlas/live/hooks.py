@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import Unsupported, UsageError
-from atlas.live.calls import Call, first_of, split_hidden
+from atlas.live.affine import Rule
+from atlas.live.layer_call import Call, first_of, split_hidden
 from atlas.live.layout import Layout
-from atlas.live.rules import Rule
 from atlas.neurons import INPUT, PRODUCT, TAPS
 
 

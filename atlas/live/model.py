@@ -15,19 +15,19 @@ from torch import Tensor, nn
 from atlas.errors import AtlasWarning, Unsupported
 from atlas.live.compiled import unwrapped
 from atlas.live.encode import Batch, Encoder, Prompt
-from atlas.live.fingerprint import configuration, fingerprint
 from atlas.live.finite import FiniteLogits
-from atlas.live.fit import passing
-from atlas.live.foreign import reading
 from atlas.live.layout import Layout, locate
-from atlas.live.loading import Loading, commit_of, load, quiet, takes
+from atlas.live.load.checkpoints import Loading, commit_of, load, quiet, takes
+from atlas.live.load.completeness import check_finite
+from atlas.live.load.fingerprint import configuration, fingerprint
+from atlas.live.load.load_errors import reading
+from atlas.live.matmul import calling
 from atlas.live.media import IMAGE, Medium
-from atlas.live.places import answers_from
-from atlas.live.precision import calling
-from atlas.live.whole import check_finite
+from atlas.live.prompt_fit import passing
+from atlas.live.token_positions import answers_from
 
 if TYPE_CHECKING:
-    from atlas.live.drawing import Drawer
+    from atlas.live.draw.drawer import Drawer
 
 _LOWEST = torch.finfo(torch.float32).min / 2
 
@@ -71,8 +71,8 @@ class LiveModel:
     def load(cls, name: str | Path, *, label: str | None = None, **how: Any) -> LiveModel:
         """Load a stock HuggingFace checkpoint: a folder, or a hub id at a revision.
 
-        label: the name to record instead of the folder's. how: see `atlas.live.loading.Loading` (revision, device,
-        dtype, device_map, quantization, attention, trust_remote_code).
+        label: the name to record instead of the folder's. how: see `atlas.live.load.checkpoints.Loading` (revision,
+        device, dtype, device_map, quantization, attention, trust_remote_code).
 
         Raises:
             UsageError: no such model, one whose files are damaged or incomplete, or an unknown dtype.

@@ -11,14 +11,14 @@ from typing import Any, TypeVar
 import numpy as np
 
 from atlas.errors import Unsupported, UsageError
+from atlas.live.load.parts import load_part, longest
 from atlas.vectors.faiss_files import unit
-from ingest.pretrained import load_part, longest
 
 T = TypeVar("T")
 
 
 def load(encoder: str, loader: str, model: str, revision: str = "") -> Any:
-    """loader: a class of `transformers`. See `ingest.pretrained.load_part`."""
+    """loader: a class of `transformers`. See `atlas.live.load.parts.load_part`."""
     import transformers
 
     needed = f"the encoder {encoder} needs a model: --encoder {encoder}:ID_OR_FOLDER"
@@ -39,7 +39,7 @@ def load_pair(encoder: str, kind: str, loaders: Sequence[str], model: str, revis
 
 def identity(model: Any, tokenizer: Any, media: Any = None, **parameters: Any) -> str:
     """64 hex digits of the weights, the configuration (tokenizer; settings of pictures or sound) and the parameters."""
-    from atlas.live.fingerprint import configuration, fingerprint
+    from atlas.live.load.fingerprint import configuration, fingerprint
 
     settings = configuration(model, SimpleNamespace(tokenizer=tokenizer, image_processor=media))
     parts = [fingerprint(model), settings, sorted(parameters.items())]
@@ -47,7 +47,7 @@ def identity(model: Any, tokenizer: Any, media: Any = None, **parameters: Any) -
 
 
 def on_device(model: Any, device: str) -> Any:
-    from atlas.live.loading import find_device
+    from atlas.live.load.checkpoints import find_device
 
     return model.eval().requires_grad_(False).to(find_device(device))
 
@@ -125,7 +125,7 @@ class SentenceEncoder(TextOnly):
 
 
 def text_length(tokenizer: Any, config: Any) -> int:
-    """How many tokens a text may have: see `ingest.pretrained.longest`."""
+    """How many tokens a text may have: see `atlas.live.load.parts.longest`."""
     positions = int(getattr(config, "max_position_embeddings", 512))
     if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "mpnet", "clap_text_model"):
         positions -= 2  # theirs begin at 2

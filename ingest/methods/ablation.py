@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
+from atlas.live.edit.restart import Restarts, layer_output, resume
 from atlas.live.hooks import check_layers
 from atlas.live.layout import Layout
-from atlas.live.precision import HALF, calling
+from atlas.live.matmul import HALF, calling
 from atlas.live.quantised import dense
-from atlas.live.replay import Restarts, layer_output, resume
 from atlas.neurons import LANGUAGE, Neuron, parse_layers
 from ingest.maps import IMAGE_TARGET, TEXT_TARGET, PairMethod
 from ingest.trace import Trace

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
+from atlas.live.edit.restart import Restarts, layer_output
 from atlas.live.norms import FrozenNorm
-from atlas.live.replay import Restarts, layer_output
 from ingest.maps import PairMethod
 from ingest.trace import Trace
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from atlas.live.decode import decode
+from atlas.live.logit_lens import decode
 from atlas.live.model import LiveModel
 from ingest.maps import PairMethod, normalised
 from ingest.trace import Trace, one_of

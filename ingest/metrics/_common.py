@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import Unsupported
+from atlas.live.load.parts import load_part
 from atlas.vectors.neuron_text import WORD
 from ingest.judging import Judged
-from ingest.pretrained import load_part
 
 
 def words(text: str) -> list[str]:
@@ -54,6 +54,6 @@ def need(metric: str, module: str) -> Any:
 
 
 def from_pretrained(metric: str, loader: Any, model: str, revision: str, **options: Any) -> Any:
-    """See `ingest.pretrained.load_part`."""
+    """See `atlas.live.load.parts.load_part`."""
     needed = f"the {metric} metric needs a model: --{metric}-model ID_OR_FOLDER"
     return load_part(loader, model, revision, needed=needed, failed=f"{metric}:", **options)

@@ -73,6 +73,6 @@ def build(
     for all; the papers' roberta-large has 17."""
     matched = need("bertscore", "bert_score.utils").bert_cos_score_idf
     encoder, tokenizer = _encoder(model, revision, layers)
-    from atlas.live.loading import find_device
+    from atlas.live.load.checkpoints import find_device
 
     return BertScore(encoder.eval().to(find_device(device)), tokenizer, matched, batch_size)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import Unsupported, UsageError
+from atlas.live.load.parts import longest
 from ingest.judging import Judged
 from ingest.metrics._common import from_pretrained
-from ingest.pretrained import longest
 
 Rate = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 """(references, answers) -> ratings."""
@@ -37,7 +37,7 @@ def _by_transformers(model: str, revision: str, batch_size: int, device: str) ->
     import torch
     import transformers
 
-    from atlas.live.loading import find_device
+    from atlas.live.load.checkpoints import find_device
 
     network = from_pretrained("bleurt", transformers.AutoModelForSequenceClassification, model, revision)
     if network.config.num_labels != 1:

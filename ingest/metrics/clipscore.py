@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import UsageError
+from atlas.live.load.parts import longest
 from atlas.live.pixels import rgb
 from ingest.judging import Judged
 from ingest.metrics._common import from_pretrained
-from ingest.pretrained import longest
 
 NEEDS_IMAGE = True
 WEIGHT = 2.5
@@ -67,7 +67,7 @@ def build(
     puts before every answer."""
     import transformers
 
-    from atlas.live.loading import find_device
+    from atlas.live.load.checkpoints import find_device
 
     config = from_pretrained("clipscore", transformers.AutoConfig, model, revision)
     if not isinstance(config, transformers.CLIPConfig):

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import Unsupported
+from atlas.live.load.parts import first_line
 from ingest.judging import Judged
 from ingest.metrics._common import words
-from ingest.pretrained import first_line
 
 MISSING = (
     "the moverscore metric needs moverscore_v2 (github.com/AIPHES/emnlp19-moverscore, mended for this numpy and "

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from atlas.errors import UsageError
-from atlas.live.fingerprint import fingerprint
+from atlas.live.load.fingerprint import fingerprint
+from atlas.live.load.parts import load_part
 from atlas.live.pixels import rgb
-from ingest.pretrained import load_part
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -77,7 +77,7 @@ def build(*, model: str = "", revision: str = "", device: str = "cpu", least: fl
 def _load(model: str, revision: str, device: str) -> tuple[Any, Any]:
     import transformers
 
-    from atlas.live.loading import find_device
+    from atlas.live.load.checkpoints import find_device
 
     said = {"needed": NEEDED, "failed": "the segmenter hf"}
     network = load_part(transformers.AutoModelForSemanticSegmentation, model, revision, **said)

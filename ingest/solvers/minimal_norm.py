@@ -17,7 +17,7 @@ from torch import Tensor
 
 from atlas.edits.edit import Change, Intervention
 from atlas.errors import UsageError
-from atlas.live.edit import changing
+from atlas.live.edit.apply import changing
 from atlas.neurons import PRODUCT, Neuron
 from atlas.stats.random_neurons import matched_random
 from ingest.feed import batches

@@ -17,7 +17,7 @@ from atlas.edits.compose import compose, difference, overlap, told
 from atlas.edits.edit import Change, Edit, Intervention
 from atlas.edits.positions import EVERYWHERE, PHASES, Positions, as_slice
 from atlas.errors import UsageError
-from atlas.live.edit import changing
+from atlas.live.edit.apply import changing
 from atlas.live.hooks import tracing
 from atlas.neurons import LANGUAGE, Neuron
 

@@ -12,12 +12,12 @@ import torch
 
 from atlas import capabilities
 from atlas.live.attention import weights
-from atlas.live.edit import changing
+from atlas.live.edit.apply import changing
 from atlas.live.hooks import tracing
 from atlas.live.layout import locate
+from atlas.live.load.processors import has_torchvision
+from atlas.live.matmul import product
 from atlas.live.model import LiveModel
-from atlas.live.precision import product
-from atlas.live.processors import has_torchvision
 
 if not torch.cuda.is_available():
     pytest.skip("no GPU here", allow_module_level=True)

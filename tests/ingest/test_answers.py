@@ -14,7 +14,7 @@ from swapping import SPOKEN, World, feed_of
 from atlas import Atlas
 from atlas.edits.edit import Change, Edit, Intervention
 from atlas.errors import Unsupported, UsageError
-from atlas.live.edit import changing
+from atlas.live.edit.apply import changing
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from atlas.maintain.check import check

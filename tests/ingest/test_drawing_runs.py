@@ -15,7 +15,7 @@ from PIL import Image
 
 from atlas.api.atlas import Atlas
 from atlas.errors import UsageError
-from atlas.live.drawing import How
+from atlas.live.draw.drawer import DrawOptions
 from atlas.live.model import LiveModel
 from cli.main import main
 from ingest import zoo
@@ -160,7 +160,7 @@ def test_pictures_made_of_tokens_are_asked_for(family: str, monkeypatch: pytest.
     model, processor = families.build(family)
     live = LiveModel(model, processor, name=family)
     if family == "Emu3":  # whose usual side takes thousands of tokens
-        monkeypatch.setattr("ingest.asking.How", lambda: How(side=2))
+        monkeypatch.setattr("ingest.asking.DrawOptions", lambda: DrawOptions(side=2))
     said, picture = ask(live, "draw a dog", [], seed=0)
     assert picture is not None and said.endswith(PICTURE)
 

@@ -13,7 +13,7 @@ import torch
 
 from atlas import Atlas
 from atlas.errors import UsageError
-from atlas.live.edit import changing
+from atlas.live.edit.apply import changing
 from atlas.maintain.check import check
 from atlas.store.database import open_readonly
 from ingest import run

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from atlas.live.decode import decode
 from atlas.live.encode import ROLES
 from atlas.live.hooks import tracing
+from atlas.live.logit_lens import decode
 from atlas.live.norms import norm_gain
 from ingest import summing
 from ingest.concepts import Target

@@ -12,7 +12,7 @@ import torch
 
 from atlas.edits.edit import Change, Intervention, check_intervention, make_changes
 from atlas.errors import AtlasError, UsageError
-from atlas.live.edit import changing
+from atlas.live.edit.apply import changing
 from atlas.live.finite import NotFinite
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron

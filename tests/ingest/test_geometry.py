@@ -16,10 +16,10 @@ import torch
 from atlas import Atlas
 from atlas.edits.edit import Intervention, make_changes
 from atlas.errors import Unsupported, UsageError
+from atlas.live.affine import affine
 from atlas.live.encode import ROLES
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
-from atlas.live.rules import affine
 from atlas.maintain.check import check
 from atlas.neurons import Neuron
 from atlas.stats.intervals import of_values

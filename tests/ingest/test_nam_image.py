@@ -15,8 +15,8 @@ from small_gill import save_pipeline
 
 from atlas.edits.edit import Change, Intervention
 from atlas.errors import Unsupported, UsageError
-from atlas.live.drawing import How
-from atlas.live.edit import changing
+from atlas.live.draw.drawer import DrawOptions
+from atlas.live.edit.apply import changing
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from atlas.maintain.check import check
@@ -109,7 +109,7 @@ def test_importance_is_the_finite_difference_of_the_energy(live: LiveModel) -> N
 
 def test_energy_is_what_the_prompt_changes_inside_the_mask(live: LiveModel) -> None:
     """By hand: the diffusion model asked twice, once without a prompt."""
-    how, drawer = How(steps=4, guidance=2.5, looks=2), live.drawer
+    how, drawer = DrawOptions(steps=4, guidance=2.5, looks=2), live.drawer
     states = torch.randn(1, 8, 32, generator=torch.Generator().manual_seed(1))
     pictures = drawer.draw(states, torch.zeros(1, 8), [3], how)
     mask = torch.zeros(1, 16, 16)
@@ -242,7 +242,7 @@ def test_pictures_made_of_tokens_are_explained_by_the_unembedding(empty_atlas: P
     found = []
     for example in WORLD.examples(source="text", split="find", concepts=["dog"], tasks=["draw"], per_concept=2, seed=0):
         prompt = live.encoder.prompt(example.prompt)
-        [answer] = live.drawer.answers(live, [prompt], How(**job.drawing), 9)
+        [answer] = live.drawer.answers(live, [prompt], DrawOptions(**job.drawing), 9)
         batch = live.batch([prompt.answered(answer)])
         with torch.no_grad(), tracing(live.layout) as capture:
             live.forward(batch)

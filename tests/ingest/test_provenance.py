@@ -16,7 +16,7 @@ from PIL import Image
 from atlas import Atlas
 from atlas.edits.files import read_stored
 from atlas.errors import UsageError
-from atlas.live.fingerprint import fingerprint
+from atlas.live.load.fingerprint import fingerprint
 from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
 from atlas.store.database import open_readonly

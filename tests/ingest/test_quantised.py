@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atlas.live.loading import QUANTIZATIONS
+from atlas.live.load.checkpoints import QUANTIZATIONS
 from atlas.store import create, engine
 from cli.main import main
 

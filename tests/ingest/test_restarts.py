@@ -15,10 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from atlas.errors import Unsupported
+from atlas.live.edit.restart import check_additive, layer_output, resume
+from atlas.live.edit.suffix import Suffix
 from atlas.live.hooks import editing, shuffling, tracing
 from atlas.live.model import LiveModel
-from atlas.live.replay import check_additive, layer_output, resume
-from atlas.live.suffix import Suffix
 from ingest.maps import NeuronMap
 from ingest.trace import Item, traced
 

@@ -16,7 +16,7 @@ import ingest.solvers
 from atlas import registry
 from atlas.edits.edit import Change, Intervention
 from atlas.errors import UsageError
-from atlas.live.edit import changing
+from atlas.live.edit.apply import changing
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron

@@ -16,7 +16,7 @@ import ingest.solve
 from atlas import Atlas
 from atlas.edits import library as edit_library
 from atlas.edits.edit import Change, Edit, Intervention
-from atlas.live.edit import changing
+from atlas.live.edit.apply import changing
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from atlas.maintain.check import check

@@ -16,7 +16,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from zoo_models import carded, run_recipe, small_and_plain
 
 import ingest.zoo
-from atlas.live.gill import register
+from atlas.live.draw.gill_model import register
 from ingest.datasets import scenes
 from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_requests, draw_vocabulary, draw_wordings
 from ingest.datasets._world import DRAWN
@@ -126,7 +126,7 @@ def test_it_answers_held_out_questions(loaded: tuple[Any, Any], source: str, tas
 @pytest.mark.filterwarnings("ignore")  # diffusers' own
 def test_what_it_draws_is_recognised(loaded: tuple[Any, Any]) -> None:
     pytest.importorskip("diffusers")
-    from atlas.live.painter import Painter
+    from atlas.live.draw.diffusion import Painter
     from ingest.zoo.train import seen
     from ingest.zoo.train.judge import Judge
 

@@ -20,8 +20,8 @@ class Family:
     placeholders; masks_pictures: whether the model rules them out in its answers. picture_tokens: (model, a prompt's
     extras) -> the ids that its pictures become, where pictures in a batch would change each other. embed: (model, ids)
     -> their embeddings, where ids go beyond the words. drawer: of a live model that draws, its
-    `atlas.live.drawing.Drawer`. unquantised: modules that quantisation leaves as they are, with the head, in place of
-    HuggingFace's own choice.
+    `atlas.live.draw.drawer.Drawer`. unquantised: modules that quantisation leaves as they are, with the head, in
+    place of HuggingFace's own choice.
     """
 
     token_types: tuple[str, ...] = ()

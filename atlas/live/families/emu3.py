@@ -32,7 +32,7 @@ def picture_tokens(model: Any, extras: dict[str, Tensor]) -> Tensor:
 
 
 def drawer(live: Any) -> Any:
-    from atlas.live.picture_tokens import Emu3, TokenDrawer
+    from atlas.live.draw.picture_tokens import Emu3, TokenDrawer
 
     return TokenDrawer(Emu3(live))
 

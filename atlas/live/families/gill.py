@@ -8,7 +8,7 @@ from atlas.live.families._family import Family
 
 
 def drawer(live: Any) -> Any:
-    from atlas.live.drawing import gill
+    from atlas.live.draw.gill_drawer import gill
 
     return gill(live)
 

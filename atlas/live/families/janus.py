@@ -15,13 +15,13 @@ def picture_ids(config: Any) -> range:
 
 
 def embed(model: Any, ids: Tensor) -> Tensor:
-    from atlas.live.picture_tokens import embedded
+    from atlas.live.draw.picture_tokens import embedded
 
     return embedded(model, ids, picture_ids(model.config).start)
 
 
 def drawer(live: Any) -> Any:
-    from atlas.live.picture_tokens import Janus, TokenDrawer
+    from atlas.live.draw.picture_tokens import Janus, TokenDrawer
 
     return TokenDrawer(Janus(live))
 

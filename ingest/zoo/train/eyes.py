@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import CLIPVisionConfig
 
-from atlas.live.gill import GillConfig, GillForConditionalGeneration
+from atlas.live.draw.gill_model import GillConfig, GillForConditionalGeneration
 from ingest.datasets import _scene
 from ingest.datasets._drawings import Drawing
 from ingest.datasets._scene import SIZE

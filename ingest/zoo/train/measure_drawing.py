@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from atlas.live.gill import register
-from atlas.live.painter import Painter
+from atlas.live.draw.diffusion import Painter
+from atlas.live.draw.gill_model import register
 from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_requests
 from ingest.datasets._world import BACKGROUNDS, COLOURS, FACTS, PICTURE_TASKS, TEXT_TASKS, THINGS
 from ingest.datasets.scenes import Scenes, build

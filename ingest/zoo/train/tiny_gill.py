@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from transformers import CLIPImageProcessorPil
 
-from atlas.live.gill import GillProcessor
-from atlas.live.painter import FOLDER
+from atlas.live.draw.diffusion import FOLDER
+from atlas.live.draw.gill_model import GillProcessor
 from ingest.datasets._scene import SIZE
 from ingest.datasets.scenes import build
 from ingest.examples import FIND
@@ -96,7 +96,8 @@ def make_pipeline(options: DiffusionOptions, seed: int, log: Clock) -> Any:
 
 
 def save(out: Path, model: Any, writer: Writer) -> None:
-    """The folder that AutoModelForImageTextToText and AutoProcessor load once `atlas.live.gill.register` was called."""
+    """The folder that AutoModelForImageTextToText and AutoProcessor load once `atlas.live.draw.gill_model.register` was
+    called."""
     side = {"height": SIZE, "width": SIZE}
     picture = CLIPImageProcessorPil(
         size={"shortest_edge": SIZE}, crop_size=side, image_mean=[0.5] * 3, image_std=[0.5] * 3

@@ -21,9 +21,9 @@ from small_models import Int8, assert_same, gap, small, state
 from atlas.edits.edit import Change, Edit, Intervention, with_deltas
 from atlas.edits.positions import Positions
 from atlas.errors import AtlasError, IntegrityError, Unsupported, UsageError
-from atlas.live.bake import bake
-from atlas.live.checkpoint import CARD, UNDO, save_baked, unbake
-from atlas.live.edit import changing
+from atlas.live.bake.bake import bake
+from atlas.live.bake.checkpoint import CARD, UNDO, save_baked, unbake
+from atlas.live.edit.apply import changing
 from atlas.live.model import LiveModel
 from atlas.neurons import GATE, LANGUAGE, Neuron
 
@@ -212,7 +212,7 @@ def test_a_config_that_only_names_mlp_bias_is_not_believed(models: dict[str, Any
 def test_an_interrupt_while_the_weights_are_written_puts_them_back(
     models: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from atlas.live import bake as module
+    from atlas.live.bake import bake as module
 
     model, write = models["llava"], module._write
     before, written = state(model), []

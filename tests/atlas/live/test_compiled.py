@@ -9,7 +9,7 @@ import torch
 
 from atlas.edits.edit import Change, Intervention
 from atlas.errors import AtlasWarning, UsageError
-from atlas.live.edit import changing
+from atlas.live.edit.apply import changing
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 

@@ -10,8 +10,8 @@ from typing import Any
 import families
 import pytest
 
-from atlas.live.fingerprint import configuration, settled
-from atlas.live.processors import load_processor
+from atlas.live.load.fingerprint import configuration, settled
+from atlas.live.load.processors import load_processor
 
 
 class Videos:

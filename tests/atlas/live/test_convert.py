@@ -13,7 +13,7 @@ import torch
 from dictated import picture, saying
 
 from atlas.errors import UsageError
-from atlas.live import convert
+from atlas.live.bake import convert
 from atlas.live.model import LiveModel
 from cli.main import main
 

@@ -19,13 +19,13 @@ from atlas.edits.edit import Change, Edit, Intervention, with_deltas
 from atlas.edits.library import StoredEdit
 from atlas.edits.positions import Positions
 from atlas.errors import Unsupported, UsageError
-from atlas.live.bake import bake
-from atlas.live.edit import changing
-from atlas.live.fingerprint import fingerprint
+from atlas.live.bake.bake import bake
+from atlas.live.edit.apply import changing
+from atlas.live.edit.restart import resume
 from atlas.live.hooks import tracing
+from atlas.live.load.fingerprint import fingerprint
 from atlas.live.model import LiveModel
-from atlas.live.places import answers_from
-from atlas.live.replay import resume
+from atlas.live.token_positions import answers_from
 from atlas.neurons import GATE, LANGUAGE, PRODUCT, Neuron
 
 WIDTH, D_MODEL = 64, 32
@@ -269,7 +269,7 @@ def test_noise_depends_on_its_neuron_and_place_alone(live: LiveModel) -> None:
 
 def test_noise_is_gaussian_of_the_given_spread(llava: LiveModel) -> None:
     """400 values of a neuron and 60 neurons: mean 0, the standard deviation given, no two neurons alike."""
-    from atlas.live.edit import Noise
+    from atlas.live.edit.apply import Noise
 
     drawn = Noise([change(0, n, noise=0.5 + n) for n in range(60)], seed=1, layer=0)
     rows = torch.stack([drawn._row(place) for place in range(400)]) / (0.5 + torch.arange(60))

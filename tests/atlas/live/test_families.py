@@ -10,7 +10,7 @@ import family_checks
 import pytest
 
 from atlas import capabilities
-from atlas.live.processors import has_torchvision
+from atlas.live.load.processors import has_torchvision
 
 
 @cache

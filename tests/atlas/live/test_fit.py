@@ -12,7 +12,7 @@ from PIL import Image
 
 from atlas.errors import AtlasWarning, Unsupported, UsageError
 from atlas.live import hooks
-from atlas.live.chat import Chat
+from atlas.live.chat_template import Chat
 from atlas.live.encode import Encoder, Prompt
 from atlas.live.hooks import tracing
 from atlas.live.media import Clip, Sound

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from atlas.edits.edit import Change, Intervention
 from atlas.errors import Unsupported, UsageError
-from atlas.live import gill
-from atlas.live.edit import changing
-from atlas.live.gill import GillConfig, GillForConditionalGeneration, GillProcessor
+from atlas.live.draw import gill_model
+from atlas.live.draw.diffusion import Painter
+from atlas.live.draw.gill_model import GillConfig, GillForConditionalGeneration, GillProcessor
+from atlas.live.edit.apply import changing
 from atlas.live.hooks import tracing
 from atlas.live.layout import locate
 from atlas.live.model import LiveModel
-from atlas.live.painter import Painter
 from atlas.neurons import LANGUAGE, Neuron
 from atlas.token_roles import ROLES
 
@@ -61,7 +61,7 @@ def test_saved_and_loaded_it_gives_the_same_logits(tied: bool, tmp_path: Path) -
     processor.save_pretrained(tmp_path)
     assert not list(tmp_path.glob("*.bin"))
     for _ in range(2):
-        gill.register()
+        gill_model.register()
     assert isinstance(AutoConfig.from_pretrained(tmp_path), GillConfig)
     again = AutoModelForImageTextToText.from_pretrained(tmp_path, local_files_only=True).eval()
     reader = AutoProcessor.from_pretrained(tmp_path, local_files_only=True)

@@ -12,9 +12,9 @@ import torch
 from family_checks import shown
 from PIL import Image
 
-from atlas.live.grids import Grid, grids
+from atlas.live.grid.crops import fine_grid, kept
+from atlas.live.grid.token_grids import Grid, grids
 from atlas.live.hooks import tracing
-from atlas.live.kept import fine_grid, kept
 from atlas.live.media import Clip
 from atlas.live.model import LiveModel
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from atlas.errors import Unsupported, UsageError
-from atlas.live.drawing import How
+from atlas.live.affine import affine
+from atlas.live.draw.drawer import DrawOptions
+from atlas.live.edit.restart import layer_output, resume
 from atlas.live.encode import IMAGE_ROLE, PAD, ROLES, TEXT_ROLE
-from atlas.live.fingerprint import fingerprint
 from atlas.live.hooks import editing, tracing
+from atlas.live.load.fingerprint import fingerprint
 from atlas.live.model import LiveModel
 from atlas.live.norms import direct_directions
-from atlas.live.replay import layer_output, resume
-from atlas.live.rules import affine
 
 
 def hooks(model: torch.nn.Module) -> int:
@@ -274,7 +274,7 @@ def test_janus_answers_and_draws_without_remarks_of_its_library(caplog: pytest.L
     logging.enable_propagation()
     try:
         live.generate([prompt], max_new_tokens=2)
-        live.drawer.answers(live, [prompt], How(), 1)
+        live.drawer.answers(live, [prompt], DrawOptions(), 1)
     finally:
         logging.disable_propagation()
     assert [record.getMessage() for record in caplog.records] == []

@@ -11,10 +11,10 @@ import torch
 
 from atlas.edits.edit import Change, Intervention
 from atlas.errors import Unsupported, UsageError
-from atlas.live import loading, own_code, processors
-from atlas.live.bake import bake
-from atlas.live.edit import changing
+from atlas.live.bake.bake import bake
+from atlas.live.edit.apply import changing
 from atlas.live.hooks import tracing
+from atlas.live.load import checkpoints, processors, remote_code
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest import zoo
@@ -32,7 +32,7 @@ def logits(live: LiveModel, *pictures: Any) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("bits", loading.QUANTIZATIONS)
+@pytest.mark.parametrize("bits", checkpoints.QUANTIZATIONS)
 @pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 def test_a_quantised_model_is_traced_and_edited_and_not_baked(bits: str, device: str) -> None:
     pytest.importorskip("bitsandbytes")
@@ -61,7 +61,7 @@ def test_a_quantised_model_is_traced_and_edited_and_not_baked(bits: str, device:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("bits", loading.QUANTIZATIONS)
+@pytest.mark.parametrize("bits", checkpoints.QUANTIZATIONS)
 @pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
 def test_weights_of_quantised_layers_are_those_they_multiply_with(bits: str, device: str) -> None:
     """As read before the first call, and after it, when bitsandbytes keeps their scales elsewhere."""
@@ -130,8 +130,8 @@ def test_weights_that_a_cpu_keeps_in_another_order_are_read_too() -> None:
 
 
 def test_without_bitsandbytes_it_says_what_to_install(llava_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    usual = loading.importlib.util.find_spec
-    monkeypatch.setattr(loading.importlib.util, "find_spec", lambda n: None if n == "bitsandbytes" else usual(n))
+    usual = checkpoints.importlib.util.find_spec
+    monkeypatch.setattr(checkpoints.importlib.util, "find_spec", lambda n: None if n == "bitsandbytes" else usual(n))
     with pytest.raises(Unsupported, match="pip install 'neuron-atlas\\[quantization\\]'"):
         LiveModel.load(llava_folder, quantization="8bit")
     with pytest.raises(UsageError, match="no quantization called '3bit'; there are: 8bit, 4bit"):
@@ -231,7 +231,7 @@ def test_code_of_another_repository_is_refused(
     with pytest.raises(UsageError, match=match):
         LiveModel.load("owner/model", trust_remote_code=True, revision="0" * 40)
     # The repository itself, by its whole name, is as pinned as without.
-    own_code.check_own("other/repo", "0" * 40)
+    remote_code.check_own("other/repo", "0" * 40)
     assert not asked
 
 
@@ -260,7 +260,7 @@ def test_a_damaged_processor_does_not_make_a_text_model(tmp_path: Path, llava_fo
     (folder / "processor_config.json").write_text("{")
     with pytest.raises(UsageError, match="cannot load the model"):
         LiveModel.load(folder)
-    assert processors.processor_class(loading.read_config(llava_folder, loading.Loading())) is not None
+    assert processors.processor_class(checkpoints.read_config(llava_folder, checkpoints.Loading())) is not None
 
 
 @pytest.mark.parametrize("revision", [None, "main", "c0ffee" + 34 * "0"])

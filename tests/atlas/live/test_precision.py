@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atlas.live.precision import _terms, calling, product
+from atlas.live.matmul import _terms, calling, product
 
 
 def test_three_terms_of_bfloat16_are_a_float32() -> None:

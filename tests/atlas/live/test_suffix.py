@@ -8,9 +8,9 @@ import pytest
 import torch
 from attribution import build, feed, make_items
 
+from atlas.live.edit.restart import layer_output, resume
+from atlas.live.edit.suffix import Suffix
 from atlas.live.model import LiveModel
-from atlas.live.replay import layer_output, resume
-from atlas.live.suffix import Suffix
 from ingest.paths import SlowPath
 from ingest.trace import traced
 

@@ -14,12 +14,12 @@ from torch import Tensor
 from atlas.edits.edit import Change, Intervention
 from atlas.edits.positions import EVERYWHERE, Positions, as_slice
 from atlas.errors import Unsupported, UsageError
-from atlas.live.calls import CACHES
-from atlas.live.edit import changing
+from atlas.live.edit.apply import changing
 from atlas.live.encode import TokenRoles
 from atlas.live.hooks import tracing
+from atlas.live.layer_call import CACHES
 from atlas.live.model import LiveModel
-from atlas.live.places import Places, answers_from
+from atlas.live.token_positions import PassPositions, answers_from
 from atlas.neurons import LANGUAGE, Neuron
 from atlas.token_roles import ROLES
 
@@ -158,7 +158,7 @@ def padded(rows: list[list[int]], left: bool) -> tuple[Tensor, Tensor]:
     return ids, mask
 
 
-def agrees(places: Places, where: Positions, wanted: list[Any]) -> None:
+def agrees(places: PassPositions, where: Positions, wanted: list[Any]) -> None:
     found = places.mask(where).tolist()
     assert [len(row) for row in found] == [len(row) for row in wanted]
     for mine, theirs in zip(found, wanted, strict=True):
@@ -173,7 +173,7 @@ def test_masks_of_a_teacher_forced_pass(
     width = ids.shape[1]
     prompts = [data.draw(st.integers(1, len(row))) for row in rows]
     starts = [(width - len(row) if left else 0) + prompt for row, prompt in zip(rows, prompts, strict=True)]
-    places = Places(TokenRoles(Config, SPECIAL))
+    places = PassPositions(TokenRoles(Config, SPECIAL))
     with answers_from(starts):
         places.look((), {"input_ids": ids, "attention_mask": mask})
     agrees(places, where, expected(where, rows, prompts, 0, width, left))
@@ -186,7 +186,7 @@ def test_masks_of_cached_generation(rows: list[list[int]], where: Positions, ans
     """The prompt padded on the left in one pass, then every token of the answer alone."""
     ids, mask = padded(rows, left=True)
     prompts, width = [len(row) for row in rows], ids.shape[1]
-    places = Places(TokenRoles(Config, SPECIAL))
+    places = PassPositions(TokenRoles(Config, SPECIAL))
     places.look((), {"input_ids": ids, "attention_mask": mask, cache: Cache(0)})
     agrees(places, where, expected(where, rows, prompts, 0, width, True))
     places.leave()
@@ -202,7 +202,7 @@ def test_masks_of_cached_generation(rows: list[list[int]], where: Positions, ans
 
 def test_what_cannot_be_known_is_refused() -> None:
     ids, mask = padded([[1, 5, 6], [7, 8]], left=True)
-    places = Places(TokenRoles(Config, SPECIAL))
+    places = PassPositions(TokenRoles(Config, SPECIAL))
     with pytest.raises(Unsupported, match="call the model, not a part"):
         places.mask(Positions(phase="prefill"))
     with pytest.raises(Unsupported, match="attention mask of the whole row"):
@@ -229,7 +229,7 @@ def test_what_cannot_be_known_is_refused() -> None:
 
 
 def test_without_a_tokenizer_text_cannot_be_told_from_special_tokens() -> None:
-    places = Places(TokenRoles(Config, None))
+    places = PassPositions(TokenRoles(Config, None))
     places.look((), {"input_ids": torch.tensor([[1, 3, 3, 9]])})
     for names in (("text",), ("special",), ("special", "image")):
         with pytest.raises(Unsupported, match=r"told apart by the tokenizer: .on\(model, processor=...\)"):

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from atlas.errors import AtlasWarning, Unsupported, UsageError
-from atlas.live.convert import _part
+from atlas.live.bake.convert import _part
 from atlas.live.model import LiveModel
 
 Tensors = dict[str, torch.Tensor]

@@ -20,7 +20,7 @@ from atlas.edits.edit import Edit
 from atlas.edits.library import StoredEdit
 from atlas.edits.reference_values import maps_of
 from atlas.errors import AtlasError, IntegrityError, UsageError
-from atlas.live.bake import HOOKS, Baked, Kept, bake
+from atlas.live.bake.bake import HOOKS, Baked, Kept, bake
 from atlas.live.layout import columns_of
 from atlas.live.model import LiveModel
 

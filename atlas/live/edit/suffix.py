@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atlas.live.calls import by_name, cache_name, first_of, rows_of
+from atlas.live.edit.restart import behind, layer_output
 from atlas.live.hooks import Capture
+from atlas.live.layer_call import by_name, cache_name, first_of, rows_of
 from atlas.live.layout import Layout
-from atlas.live.replay import behind, layer_output
 
 
 class _Prefix:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atlas.live.encode import Encoder, Prompt
-from atlas.live.kept import WHOLE, Box, fine_grid, kept
+from atlas.live.grid.crops import WHOLE, Box, fine_grid, kept
 from atlas.live.media import IMAGE, VIDEO
 
 CROP = re.compile(r"<row_(\d+)_col_(\d+)>\s*$")

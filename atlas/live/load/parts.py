@@ -17,7 +17,7 @@ def load_part(loader: Any, model: str, revision: str, *, needed: str, failed: st
     """
     from transformers.utils import logging
 
-    from atlas.live.whole import is_model, read_weights
+    from atlas.live.load.completeness import is_model, read_weights
 
     if not model:
         raise UsageError(needed)

@@ -20,9 +20,9 @@ from atlas.edits.edit import Change, Edit, Intervention
 from atlas.edits.library import StoredEdit
 from atlas.edits.positions import EVERYWHERE
 from atlas.errors import Unsupported, UsageError
-from atlas.live.edit import check_fits, grouped, module_of, require_own
+from atlas.live.edit.apply import check_fits, grouped, module_of, require_own
 from atlas.live.layout import Layout, columns_of, locate
-from atlas.live.loading import DTYPES
+from atlas.live.load.checkpoints import DTYPES
 from atlas.live.model import LiveModel
 from atlas.neurons import GATE
 

@@ -19,7 +19,7 @@ from atlas.errors import AtlasError, Unsupported, UsageError
 DEFECTS = (AssertionError, NameError)
 """What code of this project raises only where it is wrong, and that alone may surface as an internal error."""
 
-PROJECT, MODELS = ("atlas", "ingest", "cli"), "atlas.live.gill"
+PROJECT, MODELS = ("atlas", "ingest", "cli"), "atlas.live.draw.gill_model"
 """Packages whose code is this project's, and of that what is a model's."""
 
 LONGEST = 300

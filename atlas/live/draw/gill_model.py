@@ -2,8 +2,8 @@
 
 A frozen language model (OPT) reads a picture as a few visual tokens and answers in words or with the eight tokens
 [IMG0] to [IMG7], whose last hidden states a small transformer turns into the prompt of a diffusion model (see
-`atlas.live.painter`). The layout is that of github.com/kohjingyu/gill; its retrieval head and its decision between
-drawing and retrieving are left out.
+`atlas.live.draw.diffusion`). The layout is that of github.com/kohjingyu/gill; its retrieval head and its decision
+between drawing and retrieving are left out.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from transformers.configuration_utils import SubConfigSpec
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from atlas.errors import UsageError
-from atlas.live.calls import CACHES
+from atlas.live.layer_call import CACHES
 
 IMG_TOKENS = 8
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import AtlasError, Unsupported, UsageError
-from atlas.live.foreign import first_line, is_defect, through_ours
+from atlas.live.load.load_errors import first_line, is_defect, through_ours
 from atlas.live.media import AUDIO, IMAGE, KINDS
 
 MARKS = (*(f"{kind}_token" for kind in KINDS), "boi_token", "image_placeholder")

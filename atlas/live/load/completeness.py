@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import AtlasWarning, UsageError
-from atlas.live.fingerprint import offloaded
-from atlas.live.own_code import find_file, read_object
+from atlas.live.load.fingerprint import offloaded
+from atlas.live.load.remote_code import find_file, read_object
 
 SHOWN = 3
 """How many names of weights a message has."""
@@ -47,7 +47,7 @@ def read_weights(
     Raises:
         UsageError: the checkpoint lacks weights, or has them in other shapes.
     """
-    # An adapter is not loaded by transformers, which would leave it beside the weights: see `atlas.live.adapters`.
+    # An adapter is not loaded by transformers, which would leave it beside the weights: see `atlas.live.load.adapters`.
     ours = {"output_loading_info": True, "ignore_mismatched_sizes": True, "adapter_kwargs": {"subfolder": "no-adapter"}}
     model, said = kind.from_pretrained(name, **ours, **options)
     _check(name, model, said, part=part, unused=unused)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from atlas.errors import Unsupported
-from atlas.live.calls import first_of, rows_of, split_hidden
+from atlas.live.affine import affine
 from atlas.live.hooks import Capture, editing, narrowing
+from atlas.live.layer_call import first_of, rows_of, split_hidden
 from atlas.live.layout import Layout
-from atlas.live.precision import calling
-from atlas.live.rules import affine
+from atlas.live.matmul import calling
 
 
 def resume(
@@ -32,7 +32,7 @@ def resume(
     """The input of the final norm when `hidden` enters decoder layer `layer`; with `end`, of that layer instead.
 
     hidden: (copies, position, d_model), in the model's precision or in float32, in which all is computed then
-    (`atlas.live.precision.calling`); where `layer` is the number of layers it comes back unchanged. Gradients flow
+    (`atlas.live.matmul.calling`); where `layer` is the number of layers it comes back unchanged. Gradients flow
     through where they are enabled.
     rows: (copies,) int64, the traced batch row that each copy stands for.
     only: (copies, k) int64, the positions that will be read: the last layer's FFN, most of its work, is left out

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from atlas.errors import AtlasWarning, Unsupported, UsageError
-from atlas.live.fingerprint import fingerprint, settled
 from atlas.live.hooks import watching
-from atlas.live.loading import quiet
+from atlas.live.load.checkpoints import quiet
+from atlas.live.load.fingerprint import fingerprint, settled
 
 if TYPE_CHECKING:
     from PIL.Image import Image

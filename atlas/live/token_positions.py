@@ -12,8 +12,8 @@ from torch import Tensor
 
 from atlas.edits.positions import Positions, as_slice
 from atlas.errors import Unsupported
-from atlas.live.calls import cache_name
 from atlas.live.encode import TokenRoles
+from atlas.live.layer_call import cache_name
 from atlas.token_roles import ROLES
 
 _starts: ContextVar[tuple[int, ...] | None] = ContextVar("starts", default=None)
@@ -30,7 +30,7 @@ def answers_from(starts: Sequence[int]) -> Iterator[None]:
         _starts.reset(token)
 
 
-class Places:
+class PassPositions:
     """Watches a model's passes while an edit needs to know where it is.
 
     roles: None where the tokens' roles are not known. numbers: (batch, position) int64, the place of each position of

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from atlas.errors import AtlasWarning, UsageError
-from atlas.live.foreign import first_line
+from atlas.live.load.load_errors import first_line
 
 PROBE = "what the user says"
 PARTS, PLAIN = "parts", "plain"

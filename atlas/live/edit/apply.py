@@ -14,14 +14,14 @@ from torch import Tensor
 from atlas.edits.edit import Change, Edit, Intervention
 from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.errors import AtlasWarning, UsageError
+from atlas.live.affine import Rule, affinely
 from atlas.live.compiled import require_plain
 from atlas.live.encode import TokenRoles
-from atlas.live.fingerprint import fingerprint
 from atlas.live.hooks import Write, editing, watching, writing
 from atlas.live.layout import Layout, innermost_decoder, locate
+from atlas.live.load.fingerprint import fingerprint
 from atlas.live.model import LiveModel
-from atlas.live.places import Places
-from atlas.live.rules import Rule, affinely
+from atlas.live.token_positions import PassPositions
 from atlas.neurons import LANGUAGE
 
 Group = tuple[Positions, list[Change]]
@@ -46,7 +46,7 @@ def grouped(changes: Sequence[Change]) -> dict[int, list[Group]]:
     return {layer: list(groups.items()) for layer, groups in sorted(found.items())}
 
 
-def rules(changes: Sequence[Change], places: Places, seed: int = 0) -> dict[int, Rule]:
+def rules(changes: Sequence[Change], places: PassPositions, seed: int = 0) -> dict[int, Rule]:
     """One vectorised rule a layer for what becomes of the values; layers without any are left out."""
     found = {}
     for layer, groups in grouped(changes).items():
@@ -69,7 +69,7 @@ def _rule(steps: Sequence[Rule]) -> Rule:
     return rule
 
 
-def _affine(where: Positions, mine: Sequence[Change], places: Places, seed: int, layer: int) -> Rule:
+def _affine(where: Positions, mine: Sequence[Change], places: PassPositions, seed: int, layer: int) -> Rule:
     index = torch.tensor([c.neuron.index for c in mine])
     said = torch.tensor([(c.gain, c.bias) for c in mine], dtype=torch.float64)
     gain, bias = said.unbind(1)
@@ -101,7 +101,7 @@ class Noise:
         self.seed, self.layer = seed, layer
         self._drawn: dict[int, Tensor] = {}
 
-    def at(self, places: Places, like: Tensor) -> Tensor:
+    def at(self, places: PassPositions, like: Tensor) -> Tensor:
         """Noise of the running pass's positions, in the shape of `like`, (..., neurons)."""
         places.at(EVERYWHERE, like)  # refuses a pass that was not seen
         assert places.numbers is not None
@@ -117,7 +117,7 @@ class Noise:
         return self._drawn[place]
 
 
-def writes(intervention: Intervention, places: Places) -> dict[int, list[Write]]:
+def writes(intervention: Intervention, places: PassPositions) -> dict[int, list[Write]]:
     """What is added to the write vectors of each layer."""
     found: dict[int, list[Write]] = {}
     for layer, groups in grouped(intervention.changes).items():
@@ -130,7 +130,7 @@ def writes(intervention: Intervention, places: Places) -> dict[int, list[Write]]
     return found
 
 
-def _masked(where: Positions, places: Places) -> Callable[[Tensor], Tensor | None]:
+def _masked(where: Positions, places: PassPositions) -> Callable[[Tensor], Tensor | None]:
     if where == EVERYWHERE:
         return lambda values: None
     return lambda values: places.at(where, values)
@@ -182,7 +182,7 @@ def changing(model: LiveModel | Any, intervention: Intervention, *, processor: A
     module = module_of(model)
     layout = model.layout if isinstance(model, LiveModel) else locate(module)
     check_fits(intervention, layout)
-    places = Places(_roles(model, processor))
+    places = PassPositions(_roles(model, processor))
     with ExitStack() as stack:
         if any(c.where != EVERYWHERE or c.noise for c in intervention.changes):
             stack.enter_context(watching(module, places.look))

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from atlas.live.foreign import reading
-from atlas.live.painter import FOLDER
-from atlas.live.whole import is_model, read_weights
+from atlas.live.draw.diffusion import FOLDER
+from atlas.live.load.completeness import is_model, read_weights
+from atlas.live.load.load_errors import reading
 
 MINIGPT4_TEMPLATE = (  # its own dialogue; IMAGE is as many placeholders as there are queries
     "{% for m in messages %}{{ '###Human: ' if m['role'] == 'user' else '###Assistant: ' }}"
@@ -174,7 +174,7 @@ def minigpt4(checkpoint: Path, blip2: Path, language: Path, out: Path) -> None:
 
 
 def gill(checkpoint: Path, language: Path, vision: Path, diffusion: Path, out: Path) -> None:
-    """Write GILL as a folder of this project's `atlas.live.gill` and a diffusion pipeline.
+    """Write GILL as a folder of this project's `atlas.live.draw.gill_model` and a diffusion pipeline.
 
     checkpoint: the official folder, with pretrained_ckpt.pth.tar and model_args.json. language: OPT. vision: CLIP.
     diffusion: the Stable Diffusion pipeline's folder. The retrieval head and the decision model are left out.
@@ -187,7 +187,7 @@ def gill(checkpoint: Path, language: Path, vision: Path, diffusion: Path, out: P
     """
     import transformers
 
-    from atlas.live.gill import GillConfig, GillForConditionalGeneration, GillProcessor
+    from atlas.live.draw.gill_model import GillConfig, GillForConditionalGeneration, GillProcessor
 
     _check_free(out)
     if not (diffusion / "model_index.json").is_file():

@@ -15,13 +15,13 @@ import torch
 
 from atlas.errors import Unsupported, UsageError
 from atlas.live import families
-from atlas.live.adapters import check_base, merged
-from atlas.live.chat import tell_template
+from atlas.live.chat_template import tell_template
 from atlas.live.encode import TokenRoles
-from atlas.live.foreign import reading
-from atlas.live.own_code import check_own
-from atlas.live.processors import load_processor
-from atlas.live.whole import check_vocabulary, read_weights, tell_training
+from atlas.live.load.adapters import check_base, merged
+from atlas.live.load.completeness import check_vocabulary, read_weights, tell_training
+from atlas.live.load.load_errors import reading
+from atlas.live.load.processors import load_processor
+from atlas.live.load.remote_code import check_own
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZATIONS = ("8bit", "4bit")
@@ -81,7 +81,9 @@ def read_config(name: str | Path, how: Loading) -> Any:
         except ValueError as error:
             if "model type `gill`" not in str(error):
                 raise
-            from atlas.live.gill import register  # a family of this project, which transformers does not know yet
+            from atlas.live.draw.gill_model import (
+                register,
+            )  # a family of this project, which transformers does not know yet
 
             register()
             return kind.from_pretrained(name, **options)

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from atlas.live.matmul import product
 from atlas.live.model import LiveModel
 from atlas.live.norms import norm_gain, write_gain
-from atlas.live.precision import product
 
 
 @dataclass(frozen=True, slots=True)

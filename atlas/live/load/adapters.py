@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import Unsupported, UsageError
-from atlas.live.own_code import find_file, read_object
-from atlas.live.whole import tell
+from atlas.live.load.completeness import tell
+from atlas.live.load.remote_code import find_file, read_object
 
 CONFIG = "adapter_config.json"
 

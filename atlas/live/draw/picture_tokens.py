@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from atlas.errors import Unsupported
-from atlas.live.drawing import Drawn, How
+from atlas.live.draw.drawer import Drawn, DrawOptions
 from atlas.live.encode import Prompt
-from atlas.live.loading import quiet
+from atlas.live.load.checkpoints import quiet
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +41,7 @@ class Maker(Protocol):
 
 
 class TokenDrawer:
-    """See `atlas.live.drawing.Drawer`."""
+    """See `atlas.live.draw.drawer.Drawer`."""
 
     offset = -1
     identity = ""
@@ -49,7 +49,9 @@ class TokenDrawer:
     def __init__(self, maker: Maker):
         self.maker = maker
 
-    def answers(self, live: LiveModel, prompts: Sequence[Prompt], how: How, max_new_tokens: int) -> list[list[int]]:
+    def answers(
+        self, live: LiveModel, prompts: Sequence[Prompt], how: DrawOptions, max_new_tokens: int
+    ) -> list[list[int]]:
         return self.maker.answers(live, prompts, how.side)
 
     def places(self, answer: Sequence[int]) -> list[int] | None:
@@ -57,7 +59,7 @@ class TokenDrawer:
         return found if found and isqrt(len(found)) ** 2 == len(found) else None
 
     @torch.no_grad()
-    def draw(self, states: Tensor, tokens: Tensor, seeds: Sequence[int], how: How) -> Drawn:
+    def draw(self, states: Tensor, tokens: Tensor, seeds: Sequence[int], how: DrawOptions) -> Drawn:
         from PIL import Image
 
         pixels = self.maker.pixels(tokens, isqrt(tokens.shape[1]))
@@ -65,7 +67,7 @@ class TokenDrawer:
         pictures: list[Image.Image] = [Image.fromarray(one) for one in whole]
         return Drawn(pictures, tokens)
 
-    def importance(self, states: Tensor, drawn: Drawn, masks: Tensor, how: How) -> Tensor:
+    def importance(self, states: Tensor, drawn: Drawn, masks: Tensor, how: DrawOptions) -> Tensor:
         side = isqrt(drawn.memory.shape[1])
         share = torch.nn.functional.adaptive_avg_pool2d(masks[:, None].float(), (side, side)).flatten(1)
         with torch.enable_grad():
