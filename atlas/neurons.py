@@ -19,7 +19,8 @@ TAPS = (PRODUCT, GATE)
 """Where a neuron is read: the down projection's input, or the activation function's output alone."""
 
 INPUT = "input"
-"""What a plain FFN's activation function is given; only a path of gradients begins there (`ingest.paths`)."""
+"""What a plain FFN's activation function is given; only a path of gradients begins there
+(`ingest.attribution.path_gradients`)."""
 
 _ADDRESS = re.compile(r"(?:(?P<component>[a-z][a-z0-9_]*)/)?(?P<layer>\d{1,6})/(?P<index>\d{1,9})")
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from atlas.live.encode import Prompt
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
-from ingest.trace import Trace
+from ingest.attribution.trace import Trace
 
 KEPT = 10_000
 

@@ -15,12 +15,12 @@ from _timing import report
 from atlas.live.affine import affine
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
-from ingest.concepts import Target
-from ingest.feed import Feed
+from ingest.attribution.trace import Item, traced
+from ingest.data.targets import Target
 from ingest.job import Execution, make_job, open_dataset
 from ingest.methods import ablation
-from ingest.run import collect, completed, load_model
-from ingest.trace import Item, traced
+from ingest.run.encode_examples import ExampleEncoder
+from ingest.run.prepare import collect, completed, load_model
 
 BATCH, SAMPLED = 8, 64
 
@@ -63,7 +63,7 @@ def main() -> None:
     live = load_model(job, Execution())
     for source in ("text", "image"):
         mine = [(n, e) for n, e in enumerate(collect(job, dataset)) if e.source == source][:BATCH]
-        compare(f"tiny-llava, {source}", live, Feed(live, dataset, job).items(mine, BATCH), source, ">= 10")
+        compare(f"tiny-llava, {source}", live, ExampleEncoder(live, dataset, job).items(mine, BATCH), source, ">= 10")
     items = [Item(n, p, (Target("concept", 0, 1.0),)) for n, p in enumerate(prompts(BATCH))]
     compare("random model, no neuron zero", middling_llava(), items, "image", "none: restart and batching alone")
 

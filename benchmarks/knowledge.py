@@ -12,9 +12,9 @@ from _timing import interleaved, report
 
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
-from ingest.concepts import Target
+from ingest.attribution.trace import Item, traced
+from ingest.data.targets import Target
 from ingest.methods.knowledge_neurons import build
-from ingest.trace import Item, traced
 
 PROMPTS, LENGTH, STEPS = 16, 24, 20
 

@@ -19,8 +19,11 @@ from _timing import interleaved, report
 
 from atlas.live.model import LiveModel
 from atlas.strategies import select
-from ingest.concepts import Target
-from ingest.maps import GRADIENT, Method
+from ingest.attribution.estimators import GRADIENT, Method
+from ingest.attribution.path_gradients import Paths
+from ingest.attribution.role_sums import prompt_masks, with_unions
+from ingest.attribution.trace import Item, Trace, traced
+from ingest.data.targets import Target
 from ingest.methods import (
     activation,
     contribution,
@@ -34,9 +37,6 @@ from ingest.methods import (
     random,
     schwettmann,
 )
-from ingest.paths import Paths
-from ingest.roles import prompt_masks, with_unions
-from ingest.trace import Item, Trace, traced
 
 BATCH = 16
 FORWARD = (contribution, nam_text, activation, random, lape, modality_profile, miner)

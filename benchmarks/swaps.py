@@ -20,12 +20,12 @@ from atlas.edits.edit import Intervention
 from atlas.live.hooks import tracing, writing
 from atlas.live.model import LiveModel
 from atlas.stats.random_neurons import matched_random
-from ingest import run
+from ingest.data.examples import HELD_OUT, IMAGE
 from ingest.evaluate import under
-from ingest.examples import HELD_OUT, IMAGE
-from ingest.feed import Feed
 from ingest.job import Execution, Job, make_job, open_dataset
-from ingest.run import completed
+from ingest.run import prepare
+from ingest.run.encode_examples import ExampleEncoder
+from ingest.run.prepare import completed
 from ingest.solve import Wanted, pose
 from ingest.solving import Piece, Problem, Weights, objective
 from ingest.swap_effects import SwapExaminer
@@ -44,8 +44,8 @@ def held_out(live: LiveModel, said: str, swap: Swap) -> SwapExaminer:
     dataset = open_dataset(job)
     job = completed(job, dataset, Execution())
     mine = replace(job, concepts=(said,), sources=(IMAGE,), tasks=("caption",), per_concept=16)
-    examples = {e.id: e for some in (mine, job) for e in run.collect(some, dataset)}
-    return SwapExaminer(Feed(live, dataset, job), list(examples.values()), swap, 64, said)
+    examples = {e.id: e for some in (mine, job) for e in prepare.collect(some, dataset)}
+    return SwapExaminer(ExampleEncoder(live, dataset, job), list(examples.values()), swap, 64, said)
 
 
 def measured(examiner: SwapExaminer, interventions: Sequence[Intervention]) -> tuple[float, float, float]:
@@ -139,7 +139,7 @@ def steps(live: LiveModel) -> None:
 
 
 def main() -> None:
-    live = run.load_model(Job(), Execution())
+    live = prepare.load_model(Job(), Execution())
     steps(live)
     pairs(live)
 

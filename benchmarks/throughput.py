@@ -18,10 +18,10 @@ from _timing import interleaved, report
 from atlas.live.logit_lens import decode
 from atlas.live.model import LiveModel
 from ingest import zoo
-from ingest.feed import Feed, batches
+from ingest.attribution.trace import traced
 from ingest.job import Execution, Job, make_job, open_dataset
-from ingest.shards import State, map_portion
-from ingest.trace import traced
+from ingest.run.encode_examples import ExampleEncoder, batches
+from ingest.run.map_step import State, map_portion
 
 GPU = torch.cuda.is_available()
 BATCHES, PATCH = (16, 14) if GPU else (4, 14)
@@ -103,7 +103,7 @@ def measure(shape: Shape) -> None:
         source="image", split="find", concepts=sorted(world.concepts), tasks=["caption"], per_concept=4, seed=0
     )
     numbered = list(enumerate(examples))[: BATCHES * shape.batch]
-    items = Feed(live, world, FORWARD_ONLY).items(numbered, shape.batch)
+    items = ExampleEncoder(live, world, FORWARD_ONLY).items(numbered, shape.batch)
     parts = list(batches(items, shape.batch))
     execution = Execution(batch_size=shape.batch)
 
@@ -130,7 +130,9 @@ def measure(shape: Shape) -> None:
         wait()
 
     def whole() -> None:
-        map_portion(live, Feed(live, world, FORWARD_ONLY), FORWARD_ONLY, execution, numbered, lambda _done: None)
+        map_portion(
+            live, ExampleEncoder(live, world, FORWARD_ONLY), FORWARD_ONLY, execution, numbered, lambda _done: None
+        )
 
     sides = {
         "bare": bare,

@@ -6,9 +6,9 @@ import torch
 from _models import middling_llava, prompts
 from _timing import interleaved, report
 
-from ingest.concepts import Target
+from ingest.attribution.trace import Item, traced
+from ingest.data.targets import Target
 from ingest.methods import activation, contribution, random
-from ingest.trace import Item, traced
 
 BATCH = 16
 

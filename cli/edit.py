@@ -132,7 +132,7 @@ def apply(
     chosen = output.chosen()
     stored = Atlas(resolve(atlas)).edit(name)  # read, and the database closed, before the model is loaded
     picture_file(draw)
-    from ingest.asking import ask, beside, open_media
+    from ingest.run.generate import ask, beside, open_media
 
     media = open_media(image, audio, video)
     made_for = stored.data.model

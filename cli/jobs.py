@@ -213,7 +213,7 @@ def live_model(
 ) -> LiveModel:
     """The model that was named, or else the one of that name and revision. usual: the job's fields, where not given."""
     from ingest.job import make_job
-    from ingest.run import load_model
+    from ingest.run.prepare import load_model
 
     if which.model is None:
         which = ModelOptions(name, which.revision or revision)

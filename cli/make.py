@@ -85,7 +85,7 @@ def ingest(
     """
     path = resolve(atlas) if dry_run else existing(atlas)
     from ingest.job import make_job, read_toml
-    from ingest.run import ingest as start
+    from ingest.run.ingest import ingest as start
 
     content: dict[str, Any] = read_toml(job) if job else {}
     for group in (which, examples, scores, twins, drawing, how):
@@ -97,7 +97,7 @@ def ingest(
     checked = make_job(content)
     execution = how.execution(batch_size=batch_size, bad_media=bad_media)
     if dry_run:
-        from ingest.plan import plan
+        from ingest.run.plan import plan
 
         show(pa.Table.from_pylist(plan(checked, execution)), "table")
         return
@@ -146,7 +146,7 @@ def report(skipped: dict[str, Any] | None, manifest: Path) -> None:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Tell at Ctrl-C what was kept: of how many examples (the interrupt's note, by `ingest.shards`)."""
+    """Tell at Ctrl-C what was kept: of how many examples (the interrupt's note, by `ingest.run.map_step`)."""
     try:
         yield
     except KeyboardInterrupt as error:
@@ -198,7 +198,7 @@ def generate(
     Example: atlas generate --model tiny-gill --prompt "draw a red dog." --draw dog.png
     """
     picture_file(draw)
-    from ingest.asking import ask, open_media
+    from ingest.run.generate import ask, open_media
 
     media = open_media(image, audio, video)
     which.tell("tiny-llava")

@@ -188,7 +188,7 @@ def _edit(
 def _split(edit: Any, content: dict[str, Any]) -> str:
     """What is asked of the dataset by default: what the edit was not made from."""
     from atlas.edits.reference_values import maps_of
-    from ingest.examples import BOTH, HELD_OUT
+    from ingest.data.examples import BOTH, HELD_OUT
 
     found_on = {str(m["dataset"]) for m in maps_of(edit.provenance)} | _solved_on(edit.provenance)
     names = {name.partition(":")[0] for name in found_on}

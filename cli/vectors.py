@@ -221,7 +221,7 @@ def search(
         say(f"matching words, not meanings: {why}")
         found = Atlas(path).search_words(text, top=top, model=model)
     else:
-        from ingest.asking import open_media
+        from ingest.run.generate import open_media
         from ingest.searching import Sought, by_medium, by_text
 
         sought = Sought(model, encoder, pairs(option or []), how.execution(), how.content(), top, positions, prompt)

@@ -11,10 +11,10 @@ import ingest.metrics
 from atlas import registry
 from atlas.errors import Unsupported, UsageError
 from atlas.live.encode import Prompt
+from ingest.data.examples import IMAGE, Dataset, Example
 from ingest.examiner import Asked, Scores
-from ingest.examples import IMAGE, Dataset, Example
-from ingest.feed import Feed, batches
 from ingest.judging import Judged, Metric, judge, load_metrics
+from ingest.run.encode_examples import ExampleEncoder, batches
 
 REFERENCES, BEFORE = AGAINST = ("references", "before")
 """What answers are compared with: the dataset's, or what the unedited model says (Sato & Takagi 2025)."""
@@ -74,7 +74,7 @@ class AnswerExaminer:
 
     def __init__(
         self,
-        feed: Feed,
+        feed: ExampleEncoder,
         examples: Sequence[Example],
         metrics: Mapping[str, Mapping[str, Metric]],
         concept: str | None,
@@ -126,7 +126,9 @@ class AnswerExaminer:
         return Asked(example.source, example.task, concept or "", mentioned, example.cluster)
 
 
-def answered(feed: Feed, asked: Sequence[tuple[Example, Prompt]], batch_size: int, *, first: bool) -> list[str]:
+def answered(
+    feed: ExampleEncoder, asked: Sequence[tuple[Example, Prompt]], batch_size: int, *, first: bool
+) -> list[str]:
     """The model's greedy answers as text, in the order of what is asked; batches of like length.
 
     first: the model is as it is, so its stored answers are taken, and new ones are stored.

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atlas.live.encode import Prompt
-from ingest.drawings import Drawings
+from ingest.data.examples import IMAGE, Concept, Example
+from ingest.draw.drawings import Drawings
+from ingest.draw.picture_judge import PictureJudge
 from ingest.examiner import Asked, Scores
-from ingest.examples import IMAGE, Concept, Example
-from ingest.feed import Feed, batches
-from ingest.picture_judge import PictureJudge
+from ingest.run.encode_examples import ExampleEncoder, batches
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -29,7 +29,12 @@ class DrawingExaminer:
     """
 
     def __init__(
-        self, feed: Feed, examples: Sequence[Example], judge: PictureJudge, batch_size: int, goal: str | None = None
+        self,
+        feed: ExampleEncoder,
+        examples: Sequence[Example],
+        judge: PictureJudge,
+        batch_size: int,
+        goal: str | None = None,
     ):
         self.live, self.feed, self.judge, self.batch_size, self.goal = feed.live, feed, judge, batch_size, goal
         self.drawings = Drawings(feed.live, feed.dataset, feed.job)

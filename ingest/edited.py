@@ -9,9 +9,9 @@ from typing import Any
 from atlas.edits.edit import Edit, Intervention
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
-from ingest.examples import FIND, IMAGE, Dataset
+from ingest.data.examples import FIND, IMAGE, Dataset
 from ingest.job import Job, make_job, open_dataset
-from ingest.resolving import complete
+from ingest.run.resolve import complete
 from ingest.solve import Wanted, build_solver, pose
 from ingest.solve_drawing import again
 from ingest.swaps import Swap

@@ -14,11 +14,11 @@ import pyarrow as pa
 from atlas.stats.intervals import LEAST, Interval, of_clusters
 from atlas.store.database import open_readonly
 from atlas.store.schema import arrow_schema, effects
-from ingest import tables
+from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO, Example
 from ingest.examiner import ACCURACY, KL, UNCHANGED, Scores
-from ingest.examples import AUDIO, IMAGE, TEXT, VIDEO, Example
-from ingest.feed import Response
-from ingest.record import Record
+from ingest.run import arrow_tables
+from ingest.run.encode_examples import Response
+from ingest.run.record import Record
 
 POOLED = "*"
 """The task of an effect that pools all tasks."""
@@ -113,7 +113,7 @@ def of_model(condition: str, metric: str, value: float) -> dict[str, Any]:
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """The stored effects of an edit. fresh: False where the same evaluation had been done before. skipped: what was
-    left out and why (see `ingest.feed.Skipped`). notes: what else there is to say."""
+    left out and why (see `ingest.run.encode_examples.Skipped`). notes: what else there is to say."""
 
     run_id: str
     fresh: bool
@@ -131,8 +131,8 @@ def store_effects(
 ) -> None:
     """Finish a run whose result is effects. made: the answers that the model gave for it."""
     content = {
-        "examples": tables.examples_table(list({e.id: e for e in examples}.values())),
-        "responses": tables.responses_table(made),
+        "examples": arrow_tables.examples_table(list({e.id: e for e in examples}.values())),
+        "responses": arrow_tables.responses_table(made),
         "effects": pa.Table.from_pylist(list(found), schema=arrow_schema(effects)),
     }
     record.finish({"examples": len(examples), "skipped": skipped}, content)

@@ -23,8 +23,8 @@ from atlas.vectors.profiles import described, profiles, whole_maps
 from atlas.vectors.spaces import DECODED, DIRECTION, KIND, pick_model, require_space
 from ingest.encoding import DEFAULT, digest_of, encode_texts, open_encoder, require
 from ingest.job import Execution, make_job
-from ingest.record import Derived
-from ingest.shards import Progress
+from ingest.run.map_step import Progress
+from ingest.run.record import Derived
 
 if TYPE_CHECKING:
     from atlas.live.model import LiveModel
@@ -180,7 +180,7 @@ def live_model(model: Mapping[str, Any], execution: Execution, loaded: Mapping[s
     Raises:
         UsageError: it cannot be loaded, or has other weights now.
     """
-    from ingest.run import load_model
+    from ingest.run.prepare import load_model
 
     live = load_model(make_job({"model": str(model["name"]), "revision": model["revision"], **loaded}), execution)
     if live.fingerprint != model["fingerprint"]:

@@ -21,18 +21,18 @@ from atlas.errors import AtlasError, UsageError
 from atlas.live.edit.apply import changing, require_own
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
-from ingest import run
 from ingest.answers import REFERENCES, AnswerExaminer, check_measures, chosen_metrics
 from ingest.controls import Controls, controls_for
+from ingest.data.examples import IMAGE
+from ingest.draw.picture_judge import PictureJudge, judge_for
 from ingest.drawing_examiner import DrawingExaminer
 from ingest.edited import concept_of, solving_again, swap_of
 from ingest.effects import Evaluation, of_model, store_effects, stored_effects, summarise
 from ingest.examiner import Examiner, Scores
-from ingest.examples import IMAGE
 from ingest.job import Execution, Job, open_dataset
-from ingest.picture_judge import PictureJudge, judge_for
-from ingest.record import Record
-from ingest.resolving import identity, resolved
+from ingest.run import prepare
+from ingest.run.record import Record
+from ingest.run.resolve import identity, resolved
 from ingest.swap_effects import SwapExaminer
 
 
@@ -114,11 +114,11 @@ def evaluate(
     measures = measures or Measures()
     check_measures(measures.metrics, measures.options, measures.against)
     dataset = open_dataset(job)
-    job = run.completed(job, dataset, execution)
-    live = run.load_model(job, execution)
+    job = prepare.completed(job, dataset, execution)
+    live = prepare.load_model(job, execution)
     require_own(edit, live)
-    asked, notes = run.collect(job, dataset), list[str]()
-    notes.append(f"asks {run.asked_of(job, dataset, asked)}")
+    asked, notes = prepare.collect(job, dataset), list[str]()
+    notes.append(f"asks {prepare.asked_of(job, dataset, asked)}")
     judge = judge_for(live, asked, list(dataset.concepts.values()), measures.judge, notes)
     drawing = controls_for(atlas, live, controls, edit.intervention.tap, tell=notes if seeds else [])
     plain = resolved(job, dataset, asked, identity(live, job, dataset, asked)) | {

@@ -12,12 +12,12 @@ from torch import Tensor
 from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT
-from ingest import run
-from ingest.examples import TEXT, Dataset, Example
-from ingest.feed import Feed, batches
+from ingest.attribution.trace import Item, Trace, shortest_first, traced
+from ingest.data.examples import TEXT, Dataset, Example
 from ingest.job import Execution, Job
-from ingest.record import Record
-from ingest.trace import Item, Trace, shortest_first, traced
+from ingest.run import prepare
+from ingest.run.encode_examples import ExampleEncoder, batches
+from ingest.run.record import Record
 
 ACCURACY, LOG_PROBABILITY, KL, UNCHANGED = "accuracy", "log_probability", "kl", "unchanged"
 
@@ -53,9 +53,9 @@ class Examiner:
     def __init__(self, live: LiveModel, dataset: Dataset, job: Job, execution: Execution, record: Record | None = None):
         """record: the run that the questions are put for; its model's stored answers are not made again."""
         self.live, self.batch_size = live, execution.batch_size
-        self.examples: list[Example] = run.collect(job, dataset)
+        self.examples: list[Example] = prepare.collect(job, dataset)
         responses = None if record is None else record.responses
-        self.feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=responses)
+        self.feed = ExampleEncoder(live, dataset, job, bad_media=execution.bad_media, responses=responses)
         self.items: dict[str, list[Item]] = {}
         for source in job.sources:
             mine = [(n, e) for n, e in enumerate(self.examples) if e.source == source and e.target == TEXT]

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from atlas.live.attention import last_saliency, value_norms, weights
 from atlas.stats.intervals import Interval, of_sums
-from ingest.roles import prompt_masks
-from ingest.trace import Trace
+from ingest.attribution.role_sums import prompt_masks
+from ingest.attribution.trace import Trace
 
 NAMES = ("attention_contribution", "attention_share", "saliency", "saliency_share")
 

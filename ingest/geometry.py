@@ -34,19 +34,19 @@ from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, parse_layers
 from atlas.store.database import open_readonly
 from atlas.store.schema import arrow_schema, measures
-from ingest import run, tables
+from ingest.attribution.trace import Item, shortest_first, traced
 from ingest.controls import LAYERS, Controls
+from ingest.data.examples import IMAGE, Example
 from ingest.evaluate import moved
-from ingest.examples import IMAGE, Example
-from ingest.feed import Feed, batches
 from ingest.flow import Flow
 from ingest.geometry_rows import flow_rows, place_rows, point_rows
 from ingest.job import Execution, Job, open_dataset
-from ingest.record import Record
 from ingest.representations import Representations
-from ingest.resolving import resolved
-from ingest.shards import Progress
-from ingest.trace import Item, shortest_first, traced
+from ingest.run import arrow_tables, prepare
+from ingest.run.encode_examples import ExampleEncoder, batches
+from ingest.run.map_step import Progress
+from ingest.run.record import Record
+from ingest.run.resolve import resolved
 
 PROJECTIONS = ("pca", "tsne")
 
@@ -113,10 +113,10 @@ def measure(
     if importlib.util.find_spec("sklearn") is None:
         raise Unsupported("the probe and t-SNE need scikit-learn: pip install 'neuron-atlas[analysis]'")
     dataset = open_dataset(job)
-    job = run.completed(job, dataset, execution)
-    examples = run.collect(job, dataset)
+    job = prepare.completed(job, dataset, execution)
+    examples = prepare.collect(job, dataset)
     require_words("geometry", examples)
-    live = run.load_model(job, execution)
+    live = prepare.load_model(job, execution)
     if ablated is not None and ablated.fingerprint != live.fingerprint:
         raise UsageError(f"{ablated.name} is of other weights than {live.name} has now; make it again for this model")
     plain = resolved(job, dataset, examples, live.identity) | _asked(settings, ablated)
@@ -124,13 +124,13 @@ def measure(
     if record.begun():
         return Measured(record.run_id, False, stored_measures(atlas, record.run_id), {})
     with record.running():
-        feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=record.responses)
+        feed = ExampleEncoder(live, dataset, job, bad_media=execution.bad_media, responses=record.responses)
         seen = _look(live, feed, job, execution, settings, ablated, examples, progress)
         found = pa.Table.from_pylist(_rows(record.run_id, seen, settings, job.seed), schema=arrow_schema(measures))
         ids = [e.id for e in examples]
         content = {
-            "examples": tables.examples_table(examples),
-            "responses": tables.responses_table(feed.made),
+            "examples": arrow_tables.examples_table(examples),
+            "responses": arrow_tables.responses_table(feed.made),
             "measures": found,
             "points": point_rows(record.run_id, seen["before"].places, settings, job.seed, ids),
         }
@@ -154,7 +154,7 @@ def _asked(settings: Settings, ablated: Ablated | None) -> dict[str, Any]:
 
 def _look(
     live: LiveModel,
-    feed: Feed,
+    feed: ExampleEncoder,
     job: Job,
     execution: Execution,
     settings: Settings,

@@ -12,9 +12,9 @@ import pyarrow as pa
 
 from atlas.stats.intervals import Interval, of_clusters
 from atlas.store.schema import arrow_schema, points
+from ingest.attribution.role_sums import DISJOINT, SPECIAL, TEXT
 from ingest.flow import NAMES, Flow
 from ingest.representations import Representations, Token, priority
-from ingest.roles import DISJOINT, SPECIAL, TEXT
 from ingest.spaces import cosine_distance, linear_cka, mixing, plane, probe, to_cluster
 
 Row = dict[str, Any]

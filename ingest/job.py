@@ -14,9 +14,9 @@ import ingest.methods
 import ingest.segmenters
 from atlas import registry
 from atlas.errors import UsageError, unknown
-from ingest.concepts import MENTIONS, OCCURRENCES, TOKENS
-from ingest.examples import BOTH, FIND, HELD_OUT, Dataset
-from ingest.reductions import REDUCTIONS, USUAL
+from ingest.attribution.reductions import REDUCTIONS, USUAL
+from ingest.data.examples import BOTH, FIND, HELD_OUT, Dataset
+from ingest.data.targets import MENTIONS, OCCURRENCES, TOKENS
 
 ALL = "all"
 """`keep` of a job whose maps are stored whole; `concepts` of one that takes every concept, as no names do."""
@@ -49,8 +49,8 @@ class Job:
     inpainting: what makes counterfactual pictures, and its options, where a method needs them. segmenter, segmenting:
     what finds concepts in the pictures that a model draws, and its options; drawing: how they are drawn
     (`atlas.live.draw.pictures.How`); all three where tasks ask for pictures.
-    occurrences, tokens: see `ingest.concepts`.
-    swap_answers: whether every answer is also scored behind another concept's prompt (`ingest.swapped`).
+    occurrences, tokens: see `ingest.data.targets`.
+    swap_answers: whether every answer is also scored behind another concept's prompt (`ingest.run.swapped_answers`).
     max_new_tokens: length of the model's own answers, where the dataset has none. exemplars: how many of the
     strongest examples to keep for each neuron. layers: which layers to score, for example 8-15; all by default. keep:
     "all" scores of a concept's map, or "top:5000", the best so many and a sketch of the rest.

@@ -15,8 +15,8 @@ import ingest.rules
 from atlas import registry
 from atlas.errors import UsageError
 from atlas.store.database import open_readonly
-from ingest.labels import Labels, labels_table
-from ingest.record import Derived
+from ingest.attribution.labels import Labels, labels_table
+from ingest.run.record import Derived
 
 
 @dataclass(frozen=True)

@@ -37,18 +37,18 @@ from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
 from atlas.stats.intervals import Interval, of_values
 from atlas.store.schema import arrow_schema, measures
-from ingest import run, tables
-from ingest.concepts import NONE
-from ingest.examples import IMAGE
-from ingest.feed import Feed, batches
+from ingest.attribution.estimators import GRADIENT, TEXT_TARGET, PairMethod
+from ingest.attribution.trace import Item, shortest_first, traced
+from ingest.data.examples import IMAGE
+from ingest.data.targets import NONE
 from ingest.geometry import Measured, require_words, stored_measures
 from ingest.job import Execution, Job, open_dataset
-from ingest.maps import GRADIENT, TEXT_TARGET, PairMethod
 from ingest.methods.nam_text import choices
-from ingest.record import Record
-from ingest.resolving import methods, needs, resolved
-from ingest.shards import Progress
-from ingest.trace import Item, shortest_first, traced
+from ingest.run import arrow_tables, prepare
+from ingest.run.encode_examples import ExampleEncoder, batches
+from ingest.run.map_step import Progress
+from ingest.run.record import Record
+from ingest.run.resolve import methods, needs, resolved
 
 REPEATS = 10
 MOST = 50
@@ -85,15 +85,15 @@ def measure(
             explained.
     """
     dataset = open_dataset(job)
-    job = run.completed(job, dataset, execution)
+    job = prepare.completed(job, dataset, execution)
     (name, method), *others = methods(job).items()
     if others or not isinstance(method, PairMethod) or not method.per_example:
         raise UsageError("properties are of one method that scores every example, such as contribution")
     if TEXT_TARGET not in method.targets:
         raise UsageError(f"properties are of words, and {name} explains pictures; use --method contribution")
-    examples = run.collect(job, dataset)
+    examples = prepare.collect(job, dataset)
     require_words("properties", examples)
-    live = run.load_model(job, execution)
+    live = prepare.load_model(job, execution)
     layers = check_layers(live.layout, parse_layers(job.layers) if job.layers else None)
     if max(ks) > len(layers) * live.layout.width or min(ks) < 1:
         raise UsageError(f"--top must lie between 1 and {len(layers) * live.layout.width}")
@@ -102,7 +102,7 @@ def measure(
     if record.begun():
         return Measured(record.run_id, False, stored_measures(atlas, record.run_id), {})
     with record.running():
-        feed = Feed(live, dataset, job, bad_media=execution.bad_media, responses=record.responses)
+        feed = ExampleEncoder(live, dataset, job, bad_media=execution.bad_media, responses=record.responses)
         rows: list[dict[str, Any]] = []
         done = 0
         for source in job.sources:
@@ -122,8 +122,8 @@ def measure(
         found = pa.Table.from_pylist(rows, schema=arrow_schema(measures))
         skipped = feed.skipped.plain()
         content = {
-            "examples": tables.examples_table(examples),
-            "responses": tables.responses_table(feed.made),
+            "examples": arrow_tables.examples_table(examples),
+            "responses": arrow_tables.responses_table(feed.made),
             "measures": found,
         }
         record.finish({"examples": len(examples), "measures": found.num_rows, "skipped": skipped}, content)

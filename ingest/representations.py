@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from atlas.live.edit.restart import layer_output
-from ingest.roles import prompt_masks
-from ingest.trace import Trace
+from ingest.attribution.role_sums import prompt_masks
+from ingest.attribution.trace import Trace
 
 Token = tuple[int, int]
 """Number of the example, and position."""

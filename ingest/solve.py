@@ -17,18 +17,18 @@ from atlas.errors import UsageError, unknown
 from atlas.live.model import LiveModel
 from atlas.query.neuron_set import NeuronSet
 from atlas.store.names import check_name
-from ingest import run
-from ingest.asking import open_picture
-from ingest.concepts import spans
-from ingest.examples import FIND, IMAGE, TEXT, Concept, Dataset, Example, Mention
-from ingest.feed import Feed
+from ingest.attribution.trace import Item
+from ingest.data.examples import FIND, IMAGE, TEXT, Concept, Dataset, Example, Mention
+from ingest.data.targets import spans
 from ingest.job import Execution, Job, open_dataset
-from ingest.record import model_row
-from ingest.resolving import complete, tasks_by_source
-from ingest.shards import Progress
+from ingest.run import prepare
+from ingest.run.encode_examples import ExampleEncoder
+from ingest.run.generate import open_picture
+from ingest.run.map_step import Progress
+from ingest.run.record import model_row
+from ingest.run.resolve import complete, tasks_by_source
 from ingest.solving import Problem, Solution, Solver
 from ingest.swaps import Case, Swap, make_cases, spoken
-from ingest.trace import Item
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,7 +80,7 @@ def solve(
     check_name(name)
     solver, params = build_solver(wanted)
     dataset: Dataset = open_dataset(job) if asked is None else asked
-    live = run.load_model(job, execution)
+    live = prepare.load_model(job, execution)
     if neurons is not None and neurons.provenance["fingerprint"] != live.fingerprint:
         raise UsageError("these neurons are of other weights than the model has now; ingest it again")
     job = _about(live, job, dataset, wanted)
@@ -149,8 +149,8 @@ def _cases(live: LiveModel, dataset: Dataset, job: Job, swap: Swap, batch_size: 
         UsageError: there are none.
     """
     asked = isinstance(dataset, Asked)
-    feed = Feed(live, dataset, job, bad_media="fail" if asked else "skip")
-    examples = run.collect(replace(job, negatives=0), dataset)
+    feed = ExampleEncoder(live, dataset, job, bad_media="fail" if asked else "skip")
+    examples = prepare.collect(replace(job, negatives=0), dataset)
     found = make_cases(feed, list(enumerate(examples)), swap, batch_size)
     if not found and asked:
         said = "; ".join(response.text.strip() for response in feed.made)
@@ -175,8 +175,8 @@ def kept(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_size
         return []
     tasks = {source: some for source, some in tasks_by_source(job, dataset).items() if some}
     asking = replace(job, negatives=math.ceil(wanted.keep / len(tasks)))  # of every source alike
-    each = [run.negatives(asking, dataset, source, job.split, some) for source, some in tasks.items()]
-    feed = Feed(live, dataset, job)
+    each = [prepare.negatives(asking, dataset, source, job.split, some) for source, some in tasks.items()]
+    feed = ExampleEncoder(live, dataset, job)
     found = feed.items([(i, e) for i, e in enumerate(e for some in each for e in some)], batch_size)
     return [i for i in found if not spans(live.encoder.decode(i.prompt.answer), [wanted.swap.said])][: wanted.keep]
 
@@ -189,8 +189,8 @@ def _goals(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_si
     if wanted.goal not in dataset.concepts:
         raise unknown("concept", wanted.goal, dataset.concepts, f"atlas concepts --dataset {dataset.name}")
     job = complete(replace(job, concepts=(wanted.goal,), negatives=0), dataset, live.takes)
-    examples = run.collect(job, dataset)
-    found = Feed(live, dataset, job).items(list(enumerate(examples)), batch_size)
+    examples = prepare.collect(job, dataset)
+    found = ExampleEncoder(live, dataset, job).items(list(enumerate(examples)), batch_size)
     if not found:
         raise UsageError(f"no answer mentions '{wanted.goal}'; give another --to-concept or other --tasks")
     return found

@@ -28,12 +28,12 @@ from atlas.neurons import LANGUAGE, Neuron
 from atlas.query.neuron_set import NeuronSet
 from atlas.stats.random_neurons import matched_random
 from atlas.store.names import check_name
-from ingest import run
-from ingest.examples import FIND, IMAGE, Dataset
-from ingest.feed import Feed, batches
+from ingest.data.examples import FIND, IMAGE, Dataset
 from ingest.job import Execution, Job, make_job, open_dataset
-from ingest.record import model_row
-from ingest.resolving import complete
+from ingest.run import prepare
+from ingest.run.encode_examples import ExampleEncoder, batches
+from ingest.run.record import model_row
+from ingest.run.resolve import complete
 
 if TYPE_CHECKING:
     from atlas.live.encode import Prompt
@@ -52,10 +52,10 @@ class Requests:
     def __init__(self, live: LiveModel, dataset: Dataset, job: Job, concept: str, batch_size: int):
         job = complete(replace(job, concepts=(concept,), negatives=0), dataset, live.takes)
         self.live, self.batch_size = live, batch_size
-        examples = [e for e in run.collect(job, dataset) if e.target == IMAGE]
+        examples = [e for e in prepare.collect(job, dataset) if e.target == IMAGE]
         if not examples:
             raise UsageError(f"no example asks for a picture of {concept}; give --tasks that do (scenes has draw)")
-        found = Feed(live, dataset, job).answered(list(enumerate(examples)), batch_size)
+        found = ExampleEncoder(live, dataset, job).answered(list(enumerate(examples)), batch_size)
         self.prompts: list[Prompt] = [p for _, _, p in found if live.drawer.places(p.answer) is not None]
         if not self.prompts:
             raise UsageError(f"none of the model's {len(examples)} answers to requests for {concept} is a picture")
@@ -152,7 +152,7 @@ def solve_drawing(
     for concept in (said, goal):
         if concept not in dataset.concepts:
             raise unknown("concept", concept, dataset.concepts, f"atlas concepts --dataset {job.dataset}")
-    live = run.load_model(job, execution)
+    live = prepare.load_model(job, execution)
     if neurons.provenance["fingerprint"] != live.fingerprint:
         raise UsageError("these neurons are of other weights than the model has now; ingest it again")
     started = time.perf_counter()

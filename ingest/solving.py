@@ -20,9 +20,9 @@ from atlas.live.encode import PAD, SPECIAL, TEXT_ROLE, Batch
 from atlas.live.hooks import Capture, tracing, writing
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
-from ingest.feed import batches
+from ingest.attribution.trace import Item, shortest_first
+from ingest.run.encode_examples import batches
 from ingest.swaps import Case
-from ingest.trace import Item, shortest_first
 
 
 @dataclass(frozen=True, slots=True)

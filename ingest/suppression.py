@@ -24,19 +24,19 @@ from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, Neuron
 from atlas.query.compare_maps import size
 from atlas.query.neuron_set import NeuronSet
-from ingest import run
 from ingest.controls import Controls, controls_for
+from ingest.data.examples import IMAGE, TEXT, Dataset, Example
+from ingest.draw.picture_judge import judge_for
 from ingest.drawing_examiner import DRAWN, DrawingExaminer
 from ingest.effects import POOLED, Evaluation, store_effects, stored_effects, summarise
 from ingest.evaluate import Puts, under, under_random
 from ingest.examiner import ACCURACY, Examiner, Scores
-from ingest.examples import IMAGE, TEXT, Dataset, Example
-from ingest.feed import Response, Skipped
 from ingest.job import Execution, Job, open_dataset
-from ingest.picture_judge import judge_for
-from ingest.record import Record
-from ingest.resolving import complete, identity, resolved, tasks_by_source
-from ingest.shards import Progress
+from ingest.run import prepare
+from ingest.run.encode_examples import Response, Skipped
+from ingest.run.map_step import Progress
+from ingest.run.record import Record
+from ingest.run.resolve import complete, identity, resolved, tasks_by_source
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,15 +100,15 @@ def survey(
         UsageError: the atlas has no such map of a concept; nothing to ask.
     """
     dataset = open_dataset(job)
-    live = run.load_model(job, execution)
+    live = prepare.load_model(job, execution)
     atlas = Atlas(path)
     named, job = bool(job.concepts), complete(job, dataset, live.takes)
     job = replace(job, sources=tuple(source for source, tasks in tasks_by_source(job, dataset).items() if tasks))
     job = _surveyed(atlas, job, named=named, methods=methods, model=live.name)
-    asked = run.collect(job, dataset)
+    asked = prepare.collect(job, dataset)
     if target is None and asked and all(example.target == IMAGE for example in asked):
         target = IMAGE
-    notes = [f"asks {run.asked_of(job, dataset, asked)}"]
+    notes = [f"asks {prepare.asked_of(job, dataset, asked)}"]
     chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce, target, notes)
     judging = judge_for(live, asked, list(dataset.concepts.values()), judge, notes)
     drawing = controls_for(path, live, controls, PRODUCT, tell=notes if seeds else [])

@@ -16,12 +16,12 @@ from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT
 from ingest.answers import answered
-from ingest.concepts import spans
+from ingest.attribution.trace import Item, shortest_first, traced
+from ingest.data.examples import Example
+from ingest.data.targets import spans
 from ingest.examiner import Asked, Scores
-from ingest.examples import Example
-from ingest.feed import Feed, batches
+from ingest.run.encode_examples import ExampleEncoder, batches
 from ingest.swaps import Case, Swap, make_cases, replaced, spoken
-from ingest.trace import Item, shortest_first, traced
 
 OTHERS = ""
 
@@ -32,7 +32,7 @@ class SwapExaminer:
     cases: those whose answer has the word and in which the model says it. concept: what their effects are filed under.
     """
 
-    def __init__(self, feed: Feed, examples: Sequence[Example], swap: Swap, batch_size: int, concept: str):
+    def __init__(self, feed: ExampleEncoder, examples: Sequence[Example], swap: Swap, batch_size: int, concept: str):
         self.live: LiveModel = feed.live
         self.feed, self.swap, self.batch_size, self.concept = feed, swap, batch_size, concept
         numbered = list(enumerate(examples))

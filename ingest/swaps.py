@@ -9,10 +9,10 @@ from atlas.errors import UsageError
 from atlas.live.encode import Encoder, Prompt
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT
-from ingest.concepts import Target, spans, tokens_of
-from ingest.examples import Example
-from ingest.feed import Feed, batches
-from ingest.trace import Item, shortest_first, traced
+from ingest.attribution.trace import Item, shortest_first, traced
+from ingest.data.examples import Example
+from ingest.data.targets import Target, spans, tokens_of
+from ingest.run.encode_examples import ExampleEncoder, batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,9 @@ def begun(encoder: Encoder, prompt: Prompt, at: tuple[int, ...]) -> tuple[int, .
     return (*range(first, at[0]), *at)
 
 
-def make_cases(feed: Feed, examples: Sequence[tuple[int, Example]], swap: Swap, batch_size: int) -> list[Case]:
+def make_cases(
+    feed: ExampleEncoder, examples: Sequence[tuple[int, Example]], swap: Swap, batch_size: int
+) -> list[Case]:
     """The examples whose answer (the reference, else the model's own) has the word; every occurrence is to change."""
     check_words(feed.live.encoder, swap)
     found = []
@@ -92,7 +94,7 @@ def make_cases(feed: Feed, examples: Sequence[tuple[int, Example]], swap: Swap, 
     return found
 
 
-def _case(feed: Feed, number: int, example: Example, said: Prompt, swap: Swap) -> Case | None:
+def _case(feed: ExampleEncoder, number: int, example: Example, said: Prompt, swap: Swap) -> Case | None:
     encoder = feed.live.encoder
     at = words_at(encoder, said, swap.said)
     if not at or not all(at):

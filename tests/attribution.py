@@ -13,10 +13,10 @@ from atlas.live.affine import affine
 from atlas.live.encode import Prompt
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
-from ingest.concepts import find_targets
-from ingest.examples import Concept, Example, Mention
-from ingest.maps import GRADIENT, Method, NeuronMap
-from ingest.trace import Item, traced
+from ingest.attribution.estimators import GRADIENT, Method, NeuronMap
+from ingest.attribution.trace import Item, traced
+from ingest.data.examples import Concept, Example, Mention
+from ingest.data.targets import find_targets
 
 CONCEPTS = {
     "dog": Concept("dog", ("dog", "dogs")),

@@ -147,7 +147,7 @@ def stage_one_p_values(noise: str, pictures: int, seed: int) -> np.ndarray:
     """
     import torch
 
-    from ingest.randomised import p_values, sums_of_contrasts
+    from ingest.attribution.randomisation_test import p_values, sums_of_contrasts
 
     generator = np.random.default_rng(seed)
     values = generator.standard_normal((3, 2, pictures, 256))

@@ -195,7 +195,7 @@ def stored_atlas(tmp_path_factory: pytest.TempPathFactory, small_job: Any) -> Pa
     """An atlas with one run; tests that change it take `own_atlas`."""
     from atlas.store import create
     from ingest.job import Execution
-    from ingest.run import ingest
+    from ingest.run.ingest import ingest
 
     path = tmp_path_factory.mktemp("atlases") / "stored.atlas"
     create.init(path)

@@ -14,13 +14,13 @@ from atlas.edits.edit import Intervention
 from atlas.live.edit.apply import changing
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
-from ingest.concepts import Target
-from ingest.examples import Concept, Example, Mention
-from ingest.feed import Feed
+from ingest.attribution.trace import Item
+from ingest.data.examples import Concept, Example, Mention
+from ingest.data.targets import Target
 from ingest.job import Job
+from ingest.run.encode_examples import ExampleEncoder
 from ingest.solving import Problem
 from ingest.swaps import Case, Swap, make_cases
-from ingest.trace import Item
 
 PROMPT = "what is this ?"
 CONCEPTS = {"dog": Concept("dog", ("dog", "dogs")), "cat": Concept("cat", ("cat", "cats"))}
@@ -73,8 +73,8 @@ def _said(answer: str) -> list[str]:
     return [name for name, concept in CONCEPTS.items() if set(concept.forms) & set(answer.lower().split())]
 
 
-def feed_of(live: LiveModel, examples: Sequence[Example], **world: Any) -> Feed:
-    return Feed(live, World(examples, **world), Job(max_new_tokens=12, concepts=tuple(CONCEPTS)))
+def feed_of(live: LiveModel, examples: Sequence[Example], **world: Any) -> ExampleEncoder:
+    return ExampleEncoder(live, World(examples, **world), Job(max_new_tokens=12, concepts=tuple(CONCEPTS)))
 
 
 def cases_of(live: LiveModel, answers: Sequence[str | None], swap: Swap, *, pictures: bool = False) -> list[Case]:

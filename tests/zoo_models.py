@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 import ingest.zoo
+from ingest.data.examples import AUDIO, HELD_OUT, Example
 from ingest.datasets._world import THINGS
 from ingest.datasets.scenes import Scenes
-from ingest.examples import AUDIO, HELD_OUT, Example
 
 
 def generate(loaded: tuple[Any, Any], world: Scenes, examples: list[Example]) -> list[str]:

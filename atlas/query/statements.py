@@ -78,7 +78,7 @@ class MapSpec:
 
 
 ANSWER = "answer"
-"""The part of a method's maps that are of answers behind other concepts' prompts (`ingest.swapped`)."""
+"""The part of a method's maps that are of answers behind other concepts' prompts (`ingest.run.swapped_answers`)."""
 
 OF_PINNED = """(r.run_id IN (SELECT unnest($pinned::VARCHAR[]))
     OR NOT EXISTS (FROM runs WHERE run_id IN (SELECT unnest($pinned::VARCHAR[])) AND kind = '{kind}'))"""

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from atlas.errors import AtlasWarning
-from ingest.concepts import HYPHENS, pattern
+from ingest.data.examples import FIND, HELD_OUT, Concept
+from ingest.data.targets import HYPHENS, pattern
 from ingest.datasets._coco_rows import Id
 from ingest.datasets._coco_words import AMBIGUOUS, containing, forms, unlike
 from ingest.datasets._files import SHOWN, split_of
-from ingest.examples import FIND, HELD_OUT, Concept
 
 LARGEST_ID = 2**31 - 1
 """Of a category, as the atlas stores it; one that is larger, or a text, only tells the dataset's categories apart."""

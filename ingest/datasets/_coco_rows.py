@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import IntegrityError, UsageError
+from ingest.data.examples import BadMedia
+from ingest.data.media import size_of
 from ingest.datasets._coco_layout import Places
 from ingest.datasets._files import EVERY, require_inside, tell, tell_alike
-from ingest.examples import BadMedia
-from ingest.media import size_of
 
 LARGEST = 100_000
 """Pixels of a picture's side: a larger one is a mistake, and its mask would take all memory."""

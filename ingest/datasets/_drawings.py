@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
+from ingest.data.examples import FIND, HELD_OUT
 from ingest.datasets._world import BY_NAME, FACTS, OPENINGS, with_article
-from ingest.examples import FIND, HELD_OUT
 
 # {thing}: "a dog", "a red dog on the grass". {word}: a fact that belongs to one thing only.
 _ASKED = {

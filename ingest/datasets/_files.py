@@ -14,7 +14,7 @@ from typing import Any
 
 from atlas.errors import AtlasWarning, UsageError, unknown
 from atlas.store.atomic import expanded, kept_below
-from ingest.examples import FIND, HELD_OUT, BadMedia
+from ingest.data.examples import FIND, HELD_OUT, BadMedia
 
 SHOWN = 3
 """How many of what is left out are named."""

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ingest.data.examples import VIDEO, BadMedia, Concept, Example
 from ingest.datasets import _scene
 from ingest.datasets._world import DRAWN, Thing, led_by, mention, picture_questions
-from ingest.examples import VIDEO, BadMedia, Concept, Example
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -8,12 +8,12 @@ from functools import lru_cache
 
 import numpy as np
 
+from ingest.data.examples import AUDIO, Concept, Example, Mention
 from ingest.datasets import _sounds
 from ingest.datasets._files import check
 from ingest.datasets._sound_words import ALONE, SOUNDING, sound_questions
 from ingest.datasets._voices import RATE
 from ingest.datasets._world import Thing, led_by, mention
-from ingest.examples import AUDIO, Concept, Example, Mention
 
 PREFIX = "sound/"
 VERSION = 1  # raised whenever the same address would give other samples

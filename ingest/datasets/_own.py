@@ -6,10 +6,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from atlas.errors import UsageError
-from ingest.concepts import mentioned
+from ingest.data.examples import Concept, Example, Mention
+from ingest.data.targets import mentioned
 from ingest.datasets._coco_words import forms
 from ingest.datasets._files import EVERY, line, tell, tell_alike
-from ingest.examples import Concept, Example, Mention
 
 
 def names_of(value: Any, where: str) -> tuple[str, ...]:

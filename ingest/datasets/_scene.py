@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from atlas.errors import UsageError
+from ingest.data.examples import FIND, HELD_OUT, BadMedia
 from ingest.datasets._drawing import RGB, draw
 from ingest.datasets._world import BACKGROUNDS, COLOURS, DRAWN, SLOTS, caption
-from ingest.examples import FIND, HELD_OUT, BadMedia
 
 SIZE = 64  # pixels, both ways
 COUNTS = (1, 1, 2, 3)  # things in a scene, by turns

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ingest.data.examples import FIND
 from ingest.datasets._scene import SIZE
-from ingest.examples import FIND
 
 if TYPE_CHECKING:
     from ingest.datasets.scenes import Scenes

@@ -14,10 +14,10 @@ from functools import lru_cache
 import numpy as np
 
 from atlas.errors import UsageError
+from ingest.data.examples import FIND, HELD_OUT, BadMedia
 from ingest.datasets._scene import LAST
 from ingest.datasets._sound_words import ALONE, AND, NOISES, SOUNDING, THEN, sound_caption, stretches
 from ingest.datasets._voices import RATE, noise, voice
-from ingest.examples import FIND, HELD_OUT, BadMedia
 
 SECONDS = 1
 SAMPLES = SECONDS * RATE

@@ -12,10 +12,10 @@ import numpy as np
 
 from atlas.errors import UsageError
 from atlas.store.atomic import sha256
-from ingest.clips import FRAMES, open_clip
+from ingest.data.examples import AUDIO, FIND, HELD_OUT, IMAGE, VIDEO, BadMedia, Concept, Example, Mention
+from ingest.data.media import open_audio, open_image
+from ingest.data.video import FRAMES, open_clip
 from ingest.datasets._files import check, inside, order
-from ingest.examples import AUDIO, FIND, HELD_OUT, IMAGE, VIDEO, BadMedia, Concept, Example, Mention
-from ingest.media import open_audio, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +26,7 @@ UNSEEN = {AUDIO: "is a recording, no picture", VIDEO: "is a video, no picture"}
 
 
 class Tasks:
-    """Examples that a loader read; see `ingest.examples.Dataset`, `Recordings` and `Films` there.
+    """Examples that a loader read; see `ingest.data.examples.Dataset`, `Recordings` and `Films` there.
 
     Examples of equal content count once. The split is the loader's, by `split_of` of the picture, speaker, ...
     """

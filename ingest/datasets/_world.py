@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, product
 
-from ingest.examples import FIND, HELD_OUT, Mention
+from ingest.data.examples import FIND, HELD_OUT, Mention
 
 POOL = 512  # scenes led by a thing that its examples come from before any further ones
 SLOTS = 16  # tokens that a picture becomes, and words of a context

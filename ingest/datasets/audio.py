@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from atlas.errors import UsageError
+from ingest.data.examples import AUDIO, Concept, Example, Mention
 from ingest.datasets._files import folder, line, only, placed, split_of, table_of
 from ingest.datasets._tasks import Tasks
-from ingest.examples import AUDIO, Concept, Example, Mention
 
 NAME, TASK = "audio", "sound"
 TABLES = ("meta/esc50.csv", "clips.csv", "meta/*.csv", "*.csv")

@@ -24,13 +24,13 @@ import numpy as np
 
 from atlas.errors import UsageError
 from atlas.store.atomic import sha256
+from ingest.data.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Concept, Example, Mention
+from ingest.data.media import MAX_PIXELS, open_image
 from ingest.datasets import _coco_files
 from ingest.datasets._coco_captions import Captions, concepts_of
 from ingest.datasets._coco_masks import mask_of
 from ingest.datasets._coco_rows import Id
 from ingest.datasets._files import check, folder, inside, order, split_of
-from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Concept, Example, Mention
-from ingest.media import MAX_PIXELS, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +41,7 @@ RULES = 3  # raised whenever the same files would give other examples
 
 
 class Coco:
-    """A COCO folder; see `ingest.examples.Dataset`.
+    """A COCO folder; see `ingest.data.examples.Dataset`.
 
     The split follows from the image's id alone: about one in five is "held_out". A caption that stands under
     pictures of both splits is held out.

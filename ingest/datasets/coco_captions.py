@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import UsageError
+from ingest.data.examples import IMAGE, Example
 from ingest.datasets._files import (
     check,
     folder,
@@ -29,7 +30,6 @@ from ingest.datasets._files import (
     split_of,
 )
 from ingest.datasets._tasks import Tasks, answered, whole
-from ingest.examples import IMAGE, Example
 
 NAME, TASK = "coco_captions", "caption"
 PARTS = ("test", "val", "train", "restval")

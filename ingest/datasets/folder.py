@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import UsageError
+from ingest.data.examples import IMAGE, BadMedia, Concept, Example
 from ingest.datasets._coco_words import spaced_name
 from ingest.datasets._files import folder, line, lines_of, only, placed, require_inside, split_of, table_of, tell, words
 from ingest.datasets._own import concepts, mentions_of, names_of, once
 from ingest.datasets._tasks import Tasks
-from ingest.examples import IMAGE, BadMedia, Concept, Example
 
 NAME, TASK = "folder", "name"
 TABLES = ("metadata.csv", "metadata.jsonl", "*.csv", "*.jsonl")

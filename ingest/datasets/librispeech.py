@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from atlas.errors import UsageError
+from ingest.data.examples import AUDIO, Example
 from ingest.datasets._files import folder, inside, line, read_text, require_inside, split_of
 from ingest.datasets._tasks import Tasks, answered, whole
-from ingest.examples import AUDIO, Example
 
 NAME, TASK = "librispeech", "transcribe"
 ENDINGS = (".flac", ".wav")

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from atlas.errors import UsageError
+from ingest.data.examples import TEXT, Concept, Example, Mention
 from ingest.datasets._files import check, folder, read_text, split_of, words
 from ingest.datasets._tasks import Tasks
-from ingest.examples import TEXT, Concept, Example, Mention
 
 NAME, TASK = "mmlu", "multiple_choice"
 PARTS = {"test": "test", "val": "validation"}

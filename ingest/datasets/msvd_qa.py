@@ -14,10 +14,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from atlas.errors import UsageError
-from ingest.clips import FRAMES
+from ingest.data.examples import VIDEO, Example
+from ingest.data.video import FRAMES
 from ingest.datasets._files import check, folder, identifier, line, only, placed, read_text, rows_of, split_of
 from ingest.datasets._tasks import Tasks, answered, whole
-from ingest.examples import VIDEO, Example
 
 NAME, TASK = "msvd_qa", "vqa"
 PARTS = ("test", "val", "train")

@@ -17,10 +17,10 @@ from typing import Any
 
 from atlas.errors import UsageError
 from atlas.store.atomic import expanded
+from ingest.data.examples import TEXT, Concept, Example
 from ingest.datasets._files import folder, identifier, line, lines_of, split_of, words
 from ingest.datasets._own import concepts, mentions_of, names_of, once
 from ingest.datasets._tasks import Tasks
-from ingest.examples import TEXT, Concept, Example
 
 NAME, TASK, FILE = "prompts", "fact", "prompts.jsonl"
 KEYS = ("prompt", "answer", "concepts", "words", "references", "task", "fact")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from atlas.errors import UsageError, unknown
+from ingest.data.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, VIDEO, BadMedia, Concept, Example, Mention
 from ingest.datasets import _scene
 from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_wordings
 from ingest.datasets._filmed import FILM, Filmed
@@ -40,7 +41,6 @@ from ingest.datasets._world import (
     picture_questions,
     text_questions,
 )
-from ingest.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, VIDEO, BadMedia, Concept, Example, Mention
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,7 +57,7 @@ TASKS = {
 
 
 class Scenes(Heard, Filmed):
-    """The world under one seed; see `ingest.examples.Recordings` and `Films`.
+    """The world under one seed; see `ingest.data.examples.Recordings` and `Films`.
 
     Pictures are addressed "find/0", "find/1", ... and "held_out/0", ..., recordings "sound/find/0", ..., clips
     "film/find/0", ...: nothing is stored.

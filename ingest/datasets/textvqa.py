@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from atlas.errors import UsageError
+from ingest.data.examples import IMAGE, Example
 from ingest.datasets._files import check, folder, identifier, line, only, placed, require_unique, rows_of, split_of
 from ingest.datasets._tasks import Tasks, answered, whole
-from ingest.examples import IMAGE, Example
 
 NAME, TASK = "textvqa", "vqa"
 PARTS = ("val", "train")

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from atlas.errors import UsageError
+from ingest.data.examples import AUDIO, Concept, Example, Mention
 from ingest.datasets._files import check, folder, line, read_text, rows_of, split_of
 from ingest.datasets._tasks import Tasks
-from ingest.examples import AUDIO, Concept, Example, Mention
 
 NAME, TASK = "vocalsound", "sound"
 PARTS = {"all": "", "train": "tr", "val": "val", "test": "te"}

@@ -13,7 +13,7 @@ from atlas.live.pixels import rgb
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ingest.examples import Dataset
+    from ingest.data.examples import Dataset
 
 
 class Diffusion:

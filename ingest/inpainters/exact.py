@@ -11,7 +11,7 @@ from atlas.errors import Unsupported
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ingest.examples import Dataset
+    from ingest.data.examples import Dataset
 
 
 class Exact:

@@ -26,8 +26,8 @@ from atlas.live.layout import Layout
 from atlas.live.matmul import HALF, calling
 from atlas.live.quantised import dense
 from atlas.neurons import LANGUAGE, Neuron, parse_layers
-from ingest.maps import IMAGE_TARGET, TEXT_TARGET, PairMethod
-from ingest.trace import Trace
+from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, PairMethod
+from ingest.attribution.trace import Trace
 
 
 class Ablation(PairMethod):

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from atlas.stats.loudness import MEAN_ABSOLUTE
-from ingest.maps import IMAGE_TARGET, TEXT_TARGET, Means, NeuronMap, PairMethod
-from ingest.reductions import MEAN
-from ingest.summing import least, sums
-from ingest.trace import POSITIONS, Trace, one_of, sources_with
+from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, Means, NeuronMap, PairMethod
+from ingest.attribution.position_sums import least, sums
+from ingest.attribution.reductions import MEAN
+from ingest.attribution.trace import POSITIONS, Trace, one_of, sources_with
 
 POOLS = ("mean", "max")
 MINIMUM, DEVIATION = "min", "sd"

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from ingest.maps import IMAGE_TARGET, TEXT_TARGET, PairMethod
-from ingest.trace import Trace
+from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, PairMethod
+from ingest.attribution.trace import Trace
 
 
 class Contribution(PairMethod):

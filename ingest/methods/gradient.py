@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from atlas.live.media import KINDS
-from ingest.maps import GRADIENT, IMAGE_TARGET, TEXT_TARGET, PairMethod
-from ingest.summing import sums
-from ingest.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_with
+from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TEXT_TARGET, PairMethod
+from ingest.attribution.position_sums import sums
+from ingest.attribution.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_with
 
 
 class Gradient(PairMethod):

@@ -13,9 +13,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from atlas.errors import UsageError
-from ingest.maps import IMAGE_TARGET, TEXT_TARGET, PairMethod
-from ingest.paths import ENDPOINTS, Paths
-from ingest.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_with
+from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, PairMethod
+from ingest.attribution.path_gradients import ENDPOINTS, Paths
+from ingest.attribution.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_with
 
 
 class IntegratedGradients(PairMethod):

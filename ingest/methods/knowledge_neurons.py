@@ -25,10 +25,10 @@ from torch import Tensor
 
 from atlas.errors import UsageError
 from atlas.neurons import INPUT, PRODUCT
-from ingest.maps import TEXT_TARGET, NeuronMap
+from ingest.attribution.estimators import TEXT_TARGET, NeuronMap
+from ingest.attribution.reductions import MEAN
+from ingest.attribution.trace import Trace, one_of
 from ingest.methods.integrated_gradients import IntegratedGradients
-from ingest.reductions import MEAN
-from ingest.trace import Trace, one_of
 
 COARSE = "coarse"
 REMOVED, KEPT = "removed", "kept"

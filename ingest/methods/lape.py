@@ -16,10 +16,10 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from ingest.maps import TEXT_TARGET, Means, NeuronMap
-from ingest.reductions import MEAN
-from ingest.roles import PROMPT, sums_of
-from ingest.trace import Trace
+from ingest.attribution.estimators import TEXT_TARGET, Means, NeuronMap
+from ingest.attribution.reductions import MEAN
+from ingest.attribution.role_sums import PROMPT, sums_of
+from ingest.attribution.trace import Trace
 
 ROLE, INPUT = "role", "input"
 

@@ -20,8 +20,8 @@ from torch import Tensor
 from atlas.errors import UsageError
 from atlas.live.edit.restart import Restarts, layer_output
 from atlas.live.norms import FrozenNorm
-from ingest.maps import PairMethod
-from ingest.trace import Trace
+from ingest.attribution.estimators import PairMethod
+from ingest.attribution.trace import Trace
 
 QUERY = "query"
 CELLS = 2**25

@@ -26,11 +26,11 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ingest.importance import METRICS, parse_weights
-from ingest.maps import TEXT_TARGET, NeuronMap
-from ingest.reductions import MEAN
-from ingest.roles import ROWS, Sums, peaks, prompt_masks, sums_of, with_unions
-from ingest.trace import ATTENTION, Trace, one_of
+from ingest.attribution.estimators import TEXT_TARGET, NeuronMap
+from ingest.attribution.miner_weights import METRICS, parse_weights
+from ingest.attribution.reductions import MEAN
+from ingest.attribution.role_sums import ROWS, Sums, peaks, prompt_masks, sums_of, with_unions
+from ingest.attribution.trace import ATTENTION, Trace, one_of
 
 NORMALISATIONS = ("published", "none")
 

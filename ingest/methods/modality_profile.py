@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from ingest.labels import Labels, chosen
-from ingest.maps import TEXT_TARGET, Means, NeuronMap
-from ingest.reductions import MEAN
-from ingest.roles import DISJOINT, prompt_masks, sums_of
-from ingest.trace import Trace
+from ingest.attribution.estimators import TEXT_TARGET, Means, NeuronMap
+from ingest.attribution.labels import Labels, chosen
+from ingest.attribution.reductions import MEAN
+from ingest.attribution.role_sums import DISJOINT, prompt_masks, sums_of
+from ingest.attribution.trace import Trace
 
 KINDS = {"text": ("text",), "visual": ("image", "video"), "audio": ("audio",)}
 MULTIMODAL = "multimodal"

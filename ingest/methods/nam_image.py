@@ -1,7 +1,7 @@
 """What each neuron adds, at the picture's states, to the concept's region of the picture that the model draws.
 
 Image neurons of NAM (Fang et al. 2024, "Towards Neuron Attributions in Multi-Modal Large Language Models"). With R[j]
-the importance of the j-th of the picture's states for the region (see `ingest.drawings`), and s summed over them:
+the importance of the j-th of the picture's states for the region (see `ingest.draw.drawings`), and s summed over them:
 
     s[l, n] = sum over j of A[l, j, n] * (v[l, n] . R[j])
     S[l, n] = max( s / max |s| ,  weight * a / max |a| ),    a the sum of A[l, j, n]
@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from ingest.maps import IMAGE_TARGET, PairMethod, normalised
-from ingest.trace import Trace
+from ingest.attribution.estimators import IMAGE_TARGET, PairMethod, normalised
+from ingest.attribution.trace import Trace
 
 
 class NamImage(PairMethod):

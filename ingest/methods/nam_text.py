@@ -21,8 +21,8 @@ from torch import Tensor
 from atlas.errors import UsageError
 from atlas.live.logit_lens import decode
 from atlas.live.model import LiveModel
-from ingest.maps import PairMethod, normalised
-from ingest.trace import Trace, one_of
+from ingest.attribution.estimators import PairMethod, normalised
+from ingest.attribution.trace import Trace, one_of
 
 FILTERS = ("argmax", "topk", "none")
 

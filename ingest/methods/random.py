@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from ingest.maps import IMAGE_TARGET, TEXT_TARGET, NeuronMap, PairMethod
-from ingest.reductions import MEAN
-from ingest.trace import Trace
+from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, NeuronMap, PairMethod
+from ingest.attribution.reductions import MEAN
+from ingest.attribution.trace import Trace
 
 
 class Random(PairMethod):

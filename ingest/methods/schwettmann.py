@@ -10,7 +10,7 @@ other gradient methods of a job.
 
 from __future__ import annotations
 
-from ingest.maps import TEXT_TARGET
+from ingest.attribution.estimators import TEXT_TARGET
 from ingest.methods.gradient import Gradient
 
 

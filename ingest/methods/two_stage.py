@@ -9,10 +9,10 @@ output, D pooled over p and g the largest over p:
 
 The map holds g of the neurons that pass both, D above a threshold and g above `least`; the parts `two_stage.stage1` and
 `two_stage.stage2` hold D and g of all neurons. Thresholds of D: "auto", a false discovery rate of `fdr` against
-inpainting the same shape elsewhere (`draws` a picture; `ingest.randomised` has the test), of six examples or more;
-"fraction", the largest share of all neurons; "absolute". It needs counterfactual pictures (`--inpainter`) and scores
-pictures only. Its gradient is of the logit, as in GradCAM; output=log_probability shares the other gradient methods'
-backward pass.
+inpainting the same shape elsewhere (`draws` a picture; `ingest.attribution.randomisation_test` has the test), of six
+examples or more; "fraction", the largest share of all neurons; "absolute". It needs counterfactual pictures
+(`--inpainter`) and scores pictures only. Its gradient is of the logit, as in GradCAM; output=log_probability shares the
+other gradient methods' backward pass.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from torch import Tensor
 
 from atlas.errors import UsageError
 from atlas.live.encode import IMAGE_ROLE
-from ingest.concepts import NONE
-from ingest.maps import GRADIENT, TWIN, NeuronMap, PairMethod
-from ingest.randomised import LEAST, assignments, exceeding, sums_of_contrasts
-from ingest.trace import OUTPUTS, Trace, one_of
+from ingest.attribution.estimators import GRADIENT, TWIN, NeuronMap, PairMethod
+from ingest.attribution.randomisation_test import LEAST, assignments, exceeding, sums_of_contrasts
+from ingest.attribution.trace import OUTPUTS, Trace, one_of
+from ingest.data.targets import NONE
 
 STAGE1, STAGE2 = "stage1", "stage2"
 POOLS = ("max", "mean")

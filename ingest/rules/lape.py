@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from atlas.errors import UsageError, unknown
+from ingest.attribution.labels import Labels, chosen
+from ingest.attribution.role_sums import DISJOINT
 from ingest.labelling import RunMaps
-from ingest.labels import Labels, chosen
-from ingest.roles import DISJOINT
 
 DOMAINS = ("runs", "roles", "inputs")
 

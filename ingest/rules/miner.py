@@ -16,9 +16,9 @@ import numpy as np
 
 from atlas.errors import UsageError, unknown
 from atlas.strategies import PUBLISHED, RANDOM, TIES, select
-from ingest.importance import METRICS, SPLITS, parse_weights
+from ingest.attribution.labels import Labels, chosen
+from ingest.attribution.miner_weights import METRICS, SPLITS, parse_weights
 from ingest.labelling import RunMaps
-from ingest.labels import Labels, chosen
 
 
 class Miner:

@@ -10,7 +10,7 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ingest.examples import Concept
+    from ingest.data.examples import Concept
 
 
 class Segmenter(Protocol):

@@ -18,7 +18,7 @@ from ingest.segmenters._common import Unlearned
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ingest.examples import Concept
+    from ingest.data.examples import Concept
 
 
 class Colour(Unlearned):

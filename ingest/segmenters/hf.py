@@ -20,7 +20,7 @@ from atlas.live.pixels import rgb
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ingest.examples import Concept
+    from ingest.data.examples import Concept
 
 
 NEEDED = "the segmenter hf needs a model: --segment-option model=FOLDER_OR_ID"

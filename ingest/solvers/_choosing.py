@@ -9,9 +9,9 @@ from torch import Tensor
 
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, PRODUCT, Neuron
-from ingest.feed import batches
+from ingest.attribution.trace import Item, Trace, shortest_first, traced
+from ingest.run.encode_examples import batches
 from ingest.solving import Problem
-from ingest.trace import Item, Trace, shortest_first, traced
 
 
 def excluded(layers: int, exclude_last: int) -> int:

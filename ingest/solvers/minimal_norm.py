@@ -20,10 +20,10 @@ from atlas.errors import UsageError
 from atlas.live.edit.apply import changing
 from atlas.neurons import PRODUCT, Neuron
 from atlas.stats.random_neurons import matched_random
-from ingest.feed import batches
+from ingest.attribution.trace import Item, shortest_first, traced
+from ingest.run.encode_examples import batches
 from ingest.solvers._choosing import contributing, excluded, firsts
 from ingest.solving import Problem, Solution
-from ingest.trace import Item, shortest_first, traced
 
 DRAWS = 20
 

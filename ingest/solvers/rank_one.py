@@ -14,10 +14,10 @@ from torch import Tensor
 from atlas.edits.edit import Change, Intervention
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, PRODUCT, Neuron
-from ingest.feed import batches
+from ingest.attribution.trace import shortest_first, traced
+from ingest.run.encode_examples import batches
 from ingest.solvers._choosing import contributing, firsts
 from ingest.solving import Descent, Problem, Solution, Weights, learn
-from ingest.trace import shortest_first, traced
 
 
 class RankOne:

@@ -25,10 +25,10 @@ from atlas.query.labels import labelled
 from atlas.query.neuron_set import NeuronSet
 from atlas.stats.random_neurons import matched_random
 from atlas.store.engine import connect_writer
-from ingest.feed import Feed
 from ingest.job import open_dataset
-from ingest.resolving import complete
-from ingest.run import collect
+from ingest.run.encode_examples import ExampleEncoder
+from ingest.run.prepare import collect
+from ingest.run.resolve import complete
 
 EYES = frozenset({"image", "text"})
 
@@ -40,7 +40,7 @@ def values(llava: Any, small_job: Any) -> dict[str, torch.Tensor]:
     job = complete(small_job, dataset, EYES)
     examples = collect(job, dataset)
     found: dict[str, list[torch.Tensor]] = {}
-    for item in Feed(llava, dataset, job).items(list(enumerate(examples)), 16):
+    for item in ExampleEncoder(llava, dataset, job).items(list(enumerate(examples)), 16):
         with torch.no_grad(), tracing(llava.layout) as capture:
             ids = torch.tensor([item.prompt.ids + item.prompt.answer])
             llava.model(input_ids=ids, **item.prompt.extras, use_cache=False)

@@ -17,7 +17,7 @@ from atlas.store import create
 from atlas.store.database import open_readonly
 from ingest import methods
 from ingest.job import Execution, make_job
-from ingest.run import ingest
+from ingest.run.ingest import ingest
 
 if not torch.cuda.is_available():
     pytest.skip("no GPU here", allow_module_level=True)

@@ -14,13 +14,13 @@ from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.store import engine
 from atlas.store.schema import maps
-from ingest.concepts import Target
+from ingest.attribution.estimators import NeuronMap
+from ingest.attribution.trace import Item, traced
+from ingest.data.targets import Target
 from ingest.job import Execution, make_job
-from ingest.maps import NeuronMap
 from ingest.methods import ablation
-from ingest.run import ingest
-from ingest.tables import ranked
-from ingest.trace import Item, traced
+from ingest.run.arrow_tables import ranked
+from ingest.run.ingest import ingest
 
 
 def score(live: LiveModel, options: dict[str, Any], traced_layers: tuple[int, ...] | None = None) -> list[NeuronMap]:

@@ -13,8 +13,8 @@ from atlas.maintain.check import check
 from atlas.store.database import open_readonly
 from ingest import methods
 from ingest.job import Execution, make_job
-from ingest.plan import plan
-from ingest.run import ingest
+from ingest.run.ingest import ingest
+from ingest.run.plan import plan
 
 
 def test_one_job_with_every_method(empty_atlas: Path, llava_folder: Path) -> None:

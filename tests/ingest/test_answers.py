@@ -21,10 +21,10 @@ from atlas.maintain.check import check
 from atlas.neurons import Neuron
 from atlas.store.database import open_readonly
 from ingest.answers import AnswerExaminer, check_measures, chosen_metrics
+from ingest.data.examples import Example
 from ingest.effects import POOLED, summarise
 from ingest.evaluate import Measures, evaluate
 from ingest.examiner import Scores
-from ingest.examples import Example
 from ingest.job import Execution, Job
 from ingest.judging import Judged, judge, load_metrics
 
@@ -200,7 +200,7 @@ def test_what_is_no_metric_is_refused_before_a_model_is_loaded(
     ):
         with pytest.raises(UsageError, match=message):
             check_measures(measures.metrics, measures.options, measures.against)
-        monkeypatch.setattr("ingest.run.load_model", lambda *_: pytest.fail("a model was loaded"))
+        monkeypatch.setattr("ingest.run.prepare.load_model", lambda *_: pytest.fail("a model was loaded"))
         atlas = Atlas.open(own_atlas)
         edit = atlas.create_edit("x", atlas.query("dog", top=2), set_to=0)
         with pytest.raises(UsageError, match=message):
@@ -226,9 +226,9 @@ def test_an_evaluation_judges_answers_and_stores_those_of_before_once(
     """The dataset names metrics for captions; a second evaluation takes the first one's answers."""
     world = World(SPOKEN, {"caption": ("exact", "bleu")})
     monkeypatch.setattr("ingest.evaluate.open_dataset", lambda job: world)
-    monkeypatch.setattr("ingest.run.load_model", lambda job, execution: speaking)
+    monkeypatch.setattr("ingest.run.prepare.load_model", lambda job, execution: speaking)
     from atlas.edits import library as edit_library
-    from ingest.record import model_row
+    from ingest.run.record import model_row
 
     about = {"fingerprint": speaking.fingerprint, "concept": "dog"}
     edit = edit_library.new(empty_atlas, "silent", SILENT, about, model=model_row(speaking))

@@ -9,8 +9,8 @@ import pytest
 import task_folders
 
 from atlas.errors import UsageError
+from ingest.data.examples import FIND, HELD_OUT, Example
 from ingest.datasets import audio
-from ingest.examples import FIND, HELD_OUT, Example
 
 
 def every(dataset: Any) -> list[Example]:

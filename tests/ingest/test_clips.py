@@ -14,8 +14,8 @@ import task_folders
 from PIL import Image
 
 from atlas.errors import Unsupported
-from ingest.clips import open_clip, spread
-from ingest.examples import BadMedia
+from ingest.data.examples import BadMedia
+from ingest.data.video import open_clip, spread
 
 
 @pytest.mark.parametrize(("count", "frames"), [(1, 1), (1, 8), (7, 7), (100, 8), (9, 1), (10, 4)])
@@ -67,8 +67,8 @@ def test_what_is_wrong_with_a_video_is_said_once(tmp_path: Path) -> None:
     begin = b"\x00\x00\x00\x18ftypisom\x00\x00\x02\x00isomiso2" + b"\x00\x00\x40\x00mdat" + bytes(500)
     (tmp_path / "cut.mp4").write_bytes(begin)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom ingest.clips import open_clip\n"
-        "from ingest.examples import BadMedia\n"
+        "import sys\nfrom pathlib import Path\nfrom ingest.data.video import open_clip\n"
+        "from ingest.data.examples import BadMedia\n"
         "try:\n    open_clip(Path(sys.argv[1]))\nexcept BadMedia as error:\n    print(error)\n"
     )
     done = subprocess.run(

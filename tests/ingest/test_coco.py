@@ -14,11 +14,11 @@ from PIL import Image
 from pycocotools import mask as runs
 
 from atlas.errors import AtlasError, IntegrityError, UsageError
+from ingest.data.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Dataset, Example
+from ingest.data.media import open_image
 from ingest.datasets import coco
 from ingest.datasets._coco_masks import mask_of
 from ingest.datasets._coco_words import forms, plural
-from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Dataset, Example
-from ingest.media import open_image
 
 HEIGHT, WIDTH = 8, 12
 DOG, CAT, PERSON, HOT_DOG = 18, 17, 1, 58

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from atlas.errors import AtlasWarning, IntegrityError, UsageError
+from ingest.data.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Example
 from ingest.datasets import coco
 from ingest.datasets._coco_rows import identity
-from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Example
 
 HEIGHT, WIDTH = 8, 12
 SQUARE = [[2, 1, 7, 1, 7, 4, 2, 4]]

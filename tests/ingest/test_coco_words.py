@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from atlas.errors import AtlasWarning, UsageError
-from ingest.concepts import mentioned
+from ingest.data.examples import FIND, HELD_OUT, TEXT, Mention
+from ingest.data.targets import mentioned
 from ingest.datasets import coco
 from ingest.datasets._coco_words import containing, forms
-from ingest.examples import FIND, HELD_OUT, TEXT, Mention
 
 NAMES = ("dog", "hot dog", "bear", "teddy bear", "orange", "airplane", "bowl", "bicycle", "motorcycle", "train", "skis")
 

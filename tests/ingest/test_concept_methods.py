@@ -15,8 +15,8 @@ from torch import Tensor
 from atlas.errors import Unsupported, UsageError
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
-from ingest.paths import nodes
-from ingest.trace import Item, traced
+from ingest.attribution.path_gradients import nodes
+from ingest.attribution.trace import Item, traced
 
 LAYERS, WIDTH = 2, 64
 

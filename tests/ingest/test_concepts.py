@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ingest.concepts import find_targets, marked, mentioned, pattern, spans, tokens_of
-from ingest.examples import Concept, Example, Mention
+from ingest.data.examples import Concept, Example, Mention
+from ingest.data.targets import find_targets, marked, mentioned, pattern, spans, tokens_of
 
 CONCEPTS = {
     "dog": Concept("dog", ("dog", "dogs", "puppy")),

@@ -16,9 +16,9 @@ import ingest.datasets
 import ingest.metrics
 from atlas import registry
 from atlas.errors import AtlasError, UsageError
-from ingest.concepts import spans
+from ingest.data.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, VIDEO, BadMedia, Dataset, Example
+from ingest.data.targets import spans
 from ingest.datasets._files import split_of
-from ingest.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, VIDEO, BadMedia, Dataset, Example
 
 NAMES = registry.names(ingest.datasets)
 READ = sorted(WRITERS)

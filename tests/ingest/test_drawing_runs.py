@@ -19,16 +19,17 @@ from atlas.live.draw.drawer import DrawOptions
 from atlas.live.model import LiveModel
 from cli.main import main
 from ingest import zoo
-from ingest.asking import PICTURE, ask
+from ingest.data.examples import IMAGE, TEXT, Example, Mention
 from ingest.datasets import scenes
+from ingest.draw.picture_judge import ZeroShot, judge_for
 from ingest.drawing_examiner import DrawingExaminer
-from ingest.examples import IMAGE, TEXT, Example, Mention
-from ingest.feed import Feed
 from ingest.job import Execution, make_job
-from ingest.picture_judge import ZeroShot, judge_for
-from ingest.resolving import complete, identity, resolved, run_id
-from ingest.run import collect, ingest
-from ingest.shards import portions
+from ingest.run.encode_examples import ExampleEncoder
+from ingest.run.generate import PICTURE, ask
+from ingest.run.ingest import ingest
+from ingest.run.map_step import portions
+from ingest.run.prepare import collect
+from ingest.run.resolve import complete, identity, resolved, run_id
 
 pytest.importorskip("diffusers")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -132,7 +133,7 @@ def test_a_clip_judges_among_all_concepts(gill: Path, tmp_path: Path) -> None:
     concepts = list(WORLD.concepts.values())
     judge = judge_for(live, examples, concepts, str(small_encoders.clip(tmp_path)), notes)
     assert isinstance(judge, ZeroShot) and not notes
-    examiner = DrawingExaminer(Feed(live, WORLD, job), examples, judge, 4, goal="dog")
+    examiner = DrawingExaminer(ExampleEncoder(live, WORLD, job), examples, judge, 4, goal="dog")
     scores = examiner.ask()
     assert 0 < scores.values["drawn_probability"].max() < 0.9
     assert np.isnan(scores.values["became"]).all(), "a dog that was asked for did not become one"
@@ -160,7 +161,7 @@ def test_pictures_made_of_tokens_are_asked_for(family: str, monkeypatch: pytest.
     model, processor = families.build(family)
     live = LiveModel(model, processor, name=family)
     if family == "Emu3":  # whose usual side takes thousands of tokens
-        monkeypatch.setattr("ingest.asking.DrawOptions", lambda: DrawOptions(side=2))
+        monkeypatch.setattr("ingest.run.generate.DrawOptions", lambda: DrawOptions(side=2))
     said, picture = ask(live, "draw a dog", [], seed=0)
     assert picture is not None and said.endswith(PICTURE)
 
@@ -198,7 +199,7 @@ def test_pictures_of_an_earlier_evaluation_are_replaced(tmp_path: Path, gill: Pa
     examples = collect(job, WORLD)
     judge = judge_for(live, examples, list(WORLD.concepts.values()), None, [])
     assert judge is not None
-    examiner = DrawingExaminer(Feed(live, WORLD, job), examples, judge, 4)
+    examiner = DrawingExaminer(ExampleEncoder(live, WORLD, job), examples, judge, 4)
     examiner.ask()
     assert examiner.save(tmp_path) == len(examples)
     assert {file.name for file in tmp_path.glob("*.png")} == {"mine.png", "000-dog-before.png"}

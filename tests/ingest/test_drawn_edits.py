@@ -16,7 +16,7 @@ from atlas.errors import UsageError
 from cli.main import main
 from ingest import zoo
 from ingest.datasets import scenes
-from ingest.picture_judge import Classifier, ZeroShot, load_judge
+from ingest.draw.picture_judge import Classifier, ZeroShot, load_judge
 from ingest.solve_drawing import least
 
 pytestmark = pytest.mark.filterwarnings("ignore")

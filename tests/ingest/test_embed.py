@@ -27,9 +27,9 @@ from atlas.vectors.nearest import forget_loaded
 from atlas.vectors.neuron_text import Wording, concept_maps, neuron_texts
 from atlas.vectors.profiles import whole_maps
 from atlas.vectors.spaces import find_spaces, pick_model
-from ingest.asking import open_media
 from ingest.embed import Asked, Embedded, embed
 from ingest.encoding import open_encoder
+from ingest.run.generate import open_media
 from ingest.searching import Sought, by_medium, by_text, on_medium, robust_z
 
 LAYERS, WIDTH = 2, 64
@@ -253,7 +253,7 @@ def test_what_is_not_there_is_named(own_atlas: Path, empty_atlas: Path, encoder:
 def planted(tmp_path_factory: pytest.TempPathFactory, random_llava: Any, picture: Image.Image) -> tuple[Path, Path]:
     """An atlas of a LLaVA whose neuron 1/9 reads what `picture` gives and a grey one does not; the picture's file."""
     from ingest.job import Execution, make_job
-    from ingest.run import ingest
+    from ingest.run.ingest import ingest
 
     folder = tmp_path_factory.mktemp("planted")
     model, processor = random_llava()

@@ -16,14 +16,14 @@ from atlas.errors import UsageError
 from atlas.live.edit.apply import changing
 from atlas.maintain.check import check
 from atlas.store.database import open_readonly
-from ingest import run
 from ingest.controls import ACTIVATION, LAYERS, controls_for
+from ingest.data.examples import Example, Mention
 from ingest.effects import POOLED, grouped, summarise, table
 from ingest.evaluate import evaluate
 from ingest.examiner import ACCURACY, LOG_PROBABILITY, Asked, Examiner, Scores
-from ingest.examples import Example, Mention
 from ingest.job import Execution, Job, open_dataset
-from ingest.resolving import complete
+from ingest.run import prepare
+from ingest.run.resolve import complete
 from ingest.suppression import averages, pooled, survey
 
 EYES = frozenset({"image", "text"})
@@ -231,12 +231,12 @@ def test_all_examples_are_asked_where_none_need_be_held_out(held_out: Job, tmp_p
     counts = {}
     for split in ("find", "held_out", "all"):
         job = complete(replace(asking, split=split), dataset, EYES)
-        examples = run.collect(job, dataset)
+        examples = prepare.collect(job, dataset)
         counts[split] = len(examples)
         named = "find and held_out" if split == "all" else split
-        assert run.asked_of(job, dataset, examples) == (
+        assert prepare.asked_of(job, dataset, examples) == (
             f"{len(examples):,} of {len(examples):,} examples of prompts:{file}, split {named}"
         )
-        few = run.collect(replace(job, per_concept=2), dataset)
-        assert run.asked_of(job, dataset, few).startswith(f"{len(few)} of {len(examples)} examples")
+        few = prepare.collect(replace(job, per_concept=2), dataset)
+        assert prepare.asked_of(job, dataset, few).startswith(f"{len(few)} of {len(examples)} examples")
     assert counts["find"] + counts["held_out"] == counts["all"] == 40 and counts["held_out"] > 2

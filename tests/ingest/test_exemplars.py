@@ -11,11 +11,11 @@ from atlas.live.encode import ROLES
 from atlas.live.hooks import tracing
 from atlas.live.logit_lens import decode
 from atlas.live.norms import norm_gain
-from ingest import summing
-from ingest.concepts import Target
-from ingest.exemplars import Exemplars, _ranks
-from ingest.summing import greatest, least
-from ingest.trace import Item, traced
+from ingest.attribution import position_sums
+from ingest.attribution.exemplars import Exemplars, _ranks
+from ingest.attribution.position_sums import greatest, least
+from ingest.attribution.trace import Item, traced
+from ingest.data.targets import Target
 
 TEXTS = ["a dog", "two dogs and a cat", "red", "what is this ? a hot dog .", "describe", "barks meows"]
 
@@ -93,7 +93,7 @@ def test_decoding_in_blocks_equals_the_full_table(family: str, norm: bool, reque
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("cells", [2**27, 150])
 def test_least_and_greatest_leave_the_padding_out(dtype: Any, cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(summing, "CELLS", cells)
+    monkeypatch.setattr(position_sums, "CELLS", cells)
     generator = torch.Generator().manual_seed(0)
     for lengths in ([5, 9, 7], [9, 9, 9], [1, 2, 9]):
         layers = [torch.randn(3, 9, 11, generator=generator).to(dtype) for _ in range(4)]

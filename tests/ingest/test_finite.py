@@ -16,14 +16,13 @@ from atlas.live.edit.apply import changing
 from atlas.live.finite import NotFinite
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
-from ingest import run as running
-from ingest import tables
-from ingest.concepts import Target
-from ingest.finite import check_state
+from ingest.attribution.estimators import PairMethod
+from ingest.attribution.finite import check_state
+from ingest.attribution.trace import Item, traced
+from ingest.data.targets import Target
 from ingest.job import Execution, make_job
-from ingest.maps import PairMethod
 from ingest.methods.ablation import Ablation
-from ingest.trace import Item, traced
+from ingest.run import arrow_tables, ingest, prepare
 
 DOG = Target("dog", 0, 1.0)
 
@@ -88,7 +87,7 @@ def test_a_gradient_that_is_nan_is_named(random_llava: Any) -> None:
 
 def overflowing(monkeypatch: pytest.MonkeyPatch) -> None:
     """The run's model, in float16 with a layer that overflows; its weights are finite."""
-    usual = running.load_model
+    usual = prepare.load_model
 
     def large(job: Any, execution: Execution) -> LiveModel:
         live = usual(job, execution)
@@ -97,7 +96,7 @@ def overflowing(monkeypatch: pytest.MonkeyPatch) -> None:
                 projection.weight.mul_(1000)  # type: ignore[operator, union-attr]
         return live
 
-    monkeypatch.setattr(running, "load_model", large)
+    monkeypatch.setattr(prepare, "load_model", large)
 
 
 def best(path: Path) -> Any:
@@ -114,11 +113,11 @@ def test_a_run_that_overflows_stores_nothing_and_the_older_one_answers(
     empty_atlas: Path, llava_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = {"model": str(llava_folder), **CONTENT}
-    running.ingest(empty_atlas, make_job(content), Execution())
+    ingest.ingest(empty_atlas, make_job(content), Execution())
     before = best(empty_atlas)
     overflowing(monkeypatch)
     with pytest.raises(NotFinite, match=r"in float16: the neurons of layer 1, of example \S+"):
-        running.ingest(empty_atlas, make_job({**content, "dtype": "float16"}), Execution())
+        ingest.ingest(empty_atlas, make_job({**content, "dtype": "float16"}), Execution())
     assert best(empty_atlas) == before
     assert not list(empty_atlas.glob("runs/*/shards/*.safetensors"))
 
@@ -127,15 +126,15 @@ def test_maps_without_a_score_are_not_stored(
     empty_atlas: Path, llava_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = {"model": str(llava_folder), **CONTENT}
-    running.ingest(empty_atlas, make_job(content), Execution())
-    before, usual = best(empty_atlas), tables.collect_maps
+    ingest.ingest(empty_atlas, make_job(content), Execution())
+    before, usual = best(empty_atlas), arrow_tables.collect_maps
 
     def without(*args: Any) -> Any:
         return [(name, replace(m, scores=torch.full_like(m.scores, torch.nan))) for name, m in usual(*args)]
 
-    monkeypatch.setattr(tables, "collect_maps", without)
+    monkeypatch.setattr(arrow_tables, "collect_maps", without)
     with pytest.raises(AtlasError, match=r"no neuron has a score, so there is nothing to store \(activation: dog\)"):
-        running.ingest(empty_atlas, make_job({**content, "per_concept": 4}), Execution())
+        ingest.ingest(empty_atlas, make_job({**content, "per_concept": 4}), Execution())
     assert best(empty_atlas) == before
 
 

@@ -25,15 +25,15 @@ from atlas.neurons import Neuron
 from atlas.stats.intervals import of_values
 from atlas.store import create
 from atlas.store.database import open_readonly
-from ingest import run
-from ingest.concepts import Target
+from ingest.attribution.trace import Item, traced
+from ingest.data.targets import Target
 from ingest.flow import NAMES, Flow
 from ingest.geometry import Ablated, Measured, Settings, measure, stored_measures
 from ingest.geometry_rows import held_out, place_rows
 from ingest.job import Execution, Job, make_job
 from ingest.representations import Representations
+from ingest.run import prepare
 from ingest.spaces import cosine_distance, linear_cka, mixing, pca, probe, tsne
-from ingest.trace import Item, traced
 
 TEXTS = ["<s>what is this ?", "describe the picture", "<s>is this a dog or a red cat ?", "two dogs and one hot dog"]
 
@@ -256,7 +256,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, job: Job) -> tuple[Path, 
     path = tmp_path_factory.mktemp("geometry") / "geometry.atlas"
     create.init(path)
     plain = measure(path, job, Execution(), SETTINGS)
-    live = run.load_model(job, Execution())
+    live = prepare.load_model(job, Execution())
     changes = make_changes([Neuron("language", layer, i) for layer in (0, 1) for i in range(20)], set_to=0.0)
     ablated = Ablated("some", Intervention(changes), live.fingerprint)
     return path, plain, measure(path, job, Execution(), SETTINGS, ablated)

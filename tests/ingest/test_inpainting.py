@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from atlas.errors import Unsupported, UsageError
+from ingest.data.counterfactuals import Twins, elsewhere
 from ingest.datasets import scenes
-from ingest.feed import Feed
-from ingest.inpainting import Twins, elsewhere
 from ingest.job import make_job
-from ingest.resolving import complete
-from ingest.run import collect
+from ingest.run.encode_examples import ExampleEncoder
+from ingest.run.prepare import collect
+from ingest.run.resolve import complete
 
 EYES = frozenset({"image", "text"})
 
@@ -176,7 +176,7 @@ def test_the_feed_gives_every_concept_its_twins(world: scenes.Scenes, llava: Any
     job = make_job({"methods": {"two_stage": {}}, "concepts": ["cat", "dog"], "tasks": ["caption"], "per_concept": 4})
     job = complete(make_job({**vars(job), "sources": ["image"]}), world, EYES)
     assert job.inpainter == "exact" and job.inpainting == {}
-    feed = Feed(llava, world, job)
+    feed = ExampleEncoder(llava, world, job)
     examples = collect(job, world)
     items = feed.items(list(enumerate(examples)), 4)
     assert len(items) == len(examples) and not feed.skipped.unplaced

@@ -19,7 +19,7 @@ from atlas.query.statements import MapSpec
 from atlas.store import create
 from atlas.store.database import open_readonly
 from ingest.job import Execution, make_job
-from ingest.run import ingest
+from ingest.run.ingest import ingest
 
 KEPT = 20
 
@@ -80,8 +80,8 @@ def test_the_sketch_is_the_maps_quantiles(cut: Path, stored_atlas: Path) -> None
 def test_a_sketch_of_many_neurons_has_evenly_spaced_ranks() -> None:
     import torch
 
-    from ingest.maps import NeuronMap
-    from ingest.tables import SKETCH, kept, sketches_table
+    from ingest.attribution.estimators import NeuronMap
+    from ingest.run.arrow_tables import SKETCH, kept, sketches_table
 
     values = torch.randn(4, 3000, generator=torch.Generator().manual_seed(0))
     values[0, :7] = float("nan")
@@ -136,7 +136,7 @@ def test_a_wrong_keep_is_refused(keep: str) -> None:
 
 
 def test_the_plan_counts_what_is_kept(small_job: Any) -> None:
-    from ingest.plan import plan
+    from ingest.run.plan import plan
 
     whole, cut = (
         {row["what"]: row["how_much"] for row in plan(replace(small_job, keep=k), Execution())}

@@ -16,12 +16,12 @@ from atlas.maintain.check import check
 from atlas.query import labels as stored_labels
 from atlas.store import create
 from atlas.store.database import open_readonly
-from ingest.importance import METRICS, PRESETS, SPLITS
+from ingest.attribution.miner_weights import METRICS, PRESETS, SPLITS
 from ingest.job import Execution, make_job
 from ingest.labelling import Labelled, find_runs, make, stored
 from ingest.rules.lape import specific
 from ingest.rules.miner import build, pooled
-from ingest.run import ingest
+from ingest.run.ingest import ingest
 
 L, N = 2, 64
 RATIOS = (0.001, 0.005, 0.01, 0.015, 0.02, 0.05, 0.1)

@@ -11,10 +11,10 @@ import torch
 from atlas.live.encode import ROLES
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
-from ingest.concepts import Target
-from ingest.maps import NeuronMap
+from ingest.attribution.estimators import NeuronMap
+from ingest.attribution.trace import Item, traced
+from ingest.data.targets import Target
 from ingest.methods.lape import Lape, build
-from ingest.trace import Item, traced
 
 Fed = Sequence[tuple[str, Sequence[Item]]]
 

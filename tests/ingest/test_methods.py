@@ -16,9 +16,9 @@ from atlas import registry
 from atlas.errors import Unsupported, UsageError
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
-from ingest.maps import Method, NeuronMap, PairMethod
-from ingest.reductions import CONTRAST
-from ingest.trace import Item, traced
+from ingest.attribution.estimators import Method, NeuronMap, PairMethod
+from ingest.attribution.reductions import CONTRAST
+from ingest.attribution.trace import Item, traced
 
 METHODS = registry.names(ingest.methods)
 

@@ -12,11 +12,11 @@ from torch import Tensor
 from atlas.errors import UsageError
 from atlas.live.encode import ROLES
 from atlas.live.model import LiveModel
-from ingest.concepts import Target
-from ingest.importance import METRICS, PRESETS, parse_weights
-from ingest.maps import NeuronMap
+from ingest.attribution.estimators import NeuronMap
+from ingest.attribution.miner_weights import METRICS, PRESETS, parse_weights
+from ingest.attribution.trace import ATTENTION, Item, Trace, traced
+from ingest.data.targets import Target
 from ingest.methods.miner import Miner, attention_weights, build, min_max
-from ingest.trace import ATTENTION, Item, Trace, traced
 
 ASKED = ["<s>what is this ?", "<s>describe the</s> picture", "<s>is this a dog or a red cat ?", "<s>what ?"]
 

@@ -13,10 +13,10 @@ from atlas.live.encode import ROLES
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from atlas.store.schema import arrow_schema, labels
-from ingest.concepts import Target
-from ingest.labels import Labelling, labels_table
+from ingest.attribution.labels import Labelling, labels_table
+from ingest.attribution.trace import Item, traced
+from ingest.data.targets import Target
 from ingest.methods.modality_profile import ModalityProfile, build
-from ingest.trace import Item, traced
 
 
 def items_of(live: LiveModel, pictures: list[Any]) -> list[Item]:

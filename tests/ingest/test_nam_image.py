@@ -22,18 +22,18 @@ from atlas.live.model import LiveModel
 from atlas.maintain.check import check
 from atlas.neurons import Neuron
 from atlas.store.database import open_readonly
-from ingest.concepts import Target
+from ingest.attribution.estimators import normalised
+from ingest.attribution.trace import Item
+from ingest.data.targets import Target
 from ingest.datasets import scenes
-from ingest.drawings import Drawings
-from ingest.image_trace import ImageTrace, drawn
+from ingest.draw.drawings import Drawings
+from ingest.draw.image_trace import ImageTrace, drawn
 from ingest.job import Execution, make_job
-from ingest.maps import normalised
 from ingest.methods import nam_image
-from ingest.plan import plan
-from ingest.resolving import complete
-from ingest.run import ingest
+from ingest.run.ingest import ingest
+from ingest.run.plan import plan
+from ingest.run.resolve import complete
 from ingest.segmenters import colour, hf, none
-from ingest.trace import Item
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WORLD = scenes.build()
@@ -257,8 +257,8 @@ def test_pictures_made_of_tokens_are_explained_by_the_unembedding(empty_atlas: P
 
 
 def test_a_job_without_pictures_keeps_its_id_whatever_the_segmenter() -> None:
-    from ingest.resolving import resolved, run_id
-    from ingest.run import collect
+    from ingest.run.prepare import collect
+    from ingest.run.resolve import resolved, run_id
 
     ids = set()
     for segmenter in ("none", "colour"):

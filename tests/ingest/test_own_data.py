@@ -10,8 +10,8 @@ import pytest
 import task_folders
 
 from atlas.errors import AtlasWarning, UsageError
+from ingest.data.examples import FIND, HELD_OUT, IMAGE, TEXT, Example, Mention
 from ingest.datasets import folder, prompts
-from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, Example, Mention
 
 
 def every(dataset: Any, source: str) -> list[Example]:

@@ -16,12 +16,12 @@ from atlas.errors import Unsupported, UsageError
 from atlas.live.hooks import shuffling, tracing
 from atlas.maintain.check import check
 from atlas.store.database import open_readonly
-from ingest.feed import Feed
+from ingest.attribution.trace import Item, traced
 from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.properties import _orders, measure
-from ingest.resolving import complete
-from ingest.run import collect
-from ingest.trace import Item, traced
+from ingest.run.encode_examples import ExampleEncoder
+from ingest.run.prepare import collect
+from ingest.run.resolve import complete
 
 EYES = frozenset({"image", "text"})
 
@@ -53,7 +53,7 @@ def test_every_property_equals_the_same_by_hand(empty_atlas: Path, job: Job, lla
     assert done.fresh and not check(empty_atlas)
     dataset = open_dataset(job)
     job = complete(job, dataset, EYES)
-    feed, examples = Feed(llava, dataset, job), collect(job, dataset)
+    feed, examples = ExampleEncoder(llava, dataset, job), collect(job, dataset)
     items = feed.items([(n, e) for n, e in enumerate(examples) if e.source == "image"], 4)
     maps: dict[str, list[torch.Tensor]] = {"dog": [], "cat": []}
     kept: dict[str, list[float]] = {"dog": [], "cat": []}

@@ -23,7 +23,7 @@ from atlas.store.database import open_readonly
 from ingest.datasets import scenes
 from ingest.evaluate import Measures, evaluate
 from ingest.job import Execution, Job, make_job
-from ingest.run import ingest
+from ingest.run.ingest import ingest
 from ingest.suppression import survey
 
 pytestmark = pytest.mark.filterwarnings("ignore:no held-out examples:atlas.errors.AtlasWarning")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from calibration import stage_one_p_values
 
-from ingest.randomised import exceeding, sums_of_contrasts
+from ingest.attribution.randomisation_test import exceeding, sums_of_contrasts
 
 
 @pytest.mark.parametrize("pictures", [3, 6, 12, 54])

@@ -13,10 +13,10 @@ import task_folders
 
 from atlas.errors import Unsupported, UsageError
 from atlas.live.media import Sound
+from ingest.data.examples import BadMedia
+from ingest.data.media import open_audio
 from ingest.datasets import audio
 from ingest.datasets._files import table_of
-from ingest.examples import BadMedia
-from ingest.media import open_audio
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -147,7 +147,7 @@ def test_short_clips_are_followed_by_silence(rate: int) -> None:
 @pytest.fixture(scope="module")
 def tiny_audio() -> Any:
     from ingest.job import Execution, make_job
-    from ingest.run import load_model
+    from ingest.run.prepare import load_model
 
     return load_model(make_job({"model": "tiny-audio"}), Execution())
 
@@ -165,14 +165,14 @@ def test_what_a_model_would_not_hear_is_left_out_by_name(
 ) -> None:
     """As of a model whose window is longer."""
     from atlas.live import media
-    from ingest.feed import Feed
     from ingest.job import make_job
+    from ingest.run.encode_examples import ExampleEncoder
 
     monkeypatch.setattr(media, "SHORTEST", 0)
     dataset = audio.build(str(task_folders.audio(tmp_path)))
     asked: dict[str, Any] = {"concepts": ["dog"], "tasks": ["sound"], "per_concept": 1, "seed": 0}
     [example] = dataset.examples(source="audio", split="find", **asked)
-    feed = Feed(tiny_audio, dataset, make_job({"model": "tiny-audio"}))
+    feed = ExampleEncoder(tiny_audio, dataset, make_job({"model": "tiny-audio"}))
     assert feed.prompt(example) is None
     assert feed.skipped.media[example.media[0]].endswith("is too short for tiny-audio, which hears nothing of it")
 

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from ingest import maps
-from ingest.concepts import NONE
+from ingest.attribution import estimators
+from ingest.attribution.estimators import PairMethod
+from ingest.attribution.reductions import BINS, REDUCTIONS, auroc, bins, cohens_d
+from ingest.data.examples import Example, Mention
+from ingest.data.targets import NONE
 from ingest.datasets import scenes
-from ingest.examples import Example, Mention
 from ingest.job import make_job
-from ingest.maps import PairMethod
-from ingest.reductions import BINS, REDUCTIONS, auroc, bins, cohens_d
-from ingest.run import negatives
+from ingest.run.prepare import negatives
 
 N = 6
 
@@ -55,13 +55,13 @@ def labelled() -> tuple[list[str], Tensor]:
     return concepts, scores
 
 
-@pytest.mark.parametrize("cells", [maps.FAR_CELLS, 5])
+@pytest.mark.parametrize("cells", [estimators.FAR_CELLS, 5])
 def test_sums_kept_on_a_gpu_are_the_same(
     cells: int, labelled: tuple[list[str], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     near = fed(*labelled, 4).state()
-    monkeypatch.setattr(maps, "FAR_CELLS", cells)
-    monkeypatch.setattr(maps, "_far", lambda scores: scores is not None)  # as if all came from a GPU
+    monkeypatch.setattr(estimators, "FAR_CELLS", cells)
+    monkeypatch.setattr(estimators, "_far", lambda scores: scores is not None)  # as if all came from a GPU
     far = fed(*labelled, 4)
     assert bool(far.pairs._far) is (cells > 5), "they stay until they are asked for, or are too many"
     assert far.state().keys() == near.keys()
@@ -125,11 +125,11 @@ def test_negatives_show_none_of_the_concepts() -> None:
 
 
 def test_negative_examples_stand_for_no_concept(llava: object) -> None:
-    from ingest.feed import Feed
+    from ingest.run.encode_examples import ExampleEncoder
 
     world = scenes.build()
     job = make_job({"concepts": ["dog"], "negatives": 1, "sources": ["text"]})
-    feed = Feed(llava, world, job)  # type: ignore[arg-type]
+    feed = ExampleEncoder(llava, world, job)  # type: ignore[arg-type]
     example = Example("text", "does", "find", "what does it do ?", "a cat", (Mention("cat"),))
     (item,) = feed.items([(0, example)], 1)
     assert {t.concept for t in item.targets} == {NONE}
@@ -138,13 +138,13 @@ def test_negative_examples_stand_for_no_concept(llava: object) -> None:
 
 
 def test_the_vocabulary_finds_every_concept_that_the_answer_names(llava: object) -> None:
-    from ingest.feed import Feed
+    from ingest.run.encode_examples import ExampleEncoder
 
     world = scenes.build()
     example = Example("text", "does", "find", "what is it ?", "a dog and a cat", (Mention("dog"),))
     for mentions, expected in (("shown", {"dog"}), ("vocabulary", {"dog", "cat"})):
         job = make_job({"sources": ["text"], "mentions": mentions, "concepts": ["cat", "dog"]})
-        (item,) = Feed(llava, world, job).items([(0, example)], 1)  # type: ignore[arg-type]
+        (item,) = ExampleEncoder(llava, world, job).items([(0, example)], 1)  # type: ignore[arg-type]
         assert {t.concept for t in item.targets} == expected
 
 

@@ -19,8 +19,8 @@ from atlas.live.edit.restart import check_additive, layer_output, resume
 from atlas.live.edit.suffix import Suffix
 from atlas.live.hooks import editing, shuffling, tracing
 from atlas.live.model import LiveModel
-from ingest.maps import NeuronMap
-from ingest.trace import Item, traced
+from ingest.attribution.estimators import NeuronMap
+from ingest.attribution.trace import Item, traced
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LAYERS = 4

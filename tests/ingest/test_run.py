@@ -23,13 +23,14 @@ from atlas.maintain.check import check
 from atlas.store import engine, ledger
 from atlas.store.database import open_readonly
 from cli.main import main
-from ingest.examples import Example
-from ingest.feed import Feed
+from ingest.data.examples import Example
 from ingest.job import Execution, Job, make_job, open_dataset
-from ingest.record import only_one
-from ingest.resolving import complete, resolved, run_id
-from ingest.run import collect, ingest, load_model
-from ingest.shards import encoded, portions, stretches
+from ingest.run.encode_examples import ExampleEncoder
+from ingest.run.ingest import ingest
+from ingest.run.map_step import encoded, portions, stretches
+from ingest.run.prepare import collect, load_model
+from ingest.run.record import only_one
+from ingest.run.resolve import complete, resolved, run_id
 
 EYES = frozenset({"image", "text"})
 
@@ -37,7 +38,8 @@ LAUNCH = """
 import json, sys
 from pathlib import Path
 from ingest.job import Execution, make_job
-from ingest.run import collect, ingest
+from ingest.run.prepare import collect
+from ingest.run.ingest import ingest
 ingest(Path(sys.argv[1]), make_job(json.loads(sys.argv[2])), Execution(batch_size=2))
 """
 
@@ -365,7 +367,7 @@ def test_parts_are_encoded_ahead_in_order_and_a_bad_one_fails_in_its_turn() -> N
 
 
 def test_what_is_encoded_ahead_is_given_up_when_the_model_fails(small_job: Job) -> None:
-    class Slow(Feed):
+    class Slow(ExampleEncoder):
         def prompt(self, example: Example) -> Any:
             found = super().prompt(example)
             if threading.current_thread() is not threading.main_thread():

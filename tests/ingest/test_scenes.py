@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from atlas.errors import UsageError
+from ingest.data.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Example
 from ingest.datasets import scenes
 from ingest.datasets._world import DRAWN, FACTS, PICTURE_TASKS, THINGS, vocabulary, wordings
-from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Example
 
 WORLD = scenes.build()
 ADDRESSES = [*WORLD.addresses(FIND, 80), *WORLD.addresses(HELD_OUT, 20)]

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from atlas.errors import UsageError
+from ingest.data.examples import AUDIO, FIND, HELD_OUT, IMAGE, BadMedia, Example
 from ingest.datasets import _sounds, scenes
 from ingest.datasets._sound_words import NOISES, SOUND_TASKS, SOUNDING, sound_questions
 from ingest.datasets._voices import VOICES
 from ingest.datasets._world import vocabulary
-from ingest.examples import AUDIO, FIND, HELD_OUT, IMAGE, BadMedia, Example
 
 WORLD = scenes.build()
 ADDRESSES = [f"sound/{split}/{number}" for split, most in ((FIND, 72), (HELD_OUT, 36)) for number in range(most)]

@@ -22,11 +22,11 @@ from atlas.live.model import LiveModel
 from atlas.maintain.check import check
 from atlas.neurons import Neuron
 from ingest.controls import LAYERS, Controls
+from ingest.data.examples import Example
 from ingest.edited import swap_of
 from ingest.effects import POOLED, summarise
 from ingest.evaluate import evaluate, random_controls
 from ingest.examiner import Scores
-from ingest.examples import Example
 from ingest.job import Execution, Job, make_job
 from ingest.solve import Wanted, solve
 from ingest.swap_effects import SwapExaminer
@@ -151,7 +151,7 @@ def small_world(speaking: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("ingest.solve.open_dataset", lambda job: world)
     monkeypatch.setattr("ingest.evaluate.open_dataset", lambda job: world)
     monkeypatch.setattr("ingest.edited.open_dataset", lambda job: world)
-    monkeypatch.setattr("ingest.run.load_model", lambda job, execution: speaking)
+    monkeypatch.setattr("ingest.run.prepare.load_model", lambda job, execution: speaking)
     return world
 
 

@@ -12,11 +12,12 @@ from scipy.stats import binom
 from atlas import Atlas
 from atlas.query.statements import MapSpec
 from atlas.stats.overlap_null import answer_statistics, verdict
-from ingest.feed import Feed
 from ingest.job import Execution, Job, open_dataset
-from ingest.resolving import complete
-from ingest.run import collect, ingest
-from ingest.swapped import swapped
+from ingest.run.encode_examples import ExampleEncoder
+from ingest.run.ingest import ingest
+from ingest.run.prepare import collect
+from ingest.run.resolve import complete
+from ingest.run.swapped_answers import swapped
 
 EYES = frozenset({"image", "text"})
 
@@ -25,7 +26,7 @@ def test_an_answer_goes_behind_a_prompt_of_another_concept(small_job: Job, llava
     dataset = open_dataset(small_job)
     job = complete(small_job, dataset, EYES)
     portion = list(enumerate(collect(job, dataset)))
-    feed = Feed(llava, dataset, job)
+    feed = ExampleEncoder(llava, dataset, job)
     items = feed.items(portion, 4)
     found = {item.number: item for item in swapped(feed, items, portion)}
     assert len(found) == len(items) > 8

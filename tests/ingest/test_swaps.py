@@ -148,7 +148,7 @@ def test_without_a_reference_the_models_own_answer_is_changed(speaking: Any) -> 
 
 
 def test_a_picture_that_does_not_open_is_no_case(llava: Any) -> None:
-    from ingest.examples import BadMedia
+    from ingest.data.examples import BadMedia
 
     examples = [example("a dog", media="1"), example("a dog", media="2")]
     feed = feed_of(llava, examples)

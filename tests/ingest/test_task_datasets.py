@@ -18,9 +18,9 @@ from task_folders import COUNT
 
 from atlas.errors import AtlasError, Unsupported, UsageError
 from cli.main import main
-from ingest import media
+from ingest.data import media
+from ingest.data.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, VIDEO, BadMedia, Dataset, Example, Mention
 from ingest.datasets import coco, coco_captions, librispeech, mmlu, msvd_qa, scenes, textvqa, vocalsound
-from ingest.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, VIDEO, BadMedia, Dataset, Example, Mention
 
 EYES = frozenset({"image", "text"})
 
@@ -612,17 +612,17 @@ def quiz(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_model_answers_the_questions_of_a_folder(quiz: Path) -> None:
-    from ingest.feed import Feed
     from ingest.job import Execution, make_job
-    from ingest.resolving import complete
-    from ingest.run import collect, load_model
+    from ingest.run.encode_examples import ExampleEncoder
+    from ingest.run.prepare import collect, load_model
+    from ingest.run.resolve import complete
 
     job = make_job({"model": "tiny-llava", "dataset": f"textvqa:{quiz}", "per_concept": 12, "split": HELD_OUT})
     dataset = textvqa.build(str(quiz))
     job = complete(job, dataset, EYES)
     examples = collect(job, dataset)
     live = load_model(job, Execution())
-    feed = Feed(live, dataset, job)
+    feed = ExampleEncoder(live, dataset, job)
     items = feed.items(list(enumerate(examples)), 4)
     assert len(items) == len(examples) > 5
     assert feed.skipped.plain() == {"unmentioned": {}, "unplaced": {}, "media": {}}

@@ -16,9 +16,9 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from zoo_models import carded, generate, held_out, reads_any_text, run_recipe, small_and_plain
 
 import ingest.zoo
+from ingest.data.examples import IMAGE, TEXT
 from ingest.datasets import scenes
 from ingest.datasets._world import DRAWN, THINGS
-from ingest.examples import IMAGE, TEXT
 
 FOLDER = Path(ingest.zoo.__file__).parent / "tiny-llava"
 WORLD = scenes.build()

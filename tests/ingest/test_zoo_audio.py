@@ -16,10 +16,10 @@ from transformers import AutoModelForMultimodalLM, AutoProcessor, Qwen2AudioForC
 from zoo_models import carded, generate, held_out, reads_any_text, run_recipe, small_and_plain
 
 import ingest.zoo
+from ingest.data.examples import AUDIO, TEXT
 from ingest.datasets import scenes
 from ingest.datasets._sound_words import NOISES
 from ingest.datasets._world import SLOTS
-from ingest.examples import AUDIO, TEXT
 
 FOLDER = Path(ingest.zoo.__file__).parent / "tiny-audio"
 WORLD = scenes.build()

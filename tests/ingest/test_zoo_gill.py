@@ -17,10 +17,10 @@ from zoo_models import carded, run_recipe, small_and_plain
 
 import ingest.zoo
 from atlas.live.draw.gill_model import register
+from ingest.data.examples import FIND, HELD_OUT, IMAGE, TEXT, Example
 from ingest.datasets import scenes
 from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_requests, draw_vocabulary, draw_wordings
 from ingest.datasets._world import DRAWN
-from ingest.examples import FIND, HELD_OUT, IMAGE, TEXT, Example
 
 FOLDER = Path(ingest.zoo.__file__).parent / "tiny-gill"
 WORLD = scenes.build()

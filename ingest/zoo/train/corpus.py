@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from ingest.data.examples import FIND
 from ingest.datasets._world import (
     BACKGROUNDS,
     COLOURS,
@@ -22,7 +23,6 @@ from ingest.datasets._world import (
     picture_questions,
     text_questions,
 )
-from ingest.examples import FIND
 from ingest.zoo.train.tokens import IMAGE
 
 IGNORED = -100  # the label of a position that is not learned from

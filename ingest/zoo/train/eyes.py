@@ -17,11 +17,11 @@ from torch import Tensor
 from transformers import CLIPVisionConfig
 
 from atlas.live.draw.gill_model import GillConfig, GillForConditionalGeneration
+from ingest.data.examples import FIND
 from ingest.datasets import _scene
 from ingest.datasets._drawings import Drawing
 from ingest.datasets._scene import SIZE
 from ingest.datasets._world import BACKGROUNDS, BY_NAME, COLOURS, DRAWN, picture_questions
-from ingest.examples import FIND
 from ingest.zoo.train.corpus import Batch, Writer
 from ingest.zoo.train.drawing import LARGE, ORDINARY, WORDS, sketch, small, unit
 from ingest.zoo.train.language import HEARD

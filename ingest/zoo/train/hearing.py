@@ -23,13 +23,13 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
+from ingest.data.examples import FIND
 from ingest.datasets import _sounds
 from ingest.datasets._sound_words import ALONE, AND, NOISES, SOUNDING, sound_questions
 from ingest.datasets._sounds import SAMPLES, SECONDS
 from ingest.datasets._voices import RATE
 from ingest.datasets._world import BY_NAME, ORDER, SLOTS
 from ingest.datasets.scenes import Scenes
-from ingest.examples import FIND
 from ingest.zoo.train.corpus import Batch, Writer
 from ingest.zoo.train.language import HEARD
 from ingest.zoo.train.senses import ASKED, Asking, Sense, SenseOptions, adopt, train_sense

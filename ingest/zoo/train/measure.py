@@ -16,10 +16,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from transformers import AutoModelForMultimodalLM, AutoProcessor
 
+from ingest.data.examples import AUDIO, HELD_OUT, IMAGE, TEXT, Example
 from ingest.datasets._sound_words import SOUND_TASKS
 from ingest.datasets._world import FACTS, PICTURE_TASKS, TEXT_TASKS, THINGS
 from ingest.datasets.scenes import Scenes, build
-from ingest.examples import AUDIO, HELD_OUT, IMAGE, TEXT, Example
 
 
 @torch.inference_mode()

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from atlas.live.draw.diffusion import Painter
 from atlas.live.draw.gill_model import register
+from ingest.data.examples import HELD_OUT, IMAGE, TEXT
 from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_requests
 from ingest.datasets._world import BACKGROUNDS, COLOURS, FACTS, PICTURE_TASKS, TEXT_TASKS, THINGS
 from ingest.datasets.scenes import Scenes, build
-from ingest.examples import HELD_OUT, IMAGE, TEXT
 from ingest.zoo.train import seen
 from ingest.zoo.train.drawing import LARGE, ORDINARY, Sketches, unit
 from ingest.zoo.train.judge import NAMES, Judge

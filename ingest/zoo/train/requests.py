@@ -12,9 +12,9 @@ from functools import cached_property
 
 import torch
 
+from ingest.data.examples import FIND
 from ingest.datasets._drawings import HERE, Drawing, draw_requests, draw_vocabulary
 from ingest.datasets._world import BACKGROUNDS, BY_NAME, COLOURS, TEXT_TASKS, THINGS, caption
-from ingest.examples import FIND
 from ingest.zoo.train.corpus import IGNORED, PLAIN, Batch, Corpus, Writer
 from ingest.zoo.train.tokens import EOS, build_tokenizer
 

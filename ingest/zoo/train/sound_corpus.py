@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 
+from ingest.data.examples import FIND
 from ingest.datasets._sound_words import ALONE, AND, NOISES, THEN, sound_caption, sound_context, sound_questions
 from ingest.datasets._world import THINGS
-from ingest.examples import FIND
 from ingest.zoo.train.corpus import PLAIN, Corpus
 
 MOST = 5  # words of a slot: the signs and orders of two things, and that they are within each other

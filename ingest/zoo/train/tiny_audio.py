@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2AudioForConditionalGeneration, Qwen2AudioProcessor
 
+from ingest.data.examples import AUDIO as HEARD
 from ingest.datasets.scenes import build
-from ingest.examples import AUDIO as HEARD
 from ingest.zoo.train._common import Clock, finish, greedy
 from ingest.zoo.train.corpus import Writer
 from ingest.zoo.train.hearing import HEARING, Tape, assemble, extractor, train_hearing

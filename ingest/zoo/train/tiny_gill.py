@@ -11,9 +11,9 @@ from transformers import CLIPImageProcessorPil
 
 from atlas.live.draw.diffusion import FOLDER
 from atlas.live.draw.gill_model import GillProcessor
+from ingest.data.examples import FIND
 from ingest.datasets._scene import SIZE
 from ingest.datasets.scenes import build
-from ingest.examples import FIND
 from ingest.zoo.train._common import Clock, finish, greedy
 from ingest.zoo.train.corpus import Writer
 from ingest.zoo.train.diffusion import (

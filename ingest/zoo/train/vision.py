@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionConfig, LlamaForCausalLM, LlavaConfig, LlavaForConditionalGeneration
 
+from ingest.data.examples import FIND
 from ingest.datasets import _scene
 from ingest.datasets._scene import SIZE
 from ingest.datasets._world import BY_NAME, COLOURS, DRAWN, ORDER, SLOTS, picture_questions
 from ingest.datasets.scenes import Scenes
-from ingest.examples import FIND
 from ingest.zoo.train.corpus import Batch, Writer
 from ingest.zoo.train.language import HEARD
 from ingest.zoo.train.senses import ASKED, Asking, Sense, SenseOptions, adopt, train_sense

@@ -13,8 +13,8 @@ from PIL import Image
 
 from atlas.errors import UsageError
 from atlas.live.pixels import rgb
-from ingest.examples import BadMedia
-from ingest.media import open_image
+from ingest.data.examples import BadMedia
+from ingest.data.media import open_image
 
 RED, GREY, WHITE = (255, 0, 0), (128, 128, 128), (255, 255, 255)
 

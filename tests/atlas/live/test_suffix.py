@@ -11,8 +11,8 @@ from attribution import build, feed, make_items
 from atlas.live.edit.restart import layer_output, resume
 from atlas.live.edit.suffix import Suffix
 from atlas.live.model import LiveModel
-from ingest.paths import SlowPath
-from ingest.trace import traced
+from ingest.attribution.path_gradients import SlowPath
+from ingest.attribution.trace import traced
 
 
 @pytest.fixture(params=["llava", "opt"])

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ingest.summing import greatest, sent
-from ingest.trace import Trace
+from ingest.attribution.position_sums import greatest, sent
+from ingest.attribution.trace import Trace
 
 FIELDS = ("example", "position", "token", "role")
 

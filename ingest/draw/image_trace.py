@@ -14,9 +14,9 @@ from atlas.live.encode import Batch
 from atlas.live.hooks import Capture, tracing
 from atlas.live.model import LiveModel
 from atlas.live.norms import FrozenNorm
-from ingest.drawings import Drawings
-from ingest.finite import Finiteness
-from ingest.trace import LOG_PROBABILITY, Item, Trace
+from ingest.attribution.finite import Finiteness
+from ingest.attribution.trace import LOG_PROBABILITY, Item, Trace
+from ingest.draw.drawings import Drawings
 
 
 class ImageTrace(Trace):

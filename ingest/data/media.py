@@ -17,7 +17,7 @@ import numpy as np
 
 from atlas.errors import Unsupported, UsageError
 from atlas.live.pixels import rgb
-from ingest.examples import BadMedia
+from ingest.data.examples import BadMedia
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -27,10 +27,10 @@ from atlas.store.run_manifest import NAME as MANIFEST
 from atlas.store.run_manifest import folder_of, read_manifest
 from atlas.store.run_writer import write_run
 from atlas.store.schema import responses
-from ingest.examples import Dataset
-from ingest.feed import Response
+from ingest.data.examples import Dataset
 from ingest.job import Execution
-from ingest.resolving import run_id
+from ingest.run.encode_examples import Response
+from ingest.run.resolve import run_id
 
 PATIENCE = 60.0
 """Seconds that a run waits for others who have the database open: a question takes a moment, the run took hours."""

@@ -17,10 +17,10 @@ from atlas.live.draw.drawer import Drawn, DrawOptions
 from atlas.live.draw.pictures import pictures_of
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
-from ingest.examples import Dataset
+from ingest.attribution.trace import Item
+from ingest.data.examples import Dataset
 from ingest.job import Job
 from ingest.segmenters._common import Segmenter
-from ingest.trace import Item
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -18,12 +18,12 @@ from atlas.live.draw.drawer import DrawOptions
 from atlas.live.encode import Prompt
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
-from ingest.concepts import NONE, Target, find_targets, negative_targets
-from ingest.examples import AUDIO, IMAGE, VIDEO, BadMedia, Dataset, Example, Mention
-from ingest.inpainting import Twins
+from ingest.attribution.trace import Item
+from ingest.data.counterfactuals import Twins
+from ingest.data.examples import AUDIO, IMAGE, VIDEO, BadMedia, Dataset, Example, Mention
+from ingest.data.targets import NONE, Target, find_targets, negative_targets
 from ingest.job import Job
-from ingest.resolving import null_draws
-from ingest.trace import Item
+from ingest.run.resolve import null_draws
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Response:
     token_ids: tuple[int, ...]
 
 
-class Feed:
+class ExampleEncoder:
     """Prepares the examples of one job for one model.
 
     responses: answers that are known already, by (example id, generation); new ones are added to it and to `made`.

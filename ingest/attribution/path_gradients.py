@@ -20,7 +20,7 @@ from atlas.live.edit.restart import Restarts, layer_output, resume
 from atlas.live.edit.suffix import Suffix
 from atlas.live.hooks import tracing
 from atlas.neurons import INPUT
-from ingest.trace import Trace
+from ingest.attribution.trace import Trace
 
 ENDPOINTS = ("right", "midpoint", "both")
 

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ingest.trace import Trace
+from ingest.attribution.trace import Trace
 
 LEAST = 6
 """Examples below which nothing is said."""

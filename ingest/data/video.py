@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import Unsupported
-from ingest.examples import BadMedia
-from ingest.media import MAX_PIXELS, open_image, require_file
+from ingest.data.examples import BadMedia
+from ingest.data.media import MAX_PIXELS, open_image, require_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image

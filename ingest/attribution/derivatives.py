@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ingest.summing import sent
+from ingest.attribution.position_sums import sent
 
 if TYPE_CHECKING:
-    from ingest.trace import Trace
+    from ingest.attribution.trace import Trace
 
 Gradients = list[tuple[Tensor, dict[int, Tensor]]]
 """[(pairs, layer -> (B, T, N))]: at most one pair a row in each entry."""

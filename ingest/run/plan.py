@@ -13,12 +13,12 @@ from atlas.live.layout import Layout, locate
 from atlas.live.load.checkpoints import find_device, read_config, sketch
 from atlas.neurons import parse_layers
 from ingest import zoo
-from ingest.concepts import marked
+from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TWIN
+from ingest.attribution.reductions import AUROC, BINS, COHENS_D
+from ingest.data.targets import marked
 from ingest.job import ALL, Execution, Job, kept_top, open_dataset
-from ingest.maps import GRADIENT, IMAGE_TARGET, TWIN
-from ingest.reductions import AUROC, BINS, COHENS_D
-from ingest.resolving import needs, null_draws
-from ingest.run import collect, completed, loading
+from ingest.run.prepare import collect, completed, loading
+from ingest.run.resolve import needs, null_draws
 
 BYTES_A_SCORE = 13
 """In the database and in Parquet together, measured (benchmarks/scale.py)."""

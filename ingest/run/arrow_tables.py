@@ -16,12 +16,12 @@ from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE
 from atlas.store.schema import arrow_schema, decodings, examples, exemplars, maps, responses, scores, sketches
 from atlas.token_roles import ROLES
-from ingest.examples import Example
-from ingest.exemplars import Exemplars
-from ingest.feed import Response
+from ingest.attribution.estimators import NeuronMap
+from ingest.attribution.exemplars import Exemplars
+from ingest.data.examples import Example
 from ingest.job import ALL, Job, kept_top
-from ingest.maps import NeuronMap
-from ingest.shards import State
+from ingest.run.encode_examples import Response
+from ingest.run.map_step import State
 
 
 def collect_maps(state: State, job: Job) -> list[tuple[str, NeuronMap]]:

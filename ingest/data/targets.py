@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from ingest.examples import Concept, Example, Mention
+from ingest.data.examples import Concept, Example, Mention
 
 OCCURRENCES = ("first", "all")
 TOKENS = ("all", "first")

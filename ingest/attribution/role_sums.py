@@ -14,8 +14,8 @@ from torch import Tensor
 from atlas import token_roles
 from atlas.live.encode import PAD
 from atlas.token_roles import ROLES
-from ingest.summing import chunks, sent
-from ingest.trace import Trace
+from ingest.attribution.position_sums import chunks, sent
+from ingest.attribution.trace import Trace
 
 TEXT, SPECIAL, PROMPT = "text", "special", "prompt"
 DISJOINT = tuple(role for role in ROLES if role != ROLES[PAD])

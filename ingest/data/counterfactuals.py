@@ -19,8 +19,8 @@ import platformdirs
 import ingest.inpainters
 from atlas import registry
 from atlas.store.atomic import write_atomically
-from ingest.examples import BadMedia, Dataset
-from ingest.media import open_image
+from ingest.data.examples import BadMedia, Dataset
+from ingest.data.media import open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -18,7 +18,7 @@ from atlas.live.load.fingerprint import fingerprint
 from atlas.live.load.parts import load_part
 from atlas.live.model import LiveModel
 from atlas.live.pixels import rgb
-from ingest.examples import IMAGE, Concept, Example
+from ingest.data.examples import IMAGE, Concept, Example
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -18,17 +18,17 @@ from safetensors.torch import save_file
 from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
 from atlas.store.atomic import write_atomically
-from ingest.drawings import Drawings
-from ingest.examples import Example
-from ingest.exemplars import Exemplars
-from ingest.feed import Feed, Response, batches
-from ingest.finite import Finiteness, check_state
-from ingest.image_trace import drawn
+from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TEXT_TARGET, Method
+from ingest.attribution.exemplars import Exemplars
+from ingest.attribution.finite import Finiteness, check_state
+from ingest.attribution.trace import ATTENTION, Item, Trace, shortest_first, traced
+from ingest.data.examples import Example
+from ingest.draw.drawings import Drawings
+from ingest.draw.image_trace import drawn
 from ingest.job import Execution, Job
-from ingest.maps import GRADIENT, IMAGE_TARGET, TEXT_TARGET, Method
-from ingest.resolving import methods
-from ingest.swapped import answer_methods, swapped
-from ingest.trace import ATTENTION, Item, Trace, shortest_first, traced
+from ingest.run.encode_examples import ExampleEncoder, Response, batches
+from ingest.run.resolve import methods
+from ingest.run.swapped_answers import answer_methods, swapped
 
 Numbered = tuple[int, Example]
 Progress = Callable[[int, int], None]
@@ -81,7 +81,7 @@ def portions(examples: Sequence[Numbered]) -> list[Sequence[Numbered]]:
 
 def map_portion(
     live: LiveModel,
-    feed: Feed,
+    feed: ExampleEncoder,
     job: Job,
     execution: Execution,
     portion: Sequence[Numbered],
@@ -140,7 +140,7 @@ def stretches(portion: Sequence[Numbered], job: Job, batch_size: int) -> list[tu
 
 
 def encoded(
-    feed: Feed, cut: Sequence[tuple[Side, Sequence[Numbered]]], batch_size: int
+    feed: ExampleEncoder, cut: Sequence[tuple[Side, Sequence[Numbered]]], batch_size: int
 ) -> Iterator[tuple[Side, Sequence[Numbered], list[Item]]]:
     """Each stretch with its items by length.
 
@@ -162,7 +162,7 @@ def encoded(
             raise
 
 
-def write_portion(file: Path, state: State, feed: Feed, made: Sequence[Response]) -> None:
+def write_portion(file: Path, state: State, feed: ExampleEncoder, made: Sequence[Response]) -> None:
     """The portion's state, its responses and what it skipped, under a temporary name and then renamed."""
     notes = {
         "pairs": state.pairs,
@@ -208,7 +208,7 @@ def noting_kept(folder: Path, examples: Sequence[Numbered]) -> Iterator[None]:
 
 def map_all(
     live: LiveModel,
-    feed: Feed,
+    feed: ExampleEncoder,
     job: Job,
     execution: Execution,
     examples: Sequence[Numbered],
@@ -228,7 +228,7 @@ def map_all(
         file = folder / f"{i:05d}.safetensors"
         stored = read_portion(file)
         if stored is None:
-            fresh = Feed(live, feed.dataset, job, bad_media=feed.bad_media, responses=feed.responses)
+            fresh = ExampleEncoder(live, feed.dataset, job, bad_media=feed.bad_media, responses=feed.responses)
             state = map_portion(live, fresh, job, execution, portion, tick)
             write_portion(file, state, fresh, fresh.made)
             stored = read_portion(file)

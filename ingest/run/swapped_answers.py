@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 
 from atlas.live.encode import Prompt
 from atlas.query.statements import ANSWER
-from ingest.examples import Example
-from ingest.feed import Feed
+from ingest.attribution.estimators import TEXT_TARGET, TWIN, Method, PairMethod
+from ingest.attribution.trace import Item
+from ingest.data.examples import Example
 from ingest.job import Job
-from ingest.maps import TEXT_TARGET, TWIN, Method, PairMethod
-from ingest.resolving import methods
-from ingest.trace import Item
+from ingest.run.encode_examples import ExampleEncoder
+from ingest.run.resolve import methods
 
 
 def answer_methods(job: Job) -> dict[str, Method]:
@@ -28,7 +28,7 @@ def answer_methods(job: Job) -> dict[str, Method]:
     return {f"{n}.{ANSWER}": m for n, m in built.items() if isinstance(m, PairMethod) and TWIN not in m.needs}
 
 
-def swapped(feed: Feed, items: Sequence[Item], portion: Sequence[tuple[int, Example]]) -> Iterator[Item]:
+def swapped(feed: ExampleEncoder, items: Sequence[Item], portion: Sequence[tuple[int, Example]]) -> Iterator[Item]:
     """The items with their answers behind other prompts, where there is one of the same source and task about other
     concepts in the portion.
 

@@ -16,11 +16,11 @@ from atlas.errors import Unsupported, UsageError, unknown
 from atlas.live.draw.drawer import DrawOptions
 from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
-from ingest.examples import IMAGE, Dataset, Example
-from ingest.inpainting import default_inpainter
+from ingest.attribution.estimators import TWIN, Method, PairMethod
+from ingest.attribution.reductions import REDUCTIONS
+from ingest.data.counterfactuals import default_inpainter
+from ingest.data.examples import IMAGE, Dataset, Example
 from ingest.job import ALL, Job
-from ingest.maps import TWIN, Method, PairMethod
-from ingest.reductions import REDUCTIONS
 from ingest.segmenters._common import Segmenter
 
 

@@ -12,10 +12,10 @@ from atlas.live.draw.drawer import DrawOptions
 from atlas.live.draw.pictures import pictures_of
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
-from ingest.clips import open_clip
-from ingest.examples import BadMedia
+from ingest.data.examples import BadMedia
+from ingest.data.media import open_audio, open_image
+from ingest.data.video import open_clip
 from ingest.job import Job, open_dataset
-from ingest.media import open_audio, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -9,10 +9,21 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ingest.concepts import NONE
-from ingest.reductions import AUROC, BINS, COHENS_D, CONTRAST, MEAN, REDUCTIONS, USUAL, auroc, bins, cohens_d
-from ingest.summing import sent
-from ingest.trace import Trace
+from ingest.attribution.position_sums import sent
+from ingest.attribution.reductions import (
+    AUROC,
+    BINS,
+    COHENS_D,
+    CONTRAST,
+    MEAN,
+    REDUCTIONS,
+    USUAL,
+    auroc,
+    bins,
+    cohens_d,
+)
+from ingest.attribution.trace import Trace
+from ingest.data.targets import NONE
 
 TEXT_TARGET, IMAGE_TARGET = "text", "image"
 
@@ -46,8 +57,8 @@ class Method(Protocol):
     needs: what the shared pass must provide besides values: GRADIENT; ATTENTION (`Trace.attention`); TWIN, more passes
     on counterfactual pictures (`Trace.twin`; `draws`, an attribute of such a method, says how many at random places).
     unscored, an attribute of a method of which NaN in its state means a neuron that has no score: of all others it is
-    a fault, and refused (`ingest.finite.check_state`).
-    A method may also give labels (`ingest.labels.Labelling`), which the run stores beside the maps.
+    a fault, and refused (`ingest.attribution.finite.check_state`).
+    A method may also give labels (`ingest.attribution.labels.Labelling`), which the run stores beside the maps.
     state: tensors that `merge` accepts, in any order and grouping, as if the examples had come in one pass.
     """
 
@@ -124,8 +135,8 @@ class PairMethod:
     """Base of methods that give every (example, concept) pair a score per neuron: they differ in `score` only, or
     in `scores` where all layers together cost less, or where a neuron's score depends on the others'.
 
-    reductions: the maps to make of the pairs (see `ingest.reductions`); a job sets it before the first update.
-    supported: those that make sense for the method. per_example: whether a single pair's scores mean anything.
+    reductions: the maps to make of the pairs (see `ingest.attribution.reductions`); a job sets it before the first
+    update. supported: those that make sense for the method. per_example: whether a single pair's scores mean anything.
     """
 
     needs: frozenset[str] = frozenset()

@@ -21,10 +21,10 @@ from atlas.live.model import LiveModel
 from atlas.live.norms import behind_ffn, direct_directions
 from atlas.neurons import PRODUCT
 from atlas.token_roles import ROLES
-from ingest.concepts import Target
-from ingest.differentiating import Gradients, counted, differentiated
-from ingest.finite import Finiteness
-from ingest.summing import sent
+from ingest.attribution.derivatives import Gradients, counted, differentiated
+from ingest.attribution.finite import Finiteness
+from ingest.attribution.position_sums import sent
+from ingest.data.targets import Target
 
 POSITIONS = ("predicting", "all", *KINDS)
 """Which positions of a pass a method may read: where the words are predicted, all that are no padding, a medium's."""

@@ -1,0 +1,113 @@
+"""What a job needs before its first pass: what it leaves open filled in, its examples, its model."""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import product
+
+from atlas.errors import AtlasWarning, UsageError
+from atlas.live.load.checkpoints import Loading, read_config, takes
+from atlas.live.model import LiveModel
+from ingest import zoo
+from ingest.data.examples import BOTH, FIND, HELD_OUT, Dataset, Example, splits_of
+from ingest.job import Execution, Job
+from ingest.run.resolve import complete, tasks_by_source
+
+TOLD = 10
+"""How many concepts a message names."""
+
+
+def loading(job: Job, execution: Execution) -> Loading:
+    """How the job's model is loaded."""
+    return Loading(
+        revision=job.revision,
+        device=execution.device,
+        dtype=job.dtype,
+        device_map=execution.device_map,
+        quantization=job.quantization or None,
+        attention=execution.attention,
+        trust_remote_code=execution.trust_remote_code,
+    )
+
+
+def load_model(job: Job, execution: Execution) -> LiveModel:
+    """The job's model: an embedded one by name, else a folder or a HuggingFace id."""
+    return LiveModel.load(zoo.resolve(job.model), label=job.model, **asdict(loading(job, execution)))
+
+
+def completed(job: Job, dataset: Dataset, execution: Execution) -> Job:
+    """`ingest.run.resolve.complete`, with what the job's model takes, which its config alone tells."""
+    return complete(job, dataset, takes(read_config(zoo.resolve(job.model), loading(job, execution))))
+
+
+def collect(job: Job, dataset: Dataset) -> list[Example]:
+    """The job's examples, in a fixed order.
+
+    Raises:
+        UsageError: there are none; or a task that the dataset does not have.
+    """
+    found: list[Example] = []
+    for (source, tasks), split in product(tasks_by_source(job, dataset).items(), splits_of(job.split)):
+        found += dataset.examples(
+            source=source,
+            split=split,
+            concepts=job.concepts,
+            tasks=tasks,
+            per_concept=job.per_concept,
+            seed=job.seed,
+        )
+        if job.negatives:
+            found += negatives(job, dataset, source, split, tasks)
+    if not found:
+        raise UsageError(
+            f"the dataset {job.dataset} has no {job.split} example of {', '.join(job.concepts[:5]) or 'any concept'} "
+            f"with source {' or '.join(job.sources)}; choose other --concepts, --sources or --split "
+            "(`atlas concepts --dataset ...` lists what there is)"
+        )
+    return list({e.id: e for e in found}.values())
+
+
+def asked_of(job: Job, dataset: Dataset, examples: Sequence[Example]) -> str:
+    """How many of how many examples a job takes, where the dataset can tell, and of which split."""
+    count = getattr(dataset, "count", None)
+    there = "" if count is None else f" of {count(tasks_by_source(job, dataset), splits_of(job.split)):,}"
+    split = "find and held_out" if job.split == BOTH else job.split
+    return f"{len(examples):,}{there} examples of {job.dataset}, split {split}"
+
+
+def negatives(job: Job, dataset: Dataset, source: str, split: str, tasks: Sequence[str]) -> list[Example]:
+    """Examples of other concepts that show none of the job's, as many of each concept as can be."""
+    others = [name for name in dataset.concepts if name not in job.concepts]
+    each = math.ceil(job.negatives / max(1, len(others) * len(tasks)))
+    found = dataset.examples(source=source, split=split, concepts=others, tasks=tasks, per_concept=each, seed=job.seed)
+    clean = [e for e in found if not any(mention.concept in job.concepts for mention in e.mentions)]
+    if not clean:
+        raise UsageError(f"every {source} example shows one of the job's concepts; leave out --negatives")
+    random.Random(f"negatives {job.seed} {source}").shuffle(clean)
+    return clean[: job.negatives]
+
+
+def tell_unjudged(job: Job, dataset: Dataset, examples: Sequence[Example]) -> None:
+    """Warn of concepts that neurons are sought for and that the held-out split, which judges them, does not have."""
+    lacking: dict[str, list[str]] = {}
+    for source, tasks in tasks_by_source(job, dataset).items() if job.split == FIND else ():
+        sought = {m.concept for e in examples if e.source == source for m in e.mentions} & set(job.concepts)
+        held = dataset.examples(
+            source=source, split=HELD_OUT, concepts=sorted(sought), tasks=tasks, per_concept=1, seed=job.seed
+        )
+        judged = {m.concept for e in held for m in e.mentions}
+        for name in sorted(sought - judged):
+            lacking.setdefault(name, []).append(source)
+    if lacking:
+        names = ", ".join(f"{name} ({' and '.join(sources)})" for name, sources in list(lacking.items())[:TOLD])
+        more = f", and {len(lacking) - TOLD} more" if len(lacking) > TOLD else ""
+        warnings.warn(
+            f"no held-out examples of {names}{more}: what is found for them cannot be judged (`atlas evaluate`); "
+            "about one picture or fact in five is held out, so they need more of them",
+            AtlasWarning,
+            stacklevel=2,
+        )
