@@ -33,7 +33,7 @@ def load(package: ModuleType, name: str) -> ModuleType:
     """
     kinds = package.__name__.rpartition(".")[2]
     if name not in names(package):
-        raise _unknown(kinds.removesuffix("s"), name, names(package), kinds)
+        raise _unknown(kinds.removesuffix("s").replace("_", " "), name, names(package), kinds)
     return importlib.import_module(f"{package.__name__}.{name}")
 
 

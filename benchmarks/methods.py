@@ -18,12 +18,12 @@ from _models import middling_llava, prompts
 from _timing import interleaved, report
 
 from atlas.live.model import LiveModel
-from atlas.strategies import select
 from ingest.attribution.estimators import GRADIENT, Method
 from ingest.attribution.path_gradients import Paths
 from ingest.attribution.role_sums import prompt_masks, with_unions
 from ingest.attribution.trace import Item, Trace, traced
 from ingest.data.targets import Target
+from ingest.label_rules._strategies import select
 from ingest.methods import (
     activation,
     contribution,

@@ -21,15 +21,15 @@ from atlas.live.hooks import tracing, writing
 from atlas.live.model import LiveModel
 from atlas.stats.random_neurons import matched_random
 from ingest.data.examples import HELD_OUT, IMAGE
-from ingest.evaluate import under
+from ingest.evaluate.edit import under
+from ingest.evaluate.word_swap import SwapExaminer
 from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.run import prepare
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.prepare import completed
-from ingest.solve import Wanted, pose
-from ingest.solving import Piece, Problem, Weights, objective
-from ingest.swap_effects import SwapExaminer
-from ingest.swaps import Swap
+from ingest.solve.problem import Piece, Problem, Weights, objective
+from ingest.solve.solve import Wanted, pose
+from ingest.solve.swaps import Swap
 
 PAIRS = (
     ("dog", "cat"), ("cat", "horse"), ("horse", "dog"), ("bird", "fish"), ("fish", "bird"), ("car", "bus"),

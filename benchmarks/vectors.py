@@ -18,7 +18,7 @@ from atlas.store.database import open_readonly
 from atlas.store.run_loader import load_run
 from atlas.store.run_writer import write_run
 from atlas.vectors import faiss_files, nearest
-from ingest.embed import vector_batches
+from ingest.embed.embed import vector_batches
 
 LAYERS, WIDTH, DIMENSION, CLUSTERS = 32, 11_008, 384, 2_000
 TOP, QUESTIONS = 20, 20

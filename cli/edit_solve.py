@@ -100,9 +100,9 @@ def solve(
         best = top if about is None or select else top or 20
         neurons = neurons_of(Atlas(path), maps, select=select, top=best, layers=layers, labels=labels, of=of)
     from ingest.job import make_job
-    from ingest.solve import Asked, Wanted
-    from ingest.solve import solve as start
-    from ingest.swaps import Swap
+    from ingest.solve.solve import Asked, Wanted
+    from ingest.solve.solve import solve as start
+    from ingest.solve.swaps import Swap
 
     of_map = concept if neurons is not None else None
     asks = _asked(prompt, image, said, data.tasks or data.sources or data.dataset or (None if of_map else concept))
@@ -163,7 +163,7 @@ def _draw(
 ) -> None:
     """An edit of what is drawn."""
     from ingest.job import make_job
-    from ingest.solve_drawing import solve_drawing
+    from ingest.solve.drawing import solve_drawing
 
     if neurons is None:
         raise UsageError(

@@ -18,7 +18,7 @@ from cli.progress import NoProgress, progressing
 from cli.render import Output, show
 
 if TYPE_CHECKING:
-    from ingest.geometry import Ablated
+    from ingest.analyse.geometry import Ablated
 
 
 @grouped
@@ -52,7 +52,7 @@ def geometry(
     """
     chosen = output.chosen()
     path = existing(atlas)
-    from ingest.geometry import Settings, measure
+    from ingest.analyse.geometry import Settings, measure
     from ingest.job import make_job
 
     content = which.content() | examples.content() | how.content() | given({"layers": layers})
@@ -75,7 +75,7 @@ def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None = 
     from atlas.api.atlas import Atlas
     from atlas.edits.edit import Intervention, make_changes
     from atlas.query.labels import labelled
-    from ingest.geometry import Ablated
+    from ingest.analyse.geometry import Ablated
 
     if edit is not None:
         data = Atlas(path).edit(edit).data

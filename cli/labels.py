@@ -40,7 +40,7 @@ def make(
 
     Example: atlas labels make --rule miner --strategy LA_MU --ratio 0.02
     """
-    from ingest.labelling import make as start
+    from ingest.analyse.labelling import make as start
 
     plain = {"strategy": strategy, "ratio": ratio, "weights": weights, "split": split}
     given: dict[str, Any] = pairs(param or []) | {k: v for k, v in plain.items() if v is not None}

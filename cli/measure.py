@@ -161,10 +161,10 @@ def _edit(
     from atlas.api.atlas import Atlas
 
     edit = Atlas(path).edit(name).data
-    from ingest.edited import own_examples
-    from ingest.effects import MODEL, table
-    from ingest.evaluate import Measures
-    from ingest.evaluate import evaluate as start
+    from ingest.evaluate.edit import Measures
+    from ingest.evaluate.edit import evaluate as start
+    from ingest.evaluate.effects import MODEL, table
+    from ingest.evaluate.from_edit import own_examples
     from ingest.job import make_job
 
     own = {"model": str(edit.model["name"]), "split": _split(edit, content)}
@@ -219,9 +219,9 @@ def _solved_on(provenance: dict[str, Any]) -> set[str]:
 def _method(
     path: Path, content: dict[str, Any], execution: Execution, no_progress: bool, **options: Any
 ) -> tuple[Any, pa.Table]:
+    from ingest.evaluate.methods import ablate_tops, averages
     from ingest.job import make_job
-    from ingest.suppression import averages, survey
 
     with progressing(no_progress) as progress:
-        done = survey(path, make_job({"split": "held_out"} | content), execution, progress=progress, **options)
+        done = ablate_tops(path, make_job({"split": "held_out"} | content), execution, progress=progress, **options)
     return done, averages(done.rows)

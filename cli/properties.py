@@ -45,8 +45,8 @@ def properties(
         ks = sorted({int(k) for k in words(top)})
     except ValueError:
         raise UsageError(f"--top {top} are no numbers; write 10, or 10,50,100") from None
+    from ingest.analyse.properties import measure
     from ingest.job import make_job
-    from ingest.properties import measure
 
     content: dict[str, Any] = {"methods": {method: pairs(param or [])}, **which.content(), **examples.content()}
     content |= how.content() | twins.content()

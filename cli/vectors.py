@@ -79,8 +79,8 @@ def build(
         how.refuse(f"none is needed for --space {space}")
     wording = Wording(tokens, concepts, share)
     which = MapSpec(None, method, source, target, reduce, model)
-    from ingest.embed import Asked, embed
-    from ingest.encoding import DEFAULT
+    from ingest.embed.embed import Asked, embed
+    from ingest.embed.encoder import DEFAULT
 
     asked = Asked("", which, encoder or DEFAULT, pairs(option or []), wording, how.execution(), how.content())
     ids, said = [], set()
@@ -221,8 +221,8 @@ def search(
         say(f"matching words, not meanings: {why}")
         found = Atlas(path).search_words(text, top=top, model=model)
     else:
+        from ingest.embed.search import Sought, by_medium, by_text
         from ingest.run.generate import open_media
-        from ingest.searching import Sought, by_medium, by_text
 
         sought = Sought(model, encoder, pairs(option or []), how.execution(), how.content(), top, positions, prompt)
         found = by_text(path, text, sought) if text is not None else by_medium(path, open_media(*media)[0], sought)

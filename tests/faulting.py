@@ -121,7 +121,7 @@ NEEDED = (
     "atlas.maintain.check",
     "atlas.maintain.rebuild",
 )
-NEEDED += ("ingest.embed", "ingest.run.prepare", "transformers.models.llava.modeling_llava")
+NEEDED += ("ingest.embed.embed", "ingest.run.prepare", "transformers.models.llava.modeling_llava")
 
 
 class _Steps:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ingest.judging import Judged, Metric, load_metrics
+from ingest.evaluate.metric import Judged, Metric, load_metrics
 
 CAPTIONS: list[tuple[str, tuple[str, ...]]] = [
     ("a dog runs on the grass", ("a dog is running over the grass", "the brown dog plays outside", "dog on grass")),

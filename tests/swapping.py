@@ -19,8 +19,8 @@ from ingest.data.examples import Concept, Example, Mention
 from ingest.data.targets import Target
 from ingest.job import Job
 from ingest.run.encode_examples import ExampleEncoder
-from ingest.solving import Problem
-from ingest.swaps import Case, Swap, make_cases
+from ingest.solve.problem import Problem
+from ingest.solve.swaps import Case, Swap, make_cases
 
 PROMPT = "what is this ?"
 CONCEPTS = {"dog": Concept("dog", ("dog", "dogs")), "cat": Concept("cat", ("cat", "cats"))}

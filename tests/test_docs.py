@@ -19,7 +19,7 @@ from atlas import Atlas
 from cli import render
 from cli.demo import FURTHER, STEPS, play
 from cli.main import main
-from ingest.suppression import pooled
+from ingest.evaluate.methods import pooled
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"

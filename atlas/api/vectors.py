@@ -1,6 +1,6 @@
 """What an atlas answers from neurons' vectors: similar neurons, neurons near a vector, matches across models.
 
-Part of `Atlas`. Nothing here loads torch; texts and pictures become vectors in `ingest.embed.search`.
+Part of `Atlas`. Nothing here loads torch; texts and pictures become vectors in `ingest.embed.embed.search`.
 """
 
 from __future__ import annotations

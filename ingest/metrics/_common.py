@@ -12,7 +12,7 @@ import numpy as np
 from atlas.errors import Unsupported
 from atlas.live.load.parts import load_part
 from atlas.vectors.neuron_text import WORD
-from ingest.judging import Judged
+from ingest.evaluate.metric import Judged
 
 
 def words(text: str) -> list[str]:

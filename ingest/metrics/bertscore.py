@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import UsageError
-from ingest.judging import Judged
+from ingest.evaluate.metric import Judged
 from ingest.metrics._common import from_pretrained, need
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ingest.judging import Judged
+from ingest.evaluate.metric import Judged
 from ingest.metrics._common import need
 
 ORDERS = (1, 2, 3, 4)

@@ -14,7 +14,7 @@ import numpy as np
 
 from atlas.errors import Unsupported, UsageError
 from atlas.live.load.parts import longest
-from ingest.judging import Judged
+from ingest.evaluate.metric import Judged
 from ingest.metrics._common import from_pretrained
 
 Rate = Callable[[Sequence[str], Sequence[str]], Sequence[float]]

@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from ingest.judging import Judged
+from ingest.evaluate.metric import Judged
 from ingest.metrics._common import words
 
 Gram: TypeAlias = tuple[str, ...]

@@ -13,7 +13,7 @@ import numpy as np
 from atlas.errors import UsageError
 from atlas.live.load.parts import longest
 from atlas.live.pixels import rgb
-from ingest.judging import Judged
+from ingest.evaluate.metric import Judged
 from ingest.metrics._common import from_pretrained
 
 NEEDS_IMAGE = True

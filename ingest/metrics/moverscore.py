@@ -17,7 +17,7 @@ import numpy as np
 
 from atlas.errors import Unsupported
 from atlas.live.load.parts import first_line
-from ingest.judging import Judged
+from ingest.evaluate.metric import Judged
 from ingest.metrics._common import words
 
 MISSING = (

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ingest.judging import Judged
+from ingest.evaluate.metric import Judged
 
 WORD = re.compile(r"\b\w\w+\b")
 """Two characters or more, as scikit-learn has it: "a" is no word."""

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ingest.judging import Judged
+from ingest.evaluate.metric import Judged
 
 ARTICLES = ("a", "an", "the")
 NUMBERS = ("none zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")

@@ -11,7 +11,7 @@ from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, PRODUCT, Neuron
 from ingest.attribution.trace import Item, Trace, shortest_first, traced
 from ingest.run.encode_examples import batches
-from ingest.solving import Problem
+from ingest.solve.problem import Problem
 
 
 def excluded(layers: int, exclude_last: int) -> int:

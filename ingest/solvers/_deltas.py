@@ -11,7 +11,7 @@ from atlas.edits.edit import Change, Intervention
 from atlas.errors import UsageError
 from atlas.live.layout import Layout
 from atlas.neurons import LANGUAGE, Neuron
-from ingest.solving import Descent, Problem, Solution, Weights, Writes, learn
+from ingest.solve.problem import Descent, Problem, Solution, Weights, Writes, learn
 
 
 class Deltas:

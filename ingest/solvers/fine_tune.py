@@ -7,9 +7,9 @@ likelihood alone: no term keeps anything.
 from __future__ import annotations
 
 from atlas.neurons import LANGUAGE, Neuron
+from ingest.solve.problem import Descent, Problem, Solution, Weights
 from ingest.solvers._choosing import contributing
 from ingest.solvers._deltas import learned
-from ingest.solving import Descent, Problem, Solution, Weights
 
 
 class FineTune:
@@ -17,7 +17,7 @@ class FineTune:
         self.per_token, self.exclude_last, self.descent = per_token, exclude_last, descent
 
     def solve(self, problem: Problem) -> Solution:
-        """See `ingest.solving.Solver`."""
+        """See `ingest.solve.problem.Solver`."""
         neurons = problem.neurons or contributing(problem, self.per_token, self.exclude_last)
         layers = sorted({n.layer for n in neurons})
         every = [Neuron(LANGUAGE, y, i) for y in layers for i in range(problem.live.layout.width)]

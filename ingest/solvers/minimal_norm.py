@@ -22,8 +22,8 @@ from atlas.neurons import PRODUCT, Neuron
 from atlas.stats.random_neurons import matched_random
 from ingest.attribution.trace import Item, shortest_first, traced
 from ingest.run.encode_examples import batches
+from ingest.solve.problem import Problem, Solution
 from ingest.solvers._choosing import contributing, excluded, firsts
-from ingest.solving import Problem, Solution
 
 DRAWS = 20
 
@@ -34,7 +34,7 @@ class MinimalNorm:
 
     @torch.no_grad()
     def solve(self, problem: Problem) -> Solution:
-        """See `ingest.solving.Solver`."""
+        """See `ingest.solve.problem.Solver`."""
         if not problem.goals:
             raise UsageError("minimal_norm needs examples of what to become: give --to-concept")
         neurons = sorted(set(problem.neurons or contributing(problem, self.per_token, self.exclude_last)))

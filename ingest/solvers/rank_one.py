@@ -16,8 +16,8 @@ from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, PRODUCT, Neuron
 from ingest.attribution.trace import shortest_first, traced
 from ingest.run.encode_examples import batches
+from ingest.solve.problem import Descent, Problem, Solution, Weights, learn
 from ingest.solvers._choosing import contributing, firsts
-from ingest.solving import Descent, Problem, Solution, Weights, learn
 
 
 class RankOne:
@@ -25,7 +25,7 @@ class RankOne:
         self.layer, self.ridge, self.weights, self.descent = layer, ridge, weights, descent
 
     def solve(self, problem: Problem) -> Solution:
-        """See `ingest.solving.Solver`."""
+        """See `ingest.solve.problem.Solver`."""
         layout = problem.live.layout
         layer = self._layer(problem)
         if not 0 <= layer < len(layout.layers):

@@ -8,9 +8,9 @@ forbid the word's repetition and bound the deltas. Everything below the lowest e
 
 from __future__ import annotations
 
+from ingest.solve.problem import Descent, Problem, Solution, Weights
 from ingest.solvers._choosing import contributing
 from ingest.solvers._deltas import learned
-from ingest.solving import Descent, Problem, Solution, Weights
 
 
 class WordSwap:
@@ -18,7 +18,7 @@ class WordSwap:
         self.per_token, self.exclude_last, self.weights, self.descent = per_token, exclude_last, weights, descent
 
     def solve(self, problem: Problem) -> Solution:
-        """See `ingest.solving.Solver`."""
+        """See `ingest.solve.problem.Solver`."""
         neurons = problem.neurons or contributing(problem, self.per_token, self.exclude_last)
         return learned(problem, neurons, self.weights, self.descent)
 

@@ -16,7 +16,7 @@ from atlas.api.atlas import Atlas
 from atlas.errors import UsageError
 from atlas.query import compare_maps
 from atlas.query.statements import MapSpec
-from ingest.suppression import count_of
+from ingest.evaluate.methods import count_of
 
 LAYERS, WIDTH = 2, 100
 Scores = dict[tuple[int, int], float]

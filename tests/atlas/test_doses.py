@@ -15,8 +15,8 @@ from atlas.errors import UsageError
 from atlas.query.statements import MapSpec
 from atlas.store.database import open_readonly
 from cli.main import main
+from ingest.evaluate.methods import ablate_tops
 from ingest.job import Execution, Job
-from ingest.suppression import survey
 
 DOSES = ("1%", "5%", "20%", "40")
 
@@ -27,7 +27,7 @@ def surveyed(stored_atlas: Path, small_job: Job, tmp_path_factory: pytest.TempPa
 
     path = Path(shutil.copytree(stored_atlas, tmp_path_factory.mktemp("doses") / "doses.atlas"))
     job = replace(small_job, split="held_out", per_concept=2)
-    survey(path, job, Execution(), methods=["contribution", "random"], tops=DOSES, seeds=2)
+    ablate_tops(path, job, Execution(), methods=["contribution", "random"], tops=DOSES, seeds=2)
     return path
 
 
@@ -127,7 +127,7 @@ def test_doses_of_other_concepts_are_not_mixed_in(surveyed: Path, small_job: Job
 
     path = Path(shutil.copytree(surveyed, tmp_path / "mixed.atlas"))
     job = replace(small_job, split="held_out", per_concept=2, concepts=("dog",))
-    survey(path, job, Execution(), methods=["contribution"], tops=["1%"], seeds=0)
+    ablate_tops(path, job, Execution(), methods=["contribution"], tops=["1%"], seeds=0)
     table, told = Atlas(path).doses(MapSpec(method="contribution", source="text"))
     assert [r["concepts"] for r in table.to_pylist()] == [2] * len(DOSES)
     assert any("of 2 concepts; a newer run, " in note and "asked 1" in note for note in told)

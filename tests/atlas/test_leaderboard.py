@@ -18,8 +18,8 @@ from atlas.errors import UsageError
 from atlas.query.statements import MapSpec
 from atlas.store import engine, run_loader, schema
 from atlas.store.database import open_readonly
+from ingest.evaluate.methods import ablate_tops, count_of
 from ingest.job import Execution, Job
-from ingest.suppression import count_of, survey
 
 METHODS = ("contribution", "activation", "gradient_x_activation", "random")
 
@@ -27,7 +27,7 @@ METHODS = ("contribution", "activation", "gradient_x_activation", "random")
 @pytest.fixture
 def surveyed(own_atlas: Path, small_job: Job) -> Path:
     job = replace(small_job, split="held_out", per_concept=2)
-    survey(own_atlas, job, Execution(), methods=["contribution", "activation"], tops=["5%", "20"], seeds=1)
+    ablate_tops(own_atlas, job, Execution(), methods=["contribution", "activation"], tops=["5%", "20"], seeds=1)
     return own_atlas
 
 

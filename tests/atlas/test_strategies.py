@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from atlas.errors import UsageError
-from atlas.strategies import STRATEGIES, best, select
+from ingest.label_rules._strategies import STRATEGIES, best, select
 
 Pairs = dict[int, set[tuple[int, int]]]
 

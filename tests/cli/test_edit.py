@@ -312,7 +312,7 @@ def test_another_dataset_or_other_options_are_taken_as_they_are_given(talking: P
     solve = ("--from", "dog", "--to", "cat", "--tasks", "caption", "--sources", "image", "--per-concept", "1")
     more = ("--option", "seed=3", "--keep", "0", "--param", "epochs=1", "--no-progress", "--atlas", talking)
     assert run("edit", "solve", "seeded", *solve, *more)[0] == 0
-    from ingest.edited import own_examples
+    from ingest.evaluate.from_edit import own_examples
 
     edit = Atlas.open(talking).edit("seeded").data
     assert own_examples(edit)["options"] == {"seed": "3"} and own_examples(edit)["tasks"][0] == "caption"

@@ -62,7 +62,7 @@ def test_geometry_with_and_without_labelled_neurons(run: Run, labelled: Path, ll
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["labels", "make", "--rule", "minor"], "no rule called 'minor'"),
+        (["labels", "make", "--rule", "minor"], "no label rule called 'minor'"),
         (["labels", "make", "--ratio", "2"], "the ratio is a share of all neurons"),
         (["labels", "make", "--weights", "1,1"], "give five numbers for prob,mean,max,attn_k,attn_q"),
         (["labels", "make", "--rule", "lape", "--split", "prompt"], "no parameter of lape called 'split'"),

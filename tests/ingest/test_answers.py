@@ -20,13 +20,13 @@ from atlas.live.model import LiveModel
 from atlas.maintain.check import check
 from atlas.neurons import Neuron
 from atlas.store.database import open_readonly
-from ingest.answers import AnswerExaminer, check_measures, chosen_metrics
 from ingest.data.examples import Example
-from ingest.effects import POOLED, summarise
-from ingest.evaluate import Measures, evaluate
-from ingest.examiner import Scores
+from ingest.evaluate.edit import Measures, evaluate
+from ingest.evaluate.effects import POOLED, summarise
+from ingest.evaluate.generated import AnswerExaminer, check_measures, chosen_metrics
+from ingest.evaluate.metric import Judged, judge, load_metrics
+from ingest.evaluate.teacher_forced import Scores
 from ingest.job import Execution, Job
-from ingest.judging import Judged, judge, load_metrics
 
 SILENT = Intervention(tuple(Change(Neuron("language", 0, i), 0.0) for i in range(0, 64, 2)))
 """Half of the first layer ablated: the speaking model stutters."""
@@ -225,7 +225,7 @@ def test_an_evaluation_judges_answers_and_stores_those_of_before_once(
 ) -> None:
     """The dataset names metrics for captions; a second evaluation takes the first one's answers."""
     world = World(SPOKEN, {"caption": ("exact", "bleu")})
-    monkeypatch.setattr("ingest.evaluate.open_dataset", lambda job: world)
+    monkeypatch.setattr("ingest.evaluate.edit.open_dataset", lambda job: world)
     monkeypatch.setattr("ingest.run.prepare.load_model", lambda job, execution: speaking)
     from atlas.edits import library as edit_library
     from ingest.run.record import model_row
@@ -285,9 +285,9 @@ def test_the_complement_of_a_few_neurons_has_a_control(own_atlas: Path, llava_fo
 
 
 def test_a_survey_of_every_neuron_has_no_control(own_atlas: Path, llava_folder: Path) -> None:
-    from ingest.suppression import survey
+    from ingest.evaluate.methods import ablate_tops
 
     job = Job(str(llava_folder), concepts=("dog",), split="held_out", per_concept=2, sources=("text",))
-    done = survey(own_atlas, job, Execution(), methods=["contribution"], tops=["80%", "100%"], seeds=1)
+    done = ablate_tops(own_atlas, job, Execution(), methods=["contribution"], tops=["80%", "100%"], seeds=1)
     shares = {r["edit"].split(":")[1] for r in done.rows if r["condition"] == "random"}
     assert shares == {"80%"} and {r["edit"].split(":")[1] for r in done.rows} == {"80%", "100%"}

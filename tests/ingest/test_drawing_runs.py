@@ -22,7 +22,7 @@ from ingest import zoo
 from ingest.data.examples import IMAGE, TEXT, Example, Mention
 from ingest.datasets import scenes
 from ingest.draw.picture_judge import ZeroShot, judge_for
-from ingest.drawing_examiner import DrawingExaminer
+from ingest.evaluate.drawn import DrawingExaminer
 from ingest.job import Execution, make_job
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.generate import PICTURE, ask

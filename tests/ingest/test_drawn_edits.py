@@ -17,7 +17,7 @@ from cli.main import main
 from ingest import zoo
 from ingest.datasets import scenes
 from ingest.draw.picture_judge import Classifier, ZeroShot, load_judge
-from ingest.solve_drawing import least
+from ingest.solve.drawing import least
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WORLD = scenes.build()

@@ -27,10 +27,10 @@ from atlas.vectors.nearest import forget_loaded
 from atlas.vectors.neuron_text import Wording, concept_maps, neuron_texts
 from atlas.vectors.profiles import whole_maps
 from atlas.vectors.spaces import find_spaces, pick_model
-from ingest.embed import Asked, Embedded, embed
-from ingest.encoding import open_encoder
+from ingest.embed.embed import Asked, Embedded, embed
+from ingest.embed.encoder import open_encoder
+from ingest.embed.search import Sought, by_medium, by_text, on_medium, robust_z
 from ingest.run.generate import open_media
-from ingest.searching import Sought, by_medium, by_text, on_medium, robust_z
 
 LAYERS, WIDTH = 2, 64
 

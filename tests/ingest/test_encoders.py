@@ -16,7 +16,7 @@ from PIL import Image
 import ingest.encoders
 from atlas import registry
 from atlas.errors import Unsupported, UsageError
-from ingest.encoding import encode_texts, open_encoder, require
+from ingest.embed.encoder import encode_texts, open_encoder, require
 
 TEXTS = ["a dog", "cats, dogs; a house", "x"]
 FOLDERS = {"hf": small_encoders.bert, "clip": small_encoders.clip, "clap": small_encoders.clap}
@@ -198,9 +198,9 @@ def test_minilm_puts_like_by_like() -> None:
 
 
 def test_encoding_many_texts_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ingest import encoding
+    from ingest.embed import encoder as embed_encoder
 
-    monkeypatch.setattr(encoding, "_TOGETHER", 2)
+    monkeypatch.setattr(embed_encoder, "_TOGETHER", 2)
     told: list[tuple[int, int]] = []
     found = encode_texts(Counting(), ["a", "bb", "ccc", "a", "dddd", "eeeee"], lambda *step: told.append(step))  # type: ignore[arg-type]
     assert (

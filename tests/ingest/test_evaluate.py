@@ -16,15 +16,15 @@ from atlas.errors import UsageError
 from atlas.live.edit.apply import changing
 from atlas.maintain.check import check
 from atlas.store.database import open_readonly
-from ingest.controls import ACTIVATION, LAYERS, controls_for
 from ingest.data.examples import Example, Mention
-from ingest.effects import POOLED, grouped, summarise, table
-from ingest.evaluate import evaluate
-from ingest.examiner import ACCURACY, LOG_PROBABILITY, Asked, Examiner, Scores
+from ingest.evaluate.controls import ACTIVATION, LAYERS, controls_for
+from ingest.evaluate.edit import evaluate
+from ingest.evaluate.effects import POOLED, grouped, summarise, table
+from ingest.evaluate.methods import ablate_tops, averages, pooled
+from ingest.evaluate.teacher_forced import ACCURACY, LOG_PROBABILITY, QuestionKey, Scores, TeacherForced
 from ingest.job import Execution, Job, open_dataset
 from ingest.run import prepare
 from ingest.run.resolve import complete
-from ingest.suppression import averages, pooled, survey
 
 EYES = frozenset({"image", "text"})
 
@@ -37,7 +37,7 @@ def held_out(small_job: Job) -> Job:
 def test_what_is_right_is_counted_as_a_plain_loop_counts_it(llava: Any, held_out: Job) -> None:
     dataset = open_dataset(held_out)
     job = complete(held_out, dataset, EYES)
-    examiner = Examiner(llava, dataset, job, Execution(batch_size=4))
+    examiner = TeacherForced(llava, dataset, job, Execution(batch_size=4))
     scores = examiner.ask()
     expected: dict[tuple[str, str, str], list[tuple[bool, float]]] = {}
     for source, items in examiner.items.items():
@@ -63,10 +63,10 @@ def test_what_is_right_is_counted_as_a_plain_loop_counts_it(llava: Any, held_out
 def test_groups_leave_out_what_is_neither_the_concepts_nor_the_others() -> None:
     both = frozenset({"dog", "cat"})
     asked = (
-        Asked("image", "name", "dog", frozenset({"dog"}), "a.jpg"),
-        Asked("image", "name", "cat", frozenset({"cat"}), "b.jpg"),
-        Asked("image", "caption", "dog", both, "c.jpg"),
-        Asked("image", "caption", "cat", both, "c.jpg"),  # another concept in a picture of the dog: neither
+        QuestionKey("image", "name", "dog", frozenset({"dog"}), "a.jpg"),
+        QuestionKey("image", "name", "cat", frozenset({"cat"}), "b.jpg"),
+        QuestionKey("image", "caption", "dog", both, "c.jpg"),
+        QuestionKey("image", "caption", "cat", both, "c.jpg"),  # another concept in a picture of the dog: neither
     )
     groups = grouped(Scores(asked, {ACCURACY: np.array([1.0, 0, 1, 1])}), "dog")
     assert groups["image", POOLED, "concept"].tolist() == [0, 2]
@@ -74,12 +74,12 @@ def test_groups_leave_out_what_is_neither_the_concepts_nor_the_others() -> None:
     assert ("image", "caption", "others") not in groups
 
 
-def scored(asked: tuple[Asked, ...], right: list[float], logp: list[float]) -> Scores:
+def scored(asked: tuple[QuestionKey, ...], right: list[float], logp: list[float]) -> Scores:
     return Scores(asked, {ACCURACY: np.array(right, float), LOG_PROBABILITY: np.array(logp)})
 
 
 def test_a_summary_has_every_condition_beside_its_control() -> None:
-    asked = tuple(Asked("text", "does", c, frozenset({c}), f"{c} barks") for c in ("dog", "cat", "cat"))
+    asked = tuple(QuestionKey("text", "does", c, frozenset({c}), f"{c} barks") for c in ("dog", "cat", "cat"))
     before = scored(asked, [1, 1, 1], [-0.1, -0.1, -0.1])
     edit = scored(asked, [0, 1, 1], [-5.0, -0.1, -0.1])
     random = [scored(asked, [1, 1, r], [-0.1, -0.1, -0.2]) for r in (0, 1)]
@@ -97,7 +97,7 @@ def test_a_summary_has_every_condition_beside_its_control() -> None:
 
 def test_examples_of_one_picture_or_fact_are_one_cluster() -> None:
     """Four facts in three wordings: the interval is that of four answers, not of twelve."""
-    asked = tuple(Asked("text", "does", "dog", frozenset({"dog"}), f"fact {i // 3}") for i in range(12))
+    asked = tuple(QuestionKey("text", "does", "dog", frozenset({"dog"}), f"fact {i // 3}") for i in range(12))
     rows = summarise({"before": [scored(asked, [1] * 9 + [0] * 3, [0.0] * 12)]}, "dog")
     row = next(r for r in rows if r["metric"] == "accuracy" and r["task"] == POOLED)
     assert (row["examples"], row["clusters"]) == (12, 4) and 3 <= row["effective"] <= 4
@@ -139,18 +139,18 @@ def test_an_evaluation_is_stored_once_with_its_control(own_atlas: Path, llava_fo
 
 def test_a_survey_names_the_method_that_the_atlas_does_not_have(own_atlas: Path, held_out: Job) -> None:
     with pytest.raises(UsageError, match="no bogus map of these concepts"):
-        survey(own_atlas, held_out, Execution(), methods=["contribution", "bogus"], tops=["10"], seeds=0)
+        ablate_tops(own_atlas, held_out, Execution(), methods=["contribution", "bogus"], tops=["10"], seeds=0)
 
 
 def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job, llava: Any) -> None:
-    done = survey(own_atlas, held_out, Execution(), methods=["contribution"], tops=["10"], seeds=1)
+    done = ablate_tops(own_atlas, held_out, Execution(), methods=["contribution"], tops=["10"], seeds=1)
     assert {r["concept"] for r in done.rows} == {"cat", "dog"}
     assert check(own_atlas) == []
     # one concept's edit, by hand
     dataset = open_dataset(held_out)
     job = replace(complete(held_out, dataset, EYES), sources=("text",))
     neurons = Atlas.open(own_atlas).query("dog", "contribution", source="text", top=10)
-    examiner = Examiner(llava, dataset, job, Execution())
+    examiner = TeacherForced(llava, dataset, job, Execution())
     from atlas.edits.edit import Intervention, make_changes
 
     with changing(llava, Intervention(make_changes(list(neurons), set_to=0.0))):
@@ -172,7 +172,7 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
 def test_the_control_of_a_mean_edit_sets_random_neurons_to_their_own_means(
     own_atlas: Path, held_out: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import ingest.evaluate
+    import ingest.evaluate.edit
     from atlas.edits.edit import Change
     from atlas.edits.reference_values import reference_values
 
@@ -181,8 +181,8 @@ def test_the_control_of_a_mean_edit_sets_random_neurons_to_their_own_means(
     edit = atlas.edit("calm").data
     assert edit.provenance["change"]["mean"] is True
     seen: list[list[Change]] = []
-    plain = ingest.evaluate.under
-    monkeypatch.setattr(ingest.evaluate, "under", lambda e, i: seen.append(list(i.changes)) or plain(e, i))
+    plain = ingest.evaluate.edit.under
+    monkeypatch.setattr(ingest.evaluate.edit, "under", lambda e, i: seen.append(list(i.changes)) or plain(e, i))
     evaluate(own_atlas, edit, held_out, Execution(), seeds=2)
     means = reference_values(own_atlas, edit.provenance)
     assert len(seen) == 3  # the edit and two draws

@@ -25,15 +25,15 @@ from atlas.neurons import Neuron
 from atlas.stats.intervals import of_values
 from atlas.store import create
 from atlas.store.database import open_readonly
+from ingest.analyse.attention_flow import NAMES, Flow
+from ingest.analyse.geometry import Ablated, Measured, Settings, measure, stored_measures
+from ingest.analyse.geometry_rows import held_out, place_rows
+from ingest.analyse.representation_metrics import cosine_distance, linear_cka, mixing, pca, probe, tsne
+from ingest.analyse.representations import Representations
 from ingest.attribution.trace import Item, traced
 from ingest.data.targets import Target
-from ingest.flow import NAMES, Flow
-from ingest.geometry import Ablated, Measured, Settings, measure, stored_measures
-from ingest.geometry_rows import held_out, place_rows
 from ingest.job import Execution, Job, make_job
-from ingest.representations import Representations
 from ingest.run import prepare
-from ingest.spaces import cosine_distance, linear_cka, mixing, pca, probe, tsne
 
 TEXTS = ["<s>what is this ?", "describe the picture", "<s>is this a dog or a red cat ?", "two dogs and one hot dog"]
 

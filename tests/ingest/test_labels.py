@@ -16,11 +16,11 @@ from atlas.maintain.check import check
 from atlas.query import labels as stored_labels
 from atlas.store import create
 from atlas.store.database import open_readonly
+from ingest.analyse.labelling import Labelled, find_runs, make, stored
 from ingest.attribution.miner_weights import METRICS, PRESETS, SPLITS
 from ingest.job import Execution, make_job
-from ingest.labelling import Labelled, find_runs, make, stored
-from ingest.rules.lape import specific
-from ingest.rules.miner import build, pooled
+from ingest.label_rules.lape import specific
+from ingest.label_rules.miner import build, pooled
 from ingest.run.ingest import ingest
 
 L, N = 2, 64
@@ -215,7 +215,7 @@ def test_wrong_names_say_what_there_is(labelling: tuple[Path, list[str]], empty_
     for call, message in (
         (lambda: make(path, "miner", ["zz"]), "no run with miner maps begins with 'zz'"),
         (lambda: make(path, "miner", [""]), "several runs begin with ''"),
-        (lambda: make(path, "minor"), "no rule called 'minor'; did you mean 'miner'"),
+        (lambda: make(path, "minor"), "no label rule called 'minor'; did you mean 'miner'"),
         (lambda: make(path, "miner", runs, {"split": "x"}), "no split called 'x'"),
         (lambda: make(path, "miner", runs, {"strategy": "la_mu"}), "strategy called 'la_mu'; there are: LA_MU"),
         (lambda: make(path, "lape", runs, {"weights": "mean"}), "no parameter of lape called 'weights'"),

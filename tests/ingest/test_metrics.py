@@ -15,7 +15,7 @@ from judges import answers, one, stand_in_moverscore, tiny_bert, tiny_bleurt, ti
 import ingest.metrics
 from atlas import registry
 from atlas.errors import Unsupported, UsageError
-from ingest.judging import Judged, Metric, judge, load_metrics
+from ingest.evaluate.metric import Judged, Metric, judge, load_metrics
 
 METRICS = registry.names(ingest.metrics)
 OF_THE_SET = ("cider",)
@@ -114,7 +114,7 @@ def test_options_are_keywords_with_defaults_and_what_a_metric_is_for_is_said(nam
 def test_importing_them_loads_nothing_heavy() -> None:
     heavy = {"torch", "transformers", "nltk", "sklearn", "scipy", "bert_score", "sacrebleu", "rouge_score", "jiwer"}
     program = (
-        "import sys, ingest.judging, ingest.metrics; from atlas import registry\n"
+        "import sys, ingest.evaluate.metric, ingest.metrics; from atlas import registry\n"
         "for name in registry.names(ingest.metrics): registry.load(ingest.metrics, name)\n"
         f"print(sorted({heavy} & set(sys.modules)))"
     )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from judges import one, tiny_wordnet, values
 
 from atlas.errors import Unsupported
-from ingest.judging import Judged
+from ingest.evaluate.metric import Judged
 from ingest.metrics._common import words
 
 SENTENCES = st.lists(st.sampled_from(["a", "dog", "cat", "runs", "sits", "on", "the", "mat"]), max_size=8).map(" ".join)

@@ -25,7 +25,7 @@ from judges import (
 )
 
 from atlas.errors import Unsupported, UsageError
-from ingest.judging import Judged
+from ingest.evaluate.metric import Judged
 
 
 @pytest.fixture(scope="module")

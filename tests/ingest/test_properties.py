@@ -16,9 +16,9 @@ from atlas.errors import Unsupported, UsageError
 from atlas.live.hooks import shuffling, tracing
 from atlas.maintain.check import check
 from atlas.store.database import open_readonly
+from ingest.analyse.properties import _orders, measure
 from ingest.attribution.trace import Item, traced
 from ingest.job import Execution, Job, make_job, open_dataset
-from ingest.properties import _orders, measure
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.prepare import collect
 from ingest.run.resolve import complete

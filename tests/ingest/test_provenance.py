@@ -21,10 +21,10 @@ from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
 from atlas.store.database import open_readonly
 from ingest.datasets import scenes
-from ingest.evaluate import Measures, evaluate
+from ingest.evaluate.edit import Measures, evaluate
+from ingest.evaluate.methods import ablate_tops
 from ingest.job import Execution, Job, make_job
 from ingest.run.ingest import ingest
-from ingest.suppression import survey
 
 pytestmark = pytest.mark.filterwarnings("ignore:no held-out examples:atlas.errors.AtlasWarning")
 
@@ -163,7 +163,7 @@ def test_a_survey_refuses_maps_of_other_weights(
             ingest(empty_atlas, replace(small_job, model=str(folder), methods={"contribution": {}}), Execution())
     judged = replace(small_job, model=str(folder), split="held_out", per_concept=1)
     with pytest.raises(UsageError, match="is of other weights"):
-        survey(empty_atlas, judged, Execution(), methods=["contribution"], tops=["5"], seeds=0)
+        ablate_tops(empty_atlas, judged, Execution(), methods=["contribution"], tops=["5"], seeds=0)
 
 
 def test_a_fingerprint_sees_writes_through_data_and_permutations(random_llava: Any) -> None:

@@ -20,11 +20,11 @@ from atlas.live.edit.apply import changing
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
+from ingest.solve.problem import Piece, Problem, Weights, objective, pieces
+from ingest.solve.swaps import Swap
 from ingest.solvers._choosing import contributing, excluded
 from ingest.solvers.minimal_norm import minimal, observed
 from ingest.solvers.rank_one import covered, moments
-from ingest.solving import Piece, Problem, Weights, objective, pieces
-from ingest.swaps import Swap
 
 ANSWERS = ["a dog", "a red dog barks", "dog and a dog"]
 CAT, LONG, NONE = Swap("dog", "cat"), Swap("dog", "bee"), Swap("dog")

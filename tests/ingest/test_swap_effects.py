@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from swapping import SPOKEN, World, example, feed_of, one_pass, said
 
-import ingest.evaluate
-import ingest.solve
+import ingest.evaluate.edit
+import ingest.evaluate.from_edit
+import ingest.solve.solve
 from atlas import Atlas
 from atlas.edits import library as edit_library
 from atlas.edits.edit import Change, Edit, Intervention
@@ -21,16 +22,16 @@ from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from atlas.maintain.check import check
 from atlas.neurons import Neuron
-from ingest.controls import LAYERS, Controls
 from ingest.data.examples import Example
-from ingest.edited import swap_of
-from ingest.effects import POOLED, summarise
-from ingest.evaluate import evaluate, random_controls
-from ingest.examiner import Scores
+from ingest.evaluate.controls import LAYERS, Controls
+from ingest.evaluate.edit import evaluate, random_controls
+from ingest.evaluate.effects import POOLED, summarise
+from ingest.evaluate.from_edit import swap_of
+from ingest.evaluate.teacher_forced import Scores
+from ingest.evaluate.word_swap import SwapExaminer
 from ingest.job import Execution, Job, make_job
-from ingest.solve import Wanted, solve
-from ingest.swap_effects import SwapExaminer
-from ingest.swaps import Swap
+from ingest.solve.solve import Wanted, solve
+from ingest.solve.swaps import Swap
 
 EYES = frozenset({"image", "text"})
 
@@ -50,9 +51,9 @@ def swapping(speaking: Any) -> Intervention:
     """Deltas that make some of the dogs cats: solved on two pictures."""
     live = speaking
     examples = SPOKEN[:2]
+    from ingest.solve.problem import Problem
+    from ingest.solve.swaps import make_cases
     from ingest.solvers.word_swap import build
-    from ingest.solving import Problem
-    from ingest.swaps import make_cases
 
     cases = make_cases(feed_of(live, examples), list(enumerate(examples)), CAT, 2)
     return build(lr=0.03).solve(Problem(live, cases)).intervention
@@ -148,9 +149,9 @@ def test_where_the_model_never_says_the_word_what_else_changes_is_still_measured
 def small_world(speaking: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Jobs run on what the speaking model was taught."""
     world = World(SPOKEN)
-    monkeypatch.setattr("ingest.solve.open_dataset", lambda job: world)
-    monkeypatch.setattr("ingest.evaluate.open_dataset", lambda job: world)
-    monkeypatch.setattr("ingest.edited.open_dataset", lambda job: world)
+    monkeypatch.setattr("ingest.solve.solve.open_dataset", lambda job: world)
+    monkeypatch.setattr("ingest.evaluate.edit.open_dataset", lambda job: world)
+    monkeypatch.setattr("ingest.evaluate.from_edit.open_dataset", lambda job: world)
     monkeypatch.setattr("ingest.run.prepare.load_model", lambda job, execution: speaking)
     return world
 
@@ -172,7 +173,7 @@ def test_a_solved_edit_is_stored_with_what_solves_it_again(empty_atlas: Path, sm
     assert said["cases"] == 4 and said["batch_size"] == 2 and said["report"]["epochs"] <= 12
     assert edit.fingerprint == speaking.fingerprint
     assert Atlas.open(empty_atlas).edit("swap").data == edit and check(empty_atlas) == []
-    again = ingest.edited.solving_again(edit, speaking)(edit.neurons)
+    again = ingest.evaluate.from_edit.solving_again(edit, speaking)(edit.neurons)
     assert again == edit.intervention
     assert np.array_equal(np.asarray(again.deltas), np.asarray(edit.intervention.deltas))
 
@@ -234,7 +235,7 @@ def test_an_evaluation_has_success_beside_what_else_changes(
 
 
 def test_an_edit_by_one_question_is_measured_too(empty_atlas: Path, small_world: Any, speaking: Any) -> None:
-    asked = ingest.solve.Asked("one word :", [], "dog")
+    asked = ingest.solve.solve.Asked("one word :", [], "dog")
     wanted = Wanted("word_swap", CAT, {"lr": 0.03, "epochs": 12})
     edit, solution = solve(empty_atlas, "one", wanted, make_job({"max_new_tokens": 12}), Execution(), asked=asked)
     assert edit.concept is None and edit.provenance["asked"]["prompt"] == "one word :"
@@ -266,12 +267,12 @@ def test_a_composed_edit_is_measured_by_the_one_swap_of_its_parts(
 
 
 def test_what_the_word_is_kept_from_comes_from_every_source(small_world: Any, speaking: Any) -> None:
-    live, job = speaking, ingest.solve.complete(Job(concepts=("dog",), max_new_tokens=12), small_world, EYES)
+    live, job = speaking, ingest.solve.solve.complete(Job(concepts=("dog",), max_new_tokens=12), small_world, EYES)
     for keep, count in ((2, 2), (100, 3)):
-        items = ingest.solve.kept(live, small_world, job, Wanted("word_swap", CAT, keep=keep), 4)
+        items = ingest.solve.solve.kept(live, small_world, job, Wanted("word_swap", CAT, keep=keep), 4)
         texts = [live.encoder.decode(item.prompt.answer).strip() for item in items]
         assert len(items) == count and {"a cat", "a red cat meows"} == set(texts)
-    assert ingest.solve.kept(live, small_world, job, Wanted("word_swap", CAT, keep=0), 4) == []
+    assert ingest.solve.solve.kept(live, small_world, job, Wanted("word_swap", CAT, keep=0), 4) == []
 
 
 def test_whole_layers_have_no_control(empty_atlas: Path, small_world: Any, speaking: Any) -> None:

@@ -12,7 +12,7 @@ from swapping import SPOKEN, cases_of, example, feed_of, one_pass
 
 from atlas.errors import UsageError
 from atlas.live.encode import Prompt
-from ingest.swaps import Swap, check_words, make_cases, replaced, spoken
+from ingest.solve.swaps import Swap, check_words, make_cases, replaced, spoken
 
 
 def text(live: Any, prompt: Prompt) -> str:

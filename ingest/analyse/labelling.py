@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from duckdb import DuckDBPyConnection as Connection
 
-import ingest.rules
+import ingest.label_rules
 from atlas import registry
 from atlas.errors import UsageError
 from atlas.store.database import open_readonly
@@ -75,14 +75,14 @@ class Labelled:
 
 
 def make(atlas: Path, rule: str, runs: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> Labelled:
-    """Label neurons by a rule of `ingest/rules/`, from the maps of the runs (the newest that has them by default).
+    """Label neurons by a rule of `ingest/label_rules/`, from the maps of the runs (by default the newest of them).
 
     runs: beginnings of run ids. given: the rule's parameters.
 
     Raises:
         UsageError: an unknown rule, run or parameter; maps that do not go together.
     """
-    module = registry.load(ingest.rules, rule)
+    module = registry.load(ingest.label_rules, rule)
     parameters = registry.resolve(rule, module.build, dict(given or {}))
     built: Rule = module.build(**parameters)
     with open_readonly(atlas) as connection:

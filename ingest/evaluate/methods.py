@@ -24,13 +24,13 @@ from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, Neuron
 from atlas.query.compare_maps import size
 from atlas.query.neuron_set import NeuronSet
-from ingest.controls import Controls, controls_for
 from ingest.data.examples import IMAGE, TEXT, Dataset, Example
 from ingest.draw.picture_judge import judge_for
-from ingest.drawing_examiner import DRAWN, DrawingExaminer
-from ingest.effects import POOLED, Evaluation, store_effects, stored_effects, summarise
-from ingest.evaluate import Puts, under, under_random
-from ingest.examiner import ACCURACY, Examiner, Scores
+from ingest.evaluate.controls import Controls, controls_for
+from ingest.evaluate.drawn import DRAWN, DrawingExaminer
+from ingest.evaluate.edit import Puts, under, under_random
+from ingest.evaluate.effects import POOLED, Evaluation, store_effects, stored_effects, summarise
+from ingest.evaluate.teacher_forced import ACCURACY, Scores, TeacherForced
 from ingest.job import Execution, Job, open_dataset
 from ingest.run import prepare
 from ingest.run.encode_examples import Response, Skipped
@@ -77,7 +77,7 @@ def count_of(share: str, neurons: int) -> int:
     return count
 
 
-def survey(
+def ablate_tops(
     path: Path,
     job: Job,
     execution: Execution,
@@ -128,7 +128,7 @@ def survey(
     skipped = Skipped()
     with record.running():
         for source, tasks in tasks_by_source(job, dataset).items():
-            examiner = Examiner(live, dataset, replace(job, sources=(source,), tasks=tasks), execution, record)
+            examiner = TeacherForced(live, dataset, replace(job, sources=(source,), tasks=tasks), execution, record)
             examples += examiner.examples
             skipped.merge(examiner.feed.skipped.plain())
             made += examiner.feed.made

@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from atlas.errors import UsageError, unknown
+from ingest.analyse.labelling import RunMaps
 from ingest.attribution.labels import Labels, chosen
 from ingest.attribution.role_sums import DISJOINT
-from ingest.labelling import RunMaps
 
 DOMAINS = ("runs", "roles", "inputs")
 

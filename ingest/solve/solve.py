@@ -27,8 +27,8 @@ from ingest.run.generate import open_picture
 from ingest.run.map_step import Progress
 from ingest.run.record import model_row
 from ingest.run.resolve import complete, tasks_by_source
-from ingest.solving import Problem, Solution, Solver
-from ingest.swaps import Case, Swap, make_cases, spoken
+from ingest.solve.problem import Problem, Solution, Solver
+from ingest.solve.swaps import Case, Swap, make_cases, spoken
 
 if TYPE_CHECKING:
     import numpy as np

@@ -37,11 +37,11 @@ from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
 from atlas.stats.intervals import Interval, of_values
 from atlas.store.schema import arrow_schema, measures
+from ingest.analyse.geometry import Measured, require_words, stored_measures
 from ingest.attribution.estimators import GRADIENT, TEXT_TARGET, PairMethod
 from ingest.attribution.trace import Item, shortest_first, traced
 from ingest.data.examples import IMAGE
 from ingest.data.targets import NONE
-from ingest.geometry import Measured, require_words, stored_measures
 from ingest.job import Execution, Job, open_dataset
 from ingest.methods.nam_text import choices
 from ingest.run import arrow_tables, prepare

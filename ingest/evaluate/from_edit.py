@@ -12,9 +12,9 @@ from atlas.neurons import Neuron
 from ingest.data.examples import FIND, IMAGE, Dataset
 from ingest.job import Job, make_job, open_dataset
 from ingest.run.resolve import complete
-from ingest.solve import Wanted, build_solver, pose
-from ingest.solve_drawing import again
-from ingest.swaps import Swap
+from ingest.solve.drawing import again
+from ingest.solve.solve import Wanted, build_solver, pose
+from ingest.solve.swaps import Swap
 
 
 def concept_of(edit: Edit, dataset: Dataset) -> str | None:
@@ -35,7 +35,7 @@ def solving_again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], I
     wanted = Wanted(said["name"], Swap(**said["swap"]), said["params"], said["goal"], said["keep"])
     solver, _ = build_solver(wanted)
     if edit.provenance.get("asked"):
-        from ingest.solve import Asked
+        from ingest.solve.solve import Asked
 
         dataset: Dataset = Asked(**edit.provenance["asked"])
     else:

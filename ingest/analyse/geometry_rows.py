@@ -1,4 +1,4 @@
-"""Rows of `measures` and `points` from what the passes gathered (see `ingest.geometry`)."""
+"""Rows of `measures` and `points` from what the passes gathered (see `ingest.analyse.geometry`)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pyarrow as pa
 
 from atlas.stats.intervals import Interval, of_clusters
 from atlas.store.schema import arrow_schema, points
+from ingest.analyse.attention_flow import NAMES, Flow
+from ingest.analyse.representation_metrics import cosine_distance, linear_cka, mixing, plane, probe, to_cluster
+from ingest.analyse.representations import Representations, Token, priority
 from ingest.attribution.role_sums import DISJOINT, SPECIAL, TEXT
-from ingest.flow import NAMES, Flow
-from ingest.representations import Representations, Token, priority
-from ingest.spaces import cosine_distance, linear_cka, mixing, plane, probe, to_cluster
 
 Row = dict[str, Any]
 HELD_OUT = 0.3

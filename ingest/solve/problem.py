@@ -22,7 +22,7 @@ from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest.attribution.trace import Item, shortest_first
 from ingest.run.encode_examples import batches
-from ingest.swaps import Case
+from ingest.solve.swaps import Case
 
 
 @dataclass(frozen=True, slots=True)

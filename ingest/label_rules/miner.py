@@ -2,9 +2,9 @@
 
 Huang et al. 2024. The importance of a modality is the weighted sum of its metrics (`miner.mean`, ...), averaged over
 the datasets in which the modality occurs; several runs of one dataset count as one, their mean. A split says which
-token roles are told apart, and a strategy how many neurons of which layer and modality are taken (`atlas.strategies`).
-A modality that does not occur, or in which nothing stands out, has no part in the selection. The score is the
-importance.
+token roles are told apart, and a strategy how many neurons of which layer and modality are taken
+(`ingest.label_rules._strategies`). A modality that does not occur, or in which nothing stands out, has no part in the
+selection. The score is the importance.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from atlas.errors import UsageError, unknown
-from atlas.strategies import PUBLISHED, RANDOM, TIES, select
+from ingest.analyse.labelling import RunMaps
 from ingest.attribution.labels import Labels, chosen
 from ingest.attribution.miner_weights import METRICS, SPLITS, parse_weights
-from ingest.labelling import RunMaps
+from ingest.label_rules._strategies import PUBLISHED, RANDOM, TIES, select
 
 
 class Miner:

@@ -21,19 +21,19 @@ from atlas.errors import AtlasError, UsageError
 from atlas.live.edit.apply import changing, require_own
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
-from ingest.answers import REFERENCES, AnswerExaminer, check_measures, chosen_metrics
-from ingest.controls import Controls, controls_for
 from ingest.data.examples import IMAGE
 from ingest.draw.picture_judge import PictureJudge, judge_for
-from ingest.drawing_examiner import DrawingExaminer
-from ingest.edited import concept_of, solving_again, swap_of
-from ingest.effects import Evaluation, of_model, store_effects, stored_effects, summarise
-from ingest.examiner import Examiner, Scores
+from ingest.evaluate.controls import Controls, controls_for
+from ingest.evaluate.drawn import DrawingExaminer
+from ingest.evaluate.effects import Evaluation, of_model, store_effects, stored_effects, summarise
+from ingest.evaluate.from_edit import concept_of, solving_again, swap_of
+from ingest.evaluate.generated import REFERENCES, AnswerExaminer, check_measures, chosen_metrics
+from ingest.evaluate.teacher_forced import Scores, TeacherForced
+from ingest.evaluate.word_swap import SwapExaminer
 from ingest.job import Execution, Job, open_dataset
 from ingest.run import prepare
 from ingest.run.record import Record
 from ingest.run.resolve import identity, resolved
-from ingest.swap_effects import SwapExaminer
 
 
 class Puts(Protocol):
@@ -135,7 +135,7 @@ def evaluate(
     if record.begun():
         return Evaluation(record.run_id, False, stored_effects(atlas, record.run_id), {})
     with record.running():
-        examiner = Examiner(live, dataset, job, execution, record)
+        examiner = TeacherForced(live, dataset, job, execution, record)
         concept = concept_of(edit, dataset)
         if concept is None and edit.concept is not None:
             notes.append(f"{dataset.name} has no concept '{edit.concept}': all of its questions count as others")
@@ -160,7 +160,7 @@ def evaluate(
 def _further(
     edit: Edit,
     concept: str | None,
-    examiner: Examiner,
+    examiner: TeacherForced,
     measures: Measures,
     judge: PictureJudge | None,
     notes: list[str],

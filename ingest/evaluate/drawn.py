@@ -12,7 +12,7 @@ from atlas.live.encode import Prompt
 from ingest.data.examples import IMAGE, Concept, Example
 from ingest.draw.drawings import Drawings
 from ingest.draw.picture_judge import PictureJudge
-from ingest.examiner import Asked, Scores
+from ingest.evaluate.teacher_forced import QuestionKey, Scores
 from ingest.run.encode_examples import ExampleEncoder, batches
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class DrawingExaminer:
             del values[BECAME]
         values[OVERLAP] = self._overlaps(pictures, first)
         told = tuple(
-            Asked(e.source, e.task, e.mentions[0].concept, frozenset(m.concept for m in e.mentions), e.cluster)
+            QuestionKey(e.source, e.task, e.mentions[0].concept, frozenset(m.concept for m in e.mentions), e.cluster)
             for e, _ in self.asked
         )
         return Scores(told, values)

@@ -15,13 +15,13 @@ import torch
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT
-from ingest.answers import answered
 from ingest.attribution.trace import Item, shortest_first, traced
 from ingest.data.examples import Example
 from ingest.data.targets import spans
-from ingest.examiner import Asked, Scores
+from ingest.evaluate.generated import answered
+from ingest.evaluate.teacher_forced import QuestionKey, Scores
 from ingest.run.encode_examples import ExampleEncoder, batches
-from ingest.swaps import Case, Swap, make_cases, replaced, spoken
+from ingest.solve.swaps import Case, Swap, make_cases, replaced, spoken
 
 OTHERS = ""
 
@@ -72,7 +72,7 @@ class SwapExaminer:
             values |= {name: _padded(v, count) for name, v in (("success", wanted_ones["first"]),)}
             values |= {"wanted_probability": _padded(wanted_ones["probability"], count)}
         asked = [
-            Asked(e.source, e.task, self.concept if i < cases else OTHERS, frozenset(), e.cluster)
+            QuestionKey(e.source, e.task, self.concept if i < cases else OTHERS, frozenset(), e.cluster)
             for i, (e, _) in enumerate(self.prompts)
         ]
         return Scores(tuple(asked), values)

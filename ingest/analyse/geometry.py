@@ -11,7 +11,7 @@ enters the final norm), except for attention and saliency, which belong to layer
                         always naming the commonest role
     semantic_probing    mean cosine distance of image (video, audio) tokens to the text tokens' centroid
     semantic_telomere   the same of special tokens; text_spread: of the text tokens themselves
-    attention_contribution, attention_share, saliency, saliency_share    see `ingest.flow`
+    attention_contribution, attention_share, saliency, saliency_share    see `ingest.analyse.attention_flow`
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, parse_layers
 from atlas.store.database import open_readonly
 from atlas.store.schema import arrow_schema, measures
+from ingest.analyse.attention_flow import Flow
+from ingest.analyse.geometry_rows import flow_rows, place_rows, point_rows
+from ingest.analyse.representations import Representations
 from ingest.attribution.trace import Item, shortest_first, traced
-from ingest.controls import LAYERS, Controls
 from ingest.data.examples import IMAGE, Example
-from ingest.evaluate import moved
-from ingest.flow import Flow
-from ingest.geometry_rows import flow_rows, place_rows, point_rows
+from ingest.evaluate.controls import LAYERS, Controls
+from ingest.evaluate.edit import moved
 from ingest.job import Execution, Job, open_dataset
-from ingest.representations import Representations
 from ingest.run import arrow_tables, prepare
 from ingest.run.encode_examples import ExampleEncoder, batches
 from ingest.run.map_step import Progress

@@ -23,7 +23,7 @@ ACCURACY, LOG_PROBABILITY, KL, UNCHANGED = "accuracy", "log_probability", "kl", 
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class QuestionKey:
     """One thing asked of the model: the concept that an example's target stands for, all that it mentions, and which
     other examples tell nearly the same (`Example.cluster`)."""
 
@@ -39,11 +39,11 @@ class Scores:
     """What was asked and, in the same order, what was measured: metric -> (questions,) float, NaN where it is not
     measured."""
 
-    asked: tuple[Asked, ...]
+    asked: tuple[QuestionKey, ...]
     values: Mapping[str, np.ndarray]
 
 
-class Examiner:
+class TeacherForced:
     """Held-out questions, encoded once, put to a model under any number of conditions.
 
     The first time they are put, to the model as it is, is what `kl` and `unchanged` compare with; its log-probabilities
@@ -76,7 +76,7 @@ class Examiner:
         accuracy: whether every token of the words is the model's first choice. log_probability: the mean over their
         tokens. kl: the mean KL(before || now) there. unchanged: whether the first choices are those of before.
         """
-        asked: list[Asked] = []
+        asked: list[QuestionKey] = []
         found: dict[str, list[Tensor]] = {name: [] for name in (ACCURACY, LOG_PROBABILITY, KL, UNCHANGED)}
         number, first = 0, not self._before
         for source, items in self.items.items():
@@ -91,7 +91,7 @@ class Examiner:
                 for row, concept in zip(trace.pairs.tolist(), trace.concepts, strict=True):
                     example = self.examples[some[row].number]
                     mentioned = frozenset(m.concept for m in example.mentions)
-                    asked.append(Asked(source, example.task, concept, mentioned, example.cluster))
+                    asked.append(QuestionKey(source, example.task, concept, mentioned, example.cluster))
         whole = {n: torch.cat(values).double().numpy() if values else np.zeros(0) for n, values in found.items()}
         return Scores(tuple(asked), whole)
 

@@ -12,8 +12,8 @@ from atlas import registry
 from atlas.errors import Unsupported, UsageError
 from atlas.live.encode import Prompt
 from ingest.data.examples import IMAGE, Dataset, Example
-from ingest.examiner import Asked, Scores
-from ingest.judging import Judged, Metric, judge, load_metrics
+from ingest.evaluate.metric import Judged, Metric, judge, load_metrics
+from ingest.evaluate.teacher_forced import QuestionKey, Scores
 from ingest.run.encode_examples import ExampleEncoder, batches
 
 REFERENCES, BEFORE = AGAINST = ("references", "before")
@@ -120,10 +120,10 @@ class AnswerExaminer:
     def _image(self, example: Example) -> Any:
         return self.feed.dataset.image(example.media[0]) if self._pictured and example.source == IMAGE else None
 
-    def _told(self, example: Example) -> Asked:
+    def _told(self, example: Example) -> QuestionKey:
         mentioned = frozenset(m.concept for m in example.mentions)
         concept = self.concept if self.concept in mentioned else ""
-        return Asked(example.source, example.task, concept or "", mentioned, example.cluster)
+        return QuestionKey(example.source, example.task, concept or "", mentioned, example.cluster)
 
 
 def answered(

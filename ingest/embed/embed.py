@@ -21,7 +21,7 @@ from atlas.vectors.faiss_files import unit
 from atlas.vectors.neuron_text import Wording, concept_maps, neuron_texts
 from atlas.vectors.profiles import described, profiles, whole_maps
 from atlas.vectors.spaces import DECODED, DIRECTION, KIND, pick_model, require_space
-from ingest.encoding import DEFAULT, digest_of, encode_texts, open_encoder, require
+from ingest.embed.encoder import DEFAULT, digest_of, encode_texts, open_encoder, require
 from ingest.job import Execution, make_job
 from ingest.run.map_step import Progress
 from ingest.run.record import Derived

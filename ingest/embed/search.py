@@ -20,8 +20,8 @@ from atlas.store.database import open_readonly
 from atlas.token_roles import ROLES
 from atlas.vectors.neighbours import Near
 from atlas.vectors.spaces import DECODED, pick_model
-from ingest.embed import live_model
-from ingest.encoding import DEFAULT, Opened, open_encoder, require
+from ingest.embed.embed import live_model
+from ingest.embed.encoder import DEFAULT, Opened, open_encoder, require
 from ingest.job import Execution
 
 if TYPE_CHECKING:

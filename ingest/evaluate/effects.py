@@ -15,7 +15,7 @@ from atlas.stats.intervals import LEAST, Interval, of_clusters
 from atlas.store.database import open_readonly
 from atlas.store.schema import arrow_schema, effects
 from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO, Example
-from ingest.examiner import ACCURACY, KL, UNCHANGED, Scores
+from ingest.evaluate.teacher_forced import ACCURACY, KL, UNCHANGED, Scores
 from ingest.run import arrow_tables
 from ingest.run.encode_examples import Response
 from ingest.run.record import Record
