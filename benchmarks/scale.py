@@ -31,8 +31,9 @@ from atlas.maintain.compact import compact
 from atlas.maintain.remove_runs import remove_runs
 from atlas.neurons import Neuron
 from atlas.query.find import NeuronQuery
+from atlas.query.map_spec import MapSpec
 from atlas.query.request import build_filter
-from atlas.query.statements import MapSpec, best_concepts, find_maps
+from atlas.query.statements import best_concepts, find_maps
 from atlas.store import create, engine
 from atlas.store.database import database_file, open_readonly
 from atlas.store.run_loader import load_run

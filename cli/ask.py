@@ -126,8 +126,8 @@ def _count(there: Atlas, ask: NeuronQuery, form: str, explain: bool, fail_empty:
 def _vote(
     there: Atlas, question: Question, methods: str | None, agree: int | None, explain: bool
 ) -> tuple[NeuronSet, Query]:
+    from atlas.query.map_spec import MapSpec
     from atlas.query.selection_rules import Rule
-    from atlas.query.statements import MapSpec
 
     if question.select and question.top:
         raise UsageError("the maps vote by one rule; give --select or --top")

@@ -136,7 +136,7 @@ def null_lines(statistics: dict[str, float | None], matched: str) -> list[str]:
 
 def _show_concepts(sides: Sides, only: bool, form: str, atlas: Path | None) -> None:
     from atlas.api.atlas import Atlas
-    from atlas.query.statements import MapSpec
+    from atlas.query.map_spec import MapSpec
     from atlas.stats import overlap
 
     side, between, one = overlap.sides(**sides.asked())
@@ -185,9 +185,9 @@ def layers(
     """
     from atlas.api.atlas import Atlas
     from atlas.query.find import NeuronQuery
+    from atlas.query.map_spec import MapSpec
     from atlas.query.request import build_filter
     from atlas.query.selection_rules import Rule
-    from atlas.query.statements import MapSpec
 
     form = output.chosen()
     if select and top:
@@ -286,7 +286,7 @@ def agreement(
     """
     from atlas.api.atlas import Atlas
     from atlas.api.compare import REFERENCE
-    from atlas.query.statements import MapSpec
+    from atlas.query.map_spec import MapSpec
 
     form = output.chosen()
     there = Atlas(resolve(atlas))

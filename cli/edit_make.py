@@ -84,7 +84,7 @@ def create(
     Example: atlas edit create no-dog --concept dog --method contribution --source text --top 40 --set 0
     """
     from atlas.api.atlas import Atlas
-    from atlas.query.statements import MapSpec
+    from atlas.query.map_spec import MapSpec
 
     there = Atlas(resolve(atlas))
     which = MapSpec(concept, method, source, target, reduce, model, dataset, run)

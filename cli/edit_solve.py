@@ -86,7 +86,7 @@ def solve(
     Example: atlas edit solve draw-cat --from dog --to cat --target image --method nam_image --model tiny-gill
     """
     from atlas.api.atlas import Atlas
-    from atlas.query.statements import MapSpec
+    from atlas.query.map_spec import MapSpec
 
     path = existing(atlas)
     neurons = None

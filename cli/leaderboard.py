@@ -44,7 +44,7 @@ def leaderboard(
     """
     from atlas.api.atlas import Atlas
     from atlas.api.compare import REFERENCE
-    from atlas.query.statements import MapSpec
+    from atlas.query.map_spec import MapSpec
 
     chosen = output.chosen()
     which = MapSpec(source=source, reduce=reduce, model=model, dataset=dataset)

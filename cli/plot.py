@@ -45,7 +45,7 @@ def plot_doses(
     Example: atlas plot doses --out doses.png
     """
     from atlas.api.atlas import Atlas
-    from atlas.query.statements import MapSpec
+    from atlas.query.map_spec import MapSpec
 
     chosen = output.chosen()
     if out is not None:

@@ -67,7 +67,7 @@ def build(
     """
     chosen = output.chosen()
     path = existing(atlas)
-    from atlas.query.statements import MapSpec
+    from atlas.query.map_spec import MapSpec
     from atlas.vectors.faiss_files import KINDS
     from atlas.vectors.neuron_text import Wording
     from atlas.vectors.spaces import DIRECTION, SPACES, require_space

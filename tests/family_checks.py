@@ -540,12 +540,12 @@ def draws(of: Subject) -> None:
     prompts = [live.encoder.prompt(text) for text in ("a red dog", "draw two cat :")]
     if of.name == "GILL":  # which answers in words as long as it is random: it is given the picture's tokens
         how = DrawOptions(steps=2, looks=1)
-        live.__dict__["drawer"] = GillDrawer(live.model, painter(live.device))
+        live.__dict__["drawer"] = GillDrawer(live, painter(live.device))
         answers = [live.model.config.img_token_ids] * 2
     else:
         how = DrawOptions() if of.name == "Janus" else DrawOptions(side=2)
-        answers = live.drawer.answers(live, prompts, how, 12)
-        assert all(live.drawer.answers(live, [p], how, 12) == [a] for p, a in zip(prompts, answers, strict=True))
+        answers = live.drawer.answers(prompts, how, 12)
+        assert all(live.drawer.answers([p], how, 12) == [a] for p, a in zip(prompts, answers, strict=True))
     asked = [prompt.answered(ids) for prompt, ids in zip(prompts, answers, strict=True)]
     capture, at, tokens = states_of(live, asked)
     assert capture.norm_out is not None

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scene_coco import write_coco
 
 COUNT = 30
 """Pictures, speakers, videos: enough that both splits have some."""
@@ -169,7 +170,7 @@ def coco_captions(root: Path) -> Path:
 def coco(root: Path) -> Path:
     from ingest.datasets import scenes
 
-    scenes.build().write_coco(root, 60)
+    write_coco(scenes.build(), root, 60)
     return root
 
 

@@ -17,11 +17,11 @@ from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.errors import UsageError
 from atlas.neurons import Neuron
 from atlas.query import pins, statements
+from atlas.query.map_spec import MapSpec
 from atlas.query.neuron_set import NeuronSet, everything_but
-from atlas.query.pins import Pins
 from atlas.query.resolve_maps import choose_map
-from atlas.query.statements import MapSpec
 from atlas.store.database import open_readonly
+from atlas.store.pins_file import Pins, read
 
 if TYPE_CHECKING:
     from atlas.edits.edit import Edit
@@ -125,7 +125,7 @@ class Atlas(Questions, AcrossMaps, Nearest):
             UsageError: the atlas has no such model, dataset or finished run.
         """
         if model is None and dataset is None and not runs:
-            return pins.read(self.path)
+            return read(self.path)
         return pins.pin(self.path, model=model, dataset=dataset, runs=runs)
 
     def use_nothing(self) -> None:

@@ -12,11 +12,12 @@ from atlas.errors import UsageError
 from atlas.query import compare_maps, statements
 from atlas.query.execute import by_vote, of_meant
 from atlas.query.find import NeuronQuery, ResolvedMaps
+from atlas.query.map_spec import MapSpec
 from atlas.query.neuron_set import NeuronSet, layer_distribution
 from atlas.query.request import build_filter
 from atlas.query.resolve_maps import choose_several, first_answer, same_but, voters
 from atlas.query.selection_rules import Rule
-from atlas.query.statements import MapSpec, Query
+from atlas.query.statements import Query
 from atlas.stats.dose_response import doses
 from atlas.stats.leaderboard import ORDERS, leaderboard, of_effects
 from atlas.stats.overlap import Common, ConceptOverlaps, Shared, of_concept, of_concepts, of_selections, sides

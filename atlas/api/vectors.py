@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.neurons import Neuron
-from atlas.query.statements import MapSpec, tokens_of
+from atlas.query.map_spec import MapSpec
+from atlas.query.statements import tokens_of
 from atlas.store.database import open_readonly
 from atlas.vectors.matching import Matched, match
 from atlas.vectors.neighbours import Near

@@ -10,8 +10,8 @@ from typing import Any
 from atlas.errors import UsageError
 from atlas.neurons import PRODUCT, Neuron
 from atlas.query import compare_maps, statements
+from atlas.query.map_spec import MapSpec
 from atlas.query.resolve_maps import choose_map, one_tap
-from atlas.query.statements import MapSpec
 from atlas.store.database import open_readonly
 
 MEAN, MIN, DEVIATION = "mean", "min", "sd"

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from atlas.query.map_spec import MapSpec
 from atlas.query.selection_rules import Rule, bound, placed, selected
-from atlas.query.statements import MapSpec, Query, tokens_of
+from atlas.query.statements import Query, tokens_of
 
 TOP = 0.02
 """The share of the neurons that agreement compares the tops of."""

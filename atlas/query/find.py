@@ -7,16 +7,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
-from atlas.query import paging, pins
+from atlas.query import paging
 from atlas.query.compare_maps import TOP, size_sql
 from atlas.query.filter_sql import MEASURED, Condition, Members, of_map
 from atlas.query.filters import EVERYTHING as ALL
 from atlas.query.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, conjuncts, is_glob, tests
+from atlas.query.map_spec import MapSpec, pin_notes
 from atlas.query.no_such_map import nothing, require_one_run, require_stored
 from atlas.query.paging import SHOWN, Order
 from atlas.query.resolve_maps import ASKED, StoredMap, narrowed, versions_of
 from atlas.query.selection_rules import BY_PLACE, EVERY, Rule, bound, placed, selected
-from atlas.query.statements import MapSpec, Query, find_maps, tokens_of
+from atlas.query.statements import Query, find_maps, tokens_of
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -108,7 +109,7 @@ def meant(connection: Connection, tree: Filter, selections: Selections) -> Resol
     apart = (*IDENTITY, *(_column(name) for name in ("run", "fingerprint", "tap") if name in mentioned))
     first = {tuple(r[name] for name in apart): r["map_id"] for r in reversed(rows)}
     rows = [r for r in rows if r["map_id"] in set(first.values())]
-    said = (*assumed, *pins.notes(which), *notes, *(versions_of(rows) if "run" not in mentioned else ()))
+    said = (*assumed, *pin_notes(which), *notes, *(versions_of(rows) if "run" not in mentioned else ()))
     return ResolvedMaps(tuple(StoredMap(r, said) for r in rows), tuple(left[r["map_id"]] for r in rows), members)
 
 

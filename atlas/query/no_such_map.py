@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError, unknown
 from atlas.neurons import LANGUAGE
-from atlas.query import pins
 from atlas.query.filters import Filter, conjuncts, spans
-from atlas.query.statements import MapSpec, find_maps, mapping_runs, runs_beginning
+from atlas.query.map_spec import MapSpec, pin_notes
+from atlas.query.statements import find_maps, mapping_runs, runs_beginning
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -55,7 +55,7 @@ def _begun(label: str, asked: str) -> bool:
 def nothing(connection: Connection, which: MapSpec) -> UsageError:
     """Name by name, from the most to the least general: the first that matches nothing is the one to correct."""
     error = _wrong(connection, which)
-    pinned = "; ".join(pins.notes(which))
+    pinned = "; ".join(pin_notes(which))
     return UsageError(f"{error}; only maps of {pinned} were looked at") if pinned else error
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
-from atlas.query import pins
+from atlas.query.map_spec import MapSpec, pin_notes
 from atlas.query.no_such_map import nothing, require_one_run
-from atlas.query.statements import MapSpec, find_maps
+from atlas.query.statements import find_maps
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +75,7 @@ def choose_map(connection: Connection, which: MapSpec) -> StoredMap:
         raise nothing(connection, which)
     # One model's name may stand for several weights: those of the newest map count.
     rows, assumed = narrowed(rows, (*ASKED, "component", "tap", "fingerprint"))
-    return StoredMap(rows[0], (*pins.notes(which), *assumed, *versions_of(rows[:1])))
+    return StoredMap(rows[0], (*pin_notes(which), *assumed, *versions_of(rows[:1])))
 
 
 def choose_several(connection: Connection, which: MapSpec, name: str, values: Sequence[str]) -> list[StoredMap]:
@@ -105,7 +105,7 @@ def choose_several(connection: Connection, which: MapSpec, name: str, values: Se
         taken, note = _preferred(part, common)
         assumed += note
         groups = [[r for r in group if str(r[part]) == taken] for group in groups]
-    said = (*pins.notes(which), *assumed)
+    said = (*pin_notes(which), *assumed)
     return [StoredMap(group[0], (*said, *versions_of(group[:1]))) for group in groups]
 
 
@@ -130,7 +130,7 @@ def choose_concepts(connection: Connection, which: MapSpec, names: Sequence[str]
     if not rows:
         raise nothing(connection, which)
     rows, assumed = narrowed(rows, EVERYTHING)
-    said = (*pins.notes(which), *assumed, *versions_of(rows))
+    said = (*pin_notes(which), *assumed, *versions_of(rows))
     return [StoredMap(r, said) for r in sorted(rows, key=lambda r: str(r["concept"]))]
 
 
@@ -152,7 +152,7 @@ def first_answer(
             break
     else:
         return found, ()
-    assumed = list(pins.notes(which))
+    assumed = list(pin_notes(which))
     for name, taken in zip(SETTING, setting, strict=True):
         assumed += _noted(name, str(taken), dict.fromkeys(str(r[name]) for r in rows))
         rows = [r for r in rows if r[name] == taken]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from atlas.neurons import LANGUAGE, Neuron
-from atlas.query import pins
+from atlas.query.map_spec import MapSpec
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,55 +34,6 @@ class Query:
         values = "\n".join(f"-- ${name} = {value!r}" for name, value in self.parameters.items())
         return f"{self.sql}\n{values}" if values else self.sql
 
-
-@dataclass(frozen=True, slots=True)
-class MapSpec:
-    """Which maps are meant; None is any, or what is pinned (`atlas.query.pins`). concept "*": the map over every
-    concept of a run. run: a prefix of its id. mentioned: other names that are not left open, with spaces between."""
-
-    concept: str | None = None
-    method: str | None = None
-    source: str | None = None
-    target: str | None = None
-    reduce: str | None = None
-    model: str | None = None
-    dataset: str | None = None
-    run: str | None = None
-    fingerprint: str | None = None
-    tap: str | None = None
-    supercategory: str | None = None
-    mentioned: str | None = None
-
-    def where(self) -> tuple[str, dict[str, Any]]:
-        columns = {"concept": "c.name", "method": "m.method", "source": "m.source", "target": "m.target"}
-        columns |= {"reduce": "m.reduce", "model": "mo.name", "dataset": "d.name", "fingerprint": "mo.fingerprint"}
-        columns |= {"tap": "m.tap", "supercategory": "c.supercategory"}
-        parts, values = ["r.status = 'done'"], {}
-        pinned = pins.held(self)
-        for name, column in columns.items():
-            value = getattr(self, name) or getattr(pinned, name, None)
-            if name == "concept" and value == "*":
-                parts.append("m.concept_id IS NULL")
-            elif value is not None:
-                parts.append(f"{column} = ${name}")
-                values[name] = value
-        if self.method is None:  # those of swapped answers are asked for by name
-            parts.append(f"m.method NOT LIKE '%.{ANSWER}' AND m.method NOT LIKE '%.{ANSWER}.%'")
-        if self.run is not None:
-            parts.append("starts_with(m.run_id, $run)")
-            values["run"] = self.run
-        if pinned.runs:
-            parts.append(OF_PINNED.format(kind="ingest"))
-            values["pinned"] = list(pinned.runs)
-        return " AND ".join(parts), values
-
-
-ANSWER = "answer"
-"""The part of a method's maps that are of answers behind other concepts' prompts (`ingest.run.swapped_answers`)."""
-
-OF_PINNED = """(r.run_id IN (SELECT unnest($pinned::VARCHAR[]))
-    OR NOT EXISTS (FROM runs WHERE run_id IN (SELECT unnest($pinned::VARCHAR[])) AND kind = '{kind}'))"""
-"""Whether a run is one of those pinned, where any of these is of the kind."""
 
 _ONE_MAP = "m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, m.component, m.tap"
 """What the versions of one map, of several runs, have in common."""

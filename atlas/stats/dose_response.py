@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from atlas.query.compare_maps import size
-from atlas.query.statements import MapSpec
+from atlas.query.map_spec import MapSpec
 from atlas.stats.intervals import of_values
 from atlas.stats.leaderboard import surveyed
 

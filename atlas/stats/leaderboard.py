@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from atlas.query import compare_maps, pins
+from atlas.query import compare_maps
+from atlas.query.map_spec import OF_PINNED, MapSpec, held
 from atlas.query.resolve_maps import PREFERRED, first_answer
-from atlas.query.statements import OF_PINNED, MapSpec, Query
+from atlas.query.statements import Query
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -45,7 +46,7 @@ def _every(which: MapSpec) -> tuple[str, dict[str, Any]]:
     columns |= {"fingerprint": "m.fingerprint"}
     values = {name: value for name in columns if (value := getattr(which, name)) is not None}
     asked = "".join(f" AND {columns[name]} = ${name}" for name in values)
-    if runs := pins.held(replace(which, model=None, dataset=None)).runs:
+    if runs := held(replace(which, model=None, dataset=None)).runs:
         asked += f" AND {OF_PINNED.format(kind='evaluate')}"
         values["pinned"] = list(runs)
     return (

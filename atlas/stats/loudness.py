@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from atlas.neurons import LANGUAGE
 from atlas.query import compare_maps
+from atlas.query.map_spec import MapSpec
 from atlas.query.resolve_maps import StoredMap
-from atlas.query.statements import MapSpec, find_maps
+from atlas.query.statements import find_maps
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atlas.query import compare_maps
-from atlas.query.statements import MapSpec
+from atlas.query.map_spec import MapSpec
 from atlas.stats.intervals import of_values
 
 if TYPE_CHECKING:

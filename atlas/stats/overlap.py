@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.query import compare_maps
+from atlas.query.map_spec import ANSWER, MapSpec
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.resolve_maps import (
     EVERYTHING,
@@ -26,7 +27,7 @@ from atlas.query.resolve_maps import (
     same_but,
 )
 from atlas.query.selection_rules import Rule
-from atlas.query.statements import ANSWER, MapSpec, find_maps
+from atlas.query.statements import find_maps
 from atlas.stats.loudness import Loudness, loudness_of
 from atlas.stats.membership import covariates
 from atlas.stats.overlap_null import (

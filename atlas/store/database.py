@@ -17,9 +17,9 @@ from pathlib import Path
 import duckdb
 
 from atlas.errors import StoreUnavailable, UsageError
-from atlas.query.pins import following
 from atlas.store.duckdb_errors import LOCKED, translate_duckdb_errors
 from atlas.store.locks import ASK, held
+from atlas.store.pins_file import following
 
 VERSION = "0005"
 """The alembic revision this code reads and writes."""

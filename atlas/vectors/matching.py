@@ -17,9 +17,9 @@ import pyarrow as pa
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
 from atlas.query import compare_maps
+from atlas.query.map_spec import MapSpec
 from atlas.query.resolve_maps import StoredMap
 from atlas.query.selection_rules import Rule
-from atlas.query.statements import MapSpec
 from atlas.vectors.faiss_files import unit
 from atlas.vectors.profiles import profiles, whole_maps
 from atlas.vectors.spaces import pick_model

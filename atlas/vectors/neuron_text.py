@@ -14,9 +14,9 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
+from atlas.query.map_spec import MapSpec
 from atlas.query.resolve_maps import StoredMap, choose_concepts
 from atlas.query.selection_rules import placed
-from atlas.query.statements import MapSpec
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection

@@ -13,8 +13,8 @@ import numpy as np
 
 from atlas.errors import Unsupported, UsageError
 from atlas.neurons import LANGUAGE
+from atlas.query.map_spec import MapSpec
 from atlas.query.resolve_maps import StoredMap, choose_concepts
-from atlas.query.statements import MapSpec
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection

@@ -247,8 +247,13 @@ class Trace:
         """
         if output not in self._gradients:
             summed = self.to_pairs(self.outputs(self._at_targets(self.capture.norm_out), output=output))
-            self._gradients[output] = differentiated(self, summed)
+            values = {layer: self.capture.values[layer] for layer in self.layers}
+            self._gradients[output] = differentiated(summed, self.row_of, values, self._check_gradients)
         return self._gradients[output]
+
+    def _check_gradients(self, by_layer: Mapping[int, Tensor]) -> None:
+        numbers = [item.number for item in self.items]
+        self.finite.of_values(by_layer, self.real, numbers, "the gradients in layer {}")
 
     def twin(self, draw: int = 0) -> Capture:
         """The same pass on the counterfactual pictures, once for every pair: values are (P, T, N).

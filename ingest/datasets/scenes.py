@@ -11,7 +11,6 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +21,6 @@ from ingest.datasets import _scene
 from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_wordings
 from ingest.datasets._filmed import FILM, Filmed
 from ingest.datasets._heard import PREFIX, Heard
-from ingest.datasets._scene_coco import write_coco
 from ingest.datasets._sound_words import SOUND_TASKS
 from ingest.datasets._world import (
     BACKGROUNDS,
@@ -141,11 +139,6 @@ class Scenes(Heard, Filmed):
         """The first `number` pictures of a split."""
         _check("split", [split], (FIND, HELD_OUT))
         return [f"{split}/{i}" for i in range(number)]
-
-    def write_coco(self, folder: Path, count: int, *, split: str = FIND) -> None:
-        """Write the first `count` pictures of a split as a COCO folder: images/, annotations/instances.json with
-        masks as run lengths, annotations/captions.json."""
-        write_coco(self, folder, count, split=split)
 
     def _scene(self, media: str) -> _scene.Scene:
         if media.startswith((PREFIX, FILM)):

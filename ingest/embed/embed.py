@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
+from atlas.query.map_spec import MapSpec
 from atlas.query.resolve_maps import StoredMap
-from atlas.query.statements import MapSpec
 from atlas.store.database import open_readonly
 from atlas.store.schema import arrow_schema, vectors
 from atlas.vectors.faiss_files import unit

@@ -14,8 +14,8 @@ from atlas.api.atlas import Atlas
 from atlas.errors import Unsupported, UsageError
 from atlas.live.media import AUDIO, IMAGE, VIDEO, Medium, Sound, kind_of
 from atlas.neurons import LANGUAGE, PRODUCT
+from atlas.query.map_spec import MapSpec
 from atlas.query.resolve_maps import choose_map
-from atlas.query.statements import MapSpec
 from atlas.store.database import open_readonly
 from atlas.token_roles import ROLES
 from atlas.vectors.neighbours import Near

@@ -233,7 +233,7 @@ class ExampleEncoder:
                 asked.append(prompt)
                 names.append(f"example {example.id}")
             if target == IMAGE:
-                found += self.live.drawer.answers(self.live, asked, DrawOptions(**self.job.drawing), length)
+                found += self.live.drawer.answers(asked, DrawOptions(**self.job.drawing), length)
             else:
                 found += self.live.generate(asked, max_new_tokens=length, names=names)
         return found

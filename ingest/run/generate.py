@@ -52,7 +52,7 @@ def ask(
         [ids] = live.generate([encoded], max_new_tokens=max_new_tokens)
         return live.encoder.decode(ids).strip(), None
     drawer, how = live.drawer, DrawOptions()
-    [ids] = drawer.answers(live, [encoded], how, max_new_tokens)
+    [ids] = drawer.answers([encoded], how, max_new_tokens)
     places = drawer.places(ids)
     if places is None:
         return live.encoder.decode(ids).strip(), None

@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 
 from atlas.live.encode import Prompt
-from atlas.query.statements import ANSWER
+from atlas.query.map_spec import ANSWER
 from ingest.attribution.estimators import TEXT_TARGET, TWIN, Method, PairMethod
 from ingest.attribution.trace import Item
 from ingest.data.examples import Example

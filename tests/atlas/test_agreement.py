@@ -15,7 +15,7 @@ from scipy.stats import rankdata, spearmanr
 from atlas.api.atlas import Atlas
 from atlas.errors import UsageError
 from atlas.query import compare_maps
-from atlas.query.statements import MapSpec
+from atlas.query.map_spec import MapSpec
 from ingest.evaluate.methods import count_of
 
 LAYERS, WIDTH = 2, 100

@@ -12,7 +12,7 @@ import pytest
 
 from atlas import Atlas
 from atlas.errors import UsageError
-from atlas.query.statements import MapSpec
+from atlas.query.map_spec import MapSpec
 from atlas.store.database import open_readonly
 from cli.main import main
 from ingest.evaluate.methods import ablate_tops

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from atlas import Atlas
 from atlas.errors import UsageError
-from atlas.query.statements import MapSpec
+from atlas.query.map_spec import MapSpec
 from atlas.store import engine, run_loader, schema
 from atlas.store.database import open_readonly
 from ingest.evaluate.methods import ablate_tops, count_of

@@ -12,7 +12,7 @@ import pytest
 
 from atlas.api.atlas import Atlas
 from atlas.errors import UsageError
-from atlas.query.statements import MapSpec
+from atlas.query.map_spec import MapSpec
 from atlas.store import engine
 from atlas.store.database import open_readonly
 from atlas.vectors.matching import nearest_rows

@@ -12,7 +12,7 @@ from scipy.stats import false_discovery_control, hypergeom
 
 from atlas import Atlas
 from atlas.errors import UsageError
-from atlas.query.statements import MapSpec
+from atlas.query.map_spec import MapSpec
 from atlas.stats.membership import covariates
 from atlas.stats.overlap_null import matched_statistics
 from atlas.store import create

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scene_coco import write_coco
 
 from atlas import Atlas
 from cli.edit_solve import _asked as asked_of
@@ -308,7 +309,7 @@ def test_another_dataset_or_other_options_are_taken_as_they_are_given(talking: P
     """The dataset and the options of what was solved are only what is taken where none are given."""
     from ingest.datasets import scenes
 
-    scenes.build().write_coco(tmp_path / "coco", 30, split="held_out")
+    write_coco(scenes.build(), tmp_path / "coco", 30, split="held_out")
     solve = ("--from", "dog", "--to", "cat", "--tasks", "caption", "--sources", "image", "--per-concept", "1")
     more = ("--option", "seed=3", "--keep", "0", "--param", "epochs=1", "--no-progress", "--atlas", talking)
     assert run("edit", "solve", "seeded", *solve, *more)[0] == 0

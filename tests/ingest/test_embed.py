@@ -19,7 +19,7 @@ from PIL import Image
 from atlas.api.atlas import Atlas
 from atlas.errors import Unsupported, UsageError
 from atlas.live.media import Clip, Medium, Sound
-from atlas.query.statements import MapSpec
+from atlas.query.map_spec import MapSpec
 from atlas.store import create, engine
 from atlas.store.database import open_readonly
 from atlas.vectors.faiss_files import build_index, unit

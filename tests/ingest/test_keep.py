@@ -14,8 +14,8 @@ from atlas.edits.files import read_stored
 from atlas.errors import UsageError
 from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
+from atlas.query.map_spec import MapSpec
 from atlas.query.selection_rules import Rule
-from atlas.query.statements import MapSpec
 from atlas.store import create
 from atlas.store.database import open_readonly
 from ingest.job import Execution, make_job

@@ -242,7 +242,7 @@ def test_pictures_made_of_tokens_are_explained_by_the_unembedding(empty_atlas: P
     found = []
     for example in WORLD.examples(source="text", split="find", concepts=["dog"], tasks=["draw"], per_concept=2, seed=0):
         prompt = live.encoder.prompt(example.prompt)
-        [answer] = live.drawer.answers(live, [prompt], DrawOptions(**job.drawing), 9)
+        [answer] = live.drawer.answers([prompt], DrawOptions(**job.drawing), 9)
         batch = live.batch([prompt.answered(answer)])
         with torch.no_grad(), tracing(live.layout) as capture:
             live.forward(batch)

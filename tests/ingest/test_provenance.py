@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from scene_coco import write_coco
 
 from atlas import Atlas
 from atlas.edits.files import read_stored
@@ -38,7 +39,7 @@ def count(atlas: Path, table: str) -> int:
 def photographs(tmp_path: Path) -> Path:
     """A COCO folder of drawn pictures, which the embedded model can caption."""
     folder = tmp_path / "coco"
-    scenes.build().write_coco(folder, 60, split="find")
+    write_coco(scenes.build(), folder, 60, split="find")
     return folder
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scene_coco import write_coco
 
 from atlas.errors import UsageError
 from ingest.data.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Example
@@ -146,7 +147,7 @@ def test_a_folder_is_refused() -> None:
 def test_coco_folder_is_read_back_by_pycocotools(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from pycocotools.coco import COCO
 
-    WORLD.write_coco(tmp_path, 30, split=HELD_OUT)
+    write_coco(WORLD, tmp_path, 30, split=HELD_OUT)
     instances = COCO(tmp_path / "annotations" / "instances.json")
     captions = COCO(tmp_path / "annotations" / "captions.json")
     assert len(instances.getImgIds()) == len(captions.getImgIds()) == 30
@@ -177,7 +178,7 @@ def test_the_world_loads_without_torch() -> None:
 def test_the_project_own_coco_loader_reads_it_back(tmp_path: Path) -> None:
     from ingest.datasets import coco
 
-    WORLD.write_coco(tmp_path, 40, split=HELD_OUT)
+    write_coco(WORLD, tmp_path, 40, split=HELD_OUT)
     loaded = coco.build(str(tmp_path))
     examples = loaded.examples(
         source=IMAGE, split=FIND, concepts=["dog"], tasks=["caption"], per_concept=50, seed=0

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom
 
 from atlas import Atlas
-from atlas.query.statements import MapSpec
+from atlas.query.map_spec import MapSpec
 from atlas.stats.overlap_null import answer_statistics, verdict
 from ingest.job import Execution, Job, open_dataset
 from ingest.run.encode_examples import ExampleEncoder

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import task_folders as folders
+from scene_coco import write_coco
 from task_folders import COUNT
 
 from atlas.errors import AtlasError, Unsupported, UsageError
@@ -53,7 +54,7 @@ def test_references_are_part_of_the_content_only_where_there_are_any() -> None:
 
 def test_what_a_model_says_of_a_coco_picture_is_judged_by_its_captions(tmp_path: Path) -> None:
     world = scenes.build()
-    world.write_coco(tmp_path, 20)
+    write_coco(world, tmp_path, 20)
     dataset = coco.build(str(tmp_path))
     found = dataset.examples(
         source=IMAGE, split=FIND, concepts=list(dataset.concepts), tasks=["caption"], per_concept=99, seed=0

@@ -15,8 +15,6 @@ from atlas.live.encode import Prompt
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from atlas.live.model import LiveModel
-
 
 @dataclass(frozen=True, slots=True)
 class DrawOptions:
@@ -62,9 +60,7 @@ class Drawer(Protocol):
     @property
     def identity(self) -> str: ...
 
-    def answers(
-        self, live: LiveModel, prompts: Sequence[Prompt], how: DrawOptions, max_new_tokens: int
-    ) -> list[list[int]]:
+    def answers(self, prompts: Sequence[Prompt], how: DrawOptions, max_new_tokens: int) -> list[list[int]]:
         """The greedy answers to requests for pictures."""
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -30,18 +30,16 @@ class GillDrawer:
 
     offset = 0
 
-    def __init__(self, model: Any, painter: Painter):
-        self.model, self.painter = model, painter
-        self.ids = list(model.config.img_token_ids)
+    def __init__(self, live: LiveModel, painter: Painter):
+        self.live, self.model, self.painter = live, live.model, painter
+        self.ids = list(live.model.config.img_token_ids)
 
     @property
     def identity(self) -> str:
         return self.painter.identity
 
-    def answers(
-        self, live: LiveModel, prompts: Sequence[Prompt], how: DrawOptions, max_new_tokens: int
-    ) -> list[list[int]]:
-        return live.generate(prompts, max_new_tokens=max_new_tokens)
+    def answers(self, prompts: Sequence[Prompt], how: DrawOptions, max_new_tokens: int) -> list[list[int]]:
+        return self.live.generate(prompts, max_new_tokens=max_new_tokens)
 
     def places(self, answer: Sequence[int]) -> list[int] | None:
         count = len(self.ids)
@@ -83,4 +81,4 @@ class GillDrawer:
 
 def gill(live: LiveModel) -> GillDrawer:
     """The drawer of a GILL model, with the diffusion pipeline in its folder."""
-    return GillDrawer(live.model, Painter.load(live.folder, device=live.device))
+    return GillDrawer(live, Painter.load(live.folder, device=live.device))

@@ -35,7 +35,7 @@ class Maker(Protocol):
     @property
     def ids(self) -> Container[int]: ...
 
-    def answers(self, live: LiveModel, prompts: Sequence[Prompt], side: int) -> list[list[int]]: ...
+    def answers(self, prompts: Sequence[Prompt], side: int) -> list[list[int]]: ...
     def logits(self, states: Tensor, tokens: Tensor) -> Tensor: ...
     def pixels(self, tokens: Tensor, side: int) -> Tensor: ...
 
@@ -49,10 +49,8 @@ class TokenDrawer:
     def __init__(self, maker: Maker):
         self.maker = maker
 
-    def answers(
-        self, live: LiveModel, prompts: Sequence[Prompt], how: DrawOptions, max_new_tokens: int
-    ) -> list[list[int]]:
-        return self.maker.answers(live, prompts, how.side)
+    def answers(self, prompts: Sequence[Prompt], how: DrawOptions, max_new_tokens: int) -> list[list[int]]:
+        return self.maker.answers(prompts, how.side)
 
     def places(self, answer: Sequence[int]) -> list[int] | None:
         found = [i for i, token in enumerate(answer) if token in self.maker.ids]
@@ -89,9 +87,9 @@ class Emu3:
         self.ids = frozenset(live.encoder.family.picture_ids(live.model.config))
         self.row_end = next(token for name, token in names.items() if name == live.encoder.tokenizer.eol_token)
 
-    def answers(self, live: LiveModel, prompts: Sequence[Prompt], side: int) -> list[list[int]]:
+    def answers(self, prompts: Sequence[Prompt], side: int) -> list[list[int]]:
         """Greedy tokens within the picture's form: its size, then rows of picture tokens, each closed, then the end."""
-        side = side or self.usual
+        live, side = self.live, side or self.usual
         text = live.encoder.tokenizer
         begin = text(f"{text.boi_token}{side}*{side}{text.image_wrapper_token}", add_special_tokens=False).input_ids
         end = text.convert_tokens_to_ids([text.eof_token, text.eoi_token])
@@ -143,7 +141,8 @@ class Janus:
         self.ids = range(first, first + live.model.config.vq_config.num_embeddings)
         self.side = isqrt(live.model.config.vision_config.num_image_tokens)
 
-    def answers(self, live: LiveModel, prompts: Sequence[Prompt], side: int) -> list[list[int]]:
+    def answers(self, prompts: Sequence[Prompt], side: int) -> list[list[int]]:
+        live = self.live
         if side not in (0, self.side):
             raise Unsupported(f"{live.name} draws {self.side} x {self.side} tokens, not {side} x {side}")
         boi = live.encoder.tokenizer.convert_tokens_to_ids(live.encoder.tokenizer.boi_token)

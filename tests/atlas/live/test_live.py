@@ -274,7 +274,7 @@ def test_janus_answers_and_draws_without_remarks_of_its_library(caplog: pytest.L
     logging.enable_propagation()
     try:
         live.generate([prompt], max_new_tokens=2)
-        live.drawer.answers(live, [prompt], DrawOptions(), 1)
+        live.drawer.answers([prompt], DrawOptions(), 1)
     finally:
         logging.disable_propagation()
     assert [record.getMessage() for record in caplog.records] == []

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ingest.data.examples import FIND
 from ingest.datasets._scene import SIZE
-
-if TYPE_CHECKING:
-    from ingest.datasets.scenes import Scenes
+from ingest.datasets.scenes import Scenes
 
 
 def write_coco(world: Scenes, folder: Path, count: int, *, split: str = FIND) -> None:
