@@ -54,6 +54,14 @@ def decode(live: LiveModel, *, norm: bool, top: int = 10, block: int = 512) -> I
                 yield Decoded(layer, first, side, tokens.cpu(), values.cpu())
 
 
+def choices(live: LiveModel, top: int) -> dict[tuple[int, str], Tensor]:
+    """(layer, "top" or "bottom") -> (N, top) token ids, best first, through the plain unembedding."""
+    parts: dict[tuple[int, str], list[Tensor]] = {}
+    for block in decode(live, norm=False, top=top):
+        parts.setdefault((block.layer, block.side), []).append(block.tokens)
+    return {key: torch.cat(blocks) for key, blocks in parts.items()}
+
+
 def _through_norms(live: LiveModel, layer: int, norm: bool) -> Tensor:
     """(d_model, neurons): a layer's write vectors behind the gain of the norm behind its FFN, and of the final one."""
     layout = live.layout

@@ -33,6 +33,7 @@ from torch import Tensor
 from atlas.errors import UsageError
 from atlas.live.encode import IMAGE_ROLE
 from atlas.live.hooks import check_layers, shuffling
+from atlas.live.logit_lens import choices
 from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
 from atlas.stats.intervals import Interval, of_values
@@ -43,7 +44,6 @@ from ingest.attribution.trace import Item, shortest_first, traced
 from ingest.data.examples import IMAGE
 from ingest.data.targets import NONE
 from ingest.job import Execution, Job, open_dataset
-from ingest.methods.nam_text import choices
 from ingest.run import arrow_tables, prepare
 from ingest.run.encode_examples import ExampleEncoder, batches
 from ingest.run.map_step import Progress

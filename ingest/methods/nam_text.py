@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from atlas.live.logit_lens import decode
-from atlas.live.model import LiveModel
+from atlas.live.logit_lens import choices
 from ingest.attribution.estimators import PairMethod, normalised
 from ingest.attribution.trace import Trace, one_of
 
@@ -53,14 +52,6 @@ class NamText(PairMethod):
             for side in ("top", "bottom")
         )
         return torch.where(value > 0, top, bottom & (value < 0))
-
-
-def choices(live: LiveModel, top: int) -> dict[tuple[int, str], Tensor]:
-    """(layer, "top" or "bottom") -> (N, top) token ids, best first, through the plain unembedding."""
-    parts: dict[tuple[int, str], list[Tensor]] = {}
-    for block in decode(live, norm=False, top=top):
-        parts.setdefault((block.layer, block.side), []).append(block.tokens)
-    return {key: torch.cat(blocks) for key, blocks in parts.items()}
 
 
 def build(*, filter: str = "argmax", top: int = 10, weight: float = 1.0) -> NamText:
