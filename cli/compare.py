@@ -208,7 +208,16 @@ def layers(
         sets = {str(found.provenance["maps"][0]["source"]): found}
     else:
         [(name, two)] = several.items()
-        which = MapSpec(concept, one["method"], one["source"], one["target"], reduce, model, dataset, run)
+        which = MapSpec(
+            concept,
+            one["method"],
+            source=one["source"],
+            target=one["target"],
+            reduce=reduce,
+            model=model,
+            dataset=dataset,
+            run=run,
+        )
         sets = there.select_each(which, name, two, rule)
         found = sets[two[0]]
         sets["both"] = found & sets[two[1]]
@@ -293,7 +302,7 @@ def agreement(
     if pairs and reference is not None:
         raise UsageError("--pairs compares all methods with each other; leave out --reference")
     against = reference or REFERENCE
-    which = MapSpec(concept, None, source, target, reduce, model, dataset, run)
+    which = MapSpec(concept, None, source=source, target=target, reduce=reduce, model=model, dataset=dataset, run=run)
     table, assumed = there.method_agreement_for(which, seed) if pairs else there.agreement_for(which, reference)
     if not table.num_rows and pairs:
         raise UsageError("no run has maps of two methods; ingest with --methods ablation,contribution")

@@ -87,7 +87,7 @@ def create(
     from atlas.query.map_spec import MapSpec
 
     there = Atlas(resolve(atlas))
-    which = MapSpec(concept, method, source, target, reduce, model, dataset, run)
+    which = MapSpec(concept, method, source=source, target=target, reduce=reduce, model=model, dataset=dataset, run=run)
     found = neurons_of(there, which, select=select, top=top, layers=layers, labels=labels, of=of)
     if complement:
         found = there.complement(found)

@@ -96,7 +96,13 @@ def solve(
     solver = _check(target, said, goal, wanted, solver, others)
     if method or select or top or layers or labels or of:
         about = None if labels or of else concept or said
-        maps = MapSpec(about, method, source, target if about else None, None, which.model if about else None)
+        maps = MapSpec(
+            about,
+            method,
+            source=source,
+            target=target if about else None,
+            model=which.model if about else None,
+        )
         best = top if about is None or select else top or 20
         neurons = neurons_of(Atlas(path), maps, select=select, top=best, layers=layers, labels=labels, of=of)
     from ingest.job import make_job

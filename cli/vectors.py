@@ -78,7 +78,7 @@ def build(
     if DIRECTION not in wanted:
         how.refuse(f"none is needed for --space {space}")
     wording = Wording(tokens, concepts, share)
-    which = MapSpec(None, method, source, target, reduce, model)
+    which = MapSpec(None, method, source=source, target=target, reduce=reduce, model=model)
     from ingest.embed.embed import Asked, embed
     from ingest.embed.encoder import DEFAULT
 

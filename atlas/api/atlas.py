@@ -99,7 +99,9 @@ class Atlas(Questions, AcrossMaps, Nearest):
         """
         neuron = Neuron.parse(address) if isinstance(address, str) else address
         with open_readonly(self.path) as connection:
-            which = MapSpec(None, method, source, target, reduce, model, dataset, run)
+            which = MapSpec(
+                None, method, source=source, target=target, reduce=reduce, model=model, dataset=dataset, run=run
+            )
             chosen = choose_map(connection, which)
             if neuron.layer >= chosen["layers"] or neuron.index >= chosen["width"]:
                 last = f"{chosen['layers'] - 1}/{chosen['width'] - 1}"

@@ -62,7 +62,17 @@ class AcrossMaps:
         Raises:
             UsageError: not one concept and several methods, nor a supercategory; or a map that is not there.
         """
-        which = MapSpec(concept, method, source, target, reduce, model, dataset, run, supercategory=supercategory)
+        which = MapSpec(
+            concept,
+            method,
+            source=source,
+            target=target,
+            reduce=reduce,
+            model=model,
+            dataset=dataset,
+            run=run,
+            supercategory=supercategory,
+        )
         return self.vote_sql(which, methods, Rule.parse(rule), at_least)[0]
 
     def vote_sql(
@@ -195,7 +205,10 @@ class AcrossMaps:
         Raises:
             UsageError: a name that the atlas does not have.
         """
-        return self.agreement_for(MapSpec(concept, None, source, target, reduce, model, dataset, run), reference)[0]
+        return self.agreement_for(
+            MapSpec(concept, None, source=source, target=target, reduce=reduce, model=model, dataset=dataset, run=run),
+            reference,
+        )[0]
 
     def agreement_for(self, which: MapSpec, reference: str | None) -> tuple[pa.Table, tuple[str, ...]]:
         """`agreement`, and what was left open, as `name=value (others: ...)`."""
@@ -231,7 +244,10 @@ class AcrossMaps:
         Raises:
             UsageError: a name that the atlas does not have.
         """
-        return self.method_agreement_for(MapSpec(concept, None, source, target, reduce, model, dataset, run), seed)[0]
+        return self.method_agreement_for(
+            MapSpec(concept, None, source=source, target=target, reduce=reduce, model=model, dataset=dataset, run=run),
+            seed,
+        )[0]
 
     def method_agreement_for(self, which: MapSpec, seed: int) -> tuple[pa.Table, tuple[str, ...]]:
         """`method_agreement`, and what was left open."""

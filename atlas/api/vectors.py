@@ -112,7 +112,7 @@ class Nearest:
         Raises:
             UsageError: an unknown model or map, maps that keep only their best scores, or too few shared concepts.
         """
-        which = MapSpec(concept, method, source, target, reduce)
+        which = MapSpec(concept, method, source=source, target=target, reduce=reduce)
         with open_readonly(self.path) as connection:
             return match(connection, first, second, which, top, seed)
 

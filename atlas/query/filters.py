@@ -3,8 +3,8 @@
     Test("layer", "in", ("8-15", 20))             {"field": "layer", "op": "in", "value": ["8-15", 20]}
     And((a, b))  Or((a, b))  Not(a)               {"and": [a, b]}  {"or": [a, b]}  {"not": a}
 
-The text form is in `atlas.grammar`, the SQL in `atlas.query.filter_sql`. Nothing a user writes becomes SQL: fields and
-operators are looked up here, values are bound.
+The text form is in `atlas.query.filter_text`, the SQL in `atlas.query.filter_sql`. Nothing a user writes becomes SQL:
+fields and operators are looked up here, values are bound.
 """
 
 from __future__ import annotations
@@ -17,20 +17,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from atlas.errors import UsageError, unknown
+from atlas.query.map_spec import COORDINATES
 
-OF_MAPS: tuple[str, ...] = (
-    "model",
-    "dataset",
-    "concept",
-    "supercategory",
-    "method",
-    "run",
-    "source",
-    "target",
-    "component",
-    "reduce",
-)
-OF_MAPS += ("tap", "fingerprint")
+OF_MAPS: tuple[str, ...] = (*COORDINATES, "fingerprint")
 """Fields of a map, whose values are names; `*` and `?` in one stand for any text and any character."""
 
 WHOLE = ("layer", "neuron", "rank")

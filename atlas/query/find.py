@@ -12,10 +12,10 @@ from atlas.query.compare_maps import TOP, size_sql
 from atlas.query.filter_sql import MEASURED, Condition, Members, of_map
 from atlas.query.filters import EVERYTHING as ALL
 from atlas.query.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, conjuncts, is_glob, tests
-from atlas.query.map_spec import MapSpec, pin_notes
+from atlas.query.map_spec import COORDINATES, MapSpec, pin_notes
 from atlas.query.no_such_map import nothing, require_one_run, require_stored
 from atlas.query.paging import SHOWN, Order
-from atlas.query.resolve_maps import ASKED, StoredMap, narrowed, versions_of
+from atlas.query.resolve_maps import OPEN, StoredMap, narrowed, versions_of
 from atlas.query.selection_rules import BY_PLACE, EVERY, Rule, bound, placed, selected
 from atlas.query.statements import Query, find_maps, tokens_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Selections = Callable[[str], Members]
 """A saved selection by its name."""
 
-IDENTITY = ("concept", *ASKED, "component")
+IDENTITY = ("concept", *(name for name in OPEN if name != "tap"))
 """What tells the maps of one model's weights apart, but for older versions."""
 
 _NAMED = """named AS (
@@ -102,7 +102,7 @@ def meant(connection: Connection, tree: Filter, selections: Selections) -> Resol
     if not rows:
         raise UsageError(_none_meant(stored, members))
     require_stored(connection, tree, rows)
-    rows, notes = narrowed(rows, [name for name in (*ASKED, "component", "tap") if name not in mentioned])
+    rows, notes = narrowed(rows, [name for name in OPEN if name not in mentioned])
     if "fingerprint" not in mentioned and len({r["fingerprint"] for r in rows}) > 1:
         rows, more = _one_weights(rows)
         notes = [*notes, *more]
@@ -251,8 +251,7 @@ def exactly(tree: Filter) -> MapSpec:
     """The names that every map must have which the filter is about: plain tests that are not below `or` and `not`."""
     names: dict[str, str] = {}
     for test in conjuncts(tree):
-        whole = test.field in MapSpec.__slots__ and test.field != "fingerprint"  # which may be a beginning
-        if test.op == "=" and whole and not is_glob(test.field, str(test.value)):
+        if test.op == "=" and test.field in COORDINATES and not is_glob(test.field, str(test.value)):
             names.setdefault(test.field, str(test.value))
     return MapSpec(**names)
 

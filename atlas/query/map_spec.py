@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, dataclass_transform
 
+from atlas.neurons import LANGUAGE
+from atlas.query.option import OPTION, Described
 from atlas.store.pins_file import NOTHING, Pins, current
 
 ANSWER = "answer"
@@ -14,29 +17,141 @@ OF_PINNED = """(r.run_id IN (SELECT unnest($pinned::VARCHAR[]))
     OR NOT EXISTS (FROM runs WHERE run_id IN (SELECT unnest($pinned::VARCHAR[])) AND kind = '{kind}'))"""
 """Whether a run is one of those pinned, where any of these is of the kind."""
 
+COORDINATE = "coordinate"
+
 
 @dataclass(frozen=True, slots=True)
-class MapSpec:
-    """Which maps are meant; None is any, or what is pinned (`atlas.query.pins`). concept "*": the map over every
-    concept of a run. run: a prefix of its id. mentioned: other names that are not left open, with spaces between."""
+class Coordinate:
+    """How one coordinate of a map is stored and shown.
 
-    concept: str | None = None
-    method: str | None = None
-    source: str | None = None
-    target: str | None = None
-    reduce: str | None = None
-    model: str | None = None
-    dataset: str | None = None
-    run: str | None = None
-    fingerprint: str | None = None
-    tap: str | None = None
-    supercategory: str | None = None
-    mentioned: str | None = None
+    sql: its column in `atlas.query.statements.find_maps`. filled: what a question leaves open is filled in, with the
+    first of `preferred` that is stored. shown: a column of an answer whose maps differ in it.
+    """
+
+    sql: str
+    filled: bool = False
+    shown: bool = False
+    preferred: tuple[str, ...] = ()
+
+
+def coordinate(
+    help: str,
+    *flags: str,
+    sql: str,
+    filled: bool = False,
+    shown: bool = False,
+    preferred: tuple[str, ...] = (),
+    default: Any,
+    kw_only: bool = True,
+) -> Any:
+    """A field of `Coordinates`."""
+    about = {OPTION: Described(help, flags), COORDINATE: Coordinate(sql, filled, shown, preferred)}
+    return field(default=default, metadata=about, kw_only=kw_only)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(coordinate,))
+def _coordinates(cls: type[Any]) -> type[Any]:
+    return dataclass(frozen=True)(cls)
+
+
+@_coordinates
+class Coordinates:
+    """The coordinates of a map, from the broadest to the narrowest; None is any, or what is pinned.
+
+    The only list of them: filters, columns, orders, options and parameters derive from it. concept "*": the map over
+    every concept of a run. run: a prefix of its id.
+    """
+
+    model: str | None = coordinate(
+        "The model's name (`atlas models` lists them).",
+        "--model",
+        "-m",
+        default=None,
+        sql="mo.name",
+        filled=True,
+        shown=True,
+    )
+    dataset: str | None = coordinate(
+        "The dataset's name (`atlas datasets`).", "--dataset", "-d", default=None, sql="d.name", filled=True, shown=True
+    )
+    supercategory: str | None = coordinate(
+        "All concepts of it (`atlas concepts`).", default=None, sql="c.supercategory"
+    )
+    concept: str | None = coordinate(
+        "The concept: its name, another word for it, or a pattern: 'd*'.",
+        "--concept",
+        "-c",
+        default=None,
+        sql="c.name",
+        shown=True,
+        kw_only=False,
+    )
+    method: str | None = coordinate(
+        "The attribution method (`atlas methods`).",
+        default=None,
+        sql="m.method",
+        filled=True,
+        shown=True,
+        preferred=("contribution", "gradient_x_activation", "activation"),
+        kw_only=False,
+    )
+    source: str | None = coordinate(
+        "The modality that carries the concept in: image, text, audio or video.",
+        default=None,
+        sql="m.source",
+        filled=True,
+        shown=True,
+        preferred=("image", "text"),
+    )
+    target: str | None = coordinate(
+        "The modality of the output that is explained: text or image.",
+        default=None,
+        sql="m.target",
+        filled=True,
+        shown=True,
+        preferred=("text",),
+    )
+    reduce: str | None = coordinate(
+        "mean over the concept's examples, or contrast with others.",
+        default=None,
+        sql="m.reduce",
+        filled=True,
+        shown=True,
+        preferred=("contrast", "mean"),
+    )
+    component: str | None = coordinate(
+        "The part of the model: language, or vision.",
+        default=None,
+        sql="m.component",
+        filled=True,
+        preferred=(LANGUAGE,),
+    )
+    tap: str | None = coordinate(
+        "Where neurons were read: product, or gate.",
+        default=None,
+        sql="m.tap",
+        filled=True,
+        shown=True,
+        preferred=("product",),
+    )
+    run: str | None = coordinate("The run, by the beginning of its id.", default=None, sql="m.run_id", shown=True)
+
+
+COORDINATES: Mapping[str, Coordinate] = {f.name: f.metadata[COORDINATE] for f in fields(Coordinates)}
+
+
+@dataclass(frozen=True)
+class MapSpec(Coordinates):
+    """Which maps are meant. fingerprint: of the model's weights. mentioned: other names that are not left open, with
+    spaces between."""
+
+    fingerprint: str | None = field(default=None, kw_only=True)
+    mentioned: str | None = field(default=None, kw_only=True)
 
     def where(self) -> tuple[str, dict[str, Any]]:
-        columns = {"concept": "c.name", "method": "m.method", "source": "m.source", "target": "m.target"}
-        columns |= {"reduce": "m.reduce", "model": "mo.name", "dataset": "d.name", "fingerprint": "mo.fingerprint"}
-        columns |= {"tap": "m.tap", "supercategory": "c.supercategory"}
+        """The condition on the tables of `find_maps`, and its parameters."""
+        columns = {name: about.sql for name, about in COORDINATES.items() if name != "run"}
+        columns["fingerprint"] = "mo.fingerprint"
         parts, values = ["r.status = 'done'"], {}
         pinned = held(self)
         for name, column in columns.items():

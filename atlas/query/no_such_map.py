@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from atlas.errors import UsageError, unknown
 from atlas.neurons import LANGUAGE
 from atlas.query.filters import Filter, conjuncts, spans
-from atlas.query.map_spec import MapSpec, pin_notes
+from atlas.query.map_spec import COORDINATES, MapSpec, pin_notes
 from atlas.query.statements import find_maps, mapping_runs, runs_beginning
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _wrong(connection: Connection, which: MapSpec) -> UsageError:
     if not find_maps(MapSpec()).run(connection).num_rows:
         return UsageError("this atlas has no maps yet; `atlas ingest` makes some, `atlas demo` makes an example")
     sofar = MapSpec(mentioned=which.mentioned)
-    for name in ("model", "dataset", "run", "supercategory", "concept", "method", "source", "target", "reduce"):
+    for name in dict.fromkeys(("model", "dataset", "run", *COORDINATES)):
         value = getattr(which, name)
         if value is None:
             continue

@@ -14,8 +14,9 @@ from typing import Any
 
 from atlas.errors import UsageError, unknown
 from atlas.query.filters import NUMBERS
+from atlas.query.map_spec import COORDINATES
 
-SHOWN = ("model", "dataset", "concept", "method", "source", "target", "reduce", "tap", "run")
+SHOWN = tuple(name for name, about in COORDINATES.items() if about.shown)
 """Names of maps, in the order of their columns; one is shown where the maps of an answer differ in it."""
 
 SORTABLE = (*NUMBERS, *SHOWN)

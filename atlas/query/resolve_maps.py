@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
-from atlas.neurons import LANGUAGE
-from atlas.query.map_spec import MapSpec, pin_notes
+from atlas.query.map_spec import COORDINATES, MapSpec, pin_notes
 from atlas.query.no_such_map import nothing, require_one_run
 from atlas.query.statements import find_maps
 
@@ -16,23 +15,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from duckdb import DuckDBPyConnection as Connection
 
-PREFERRED: dict[str, tuple[str, ...]] = {
-    "method": ("contribution", "gradient_x_activation", "activation"),
-    "source": ("image", "text"),
-    "target": ("text",),
-    "reduce": ("contrast", "mean"),
-    "component": (LANGUAGE,),
-    "tap": ("product",),
-}
-"""What is taken when the user leaves it open and the atlas has several."""
-
-ASKED = ("model", "dataset", "method", "source", "target", "reduce")
+OPEN = tuple(name for name, about in COORDINATES.items() if about.filled)
 """The names that a question may leave open, in the order in which they are filled in."""
 
 SETTING = ("model", "dataset", "fingerprint")
 """What numbers that stand side by side must have in common."""
 
-EVERYTHING = (*ASKED, "component", "fingerprint", "tap")
+EVERYTHING = (*OPEN, "fingerprint")
 """All but the concept that maps which are compared must have in common."""
 
 
@@ -74,7 +63,7 @@ def choose_map(connection: Connection, which: MapSpec) -> StoredMap:
     if not rows:
         raise nothing(connection, which)
     # One model's name may stand for several weights: those of the newest map count.
-    rows, assumed = narrowed(rows, (*ASKED, "component", "tap", "fingerprint"))
+    rows, assumed = narrowed(rows, EVERYTHING)
     return StoredMap(rows[0], (*pin_notes(which), *assumed, *versions_of(rows[:1])))
 
 
@@ -192,7 +181,7 @@ def null_map(connection: Connection, chosen: StoredMap, names: Mapping[str, str]
 
 def same_but(row: Mapping[str, Any] | StoredMap, names: Mapping[str, str | None]) -> dict[str, Any]:
     """The names of the map that is like this one but for `names`."""
-    return {name: row[name] for name in ("concept", *ASKED, "fingerprint", "tap")} | dict(names)
+    return {name: row[name] for name in ("concept", *EVERYTHING) if name != "component"} | dict(names)
 
 
 def narrowed(rows: list[dict[str, Any]], names: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -206,8 +195,13 @@ def narrowed(rows: list[dict[str, Any]], names: Sequence[str]) -> tuple[list[dic
     return rows, assumed
 
 
+def preferred(name: str) -> tuple[str, ...]:
+    """What is taken first where a name is left open."""
+    return COORDINATES[name].preferred if name in COORDINATES else ()
+
+
 def _preferred(name: str, there: Sequence[str]) -> tuple[str, list[str]]:
-    value = next((v for v in PREFERRED.get(name, ()) if v in there), _plain(name, there))
+    value = next((v for v in preferred(name) if v in there), _plain(name, there))
     return value, _noted(name, value, there)
 
 
@@ -250,7 +244,7 @@ def peers(connection: Connection, chosen: StoredMap) -> list[int]:
     The random control is none of them, nor is another part of the same method, such as `two_stage.stage1`.
     """
     row = chosen.row
-    same = MapSpec(row["concept"], None, row["source"], row["target"], row["reduce"], row["model"], row["dataset"])
+    same = MapSpec(**{name: row[name] for name in ("concept", "source", "target", "reduce", "model", "dataset")})
     found = find_maps(same).run(connection).to_pylist()
     others = [r for r in found if _method(r) not in (_method(row), "random")]
     return [r["map_id"] for r in others if r["model_id"] == row["model_id"]]

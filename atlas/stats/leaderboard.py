@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from atlas.query import compare_maps
 from atlas.query.map_spec import OF_PINNED, MapSpec, held
-from atlas.query.resolve_maps import PREFERRED, first_answer
+from atlas.query.resolve_maps import first_answer, preferred
 from atlas.query.statements import Query
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def _complete(effect: dict[str, Any]) -> bool:
 
 def _preferred(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Of each method and source, the rows of the reduction that questions take too."""
-    order = {reduce: place for place, reduce in enumerate(PREFERRED["reduce"])}
+    order = {reduce: place for place, reduce in enumerate(preferred("reduce"))}
     best: dict[tuple[str, str], str] = {}
     for row in sorted(rows, key=lambda r: (order.get(r["reduce"], len(order)), r["reduce"])):
         best.setdefault((row["method"], row["source"]), row["reduce"])

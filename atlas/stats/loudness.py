@@ -67,7 +67,7 @@ def loudness_of(connection: Connection, chosen: Sequence[StoredMap]) -> Loudness
     for kind, by in KINDS.items():
         found = []
         for source in sorted({str(c["source"]) for c in chosen}):
-            maps = find_maps(MapSpec("*", "activation", source, reduce=kind, **same)).run(connection).to_pylist()
+            maps = find_maps(MapSpec("*", "activation", source=source, reduce=kind, **same)).run(connection).to_pylist()
             found += [m["map_id"] for m in maps if m["component"] == LANGUAGE and m["neurons"] >= least][:1]
         if len(found) == len({str(c["source"]) for c in chosen}):
             return Loudness(tuple(_stored(connection, i, layers, width) for i in found), by, width, layers * width)

@@ -1,0 +1,54 @@
+"""Fields of a question: a dataclass's field with its help text, from which options and parameters derive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar, dataclass_transform
+
+OPTION = "option"
+"""The key of a field's metadata under which its `Described` is."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a field is for, and how the command line spells it.
+
+    flags: its options, `--name` by default. argument: given by place, without a flag. hidden: for Python alone.
+    """
+
+    help: str
+    flags: tuple[str, ...] = ()
+    argument: bool = False
+    hidden: bool = False
+
+
+def option(
+    help: str,
+    *flags: str,
+    default: Any,
+    argument: bool = False,
+    hidden: bool = False,
+    kw_only: bool = True,
+) -> Any:
+    """A field with a default. help: one line, for the command line and for every other place that explains it."""
+    described = Described(help, flags, argument, hidden)
+    return field(default=default, metadata={OPTION: described}, kw_only=kw_only)
+
+
+def required(help: str, *flags: str, argument: bool = False, kw_only: bool = True) -> Any:
+    """A field that must be given."""
+    return field(metadata={OPTION: Described(help, flags, argument)}, kw_only=kw_only)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, required))
+def described(cls: type[T]) -> type[T]:
+    """A frozen dataclass whose fields are made by `option` and `required`; all but those marked are keyword-only."""
+    return dataclass(frozen=True)(cls)
+
+
+def options_of(cls: type[Any]) -> Mapping[str, Described]:
+    """The described fields of a class, in order."""
+    return {f.name: f.metadata[OPTION] for f in fields(cls) if OPTION in f.metadata}
