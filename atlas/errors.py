@@ -10,13 +10,41 @@ AtlasError                  1  something failed; the message says what to type n
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+
+_FIELD = re.compile(r"\[\[([a-z_]+)(?:=([^\]]*))?\]\]")
+
+
+def spelled(message: str, spell: Callable[[str, str | None], str]) -> str:
+    """A message whose fields, `[[top]]` or `[[token=bark]]`, are written as `spell` makes them of a name and a
+    value."""
+    return _FIELD.sub(lambda found: spell(found[1], found[2]), message)
+
+
+def keyword(name: str, value: str | None) -> str:
+    """A field as Python has it: `top`, or `token='bark'`."""
+    return name if value is None else f"{name}={value!r}"
 
 
 class AtlasError(Exception):
-    """Root of every error this project raises on purpose; printed without a traceback."""
+    """Root of every error this project raises on purpose; printed without a traceback.
+
+    A message names fields as `[[top]]` or `[[token=bark]]`; each surface spells them as it takes them, Python as
+    keywords.
+
+    >>> str(AtlasError("[[top]] must be at least 1"))
+    'top must be at least 1'
+    """
 
     exit_code = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(message)
+        self.message = str(message)
+
+    def __str__(self) -> str:
+        return spelled(self.message, keyword)
 
 
 class UsageError(AtlasError):

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from atlas.errors import UsageError
+from atlas.errors import AtlasError, UsageError, spelled
 from atlas.store.atomic import expanded
 from cli.text import visible
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from atlas.query.answer import Answer
 
 AtlasPath = Annotated[
     Path | None,
@@ -42,6 +45,11 @@ Of = Annotated[
     str | None,
     typer.Option("--of", help="Saved selections' and edits' neurons, joined: 'dog', 'dog & cat', '(a | b) - no-dog'."),
 ]
+Model = Annotated[str | None, typer.Option("--model", "-m", help="The model's name (`atlas models` lists them).")]
+Dataset = Annotated[
+    str | None, typer.Option("--dataset", "-d", help="The dataset's name, where several have the concept.")
+]
+Run = Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")]
 Reduce = Annotated[
     str | None, typer.Option("--reduce", help="mean over the concept's examples, or contrast with others.")
 ]
@@ -124,13 +132,6 @@ def existing(path: Path | None) -> Path:
     return found
 
 
-def listing(kind: str, atlas: Path | None) -> pa.Table:
-    """What the atlas has of a kind: models, concepts, ..."""
-    from atlas.api.atlas import Atlas
-
-    return Atlas(resolve(atlas)).listing(kind)
-
-
 def _settings(file: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
@@ -148,10 +149,36 @@ def be_quiet(quiet: bool) -> None:
     _quiet = quiet
 
 
+_flags: ContextVar[Mapping[str, str] | None] = ContextVar("flags", default=None)
+
+
+@contextmanager
+def spelling(flags: Mapping[str, str]) -> Iterator[None]:
+    """Messages of the block name fields by these flags; an error keeps how it is to be spelled."""
+    token = _flags.set(flags)
+    try:
+        yield
+    except AtlasError as error:
+        error.message = in_flags(error.message)
+        raise
+    finally:
+        _flags.reset(token)
+
+
+def in_flags(message: str) -> str:
+    """A message whose fields are written as options: `--top`, or `--token bark`."""
+
+    def flag(name: str, value: str | None) -> str:
+        spelled_flag = (_flags.get() or {}).get(name, f"--{name.replace('_', '-')}")
+        return spelled_flag if value is None else f"{spelled_flag} {shlex.quote(value)}"
+
+    return spelled(message, flag)
+
+
 def say(text: str) -> None:
     """A message to the person, one line on stderr; data alone goes to stdout."""
     if not _quiet:
-        print(visible(text), file=sys.stderr)
+        print(visible(in_flags(text)), file=sys.stderr)
 
 
 def tell(text: object = "", *, flush: bool = False) -> None:
@@ -159,7 +186,13 @@ def tell(text: object = "", *, flush: bool = False) -> None:
     print(visible(str(text), keep="\n\t"), flush=flush)
 
 
-def note_assumed(provenance: dict[str, Any]) -> None:
+def note_assumed(provenance: Mapping[str, Any]) -> None:
     """Tell what was filled in for the user, so that no choice is silent."""
     for assumed in provenance["assumed"]:
-        say(f"taken: {assumed}")
+        say(f"using {assumed}")
+
+
+def note_defaults(answer: Answer) -> None:
+    """Tell what was left open and filled in for an answer."""
+    for default in answer.defaults:
+        say(f"using {default}")

@@ -15,6 +15,7 @@ from cli.edit_make import compose, create
 from cli.edit_solve import solve
 from cli.groups import grouped
 from cli.jobs import LoadOptions, ModelOptions, live_model
+from cli.questions import ask
 from cli.render import Output, show
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, compare, apply and hand on edits of a model's neurons.")
@@ -26,16 +27,8 @@ app.command()(solve)
 app.command()(compose)
 
 
-@app.command()
-@grouped
-def ls(*, output: Output, atlas: AtlasPath = None) -> None:
-    """The stored edits.
-
-    Example: atlas edit ls
-    """
-    from atlas.api.atlas import Atlas
-
-    show(Atlas(resolve(atlas)).listing("edits"), output.chosen())
+app.command("ls")(ask("edits"))
+app.command("diff")(ask("edit_diff"))
 
 
 @app.command("show")
@@ -65,31 +58,6 @@ def show_edit(*, name: Name, output: Output, atlas: AtlasPath = None) -> None:
         f"tap {edit.tap}{f', by {edit.solver}' if edit.solver else ''}{f': {edit.note}' if edit.note else ''}"
     )
     show(pa.Table.from_pylist(rows), chosen, more=facts)
-
-
-@app.command()
-@grouped
-def diff(
-    *,
-    first: Name,
-    second: Annotated[str, typer.Argument(help="The other edit.")],
-    output: Output,
-    atlas: AtlasPath = None,
-) -> None:
-    """What two edits do differently: the neurons that only one of them changes, or both do otherwise.
-
-    Example: atlas edit diff no-dog@1 no-dog@2
-    """
-    from atlas.api.atlas import Atlas
-    from atlas.edits.compose import difference
-
-    chosen = output.chosen()
-    there = Atlas(resolve(atlas))
-    one, other = there.edit(first).data, there.edit(second).data
-    found = difference(one, other)
-    shared = len(set(one.neurons) & set(other.neurons))
-    say(f"{one.label}: {len(one.neurons)} neurons, {other.label}: {len(other.neurons)}, in both: {shared}")
-    show(found, chosen, more={"first": one.label, "second": other.label, "shared": shared})
 
 
 @app.command()

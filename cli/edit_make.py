@@ -10,16 +10,17 @@ from atlas.errors import UsageError
 from cli.common import (
     AtlasPath,
     Method,
+    Model,
     Of,
     Reduce,
+    Run,
     Select,
     Source,
     Target,
-    note_assumed,
+    note_defaults,
     resolve,
     tell,
 )
-from cli.filters import Model, Run
 
 ConceptName = Annotated[
     str | None, typer.Option("--concept", "-c", help="The concept's name (`atlas concepts` lists them).")
@@ -119,12 +120,7 @@ def neurons_of(
     of: str | None,
 ) -> Any:
     """The set of neurons that a command line means."""
-    from dataclasses import asdict
-
-    from atlas.query.find import NeuronQuery
     from atlas.query.labels import labelled
-    from atlas.query.request import build_filter
-    from atlas.query.selection_rules import Rule
 
     if (which.concept is not None) + (labels is not None) + (of is not None) != 1:
         raise UsageError("choose neurons by one of --concept dog, --labels RUN:LABEL and --of 'no-dog & no-cat'")
@@ -138,11 +134,9 @@ def neurons_of(
     if labels is not None:
         run, _, label = labels.partition(":")
         return labelled(there.path, run, label or None)
-    rule = Rule.parse(select) if select else None
-    found, _ = there.ask(
-        NeuronQuery(build_filter(asdict(which), layers=layers), rule, limit=top if rule or top else 40)
-    )
-    note_assumed(found.provenance)
+    limit = top if select or top else 40
+    found = there.query(**which.given(), layers=layers, select=select, top=limit)
+    note_defaults(found)
     return found
 
 

@@ -6,14 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from atlas.errors import UsageError
 from cli.common import AtlasPath, existing, pairs, resolve, say, tell, words
 from cli.groups import grouped
-from cli.render import Output, show
+from cli.questions import ask, print_answer
+from cli.render import Output
 
 app = typer.Typer(no_args_is_help=True, help="Label neurons by what they serve; list and show the labels.")
-
-Run = Annotated[str, typer.Argument(help="The run, by the beginning of its id (`atlas labels ls`).")]
 
 
 @app.command()
@@ -47,7 +45,7 @@ def make(
     path = existing(atlas)
     done = start(path, rule, words(runs), given)
     if not runs:
-        say(f"taken: runs={done.runs[0][:8]}")
+        say(f"using runs={done.runs[0][:8]}")
     if not done.fresh:
         say(f"run {done.run_id[:8]} was done before; nothing to do")
     tell(done.run_id)
@@ -60,39 +58,9 @@ def ls(*, output: Output, atlas: AtlasPath = None) -> None:
 
     Example: atlas labels ls
     """
-    from atlas.query.labels import listing
+    from atlas.questions.labels import Labels
 
-    show(listing(resolve(atlas)), output.chosen())
+    print_answer(Labels().answer(resolve(atlas)), output.chosen())
 
 
-@app.command(name="show")
-@grouped
-def show_(
-    *,
-    run: Run,
-    label: Annotated[str | None, typer.Option("--label", help="Only this label.")] = None,
-    by_layer: Annotated[
-        bool, typer.Option("--by-layer", help="Count the neurons of every layer and label instead.")
-    ] = False,
-    top: Annotated[int, typer.Option("--top", "-n", "--limit", min=1, help="How many neurons.")] = 20,
-    output: Output,
-    atlas: AtlasPath = None,
-) -> None:
-    """The neurons that a run labelled, the clearest first; or how they lie over the layers.
-
-    Example: atlas labels show 3fa1 --label image --top 10
-    """
-    from atlas.query.labels import labelled, layers
-
-    chosen = output.chosen()
-    path = resolve(atlas)
-    if not by_layer:
-        found = labelled(path, run, label, top=top)
-        show(found.to_arrow(), chosen, more={"provenance": found.provenance})
-        return
-    if label is not None:
-        raise UsageError("--by-layer counts every label; leave out --label")
-    counts, overlaps = layers(path, run)
-    show(counts, chosen, more={"overlaps": overlaps.to_pylist()})
-    for both in overlaps.to_pylist():
-        say(f"{both['neurons']} neurons are both {both['first']} and {both['second']}")
+app.command("show")(ask("labels"))

@@ -10,8 +10,9 @@ from typing import Annotated
 import pyarrow as pa
 import typer
 
-from cli.common import AtlasPath, listing
+from cli.common import AtlasPath, resolve
 from cli.groups import grouped
+from cli.questions import print_answer
 from cli.render import Output, show
 
 Stored = Annotated[
@@ -115,7 +116,9 @@ def concepts(*, dataset: Stored = None, output: Output, atlas: AtlasPath = None)
     """
     chosen = output.chosen()
     if dataset is None:
-        show(listing("concepts", atlas), chosen)
+        from atlas.questions.concepts import Concepts
+
+        print_answer(Concepts().answer(resolve(atlas)), chosen)
         return
     from ingest.job import make_job, open_dataset
 

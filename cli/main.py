@@ -18,18 +18,15 @@ import typer
 from typer.exceptions import TyperException
 
 from atlas.errors import AtlasError, AtlasWarning, UsageError
-from cli.common import be_quiet, say
+from cli.common import be_quiet, in_flags, say
 from cli.text import visible
 
 INTERRUPTED = 130
 
 COMMANDS = {
-    **dict.fromkeys(("query", "neuron"), "ask"),
-    **dict.fromkeys(("shared", "only", "layers", "agreement"), "compare"),
-    **dict.fromkeys(("similar", "search", "match"), "vectors"),
+    "search": "vectors",
     **dict.fromkeys(("init", "ingest"), "make"),
     "evaluate": "measure",
-    "leaderboard": "leaderboard",
     "properties": "properties",
     "geometry": "geometry",
     **dict.fromkeys(("generate", "demo"), "make"),
@@ -38,11 +35,24 @@ COMMANDS = {
     "use": "use",
     **dict.fromkeys(("export", "import", "push", "pull"), "share"),
 }
-"""Command -> the module of `cli` that has a function of that name, in the order in which the help lists them."""
+"""Command -> the module of `cli` that has a function of that name. Every question of `atlas.questions` that is not here
+nor within a group is a command too."""
 
 GROUPS = {"runs": "runs", "select": "select", "edit": "edit", "labels": "labels", "plot": "plot", "db": "db"}
 GROUPS |= {"index": "vectors", "models": "models"}
 """Group of commands -> the module of `cli` whose `app` it is."""
+
+WITHIN = {"run": "runs show", "run_diff": "runs diff", "edits": "edit ls", "edit_diff": "edit diff"}
+"""Questions that are commands of a group."""
+
+
+def questions() -> dict[str, str]:
+    """Command -> question, of those that are commands by themselves; a plug-in's too."""
+    import atlas.questions
+    from atlas import registry
+
+    names = (name for name in registry.names(atlas.questions) if name not in WITHIN)
+    return {command: name for name in names if (command := name.replace("_", "-")) not in {*COMMANDS, *GROUPS}}
 
 
 def _version(wanted: bool) -> None:
@@ -76,7 +86,13 @@ def make_app(named: str | None = None) -> typer.Typer:
         "Example: atlas demo, then atlas query --concept dog",
     )
     app.callback()(options)
-    known = named in COMMANDS or named in GROUPS
+    asked = questions()
+    known = named in asked or named in COMMANDS or named in GROUPS
+    for name, question in asked.items():
+        if name == named or not known:
+            from cli.questions import ask
+
+            app.command(name)(ask(question))
     for name, module in COMMANDS.items():
         if name == named or not known:
             found = importlib.import_module(f"cli.{module}")
@@ -151,7 +167,7 @@ def main(arguments: list[str]) -> int:
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0
     except AtlasError as error:
-        return _failed(str(error), error.exit_code, debug)
+        return _failed(in_flags(error.message), error.exit_code, debug)
     except TyperException as error:
         return _misused(error)
     except (KeyboardInterrupt, typer.Abort):

@@ -206,7 +206,7 @@ def _own(path: Path, edit: Any) -> str:
     names = sorted(found.values()) or ["scenes"]
     if len(names) != 1:
         raise UsageError(f"the edit's neurons come from the datasets {' and '.join(names)}; choose one with --dataset")
-    there = [d["path"] for d in Atlas(path).listing("datasets").to_pylist() if d["name"] == names[0] and d["path"]]
+    there = [d["path"] for d in Atlas(path).datasets().to_pylist() if d["name"] == names[0] and d["path"]]
     return f"{names[0]}:{there[-1]}" if there else names[0]
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, listing, tell
+from cli.common import AtlasPath, resolve, tell
 from cli.groups import grouped
 from cli.render import Output, show
 
@@ -26,10 +26,11 @@ def models(*, context: typer.Context, output: Output, atlas: AtlasPath = None) -
     if context.invoked_subcommand is not None:
         return
     from atlas.errors import StoreUnavailable
+    from atlas.questions.models import Models
     from ingest import zoo
 
     try:
-        rows: list[dict[str, Any]] = listing("models", atlas).to_pylist()
+        rows: list[dict[str, Any]] = Models().answer(resolve(atlas)).to_pylist()
     except StoreUnavailable:
         rows = []
     have = {row["name"] for row in rows}

@@ -19,7 +19,7 @@ from atlas.errors import UsageError
 from cli.common import say
 from cli.text import fitted, moves, narrowed, visible, width
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 FORMATS = ("table", "json", "jsonl", "csv", "tsv", "parquet")
 
 

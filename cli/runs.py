@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
 from cli.common import AtlasPath, resolve, say, tell
 from cli.groups import grouped
-from cli.render import Output, show
+from cli.questions import ask, print_answer
+from cli.render import Output
 
 app = typer.Typer(invoke_without_command=True, help="The runs of the atlas: list, show, compare, remove.")
-RunId = Annotated[str, typer.Argument(help="The run, by the beginning of its id.")]
 
 
 @app.callback()
@@ -31,44 +30,13 @@ def runs(
     Example: atlas runs show 298a
     """
     if context.invoked_subcommand is None:
-        from atlas.api.atlas import Atlas
+        from atlas.questions.runs import Runs
 
-        show(Atlas(resolve(atlas)).listing("runs"), output.chosen())
-
-
-@app.command("show")
-@grouped
-def show_(*, run: RunId, output: Output, atlas: AtlasPath = None) -> None:
-    """Everything that made a run's numbers: model, weights, dataset, job with all parameters, versions, machine, cost.
-
-    Example: atlas runs show 298a
-    """
-    from atlas.query.run_record import facts
-
-    chosen = output.chosen()
-    found = facts(resolve(atlas), run)
-    show(found.table(), chosen, more={"run": found.whole})
+        print_answer(Runs().answer(resolve(atlas)), output.chosen())
 
 
-@app.command()
-@grouped
-def diff(
-    *,
-    first: RunId,
-    second: Annotated[str, typer.Argument(help="The other run.")],
-    output: Output,
-    atlas: AtlasPath = None,
-) -> None:
-    """What two runs differ in, one row a fact: the job, the weights, the dataset, the versions, the outcome.
-
-    Example: atlas runs diff 298a f815
-    """
-    from atlas.query.run_record import difference
-
-    chosen = output.chosen()
-    found = difference(resolve(atlas), first, second)
-    show(found, chosen)
-    say(f"{found.num_rows} facts differ" if found.num_rows else "the runs do not differ in anything that is recorded")
+app.command("show")(ask("run"))
+app.command("diff")(ask("run_diff"))
 
 
 @app.command()
@@ -98,14 +66,4 @@ def rm(
     say("`atlas db compact` gives the room in the database back to the disk")
 
 
-@app.command()
-@grouped
-def ls(*, output: Output, atlas: AtlasPath = None) -> None:
-    """The same as `atlas runs`.
-
-    Example: atlas runs ls
-    """
-    from atlas.api.atlas import Atlas
-
-    table: pa.Table = Atlas(resolve(atlas)).listing("runs")
-    show(table, output.chosen())
+app.command("ls")(ask("runs"))

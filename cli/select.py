@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, Of, note_assumed, resolve, say, tell
-from cli.filters import Question
+from atlas.questions.query import Query
+from cli.common import AtlasPath, Of, note_defaults, resolve, say, tell
 from cli.groups import grouped
+from cli.questions import asked_of, print_answer, with_options
 from cli.render import Output, show
 
 app = typer.Typer(no_args_is_help=True, help="Save neurons under a name, list them, and combine them: 'dog & cat'.")
 
 
-@app.command()
-@grouped
 def save(
     *,
     name: Annotated[str, typer.Argument(help="A name for the selection, for example dog.")],
     of: Of = None,
-    question: Question,
     note: Annotated[str | None, typer.Option("--note", help="Your own words about it.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Take the place of one of that name.")] = False,
     atlas: AtlasPath = None,
+    **given: Any,
 ) -> None:
     """Save what a question finds (the options are those of `atlas query`), or what other selections have in common.
 
@@ -35,15 +34,17 @@ def save(
     from atlas.api.atlas import Atlas
 
     there = Atlas(resolve(atlas))
-    if (question != Question()) == (of is not None):
+    asking = any(value not in (None, False) for value in given.values())
+    if asking == (of is not None):
         raise UsageError("choose neurons by a question (--concept dog --top 40) or by --of 'dog & cat': one of the two")
-    if of is not None:
-        found = there.selection(of)
-    else:
-        found, _ = there.ask(question.ask())
-        note_assumed(found.provenance)
+    found = there.ask(asked_of(Query, given)) if of is None else there.selection(of)
+    if of is None:
+        note_defaults(found)
     made = there.save_selection(name, found, note=note, replace=replace)
     tell(f"{made.name}: {len(made.neurons)} neurons")
+
+
+app.command("save")(with_options(save, Query))
 
 
 @app.command()
@@ -55,7 +56,7 @@ def ls(*, output: Output, atlas: AtlasPath = None) -> None:
     """
     from atlas.api.atlas import Atlas
 
-    show(Atlas(resolve(atlas)).selections(), output.chosen())
+    print_answer(Atlas(resolve(atlas)).selections(), output.chosen())
 
 
 @app.command("show")

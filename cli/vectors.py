@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atlas.errors import Unsupported, UsageError
-from cli.common import AtlasPath, Method, Reduce, Source, Target, existing, note_assumed, pairs, resolve, say
+from cli.common import AtlasPath, Method, Reduce, Source, Target, existing, pairs, resolve, say
 from cli.groups import grouped
 from cli.jobs import LoadOptions
 from cli.progress import NoProgress, progressing
+from cli.questions import print_answer
 from cli.render import Output, show
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from atlas.vectors.neighbours import Near
 
 app = typer.Typer(no_args_is_help=True, help="Vectors of neurons, and the indexes that search them.")
 
@@ -96,7 +96,7 @@ def build(
         for assumed in done.assumed:
             if assumed not in said:
                 said.add(assumed)
-                say(f"taken: {assumed}")
+                say(f"using {assumed}")
         if not done.fresh:
             say(f"{name}: run {done.run_id[:8]} was done before; its index is made again")
         _index(path, done.run_id, kind)
@@ -141,33 +141,6 @@ def _states(path: Path, ids: list[str] | None = None) -> pa.Table:
     columns |= {"kind": text, "state": text, "bytes": number}
     rows.sort(key=lambda r: SPACES.index(r["space"]))
     return pa.Table.from_pylist(rows, schema=pa.schema(columns))
-
-
-def _answer(found: Near, chosen: str) -> None:
-    note_assumed(dict(found.provenance))
-    show(found.to_arrow(), chosen, more={"provenance": dict(found.provenance)})
-
-
-@grouped
-def similar(
-    *,
-    address: Annotated[str, typer.Argument(help="layer/index, for example 3/117.")],
-    space: Annotated[str, typer.Option("--space", help="decoded, direction or profile.")] = "direction",
-    model: Model = None,
-    run: Annotated[str | None, typer.Option("--run", help="The run of vectors, by the beginning of its id.")] = None,
-    top: Top = 10,
-    output: Output,
-    atlas: AtlasPath = None,
-) -> None:
-    """The neurons most like one: by what they write, by their scores over concepts, or by their words.
-
-    Example: atlas similar 3/117 --space profile --top 5
-    """
-    chosen = output.chosen()
-    from atlas.api.atlas import Atlas
-
-    found = Atlas(resolve(atlas)).similar(address, space, model=model, run=run, top=top)
-    _answer(found, chosen)
 
 
 @grouped
@@ -216,17 +189,17 @@ def search(
     path = existing(atlas)
     why = _only_words(path, model) if text and text.strip() and encoder is None else ""
     if text is not None and why:
-        from atlas.api.atlas import Atlas
+        from atlas.questions.search import Search
 
         say(f"matching words, not meanings: {why}")
-        found = Atlas(path).search_words(text, top=top, model=model)
+        found = Search(text, top=top, model=model).answer(path)
     else:
         from ingest.embed.search import Sought, by_medium, by_text
         from ingest.run.generate import open_media
 
         sought = Sought(model, encoder, pairs(option or []), how.execution(), how.content(), top, positions, prompt)
         found = by_text(path, text, sought) if text is not None else by_medium(path, open_media(*media)[0], sought)
-    _answer(found, chosen)
+    print_answer(found, chosen)
 
 
 def _only_words(path: Path, model: str | None) -> str:
@@ -247,35 +220,3 @@ def _only_words(path: Path, model: str | None) -> str:
         except Unsupported as error:
             return str(error)
     return ""
-
-
-@grouped
-def match(
-    *,
-    first: Annotated[str, typer.Argument(help="A model's name, or the beginning of its fingerprint.")],
-    second: Annotated[str, typer.Argument(help="The model to find its neurons in.")],
-    concept: Annotated[str, typer.Option("--concept", "-c", help="Whose best neurons of the first model.")],
-    method: Method = None,
-    source: Source = None,
-    target: Target = None,
-    reduce: Reduce = None,
-    top: Top = 10,
-    seed: Annotated[int, typer.Option("--seed", help="Of the permutations behind null and p.")] = 0,
-    output: Output,
-    atlas: AtlasPath = None,
-) -> None:
-    """For a concept's best neurons in one model, the neurons of another that do alike over the concepts of both.
-
-    null: the similarity of the best match when the second model's concepts are permuted; p: how often that is as large.
-
-    Example: atlas match tiny-llava other-llava --concept dog --method contribution --top 5
-    """
-    chosen = output.chosen()
-    from atlas.api.atlas import Atlas
-
-    found = Atlas(resolve(atlas)).match(
-        first, second, concept, method=method, source=source, target=target, reduce=reduce, top=top, seed=seed
-    )
-    note_assumed(found.provenance)
-    say(f"{len(found.concepts)} concepts with maps of both models")
-    show(found.rows, chosen, more={"provenance": found.provenance})

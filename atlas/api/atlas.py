@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import pyarrow as pa
-
-from atlas.api.compare import AcrossMaps
-from atlas.api.query import Questions
-from atlas.api.vectors import Nearest
+from atlas.api.questions import Questions
+from atlas.edits import set_expression
 from atlas.edits.positions import EVERYWHERE, Positions
-from atlas.errors import UsageError
-from atlas.neurons import Neuron
-from atlas.query import pins, statements
-from atlas.query.map_spec import MapSpec
+from atlas.query import pins, saved
+from atlas.query.answer import Answer
 from atlas.query.neuron_set import NeuronSet, everything_but
-from atlas.query.resolve_maps import choose_map
+from atlas.query.question import Question
+from atlas.query.saved import Selection
 from atlas.store.database import open_readonly
 from atlas.store.pins_file import Pins, read
 
 if TYPE_CHECKING:
     from atlas.edits.edit import Edit
     from atlas.edits.library import StoredEdit
+
+A = TypeVar("A", bound=Answer)
 
 
 def default_path() -> Path:
@@ -37,21 +35,7 @@ def default_path() -> Path:
     return Path(platformdirs.user_data_dir("neuron-atlas")) / "default.atlas"
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """What is known of one neuron: Arrow tables of its tokens, its best concepts, its strongest examples.
-
-    assumed: which model and run were taken, where there are several."""
-
-    neuron: Neuron
-    model: str
-    tokens: pa.Table
-    concepts: pa.Table
-    exemplars: pa.Table
-    assumed: tuple[str, ...] = ()
-
-
-class Atlas(Questions, AcrossMaps, Nearest):
+class Atlas(Questions):
     """An atlas folder. `Atlas.open` checks that it is one; the object holds nothing open."""
 
     def __init__(self, path: str | Path):
@@ -78,46 +62,6 @@ class Atlas(Questions, AcrossMaps, Nearest):
     def __exit__(self, *error: object) -> None:
         return None
 
-    def neuron(
-        self,
-        address: str | Neuron,
-        *,
-        method: str | None = None,
-        source: str | None = None,
-        target: str | None = None,
-        reduce: str | None = None,
-        model: str | None = None,
-        dataset: str | None = None,
-        run: str | None = None,
-        top: int = 5,
-    ) -> Profile:
-        """What is known of one neuron; method, source and reduce narrow its best concepts down. The random control is
-        left out, unless it is the method that is asked for.
-
-        Raises:
-            UsageError: not an address, or a neuron that the model does not have.
-        """
-        neuron = Neuron.parse(address) if isinstance(address, str) else address
-        with open_readonly(self.path) as connection:
-            which = MapSpec(
-                None, method, source=source, target=target, reduce=reduce, model=model, dataset=dataset, run=run
-            )
-            chosen = choose_map(connection, which)
-            if neuron.layer >= chosen["layers"] or neuron.index >= chosen["width"]:
-                last = f"{chosen['layers'] - 1}/{chosen['width'] - 1}"
-                raise UsageError(f"no neuron {neuron}; {chosen['model']} has neurons 0/0 to {last}")
-            maps = statements.find_maps(replace(which, model=chosen["model"])).run(connection).to_pylist()
-            shown = [m for m in maps if m["method"] == method or m["method"] != "random"]
-            ids = [m["map_id"] for m in shown if m["model_id"] == chosen["model_id"]]
-            return Profile(
-                neuron,
-                str(chosen["model"]),
-                statements.decoded_tokens(neuron, chosen["model_id"]).run(connection),
-                statements.best_concepts(neuron, ids, top=top).run(connection),
-                statements.strongest_examples(neuron, chosen["model_id"]).run(connection),
-                tuple(a for a in chosen.assumed if a.startswith(("model=", "fingerprint=", "dataset=", "run="))),
-            )
-
     def use(self, model: str | None = None, *, dataset: str | None = None, runs: Sequence[str] = ()) -> Pins:
         """Pin what questions that leave it open are about: a model, a dataset, runs (by the beginnings of their ids).
 
@@ -134,14 +78,61 @@ class Atlas(Questions, AcrossMaps, Nearest):
         """Unpin everything: questions are again about the newest model and dataset."""
         pins.clear(self.path)
 
-    def mapped(self, method: str, *, source: str, model: str | None = None) -> set[str]:
-        """The concepts that have a map of this method and source."""
-        found = self._ask(statements.find_maps(MapSpec(method=method, source=source, model=model)))
-        return set(found["concept"].to_pylist()) - {"*"}
+    def ask(self, question: Question[A]) -> A:
+        """The answer to a question of `atlas.questions`, which remembers what was asked."""
+        answer = question.answer(self.path)
+        answer.question = question
+        return answer
 
-    def listing(self, kind: str) -> pa.Table:
-        """Everything of one kind: models, datasets, runs, concepts, edits, effects."""
-        return self._ask(statements.listing(kind))
+    def __repr__(self) -> str:
+        with open_readonly(self.path) as connection:
+            rows = connection.execute(
+                "SELECT (SELECT count(*) FROM models), (SELECT count(*) FROM runs), (SELECT count(*) FROM maps)"
+            ).fetchall()
+        kinds = zip(rows[0], ("model", "run", "map"), strict=True)
+        return f"Atlas({self.path.name}: {', '.join(f'{n:,} {kind}' + 's' * (n != 1) for n, kind in kinds)})"
+
+    def select(self, rule: str, concept: str | None = None, method: str | None = None, **more: Any) -> NeuronSet:
+        """`query` with the rule first: `atlas.select("top:50", "dog") - atlas.select("top:50", "cat")`.
+
+        Raises:
+            UsageError: not a rule, a map that the atlas does not have.
+        """
+        return self.query(concept, method, select=rule, **more)
+
+    def save_selection(
+        self, name: str, neurons: NeuronSet, *, note: str | None = None, replace: bool = False
+    ) -> Selection:
+        """Keep a set of neurons under a name, with what it came from.
+
+        Raises:
+            UsageError: a bad name, no neurons, neurons of several models, or a name that is taken.
+        """
+        with open_readonly(self.path):  # there is an atlas
+            return saved.save(self.path, name, neurons, note=note, replace=replace)
+
+    def selection(self, expression: str) -> NeuronSet:
+        """The neurons of saved selections and edits, joined by set algebra: `dog`, `dog & cat`, `(a | b) - c`.
+
+        Raises:
+            UsageError: not such an expression, a name that does not exist, or neurons of two models.
+        """
+        with open_readonly(self.path):  # there is an atlas
+            return set_expression.of_expression(self.path, expression)
+
+    def selections(self) -> Answer:
+        """Every saved selection."""
+        with open_readonly(self.path):
+            return Answer(saved.listing(self.path))
+
+    def remove_selection(self, name: str) -> None:
+        """Remove a saved selection.
+
+        Raises:
+            UsageError: there is none.
+        """
+        with open_readonly(self.path):
+            saved.remove(self.path, name)
 
     def create_edit(
         self,

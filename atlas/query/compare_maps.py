@@ -5,11 +5,15 @@ A share of n neurons is a whole number everywhere: rounded (a half to the even n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from atlas.query.map_spec import MapSpec
 from atlas.query.selection_rules import Rule, bound, placed, selected
 from atlas.query.statements import Query, tokens_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TOP = 0.02
 """The share of the neurons that agreement compares the tops of."""
@@ -61,6 +65,22 @@ ORDER BY {"p.ranks[1]" if only else "list_sum(p.ranks)"}, p.layer, p.neuron""".s
     )
 
 
+def one_column_each(table: pa.Table, lists: Mapping[str, str], names: Sequence[str]) -> pa.Table:
+    """Rows whose columns of lists, of as many values as there are names, are a column a value: `rank_image`.
+
+    lists: a column -> the beginning of the new columns' names.
+    """
+    import pyarrow as pa
+
+    for column, beginning in lists.items():
+        at = table.column_names.index(column)
+        kind, values = table.schema.field(column).type.value_type, table[column].to_pylist()
+        table = table.remove_column(at)
+        for place, name in enumerate(names):
+            table = table.add_column(at + place, f"{beginning}_{name}", pa.array([v[place] for v in values], kind))
+    return table
+
+
 def voted_neurons(
     map_ids: Sequence[int], names: Sequence[str], *, rule: Rule, null_ids: Sequence[int], at_least: int
 ) -> Query:
@@ -79,7 +99,7 @@ kept AS (
     FROM chosen c JOIN asked a USING (map_id)
     GROUP BY c.layer, c.neuron HAVING count(*) >= $at_least),
 {_PLACED}
-SELECT p.component, p.layer, p.neuron, k.votes, k.agree, p.ranks, p.percentile, d.tokens[1:5] AS tokens
+SELECT p.component, p.layer, p.neuron, k.votes, k.agree AS found_by, p.ranks, p.percentile, d.tokens[1:5] AS tokens
 FROM placed p JOIN kept k USING (layer, neuron)
 {tokens_of("p")}
 ORDER BY k.votes DESC, p.percentile DESC, p.layer, p.neuron""".strip(),

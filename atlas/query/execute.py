@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from atlas.errors import UsageError
+from atlas.query.answer import Answer
 from atlas.query.compare_maps import voted_neurons
 from atlas.query.filter_sql import Condition
 from atlas.query.filters import And, as_json, conjuncts
@@ -16,20 +15,19 @@ from atlas.query.neuron_set import NeuronSet
 from atlas.query.paging import cursor
 from atlas.query.resolve_maps import StoredMap, null_map, peers, provenance
 from atlas.query.selection_rules import EVERY, Rule, bound, selected
-from atlas.query.statements import Query
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
 
-def by_filter(connection: Connection, ask: NeuronQuery, selections: Selections) -> tuple[NeuronSet, Query]:
-    """The neurons that pass a filter, and the statement that found them: see `Atlas.query`."""
+def by_filter(connection: Connection, ask: NeuronQuery, selections: Selections) -> NeuronSet:
+    """The neurons that pass a filter: see `atlas.questions.query`."""
     if ask.limit is not None and not 1 <= ask.limit < 2**31 - 1:
-        raise UsageError("--top must be at least 1, and less than two thousand million")
+        raise UsageError("[[top]] must be at least 1, and less than two thousand million")
     return of_meant(connection, ask, meant(connection, ask.where, selections))
 
 
-def of_meant(connection: Connection, ask: NeuronQuery, found: ResolvedMaps) -> tuple[NeuronSet, Query]:
+def of_meant(connection: Connection, ask: NeuronQuery, found: ResolvedMaps) -> NeuronSet:
     """`by_filter` where the maps are chosen already."""
     nulls = _nulls(connection, ask, found)
     alone = found.chosen[0] if len(found.chosen) == 1 else None
@@ -49,7 +47,7 @@ def of_meant(connection: Connection, ask: NeuronQuery, found: ResolvedMaps) -> t
         )
     if more:
         whole["next"] = cursor(order(ask, found), rows.slice(rows.num_rows - 1).to_pylist()[0], question(ask, found))
-    return NeuronSet(rows, whole), statement
+    return NeuronSet(rows, whole, sql=statement.explained())
 
 
 def _short_of(ask: NeuronQuery, found: ResolvedMaps, count: int) -> str | None:
@@ -61,15 +59,13 @@ def _short_of(ask: NeuronQuery, found: ResolvedMaps, count: int) -> str | None:
     return f"top={count} (of {asked}: no other neuron of this map has a score above 0)"
 
 
-def count_passing(
-    connection: Connection, ask: NeuronQuery, selections: Selections
-) -> tuple[pa.Table, Query, dict[str, Any]]:
-    """How many neurons of each map pass, the statement, and what the maps are: see `Atlas.count`."""
+def count_passing(connection: Connection, ask: NeuronQuery, selections: Selections) -> Answer:
+    """How many neurons of each map pass: see `atlas.questions.count`."""
     found = meant(connection, ask.where, selections)
     nulls = _nulls(connection, ask, found)
     require_within(connection, ask, found.chosen, nulls)
     statement = counts(ask, found, [n["map_id"] for n in nulls])
-    return statement.run(connection), statement, provenance(found.chosen, _said(ask, nulls))
+    return Answer(statement.run(connection), provenance(found.chosen, _said(ask, nulls)), sql=statement.explained())
 
 
 def _nulls(connection: Connection, ask: NeuronQuery, found: ResolvedMaps) -> list[StoredMap]:
@@ -143,11 +139,11 @@ def require_within(
 
 def by_vote(
     connection: Connection, chosen: Sequence[StoredMap], names: Sequence[str], rule: Rule, at_least: int | None
-) -> tuple[NeuronSet, Query]:
-    """The neurons that a rule chooses in several maps, and the statement that found them: see `Atlas.vote`."""
+) -> NeuronSet:
+    """The neurons that a rule chooses in several maps: see `atlas.questions.query`."""
     needed = len(chosen) // 2 + 1 if at_least is None else at_least
     if not 1 <= needed <= len(chosen):
-        raise UsageError(f"--agree is a number of maps, 1 to {len(chosen)} here, not {needed}")
+        raise UsageError(f"[[agree]] is a number of maps, 1 to {len(chosen)} here, not {needed}")
     nulls = [null_map(connection, c, rule.null) if rule.name == "z" else c for c in chosen]
     require_kept(connection, rule, chosen, nulls)
     question = voted_neurons(
@@ -158,7 +154,7 @@ def by_vote(
         at_least=needed,
     )
     said: dict[str, Any] = {"rule": str(rule), "agree": needed, "of": list(names)}
-    found = NeuronSet(question.run(connection), provenance(chosen, said))
+    found = NeuronSet(question.run(connection), provenance(chosen, said), sql=question.explained())
     if at_least is None:
         found.provenance["assumed"].append(f"agree={needed} (more than half of {len(chosen)})")
-    return found, question
+    return found

@@ -170,7 +170,7 @@ best AS (
     ORDER BY {paging.order_sql(by)}
     LIMIT $limit){agreeing}
 SELECT best.component, best.layer, best.neuron, {", ".join(columns)},
-       d.tokens[1:5] AS tokens{f", {methods} AS agree" if alone else ""}
+       d.tokens[1:5] AS tokens{f", {methods} AS also_found_by" if alone else ""}
 FROM best
 {tokens_of("best")}
 {"LEFT JOIN agreeing a ON a.layer = best.layer AND a.neuron = best.neuron" if agree else ""}

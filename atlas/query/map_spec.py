@@ -42,11 +42,10 @@ def coordinate(
     shown: bool = False,
     preferred: tuple[str, ...] = (),
     default: Any,
-    kw_only: bool = True,
 ) -> Any:
     """A field of `Coordinates`."""
     about = {OPTION: Described(help, flags), COORDINATE: Coordinate(sql, filled, shown, preferred)}
-    return field(default=default, metadata=about, kw_only=kw_only)
+    return field(default=default, metadata=about, kw_only=True)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(coordinate,))
@@ -84,7 +83,6 @@ class Coordinates:
         default=None,
         sql="c.name",
         shown=True,
-        kw_only=False,
     )
     method: str | None = coordinate(
         "The attribution method (`atlas methods`).",
@@ -93,7 +91,6 @@ class Coordinates:
         filled=True,
         shown=True,
         preferred=("contribution", "gradient_x_activation", "activation"),
-        kw_only=False,
     )
     source: str | None = coordinate(
         "The modality that carries the concept in: image, text, audio or video.",
@@ -140,13 +137,36 @@ class Coordinates:
 COORDINATES: Mapping[str, Coordinate] = {f.name: f.metadata[COORDINATE] for f in fields(Coordinates)}
 
 
+def by_place(name: str, *, default: Any, kw_only: bool = False) -> Any:
+    """A coordinate once more, that is given by place too."""
+    [again] = (f for f in fields(Coordinates) if f.name == name)
+    return field(default=default, metadata=again.metadata, kw_only=kw_only)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(by_place, field))
+def _with_places(cls: type[Any]) -> type[Any]:
+    return dataclass(frozen=True)(cls)
+
+
+@_with_places
+class OfConcept(Coordinates):
+    """Coordinates of which the concept and the method may be given by place: `("dog", "contribution")`."""
+
+    concept: str | None = by_place("concept", default=None, kw_only=False)
+    method: str | None = by_place("method", default=None, kw_only=False)
+
+
 @dataclass(frozen=True)
-class MapSpec(Coordinates):
+class MapSpec(OfConcept):
     """Which maps are meant. fingerprint: of the model's weights. mentioned: other names that are not left open, with
     spaces between."""
 
     fingerprint: str | None = field(default=None, kw_only=True)
     mentioned: str | None = field(default=None, kw_only=True)
+
+    def given(self) -> dict[str, str]:
+        """The coordinates that are not left open."""
+        return {name: value for name in COORDINATES if (value := getattr(self, name)) is not None}
 
     def where(self) -> tuple[str, dict[str, Any]]:
         """The condition on the tables of `find_maps`, and its parameters."""

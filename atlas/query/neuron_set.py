@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from atlas.errors import Unsupported, UsageError
+from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, Neuron
-
-if TYPE_CHECKING:
-    import pandas as pd
+from atlas.query.answer import Answer
 
 LAYERS = pa.schema(
     [("component", pa.string()), ("layer", pa.int32()), ("count", pa.int64())]
@@ -22,27 +18,14 @@ LAYERS = pa.schema(
 )
 
 
-class NeuronSet:
-    """Neurons of one model in an order, each with the columns of the question that found it.
+class NeuronSet(Answer):
+    """An answer whose rows are neurons of one model, in an order, each with the columns of the question that found it.
 
-    provenance: what was asked and of which runs; set algebra keeps both sides'.
+    Sets combine: `&`, `-` and `|`; provenance keeps both sides'.
     """
-
-    def __init__(self, rows: pa.Table, provenance: Mapping[str, Any]):
-        self._rows = rows
-        self.provenance = dict(provenance)
-
-    @cached_property
-    def neurons(self) -> tuple[Neuron, ...]:
-        """The addresses, in order."""
-        columns = (self._rows[name].to_pylist() for name in ("component", "layer", "neuron"))
-        return tuple(Neuron(*address) for address in zip(*columns, strict=True))
 
     def __iter__(self) -> Iterator[Neuron]:
         return iter(self.neurons)
-
-    def __len__(self) -> int:
-        return int(self._rows.num_rows)
 
     def __contains__(self, neuron: object) -> bool:
         return neuron in self.neurons
@@ -62,34 +45,20 @@ class NeuronSet:
     def __or__(self, other: NeuronSet) -> NeuronSet:
         """This one's neurons, then those that only the other has; columns that both have."""
         extra = other - self
-        common = [name for name in self._rows.column_names if name in extra._rows.column_names]
-        rows = pa.concat_tables([self._rows.select(common), extra._rows.select(common)], promote_options="permissive")
+        common = [name for name in self.table.column_names if name in extra.table.column_names]
+        rows = pa.concat_tables([self.table.select(common), extra.table.select(common)], promote_options="permissive")
         return NeuronSet(rows, self._together("or", other))
 
     def _keep(self, word: str, other: NeuronSet, test: Callable[[Neuron, frozenset[Neuron]], bool]) -> NeuronSet:
         theirs = frozenset(other.neurons)
         mask = [test(n, theirs) for n in self.neurons]
-        return NeuronSet(self._rows.filter(pa.array(mask, pa.bool_())), self._together(word, other))
+        return NeuronSet(self.table.filter(pa.array(mask, pa.bool_())), self._together(word, other))
 
     def _together(self, word: str, other: NeuronSet) -> dict[str, Any]:
         mine, theirs = self.provenance.get("fingerprint"), other.provenance.get("fingerprint")
         if mine != theirs or mine is None:
             raise UsageError("these neurons belong to two models; choose one with model=...")
         return {"fingerprint": mine, "set": word, "left": self.provenance, "right": other.provenance}
-
-    def to_arrow(self) -> pa.Table:
-        """component, layer, neuron and the question's own columns."""
-        return self._rows
-
-    def to_pandas(self) -> pd.DataFrame:
-        """The same as a pandas frame.
-
-        Raises:
-            Unsupported: pandas is not installed.
-        """
-        if importlib.util.find_spec("pandas") is None:
-            raise Unsupported("to_pandas needs pandas (pip install pandas); to_arrow does not")
-        return self._rows.to_pandas()
 
 
 def neuron_set(neurons: Sequence[Neuron], provenance: Mapping[str, Any]) -> NeuronSet:

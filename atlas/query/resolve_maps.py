@@ -27,7 +27,7 @@ EVERYTHING = (*OPEN, "fingerprint")
 
 @dataclass(frozen=True, slots=True)
 class StoredMap:
-    """One map: the row of `find_maps`. assumed: what was left open, as `name=value (others: ...)`."""
+    """One map: the row of `find_maps`. assumed: what was left open, as `name=value (also stored: ...)`."""
 
     row: dict[str, Any]
     assumed: tuple[str, ...]
@@ -156,11 +156,15 @@ def voters(connection: Connection, which: MapSpec, methods: Sequence[str]) -> tu
     """
     if which.supercategory is not None:
         if methods or which.concept is not None:
-            raise UsageError("--supercategory asks all of its concepts by one --method; leave out --concept, --methods")
+            raise UsageError(
+                "[[supercategory]] asks all of its concepts by one [[method]]; leave out [[concept]] and [[methods]]"
+            )
         chosen = choose_concepts(connection, which)
         return chosen, [str(c["concept"]) for c in chosen]
     if which.concept is None or which.method is not None or len(methods) < 2 or len(set(methods)) < len(methods):
-        raise UsageError("give one --concept and two or more different --methods, for example contribution,activation")
+        raise UsageError(
+            "give one [[concept]] and two or more different [[methods]], for example contribution,activation"
+        )
     return choose_several(connection, which, "method", methods), list(methods)
 
 
@@ -209,7 +213,7 @@ def _noted(name: str, value: str, there: Iterable[str]) -> list[str]:
     others = sorted(v for v in there if v != value)
     if name == "fingerprint":
         value, others = value[:12], [v[:12] for v in others]
-    return [f"{name}={value} (others: {', '.join(others)})"] if others else []
+    return [f"{name}={value} (also stored: {', '.join(others)})"] if others else []
 
 
 def versions_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:

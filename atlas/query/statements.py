@@ -189,6 +189,19 @@ FROM effects e JOIN runs r USING (run_id) ORDER BY r.finished_at, e.source, e.ta
 }
 
 
+def measures(run: str | None, name: str | None) -> Query:
+    """What was measured of layers and models, of one run or all, of one name or all."""
+    return Query(
+        """
+SELECT m.name, m.method, m.concept, m.source, m.layer, m.first, m.second, m.condition, m.value, m.low, m.high,
+       m.examples, m.run_id[1:8] AS run
+FROM measures m JOIN runs r USING (run_id)
+WHERE ($run IS NULL OR m.run_id = $run) AND ($name IS NULL OR m.name = $name)
+ORDER BY r.finished_at, m.name, m.method, m.concept, m.source, m.layer, m.first, m.second, m.condition""".strip(),
+        {"run": run, "name": name},
+    )
+
+
 def listing(name: str) -> Query:
     """Everything of one kind: models, datasets, runs, concepts, edits or effects."""
     return Query(LISTS[name].strip(), {})

@@ -141,6 +141,9 @@ def _smallest(row: dict[str, Any], name: str) -> float | None:
     return sum(found) / len(found) * (-1 if name == "own" else 1) if found else None
 
 
+REFERENCE = "ablation"
+"""The method that the others are compared with: it measures what they estimate."""
+
 ORDERS: dict[str, Callable[[dict[str, Any]], float | None]] = {
     "selectivity": lambda row: row["selectivity"],
     "suppression": lambda row: _smallest(row, "own"),

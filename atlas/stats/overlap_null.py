@@ -149,3 +149,27 @@ def verdict(
     if standing:
         return f"not shown: as many by {' and by '.join(standing)}"
     return claim if caveat is None else f"{claim}, {caveat}"
+
+
+def suffixed(name: str) -> str:
+    """A statistic's name in an answer: `p` for p_value, and the null behind it, `p_matched` for matched_p_value."""
+    prefix = next((prefix for prefix in (MATCHED, MISMATCHED, ANSWERS) if name.startswith(prefix)), CHANCE)
+    short = name.removeprefix(prefix)
+    short = {"p_value": "p", "q_value": "q"}.get(short, short)
+    return f"{short}_{prefix.removesuffix('_')}" if prefix else short
+
+
+def null_lines(statistics: Statistics, matched: str) -> list[str]:
+    """What each null expects, one line a null. matched: what matched neurons have in common."""
+    pairs = int(statistics[f"{MISMATCHED}pairs"] or 0)
+    said = {CHANCE: "any neurons", MATCHED: f"neurons of the same {matched}"}
+    said[MISMATCHED] = f"other concepts' neurons ({pairs} pairs)"
+    said[ANSWERS] = "the same answers behind other prompts"
+    lines = []
+    for prefix, name in said.items():
+        if statistics.get(f"{prefix}expected") is None:
+            continue
+        expected, lift, p = (statistics[prefix + key] for key in ("expected", "lift", "p_value"))
+        shown = "" if lift is None else f"lift {lift:.3g}, "
+        lines.append(f"  by {name}: {expected:.2g} expected, {shown}p = {p:.2g}")
+    return lines

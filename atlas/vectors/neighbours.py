@@ -1,35 +1,91 @@
-"""The nearest neurons of a neuron or of a vector, as an answer."""
+"""The nearest neurons of a vector, or those of some words, as sets of neurons."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from atlas.neurons import Neuron
+from atlas.query.map_spec import MapSpec
+from atlas.query.neuron_set import NeuronSet
+from atlas.query.statements import tokens_of
+from atlas.store.database import open_readonly
+from atlas.vectors.neuron_text import concept_maps, matching
+from atlas.vectors.spaces import Space, pick_model
 
 if TYPE_CHECKING:
-    pass
+    import numpy as np
+
+_TOLD = f"""
+WITH found AS (
+    SELECT component, layer, neuron, row_number() OVER () AS place
+    FROM (SELECT unnest($component::VARCHAR[]) AS component, unnest($layer::SMALLINT[]) AS layer,
+                 unnest($neuron::INTEGER[]) AS neuron)),
+ranked AS (
+    SELECT s.layer, s.neuron, m.component, arg_min(c.name, (s.rank, c.name)) AS concept
+    FROM scores s JOIN maps m USING (map_id) JOIN concepts c USING (concept_id)
+    WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.layer IN (SELECT unnest($layer::SMALLINT[]))
+        AND s.neuron IN (SELECT unnest($neuron::INTEGER[]))
+    GROUP BY ALL)
+SELECT d.tokens[1:5] AS tokens, r.concept
+FROM found f
+{tokens_of("f", "$model")}
+LEFT JOIN ranked r ON r.component = f.component AND r.layer = f.layer AND r.neuron = f.neuron
+ORDER BY f.place"""
 
 
-@dataclass(frozen=True, slots=True)
-class Near:
-    """Neurons near something, best first. rows: component, layer, neuron, similarity (or another measure), tokens,
-    concept (the one in whose map the neuron ranks best, of the method that `atlas query` would take). provenance: the
-    space, the model, and under "assumed" what was left open."""
+def near_vector(
+    path: Path,
+    vector: np.ndarray,
+    space: Space,
+    *,
+    top: int = 10,
+    defaults: Sequence[str] = (),
+    skip: Neuron | None = None,
+) -> NeuronSet:
+    """The neurons nearest to a vector of the same space, (dimension,) of any length: similarity (cosine), tokens, and
+    the concept in whose map the neuron ranks best, of the method that `atlas query` would take.
 
-    rows: pa.Table
-    provenance: Mapping[str, Any]
+    skip: a neuron that is left out. The database must be closed: an index that is made again is written.
 
-    def __len__(self) -> int:
-        return int(self.rows.num_rows)
+    Raises:
+        UsageError: another dimension, or zeros.
+    """
+    from atlas.vectors.nearest import nearest
 
-    @property
-    def neurons(self) -> tuple[Neuron, ...]:
-        columns = (self.rows[name].to_pylist() for name in ("component", "layer", "neuron"))
-        return tuple(Neuron(*address) for address in zip(*columns, strict=True))
+    rows = nearest(path, space.run_id, vector, top, skip=skip)
+    about: dict[str, Any] = {"run": space.run_id, "space": space.space, "job": dict(space.job)}
+    about["neuron"] = None if skip is None else str(skip)
+    return described_neurons(path, rows, space.model, defaults, about)
 
-    def to_arrow(self) -> pa.Table:
-        return self.rows
+
+def with_words(path: Path, text: str, *, top: int = 10, model: str | None = None) -> NeuronSet:
+    """The neurons whose decoded tokens and best concepts have the words of a text: see
+    `atlas.vectors.neuron_text.matching`.
+
+    Raises:
+        UsageError: the text has no word, or the model is not there.
+    """
+    with open_readonly(path) as connection:
+        row, defaults = pick_model(connection, model)
+        chosen = concept_maps(connection, MapSpec(fingerprint=row["fingerprint"]))
+        rows = matching(connection, row, chosen, text, top)
+    return described_neurons(path, rows, row, defaults, {"text": text})
+
+
+def described_neurons(
+    path: Path, rows: pa.Table, model: Mapping[str, Any], defaults: Sequence[str], about: Mapping[str, Any]
+) -> NeuronSet:
+    """Rows of neurons (component, layer, neuron, ...) with their first tokens and their best concept."""
+    with open_readonly(path) as connection:
+        chosen = concept_maps(connection, MapSpec(fingerprint=str(model["fingerprint"])))
+        at = {name: rows[name].to_pylist() for name in ("component", "layer", "neuron")}
+        values = {**at, "model": model["model_id"], "maps": [c["map_id"] for c in chosen]}
+        told = connection.sql(_TOLD, params=values).to_arrow_table()
+    for name in ("tokens", "concept"):
+        rows = rows.append_column(name, told[name])
+    provenance = {"model": model["name"], "fingerprint": model["fingerprint"], **about, "assumed": list(defaults)}
+    return NeuronSet(rows, provenance)

@@ -78,7 +78,7 @@ SELECT mo.*, max(r.finished_at) AS newest FROM models mo LEFT JOIN runs r ON r.m
         raise UsageError("this atlas has no model yet; `atlas ingest` brings one, `atlas demo` makes an example")
     if model is None:
         others = sorted({str(r["name"]) for r in rows} - {str(rows[0]["name"])})
-        return rows[0], [f"model={rows[0]['name']} (others: {', '.join(others)})"] if others else []
+        return rows[0], [f"model={rows[0]['name']} (also stored: {', '.join(others)})"] if others else []
     named = [r for r in rows if r["name"] == model]
     if len({r["fingerprint"] for r in named}) > 1:
         shown = ", ".join(sorted({str(r["fingerprint"])[:12] for r in named}))
@@ -126,7 +126,7 @@ def choose_space(
         raise UsageError(f"the space '{space}'{of} was never built{why}; `atlas index build --space {space}` builds it")
     first = found[0]
     others = sorted({str(s.model["name"]) for s in found} - {str(first.model["name"])})
-    assumed = [f"model={first.model['name']} (others: {', '.join(others)})"] if others else []
+    assumed = [f"model={first.model['name']} (also stored: {', '.join(others)})"] if others else []
     same = [s for s in found if s.model["fingerprint"] == first.model["fingerprint"]]
     if len(same) > 1:
         assumed.append(f"run={first.run_id[:8]} (the newest of {len(same)}; `atlas index status` lists them)")

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pyarrow as pa
 
-from atlas.api.atlas import Atlas
 from atlas.errors import Unsupported, UsageError
 from atlas.live.media import AUDIO, IMAGE, VIDEO, Medium, Sound, kind_of
 from atlas.neurons import LANGUAGE, PRODUCT
 from atlas.query.map_spec import MapSpec
+from atlas.query.neuron_set import NeuronSet
 from atlas.query.resolve_maps import choose_map
 from atlas.store.database import open_readonly
 from atlas.token_roles import ROLES
-from atlas.vectors.neighbours import Near
-from atlas.vectors.spaces import DECODED, pick_model
+from atlas.vectors.neighbours import described_neurons, near_vector
+from atlas.vectors.spaces import DECODED, choose_space, pick_model
 from ingest.embed.embed import live_model
 from ingest.embed.encoder import DEFAULT, Opened, open_encoder, require
 from ingest.job import Execution
@@ -55,12 +55,12 @@ class Sought:
     prompt: str | None = None
 
 
-def by_text(atlas: Path, text: str, sought: Sought) -> Near:
+def by_text(atlas: Path, text: str, sought: Sought) -> NeuronSet:
     """The neurons whose decoded tokens and concepts lie nearest to a text, by the encoder of the space.
 
     Raises:
         UsageError: the space was never built by this encoder, or the text is empty; Unsupported: the encoder's package
-            is not installed. Either way `Atlas.search_words` can answer.
+            is not installed. Either way `Atlas.search` can answer.
     """
     if not text.strip():
         raise UsageError("the text is empty")
@@ -71,7 +71,8 @@ def by_text(atlas: Path, text: str, sought: Sought) -> Near:
 
 def _spec(atlas: Path, model: str | None) -> str:
     """The encoder that made the newest vectors, where its name alone finds it."""
-    space, _ = Atlas(atlas).space(DECODED, model=model)
+    with open_readonly(atlas) as connection:
+        space, _ = choose_space(connection, DECODED, model)
     if space.encoder != DEFAULT:
         raise UsageError(
             f"the space '{DECODED}' was made by the encoder {space.encoder}; "
@@ -80,7 +81,7 @@ def _spec(atlas: Path, model: str | None) -> str:
     return DEFAULT
 
 
-def by_medium(atlas: Path, medium: Medium, sought: Sought) -> Near:
+def by_medium(atlas: Path, medium: Medium, sought: Sought) -> NeuronSet:
     """The neurons near a picture or a recording, by an encoder of such and the space it made; or without an encoder,
     those that are active on it, or on a video, in the live model: see `active`.
 
@@ -98,13 +99,13 @@ def by_medium(atlas: Path, medium: Medium, sought: Sought) -> Near:
     return _near(atlas, opened, vectors[0], sought)
 
 
-def _near(atlas: Path, opened: Opened, vector: np.ndarray, sought: Sought) -> Near:
-    there = Atlas(atlas)
-    space, assumed = there.space(DECODED, model=sought.model, identity=opened.encoder.identity)
-    return there.nearest(vector, space, top=sought.top, assumed=assumed)
+def _near(atlas: Path, opened: Opened, vector: np.ndarray, sought: Sought) -> NeuronSet:
+    with open_readonly(atlas) as connection:
+        space, defaults = choose_space(connection, DECODED, sought.model, identity=opened.encoder.identity)
+    return near_vector(atlas, vector, space, top=sought.top, defaults=defaults)
 
 
-def active(atlas: Path, medium: Medium, sought: Sought) -> Near:
+def active(atlas: Path, medium: Medium, sought: Sought) -> NeuronSet:
     """The neurons whose value on a picture, recording or video lies farthest above their usual one: component, layer,
     neuron, value, usual, z, tokens, concept; the largest z first.
 
@@ -138,14 +139,8 @@ def active(atlas: Path, medium: Medium, sought: Sought) -> Near:
             "z": pa.array(z[layers, neurons], pa.float32()),
         }
     )
-    told = Atlas(atlas).told(rows, model)
-    said = {
-        "model": model["name"],
-        "fingerprint": model["fingerprint"],
-        "prompt": prompt,
-        "positions": sought.positions,
-    }
-    return Near(told, {**said, "assumed": [*assumed, note]})
+    about = {"prompt": prompt, "positions": sought.positions}
+    return described_neurons(atlas, rows, model, [*assumed, note], about)
 
 
 def _usual(connection: Any, model: Mapping[str, Any], source: str) -> tuple[np.ndarray, str]:

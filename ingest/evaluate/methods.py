@@ -23,7 +23,10 @@ from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, Neuron
 from atlas.query.compare_maps import size
+from atlas.query.map_spec import MapSpec
 from atlas.query.neuron_set import NeuronSet
+from atlas.query.statements import find_maps
+from atlas.store.database import open_readonly
 from ingest.data.examples import IMAGE, TEXT, Dataset, Example
 from ingest.draw.picture_judge import judge_for
 from ingest.evaluate.controls import Controls, controls_for
@@ -174,7 +177,7 @@ def _chosen(
     counts = {share: count_of(share, len(live.layout.layers) * live.layout.width) for share in tops}
     chosen = {}
     for method, source in itertools.product(methods, job.sources):
-        known = atlas.mapped(method, source=source, model=live.name)
+        known = mapped(atlas.path, method, source, live.name)
         for concept in job.concepts:
             if len(methods) > 1 and concept not in known:
                 continue  # a filter may have found nothing, a method of pictures has no map from text
@@ -215,9 +218,16 @@ def _answered(
     return rows
 
 
+def mapped(path: Path, method: str, source: str, model: str) -> set[str]:
+    """The concepts that have a map of this method, source and model."""
+    with open_readonly(path) as connection:
+        rows = find_maps(MapSpec(method=method, source=source, model=model)).run(connection)
+    return set(rows["concept"].to_pylist()) - {"*"}
+
+
 def _surveyed(atlas: Atlas, job: Job, *, named: bool, methods: Sequence[str], model: str) -> Job:
     """The job with the concepts that the atlas has all these methods' maps of, unless they were named."""
-    have = [atlas.mapped(method, source=source, model=model) for method in methods for source in job.sources]
+    have = [mapped(atlas.path, method, source, model) for method in methods for source in job.sources]
     known = [concepts for concepts in have if concepts or len(methods) == 1]
     both = [c for c in job.concepts if all(c in concepts for concepts in known)]
     return job if named or not both else replace(job, concepts=tuple(both))

@@ -1,0 +1,60 @@
+"""From a question's class to a method: the same names, types, defaults and documentation."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import atlas.questions
+from atlas import registry
+from atlas.query.answer import Answer
+from atlas.query.question import Question
+
+P = ParamSpec("P")
+A = TypeVar("A", bound=Answer)
+
+
+class Asks(Protocol):
+    """What a question can be put to."""
+
+    def ask(self, question: Question[A]) -> A: ...
+
+
+def method_of(question: Callable[P, Question[A]]) -> Callable[Concatenate[Any, P], A]:
+    """A method that asks a question, with its signature; type checkers see it through the ParamSpec."""
+
+    def method(self: Asks, /, *args: P.args, **kwargs: P.kwargs) -> A:
+        return self.ask(question(*args, **kwargs))
+
+    own = inspect.signature(question).parameters.values()
+    first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    method.__doc__ = question.__doc__
+    method.__signature__ = inspect.Signature([first, *own])  # type: ignore[attr-defined]
+    return method
+
+
+def question_named(name: str) -> type[Question[Any]]:
+    """The class of a question, by the name of its file.
+
+    Raises:
+        UsageError: there is none.
+    """
+    module = registry.load(atlas.questions, name)
+    return question_in(module)
+
+
+def question_in(module: Any) -> type[Question[Any]]:
+    """The one question that a module defines.
+
+    Raises:
+        TypeError: it defines none, or several.
+    """
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Question) and value.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise TypeError(f"{module.__name__} defines {len(found)} questions; a file of atlas/questions defines one")
+    return found[0]

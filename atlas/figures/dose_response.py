@@ -1,0 +1,93 @@
+"""Accuracy against the share of neurons that are ablated, beside random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from atlas.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from atlas.query.answer import Answer
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#4d4d4d")
+"""Colours that colour-blind readers tell apart (Okabe and Ito's, and two more)."""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
+    """One panel a source, or the panel `ax` for the one source of the answer; returns the first panel.
+
+    Raises:
+        UsageError: the answer has several sources, and one panel was given.
+    """
+    rows = answer.to_pylist()
+    sources = list(dict.fromkeys(row["source"] for row in rows))
+    if ax is not None and len(sources) != 1:
+        raise UsageError(f"the answer has the sources {', '.join(sources)}; draw one of them in a panel ([[source]])")
+    several = len({row["reduce"] for row in rows if row["method"] != "random"}) > 1
+    rows = [{**row, "method": f"{row['method']} ({row['reduce']})" if several else row["method"]} for row in rows]
+    axes = [ax] if ax is not None else _panels(len(sources))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    for axis, source in zip(axes, sources, strict=True):
+        _panel(axis, [row for row in rows if row["source"] == source], methods)
+        axis.set_title(f"{source} questions")
+    axes[0].set_ylabel("accuracy left, %")
+    handles, labels = axes[0].get_legend_handles_labels()
+    if ax is None:
+        axes[0].figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
+    else:
+        ax.legend(frameon=False, fontsize=9)
+    return axes[0]
+
+
+def _panels(count: int) -> list[Axes]:
+    from matplotlib import pyplot as plt
+
+    _, axes = plt.subplots(1, count, figsize=(5.2 * count + 1.8, 4.2), sharey=True, squeeze=False, layout="constrained")
+    return list(axes[0])
+
+
+def _panel(axis: Axes, rows: Rows, methods: Sequence[str]) -> None:
+    for place, method in enumerate(methods):
+        of_method = [row for row in rows if row["method"] == method]
+        if of_method:
+            _curves(axis, of_method, COLOURS[place % len(COLOURS)], method)
+    _random(axis, rows)
+    axis.set_xscale("log")
+    axis.set_xlabel("neurons ablated, % of all")
+    axis.set_ylim(-3, 103)
+    axis.grid(alpha=0.25)
+    ticks = sorted({100 * row["share"] for row in rows})
+    axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
+    axis.minorticks_off()
+
+
+def _curves(axis: Axes, rows: Rows, colour: str, method: str) -> None:
+    """Solid: questions about the concept, with its 95 % interval; dashed: about others."""
+    x = [100 * row["share"] for row in rows]
+    axis.plot(x, _percent(rows, "own"), color=colour, marker="o", markersize=4, label=f"{method}: concept")
+    low, high = _percent(rows, "own_low"), _percent(rows, "own_high")
+    axis.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
+    axis.plot(x, _percent(rows, "others"), color=colour, linestyle="--", label=f"{method}: others")
+
+
+def _random(axis: Axes, rows: Rows) -> None:
+    """The mean over methods: as many random neurons of the same layers, questions about the concept."""
+    measured = [row for row in rows if row["random_own"] is not None]
+    shares = sorted({row["share"] for row in measured})
+    means = []
+    for share in shares:
+        values = [row["random_own"] for row in measured if row["share"] == share]
+        means.append(100 * sum(values) / len(values))
+    if shares:
+        label = "as many random neurons: concept"
+        axis.plot([100 * share for share in shares], means, color="#888888", linestyle=":", marker="x", label=label)
+
+
+def _percent(rows: Rows, name: str) -> list[float]:
+    """Not a number, which is not drawn, where nothing was measured."""
+    return [float("nan") if row[name] is None else 100 * row[name] for row in rows]

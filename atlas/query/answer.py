@@ -1,0 +1,167 @@
+"""What a question came to: rows with documented columns, and what is true of all of them."""
+
+from __future__ import annotations
+
+import html
+import importlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self, overload
+
+import pyarrow as pa
+
+from atlas import registry
+from atlas.errors import Unsupported, UsageError
+from atlas.neurons import Neuron
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHOWN_ROWS = 20
+"""Rows of an answer that a notebook shows."""
+
+ADDRESS = ("component", "layer", "neuron")
+"""The columns of an answer whose rows are neurons."""
+
+
+class Answer:
+    """Rows, and what is true of the whole answer. The command line, notebooks and programs show this one object.
+
+    table: the rows. provenance: which maps or runs they came from, and what was left open and filled in (`defaults`).
+    facts: numbers and names about the whole answer, such as a lift and its p-values. notes: sentences for a person.
+    parts: further tables by name. sql: the statement that answered, where there was one. brief: the rows as a person
+    reads them, where that is less than `table`. question: what was asked.
+    """
+
+    def __init__(
+        self,
+        table: pa.Table,
+        provenance: Mapping[str, Any] | None = None,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        notes: Sequence[str] = (),
+        parts: Mapping[str, pa.Table] | None = None,
+        sql: str | None = None,
+        brief: pa.Table | None = None,
+        question: object = None,
+    ):
+        self.table = table
+        self.provenance: dict[str, Any] = dict(provenance or {})
+        self.facts: dict[str, Any] = dict(facts or {})
+        self.notes = tuple(notes)
+        self.parts: dict[str, pa.Table] = dict(parts or {})
+        self.sql = sql
+        self.brief = brief
+        self.question = question
+
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """What was left open and filled in: `reduce=contrast (also stored: mean)`."""
+        return tuple(self.provenance.get("assumed", ()))
+
+    @property
+    def next(self) -> str | None:
+        """The cursor behind the last row, where there are more: the `after` of the next page."""
+        cursor = self.provenance.get("next")
+        return None if cursor is None else str(cursor)
+
+    @cached_property
+    def neurons(self) -> tuple[Neuron, ...]:
+        """The neurons of the rows, in their order.
+
+        Raises:
+            UsageError: the rows are not neurons.
+        """
+        if not set(ADDRESS) <= set(self.table.column_names):
+            raise UsageError(f"the rows of this answer are not neurons; they have {', '.join(self.table.column_names)}")
+        columns = (self.table[name].to_pylist() for name in ADDRESS)
+        return tuple(Neuron(*address) for address in zip(*columns, strict=True))
+
+    def to_arrow(self) -> pa.Table:
+        """The rows as an Arrow table."""
+        return self.table
+
+    def to_pylist(self) -> list[dict[str, Any]]:
+        """The rows as dictionaries."""
+        rows: list[dict[str, Any]] = self.table.to_pylist()
+        return rows
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The rows as a pandas frame.
+
+        Raises:
+            Unsupported: pandas is not installed.
+        """
+        if importlib.util.find_spec("pandas") is None:
+            raise Unsupported("to_pandas needs pandas (pip install pandas); to_arrow does not")
+        return self.table.to_pandas()
+
+    def plot(self, **options: Any) -> Any:
+        """Draw the answer by the figure of its question's name; returns matplotlib's Axes.
+
+        Raises:
+            UsageError: no figure shows such an answer.
+            Unsupported: matplotlib is not installed.
+        """
+        name = type(self.question).__module__.rpartition(".")[2]
+        figure = registry.load(importlib.import_module("atlas.figures"), name)
+        return figure.draw(self, **options)
+
+    def head(self, count: int = 5) -> Self:
+        """The first rows."""
+        return self[:count]
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @overload
+    def __getitem__(self, key: str) -> pa.ChunkedArray: ...
+    @overload
+    def __getitem__(self, key: slice) -> Self: ...
+    def __getitem__(self, key: str | slice) -> Any:
+        """A column by its name; or some of the rows, with everything else as it is."""
+        if isinstance(key, str):
+            if key not in self.table.column_names:
+                raise KeyError(f"no column '{key}'; there are: {', '.join(self.table.column_names)}")
+            return self.table[key]
+        start, stop, step = key.indices(len(self))
+        return self._like(self.table.take(list(range(start, stop, step))))
+
+    def _like(self, table: pa.Table) -> Self:
+        """The same answer with other rows."""
+        new = type(self).__new__(type(self))
+        new.__dict__.update(self.__dict__)
+        new.__dict__.pop("neurons", None)
+        new.table, new.brief = table, None
+        return new
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.table.column_names[:8])
+        more = ", ..." if len(self.table.column_names) > 8 else ""
+        return f"{type(self).__name__}({len(self)} rows: {names}{more})"
+
+    def _repr_html_(self) -> str:
+        """The first rows, the defaults and the notes, for a notebook; everything that came from data is escaped."""
+        shown = self.brief if self.brief is not None else self.table
+        names = shown.column_names
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+        rows = "".join(
+            f"<tr>{''.join(f'<td>{html.escape(_cell(row[name]))}</td>' for name in names)}</tr>"
+            for row in shown.slice(0, SHOWN_ROWS).to_pylist()
+        )
+        lines = [*(f"using {text}" for text in self.defaults)]
+        if shown.num_rows > SHOWN_ROWS:
+            lines.append(f"{SHOWN_ROWS} of {shown.num_rows} rows")
+        below = "".join(f"<div>{html.escape(line)}</div>" for line in (*lines, *self.notes))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{below}"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return " ".join(str(part) for part in value)
+    return str(value)

@@ -1,0 +1,47 @@
+"""A question: a frozen dataclass of what is asked, and the function that answers it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from atlas.query.answer import Answer
+from atlas.query.map_spec import COORDINATES, MapSpec
+
+A = TypeVar("A", bound=Answer, covariant=True)
+
+
+class Question(ABC, Generic[A]):
+    """What can be asked of an atlas. Its fields are made by `option` and `required` of `atlas.query.option`.
+
+    examples: command lines that ask it.
+    """
+
+    examples: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def answer(self, path: Path) -> A:
+        """Answer it from the atlas at a path.
+
+        Raises:
+            UsageError: it cannot be answered as it is asked; the message names the field.
+            StoreUnavailable: there is no atlas, or it cannot be read now.
+        """
+
+    def maps(self, **others: Any) -> MapSpec:
+        """The coordinates among its fields, with others put in their place."""
+        given = {name: getattr(self, name) for name in COORDINATES if hasattr(self, name)}
+        return MapSpec(**(given | others))
+
+    def given(self) -> Mapping[str, Any]:
+        """The fields that are not as they are by default."""
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}  # type: ignore[arg-type]
+
+
+def name_of(question: Question[Any] | type[Question[Any]]) -> str:
+    """A question's name: that of its file."""
+    kind = question if isinstance(question, type) else type(question)
+    return kind.__module__.rpartition(".")[2]

@@ -1,0 +1,84 @@
+"""Two maps of a concept that differ in one side: what `shared` and `only` have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from atlas.errors import UsageError
+from atlas.query.answer import Answer
+from atlas.query.compare_maps import one_column_each
+from atlas.query.map_spec import OfConcept
+from atlas.query.neuron_set import NeuronSet
+from atlas.query.option import described, option
+from atlas.query.question import Question
+from atlas.stats.overlap import Shared, of_concept, of_concepts, sides
+from atlas.stats.overlap_null import null_lines, suffixed
+from atlas.store.database import open_readonly
+
+
+@described
+class Sides(OfConcept, Question[Answer]):
+    """A concept, or several, and the two maps of each that are compared."""
+
+    only: ClassVar[bool]
+
+    concepts: str | Sequence[str] = option("all, or several: dog,cat. One row a concept, with q-values.", default=())
+    side: str = option("Compare two sources, or two targets: source or target.", default="source")
+    sources: tuple[str, ...] = option("Two modalities; with --side target, one. [default: image,text]", default=())
+    targets: tuple[str, ...] = option("With --side target, two modalities; else one. [default: image,text]", default=())
+    top: int = option("How many of the best neurons of each side.", default=40)
+    limit: int = option("How many rows to return.", "--limit", "-n", default=1000)
+
+    def __post_init__(self) -> None:
+        if (self.concept is None) == (not self.concepts and self.supercategory is None):
+            raise UsageError(
+                "give one [[concept]]; or [[concepts=all]], [[concepts=dog,cat]] or [[supercategory=animal]] for a row "
+                "each"
+            )
+        for name, single, several in (("source", self.source, self.sources), ("target", self.target, self.targets)):
+            if single and several:
+                raise UsageError(f"[[{name}]] and [[{name}s]] both say what {name} is; give one of them")
+        for name in ("top", "limit"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"[[{name}]] must be at least 1")
+
+    def answer(self, path: Path) -> Answer:
+        given = {"source": self.sources or self.source, "target": self.targets or self.target}
+        chosen = {name: (value,) if isinstance(value, str) else tuple(value or ()) for name, value in given.items()}
+        side, between, one = sides(self.side, chosen["source"], chosen["target"])
+        which = self.maps(**({"source": None, "target": None} | one))
+        with open_readonly(path) as connection:
+            if self.concept is not None:
+                return self._neurons(of_concept(connection, which, side, between, self.top, only=self.only))
+            listed = [self.concepts] if isinstance(self.concepts, str) else list(self.concepts)
+            names = [] if listed == ["all"] else listed
+            found = of_concepts(connection, which, side, between, self.top, self.only, names)
+        what = f"; matched: neurons of the same {found.matched}" if found.matched else ""
+        notes = [
+            f"{found.rows.num_rows} concepts; q is the false discovery rate over them{what}; "
+            "mismatched: neurons of the other concepts"
+        ]
+        if found.left_out:
+            notes.append(f"left out, with a map of {' or '.join(between)} alone: {', '.join(found.left_out)}")
+        rows = found.rows.rename_columns([suffixed(name) for name in found.rows.column_names])
+        facts = {"matched": found.matched, "left_out": list(found.left_out)}
+        return Answer(rows.slice(0, self.limit), found.provenance, facts=facts, notes=notes)
+
+    def _neurons(self, found: Shared) -> NeuronSet:
+        first, second = found.between
+        counts = found.statistics
+        what = (
+            f"in the top of {first} and not of {second}" if self.only else f"in the tops of both {first} and {second}"
+        )
+        notes = [f"{counts['only' if self.only else 'shared']} of {counts['top']} {what}"]
+        if (counts["chosen"] or 0) < (counts["top"] or 0):
+            notes.append(
+                f"  (the top of {first} has {counts['chosen']}: no other neuron of its map has a score above 0)"
+            )
+        notes += [*null_lines(counts, found.matched), f"verdict: {found.verdict}"]
+        facts: dict[str, Any] = {suffixed(name): value for name, value in counts.items()}
+        facts |= {"matched": found.matched, "verdict": found.verdict, "between": list(found.between)}
+        rows = one_column_each(found.neurons.table, {"ranks": "rank", "scores": "score"}, found.between)
+        return NeuronSet(rows.slice(0, self.limit), found.neurons.provenance, facts=facts, notes=notes)

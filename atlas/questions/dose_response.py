@@ -1,0 +1,58 @@
+"""What is left of the answers as more of a method's best neurons are ablated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from atlas.errors import UsageError
+from atlas.query.answer import Answer
+from atlas.query.map_spec import Coordinates
+from atlas.query.option import described
+from atlas.query.question import Question
+from atlas.stats.dose_response import doses
+from atlas.stats.leaderboard import of_effects
+from atlas.store.database import open_readonly
+
+
+@described
+class DoseResponse(Coordinates, Question[Answer]):
+    """Accuracy left as more of a method's best neurons are ablated, on their concept and on others, beside random ones.
+
+    One row for every source, method and dose: how many neurons (share: of all), the accuracy left on their concept
+    (own) and on others, with as many random neurons of the same layers, and before; means over `concepts`, own_low to
+    own_high and random_own_low to random_own_high their 95 % intervals over these (none of fewer than three). The model
+    and dataset are by default the newest that have any.
+
+    The rows come from `atlas evaluate --method A,B --doses 0.1%,0.5%,1%,2%,5%`.
+
+    Raises:
+        UsageError: a name that the atlas does not have, or nothing measured.
+    """
+
+    examples = ("atlas dose-response --source image",)
+
+    def answer(self, path: Path) -> Answer:
+        with open_readonly(path) as connection:
+            rows, defaults = of_effects(connection, self.maps(), lambda one: doses(connection, one))
+        if not rows.num_rows:
+            raise UsageError(
+                "no doses are measured yet: `atlas evaluate --method contribution --doses 0.1%,0.5%,1%,2%,5%` measures "
+                "some"
+            )
+        return Answer(rows, {"assumed": list(defaults)}, brief=_brief(rows.to_pylist()))
+
+
+def _brief(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    names = ("own", "others", "random_own", "random_others")
+    return pa.Table.from_pylist(
+        [
+            {n: r[n] for n in ("source", "method", "reduce", "dose", "neurons")}
+            | {n: None if r[n] is None else f"{r[n]:.1%}" for n in names}
+            | {"concepts": r["concepts"]}
+            for r in rows
+        ]
+    )

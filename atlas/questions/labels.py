@@ -1,0 +1,51 @@
+"""The neurons that a run labelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atlas.errors import UsageError
+from atlas.query import labels
+from atlas.query.answer import Answer
+from atlas.query.option import described, option
+from atlas.query.question import Question
+
+
+@described
+class Labels(Question[Answer]):
+    """Every stored label: the rule that gave it, and how many neurons have it. Of one run, its neurons.
+
+    The neurons of a run come the clearest first; one with two labels is there twice. With `by_layer`, how they lie over
+    the layers, and in `parts["overlaps"]` the neurons that have two labels.
+
+    Raises:
+        UsageError: no run with labels begins so, or several do; no such label.
+    """
+
+    examples = ("atlas labels", "atlas labels 3fa1 --label image --top 10")
+
+    run: str | None = option(
+        "The run, by the beginning of its id; without it, every label.", default=None, argument=True, kw_only=False
+    )
+    label: str | None = option("Only this label.", default=None)
+    by_layer: bool = option("Count the neurons of every layer and label instead.", default=False)
+    top: int = option("How many neurons.", "--top", "-n", "--limit", default=20)
+
+    def __post_init__(self) -> None:
+        if self.run is None and (self.label is not None or self.by_layer):
+            raise UsageError("give the [[run]] whose labels are meant (`atlas labels` lists them)")
+        if self.by_layer and self.label is not None:
+            raise UsageError("[[by_layer]] counts every label; leave out [[label]]")
+        if self.top < 1:
+            raise UsageError("[[top]] must be at least 1")
+
+    def answer(self, path: Path) -> Answer:
+        if self.run is None:
+            return Answer(labels.listing(path))
+        if not self.by_layer:
+            return labels.labelled(path, self.run, self.label, top=self.top)
+        counts, overlaps = labels.layers(path, self.run)
+        notes = [
+            f"{both['neurons']} neurons are both {both['first']} and {both['second']}" for both in overlaps.to_pylist()
+        ]
+        return Answer(counts, parts={"overlaps": overlaps}, notes=notes)

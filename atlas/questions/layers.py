@@ -1,0 +1,138 @@
+"""How neurons lie over the layers of their model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from atlas.errors import UsageError
+from atlas.query import statements
+from atlas.query.answer import Answer
+from atlas.query.execute import by_filter, of_meant
+from atlas.query.find import NeuronQuery, ResolvedMaps
+from atlas.query.map_spec import COORDINATES, MapSpec, OfConcept
+from atlas.query.neuron_set import NeuronSet, layer_distribution
+from atlas.query.option import described, option
+from atlas.query.question import Question
+from atlas.query.request import build_filter
+from atlas.query.resolve_maps import choose_several, same_but
+from atlas.query.selection_rules import Rule
+from atlas.stats.overlap import of_selections
+from atlas.stats.overlap_null import null_lines, suffixed
+from atlas.store.database import open_readonly
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
+
+PAIRED = ("method", "source", "target")
+
+
+@described
+class Layers(OfConcept, Question[Answer]):
+    """How a concept's neurons lie over the layers: count, share, cumulative share, enrichment over an even spread.
+
+    With two sources, targets or methods, of two selections and of the neurons in both, and what each null says of
+    these; with `of`, how saved neurons, or those of another answer, lie.
+
+    Raises:
+        UsageError: neither a concept nor neurons, a map that the atlas does not have, or neurons of another model.
+    """
+
+    examples = (
+        "atlas layers --concept dog --top 40",
+        "atlas layers --concept dog --sources image,text --select percentile:99",
+    )
+
+    of: str | NeuronSet | None = option(
+        "Saved selections' and edits' neurons, joined: 'dog', 'dog & cat', '(a | b) - no-dog'.", default=None
+    )
+    methods: tuple[str, ...] = option("One method, or two and what both choose.", default=())
+    sources: tuple[str, ...] = option("One source, or two and what both have.", default=())
+    targets: tuple[str, ...] = option("One target, or two and what both have.", default=())
+    select: str | None = option("A rule instead of --top: percentile:99, per_layer:5, z:4.", default=None)
+    top: int | None = option("How many neurons. [default: 40]", "--top", "-n", default=None)
+
+    def __post_init__(self) -> None:
+        if self.select and self.top:
+            raise UsageError("[[top]] N is [[select]] top:N; give one of them")
+        if (self.concept is None) == (self.of is None):
+            raise UsageError("give [[concept=dog]], or saved neurons with [[of=dog & cat]]")
+        pairs = [getattr(self, f"{name}s") for name in PAIRED]
+        for name, several in zip(PAIRED, pairs, strict=True):
+            if getattr(self, name) and several:
+                raise UsageError(f"[[{name}]] and [[{name}s]] both say what {name} is; give one of them")
+        two = [several for several in pairs if len(several) > 1]
+        if len(two) > 1 or any(len(several) != 2 or several[0] == several[1] for several in two):
+            raise UsageError(
+                "give two [[sources]], for example image,text, or two [[targets]] or [[methods]]; not several of these"
+            )
+
+    def answer(self, path: Path) -> Answer:
+        from atlas.edits.set_expression import of_expression
+
+        with open_readonly(path) as connection:
+            if self.of is not None:
+                neurons = of_expression(path, self.of) if isinstance(self.of, str) else self.of
+                name = self.of if isinstance(self.of, str) else "neurons"
+                return self._told(connection, {name: neurons}, {}, [])
+            return self._of_concept(connection, path)
+
+    def _of_concept(self, connection: Connection, path: Path) -> Answer:
+        from atlas.edits.set_expression import members
+
+        rule = Rule.parse(self.select) if self.select else Rule("top", float(self.top or 40))
+        single = {name: several[0] for name in PAIRED if len(several := getattr(self, f"{name}s")) == 1}
+        which = self.maps(**single)
+        pair = next((name for name in PAIRED if len(getattr(self, f"{name}s")) == 2), None)
+        if pair is None:
+            names = {name: getattr(which, name) for name in COORDINATES}
+            request = NeuronQuery(build_filter(names), rule, limit=None)
+            found = by_filter(connection, request, partial(members, path))
+            return self._told(connection, {str(found.provenance["maps"][0]["source"]): found}, {}, [])
+        values = getattr(self, f"{pair}s")
+        sets = _each(connection, which, pair, values, rule)
+        first, second = (sets[value] for value in values)
+        sets["both"] = first & second
+        common = of_selections(connection, which, pair, values, rule)
+        facts: dict[str, Any] = {suffixed(name): value for name, value in common.statistics.items()}
+        facts |= {"matched": common.matched, "verdict": common.verdict}
+        notes = [f"{len(sets['both'])} in both", *null_lines(common.statistics, common.matched)]
+        return self._told(connection, sets, facts, [*notes, f"verdict: {common.verdict}"], first.defaults)
+
+    def _told(
+        self,
+        connection: Connection,
+        sets: Mapping[str, NeuronSet],
+        facts: Mapping[str, Any],
+        notes: list[str],
+        defaults: tuple[str, ...] = (),
+    ) -> Answer:
+        tables = []
+        for name, neurons in sets.items():
+            fingerprint = str(neurons.provenance.get("fingerprint"))
+            rows = statements.model_layers(fingerprint).run(connection)
+            if not len(rows):
+                raise UsageError(
+                    "the atlas does not have the model of these neurons; `atlas models` lists those it has"
+                )
+            table = layer_distribution(neurons, rows["layers"][0].as_py())
+            tables.append(table.add_column(0, "set", pa.array([name] * len(table), pa.string())))
+        provenance = dict(sets[list(sets)[-1]].provenance)
+        provenance.setdefault("assumed", list(defaults))
+        counts = {"neurons": {name: len(neurons) for name, neurons in sets.items()}}
+        return Answer(pa.concat_tables(tables), provenance, facts=counts | dict(facts), notes=notes)
+
+
+def _each(
+    connection: Connection, which: MapSpec, name: str, values: tuple[str, ...], rule: Rule
+) -> dict[str, NeuronSet]:
+    """What a rule chooses from the maps of several methods, sources or targets that are alike in all else."""
+    found = {}
+    for value, chosen in zip(values, choose_several(connection, which, name, values), strict=True):
+        request = NeuronQuery(build_filter(same_but(chosen, {"run": which.run})), rule, limit=None)
+        found[value] = of_meant(connection, request, ResolvedMaps((chosen,), (True,), {}))
+    return found

@@ -1,0 +1,85 @@
+"""The methods side by side, by what was measured of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from atlas.errors import UsageError
+from atlas.query.answer import Answer
+from atlas.query.map_spec import Coordinates
+from atlas.query.option import described, option
+from atlas.query.question import Question
+from atlas.stats.leaderboard import ORDERS, REFERENCE, leaderboard, of_effects
+from atlas.store.database import open_readonly
+
+
+@described
+class Leaderboard(Coordinates, Question[Answer]):
+    """Methods against exact ablation: rank correlation, precision of the top 1 % and 2 %, and what ablating their
+    neurons did: accuracy on their concept / on the others / on their concept with as many random neurons, in percent.
+
+    Best first by source. correlation, precision_1, precision_2: of a method's maps with the reference's, in the runs
+    that have both, by contrast where there is one (`reduce` says); ranked: how many concepts these are means over.
+    effects: for each number of neurons that `atlas evaluate --method` ablated, found by that reduction, in its newest
+    run: the accuracy left on the concept (own) and on others, the same with as many random neurons, and before.
+    selectivity: others minus own, the mean over the numbers of neurons that all measured methods of the source have.
+    ablated: how many concepts these effects are means over, the fewest where numbers differ.
+
+    The rows come from `atlas ingest` (with ablation in the job) and `atlas evaluate --method A,B --top 1%,2%`.
+
+    Raises:
+        UsageError: a name that the atlas does not have, or nothing measured.
+    """
+
+    examples = ("atlas leaderboard --source text",)
+
+    reference: str | None = option(
+        "The method whose ranking the others are compared with. [default: ablation]", default=None, kw_only=False
+    )
+    by: str = option("Order by selectivity, suppression, retention or correlation.", default="selectivity")
+
+    def __post_init__(self) -> None:
+        if self.by not in ORDERS:
+            raise UsageError(f"[[by]] is one of {', '.join(ORDERS)}, not '{self.by}'")
+        if self.method is not None:
+            raise UsageError("all methods are compared; leave out [[method]]")
+
+    def answer(self, path: Path) -> Answer:
+        against = self.reference or REFERENCE
+        which = self.maps(method=self.reference, target=self.target or "text")
+        with open_readonly(path) as connection:
+            rows, defaults = of_effects(
+                connection, which, lambda one: leaderboard(connection, replace(one, method=None), against, self.by)
+            )
+        if not rows.num_rows:
+            raise UsageError(
+                f"nothing to compare yet: `atlas ingest --methods {against},contribution` ranks neurons, "
+                "`atlas evaluate --method contribution --top 1%,2%` measures what they do"
+            )
+        note = (
+            f"correlation and precision against {against}; the others: own / others' accuracy left / own with random, %"
+        )
+        provenance = {"assumed": list(defaults)}
+        return Answer(rows, provenance, facts={"reference": against}, notes=[note], brief=_brief(rows.to_pylist()))
+
+
+def _brief(rows: list[dict[str, Any]]) -> pa.Table:
+    tops = list(dict.fromkeys(e["top"] for row in rows for e in row["effects"] or []))
+    out = []
+    for row in rows:
+        shown = {name: row[name] for name in ("source", "method", "reduce", "ranked", "ablated")}
+        for name in ("correlation", "precision_1", "precision_2", "selectivity"):
+            shown[name] = None if row[name] is None else f"{round(row[name], 2) + 0.0:.2f}"
+        done = {e["top"]: e for e in row["effects"] or []}
+        shown |= {top: _left(done[top]) if top in done else None for top in tops}
+        out.append(shown)
+    return pa.Table.from_pylist(out)
+
+
+def _left(effect: dict[str, Any]) -> str:
+    left = (effect["own"], effect["others"], effect["random_own"])
+    return " / ".join("-" if value is None else f"{100 * value:.0f}" for value in left)

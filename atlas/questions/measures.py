@@ -1,0 +1,32 @@
+"""What was measured of layers and models: geometry and properties."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from atlas.query.answer import Answer
+from atlas.query.option import described, option
+from atlas.query.question import Question
+from atlas.query.run_record import run_named
+from atlas.query.statements import measures
+from atlas.store.database import open_readonly
+
+
+@described
+class Measures(Question[Answer]):
+    """What `atlas geometry` and `atlas properties` stored: one row a measure, and what it is of (method, concept,
+    source, layer, two representations, condition), with its 95 % interval from low to high.
+
+    Raises:
+        UsageError: no run begins so, or several do.
+    """
+
+    examples = ("atlas measures --name cka",)
+
+    run: str | None = option("Only of this run, by the beginning of its id.", default=None)
+    name: str | None = option("Only this measure.", default=None)
+
+    def answer(self, path: Path) -> Answer:
+        with open_readonly(path) as connection:
+            run = None if self.run is None else run_named(connection, self.run)
+            return Answer(measures(run, self.name).run(connection))

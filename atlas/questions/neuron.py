@@ -1,0 +1,91 @@
+"""What is known of one neuron."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from atlas.errors import UsageError
+from atlas.neurons import LANGUAGE
+from atlas.neurons import Neuron as Address
+from atlas.query import statements
+from atlas.query.answer import Answer
+from atlas.query.map_spec import Coordinates
+from atlas.query.option import described, option, required
+from atlas.query.question import Question
+from atlas.query.resolve_maps import choose_map
+from atlas.store.database import open_readonly
+
+
+class Profile(Answer):
+    """One neuron: its best concepts are the rows; tokens and exemplars are further tables."""
+
+    neuron: Address
+    model: str
+
+    @property
+    def concepts(self) -> pa.Table:
+        """Its best concepts: method, source, reduce, concept, score, rank, percentile."""
+        return self.table
+
+    @property
+    def tokens(self) -> pa.Table:
+        """The tokens that it raises and lowers: norm (folded in or not), side, tokens, logits."""
+        return self.parts["tokens"]
+
+    @property
+    def exemplars(self) -> pa.Table:
+        """Its strongest examples by source: rank, value, where in the prompt, the prompt and its answer."""
+        return self.parts["exemplars"]
+
+    def __repr__(self) -> str:
+        return f"Profile(neuron {self.neuron} of {self.model}: {len(self)} concepts)"
+
+
+@described
+class Neuron(Coordinates, Question[Profile]):
+    """One neuron: the tokens it raises and lowers, its best concepts by method and source, its strongest examples.
+
+    The coordinates narrow its best concepts down. The random control is left out, unless it is the method asked for.
+
+    Raises:
+        UsageError: not an address, or a neuron that the model does not have.
+    """
+
+    examples = ("atlas neuron 3/117",)
+
+    address: str | Address = required("layer/index, for example 3/117.", argument=True, kw_only=False)
+    top: int = option("Concepts for each method and source.", "--top", "-n", "--limit", default=3)
+
+    def __post_init__(self) -> None:
+        if self.top < 1:
+            raise UsageError("[[top]] must be at least 1")
+
+    def answer(self, path: Path) -> Profile:
+        neuron = Address.parse(self.address) if isinstance(self.address, str) else self.address
+        with open_readonly(path) as connection:
+            chosen = choose_map(connection, self.maps())
+            if neuron.layer >= chosen["layers"] or neuron.index >= chosen["width"]:
+                last = f"{chosen['layers'] - 1}/{chosen['width'] - 1}"
+                raise UsageError(f"no neuron {neuron}; {chosen['model']} has neurons 0/0 to {last}")
+            maps = statements.find_maps(replace(self.maps(), model=chosen["model"])).run(connection).to_pylist()
+            shown = [m for m in maps if m["method"] == self.method or m["method"] != "random"]
+            ids = [m["map_id"] for m in shown if m["model_id"] == chosen["model_id"]]
+            tokens = statements.decoded_tokens(neuron, chosen["model_id"]).run(connection)
+            concepts = statements.best_concepts(neuron, ids, top=self.top).run(connection)
+            exemplars = statements.strongest_examples(neuron, chosen["model_id"]).run(connection)
+        if neuron.component != LANGUAGE and not (len(tokens) or len(concepts) or len(exemplars)):
+            raise UsageError(
+                f"the atlas has nothing of the component '{neuron.component}'; "
+                "write layer/index, for example 3/117, for a neuron of the language model"
+            )
+        said = ("model=", "fingerprint=", "dataset=", "run=")
+        provenance: dict[str, Any] = {"model": chosen["model"], "fingerprint": chosen["fingerprint"]}
+        provenance["assumed"] = [a for a in chosen.assumed if a.startswith(said)]
+        facts = {"neuron": str(neuron), "model": str(chosen["model"])}
+        found = Profile(concepts, provenance, facts=facts, parts={"tokens": tokens, "exemplars": exemplars})
+        found.neuron, found.model = neuron, str(chosen["model"])
+        return found

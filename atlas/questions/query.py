@@ -1,0 +1,129 @@
+"""Which neurons carry a concept, or pass any condition."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atlas.errors import UsageError
+from atlas.query.compare_maps import one_column_each
+from atlas.query.execute import by_filter, by_vote
+from atlas.query.neuron_set import NeuronSet
+from atlas.query.option import described, option
+from atlas.query.question import Question
+from atlas.query.request import build_request
+from atlas.query.resolve_maps import same_but, voters
+from atlas.query.selection_rules import Rule, names_given
+from atlas.questions._conditions import Conditions
+from atlas.store.database import open_readonly
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection as Connection
+
+READABLE = 8
+"""So many columns of ranks a person reads."""
+
+
+@described
+class Query(Conditions, Question[NeuronSet]):
+    """The neurons that score best for a concept, or in all maps that a condition is about.
+
+    Columns: component, layer, neuron, what their maps differ in, score, rank, percentile, decoded tokens, and of one
+    map the other methods that have the neuron in the top 2 % of theirs. What is left open is filled in (the newest
+    model, `contribution`, the image side, the contrast) and told; without a concept, every concept's map is asked.
+
+    Names may be patterns (`d*`). `where` takes a whole condition of the fields model, dataset, concept, supercategory,
+    method, run, source, target, component, reduce, tap, layer, neuron, score, rank, percentile, z, token, label,
+    selection, effect.suppression, effect.retention, effect.selectivity and effect.beyond_random, with = != < <= > >=
+    in, and, or, not and parentheses.
+
+    With several methods, or a supercategory alone, the neurons that the rule chooses in more than half of their maps,
+    as knowledge neurons are refined over prompts (Dai et al. 2022, section 3.2): votes, found_by, the rank in every
+    map, and the mean percentile (0 where a map does not score the neuron).
+
+    Raises:
+        UsageError: something cannot be read, or the atlas has no such map; the message has the nearest name.
+    """
+
+    examples = (
+        "atlas query --concept dog --source text --top 5",
+        'atlas query --where "concept in dog,cat and layer in 2-3 and (percentile >= 99.9 or token = bark*)"',
+        "atlas query --token bark --effect 'suppression>0.5' --sort=-score",
+        "atlas query --concept dog --methods contribution,activation,ablation --agree 2 --top 50",
+    )
+
+    sort: str | Sequence[str] | None = option(
+        "Fields to sort by, the largest first with a minus: --sort=-score. [default: rank]", default=None
+    )
+    top: int | None = option(
+        "How many neurons. [default: 20, or all that --select chooses]", "--top", "-n", "--limit", default=None
+    )
+    after: str | None = option("Go on behind a page: the cursor that it ended with.", default=None)
+    each: bool = option("Every neuron once, with the map in which it ranks best.", default=False)
+    minus: str | None = option("Leave out the best of another map, as many: concept=cat.", default=None)
+    methods: tuple[str, ...] = option("Several methods that vote: contribution,ablation.", default=())
+    agree: int | None = option("In how many of the --methods, or concepts. [default: more than half]", default=None)
+
+    def __post_init__(self) -> None:
+        if not (self.given()):
+            raise UsageError(
+                "give [[concept]], or another condition: [[token=bark]], [[label=image]], "
+                "[[where]] ... (`atlas query --help`)"
+            )
+        paged = self.sort or self.after or self.each
+        if self.votes() and (self.conditions() or self.minus or paged):
+            raise UsageError(
+                "where several maps vote, only names of maps, [[select]], [[top]] and [[agree]] can be given"
+            )
+        if self.agree is not None and not self.votes():
+            raise UsageError("[[agree]] is for votes: give [[supercategory]], or [[concept]] with [[methods=a,b]]")
+
+    def votes(self) -> bool:
+        """Whether several maps vote."""
+        alone = self.supercategory is not None and self.concept is None
+        return bool(self.methods) or (alone and not (self.conditions() or self.sort or self.after or self.each))
+
+    def answer(self, path: Path) -> NeuronSet:
+        with open_readonly(path) as connection:
+            return self._vote(connection) if self.votes() else self._find(connection, path)
+
+    def _find(self, connection: Connection, path: Path) -> NeuronSet:
+        from atlas.edits.set_expression import members
+
+        def ask(names: Mapping[str, Any] | None, sort: Any, *page: Any) -> NeuronSet:
+            request = build_request(self.filter(names), self.select, sort, self.top, *page)
+            return by_filter(connection, request, partial(members, path))
+
+        found = ask(None, self.sort, self.after, self.each)
+        if self.minus is None:
+            more = f"there are more: a larger [[top]], or [[after={found.next}]]"
+            asked = self.conditions() or self.select or self.sort or self.after
+            found.notes = (more,) if found.next and asked else ()
+            return found
+        if len(found.provenance["maps"]) != 1:
+            raise UsageError(
+                "[[minus]] compares one map with another; of several, save selections (`atlas select save`)"
+            )
+        mine = found.provenance["maps"][0]
+        same = same_but(mine, names_given(self.minus, "[[minus]] "))
+        try:
+            other = ask({**same, "run": mine["run_id"]}, None)
+        except UsageError:  # the run has no such map; another may
+            other = ask(same, None)
+        return found - other
+
+    def _vote(self, connection: Connection) -> NeuronSet:
+        if self.select and self.top:
+            raise UsageError("the maps vote by one rule; give [[select]] or [[top]]")
+        rule = Rule.parse(self.select) if self.select else Rule("top", float(self.top or 20))
+        chosen, names = voters(connection, self.maps(), self.methods)
+        found = by_vote(connection, chosen, names, rule, self.agree)
+        found.table = one_column_each(found.table, {"ranks": "rank"}, names)
+        if len(names) > READABLE:
+            found.brief = found.table.drop_columns([f"rank_{name}" for name in names])
+        needed = found.provenance["selection"]["agree"]
+        if not len(found):
+            found.notes = (f"no neuron is chosen in {needed} maps; a smaller [[agree]] asks for fewer",)
+        return found
