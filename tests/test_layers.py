@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
-    ("atlas.errors",),
+    ("atlas.errors", "atlas.plugins"),
     ("atlas.neurons", "atlas.token_roles", "atlas.registry", "atlas.capabilities"),
     ("atlas.store",),
     ("atlas.query",),
