@@ -1,7 +1,12 @@
-"""A folder is the registry: one file is one method, dataset, metric; its name is its name everywhere.
+"""Registries: a folder of modules, joined by what installed distributions add to it.
 
-`ingest/methods/contribution.py` is `--methods contribution` and `maps.method = 'contribution'`. A file whose
-name begins with an underscore is a helper, not an entry.
+One file is one method, dataset or metric, and its name is its name everywhere: `ingest/methods/contribution.py` is
+`--methods contribution` and `maps.method = 'contribution'`. A file whose name begins with an underscore is a helper,
+not an entry.
+
+Another distribution adds an entry by an entry point `name = "package.module"` of the group `neuron_atlas.methods` (or
+`.datasets`, `.metrics`: the folder's name); the module keeps the contract of a file of the folder, which
+`atlas.testing` checks. `atlas.plugins` reads the entry points. Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -10,31 +15,142 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from atlas.errors import UsageError, unknown
+from atlas import plugins
+from atlas.errors import AtlasError, AtlasWarning, UsageError, unknown
+from atlas.plugins import Plugin
 
 LISTED = ("methods", "datasets")
 """Folders that a command lists."""
 
 
-def names(package: ModuleType) -> list[str]:
-    """The entries of a package's folder, sorted; nothing is imported."""
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An entry that can be listed. file: its source. plugin: what it is from; None for a file of the folder."""
+
+    name: str
+    file: Path
+    plugin: Plugin | None
+
+    @property
+    def distribution(self) -> str:
+        return "neuron-atlas" if self.plugin is None else self.plugin.distribution
+
+
+def kind_of(package: ModuleType) -> str:
+    """The folder's name, which ends the name of its group of entry points: "methods"."""
+    return package.__name__.rpartition(".")[2]
+
+
+def folder_names(package: ModuleType) -> list[str]:
+    """The entries of a package's folder, sorted, without plug-ins; nothing is imported, no metadata is read."""
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+def names(package: ModuleType) -> list[str]:
+    """The entries of a package's folder and those of plug-ins, sorted; nothing is imported."""
+    return sorted({*folder_names(package), *(p.name for p in plugins.installed(kind_of(package)))})
+
+
+def origin(package: ModuleType, name: str) -> Plugin | None:
+    """The plug-in that an entry is; None for a file of the folder, which wins over a plug-in of its name, with a
+    warning.
+
+    Raises:
+        UsageError: no entry of that name, with the nearest one; or several distributions have it.
+    """
+    kind = kind_of(package)
+    of_name = [plugin for plugin in plugins.installed(kind) if plugin.name == name]
+    if name in folder_names(package):
+        for plugin in of_name:
+            _warn_once(plugins.shadowed(plugin))
+        return None
+    if not of_name:
+        for message in plugins.unreadable():  # the entry may be of one of these
+            _warn_once(message)
+        raise _unknown(plugins.singular(kind), name, names(package), kind)
+    if len(of_name) > 1:
+        raise UsageError(plugins.ambiguous(of_name))
+    return of_name[0]
 
 
 def load(package: ModuleType, name: str) -> ModuleType:
     """Import one entry.
 
     Raises:
-        UsageError: no file of that name; the message has the nearest name.
+        UsageError: no entry of that name, with the nearest one; or several distributions have it.
+        AtlasError: a plug-in that cannot be imported or lacks what its kind of entry must have.
     """
-    kinds = package.__name__.rpartition(".")[2]
-    if name not in names(package):
-        raise _unknown(kinds.removesuffix("s").replace("_", " "), name, names(package), kinds)
-    return importlib.import_module(f"{package.__name__}.{name}")
+    plugin = origin(package, name)
+    if plugin is None:
+        return importlib.import_module(f"{package.__name__}.{name}")
+    if fault := plugins.misnamed(plugin):
+        raise AtlasError(fault)
+    try:
+        module = importlib.import_module(plugin.module)
+    except (Exception, SystemExit) as error:  # whatever another's module raises, it is this entry that failed
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
+        raise AtlasError(plugins.broken(plugin, reason)) from error
+    if not hasattr(module, plugin.required):
+        raise AtlasError(plugins.broken(plugin, f"{plugin.module} has no {plugin.required}"))
+    return module
+
+
+def entries(package: ModuleType) -> tuple[list[Entry], list[str]]:
+    """What a list shows: the entries, sorted by name, and a message for each plug-in that is left out.
+
+    Nothing is imported, so that a list needs no torch: of a plug-in only its source is read.
+    """
+    kind, folder = kind_of(package), folder_names(package)
+    found = [Entry(name, Path(package.__path__[0]) / f"{name}.py", None) for name in folder]
+    left_out = plugins.unreadable()
+    by_name: dict[str, list[Plugin]] = {}
+    for plugin in plugins.installed(kind):
+        by_name.setdefault(plugin.name, []).append(plugin)
+    for name, of_name in by_name.items():
+        if name in folder:
+            left_out += [plugins.shadowed(plugin) for plugin in of_name]
+        elif len(of_name) > 1:
+            left_out.append(plugins.ambiguous(of_name))
+        elif fault := plugins.fault(of_name[0]):
+            left_out.append(fault)
+        elif file := plugins.source(of_name[0].module):
+            found.append(Entry(name, file, of_name[0]))
+    return sorted(found, key=lambda entry: entry.name), left_out
+
+
+def file_of(package: ModuleType, name: str) -> Path | None:
+    """The source of an entry, found without importing it; None where there is no usable entry of that name."""
+    return next((entry.file for entry in entries(package)[0] if entry.name == name), None)
+
+
+def origins(used: Mapping[ModuleType, Iterable[str]]) -> dict[str, Any]:
+    """What a run records of the plug-ins among the entries it uses: folder -> name -> distribution, version and the
+    sha256 of the module's file, as the version often stays while a plug-in is written. Empty without plug-ins.
+
+    used: registry -> names of entries. Names that no installed plug-in has are passed over.
+    """
+    recorded: dict[str, Any] = {}
+    for package, wanted in used.items():
+        kind = kind_of(package)
+        known = {plugin.name for plugin in plugins.installed(kind)} - set(folder_names(package))
+        for name in sorted(known & set(wanted)):
+            plugin = origin(package, name)
+            if plugin is not None:
+                recorded.setdefault(kind, {})[name] = plugins.identity(plugin)
+    return recorded
+
+
+@cache
+def _warn_once(message: str) -> None:
+    warnings.warn(message, AtlasWarning, stacklevel=4)
 
 
 def _unknown(what: str, name: str, known: list[str], kinds: str) -> UsageError:
@@ -61,9 +177,15 @@ def resolve(name: str, build: Callable[..., Any], given: dict[str, Any]) -> dict
     known = parameters(build)
     for key in given:
         if key not in known:
-            kinds = build.__module__.split(".")[-2]  # the entry's folder, which is also the command that lists it
-            raise _unknown(f"parameter of {name}", key, list(known), kinds)
+            raise _unknown(f"parameter of {name}", key, list(known), _kind_of_build(build))
     return {key: _cast(name, key, given[key], default) if key in given else default for key, default in known.items()}
+
+
+def _kind_of_build(build: Callable[..., Any]) -> str:
+    """The kind of entry that a `build` function makes, which is also the command that lists it."""
+    module = str(getattr(build, "__module__", ""))
+    of_plugin = next((plugin.kind for plugin in plugins.installed() if plugin.module == module), None)
+    return of_plugin or module.rpartition(".")[0].rpartition(".")[2]
 
 
 def _cast(name: str, key: str, value: Any, default: Any) -> Any:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
+import warnings
 from types import ModuleType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import pyarrow as pa
 import typer
 
+from atlas.errors import AtlasError, AtlasWarning
 from cli.common import AtlasPath, resolve
 from cli.groups import grouped
 from cli.questions import print_answer
 from cli.render import Output, show
+
+if TYPE_CHECKING:
+    from atlas.registry import Entry
 
 Stored = Annotated[
     str | None,
@@ -21,14 +25,14 @@ Stored = Annotated[
 ]
 
 
-def _about(package: ModuleType, name: str) -> tuple[str, str]:
+def _about(package: ModuleType, entry: Entry) -> tuple[str, str]:
     """The first line of an entry's docstring and its parameters, read without importing it (it may need torch)."""
-    tree = ast.parse((Path(package.__path__[0]) / f"{name}.py").read_text(encoding="utf-8"))
+    tree = ast.parse(entry.file.read_text(encoding="utf-8"))
     build = next((n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == "build"), None)
     parameters = []
     if build is not None:
         for argument, default in zip(build.args.kwonlyargs, build.args.kw_defaults, strict=True):
-            parameters.append(f"{argument.arg}={_default(package, name, argument.arg, default)}")
+            parameters.append(f"{argument.arg}={_default(package, entry.name, argument.arg, default)}")
     return (ast.get_docstring(tree) or "").partition("\n")[0], " ".join(parameters)
 
 
@@ -36,10 +40,10 @@ def _layout(package: ModuleType, name: str) -> list[str]:
     """What its docstring says of the files below PATH that an entry reads; nothing of one that reads none."""
     from atlas import registry
 
-    if name not in registry.names(package):
+    file = registry.file_of(package, name)
+    if file is None:
         return []
-    tree = ast.parse((Path(package.__path__[0]) / f"{name}.py").read_text(encoding="utf-8"))
-    lines = (ast.get_docstring(tree) or "").splitlines()[1:]
+    lines = (ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or "").splitlines()[1:]
     return [line for line in lines if line.strip()] if any("PATH" in line for line in lines) else []
 
 
@@ -53,17 +57,26 @@ def _default(package: ModuleType, name: str, parameter: str, default: ast.expr |
 
 
 def _entries(package: ModuleType, kind: str, form: str) -> None:
+    """Show a registry's entries, and warn of each plug-in that is left out."""
     from atlas import registry
 
-    rows = [
-        dict(zip((kind, "about", "parameters"), (n, *_about(package, n)), strict=True)) for n in registry.names(package)
-    ]
+    found, left_out = registry.entries(package)
+    rows = []
+    for entry in found:
+        try:
+            about, parameters = _about(package, entry)
+        except AtlasError as error:  # a plug-in that had to be imported, and could not be
+            left_out.append(str(error))
+            continue
+        rows.append({kind: entry.name, "about": about, "parameters": parameters, "distribution": entry.distribution})
+    for message in left_out:
+        warnings.warn(message, AtlasWarning, stacklevel=2)
     show(pa.Table.from_pylist(rows), form)
 
 
 @grouped
 def methods(*, output: Output) -> None:
-    """The attribution methods, and their parameters for `atlas ingest --param METHOD.KEY=VALUE`.
+    """The attribution methods, and their parameters for `atlas ingest --param METHOD.KEY=VALUE`; those of plug-ins too.
 
     Example: atlas methods
     """

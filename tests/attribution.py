@@ -1,8 +1,7 @@
-"""What tests of attribution methods share: items about a dog, a cat and a hot dog, and one pass by hand."""
+"""What tests of attribution methods share beside `atlas.testing.attribution`: methods by name, and one pass by hand."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,60 +9,17 @@ import torch
 import ingest.methods
 from atlas import registry
 from atlas.live.affine import affine
-from atlas.live.encode import Prompt
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
-from ingest.attribution.estimators import GRADIENT, Method, NeuronMap
-from ingest.attribution.trace import Item, traced
-from ingest.data.examples import Concept, Example, Mention
-from ingest.data.targets import find_targets
+from atlas.testing.attribution import ANSWERS, CONCEPTS, feed, make_items, maps_of
+from ingest.attribution.estimators import Method
+from ingest.attribution.trace import Item
 
-CONCEPTS = {
-    "dog": Concept("dog", ("dog", "dogs")),
-    "cat": Concept("cat", ("cat", "cats")),
-    "hot dog": Concept("hot dog", ("hot dog", "hot dogs")),
-}
-ANSWERS = ["a dog", "a red cat", "two dogs and a cat", "one hot dog", "a dog and a hot dog", "dog", "a cat", "red dog"]
+__all__ = ["ANSWERS", "CONCEPTS", "build", "by_hand", "feed", "log_probability", "make_items", "maps_of", "scaled"]
 
 
 def build(name: str, **parameters: Any) -> Method:
     return registry.load(ingest.methods, name).build(**parameters)  # type: ignore[no-any-return]
-
-
-def make_items(
-    live: LiveModel,
-    picture: Any = None,
-    answers: Sequence[str] = ANSWERS,
-    twins: Sequence[Any] = (),
-    turn: int = 0,
-    **rule: str,
-) -> list[Item]:
-    """twins: the counterfactual pictures, the same for every concept. turn: degrees from one picture to the next."""
-    items = []
-    for number, answer in enumerate(answers):
-        shown = [picture.rotate(turn * number)] if picture else []
-        prompt = live.encoder.prompt("what is this ?", shown, answer)
-        mentions = tuple(Mention(name) for name in CONCEPTS)
-        example = Example("text", "name", "find", "what is this ?", answer, mentions)
-        decoded = live.encoder.decode(prompt.answer)
-        ends = live.encoder.ends(prompt.answer)
-        targets = find_targets(example, decoded, ends, CONCEPTS, list(CONCEPTS), **rule)
-        others = [live.encoder.prompt("what is this ?", [twin], answer) for twin in twins]
-        of = {t.concept: tuple(Prompt(prompt.ids, prompt.answer, o.extras) for o in others) for t in targets}
-        items.append(Item(number, prompt, tuple(targets), of if twins else {}))
-    return items
-
-
-def feed(method: Method, live: LiveModel, batches: Sequence[Sequence[Item]], source: str = "text") -> Method:
-    for items in batches:
-        with traced(live, items, source, layers=None, tap="product", grad=GRADIENT in method.needs) as trace:
-            method.update(trace)
-    return method
-
-
-def maps_of(method: Method) -> dict[tuple[str | None, ...], NeuronMap]:
-    """By (concept, reduction); with the part behind them where a map is a part."""
-    return {(m.concept, m.reduce, m.part) if m.part else (m.concept, m.reduce): m for m in method.result()}
 
 
 def by_hand(live: LiveModel, item: Item) -> tuple[Any, dict[str, list[tuple[int, int, float]]]]:

@@ -9,34 +9,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
+from atlas.testing.metrics import CAPTIONS, judged_answers, pictures
 from ingest.evaluate.metric import Judged, Metric, load_metrics
 
-CAPTIONS: list[tuple[str, tuple[str, ...]]] = [
-    ("a dog runs on the grass", ("a dog is running over the grass", "the brown dog plays outside", "dog on grass")),
-    ("two cats sleep on a red sofa", ("two cats sleep on a red sofa",)),
-    ("", ("a bird in a tree", "the bird sings")),
-    ("the train, it seems, is late!", ("a train arrives at the station", "the train is late")),
-    ("dog", ("a dog", "a cat", "dog", "dog", "dog")),
-    ("grass grass grass the the", ("the dog sleeps on the grass", "a man with a hat")),
-    ("  A Man With A Hat.  ", ("a man with a hat", "")),
-    ("?!", ("nothing to see", "a man")),
-]
-CHOICES = [("A", ("A",)), ("b. the dog", ("B",)), ("", ("C",)), (" d", ("A",))] * 2
-
-
-def pictures(n: int) -> list[Image.Image]:
-    rng = np.random.default_rng(0)
-    return [Image.fromarray(rng.integers(0, 256, (12, 10, 3), dtype=np.uint8)) for _ in range(n)]
+__all__ = ["CAPTIONS", "answers", "pictures"]
 
 
 def answers(name: str) -> list[Judged]:
     """Eight answers that the metric of this name can judge."""
-    cases = CHOICES if name == "multiple_choice" else CAPTIONS
-    return [Judged(said, wanted, image) for (said, wanted), image in zip(cases, pictures(8), strict=True)]
+    return judged_answers(choices=name == "multiple_choice")
 
 
 def one(name: str, **options: Any) -> Metric:

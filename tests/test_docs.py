@@ -150,5 +150,5 @@ def test_every_command_and_method_is_in_the_readme() -> None:
     text = README.read_text(encoding="utf-8")
     for word in ("query", "shared", "neuron", "ingest", "evaluate", "generate", "demo", "edit create", "db check"):
         assert f"atlas {word}" in text
-    for method in registry.names(ingest.methods):
+    for method in registry.folder_names(ingest.methods):
         assert f"`{method}`" in text

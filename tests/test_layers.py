@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
-    ("atlas.errors",),
+    ("atlas.errors", "atlas.plugins"),
     ("atlas.neurons", "atlas.token_roles", "atlas.registry", "atlas.capabilities"),
     ("atlas.store",),
     ("atlas.query",),
@@ -34,6 +34,7 @@ ORDER = (
     ("ingest.metrics", "ingest.analyse", "ingest.embed"),
     ("ingest.label_rules",),
     ("ingest",),
+    ("atlas.testing",),
     ("cli",),
 )
 """Each package imports only what stands above it or in its row. `figures` may be absent: a name here need not exist."""
@@ -48,6 +49,8 @@ def module_of(path: Path) -> str:
 
 
 MODULES = {module_of(p): p for layer in ("atlas", "ingest", "cli") for p in sorted((ROOT / layer).rglob("*.py"))}
+PRODUCT = {module: path for module, path in MODULES.items() if not module.startswith("atlas.testing")}
+"""All but the contract tests, which use torch and hooks of their own."""
 EVERY_FILE = pytest.mark.parametrize("path", MODULES.values(), ids=MODULES.keys())
 
 
@@ -99,19 +102,24 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 
 
 def test_the_files_that_make_a_package_are_empty() -> None:
-    """All but three: the public names, and what must be set before torch is imported."""
+    """All but these: the public names, and what must be set before torch is imported."""
     full = {
         module
         for module, path in MODULES.items()
         if path.name == "__init__.py" and any(not isinstance(n, ast.Expr) for n in ast.parse(path.read_text()).body)
     }
-    assert full == {"atlas", "atlas.live", "atlas.live.families", "ingest", "ingest.zoo"}
+    assert full == {"atlas", "atlas.live", "atlas.live.families", "atlas.testing", "ingest", "ingest.zoo"}
+
+
+def test_the_product_never_imports_its_contract_tests() -> None:
+    for module, path in PRODUCT.items():
+        assert not {name for name in imported(path) if name.startswith("atlas.testing")}, module
 
 
 def test_only_the_hooks_file_registers_hooks() -> None:
     using = {
         p
-        for p in MODULES.values()
+        for p in PRODUCT.values()
         if re.search(r"register_(forward|full_backward|module)", p.read_text(encoding="utf-8"))
     }
     assert using == {ROOT / "atlas/live/hooks.py"}
@@ -120,7 +128,7 @@ def test_only_the_hooks_file_registers_hooks() -> None:
 HEAVY = {"torch", "transformers", "diffusers", "safetensors.torch"}
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if m.startswith("atlas") and not m.startswith("atlas.live")])
+@pytest.mark.parametrize("module", [m for m in PRODUCT if m.startswith("atlas") and not m.startswith("atlas.live")])
 def test_only_the_live_half_of_atlas_imports_torch(module: str) -> None:
     """Nor does a file import the live half but inside a function (`StoredEdit.on`) or for type checkers."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
@@ -133,7 +141,8 @@ def test_only_the_live_half_of_atlas_imports_torch(module: str) -> None:
 
 def test_the_migrations_folder_does_not_shadow_the_library() -> None:
     assert not (ROOT / "alembic" / "__init__.py").exists()
-    assert not list((ROOT / "tests").rglob("__init__.py"))
+    packages = [file.parent for file in (ROOT / "tests").rglob("__init__.py")]
+    assert packages == [ROOT / "tests" / "plugin_example" / "atlas_example"]  # which is installed, and never collected
 
 
 @EVERY_FILE

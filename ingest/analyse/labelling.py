@@ -91,6 +91,8 @@ def make(atlas: Path, rule: str, runs: Sequence[str] = (), given: Mapping[str, A
         labels = list(built.label(found))
     ids = tuple(run.run_id for run in found)
     plain = {"rule": rule, "parameters": parameters, "runs": list(ids)}
+    if plugins := registry.origins({ingest.label_rules: [rule]}):
+        plain["plugins"] = plugins
     record = Derived(atlas, "labels", plain, found[0].model)
     if record.begun():
         return Labelled(record.run_id, False, ids)

@@ -53,7 +53,9 @@ class Opened:
 
     def described(self) -> dict[str, Any]:
         """What a job says of it."""
-        return {"name": self.name, "identity": self.encoder.identity, "parameters": dict(self.parameters)}
+        told = {"name": self.name, "identity": self.encoder.identity, "parameters": dict(self.parameters)}
+        plugins = registry.origins({ingest.encoders: [self.name]})
+        return told | ({"plugins": plugins} if plugins else {})
 
 
 RUNNING = ("device", "batch_size", "revision")

@@ -27,7 +27,7 @@ from ingest.evaluate.controls import Controls, controls_for
 from ingest.evaluate.drawn import DrawingExaminer
 from ingest.evaluate.effects import Evaluation, of_model, store_effects, stored_effects, summarise
 from ingest.evaluate.from_edit import concept_of, solving_again, swap_of
-from ingest.evaluate.generated import REFERENCES, AnswerExaminer, check_measures, chosen_metrics
+from ingest.evaluate.generated import REFERENCES, AnswerExaminer, check_measures, chosen_metrics, plugin_metrics
 from ingest.evaluate.teacher_forced import Scores, TeacherForced
 from ingest.evaluate.word_swap import SwapExaminer
 from ingest.job import Execution, Job, open_dataset
@@ -131,6 +131,8 @@ def evaluate(
         **({"judge": judge.identity} if judge is not None else {}),
         "methods": {},
     }
+    if plugins := plugin_metrics(dataset, {example.task for example in asked}, measures.metrics):
+        plain["plugins"] = plain.get("plugins", {}) | plugins
     record = Record(atlas, "evaluate", plain, live, dataset, execution)
     if record.begun():
         return Evaluation(record.run_id, False, stored_effects(atlas, record.run_id), {})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,13 @@ def check_measures(
         raise UsageError(f"no --against called '{against}'; there are: {', '.join(AGAINST)}")
     for name in dict.fromkeys([*(names or ()), *options]):
         registry.resolve(name, registry.load(ingest.metrics, name).build, dict(options.get(name, {})))
+
+
+def plugin_metrics(dataset: Dataset, tasks: Iterable[str], names: Sequence[str] | None) -> dict[str, Any]:
+    """Which distributions the plug-ins are from among the metrics that are named, or that the dataset names for its
+    tasks (`registry.origins`)."""
+    usual = {name for task in tasks for name in dataset.metrics.get(task, ())}
+    return registry.origins({ingest.metrics: usual if names is None else names})
 
 
 class AnswerExaminer:

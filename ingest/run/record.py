@@ -18,7 +18,9 @@ import sqlalchemy as sa
 import torch
 from sqlalchemy import Connection
 
+from atlas import registry
 from atlas.errors import AtlasError, IntegrityError, StoreUnavailable
+from atlas.live import families
 from atlas.live.model import LiveModel
 from atlas.store import engine, insert, ledger
 from atlas.store.interrupts import interruptible
@@ -62,6 +64,8 @@ class Record:
     ):
         self.dataset: dict[str, Any] | None = dataset_row(dataset)
         self._concepts = concept_rows(dataset)
+        if family := family_plugin(live):
+            plain = {**plain, "plugins": {**plain.get("plugins", {}), **family}}
         self._set_up(atlas, kind, plain, model_row(live), environment(live, execution))
 
     def _set_up(
@@ -186,6 +190,11 @@ def model_row(live: LiveModel) -> dict[str, Any]:
         "vocabulary": live.layout.vocabulary,
         "created_at": ledger.now(),
     }
+
+
+def family_plugin(live: LiveModel) -> dict[str, Any]:
+    """Which distribution the model's family is from, where that is a plug-in (`registry.origins`)."""
+    return registry.origins({families: [str(live.model.config.model_type)]})
 
 
 def dataset_row(dataset: Dataset) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import ingest.datasets
 import ingest.inpainters
 import ingest.methods
 import ingest.segmenters
@@ -164,7 +165,21 @@ def resolved(job: Job, dataset: Dataset, examples: Sequence[Example], model: Map
         if plain[key] == value:
             del plain[key]
     plain["tasks"] = {source: list(tasks) for source, tasks in tasks_by_source(job, dataset).items()}
+    if used := plugins_of(job):
+        plain["plugins"] = used
     return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
+
+
+def plugins_of(job: Job) -> dict[str, Any]:
+    """Which distributions the job's plug-ins are from (`registry.origins`): another code is another run."""
+    return registry.origins(
+        {
+            ingest.methods: job.methods,
+            ingest.datasets: [job.dataset.partition(":")[0]],
+            ingest.inpainters: [job.inpainter],
+            ingest.segmenters: [job.segmenter],
+        }
+    )
 
 
 def run_id(resolved_job: Mapping[str, Any]) -> str:

@@ -25,8 +25,8 @@ from ingest.run import prepare
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.generate import open_picture
 from ingest.run.map_step import Progress
-from ingest.run.record import model_row
-from ingest.run.resolve import complete, tasks_by_source
+from ingest.run.record import family_plugin, model_row
+from ingest.run.resolve import complete, plugins_of, tasks_by_source
 from ingest.solve.problem import Problem, Solution, Solver
 from ingest.solve.swaps import Case, Swap, make_cases, spoken
 
@@ -92,6 +92,8 @@ def solve(
     said = {"name": wanted.solver, "params": params, "seed": job.seed, **_plain(wanted), "cases": len(problem.cases)}
     said |= {"report": dict(solution.report), "seconds": seconds, "chosen": neurons is not None}
     said |= {"batch_size": execution.batch_size}
+    if plugins := plugins_of(job) | family_plugin(live) | registry.origins({ingest.solvers: [wanted.solver]}):
+        said["plugins"] = plugins
     concept = job.concepts[0] if len(job.concepts) == 1 and asked is None else None
     about = {"fingerprint": live.fingerprint, "model": live.name, "concept": concept, **origin}
     about |= {"solver": said, "dataset": job.dataset, "options": dict(job.options), "job": _job(job)}

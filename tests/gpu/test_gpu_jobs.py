@@ -71,7 +71,7 @@ def unlike(atlases: dict[str, Path]) -> dict[tuple[str, ...], float]:
 
 
 def test_every_method_gives_the_scores_of_the_cpu(tmp_path: Path, llava_folder: Path) -> None:
-    names = [name for name in registry.names(methods) if "text" in registry.load(methods, name).build().targets]
+    names = [name for name in registry.folder_names(methods) if "text" in registry.load(methods, name).build().targets]
     content = {
         "model": str(llava_folder),
         "methods": {name: {} for name in names},

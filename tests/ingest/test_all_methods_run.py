@@ -18,7 +18,7 @@ from ingest.run.plan import plan
 
 
 def test_one_job_with_every_method(empty_atlas: Path, llava_folder: Path) -> None:
-    names = [name for name in registry.names(methods) if "text" in registry.load(methods, name).build().targets]
+    names = [name for name in registry.folder_names(methods) if "text" in registry.load(methods, name).build().targets]
     content = {
         "model": str(llava_folder),
         "methods": {name: {} for name in names} | {"two_stage": {"threshold": "fraction", "fraction": 0.5}},

@@ -33,7 +33,7 @@ def encoders(folders: dict[str, Path]) -> dict[str, Any]:
 
 
 def test_every_encoder_file_has_a_test() -> None:
-    assert registry.names(ingest.encoders) == sorted([*FOLDERS, "minilm"])
+    assert registry.folder_names(ingest.encoders) == sorted([*FOLDERS, "minilm"])
 
 
 @pytest.mark.parametrize("name", list(FOLDERS))

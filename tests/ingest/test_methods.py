@@ -2,172 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from attribution import ANSWERS, CONCEPTS, build, by_hand, feed, log_probability, make_items, maps_of, scaled
-from PIL import Image
+from attribution import CONCEPTS, build, by_hand, feed, log_probability, make_items, maps_of, scaled
 
 import ingest.methods
 from atlas import registry
 from atlas.errors import Unsupported, UsageError
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
-from ingest.attribution.estimators import Method, NeuronMap, PairMethod
-from ingest.attribution.reductions import CONTRAST
-from ingest.attribution.trace import Item, traced
+from atlas.testing import check_method
+from ingest.attribution.trace import traced
 
-METHODS = registry.names(ingest.methods)
+METHODS = registry.folder_names(ingest.methods)
+ALLOWED: dict[str, dict[str, Any]] = {
+    "random": {"planted": False},
+    "knowledge_neurons": {"sparse": True, "ties": 5},  # it counts votes
+    "two_stage": {"sparse": True},
+    "modality_profile": {"sparse": True},
+    "logprob_increase": {"unplanted_parts": ("query",)},  # of query neurons there is none to find
+}
+"""What a method may do that others may not (`atlas.testing.check_method`)."""
 
 
-CONCEPT_METHODS = [m for m in METHODS if isinstance(build(m), PairMethod)]
-FILTERS = ("knowledge_neurons", "two_stage")
-"""Methods whose map has only the neurons that pass."""
-
-
-def items_for(name: str, live: LiveModel, picture: Any) -> tuple[list[Item], str]:
-    """What a method can score, and its source; text where it takes any."""
-    if build(name).sources is None:
-        return make_items(live), "text"
-    if "image" not in live.encoder.role_of.media_ids:
-        pytest.skip("a model without pictures")
-    twins = [picture.transpose(way) for way in (0, 1, 3)]
-    return make_items(live, picture, twins=twins, turn=50), "image"
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_keeps_its_contract(name: str) -> None:
+    check_method(registry.load(ingest.methods, name), **ALLOWED.get(name, {}))
 
 
 @pytest.fixture(params=["llava", "opt"])
 def live(request: pytest.FixtureRequest) -> LiveModel:
     return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
-
-
-@pytest.fixture
-def planted(random_llava: Any) -> Iterator[tuple[LiveModel, tuple[int, int], int]]:
-    """A model in which neuron 1/17 alone says "dog": always on, and its write vector is the token's direction."""
-    model, processor = random_llava(seed=4)
-    live = LiveModel(model, processor, name="planted")
-    token = live.encoder.prompt("a", answer="dog").answer[0]
-    layer, neuron = 1, 17
-    mlp = live.layout.layers[layer].mlp
-    norm = live.layout.layers[layer].post_attention_layernorm
-    with torch.no_grad():
-        # One residual dimension is a constant that nothing writes to; the neuron reads only that.
-        model.get_input_embeddings().weight[:, 0] = 2.0
-        for block in live.layout.layers:
-            block.self_attn.o_proj.weight[0] = 0
-            block.mlp.down_proj.weight[0] = 0
-        mlp.gate_proj.weight[neuron], mlp.up_proj.weight[neuron] = 0, 0
-        mlp.gate_proj.weight[neuron, 0] = mlp.up_proj.weight[neuron, 0] = 2.0 / norm.weight[0]
-        row = live.layout.unembedding()[token]
-        mlp.down_proj.weight[:, neuron] = row / row.norm()
-    yield live, (layer, neuron), token
-
-
-@pytest.fixture
-def seen(random_llava: Any) -> tuple[LiveModel, tuple[int, int], list[Any]]:
-    """A model in which neuron 0/17 alone, at the image's positions and in this picture alone, says "dog" to the
-    predicting position through the next layer's attention; and the picture, and another without what it sees."""
-    model, processor = random_llava(seed=4)
-    live = LiveModel(model, processor, name="seen")
-    token = live.encoder.prompt("a", answer="dog").answer[0]
-    noise = np.random.default_rng(0).integers(0, 256, (2, 10, 12, 3), dtype=np.uint8)
-    picture, without = (Image.fromarray(pixels) for pixels in noise)
-    projector, hidden = model.model.multi_modal_projector, []
-    handle = projector.act.register_forward_hook(lambda _m, _i, out: hidden.append(out.detach().mean((0, 1))))
-    for shown in (picture, without):
-        live.forward(live.batch([live.encoder.prompt("a", [shown], "dog")]))
-    handle.remove()
-    first, second = live.layout.layers
-    attention = second.self_attn
-    with torch.no_grad():
-        step = hidden[0] - hidden[1]
-        projector.linear_2.weight[0] = 3 * step / (step @ step)  # 3 in this picture, 0 in the other
-        projector.linear_2.bias[0] = -(projector.linear_2.weight[0] @ hidden[1])
-        model.get_input_embeddings().weight[:, 0] = 0.0
-        for block in live.layout.layers:
-            block.self_attn.o_proj.weight[0] = 0
-            block.mlp.down_proj.weight[0] = 0
-        first.mlp.gate_proj.weight[17], first.mlp.up_proj.weight[17] = 0, 0
-        first.mlp.gate_proj.weight[17, 0] = first.mlp.up_proj.weight[17, 0] = 2.0
-        moved = attention.o_proj.weight @ attention.v_proj.weight * second.input_layernorm.weight
-        write = moved.T @ live.layout.unembedding()[token]
-        write[0] = 0
-        first.mlp.down_proj.weight[:, 17] = 3 * write / write.norm()
-    return live, (0, 17), [picture, without]
-
-
-@pytest.mark.parametrize("name", [m for m in CONCEPT_METHODS if m != "random"])
-def test_every_method_ranks_the_planted_neuron_first(name: str, request: pytest.FixtureRequest) -> None:
-    if build(name).sources is None:
-        live, planted, _ = request.getfixturevalue("planted")
-        # What is strong for every concept is removed by a filter: there, dogs alone.
-        items, source = make_items(live, answers=["a dog", "dog"] if name in FILTERS else ANSWERS), "text"
-    else:
-        live, planted, (picture, without) = request.getfixturevalue("seen")
-        # By chance another region changes nothing, and its opposite changes something.
-        items, source = make_items(live, picture, ["a dog"] * 8, twins=[without, picture, picture]), "image"
-    found = maps_of(feed(build(name), live, [items], source))
-    assert ("dog", "mean") in found
-    for key, one in found.items():
-        if key[:2] == ("dog", "mean") and key[2:] != ("query",):  # of query neurons there is none to find
-            scores = one.scores.nan_to_num(-torch.inf)
-            assert scores[planted] == scores.max(), key
-            assert int((scores == scores.max()).sum()) <= (5 if name == "knowledge_neurons" else 1)  # it counts votes
-
-
-@pytest.mark.parametrize("name", CONCEPT_METHODS)
-def test_shapes_finiteness_determinism_and_examples(name: str, live: LiveModel, picture: Any) -> None:
-    items, source = items_for(name, live, picture)
-    first, again = (maps_of(feed(build(name), live, [items], source)) for _ in range(2))
-    for key, found in first.items():
-        assert found.scores.shape == (2, 64) and found.scores.dtype == torch.float32
-        assert bool(found.scores.isfinite().all()) or (name in FILTERS and not found.part)
-        assert torch.equal(found.scores.nan_to_num(7), again[key].scores.nan_to_num(7))
-    counts = {key[0]: found.examples for key, found in first.items() if key[1] == "mean" and key[0] is not None}
-    assert counts == {"dog": 5, "cat": 3, "hot dog": 2}  # a pure hot dog is no dog
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_one_batch_equals_two_and_a_merge_of_halves_equals_one_pass(name: str, live: LiveModel, picture: Any) -> None:
-    items, source = items_for(name, live, picture)
-
-    def fresh() -> Method:
-        method = build(name)
-        if isinstance(method, PairMethod):
-            method.reductions = method.supported
-        return method
-
-    def maps(method: Method) -> dict[tuple[Any, ...], NeuronMap]:
-        return {(m.concept, m.source, m.reduce, m.part): m for m in method.result()}
-
-    whole = maps(feed(fresh(), live, [items], source))
-    halves = feed(fresh(), live, [items[:3], items[3:]], source)
-    left, right = (feed(fresh(), live, [part], source) for part in (items[:3], items[3:]))
-    merged = fresh()
-    merged.merge(right.state())
-    merged.merge(left.state())
-    assert whole
-    for found in (maps(halves), maps(merged)):
-        assert found.keys() == whole.keys()
-        for key, mine in found.items():
-            assert mine.examples == whole[key].examples
-            if key[2] == "auroc":  # rounding may put a score into the next bin
-                assert float((mine.scores - whole[key].scores).nan_to_num().abs().max()) < 0.2, key
-                continue
-            tolerance = 1e-3 if key[2] == "cohens_d" else 1e-5
-            assert torch.allclose(mine.scores, whole[key].scores, atol=tolerance, rtol=1e-3, equal_nan=True), key
-
-
-@pytest.mark.parametrize("name", [m for m in CONCEPT_METHODS if CONTRAST in build(m).supported and m not in FILTERS])
-def test_the_contrast_is_the_mean_minus_the_mean_of_the_other_concepts(
-    name: str, llava: LiveModel, picture: Any
-) -> None:
-    items, source = items_for(name, llava, picture)
-    found = maps_of(feed(build(name), llava, [items], source))
-    others = torch.stack([found[c, "mean"].scores for c in ("cat", "hot dog")]).mean(0)
-    assert torch.allclose(found["dog", "contrast"].scores, found["dog", "mean"].scores - others, atol=1e-6)
 
 
 @pytest.mark.parametrize("norm", [False, True])

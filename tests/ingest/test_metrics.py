@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -15,15 +14,24 @@ from judges import answers, one, stand_in_moverscore, tiny_bert, tiny_bleurt, ti
 import ingest.metrics
 from atlas import registry
 from atlas.errors import Unsupported, UsageError
-from ingest.evaluate.metric import Judged, Metric, judge, load_metrics
+from atlas.testing import check_metric
+from ingest.evaluate.metric import Judged, judge, load_metrics
 
-METRICS = registry.names(ingest.metrics)
-OF_THE_SET = ("cider",)
-"""Metrics whose value of an answer depends on the others: how rare a word is is counted over all of them."""
-RANDOM = ("bleurt", "clipscore")
+METRICS = registry.folder_names(ingest.metrics)
+RANDOM = {"lowest": -np.inf, "highest": np.inf, "empty": None, "understands": False}
 """Tested with random weights, which do not know that the same is the same."""
-HIGHEST = {"cider": 10.0, "clipscore": 2.5, "bleurt": np.inf, "wer": np.inf}
-LOWEST = {"bleurt": -np.inf, "moverscore": -np.inf, "wrr": -np.inf}
+EXPECTED: dict[str, dict[str, Any]] = {
+    "multiple_choice": {"choices": True},
+    "exact": {"empty": None},  # a reference may be empty too
+    "meteor": {"best": None},  # its penalty leaves short answers below 1
+    "moverscore": {"lowest": -np.inf},
+    "wrr": {"lowest": -np.inf},
+    "wer": {"highest": np.inf, "empty": 1.0, "best": 0.0},
+    "cider": {"highest": 10.0, "best": None, "alone": False},  # how rare a word is is counted over all answers
+    "clipscore": {"highest": 2.5, "understands": False},
+    "bleurt": RANDOM,
+}
+"""What a metric's values are like where they are not between 0 and 1 (`atlas.testing.check_metric`)."""
 
 
 @pytest.fixture(scope="module")
@@ -47,51 +55,11 @@ def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def metric(name: str, options: dict[str, dict[str, Any]], data: None) -> Metric:
-    return one(name, **options.get(name, {}))
-
-
-def test_one_finite_value_an_answer_within_the_bounds_and_always_the_same(name: str, metric: Metric) -> None:
-    judged = answers(name)
-    found, again = metric.score(judged), metric.score(judged)
-    assert found
-    for key, values in found.items():
-        assert key.startswith(name) and values.shape == (8,) and values.dtype == np.float64
-        assert np.isfinite(values).all() and values.min() >= LOWEST.get(name, 0.0)
-        assert values.max() <= HIGHEST.get(name, 1.0) and np.ptp(values) > 0
-        assert np.array_equal(values, again[key])
-
-
-def test_empty_answers_and_no_answers(name: str, metric: Metric) -> None:
-    judged = [Judged(said, one.references, one.image) for one in answers(name) for said in ("", " \n", "?!")]
-    assert all(np.isfinite(v).all() and v.shape == (24,) for v in metric.score(judged).values())
-    assert all(v.shape == (0,) and v.dtype == np.float64 for v in metric.score([]).values())
-    if name not in ("bleurt", "exact"):  # a model's own word on an empty text; a reference may be empty too
-        worst = 1.0 if name == "wer" else 0.0
-        (values, *_) = metric.score([Judged("", ("C",), answers(name)[0].image)]).values()
-        assert values.tolist() == [worst]
-
-
-@pytest.mark.parametrize("name", [m for m in METRICS if m not in RANDOM], indirect=True)
-def test_the_reference_itself_is_the_best_answer(name: str, metric: Metric) -> None:
-    judged = [Judged(one.answer, one.references[:1], one.image) for one in answers(name)]
-    perfect = [Judged(one.references[0], one.references, one.image) for one in judged]
-    lower = getattr(registry.load(ingest.metrics, name), "LOWER_IS_BETTER", False)
-    best, found = metric.score(perfect), metric.score(judged)
-    for key, values in found.items():
-        better = best[key] - values if not lower else values - best[key]
-        assert (better >= -1e-6).all() and (better > 0.01).any()
-        if name not in (*OF_THE_SET, "meteor"):  # METEOR's penalty leaves short ones below 1
-            assert np.allclose(best[key], 0 if lower else 1, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", [m for m in METRICS if m not in OF_THE_SET], indirect=True)
-def test_an_answer_is_judged_alone(name: str, metric: Metric) -> None:
-    judged = answers(name)
-    whole, first, second = (metric.score(part) for part in (judged, judged[:4], judged[4:]))
-    for key, values in whole.items():
-        assert np.allclose(values, np.concatenate([first[key], second[key]]), atol=1e-5)
+def test_every_metric_keeps_its_contract(name: str, options: dict[str, dict[str, Any]], data: None) -> None:
+    module = registry.load(ingest.metrics, name)
+    check_metric(module, options=options.get(name), **EXPECTED.get(name, {}))
+    assert getattr(module, "NEEDS_IMAGE", False) == (name == "clipscore")
+    assert getattr(module, "LOWER_IS_BETTER", False) == (name == "wer")
 
 
 def test_all_together(options: dict[str, dict[str, Any]], data: None) -> None:
@@ -101,21 +69,11 @@ def test_all_together(options: dict[str, dict[str, Any]], data: None) -> None:
     assert all(values.shape == (8,) for values in found.values())
 
 
-def test_options_are_keywords_with_defaults_and_what_a_metric_is_for_is_said(name: str) -> None:
-    module = registry.load(ingest.metrics, name)
-    assert module.__doc__ and module.build.__doc__
-    kinds = {p.kind for p in inspect.signature(module.build).parameters.values()}
-    assert kinds <= {inspect.Parameter.KEYWORD_ONLY}
-    assert set(registry.parameters(module.build)) == set(inspect.signature(module.build).parameters)
-    assert getattr(module, "NEEDS_IMAGE", False) == (name == "clipscore")
-    assert getattr(module, "LOWER_IS_BETTER", False) == (name == "wer")
-
-
 def test_importing_them_loads_nothing_heavy() -> None:
     heavy = {"torch", "transformers", "nltk", "sklearn", "scipy", "bert_score", "sacrebleu", "rouge_score", "jiwer"}
     program = (
         "import sys, ingest.evaluate.metric, ingest.metrics; from atlas import registry\n"
-        "for name in registry.names(ingest.metrics): registry.load(ingest.metrics, name)\n"
+        "for name in registry.folder_names(ingest.metrics): registry.load(ingest.metrics, name)\n"
         f"print(sorted({heavy} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
