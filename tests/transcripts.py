@@ -1,0 +1,147 @@
+"""What pages show of a terminal or of Python: read from a page, compared with what is printed now, or written anew."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from cli.main import main
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+UPDATE = bool(os.environ.get("UPDATE_DOCS"))
+"""Write what is printed now into the pages instead of comparing."""
+
+CONSOLE = re.compile(
+    r"<!-- transcript: (?P<name>[\w-]+)(?:, exit code (?P<code>\d))? -->\n```console\n(?P<text>.*?)```\n", re.DOTALL
+)
+PYTHON = re.compile(
+    r"(?:<!-- (?P<mark>run|not run): [^\n]* -->\n)?"
+    r"```python\n(?P<text>.*?)```\n(?:\n```text\n(?P<printed>.*?)```\n)?",
+    re.DOTALL,
+)
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.]*\w)")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command as it is written, maybe over several lines, and what it printed."""
+
+    shown: str
+    printed: str
+
+    @property
+    def command(self) -> str:
+        """What follows `atlas` when it is typed."""
+        return re.sub(r"\s*\\\n\s*", " ", self.shown).removeprefix("$ atlas").strip()
+
+    def __str__(self) -> str:
+        return f"{self.shown}\n{self.printed}"
+
+
+def steps_of(text: str) -> list[Step]:
+    """The commands of a console block, each with the lines up to the next."""
+    steps = []
+    for part in re.split(r"^(?=\$ )", text, flags=re.MULTILINE):
+        if part.strip():
+            shown = re.match(r"(?:[^\n]*\\\n)*[^\n]*", part)
+            assert shown is not None
+            steps.append(Step(shown[0], part[len(shown[0]) :].strip("\n") + "\n"))
+    return steps
+
+
+def answered(command: str, code: int, known: Mapping[str, str]) -> str:
+    """What a command prints: read from `known`, where it was run already."""
+    if command in known:
+        return known[command]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        outcome = main(shlex.split(command))
+    assert outcome == code, f"$ atlas {command}\n{printed.getvalue()}(exit code {outcome})"
+    return printed.getvalue().strip("\n") + "\n"
+
+
+def replay(page: Path, known: Mapping[str, str]) -> None:
+    """Run every transcript of a page in order and compare, or write what is printed."""
+
+    def block(match: re.Match[str]) -> str:
+        written = steps_of(match["text"])
+        now = [Step(step.shown, answered(step.command, int(match["code"] or 0), known)) for step in written]
+        if not UPDATE:
+            for old, new in zip(written, now, strict=True):
+                compare(str(old), str(new))
+        return match[0].replace(match["text"], "\n".join(map(str, now)))
+
+    _rewrite(page, CONSOLE, block)
+
+
+def run_python(page: Path) -> int:
+    """Run the Python of a page, block after block in one scope; compare what is printed with a text block behind it.
+
+    Returns:
+        How many blocks were run.
+    """
+    scope: dict[str, Any] = {}
+    run = 0
+
+    def block(match: re.Match[str]) -> str:
+        nonlocal run
+        if match["mark"]:
+            return match[0]
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(match["text"], f"{page.name}", "exec"), scope)
+        run += 1
+        if match["printed"] is None:
+            return match[0]
+        if not UPDATE:
+            compare(match["printed"], printed.getvalue())
+        start, end = (place - match.start() for place in match.span("printed"))
+        return match[0][:start] + printed.getvalue() + match[0][end:]
+
+    _rewrite(page, PYTHON, block)
+    return run
+
+
+def _rewrite(page: Path, pattern: re.Pattern[str], block: Callable[[re.Match[str]], str]) -> None:
+    text = page.read_text(encoding="utf-8")
+    now = pattern.sub(block, text)
+    if UPDATE and now != text:
+        page.write_text(now, encoding="utf-8")
+
+
+def compare(written: str, printed: str) -> None:
+    """The same text, line by line. A number with a decimal point or an exponent may differ by 2 %, or by one unit in
+    the last digit that is printed; whole numbers (layers, neurons, ranks, counts) may not."""
+    old, new = (_free(text).splitlines() for text in (written, printed))
+    assert len(old) == len(new), f"{written}\nis now\n{printed}"
+    for one, other in zip(old, new, strict=True):
+        assert NUMBER.sub("#", one) == NUMBER.sub("#", other), f"{one!r} is now {other!r}"
+        for a, b in zip(NUMBER.findall(one), NUMBER.findall(other), strict=True):
+            assert close(a, b), f"{a} is now {b} in {other!r}"
+
+
+def close(one: str, other: str) -> bool:
+    a, b = Decimal(one), Decimal(other)
+    if not set(".e") & set(one + other):
+        return a == b
+    unit = Decimal(1).scaleb(max(n.as_tuple().exponent for n in (a, b)))
+    return abs(a - b) <= max(unit, abs(a) * Decimal("0.02"))
+
+
+def _free(text: str) -> str:
+    """Without what no two runs have in common."""
+    text = re.sub(r"^[0-9a-f]{32}$|^[0-9a-f]{8}(?=,)", "id", text, flags=re.MULTILINE)  # other libraries, other ids
+    text = re.sub(r"(?<=--after )\S+", "cursor", text)  # it holds the ids of runs
+    text = re.sub(r"\b\d+(\.\d+)? s\b", "# s", text)  # how long something took
+    text = re.sub(r"(?<=,)\d+\.\d+(?=,\d{4}-)", "#", text)  # the same in the list of runs, before its start
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.+]+", "moment", text)
+    return re.sub(r"-{3,}", "---", re.sub(r" +\n| +$", "\n", re.sub(r"  +", "  ", text)))  # widths follow the numbers
