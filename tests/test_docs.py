@@ -17,7 +17,7 @@ import pytest
 import torch
 import transcripts
 import typer
-from transcripts import CONSOLE, PAGES, PYTHON, ROOT, steps_of
+from transcripts import BLOCK, PAGES, ROOT, steps_of
 
 from atlas import Atlas
 from cli import render
@@ -33,15 +33,11 @@ def name(page: Path) -> str:
 def shown(page: Path) -> list[str]:
     """The commands of a page's transcripts."""
     text = page.read_text(encoding="utf-8")
-    return [step.command for block in CONSOLE.finditer(text) for step in steps_of(block["text"])]
+    return [step.command for block in BLOCK.finditer(text) if block["name"] for step in steps_of(block["text"])]
 
 
-def has_python(page: Path) -> bool:
-    return any(not block["mark"] for block in PYTHON.finditer(page.read_text(encoding="utf-8")))
-
-
-WITH_TRANSCRIPTS = [page for page in PAGES if shown(page)]
-WITH_PYTHON = [page for page in PAGES if has_python(page)]
+def is_run(page: Path) -> bool:
+    return any(not block["mark"] for block in BLOCK.finditer(page.read_text(encoding="utf-8")))
 
 
 def played(path: Path, steps: tuple[str, ...]) -> dict[str, str]:
@@ -83,19 +79,14 @@ def session(demo: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pyte
     yield
 
 
-@pytest.mark.parametrize("page", WITH_TRANSCRIPTS, ids=name)
-def test_transcripts_are_what_the_commands_print(
+@pytest.mark.parametrize("page", [page for page in PAGES if is_run(page)], ids=name)
+def test_a_page_prints_what_it_shows(
     page: Path, session: None, demo: tuple[Path, dict[str, str]], request: pytest.FixtureRequest
 ) -> None:
     known = demo[1]
     if set(shown(page)) & set(FURTHER):
         known = known | request.getfixturevalue("further")
     transcripts.replay(page, known)
-
-
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=name)
-def test_the_python_of_a_page_runs(page: Path, session: None) -> None:
-    assert transcripts.run_python(page) > 0
 
 
 def test_every_step_of_the_demo_is_on_some_page() -> None:

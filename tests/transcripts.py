@@ -7,7 +7,7 @@ import io
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -20,14 +20,15 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 UPDATE = bool(os.environ.get("UPDATE_DOCS"))
 """Write what is printed now into the pages instead of comparing."""
 
-CONSOLE = re.compile(
-    r"<!-- transcript: (?P<name>[\w-]+)(?:, exit code (?P<code>\d))? -->\n```console\n(?P<text>.*?)```\n", re.DOTALL
+BLOCK = re.compile(
+    r"<!-- transcript: (?P<name>[\w-]+)(?:, exit code (?P<code>\d))? -->\n```console\n(?P<text>.*?)```\n"
+    r"|(?:<!-- (?P<mark>run|not run): [^\n]* -->\n)?"
+    r"^```python\n(?P<code_text>.*?)```\n(?:\n```text\n(?P<printed>.*?)```\n)?",
+    re.DOTALL | re.MULTILINE,
 )
-PYTHON = re.compile(
-    r"(?:<!-- (?P<mark>run|not run): [^\n]* -->\n)?"
-    r"```python\n(?P<text>.*?)```\n(?:\n```text\n(?P<printed>.*?)```\n)?",
-    re.DOTALL,
-)
+"""A transcript; or Python, with what it prints where that is shown, unless a comment says who else runs it (`run: NAME`)
+or why nobody does (`not run: WHY`)."""
+
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.]*\w)")
 
 
@@ -70,52 +71,45 @@ def answered(command: str, code: int, known: Mapping[str, str]) -> str:
 
 
 def replay(page: Path, known: Mapping[str, str]) -> None:
-    """Run every transcript of a page in order and compare, or write what is printed."""
-
-    def block(match: re.Match[str]) -> str:
-        written = steps_of(match["text"])
-        now = [Step(step.shown, answered(step.command, int(match["code"] or 0), known)) for step in written]
-        if not UPDATE:
-            for old, new in zip(written, now, strict=True):
-                compare(str(old), str(new))
-        return match[0].replace(match["text"], "\n".join(map(str, now)))
-
-    _rewrite(page, CONSOLE, block)
-
-
-def run_python(page: Path) -> int:
-    """Run the Python of a page, block after block in one scope; compare what is printed with a text block behind it.
-
-    Returns:
-        How many blocks were run.
-    """
+    """Run the transcripts and the Python of a page from top to bottom, as one session; compare what is printed with
+    what is written, or write it. known: what commands print that were run already."""
     scope: dict[str, Any] = {}
-    run = 0
 
     def block(match: re.Match[str]) -> str:
-        nonlocal run
-        if match["mark"]:
-            return match[0]
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(match["text"], f"{page.name}", "exec"), scope)
-        run += 1
-        if match["printed"] is None:
-            return match[0]
-        if not UPDATE:
-            compare(match["printed"], printed.getvalue())
-        start, end = (place - match.start() for place in match.span("printed"))
-        return match[0][:start] + printed.getvalue() + match[0][end:]
+        return _console(match, known) if match["name"] else _python(match, scope)
 
-    _rewrite(page, PYTHON, block)
-    return run
-
-
-def _rewrite(page: Path, pattern: re.Pattern[str], block: Callable[[re.Match[str]], str]) -> None:
     text = page.read_text(encoding="utf-8")
-    now = pattern.sub(block, text)
+    now = BLOCK.sub(block, text)
     if UPDATE and now != text:
         page.write_text(now, encoding="utf-8")
+
+
+def _console(match: re.Match[str], known: Mapping[str, str]) -> str:
+    written = steps_of(match["text"])
+    now = [Step(step.shown, answered(step.command, int(match["code"] or 0), known)) for step in written]
+    if not UPDATE:
+        for old, new in zip(written, now, strict=True):
+            compare(str(old), str(new))
+    return _with(match, "text", "\n".join(map(str, now)))
+
+
+def _python(match: re.Match[str], scope: dict[str, Any]) -> str:
+    """A block of Python, and what it prints where a text block follows."""
+    if match["mark"]:
+        return match[0]
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(compile(match["code_text"], "a page", "exec"), scope)
+    if match["printed"] is None:
+        return match[0]
+    if not UPDATE:
+        compare(match["printed"], printed.getvalue())
+    return _with(match, "printed", printed.getvalue())
+
+
+def _with(match: re.Match[str], group: str, text: str) -> str:
+    start, end = (place - match.start() for place in match.span(group))
+    return match[0][:start] + text + match[0][end:]
 
 
 def compare(written: str, printed: str) -> None:
