@@ -1,6 +1,7 @@
 """Parts of pages that are written when the site is built, from the program itself: they cannot fall behind it.
 
-A page says where they go: `<!-- commands -->`, `<!-- classes -->`, `<!-- parameters: METHOD -->`.
+A page says where they go: `<!-- commands -->`, `<!-- classes -->`, `<!-- parameters: METHOD -->`, and for a page of the
+repository that lies outside of docs/, `<!-- file: PATH -->`.
 """
 
 from __future__ import annotations
@@ -26,14 +27,15 @@ UNDOCUMENTED = (
     r"(Path|Sequence|Mapping|Iterator|Iterable|Callable|AbstractContextManager|Any|Tensor|Literal|Image|Medium)(\..*)?",
 )
 
-MARK = re.compile(r"<!-- (?P<what>commands|classes|parameters)(: (?P<name>\w+))? -->")
+ROOT = Path(__file__).resolve().parents[1]
+MARK = re.compile(r"<!-- (?P<what>commands|classes|parameters|file)(: (?P<name>[\w/.-]+))? -->")
 
 
 def filled(page: str) -> str:
     """The page with every marked part written behind its mark."""
 
     def written(mark: re.Match[str]) -> str:
-        text = parameters(mark["name"]) if mark["what"] == "parameters" else PARTS[mark["what"]]()
+        text = OF_A_NAME[mark["what"]](mark["name"]) if mark["name"] else PARTS[mark["what"]]()
         return f"{mark[0]}\n\n{text}\n"
 
     return MARK.sub(written, page)
@@ -142,4 +144,14 @@ def _documented(cls: type) -> str:
 ```"""
 
 
+def file(path: str) -> str:
+    """A Markdown file of the repository as part of a page: without front matter, headings one level lower, links to its
+    neighbours as links within the page."""
+    text = re.sub(r"\A---\n.*?\n---\n", "", (ROOT / path).read_text(encoding="utf-8"), flags=re.DOTALL)
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)
+    parts[::2] = [re.sub(r"^#", "##", part, flags=re.MULTILINE) for part in parts[::2]]
+    return re.sub(r"\]\(\.\./([\w-]+)/?\)", r"](#\1)", "".join(parts))
+
+
+OF_A_NAME: dict[str, Callable[[str], str]] = {"parameters": parameters, "file": file}
 PARTS: dict[str, Callable[[], str]] = {"commands": commands, "classes": classes}
