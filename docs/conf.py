@@ -67,7 +67,9 @@ def _by_last_name(app: Sphinx, env: Any, node: Any, content: Any) -> Any:
     if node.get("refdomain") != "py":
         return None
     domain = env.get_domain("py")
-    names = {d.docname + d.node_id: name for name, d in domain.objects.items() if name.split(".")[-1] == node["reftarget"]}
+    names = {
+        d.docname + d.node_id: name for name, d in domain.objects.items() if name.split(".")[-1] == node["reftarget"]
+    }
     if len(names) != 1:
         return None
     (name,) = names.values()

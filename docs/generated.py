@@ -82,7 +82,9 @@ def code(text: str) -> str:
 def escaped(text: str) -> str:
     """Plain text as Markdown shows it: what is in backquotes stays code, everything else means itself."""
     parts = re.split(r"(`[^`]*`)", text)
-    return "".join(p.replace("|", r"\|") if p.startswith("`") else re.sub(r"([\\*_|<>\[\]{}$#~^])", r"\\\1", p) for p in parts)
+    return "".join(
+        p.replace("|", r"\|") if p.startswith("`") else re.sub(r"([\\*_|<>\[\]{}$#~^])", r"\\\1", p) for p in parts
+    )
 
 
 def parameters(method: str) -> str:
