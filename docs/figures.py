@@ -32,8 +32,8 @@ METHODS = sorted([*CONCEPT_METHODS.split(","), *MODALITY_METHODS.split(","), "na
 JOBS = (
     f"--model tiny-llava --dataset scenes --per-concept 3 --inpainter exact --methods {CONCEPT_METHODS}",
     f"--model tiny-llava --dataset scenes --per-concept 3 --methods {MODALITY_METHODS}",
-    "--model tiny-gill --dataset scenes --sources text --tasks draw --per-concept 4 --concepts dog,cat,car,fish,house,tree "
-    "--methods nam_image,ablation",
+    "--model tiny-gill --dataset scenes --sources text --tasks draw --per-concept 4 "
+    "--concepts dog,cat,car,fish,house,tree --methods nam_image,ablation",
 )
 WIDTH, HEIGHT = 3.3, 1.75
 """Inches: one column of a paper."""
@@ -108,8 +108,8 @@ def steps(number: int) -> np.ndarray:
 
 
 def draw_layers(axes: Axes, by_source: dict[str, list[Map]], rng: np.random.Generator) -> None:
-    """The share of the best 1 % in each layer, the mean over maps; grey: 95 % of as many random neurons in as many maps (of the
-    source with fewer, where the two differ)."""
+    """The share of the best 1 % in each layer, the mean over maps; grey: 95 % of as many random neurons in as many maps
+    (of the source with fewer)."""
     first = next(iter(by_source.values()))[0].scores
     layers, width = first.shape
     count = max(1, round(TOP * layers * width))
@@ -178,7 +178,7 @@ def main() -> None:
                 sys.exit(code)
         maps = read_maps(path)
     for method in METHODS:
-        print(save(method, maps, FOLDER))
+        save(method, maps, FOLDER)
 
 
 if __name__ == "__main__":

@@ -99,13 +99,13 @@ def parameters(method: str) -> str:
 
 
 def classes() -> str:
-    """`Atlas`, then every class of ours that its methods take or give, and the errors, with docstrings and signatures."""
+    """`Atlas`, every class of ours that its methods take or give, and the errors: docstrings and signatures."""
     found: list[type] = [Atlas]
     for cls in found:
         for annotated in (cls, *_functions(cls)):
             found += [c for c in mentioned(annotated) if c not in found]
     found += [e for e in vars(errors).values() if isinstance(e, type) and e.__module__ == errors.__name__]
-    found += [e for e in errors.Unsupported.__subclasses__()]
+    found += errors.Unsupported.__subclasses__()
     return "\n\n".join(_documented(cls) for cls in dict.fromkeys(found))
 
 

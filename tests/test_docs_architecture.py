@@ -1,4 +1,4 @@
-"""The tree in docs/architecture.md is that of the folders; `UPDATE_DOCS=1` writes it anew and keeps what folders are for."""
+"""The tree in docs/architecture.md is that of the folders; `UPDATE_DOCS=1` writes it, keeping what folders are for."""
 
 from __future__ import annotations
 

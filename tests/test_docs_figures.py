@@ -1,4 +1,4 @@
-"""The figures of docs/methods: one for each method, small, in colours that everyone can tell apart, the same each time."""
+"""The figures of docs/methods: one a method, small, in colours that everyone can tell apart, the same each time."""
 
 from __future__ import annotations
 
