@@ -43,6 +43,7 @@ html_copy_source = False
 html_show_sphinx = False
 html_math_renderer = "mathml"
 
+smartquotes = False  # two hyphens before an option stay two
 default_role = "code"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"

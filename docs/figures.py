@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -40,7 +41,7 @@ WIDTH, HEIGHT = 3.3, 1.75
 COLOURS = {"text": "#0072B2", "image": "#D55E00"}
 """Of Okabe and Ito's palette, which people with any kind of colour vision can tell apart."""
 GREY = "#999999"
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 7,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -13,6 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -101,8 +102,8 @@ def test_every_step_of_the_demo_is_on_some_page() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_command_line_is_one_that_the_program_takes(page: Path) -> None:
-    root = typer.main.get_command(make_app())
     """Transcripts apart, which are run."""
+    root: Any = typer.main.get_command(make_app())
     text = BLOCK.sub("", page.read_text(encoding="utf-8"))
     for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
         for step in steps_of(block):

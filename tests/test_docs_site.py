@@ -64,6 +64,7 @@ def test_the_reference_has_every_command_with_all_its_options(site: Path) -> Non
     del every["atlas"]
     assert len(every) > 50
     assert set(shown) - {"Commands"} == set(every)
+    assert not re.search("[–—‘’“”]", "".join(shown.values()))  # what is copied from here is typed
     for path, command in every.items():
         for parameter in command.params:
             for name in [] if getattr(parameter, "hidden", False) else parameter.opts:

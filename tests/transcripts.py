@@ -135,7 +135,7 @@ def close(one: str, other: str) -> bool:
     a, b = Decimal(one), Decimal(other)
     if not set(".e") & set(one + other):
         return a == b
-    unit = Decimal(1).scaleb(max(n.as_tuple().exponent for n in (a, b)))
+    unit = Decimal(1).scaleb(max(int(n.as_tuple().exponent) for n in (a, b)))
     return abs(a - b) <= max(unit, abs(a) * Decimal("0.02"))
 
 
