@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import re
 import shlex
@@ -25,7 +26,7 @@ from atlas import Atlas
 from cli import render
 from cli.demo import FURTHER, STEPS, play
 from cli.main import make_app
-from ingest.suppression import pooled
+from ingest.evaluate.methods import pooled
 
 WRITTEN_LATER = ("cli.md", "python.md", "embedded.md", "benchmarks.md")
 """Pages whose headings are written when the site is built, which follows links to them."""
@@ -130,6 +131,27 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             target = (page.parent / file).resolve() if file else page
             assert target.exists(), link
             assert not anchor or target.name in WRITTEN_LATER or anchor in anchors(target), link
+
+
+def is_there(named: str) -> bool:
+    """Whether a path of the repository exists, or a dotted name can be imported."""
+    if "/" in named:
+        return (ROOT / named).exists()
+    parts = named.split(".")
+    for length in range(len(parts), 0, -1):
+        with contextlib.suppress(ModuleNotFoundError):
+            found = importlib.import_module(".".join(parts[:length]))
+            return all((found := getattr(found, part, None)) is not None for part in parts[length:])
+    return False
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name)
+def test_every_file_and_module_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    files = re.findall(r"`((?:atlas|ingest|cli|tests|benchmarks|alembic|docs)/[\w/.-]+)`", text)
+    modules = re.findall(r"`((?:atlas|ingest|cli)(?:\.\w+)+)`", text)
+    modules = [module for module in modules if not module.startswith("atlas.duckdb")]
+    assert [named for named in files + modules if not is_there(named)] == []
 
 
 def test_the_readme_is_short() -> None:
