@@ -132,8 +132,9 @@ def draw_effects(axes: Axes, by_source: dict[str, list[Map]], exact: dict[str, l
         # A neuron that a method leaves out adds nothing: it is never chosen.
         shares = [np.cumsum((e * np.isfinite(s))[best(s)]) / e.sum() for s, e in pairs]
         most = [np.cumsum(np.sort(e)[::-1]) / e.sum() for _, e in pairs]
-        axes.plot(ks, np.mean(shares, axis=0)[ks - 1], color=COLOURS[source])
-        axes.plot(ks, np.mean(most, axis=0)[ks - 1], ":", color=COLOURS[source], lw=0.9)
+        # Rounded, as the last digits of exact effects are no more than the order in which a processor adds.
+        axes.plot(ks, np.mean(shares, axis=0)[ks - 1].round(3), color=COLOURS[source])
+        axes.plot(ks, np.mean(most, axis=0)[ks - 1].round(3), ":", color=COLOURS[source], lw=0.9)
     axes.plot(ks, ks / ks[-1], color=GREY, lw=0.9)
     axes.set(xscale="log", xlabel="best k neurons", ylabel="share of exact effects", ylim=(0, 1.02))
 
@@ -174,8 +175,8 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as temporary:
         path = Path(temporary) / "figures.atlas"
-        for job in JOBS:
-            if code := atlas(["ingest", *job.split(), "--no-progress", "--atlas", str(path)]):
+        for command in (["init"], *(["ingest", *job.split(), "--no-progress"] for job in JOBS)):
+            if code := atlas([*command, "--atlas", str(path)]):
                 sys.exit(code)
         maps = read_maps(path)
     for method in METHODS:

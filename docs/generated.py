@@ -142,6 +142,7 @@ def _documented(cls: type) -> str:
 ```{{eval-rst}}
 .. autoclass:: {name}
    :members:
+   :undoc-members:
    :inherited-members: object, tuple, dict
 ```"""
 
