@@ -136,7 +136,8 @@ def draw_effects(axes: Axes, by_source: dict[str, list[Map]], exact: dict[str, l
         axes.plot(ks, np.mean(shares, axis=0)[ks - 1].round(3), color=COLOURS[source])
         axes.plot(ks, np.mean(most, axis=0)[ks - 1].round(3), ":", color=COLOURS[source], lw=0.9)
     axes.plot(ks, ks / ks[-1], color=GREY, lw=0.9)
-    axes.set(xscale="log", xlabel="best k neurons", ylabel="share of exact effects", ylim=(0, 1.02))
+    axes.set(ylabel="share of exact effects")
+    of_best_k(axes, ks[-1])
 
 
 def draw_overlap(axes: Axes, by_source: dict[str, list[Map]]) -> None:
@@ -145,7 +146,16 @@ def draw_overlap(axes: Axes, by_source: dict[str, list[Map]]) -> None:
     ks = steps(len(one))
     axes.plot(ks, [len(np.intersect1d(one[:k], other[:k])) / k for k in ks], color="black")
     axes.plot(ks, ks / len(one), color=GREY, lw=0.9)
-    axes.set(xscale="log", xlabel="best k neurons", ylabel="share in both", ylim=(0, 1.02))
+    axes.set(ylabel="share in both")
+    of_best_k(axes, ks[-1])
+
+
+def of_best_k(axes: Axes, most: int) -> None:
+    """A share against how many of the best neurons, with a tick at every power of ten."""
+    ticks = [10**power for power in range(len(str(most)))]
+    axes.set(xscale="log", xlabel="best k neurons", ylim=(0, 1.02))
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
 
 
 def draw(method: str, maps: Sequence[Map]) -> Figure:
