@@ -4,7 +4,7 @@ BIN = $(VENV)/bin
 STAMP = $(VENV)/.installed
 export OMP_WAIT_POLICY = PASSIVE
 
-.PHONY: demo test nightly check format lint types benchmarks capabilities zoo clean
+.PHONY: demo test nightly check format lint types docs figures benchmarks capabilities zoo clean
 
 demo: $(STAMP)
 	$(BIN)/atlas demo
@@ -32,6 +32,15 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 	MYPYPATH=benchmarks:tests $(BIN)/mypy --follow-imports=silent benchmarks/*.py
+
+# The site, in build/docs; a broken link or an unknown name fails.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx -W -n --keep-going -q -b html docs build/docs
+	@echo "open build/docs/index.html"
+
+# Draws the figures of docs/methods/ again, from runs of the embedded models: a few minutes.
+figures: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/figures.py
 
 benchmarks: $(STAMP)
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

@@ -46,13 +46,19 @@ WITHIN = {"run": "runs show", "run_diff": "runs diff", "edits": "edit ls", "edit
 """Questions that are commands of a group."""
 
 
-def questions() -> dict[str, str]:
-    """Command -> question, of those that are commands by themselves; a plug-in's too."""
+def questions(named: str | None) -> dict[str, str]:
+    """Command -> question, of those that are commands by themselves. Plug-ins are looked for only where our own are
+    not enough, as that takes longer than a question."""
     import atlas.questions
     from atlas import registry
 
-    names = (name for name in registry.names(atlas.questions) if name not in WITHIN)
-    return {command: name for name in names if (command := name.replace("_", "-")) not in {*COMMANDS, *GROUPS}}
+    def commands(names: list[str]) -> dict[str, str]:
+        others = {*WITHIN, *COMMANDS, *GROUPS}
+        return {name.replace("_", "-"): name for name in names if name not in others}
+
+    ours = commands(registry.folder_names(atlas.questions))
+    known = named in ours or named in COMMANDS or named in GROUPS
+    return ours if known else commands(registry.names(atlas.questions))
 
 
 def _version(wanted: bool) -> None:
@@ -86,7 +92,7 @@ def make_app(named: str | None = None) -> typer.Typer:
         "Example: atlas demo, then atlas query --concept dog",
     )
     app.callback()(options)
-    asked = questions()
+    asked = questions(named)
     known = named in asked or named in COMMANDS or named in GROUPS
     for name, question in asked.items():
         if name == named or not known:

@@ -1,115 +1,169 @@
-"""The README cannot lie: its transcripts are run, its Python too, and what they print is compared.
+"""README.md and every page below docs/: transcripts and Python are run, command lines parsed, links followed.
 
-`UPDATE_README=1 pytest tests/test_docs.py` writes what the commands print now into the README.
+`UPDATE_DOCS=1 pytest tests/test_docs.py tests/test_docs_architecture.py` writes what is printed now into the pages.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
-import os
 import re
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+import transcripts
+import typer
+from transcripts import BLOCK, PAGES, ROOT, steps_of
 
 from atlas import Atlas
 from cli import render
 from cli.demo import FURTHER, STEPS, play
-from cli.main import main
-from ingest.evaluate.methods import pooled
+from cli.main import make_app
+from ingest.evaluate.methods import mapped, pooled
 
-ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
-BLOCK = re.compile(r"<!-- transcript: (?P<name>\w+) -->\n```console\n(?P<text>.*?)```", re.DOTALL)
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
-UPDATE = bool(os.environ.get("UPDATE_README"))
+WRITTEN_LATER = ("cli.md", "python.md", "embedded.md", "benchmarks.md")
+"""Pages whose headings are written when the site is built, which follows links to them."""
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def shown(page: Path) -> list[str]:
+    """The commands of a page's transcripts."""
+    text = page.read_text(encoding="utf-8")
+    return [step.command for block in BLOCK.finditer(text) if block["name"] for step in steps_of(block["text"])]
+
+
+def is_run(page: Path) -> bool:
+    return any(not block["mark"] for block in BLOCK.finditer(page.read_text(encoding="utf-8")))
+
+
+def played(path: Path, steps: tuple[str, ...]) -> dict[str, str]:
+    """What each step of the demo prints, as a terminal shows it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(render, "_as_terminal", False)  # the demo sets it
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            play(path, no_progress=True, steps=steps)
+    found = {step.command: step.printed for step in steps_of(printed.getvalue())}
+    assert tuple(found) == steps
+    return found
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
-    """The atlas that `atlas demo` leaves behind, and what it printed."""
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The atlas that `atlas demo` leaves behind, and what its steps printed."""
     path = tmp_path_factory.mktemp("demo") / "default.atlas"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("NEURON_ATLAS", str(path))
-        patch.setattr(render, "_as_terminal", False)
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            play(path, no_progress=True)
-        yield path, printed.getvalue()
+    return path, played(path, STEPS)
 
 
-def block(name: str) -> str:
-    return {m["name"]: m["text"] for m in BLOCK.finditer(README.read_text(encoding="utf-8"))}[name]
-
-
-def compared(name: str, now: str) -> None:
-    """Numbers may differ by rounding; durations, moments and run ids freely; all else must be the same."""
-    if UPDATE:
-        text = README.read_text(encoding="utf-8")
-        old = f"<!-- transcript: {name} -->\n```console\n{block(name)}```"
-        README.write_text(text.replace(old, f"<!-- transcript: {name} -->\n```console\n{now}```"), encoding="utf-8")
-    mine, theirs = (_free(t).splitlines() for t in (block(name), now))
-    assert len(mine) == len(theirs), now
-    for written, printed in zip(mine, theirs, strict=True):
-        assert NUMBER.sub("#", written).split() == NUMBER.sub("#", printed).split()
-        numbers = [[float(n) for n in NUMBER.findall(line)] for line in (written, printed)]
-        few = 6.0 if "%" in written else 0.02  # a share moves by a few points where one answer tips
-        assert numbers[1] == pytest.approx(numbers[0], rel=0.02, abs=few)
-
-
-def _free(text: str) -> str:
-    text = re.sub(r"^[0-9a-f]{32}$|^[0-9a-f]{8}(?=,)", "id", text, flags=re.MULTILINE)  # other versions, other ids
-    text = re.sub(r"\d+(\.\d+)? s$", "# s", text, flags=re.MULTILINE)
-    text = re.sub(r"(?<=,)\d+\.\d+(?=,\d{4}-)", "#", text)  # a run's seconds, before its start
-    text = re.sub(
-        r"^(epochs|worst_\w+|delta_norm): .*$", r"\1: #", text, flags=re.MULTILINE
-    )  # learned, so rounding tells
-    text = re.sub(r"--after \S+$", "--after #", text, flags=re.MULTILINE)  # a cursor
-    text = re.sub(r"took .* with it$", "took #", text, flags=re.MULTILINE)
-    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.+]+", "#", text)
-    return re.sub(r"-{3,}", "---", re.sub(r" +", " ", text))
-
-
-def typed(text: str) -> list[str]:
-    return [line.removeprefix("$ atlas ") for line in text.splitlines() if line.startswith("$ atlas ")]
-
-
-def transcript(commands: list[str]) -> str:
-    """What a person would see who types the commands in a terminal."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        for i, command in enumerate(commands):
-            printed.write(("\n" if i else "") + f"$ atlas {command}\n")
-            assert main(shlex.split(command)) == 0, printed.getvalue()
-    return printed.getvalue()
-
-
-def test_the_first_screen_is_what_the_demo_prints(demo: tuple[Path, str]) -> None:
-    printed = demo[1].rstrip("\n") + "\n"
-    assert typed(printed) == list(STEPS)
-    compared("demo", printed)
-
-
-def test_the_further_models_of_the_demo_hear_and_draw(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture(scope="module")
+def further(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What `atlas demo --full` prints besides."""
     pytest.importorskip("diffusers")
-    monkeypatch.setenv("NEURON_ATLAS", str(tmp_path / "further.atlas"))
-    monkeypatch.setattr(render, "_as_terminal", False)
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        play(tmp_path / "further.atlas", no_progress=True, steps=FURTHER)
-    assert typed(printed.getvalue()) == list(FURTHER)
-    compared("full", printed.getvalue().rstrip("\n") + "\n")
+    return played(tmp_path_factory.mktemp("further") / "default.atlas", FURTHER)
 
 
-def test_the_concepts_live_in_the_neurons_that_were_found(demo: tuple[Path, str]) -> None:
+@pytest.fixture
+def session(demo: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A terminal in an empty folder, with an atlas of its own as the demo left it, and no GPU."""
+    atlas = Path(shutil.copytree(demo[0], tmp_path / "default.atlas"))
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("NEURON_ATLAS", str(atlas))
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(sys, "argv", ["atlas"])  # usage errors name the program
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(render, "_as_terminal", True)
+    yield
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if is_run(page)], ids=name)
+def test_a_page_prints_what_it_shows(
+    page: Path, session: None, demo: tuple[Path, dict[str, str]], request: pytest.FixtureRequest
+) -> None:
+    known = demo[1]
+    if set(shown(page)) & set(FURTHER):
+        known = known | request.getfixturevalue("further")
+    transcripts.replay(page, known)
+
+
+def test_every_step_of_the_demo_is_on_some_page() -> None:
+    everything = [command for page in PAGES for command in shown(page)]
+    assert set(STEPS + FURTHER) <= set(everything)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_command_line_is_one_that_the_program_takes(page: Path) -> None:
+    """Transcripts apart, which are run."""
+    root: Any = typer.main.get_command(make_app())
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
+        for step in steps_of(block):
+            if step.shown.startswith("$ atlas "):
+                command, path, left = root, "atlas", shlex.split(step.command, comments=True)
+                while left and left[0] in getattr(command, "commands", {}):
+                    command, path, left = command.commands[left[0]], f"{path} {left[0]}", left[1:]
+                command.make_context(path, left)  # raises for what is no command, option or value
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not re.match(r"https?://", link):
+            file, _, anchor = link.partition("#")
+            target = (page.parent / file).resolve() if file else page
+            assert target.exists(), link
+            assert not anchor or target.name in WRITTEN_LATER or anchor in anchors(target), link
+
+
+def is_there(named: str) -> bool:
+    """Whether a path of the repository exists, or a dotted name can be imported."""
+    if "/" in named:
+        return (ROOT / named).exists()
+    parts = named.split(".")
+    for length in range(len(parts), 0, -1):
+        with contextlib.suppress(ModuleNotFoundError):
+            found = importlib.import_module(".".join(parts[:length]))
+            return all((found := getattr(found, part, None)) is not None for part in parts[length:])
+    return False
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=name)
+def test_every_file_and_module_that_a_page_names_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    files = re.findall(r"`((?:atlas|ingest|cli|tests|benchmarks|alembic|docs)/[\w/.-]+)`", text)
+    modules = re.findall(r"`((?:atlas|ingest|cli)(?:\.\w+)+)`", text)
+    modules = [module for module in modules if not module.startswith("atlas.duckdb")]
+    assert [named for named in files + modules if not is_there(named)] == []
+
+
+def test_the_readme_is_short() -> None:
+    assert (
+        len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 170
+    )  # two screens of transcript, five recipes, links
+
+
+def test_the_concepts_live_in_the_neurons_that_were_found(demo: tuple[Path, dict[str, str]]) -> None:
     """The figures that the embedded model was made for, on the demo's stored effects and maps."""
     atlas = Atlas.open(demo[0])
-    rows = [r for r in atlas.listing("effects").to_pylist() if r["edit"].startswith("contribution:40:")]
+    rows = [r for r in atlas.effects().to_pylist() if r["edit"].startswith("contribution:40:")]
     for source, most in (("text", 0.20), ("image", 0.35)):
         before, edit, random = (
             {subset: pooled(rows, source, subset, condition) for subset in ("concept", "others")}
@@ -118,37 +172,6 @@ def test_the_concepts_live_in_the_neurons_that_were_found(demo: tuple[Path, str]
         assert before["concept"] >= 0.95 and edit["concept"] < most
         assert edit["others"] > 0.90
         assert all(abs(random[subset] - before[subset]) < 0.03 for subset in before)
-    concepts = atlas.mapped("contribution", source="image")
-    lifts = [atlas.shared(c, "contribution", top=40).statistics["lift"] for c in concepts]
+    concepts = mapped(demo[0], "contribution", "image", "tiny-llava")
+    lifts = [atlas.shared(c, "contribution", top=40).facts["lift"] for c in concepts]
     assert len(concepts) >= 16 and sum(lifts) / len(lifts) >= 10
-
-
-@pytest.mark.parametrize("name", ["ask", "vectors", "edit", "share"])
-def test_the_other_transcripts_run_and_match(
-    name: str, demo: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)  # what a transcript writes beside the atlas
-    compared(name, transcript(typed(block(name))))
-
-
-def test_the_python_of_the_readme_runs(demo: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    scope: dict[str, object] = {}
-    printed = io.StringIO()
-    for code in re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL):
-        with contextlib.redirect_stdout(printed):
-            exec(code, scope)
-    lines = printed.getvalue().splitlines()
-    assert int(lines[0].split()[0]) > 10  # neurons that both sides share
-    assert lines[-1].strip() and "bark" not in lines[-1]  # the dog's neurons are ablated
-
-
-def test_every_command_and_method_is_in_the_readme() -> None:
-    import ingest.methods
-    from atlas import registry
-
-    text = README.read_text(encoding="utf-8")
-    for word in ("query", "shared", "neuron", "ingest", "evaluate", "generate", "demo", "edit create", "db check"):
-        assert f"atlas {word}" in text
-    for method in registry.folder_names(ingest.methods):
-        assert f"`{method}`" in text
