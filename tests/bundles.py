@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from atlas.edits import library as edit_library
 from atlas.edits.edit import Change, Intervention
-from atlas.edits.edit import library as edit_library
 from atlas.neurons import Neuron
 from atlas.query import saved
 from atlas.query.neuron_set import neuron_set

@@ -35,7 +35,7 @@ SCHEMA = pa.schema(
 
 
 def pairwise(connection: Connection, which: MapSpec, seed: int = 0) -> pa.Table:
-    """One row for every two methods, source, target and reduction: see `Atlas.method_agreement`."""
+    """One row for every two methods, source, target and reduction: see `atlas.questions.agreement`."""
     pairs = compare_maps.method_pairs(which).run(connection).to_pylist()
     kinds: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     counts: dict[tuple[str, ...], int] = defaultdict(int)

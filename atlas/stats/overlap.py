@@ -92,16 +92,16 @@ def sides(side: str, sources: Sequence[str], targets: Sequence[str]) -> tuple[st
         UsageError: not two different ones of the side that is compared, or several of the other.
     """
     if side not in SIDES:
-        raise UsageError(f"maps are compared on one --side, source or target, not '{side}'")
+        raise UsageError(f"maps are compared on one [[side]], source or target, not '{side}'")
     given = {"source": tuple(sources), "target": tuple(targets)}
     if side == "source" and len(targets) == 2 and len(sources) < 2:
         side = "target"
     other = SIDES[1 - SIDES.index(side)]
     between = given[side] or ("image", "text")
     if len(between) != 2 or len(set(between)) != 2:
-        raise UsageError(f"give two different --{side}s, for example --{side}s image,text")
+        raise UsageError(f"give two different [[{side}s]], for example image,text")
     if len(given[other]) > 1:
-        raise UsageError(f"with --side {side}, give one of --{other}s; --side {other} compares two of them")
+        raise UsageError(f"with [[side={side}]], give one of the [[{other}s]]; [[side={other}]] compares two of them")
     return side, between, {other: given[other][0]} if given[other] else {}
 
 

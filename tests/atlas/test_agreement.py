@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from scipy.stats import rankdata, spearmanr
 from atlas.api.atlas import Atlas
 from atlas.errors import UsageError
 from atlas.query import compare_maps
-from atlas.query.map_spec import MapSpec
 from ingest.evaluate.methods import count_of
 
 LAYERS, WIDTH = 2, 100
@@ -124,13 +124,14 @@ def test_a_dataset_that_has_something_to_compare_is_taken(
     run.head["dataset"]["name"] = "newest"
     store_maps(empty, run, {"contribution": {"dog": theirs}})
     atlas = Atlas.open(empty)
-    for table, assumed in (atlas.agreement_for(MapSpec(), None), atlas.method_agreement_for(MapSpec(), 0)):
-        (row,) = table.to_pylist()
+    for found in (atlas.agreement(), atlas.agreement(pairs=True)):
+        (row,) = found.to_pylist()
         assert row["correlation"] == pytest.approx(-1)  # of scenes, and of no mean with old
-        assert assumed == ("dataset=scenes (others: newest, old)",)
-    for ask in (atlas.agreement, atlas.method_agreement):
+        assert found.defaults == ("dataset=scenes (also stored: newest, old)",)
+    for ask in (atlas.agreement, partial(atlas.agreement, pairs=True)):
         assert ask(dataset="old")["correlation"].to_pylist() == [pytest.approx(1)]
-        assert ask(dataset="newest").num_rows == 0
+        with pytest.raises(UsageError, match="no map of another method|no run has maps of two methods"):
+            ask(dataset="newest")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +153,7 @@ def test_names_that_no_map_has(
         Atlas.open(empty).agreement(**asked)
     if "reference" not in asked:
         with pytest.raises(UsageError, match=message):
-            Atlas.open(empty).method_agreement(**asked)
+            Atlas.open(empty).agreement(pairs=True, **asked)
 
 
 def test_a_share_of_the_neurons_is_one_number_everywhere() -> None:

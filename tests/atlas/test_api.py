@@ -45,10 +45,12 @@ def test_query_gives_the_best_neurons_with_rank_percentile_and_agreement(stored_
     assert rows[0]["percentile"] == 100 and rows[9]["percentile"] == pytest.approx(100 * 119 / 128)
     for row, neuron in zip(rows, found, strict=True):
         others = ("ablation", "activation", "gradient_x_activation")  # the top 2 % of 128 neurons are 3
-        assert row["agree"] == [m for m in others if neuron in best(stored_atlas, 3, m, "text")]
+        assert row["also_found_by"] == [m for m in others if neuron in best(stored_atlas, 3, m, "text")]
         assert len(row["tokens"]) == 5
     fewer = Atlas.open(stored_atlas).query("dog", "contribution", source="text", top=4).to_arrow().to_pylist()
-    assert [r["agree"] for r in fewer] == [r["agree"] for r in rows[:4]] and any(r["agree"] for r in fewer)
+    assert [r["also_found_by"] for r in fewer] == [r["also_found_by"] for r in rows[:4]] and any(
+        r["also_found_by"] for r in fewer
+    )
 
 
 def test_filters_keep_the_whole_maps_ranks(stored_atlas: Path) -> None:
@@ -61,7 +63,7 @@ def test_filters_keep_the_whole_maps_ranks(stored_atlas: Path) -> None:
     assert list(high) == whole[: math.floor(0.05 * 128) + 1]
     with pytest.raises(UsageError, match="no layer 7; .* has layers 0-1"):
         atlas.query("dog", layers=(7,))
-    with pytest.raises(UsageError, match="--top"):
+    with pytest.raises(UsageError, match="top must be at least 1"):
         atlas.query("dog", top=0)
 
 
@@ -69,7 +71,7 @@ def test_what_is_left_open_is_filled_in_and_said(stored_atlas: Path) -> None:
     provenance = Atlas.open(stored_atlas).query("dog").provenance
     (chosen,) = provenance["maps"]
     assert (chosen["method"], chosen["source"], chosen["reduce"]) == ("contribution", "image", "contrast")
-    assert "source=image (others: text)" in provenance["assumed"]
+    assert "source=image (also stored: text)" in provenance["assumed"]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ def test_an_empty_and_a_missing_atlas_say_what_to_type(empty_atlas: Path, tmp_pa
         Atlas.open(empty_atlas).query("dog")
     with pytest.raises(StoreUnavailable, match="atlas init"):
         Atlas.open(tmp_path / "none.atlas")
-    assert Atlas.open(tmp_path / "new.atlas", create=True).listing("runs").num_rows == 0
+    assert Atlas.open(tmp_path / "new.atlas", create=True).runs().table.num_rows == 0
 
 
 def test_set_algebra(stored_atlas: Path) -> None:
@@ -115,15 +117,15 @@ def test_shared_neurons_and_what_chance_would_give(stored_atlas: Path) -> None:
     image, text = (best(stored_atlas, 20, "contribution", s) for s in ("image", "text"))
     found = atlas.shared("dog", "contribution", top=20)
     assert set(found.neurons) == set(image) & set(text)
-    for row, neuron in zip(found.neurons.to_arrow().to_pylist(), found.neurons, strict=True):
-        assert row["ranks"] == [image.index(neuron) + 1, text.index(neuron) + 1]
-    assert found.statistics["expected"] == pytest.approx(20 * 20 / 128)
-    assert found.statistics["shared"] == len(set(image) & set(text))
-    assert found.matched == "layer and mean |activation|"
+    for row, neuron in zip(found.to_pylist(), found, strict=True):
+        assert [row["rank_image"], row["rank_text"]] == [image.index(neuron) + 1, text.index(neuron) + 1]
+    assert found.facts["expected"] == pytest.approx(20 * 20 / 128)
+    assert found.facts["shared"] == len(set(image) & set(text))
+    assert found.facts["matched"] == "layer and mean |activation|"
     only = atlas.only("dog", "contribution", sources=("text", "image"), top=20)
     assert set(only.neurons) == set(text) - set(image)
-    assert only.statistics["shared"] == found.statistics["shared"]
-    with pytest.raises(UsageError, match="two different --sources"):
+    assert only.facts["shared"] == found.facts["shared"]
+    with pytest.raises(UsageError, match="two different sources"):
         atlas.shared("dog", sources=("image", "image"))
 
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from atlas import Atlas
 from atlas.errors import UsageError
-from atlas.query.map_spec import MapSpec
 from atlas.store.database import open_readonly
 from cli.main import main
 from ingest.evaluate.methods import ablate_tops
@@ -32,9 +32,9 @@ def surveyed(stored_atlas: Path, small_job: Job, tmp_path_factory: pytest.TempPa
 
 
 def test_every_dose_is_the_mean_over_concepts(surveyed: Path) -> None:
-    found, assumed = Atlas(surveyed).doses(MapSpec())
+    found = Atlas(surveyed).dose_response()
     rows = found.to_pylist()
-    assert assumed == () or all("=" in a for a in assumed)
+    assert all("=" in default for default in found.defaults)
     assert len(rows) == 2 * 2 * len(DOSES)
     with open_readonly(surveyed) as connection:
         effects = connection.sql("SELECT * FROM effects WHERE metric = 'accuracy' AND task = '*'").to_arrow_table()
@@ -56,17 +56,17 @@ def test_every_dose_is_the_mean_over_concepts(surveyed: Path) -> None:
 
 
 def test_one_method_and_source(surveyed: Path) -> None:
-    rows = Atlas(surveyed).doses(MapSpec(method="contribution", source="text"))[0].to_pylist()
+    rows = Atlas(surveyed).dose_response(method="contribution", source="text").to_pylist()
     assert {(r["method"], r["source"]) for r in rows} == {("contribution", "text")} and len(rows) == len(DOSES)
     with pytest.raises(UsageError, match="no stored method called 'contributoin'; did you mean 'contribution'"):
-        Atlas(surveyed).doses(MapSpec(method="contributoin"))
+        Atlas(surveyed).dose_response(method="contributoin")
 
 
 @pytest.mark.parametrize("ending", ["png", "svg"])
 def test_the_picture_is_drawn(surveyed: Path, tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
     out = tmp_path / f"doses.{ending}"
-    assert main(["plot", "doses", "--out", str(out), "--json", "--atlas", str(surveyed)]) == 0
+    assert main(["plot", "dose-response", "--out", str(out), "--json", "--atlas", str(surveyed)]) == 0
     said = capsys.readouterr().out
     assert said.strip().endswith(str(out)) and out.stat().st_size > 10_000
     if ending == "png":
@@ -87,7 +87,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def said(*arguments: str, code: int) -> str:
-        assert main(["plot", "doses", *arguments]) == code
+        assert main(["plot", "dose-response", *arguments]) == code
         return capsys.readouterr().err
 
     at = ("--atlas", str(surveyed))
@@ -99,7 +99,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_read(
 
 
 def test_no_doses_yet(stored_atlas: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["plot", "doses", "--atlas", str(stored_atlas)]) == 2
+    assert main(["plot", "dose-response", "--atlas", str(stored_atlas)]) == 2
     assert "`atlas evaluate --method contribution --doses" in capsys.readouterr().err
 
 
@@ -117,7 +117,7 @@ def test_the_leaderboard_is_in_the_order_asked(surveyed: Path, by: str) -> None:
 
     values = [value(row) for row in rows]
     assert len(rows) > 2 and values == sorted(values, reverse=True)
-    with pytest.raises(UsageError, match="no --by called 'speed'"):
+    with pytest.raises(UsageError, match="by is one of selectivity, .* not 'speed'"):
         Atlas(surveyed).leaderboard(by="speed")
 
 
@@ -128,18 +128,19 @@ def test_doses_of_other_concepts_are_not_mixed_in(surveyed: Path, small_job: Job
     path = Path(shutil.copytree(surveyed, tmp_path / "mixed.atlas"))
     job = replace(small_job, split="held_out", per_concept=2, concepts=("dog",))
     ablate_tops(path, job, Execution(), methods=["contribution"], tops=["1%"], seeds=0)
-    table, told = Atlas(path).doses(MapSpec(method="contribution", source="text"))
-    assert [r["concepts"] for r in table.to_pylist()] == [2] * len(DOSES)
-    assert any("of 2 concepts; a newer run, " in note and "asked 1" in note for note in told)
-    others = Atlas(path).doses(MapSpec(method="random", source="text"))[0].to_pylist()
+    found = Atlas(path).dose_response(method="contribution", source="text")
+    assert [r["concepts"] for r in found.to_pylist()] == [2] * len(DOSES)
+    assert any("of 2 concepts; a newer run, " in note and "asked 1" in note for note in found.defaults)
+    others = Atlas(path).dose_response(method="random", source="text").to_pylist()
     assert [r["concepts"] for r in others] == [2] * len(DOSES)
 
 
 def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from cli.plot import _percent, draw
+    from atlas.figures.dose_response import _percent, draw
+    from atlas.query.answer import Answer
 
-    assert np.isnan(_percent(None)) and _percent(0.25) == 25
+    assert np.isnan(_percent([{"own": None}], "own")[0]) and _percent([{"own": 0.25}], "own") == [25]
     row = {
         "source": "text",
         "method": "contribution",
@@ -150,6 +151,7 @@ def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
         "own_high": None,
     }
     row |= {"others": None, "random_own": None}
-    draw([row, {**row, "share": 0.02, "reduce": "contrast"}], tmp_path / "few.svg")
+    answer = Answer(pa.Table.from_pylist([row, {**row, "share": 0.02, "reduce": "contrast"}]))
+    draw(answer).figure.savefig(tmp_path / "few.svg")
     text = (tmp_path / "few.svg").read_text(encoding="utf-8")
     assert text.count("<!-- contribution (mean)") == 2 and text.count("<!-- contribution (contrast)") == 2

@@ -177,7 +177,7 @@ def test_nothing_is_stored_of_an_impossible_edit(tmp_path: Path, empty: Path) ->
     write_bundle(edit_of(wide(gain=float("inf"))), tmp_path / "x.safetensors")
     with pytest.raises(IntegrityError, match="changed by no number"):
         Atlas.open(empty).import_edit(tmp_path / "x.safetensors")
-    assert Atlas.open(empty).listing("edits").num_rows == 0 and not list((empty / "edits").glob("*"))
+    assert Atlas.open(empty).edits().table.num_rows == 0 and not list((empty / "edits").glob("*"))
 
 
 def test_a_name_that_is_a_path_is_refused(tmp_path: Path) -> None:
@@ -188,9 +188,9 @@ def test_a_name_that_is_a_path_is_refused(tmp_path: Path) -> None:
 
 def test_the_edits_model_becomes_known(edit: Edit, empty: Path, tmp_path: Path) -> None:
     write_bundle(edit, tmp_path / "x.safetensors")
-    assert Atlas.open(empty).listing("models").num_rows == 0
+    assert Atlas.open(empty).models().table.num_rows == 0
     Atlas.open(empty).import_edit(tmp_path / "x.safetensors")
-    (row,) = Atlas.open(empty).listing("models").to_pylist()
+    (row,) = Atlas.open(empty).models().to_pylist()
     assert {name: row[name] for name in ("name", "layers", "width")} == {"name": "tiny", "layers": 2, "width": 64}
 
 

@@ -263,7 +263,7 @@ def test_tensors_of_an_edit_that_was_never_finished_are_named_and_taken_up_again
     done = subprocess.run([sys.executable, "-c", KILLED, str(own_atlas)], capture_output=True)
     assert done.returncode == -signal.SIGKILL
     atlas = Atlas.open(own_atlas)
-    assert atlas.listing("edits").num_rows == 0
+    assert atlas.edits().table.num_rows == 0
     (left,) = files(own_atlas)
     (finding,) = check(own_atlas)
     assert f"no edit names {own_atlas / 'edits' / left}; `atlas db rebuild` removes it" in str(finding)

@@ -15,7 +15,6 @@ from scipy.stats import spearmanr
 
 from atlas import Atlas
 from atlas.errors import UsageError
-from atlas.query.map_spec import MapSpec
 from atlas.store import engine, run_loader, schema
 from atlas.store.database import open_readonly
 from ingest.evaluate.methods import ablate_tops, count_of
@@ -167,7 +166,7 @@ def test_concepts_of_two_surveys_are_never_averaged(measure: Callable[..., Path]
     path = measure(20, {kind: {"dog": 0.4}})
     rows = by_method(path)  # of the larger one, and the newer is told
     assert (rows["contribution"]["effects"][0]["own"], rows["contribution"]["ablated"]) == (pytest.approx(0.15), 2)
-    [told] = Atlas.open(path).leaderboard_for(MapSpec(), None)[1]
+    [told] = Atlas.open(path).leaderboard().defaults
     newer = re.findall("newer run, ([0-9a-f]{8})", told)[0]
     assert told == (
         f"effects of contribution by text: of 2 concepts; a newer run, {newer}, asked 1 "
@@ -175,10 +174,10 @@ def test_concepts_of_two_surveys_are_never_averaged(measure: Callable[..., Path]
     )
     pinned = Atlas.open(path)
     pinned.use(runs=[newer])
-    table, told = pinned.leaderboard_for(MapSpec(), None)
-    [row] = [r for r in table.to_pylist() if r["effects"]]
+    found = pinned.leaderboard()
+    [row] = [r for r in found.to_pylist() if r["effects"]]
     assert (row["effects"][0]["own"], row["ablated"]) == (pytest.approx(0.4), 1)
-    assert told == (f"run={newer} (pinned; `atlas use`)",)
+    assert found.defaults == (f"run={newer} (pinned; `atlas use`)",)
     assert (rows["activation"]["effects"][0]["own"], rows["activation"]["ablated"]) == (pytest.approx(0.6), 2)
 
 
@@ -186,9 +185,9 @@ def test_a_leaderboard_is_of_one_dataset(measure: Callable[..., Path]) -> None:
     kind = ("contribution", "2%", "contrast")
     measure(1, {kind: {"dog": 0.1}, ("activation", "2%", "contrast"): {"dog": 0.3}}, maps=True)
     path = measure(20, {kind: {"dog": 0.5}}, dataset="coco", maps=True)
-    table, assumed = Atlas.open(path).leaderboard_for(MapSpec(), None)
-    assert assumed == ("dataset=coco (others: scenes)",)
-    assert {r["ranked"] for r in table.to_pylist() if r["source"] == "image"} == {1}
+    found = Atlas.open(path).leaderboard()
+    assert found.defaults == ("dataset=coco (also stored: scenes)",)
+    assert {r["ranked"] for r in found.to_pylist() if r["source"] == "image"} == {1}
     assert {m: r["effects"][0]["own"] for m, r in by_method(path).items()} == {"contribution": 0.5}
     old = {m: r["effects"][0]["own"] for m, r in by_method(path, dataset="scenes").items()}
     assert old == {"contribution": pytest.approx(0.1), "activation": pytest.approx(0.3)}

@@ -70,17 +70,17 @@ def two(empty: Path, make_run: Any, store_maps: Any) -> Path:
 
 
 def test_planted_neurons_are_matched_and_nothing_by_chance(two: Path) -> None:
-    found = Atlas(two).match("first", "second", "dog", top=3)
-    rows = found.rows.to_pylist()
+    found = Atlas(two).match("first", "second", concept="dog", top=3)
+    rows = found.to_pylist()
     assert [(r["layer"], r["neuron"]) for r in rows] == [(0, 3), (1, 1), (1, 7)]
     assert [(r["match_layer"], r["match_neuron"]) for r in rows] == list(PLANTED.values())
     assert all(r["mutual"] and r["similarity"] > 0.9 for r in rows)
     assert all(r["null"] < r["similarity"] and r["p"] <= 0.15 for r in rows)
-    assert found.concepts == CONCEPTS
+    assert found.facts["concepts"] == list(CONCEPTS)
 
 
 def test_similarities_are_the_cosines_of_standardised_profiles(two: Path) -> None:
-    found = Atlas(two).match("first", "second", "bus", top=LAYERS * WIDTH, seed=3).rows.to_pylist()
+    found = Atlas(two).match("first", "second", concept="bus", top=LAYERS * WIDTH, seed=3).to_pylist()
     left, right = standardised(FIRST), standardised(SECOND)
     cosines = left @ right.T
     generator = np.random.default_rng(3)
@@ -94,7 +94,7 @@ def test_similarities_are_the_cosines_of_standardised_profiles(two: Path) -> Non
         assert row["null"] == pytest.approx(nulls[:, i].mean(), abs=1e-5)
         assert row["p"] == pytest.approx((1 + (nulls[:, i] >= cosines[i, j]).sum()) / 21, abs=1e-6)
     assert {r["mutual"] for r in found} == {True, False}
-    again = Atlas(two).match("first", "second", "bus", top=LAYERS * WIDTH, seed=4).rows
+    again = Atlas(two).match("first", "second", concept="bus", top=LAYERS * WIDTH, seed=4).table
     assert again["null"].to_pylist() != [r["null"] for r in found]
 
 
@@ -103,29 +103,29 @@ def test_only_shared_concepts_count_and_three_are_needed(empty: Path, make_run: 
     put(empty, make_run, store_maps, 2, SECOND, "second", CONCEPTS[2:])
     put(empty, make_run, store_maps, 3, SECOND, "third", CONCEPTS[3:])
     atlas = Atlas(empty)
-    assert atlas.match("first", "second", "dog").concepts == ("cat", "dog", "fish")
+    assert atlas.match("first", "second", concept="dog").facts["concepts"] == ["cat", "dog", "fish"]
     with pytest.raises(UsageError, match=r"share 2 concepts with contribution maps \(dog, fish\); 3 or more"):
-        atlas.match("first", "third", "dog")
+        atlas.match("first", "third", concept="dog")
     with pytest.raises(UsageError, match="'bus' is none of the concepts that both models have maps of"):
-        atlas.match("first", "second", "bus")
+        atlas.match("first", "second", concept="bus")
 
 
 def test_models_are_named_or_told_by_their_fingerprints(two: Path, make_run: Any, store_maps: Any) -> None:
     atlas = Atlas(two)
-    assert atlas.match("1abcd", "2abc", "dog", top=1).provenance["models"][0]["name"] == "first"
+    assert atlas.match("1abcd", "2abc", concept="dog", top=1).provenance["models"][0]["name"] == "first"
     put(two, make_run, store_maps, 4, FIRST, "second", CONCEPTS)
     with pytest.raises(UsageError, match="several weights are called 'second'; .*: 2abcd2222222, 4abcd4444444"):
-        atlas.match("first", "second", "dog")
-    assert atlas.match("first", "4abcd", "dog", top=1).rows["similarity"][0].as_py() == pytest.approx(1)
+        atlas.match("first", "second", concept="dog")
+    assert atlas.match("first", "4abcd", concept="dog", top=1).table["similarity"][0].as_py() == pytest.approx(1)
     with pytest.raises(UsageError, match="no model called 'frist'; did you mean 'first'"):
-        atlas.match("frist", "2abcd", "dog")
+        atlas.match("frist", "2abcd", concept="dog")
 
 
 def test_maps_that_keep_only_their_best_cannot_be_matched(two: Path) -> None:
     with engine.connect_writer(two) as connection:
         connection.exec_driver_sql("UPDATE maps SET kept = 3 WHERE model_id = 2")
     with pytest.raises(UsageError, match="`atlas ingest --keep all`"):
-        Atlas(two).match("first", "second", "dog")
+        Atlas(two).match("first", "second", concept="dog")
 
 
 def test_the_first_of_the_largest_products_is_found_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_function_words_count_only_alone(worded: Path) -> None:
 
 
 def test_search_words_of_an_atlas(worded: Path) -> None:
-    near = Atlas(worded).search_words("sea", top=2)
-    assert near.rows.column_names == ["component", "layer", "neuron", "match", "matched", "tokens", "concept"]
+    near = Atlas(worded).search("sea", top=2)
+    assert near.table.column_names == ["component", "layer", "neuron", "match", "matched", "tokens", "concept"]
     assert [str(n) for n in near.neurons] == ["0/2", "0/1"]
-    assert near.rows["tokens"].to_pylist()[0] == ["sea", " ship", " sail"]
+    assert near.table["tokens"].to_pylist()[0] == ["sea", " ship", " sail"]

@@ -223,7 +223,7 @@ def edits_as_they_were(path: Path) -> None:
         assert edit.model["fingerprint"] == "f" and edit.provenance == {"maps": []}
     assert sorted(file.name for file in (path / "edits").iterdir()) == ["other@1.json", "x@1.json", "x@2.json"]
     assert check(path) == []
-    assert atlas.listing("edits").num_rows == 3
+    assert atlas.edits().table.num_rows == 3
 
 
 def test_edits_of_the_form_before_are_read_back_equal_after_an_upgrade(with_old_edits: Path) -> None:

@@ -12,9 +12,9 @@ from scipy.stats import false_discovery_control, hypergeom
 
 from atlas import Atlas
 from atlas.errors import UsageError
-from atlas.query.map_spec import MapSpec
+from atlas.query.answer import Answer
 from atlas.stats.membership import covariates
-from atlas.stats.overlap_null import matched_statistics
+from atlas.stats.overlap_null import matched_statistics, suffixed
 from atlas.store import create
 
 LAYERS, WIDTH, TOP = 3, 100, 30
@@ -64,36 +64,43 @@ def matched(
     return matched_statistics(sets[0], sets[1], known, len(set(first) & set(second)), only=only)
 
 
+def numbers(answer: Answer) -> dict[str, float]:
+    return {name: value for name, value in answer.facts.items() if isinstance(value, int | float)}
+
+
 def test_shared_over_sources_and_only_in_either(atlas: Atlas) -> None:
     image, text = top(SCORES["image"]["dog"]), top(SCORES["text"]["dog"])
     both = set(image) & set(text)
     found = atlas.shared("dog", top=TOP)
-    assert found.between == ("image", "text") and found.matched == "layer and |mean activation|"
+    assert found.facts["between"] == ["image", "text"] and found.facts["matched"] == "layer and |mean activation|"
     assert {(n.layer, n.index) for n in found.neurons} == both
-    s = found.statistics
+    s = found.facts
     assert (s["shared"], s["top"]) == (len(both), TOP)
     assert s["expected"] == pytest.approx(TOP * TOP / 300) and s["lift"] == pytest.approx(len(both) / 3)
-    assert s["p_value"] == pytest.approx(hypergeom(300, TOP, TOP).sf(len(both) - 1))
+    assert s["p"] == pytest.approx(hypergeom(300, TOP, TOP).sf(len(both) - 1))
     both_means = [MEANS["image"], MEANS["text"]]
     expected = matched(image, text, both_means)
-    assert {name: s[f"matched_{name}"] for name in expected} == pytest.approx(expected)
+    assert {name: s[suffixed(f"matched_{name}")] for name in expected} == pytest.approx(expected)
     swapped = atlas.shared("dog", sources=("text", "image"), top=TOP)
-    assert swapped.statistics == pytest.approx(s, rel=1e-5)
-    ranks = {n: r["ranks"] for n, r in zip(found.neurons, found.neurons.to_arrow().to_pylist(), strict=True)}
-    for neuron, row in zip(swapped.neurons, swapped.neurons.to_arrow().to_pylist(), strict=True):
-        assert row["ranks"] == ranks[neuron][::-1]
+    assert numbers(swapped) == pytest.approx(numbers(found), rel=1e-5)
+    ranks = {n: (r["rank_image"], r["rank_text"]) for n, r in zip(found, found.to_pylist(), strict=True)}
+    for neuron, row in zip(swapped, swapped.to_pylist(), strict=True):
+        assert (row["rank_image"], row["rank_text"]) == ranks[neuron]
+    assert swapped.table.column_names[3:7] == ["rank_text", "rank_image", "score_text", "score_image"]
     for sources, mine, other in ((("image", "text"), image, text), (("text", "image"), text, image)):
         alone = atlas.only("dog", sources=sources, top=TOP)
         assert [(n.layer, n.index) for n in alone.neurons] == [at for at in mine if at not in other]
-        assert alone.statistics["only"] == TOP - len(both)
-        assert alone.statistics["p_value"] == pytest.approx(hypergeom(300, TOP, TOP).cdf(len(both)))
+        assert alone.facts["only"] == TOP - len(both)
+        assert alone.facts["p"] == pytest.approx(hypergeom(300, TOP, TOP).cdf(len(both)))
         expected = matched(mine, other, both_means, only=True)
-        assert {name: alone.statistics[f"matched_{name}"] for name in expected} == pytest.approx(expected, rel=1e-5)
+        assert {name: alone.facts[suffixed(f"matched_{name}")] for name in expected} == pytest.approx(
+            expected, rel=1e-5
+        )
         every = sorted(SCORES[sources[1]]["dog"].items(), key=lambda item: (-item[1], item[0]))
         places = [at for at, _ in every]
-        for neuron, row in zip(alone.neurons, alone.neurons.to_arrow().to_pylist(), strict=True):
+        for neuron, row in zip(alone, alone.to_pylist(), strict=True):
             at = (neuron.layer, neuron.index)
-            assert row["ranks"] == [mine.index(at) + 1, places.index(at) + 1]
+            assert [row[f"rank_{s}"] for s in sources] == [mine.index(at) + 1, places.index(at) + 1]
 
 
 def test_other_concepts_are_the_third_null(atlas: Atlas) -> None:
@@ -101,11 +108,11 @@ def test_other_concepts_are_the_third_null(atlas: Atlas) -> None:
     tops = {(s, c): set(top(SCORES[s][c])) for s in SCORES for c in CONCEPTS}
     pairs = [("dog", "cat"), ("dog", "cow"), ("cat", "dog")]
     others = [len(tops["image", a] & tops["text", b]) for a, b in pairs]
-    s = atlas.shared("dog", top=TOP).statistics
-    assert s["mismatched_pairs"] == 3 and s["mismatched_expected"] == pytest.approx(np.mean(others))
+    s = atlas.shared("dog", top=TOP).facts
+    assert s["pairs_mismatched"] == 3 and s["expected_mismatched"] == pytest.approx(np.mean(others))
     mine = len(tops["image", "dog"] & tops["text", "dog"])
-    assert s["mismatched_p_value"] == pytest.approx((1 + sum(o >= mine for o in others)) / 4)
-    assert atlas.shared("dog", top=TOP).verdict == "cannot tell from 1 other concept (10 are needed)"
+    assert s["p_mismatched"] == pytest.approx((1 + sum(o >= mine for o in others)) / 4)
+    assert atlas.shared("dog", top=TOP).facts["verdict"] == "cannot tell from 1 other concept (10 are needed)"
 
 
 def test_shared_over_targets(atlas: Atlas) -> None:
@@ -113,37 +120,37 @@ def test_shared_over_targets(atlas: Atlas) -> None:
     to_image, to_text = top(SCORES["text"]["dog"]), top(SCORES["image"]["dog"])
     assert {(n.layer, n.index) for n in found.neurons} == set(to_image) & set(to_text)
     expected = matched(to_image, to_text, [MEANS["image"]])  # of the one source
-    assert found.statistics["matched_expected"] == pytest.approx(expected["expected"])
-    assert [m["target"] for m in found.neurons.provenance["maps"]] == ["image", "text"]
+    assert found.facts["expected_matched"] == pytest.approx(expected["expected"])
+    assert [m["target"] for m in found.provenance["maps"]] == ["image", "text"]
     named = atlas.shared("dog", sources=("image",), targets=("image", "text"), top=TOP)
-    assert list(named.neurons) == list(found.neurons) and named.statistics == found.statistics
+    assert list(named.neurons) == list(found.neurons) and numbers(named) == numbers(found)
 
 
 def test_over_several_concepts_with_q_values(atlas: Atlas) -> None:
-    found = atlas.overlaps(MapSpec(), top=TOP)
-    assert found.left_out == ("cow",)  # its image has no map
-    rows = {r["concept"]: r for r in found.rows.to_pylist()}
-    assert list(rows) == sorted(rows, key=lambda c: rows[c]["p_value"])
+    found = atlas.shared(concepts="all", top=TOP)
+    assert found.facts["left_out"] == ["cow"]  # its image has no map
+    rows = {r["concept"]: r for r in found.to_pylist()}
+    assert list(rows) == sorted(rows, key=lambda c: rows[c]["p"])
     for concept in ("dog", "cat"):
-        alone = atlas.shared(concept, top=TOP).statistics
+        alone = numbers(atlas.shared(concept, top=TOP))
         assert {name: rows[concept][name] for name in alone} == pytest.approx(alone)
-    for name in ("", "matched_", "mismatched_"):
-        p = [rows[c][f"{name}p_value"] for c in ("cat", "dog")]
-        assert [rows[c][f"{name}q_value"] for c in ("cat", "dog")] == pytest.approx(list(false_discovery_control(p)))
-    only = atlas.overlaps(MapSpec(), ["dog"], only=True, top=TOP).rows.to_pylist()
+    for name in ("", "_matched", "_mismatched"):
+        p = [rows[c][f"p{name}"] for c in ("cat", "dog")]
+        assert [rows[c][f"q{name}"] for c in ("cat", "dog")] == pytest.approx(list(false_discovery_control(p)))
+    only = atlas.only(concepts=["dog"], top=TOP).to_pylist()
     assert only[0]["only"] == TOP - rows["dog"]["shared"] and len(only) == 1
     with pytest.raises(UsageError, match="no stored concept called 'dgo'"):
-        atlas.overlaps(MapSpec(), ["dgo"])
-    assert atlas.overlaps(MapSpec(supercategory="animal")).rows.num_rows == 2
+        atlas.shared(concepts=["dgo"])
+    assert len(atlas.shared(supercategory="animal")) == 2
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"sources": ("image", "image")}, "two different --sources"),
-        ({"sources": ("image",)}, "two different --sources"),
-        ({"side": "target", "targets": ("text",)}, "two different --targets"),
-        ({"side": "target", "sources": ("image", "text")}, "give one of --sources; --side source compares two"),
+        ({"sources": ("image", "image")}, "two different sources"),
+        ({"sources": ("image",)}, "two different sources"),
+        ({"side": "target", "targets": ("text",)}, "two different targets"),
+        ({"side": "target", "sources": ("image", "text")}, "give one of the sources; side='source' compares two"),
         ({"side": "left"}, "source or target, not 'left'"),
         ({"sources": ("image", "audio")}, "no stored source called 'audio'"),
         ({"side": "target", "sources": ("text",)}, "no stored target called 'image'"),
@@ -183,19 +190,19 @@ def test_chance_draws_from_the_neurons_that_both_maps_score(
     shared, within = len(tops[0] & tops[1]), [len(t & common) for t in tops]
     assert within[0] < TOP and shared
     found = Atlas.open(empty).shared("dog", top=TOP)
-    assert found.matched == "layer"  # no activation is stored
-    s = found.statistics
+    assert found.facts["matched"] == "layer"  # no activation is stored
+    s = found.facts
     assert s["shared"] == shared and s["expected"] == pytest.approx(within[0] * within[1] / len(common))
-    assert s["p_value"] == pytest.approx(hypergeom(len(common), *within).sf(shared - 1))
+    assert s["p"] == pytest.approx(hypergeom(len(common), *within).sf(shared - 1))
     inside = sorted(common)
     sets = [np.array([at in tops[i] for at in inside]) for i in (0, 1)]
     known = covariates(np.array([at[0] for at in inside]), [])
     expected = matched_statistics(sets[0], sets[1], known, shared)["expected"] or 0
-    assert s["matched_expected"] == pytest.approx(expected)
-    only = Atlas.open(empty).only("dog", top=TOP).statistics
+    assert s["expected_matched"] == pytest.approx(expected)
+    only = Atlas.open(empty).only("dog", top=TOP).facts
     assert only["only"] == TOP - shared and only["expected"] == pytest.approx(TOP - within[0] * within[1] / len(common))
-    assert only["p_value"] == pytest.approx(hypergeom(len(common), *within).cdf(shared))
-    assert only["matched_expected"] == pytest.approx(TOP - expected)
+    assert only["p"] == pytest.approx(hypergeom(len(common), *within).cdf(shared))
+    assert only["expected_matched"] == pytest.approx(TOP - expected)
 
 
 def test_maps_of_some_layers(empty: Path, make_run: Callable[..., Any], store_maps: Callable[..., None]) -> None:
@@ -204,13 +211,13 @@ def test_maps_of_some_layers(empty: Path, make_run: Callable[..., Any], store_ma
     means = {source: {at: MEANS[source][at] for at in part} for source in MEANS}
     kept = store_parts(empty, make_run, store_maps, {"image": part, "text": part}, activation=means)
     found = Atlas.open(empty).shared("dog", "two_stage", top=TOP)
-    assert found.matched == "layer and |mean activation|"
-    assert found.statistics["expected"] == pytest.approx(TOP * TOP / 200)
+    assert found.facts["matched"] == "layer and |mean activation|"
+    assert found.facts["expected"] == pytest.approx(TOP * TOP / 200)
     inside = sorted(part)
     sets = [np.array([at in top(kept[source]) for at in inside]) for source in ("image", "text")]
     loud = [np.array([abs(MEANS[source][at]) for at in inside]) for source in ("image", "text")]
     expected = matched_statistics(sets[0], sets[1], covariates(np.array([at[0] for at in inside]), loud), 0)["expected"]
-    assert found.statistics["matched_expected"] == pytest.approx(expected)
+    assert found.facts["expected_matched"] == pytest.approx(expected)
 
 
 def test_the_mean_of_absolute_values_is_matched_where_it_is_stored(
@@ -225,9 +232,9 @@ def test_the_mean_of_absolute_values_is_matched_where_it_is_stored(
         run = make_run(2 * seed + 1, concepts=("dog",), layers=LAYERS, width=WIDTH)
         store_maps(empty, run, {"activation": {None: absolute[source]}}, source=source, reduce="mean_abs")
     found = Atlas.open(empty).shared("dog", top=TOP)
-    assert found.matched == "layer and mean |activation|"
+    assert found.facts["matched"] == "layer and mean |activation|"
     expected = matched(top(SCORES["image"]["dog"]), top(SCORES["text"]["dog"]), list(absolute.values()))
-    assert found.statistics["matched_expected"] == pytest.approx(expected["expected"])
+    assert found.facts["expected_matched"] == pytest.approx(expected["expected"])
 
 
 @pytest.mark.parametrize("overlap", [12, 5, 0])
@@ -236,9 +243,9 @@ def test_maps_whose_every_neuron_is_in_the_top_cannot_surprise(
 ) -> None:
     parts = {"image": set(EVERY[:12]), "text": set(EVERY[12 - overlap : 24 - overlap])}
     store_parts(empty, make_run, store_maps, parts)
-    s = Atlas.open(empty).shared("dog", top=TOP).statistics
+    s = Atlas.open(empty).shared("dog", top=TOP).facts
     assert s["shared"] == overlap
-    assert (s["expected"], s["p_value"]) == (s["matched_expected"], s["matched_p_value"]) == (overlap, 1)
+    assert (s["expected"], s["p"]) == (s["expected_matched"], s["p_matched"]) == (overlap, 1)
 
 
 def test_maps_of_no_concept_have_no_row_a_concept(
@@ -246,4 +253,4 @@ def test_maps_of_no_concept_have_no_row_a_concept(
 ) -> None:
     store_maps(empty, make_run(0, layers=LAYERS, width=WIDTH), {"lape": {None: MEANS["image"]}})
     with pytest.raises(UsageError, match="these maps are of no single concept"):
-        Atlas.open(empty).overlaps(MapSpec())
+        Atlas.open(empty).shared(concepts="all")

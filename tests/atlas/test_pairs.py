@@ -48,7 +48,7 @@ def test_a_constant_map_has_no_correlation() -> None:
 def test_pairs_agree_with_the_reference_table(stored_atlas: Path) -> None:
     """Two concepts: the same means as `agreement` gives in SQL."""
     atlas = Atlas.open(stored_atlas)
-    rows = atlas.method_agreement(source="text").to_pylist()
+    rows = atlas.agreement(pairs=True, source="text").to_pylist()
     assert len(rows) == 6 + 10  # of four methods with a contrast, and of five
     reference = {(r["method"], r["reduce"]): r for r in atlas.agreement("ablation", source="text").to_pylist()}
     for row in rows:
@@ -63,11 +63,11 @@ def test_pairs_agree_with_the_reference_table(stored_atlas: Path) -> None:
 def test_one_concept_resamples_neurons(stored_atlas: Path) -> None:
     atlas = Atlas.open(stored_atlas)
     asked: dict[str, Any] = {"concept": "dog", "source": "text"}
-    rows = atlas.method_agreement(**asked).to_pylist()
+    rows = atlas.agreement(pairs=True, **asked).to_pylist()
     assert {r["interval"] for r in rows} == {"neurons"} and {r["concepts"] for r in rows} == {1}
     assert all(r["correlation_low"] <= r["correlation"] <= r["correlation_high"] for r in rows)
-    assert atlas.method_agreement(**asked).to_pylist() == rows
-    assert atlas.method_agreement(**asked, seed=1).to_pylist() != rows
+    assert atlas.agreement(pairs=True, **asked).to_pylist() == rows
+    assert atlas.agreement(pairs=True, **asked, seed=1).to_pylist() != rows
     control = [r for r in rows if "random" in (r["method"], r["other"])]
     assert len(control) == 4 and all(r["correlation_low"] < 0.1 and r["correlation_high"] > -0.1 for r in control)
 
@@ -80,7 +80,7 @@ def test_maps_of_different_neurons_are_compared_among_the_common_ones(
     part = {key: value + generator.random() for key, value in whole.items() if key[0] == 1}
     other = {key: -value for key, value in whole.items()}
     store_maps(empty, make_run(0), {"a": {"dog": whole}, "b.part": {"dog": part}, "c": {"dog": other}})
-    rows = {(r["method"], r["other"]): r for r in Atlas.open(empty).method_agreement().to_pylist()}
+    rows = {(r["method"], r["other"]): r for r in Atlas.open(empty).agreement(pairs=True).to_pylist()}
     expected = spearmanr([whole[key] for key in part], [part[key] for key in part]).statistic
     assert rows["a", "b.part"]["correlation"] == pytest.approx(expected)
     assert rows["a", "c"]["correlation"] == pytest.approx(-1)
@@ -97,5 +97,5 @@ def test_methods_of_two_runs_that_were_asked_the_same_are_compared(
         run.head["run"]["job"] |= {"examples": examples, "methods": {method: {}}} if examples else {}
         store_maps(empty, run, {method: {"dog": scores}})
     atlas = Atlas.open(empty)
-    assert [(r["method"], r["other"]) for r in atlas.method_agreement().to_pylist()] == [("a", "b")]
+    assert [(r["method"], r["other"]) for r in atlas.agreement(pairs=True).to_pylist()] == [("a", "b")]
     assert [r["method"] for r in atlas.agreement("a").to_pylist()] == ["b"]

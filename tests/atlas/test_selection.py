@@ -144,7 +144,7 @@ def test_rules_with_layers_top_and_set_algebra(atlas: Atlas) -> None:
     for row in agreeing:
         others = [m for m in MAPS if m not in ("contribution", "random")]
         at = (row["layer"], row["neuron"])
-        assert row["agree"] == sorted(
+        assert row["also_found_by"] == sorted(
             m for m in others if at in in_order(MAPS[m]["dog"])[: round(0.02 * LAYERS * WIDTH)]
         )
 
@@ -157,16 +157,16 @@ def test_a_vote_counts_the_maps_that_choose_a_neuron(atlas: Atlas, rule: str, at
     for m in methods:
         null = MAPS[m]["cat"] if "concept" in rule else MAPS[m]["dog"]
         chosen[m] = by_hand(rule, MAPS[m]["dog"], null)
-    found = atlas.vote("dog", methods, rule=rule, at_least=at_least)
+    found = atlas.query("dog", methods=tuple(methods), select=rule, agree=at_least)
     votes = {at: [m for m in methods if at in chosen[m]] for at in DOG}
     needed = at_least or 2
     assert set(addresses(found)) == {at for at, who in votes.items() if len(who) >= needed}
     last = (len(methods) + 1, 100.0)
     for row in found.to_arrow().to_pylist():
         at = (row["layer"], row["neuron"])
-        assert row["agree"] == votes[at] and row["votes"] == len(votes[at])
+        assert row["found_by"] == votes[at] and row["votes"] == len(votes[at])
         ranked = [in_order(MAPS[m]["dog"]) for m in methods]
-        assert row["ranks"] == [r.index(at) + 1 if at in r else None for r in ranked]
+        assert [row[f"rank_{m}"] for m in methods] == [r.index(at) + 1 if at in r else None for r in ranked]
         percentile = np.mean([100 * (len(r) - r.index(at)) / len(r) if at in r else 0 for r in ranked])
         assert row["percentile"] == pytest.approx(percentile)
         assert (row["votes"], row["percentile"]) <= last  # most votes first, then the mean percentile
@@ -176,12 +176,12 @@ def test_a_vote_counts_the_maps_that_choose_a_neuron(atlas: Atlas, rule: str, at
 
 
 def test_the_concepts_of_a_supercategory_vote(atlas: Atlas) -> None:
-    found = atlas.vote(supercategory="animal", rule="top:60")
+    found = atlas.query(supercategory="animal", select="top:60")
     both = set(in_order(DOG)[:60]) & set(in_order(CAT)[:60])
     assert set(addresses(found)) == both
-    assert found.to_arrow().to_pylist()[0]["agree"] == ["cat", "dog"]
+    assert found.to_arrow().to_pylist()[0]["found_by"] == ["cat", "dog"]
     assert "agree=2 (more than half of 2)" in found.provenance["assumed"]
-    found = atlas.vote(supercategory="animal", method="two_stage.stage1")
+    found = atlas.query(supercategory="animal", method="two_stage.stage1")
     assert found.provenance["selection"]["of"] == ["dog"]  # the only one that has such a map
 
 
@@ -194,12 +194,14 @@ def test_parts_of_methods_maps_of_no_concept_and_token_roles(
     special = atlas.select("z:1", "*", "miner.prob", source="special")
     assert addresses(special) == by_hand("z:1", DOG, DOG)
     assert special.provenance["maps"][0] | {"concept": "*", "source": "special"} == special.provenance["maps"][0]
-    assert {m for row in special.to_arrow().to_pylist() for m in row["agree"]} == {"lape"}  # no part of its own method
-    voted = atlas.vote("*", ["miner.prob", "miner.max"], rule="top:60")
+    assert {m for row in special.to_arrow().to_pylist() for m in row["also_found_by"]} == {
+        "lape"
+    }  # no part of its own method
+    voted = atlas.query("*", methods=("miner.prob", "miner.max"), select="top:60")
     assert set(addresses(voted)) == set(in_order(DOG)[:60]) & set(in_order(CAT)[:60])
-    assert atlas.layers(special).num_rows == LAYERS
+    assert len(atlas.layers(of=special)) == LAYERS
     with pytest.raises(UsageError, match="no stored supercategory called 'animal'"):
-        atlas.vote(supercategory="animal")
+        atlas.query(supercategory="animal")
     with pytest.raises(UsageError, match="did you mean 'miner.prob'"):
         atlas.select("top:3", "*", "miner.prop")
 
@@ -207,22 +209,21 @@ def test_parts_of_methods_maps_of_no_concept_and_token_roles(
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"concept": "dog", "methods": ["contribution"]}, "two or more different --methods"),
-        ({"concept": "dog", "methods": ["contribution", "contribution"]}, "two or more different --methods"),
-        ({"methods": ["contribution", "activation"]}, "one --concept"),
-        ({"concept": "dog", "methods": ["contribution", "activaton"]}, "did you mean 'activation'"),
+        ({"concept": "dog", "methods": ("contribution",)}, "two or more different methods"),
+        ({"concept": "dog", "methods": ("contribution", "contribution")}, "two or more different methods"),
+        ({"methods": ("contribution", "activation")}, "one concept"),
+        ({"concept": "dog", "methods": ("contribution", "activaton")}, "did you mean 'activation'"),
         (
-            {"concept": "cat", "methods": ["contribution", "sparse"]},
+            {"concept": "cat", "methods": ("contribution", "sparse")},
             "method 'sparse' has no map of concept 'cat'; it has of: 'dog'",
         ),
-        ({"concept": "dog", "methods": ["contribution", "random"], "at_least": 3}, "1 to 2 here, not 3"),
-        ({"concept": "dog", "supercategory": "animal"}, "leave out --concept"),
+        ({"concept": "dog", "methods": ("contribution", "random"), "agree": 3}, "1 to 2 here, not 3"),
         ({"supercategory": "plant"}, "no stored supercategory called 'plant'; there are: animal"),
     ],
 )
 def test_votes_that_cannot_be(atlas: Atlas, asked: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        atlas.vote(**asked)
+        atlas.query(**asked)
 
 
 @pytest.mark.parametrize(
@@ -258,16 +259,16 @@ def test_a_rule_reads_back(text: str) -> None:
 
 def test_layers_are_counted_with_their_share_and_enrichment(atlas: Atlas) -> None:
     found = atlas.select("top:30", "dog")
-    rows = atlas.layers(found).to_pylist()
+    rows = atlas.layers(of=found).to_pylist()
     counts = [sum(n.layer == layer for n in found) for layer in range(LAYERS)]
     assert [r["count"] for r in rows] == counts and [r["layer"] for r in rows] == [0, 1, 2]
     assert [r["share"] for r in rows] == pytest.approx([c / 30 for c in counts])
     assert [r["cumulative"] for r in rows] == pytest.approx(np.cumsum(counts) / 30)
     assert [r["enrichment"] for r in rows] == pytest.approx([c / 10 for c in counts])
     both = found & atlas.select("top:30", "dog", "activation")
-    assert sum(r["count"] for r in atlas.layers(both).to_pylist()) == len(both)
+    assert sum(r["count"] for r in atlas.layers(of=both).to_pylist()) == len(both)
     with pytest.raises(UsageError, match="does not have the model of these neurons"):
-        atlas.layers(NeuronSet(found.to_arrow(), {}))
+        atlas.layers(of=NeuronSet(found.to_arrow(), {}))
 
 
 def test_layers_of_no_neuron_and_of_another_component() -> None:

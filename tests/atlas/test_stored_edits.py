@@ -133,7 +133,7 @@ def test_missing_reference_values_say_what_to_type(own_atlas: Path) -> None:
     both = NeuronSet(found.to_arrow(), {**found.provenance, "maps": [*at_gate, *found.provenance["maps"]]})
     with pytest.raises(UsageError, match="found at the taps gate and product; an edit acts at one"):
         atlas.create_edit("x", both, set_to=0)
-    assert atlas.listing("edits").num_rows == 0
+    assert atlas.edits().table.num_rows == 0
 
 
 N = language((0, 1), (1, 2))

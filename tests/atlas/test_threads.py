@@ -45,7 +45,7 @@ def test_threads_write_and_read_one_atlas(own_atlas: Path) -> None:
         found = []
         for _ in range(EACH):
             found.append([str(n) for n in atlas.query("dog", source="text", top=5).neurons])
-            atlas.listing("edits"), atlas.neuron("0/1"), check(own_atlas)
+            atlas.edits(), atlas.neuron("0/1"), check(own_atlas)
         return found
 
     labels, reads = [], []
@@ -54,7 +54,7 @@ def test_threads_write_and_read_one_atlas(own_atlas: Path) -> None:
     assert sorted(labels) == sorted(f"no-dog@{v}" for v in range(1, 4 * EACH + 1))
     assert reads == [[str(n) for n in expected.neurons]] * 2 * EACH
     assert {f.stem for f in (own_atlas / "edits").glob("*.json")} == set(labels)
-    assert atlas.listing("edits").num_rows == len(labels) and check(own_atlas) == []
+    assert atlas.edits().table.num_rows == len(labels) and check(own_atlas) == []
 
 
 def test_one_of_several_threads_saves_a_selection_of_a_name(own_atlas: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_waiting_writer_is_not_starved_by_readers(own_atlas: Path) -> None:
 
     def read() -> None:
         while not done.is_set():
-            atlas.listing("runs")
+            atlas.runs()
 
     def write() -> str:
         try:

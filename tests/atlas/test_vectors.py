@@ -331,7 +331,7 @@ def test_similar_neurons(built: tuple[Path, str]) -> None:
     near = Atlas(path).similar("0/3", "decoded", top=6)
     wanted = brute(FOUND, FOUND[3], 6, skip=3)
     assert [n.layer * WIDTH + n.index for n in near.neurons] == [row for row, _ in wanted]
-    assert near.rows.column_names == ["component", "layer", "neuron", "similarity", "tokens", "concept"]
+    assert near.table.column_names == ["component", "layer", "neuron", "similarity", "tokens", "concept"]
     assert len(near) == 6 and near.provenance["space"] == "decoded"
     with pytest.raises(UsageError, match="has nothing in the space 'decoded'"):
         Atlas(path).similar("0/7", "decoded")
