@@ -36,7 +36,9 @@ def _older_shards(folder: Path) -> None:
     scores = pq.read_table(folder / "scores.parquet").sort_by([("map_id", "ascending"), ("rank", "ascending")])
     tables = {"maps": maps, "scores": scores}
     if (folder / "effects.parquet").exists():
-        tables["effects"] = pq.read_table(folder / "effects.parquet").drop_columns(["clusters", "effective"])
+        tables["effects"] = pq.read_table(folder / "effects.parquet").drop_columns(
+            ["clusters", "effective", "method", "dose", "reduce", "target"]
+        )
     for name, table in tables.items():
         file = folder / f"{name}.parquet"
         pq.write_table(table, file, compression="zstd")

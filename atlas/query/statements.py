@@ -183,7 +183,8 @@ GROUP BY ALL ORDER BY maps DESC, c.name""",
 SELECT e.name, e.version, e.concept, e.changes, e.tap, e.solver, m.name AS model, e.created_at, e.note
 FROM edits e JOIN models m USING (model_id) ORDER BY e.name, e.version""",
     "effects": """
-SELECT e.edit, e.concept, e.source, e.task, e.subset, e.condition, e.metric, e.value, e.low, e.high, e.examples,
+SELECT e.edit, e.method, e.dose, e.reduce, e.target, e.concept, e.source, e.task, e.subset, e.condition, e.metric,
+       e.value, e.low, e.high, e.examples,
        e.seeds, e.run_id[1:8] AS run
 FROM effects e JOIN runs r USING (run_id) ORDER BY r.finished_at, e.source, e.task, e.subset, e.condition, e.metric""",
 }

@@ -28,7 +28,7 @@ def doses(connection: Connection, which: MapSpec) -> pa.Table:
     """One row for every source, method and number of neurons: see `Atlas.doses`. which: of one model."""
     rows = []
     for found in surveyed(which).run(connection).to_pylist():
-        if which.method is not None and found["method"] != which.method:
+        if which.method not in (None, found["method"]) or which.target not in (None, found["target"]):
             continue
         dose, total = str(found["top"]), int(found["neurons"])
         for name in ("own", "random_own"):

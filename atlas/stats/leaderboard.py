@@ -35,14 +35,16 @@ SCHEMA = pa.schema(
     + [("effects", pa.list_(DONE))]
 )
 
+METHOD = "concat(e.method, CASE WHEN e.target <> 'text' THEN concat('[', e.target, ']') END)"
+"""A method as it is called beside others: with the target of its maps, where that is not text."""
+
 Rows = dict[tuple[str, str], dict[str, Any]]
 """(source, method) -> what was measured of it."""
 
 
 def _every(which: MapSpec) -> tuple[str, dict[str, Any]]:
     """Two common table expressions: every effect of a survey that is meant, and which concepts each run asked."""
-    method, top, reduce = (f"split_part(e.edit, ':', {place})" for place in (1, 2, 3))
-    columns = {"source": "e.source", "reduce": reduce, "model": "m.name", "dataset": "d.name"}
+    columns = {"source": "e.source", "reduce": "e.reduce", "model": "m.name", "dataset": "d.name"}
     columns |= {"fingerprint": "m.fingerprint"}
     values = {name: value for name in columns if (value := getattr(which, name)) is not None}
     asked = "".join(f" AND {columns[name]} = ${name}" for name in values)
@@ -51,11 +53,11 @@ def _every(which: MapSpec) -> tuple[str, dict[str, Any]]:
         values["pinned"] = list(runs)
     return (
         f"""every AS (
-    SELECT {method} AS method, {top} AS top, {reduce} AS reduce, e.source, m.layers * m.width AS neurons,
+    SELECT {METHOD} AS method, e.dose AS top, e.reduce, e.source, e.target, m.layers * m.width AS neurons,
            e.subset, e.condition, e.value, e.concept, r.finished_at, r.run_id
     FROM effects e JOIN runs r USING (run_id) JOIN models m USING (model_id) JOIN datasets d USING (dataset_id)
     WHERE r.kind = 'evaluate' AND r.status = 'done' AND e.metric = 'accuracy' AND e.task = '*'
-        AND e.edit = concat_ws(':', {method}, {top}, {reduce}, e.concept){asked}),
+        AND e.method IS NOT NULL{asked}),
 asked AS (
     SELECT method, top, reduce, source, run_id, finished_at, list(DISTINCT concept ORDER BY concept) AS concepts
     FROM every GROUP BY ALL)""",
@@ -68,8 +70,7 @@ def surveyed(which: MapSpec) -> Query:
 
     Each number by the newest run that has it, of those that asked the same concepts as the run of the method that asked
     the most, of equals the newest: a later, smaller evaluation replaces nothing (`passed_over` tells of it).
-    own_each, random_own_each: the accuracies of all concepts. neurons: of the model. Effects of a survey are
-    stored under `method:number:reduction:concept`.
+    own_each, random_own_each: the accuracies of all concepts. neurons: of the model. Those of a survey have a method.
     """
     own_each, random_each = (
         f"list(value ORDER BY concept) FILTER (subset = 'concept' AND condition = '{condition}')"
@@ -94,7 +95,7 @@ SELECT method, top, source, reduce, avg(value) FILTER (subset = 'concept' AND co
        avg(value) FILTER (subset = 'others' AND condition = 'random') AS random_others,
        avg(value) FILTER (subset = 'concept' AND condition = 'before') AS own_before,
        avg(value) FILTER (subset = 'others' AND condition = 'before') AS others_before,
-       count(DISTINCT concept) AS concepts, max(neurons) AS neurons
+       count(DISTINCT concept) AS concepts, max(neurons) AS neurons, any_value(target) AS target
 FROM effect GROUP BY method, top, source, reduce
 ORDER BY method, source, reduce, ends_with(top, '%') DESC, coalesce(try_cast(rtrim(top, '%') AS DOUBLE), 0)""".strip(),
         values,

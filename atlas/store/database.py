@@ -21,7 +21,7 @@ from atlas.store.duckdb_errors import LOCKED, translate_duckdb_errors
 from atlas.store.locks import ASK, held
 from atlas.store.pins_file import following
 
-VERSION = "0005"
+VERSION = "0006"
 """The alembic revision this code reads and writes."""
 
 STORAGE = "v1.5.0"

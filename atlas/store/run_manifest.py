@@ -82,8 +82,25 @@ _DATASET = columns(schema.datasets, "dataset_id")
 _CONCEPT = columns(schema.concepts, "concept_id", "dataset_id")
 
 
-ADDED = {"maps": (("0004", "kept"),), "effects": (("0005", "clusters"), ("0005", "effective"))}
+ADDED = {
+    "maps": (("0004", "kept"),),
+    "effects": (
+        *(("0005", name) for name in ("clusters", "effective")),
+        *(("0006", name) for name in ("method", "dose", "reduce", "target")),
+    ),
+}
 """The columns that a table got in a later revision, which shards of earlier ones lack."""
+
+_LABELLED = (
+    "edit = concat_ws(':', split_part(edit, ':', 1), split_part(edit, ':', 2), split_part(edit, ':', 3), concept)"
+)
+_FROM_LABEL = {
+    "method": r"regexp_replace(split_part(edit, ':', 1), '\[[^\]]*\]$', '')",
+    "dose": "split_part(edit, ':', 2)",
+    "reduce": "split_part(edit, ':', 3)",
+    "target": r"coalesce(nullif(regexp_extract(split_part(edit, ':', 1), '\[([^\]]*)\]$', 1), ''), 'text')",
+}
+"""Before 0006 the label of what was ablated said it alone: `method:dose:reduce:concept`, or `method[target]:...`."""
 
 
 def shard_columns(table: Table, revision: str) -> list[str]:
@@ -96,8 +113,10 @@ def shard_rows(table: Table, file: Path | str, revision: str) -> str:
     rows = f"FROM read_parquet({literal(file if isinstance(file, str) else file.resolve())})"
     if revision < "0004" and table is schema.maps:
         return f"SELECT *, neurons AS kept {rows}"
-    if revision < "0005" and table is schema.effects:
-        return f"SELECT *, NULL AS clusters, NULL AS effective {rows}"
+    if revision < "0006" and table is schema.effects:
+        clusters = "NULL AS clusters, NULL AS effective, " if revision < "0005" else ""
+        told = ", ".join(f"CASE WHEN {_LABELLED} THEN {value} END AS {name}" for name, value in _FROM_LABEL.items())
+        return f"SELECT *, {clusters}{told} {rows}"
     if revision < "0004" and table is schema.scores:
         return f"SELECT * {rows} ORDER BY map_id, layer, neuron"
     return f"SELECT * {rows}"

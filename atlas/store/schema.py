@@ -223,7 +223,7 @@ effects = Table(
     "effects",
     metadata,
     Column("run_id", String, nullable=False),
-    Column("edit", String, nullable=False),  # name@version
+    Column("edit", String, nullable=False),  # name@version, or a name for what was ablated
     Column("concept", String),
     Column("source", String, nullable=False),
     Column("task", String, nullable=False),
@@ -237,6 +237,10 @@ effects = Table(
     Column("seeds", Integer, nullable=False),
     Column("clusters", Integer),  # pictures, facts, ...: what the interval takes for independent
     Column("effective", Float),  # how many independent examples would tell as much
+    Column("method", String),  # whose best neurons were ablated; nothing of a stored edit
+    Column("dose", String),  # how many of them, as it was asked for: 40, or 0.5%
+    Column("reduce", String),  # of the map that they were taken from
+    Column("target", String),
 )
 
 measures = Table(

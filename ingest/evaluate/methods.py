@@ -56,7 +56,7 @@ class Question:
 
     @property
     def label(self) -> str:
-        """What the effects of ablating them are stored under."""
+        """The name of what is ablated, under which the run keeps the neurons."""
         method = self.method if self.target == TEXT else f"{self.method}[{self.target}]"
         return f"{method}:{self.share}:{self.reduce}:{self.concept}"
 
@@ -208,7 +208,8 @@ def _answered(
 ) -> list[dict[str, Any]]:
     """before: what each examiner found in the model as it is."""
     zeroed = Intervention(make_changes(neurons, set_to=0.0))
-    labels = {"run_id": run_id, "edit": question.label, "concept": question.concept}
+    labels = {"run_id": run_id, "edit": question.label, "concept": question.concept, "method": question.method}
+    labels |= {"dose": question.share, "reduce": question.reduce, "target": question.target}
     rows = []
     for examiner, scores in before.items():
         asked = {"before": [scores], "edit": [under(examiner, zeroed)]}
@@ -241,8 +242,8 @@ def averages(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     names = ("method", "top", "source", "metric", "task", "subset")
     for row in rows:
         if row["metric"] in (ACCURACY, DRAWN):
-            method, share, _, _ = row["edit"].split(":", 3)
-            key = (method, share, *(str(row[name]) for name in names[2:]))
+            method = row["method"] if row["target"] == TEXT else f"{row['method']}[{row['target']}]"
+            key = (method, row["dose"], *(str(row[name]) for name in names[2:]))
             groups.setdefault(key, {}).setdefault(row["condition"], []).append(row["value"])
     several = len({key[:2] for key in groups}) > 1
     hidden = set() if several else {"method", "top"}

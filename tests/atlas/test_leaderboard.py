@@ -115,6 +115,8 @@ def measure(empty: Path, make_run: Callable[..., Any], store_maps: Callable[...,
             for concept, value in by_concept.items():
                 edit = ":".join((*(label[:2] if old_labels else label), concept))
                 asked = {"edit": edit, "concept": concept, "examples": 4, "seeds": 1}
+                if not old_labels:
+                    asked |= {**dict(zip(("method", "dose", "reduce"), label, strict=True)), "target": "text"}
                 for subset, condition, left in (
                     *(("concept", "edit", value), ("others", "edit", 0.9), ("concept", "random", 1.0)),
                     *(("others", "random", 1.0), ("concept", "before", 1.0), ("others", "before", 1.0)),

@@ -28,7 +28,7 @@ from atlas.store import backup, database, migrations, schema
 from atlas.store import engine as store_engine
 from atlas.store.atomic import sha256
 
-RELEASED = ("0001", "0002", "0003", "0004", "0005")
+RELEASED = ("0001", "0002", "0003", "0004", "0005", "0006")
 """Every revision that a user may have. A new one is added here with rows for it in `some_rows`."""
 
 NEXT = f"{int(RELEASED[-1]) + 1:04}"
@@ -82,6 +82,8 @@ def some_rows(connection: Connection, revision: str) -> dict[str, list[Any]]:
         connection.exec_driver_sql("INSERT INTO points VALUES ('r', 'pca', 3, 'e', 7, 'image', 0.25, -1)")
         wanted["SELECT name, layer, first, value, low FROM measures"] = [("linear_cka", 3, "text", 0.5, None)]
         wanted["SELECT example_id, role, x, y FROM points"] = [("e", "image", 0.25, -1.0)]
+    _some_effects(connection, revision)
+    wanted["SELECT edit, value FROM effects ORDER BY edit"] = [(edit, 0.5) for edit, *_ in sorted(ABLATED)]
     if revision >= "0003":
         edit = "(1, 'no-dog', 2, 1, 'f', 'gate', 'dog', '{}', 1, 's', '2026-01-01', 'word_swap', 'mine')"
         connection.exec_driver_sql(f"INSERT INTO edits VALUES {edit}")
@@ -94,6 +96,23 @@ def some_rows(connection: Connection, revision: str) -> dict[str, list[Any]]:
         "SELECT name, forms FROM concepts": [("dog", ["dog", "dogs"])],
         "SELECT count(*), sum(score), max(rank) FROM scores": [(8, 44.0, 8)],
     }
+
+
+ABLATED = [
+    ("contribution:40:mean:dog", "contribution", "40", "mean", "text"),
+    ("nam_image[image]:0.5%:contrast:dog", "nam_image", "0.5%", "contrast", "image"),
+    ("no-dog@2", None, None, None, None),
+]
+"""Effects of two methods' best neurons and of a stored edit; before 0006 the label alone says which."""
+
+
+def _some_effects(connection: Connection, revision: str) -> None:
+    for edit, *told in ABLATED:
+        values = ["r", edit, "dog", "text", "*", "concept", "edit", "accuracy", 0.5, None, None, 4, 1]
+        values += [4, 4.0] if revision >= "0005" else []
+        values += told if revision >= "0006" else []
+        row = ", ".join("NULL" if v is None else repr(v) for v in values)
+        connection.exec_driver_sql(f"INSERT INTO effects VALUES ({row})")
 
 
 def of_revision(path: Path, revision: str) -> dict[str, list[Any]]:
@@ -159,6 +178,8 @@ def test_an_upgrade_from_every_released_revision_keeps_its_rows(tmp_path: Path, 
     with store_engine.connect_readonly(path) as connection:
         for query, rows in wanted.items():
             assert connection.exec_driver_sql(query).all() == rows
+        told = "SELECT edit, method, dose, reduce, target FROM effects ORDER BY edit"
+        assert connection.exec_driver_sql(told).all() == ABLATED
 
 
 def old_edit(path: Path, name: str, version: int, gains: list[float], biases: list[float]) -> None:

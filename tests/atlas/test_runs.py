@@ -165,7 +165,8 @@ def test_scores_stream_and_keep_their_order(empty: Path, make_run: Any) -> None:
 
 
 def test_a_folder_of_an_older_schema_is_stored_in_todays_form(empty: Path, make_run: Any, dump: Any) -> None:
-    """Before 0004 maps lay best first, and had no count of what is kept; before 0005 effects had no clusters."""
+    """Before 0004 maps lay best first, and had no count of what is kept; before 0005 effects had no clusters,
+    before 0006 no method."""
     run = make_run(1)
     folder = run.write(empty)
     with engine.connect_writer(empty) as connection:
@@ -174,7 +175,7 @@ def test_a_folder_of_an_older_schema_is_stored_in_todays_form(empty: Path, make_
     said = json.loads((folder / "manifest.json").read_text())
     old = {"scores": run.tables["scores"].sort_by([("map_id", "ascending"), ("rank", "ascending")])}
     old["maps"] = run.tables["maps"].drop_columns(["kept"])
-    old["effects"] = run.tables["effects"].drop_columns(["clusters", "effective"])
+    old["effects"] = run.tables["effects"].drop_columns(["clusters", "effective", "method", "dose", "reduce", "target"])
     for name, rows_of in old.items():
         file = folder / f"{name}.parquet"
         pq.write_table(rows_of, file)
