@@ -96,13 +96,8 @@ def solve(
     solver = _check(target, said, goal, wanted, solver, others)
     if method or select or top or layers or labels or of:
         about = None if labels or of else concept or said
-        maps = MapSpec(
-            about,
-            method,
-            source=source,
-            target=target if about else None,
-            model=which.model if about else None,
-        )
+        of_map = {"target": target, "model": which.model} if about else {}
+        maps = MapSpec(about, method, source=source, **of_map)
         best = top if about is None or select else top or 20
         neurons = neurons_of(Atlas(path), maps, select=select, top=best, layers=layers, labels=labels, of=of)
     from ingest.job import make_job
@@ -110,8 +105,8 @@ def solve(
     from ingest.solve.solve import solve as start
     from ingest.solve.swaps import Swap
 
-    of_map = concept if neurons is not None else None
-    asks = _asked(prompt, image, said, data.tasks or data.sources or data.dataset or (None if of_map else concept))
+    named = concept if neurons is None else None
+    asks = _asked(prompt, image, said, data.tasks or data.sources or data.dataset or named)
     which.tell(make_job({}).model)
     content = {"seed": seed, **which.content(), **data.content(), **how.content(), "concepts": words(concept)}
     execution = how.execution(batch_size=batch_size)

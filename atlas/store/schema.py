@@ -237,10 +237,8 @@ effects = Table(
     Column("seeds", Integer, nullable=False),
     Column("clusters", Integer),  # pictures, facts, ...: what the interval takes for independent
     Column("effective", Float),  # how many independent examples would tell as much
-    Column("method", String),  # whose best neurons were ablated; nothing of a stored edit
-    Column("dose", String),  # how many of them, as it was asked for: 40, or 0.5%
-    Column("reduce", String),  # of the map that they were taken from
-    Column("target", String),
+    # Whose best neurons were ablated, how many (40, or 0.5%), from which map; nothing of a stored edit.
+    *(Column(name, String) for name in ("method", "dose", "reduce", "target")),
 )
 
 measures = Table(

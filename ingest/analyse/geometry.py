@@ -41,12 +41,11 @@ from ingest.attribution.trace import Item, shortest_first, traced
 from ingest.data.examples import IMAGE, Example
 from ingest.evaluate.controls import LAYERS, Controls
 from ingest.evaluate.edit import moved
-from ingest.job import Execution, Job, open_dataset
-from ingest.run import arrow_tables, prepare
+from ingest.job import Execution, Job
+from ingest.run import prepare
 from ingest.run.encode_examples import ExampleEncoder, batches
 from ingest.run.map_step import Progress
-from ingest.run.record import Record
-from ingest.run.resolve import resolved
+from ingest.run.session import ask, run_of
 
 PROJECTIONS = ("pca", "tsne")
 
@@ -112,31 +111,22 @@ def measure(
     """
     if importlib.util.find_spec("sklearn") is None:
         raise Unsupported("the probe and t-SNE need scikit-learn: pip install 'neuron-atlas[analysis]'")
-    dataset = open_dataset(job)
-    job = prepare.completed(job, dataset, execution)
-    examples = prepare.collect(job, dataset)
-    require_words("geometry", examples)
-    live = prepare.load_model(job, execution)
+    asked = ask(job, execution)
+    require_words("geometry", asked.examples)
+    live = prepare.load_model(asked.job, execution)
     if ablated is not None and ablated.fingerprint != live.fingerprint:
         raise UsageError(f"{ablated.name} is of other weights than {live.name} has now; make it again for this model")
-    plain = resolved(job, dataset, examples, live.identity) | _asked(settings, ablated)
-    record = Record(atlas, "geometry", plain, live, dataset, execution)
-    if record.begun():
-        return Measured(record.run_id, False, stored_measures(atlas, record.run_id), {})
-    with record.running():
-        feed = ExampleEncoder(live, dataset, job, bad_media=execution.bad_media, responses=record.responses)
-        seen = _look(live, feed, job, execution, settings, ablated, examples, progress)
-        found = pa.Table.from_pylist(_rows(record.run_id, seen, settings, job.seed), schema=arrow_schema(measures))
-        ids = [e.id for e in examples]
-        content = {
-            "examples": arrow_tables.examples_table(examples),
-            "responses": arrow_tables.responses_table(feed.made),
-            "measures": found,
-            "points": point_rows(record.run_id, seen["before"].places, settings, job.seed, ids),
-        }
-        skipped = feed.skipped.plain()
-        record.finish({"examples": len(examples), "measures": found.num_rows, "skipped": skipped}, content)
-    return Measured(record.run_id, True, found, skipped)
+    more = _asked(settings, ablated)
+    with run_of(atlas, "geometry", asked, live, execution, identity=live.identity, more=more) as run:
+        if run.done:
+            return Measured(run.run_id, False, stored_measures(atlas, run.run_id), {})
+        seen = _look(live, run.encoder, asked.job, execution, settings, ablated, asked.examples, progress)
+        seed = asked.job.seed
+        rows = pa.Table.from_pylist(_rows(run.run_id, seen, settings, seed), schema=arrow_schema(measures))
+        ids = [e.id for e in asked.examples]
+        points = point_rows(run.run_id, seen["before"].places, settings, seed, ids)
+        outcome = run.finish({"measures": rows.num_rows}, {"measures": rows, "points": points})
+    return Measured(run.run_id, True, rows, outcome["skipped"])
 
 
 def require_words(command: str, examples: Sequence[Example]) -> None:

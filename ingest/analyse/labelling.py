@@ -16,7 +16,7 @@ from atlas import registry
 from atlas.errors import UsageError
 from atlas.store.database import open_readonly
 from ingest.attribution.labels import Labels, labels_table
-from ingest.run.record import Derived
+from ingest.run.session import derived_run
 
 
 @dataclass(frozen=True)
@@ -93,13 +93,11 @@ def make(atlas: Path, rule: str, runs: Sequence[str] = (), given: Mapping[str, A
     plain = {"rule": rule, "parameters": parameters, "runs": list(ids)}
     if plugins := registry.origins({ingest.label_rules: [rule]}):
         plain["plugins"] = plugins
-    record = Derived(atlas, "labels", plain, found[0].model)
-    if record.begun():
-        return Labelled(record.run_id, False, ids)
-    with record.running():
-        table = labels_table(record.run_id, labels)
-        record.finish({"labels": table.num_rows}, {"labels": table})
-    return Labelled(record.run_id, True, ids)
+    with derived_run(atlas, "labels", plain, found[0].model) as run:
+        if not run.done:
+            table = labels_table(run.run_id, labels)
+            run.finish({"labels": table.num_rows}, {"labels": table})
+    return Labelled(run.run_id, not run.done, ids)
 
 
 def find_runs(connection: Connection, wanted: Sequence[str], method: str) -> list[str]:

@@ -43,12 +43,12 @@ from ingest.attribution.estimators import GRADIENT, TEXT_TARGET, PairMethod
 from ingest.attribution.trace import Item, shortest_first, traced
 from ingest.data.examples import IMAGE
 from ingest.data.targets import NONE
-from ingest.job import Execution, Job, open_dataset
-from ingest.run import arrow_tables, prepare
-from ingest.run.encode_examples import ExampleEncoder, batches
+from ingest.job import Execution, Job
+from ingest.run import prepare
+from ingest.run.encode_examples import batches
 from ingest.run.map_step import Progress
-from ingest.run.record import Record
-from ingest.run.resolve import methods, needs, resolved
+from ingest.run.resolve import methods, needs
+from ingest.run.session import ModelSession, ask, run_of
 
 REPEATS = 10
 MOST = 50
@@ -84,50 +84,45 @@ def measure(
         UsageError: not exactly one method, or one without a map for each example; pictures are asked for or
             explained.
     """
-    dataset = open_dataset(job)
-    job = prepare.completed(job, dataset, execution)
-    (name, method), *others = methods(job).items()
+    asked = ask(job, execution)
+    (name, method), *others = methods(asked.job).items()
     if others or not isinstance(method, PairMethod) or not method.per_example:
         raise UsageError("properties are of one method that scores every example, such as contribution")
     if TEXT_TARGET not in method.targets:
         raise UsageError(f"properties are of words, and {name} explains pictures; use --method contribution")
-    examples = prepare.collect(job, dataset)
-    require_words("properties", examples)
-    live = prepare.load_model(job, execution)
-    layers = check_layers(live.layout, parse_layers(job.layers) if job.layers else None)
+    require_words("properties", asked.examples)
+    live = prepare.load_model(asked.job, execution)
+    layers = check_layers(live.layout, parse_layers(asked.job.layers) if asked.job.layers else None)
     if max(ks) > len(layers) * live.layout.width or min(ks) < 1:
         raise UsageError(f"--top must lie between 1 and {len(layers) * live.layout.width}")
-    plain = resolved(job, dataset, examples, live.identity) | {"properties": list(ks)}
-    record = Record(atlas, "properties", plain, live, dataset, execution)
-    if record.begun():
-        return Measured(record.run_id, False, stored_measures(atlas, record.run_id), {})
-    with record.running():
-        feed = ExampleEncoder(live, dataset, job, bad_media=execution.bad_media, responses=record.responses)
-        rows: list[dict[str, Any]] = []
-        done = 0
-        for source in job.sources:
-            numbered = [(n, e) for n, e in enumerate(examples) if e.source == source]
-            if method.sources is None or source in method.sources:
-                seen: dict[str, Concept] = {}
-                for some in batches(numbered, 4 * execution.batch_size):
-                    items = shortest_first(feed.items(some, execution.batch_size))
-                    for chosen in batches(items, execution.batch_size):
-                        _gather(live, method, job, chosen, source, max(ks), seen)
-                    done += len(some)
-                    progress(done, len(examples))
-                part = {c.part for c in seen.values()}.pop() if seen else ""
-                labels = {"method": f"{name}.{part}" if part else name, "source": source, "layer": None}
-                labels |= {"run_id": record.run_id}
-                rows += [{**labels, **row} for row in _rows(live, layers, seen, ks)]
+    more = {"properties": list(ks)}
+    with run_of(atlas, "properties", asked, live, execution, identity=live.identity, more=more) as run:
+        if run.done:
+            return Measured(run.run_id, False, stored_measures(atlas, run.run_id), {})
+        rows = [{"run_id": run.run_id, **row} for row in _measured(run, name, method, layers, ks, progress)]
         found = pa.Table.from_pylist(rows, schema=arrow_schema(measures))
-        skipped = feed.skipped.plain()
-        content = {
-            "examples": arrow_tables.examples_table(examples),
-            "responses": arrow_tables.responses_table(feed.made),
-            "measures": found,
-        }
-        record.finish({"examples": len(examples), "measures": found.num_rows, "skipped": skipped}, content)
-    return Measured(record.run_id, True, found, skipped)
+        outcome = run.finish({"measures": found.num_rows}, {"measures": found})
+    return Measured(run.run_id, True, found, outcome["skipped"])
+
+
+def _measured(
+    run: ModelSession, name: str, method: PairMethod, layers: Sequence[int], ks: Sequence[int], progress: Progress
+) -> Iterator[dict[str, Any]]:
+    """The rows of every source, one pass over its examples each."""
+    job, size = run.asked.job, run.execution.batch_size
+    done = 0
+    for source in job.sources:
+        if method.sources is not None and source not in method.sources:
+            continue
+        seen: dict[str, Concept] = {}
+        for some in batches([(n, e) for n, e in run.asked.numbered if e.source == source], 4 * size):
+            for chosen in batches(shortest_first(run.encoder.items(some, size)), size):
+                _gather(run.live, method, job, chosen, source, max(ks), seen)
+            done += len(some)
+            progress(done, len(run.asked.examples))
+        part = {c.part for c in seen.values()}.pop() if seen else ""
+        labels = {"method": f"{name}.{part}" if part else name, "source": source, "layer": None}
+        yield from ({**labels, **row} for row in _rows(run.live, layers, seen, ks))
 
 
 def _gather(

@@ -24,7 +24,7 @@ from atlas.vectors.spaces import DECODED, DIRECTION, KIND, pick_model, require_s
 from ingest.embed.encoder import DEFAULT, digest_of, encode_texts, open_encoder, require
 from ingest.job import Execution, make_job
 from ingest.run.map_step import Progress
-from ingest.run.record import Derived
+from ingest.run.session import derived_run
 
 if TYPE_CHECKING:
     from atlas.live.model import LiveModel
@@ -85,15 +85,12 @@ def embed(atlas: Path, asked: Asked, progress: Progress = lambda done, total: No
     made = {DECODED: _decoded, DIRECTION: _directions}.get(asked.space, _profiles)(atlas, asked)
     job = {"space": asked.space, "component": LANGUAGE, "model": made.model["fingerprint"], **made.job}
     model = {name: value for name, value in made.model.items() if name != "model_id"}
-    record = Derived(atlas, KIND, job, model)
     rows = int(made.model["layers"]) * int(made.model["width"])
-    done = Embedded(record.run_id, asked.space, True, rows, made.dimension, made.assumed)
-    if record.begun():
-        return replace(done, fresh=False)
-    with record.running():
-        batches = vector_batches(record.run_id, made.layers(progress))
-        record.finish({"rows": rows, "dimension": made.dimension}, {"vectors": batches})
-    return done
+    with derived_run(atlas, KIND, job, model) as run:
+        if not run.done:
+            batches = vector_batches(run.run_id, made.layers(progress))
+            run.finish({"rows": rows, "dimension": made.dimension}, {"vectors": batches})
+    return Embedded(run.run_id, asked.space, not run.done, rows, made.dimension, made.assumed)
 
 
 def vector_batches(run_id: str, layers: Layers) -> Iterator[pa.RecordBatch]:

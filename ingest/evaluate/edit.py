@@ -30,10 +30,10 @@ from ingest.evaluate.from_edit import concept_of, solving_again, swap_of
 from ingest.evaluate.generated import REFERENCES, AnswerExaminer, check_measures, chosen_metrics, plugin_metrics
 from ingest.evaluate.teacher_forced import Scores, TeacherForced
 from ingest.evaluate.word_swap import SwapExaminer
-from ingest.job import Execution, Job, open_dataset
+from ingest.job import Execution, Job
 from ingest.run import prepare
-from ingest.run.record import Record
-from ingest.run.resolve import identity, resolved
+from ingest.run.resolve import identity
+from ingest.run.session import ask, run_of
 
 
 class Puts(Protocol):
@@ -113,15 +113,14 @@ def evaluate(
     """
     measures = measures or Measures()
     check_measures(measures.metrics, measures.options, measures.against)
-    dataset = open_dataset(job)
-    job = prepare.completed(job, dataset, execution)
+    asked = ask(job, execution)
+    job, dataset = asked.job, asked.dataset
     live = prepare.load_model(job, execution)
     require_own(edit, live)
-    asked, notes = prepare.collect(job, dataset), list[str]()
-    notes.append(f"asks {prepare.asked_of(job, dataset, asked)}")
-    judge = judge_for(live, asked, list(dataset.concepts.values()), measures.judge, notes)
+    notes = [f"asks {prepare.asked_of(job, dataset, asked.examples)}"]
+    judge = judge_for(live, asked.examples, list(dataset.concepts.values()), measures.judge, notes)
     drawing = controls_for(atlas, live, controls, edit.intervention.tap, tell=notes if seeds else [])
-    plain = resolved(job, dataset, asked, identity(live, job, dataset, asked)) | {
+    more: dict[str, Any] = {
         "edit": edit.label,
         "concept": edit.concept,
         "intervention": digest(edit.intervention),
@@ -131,13 +130,13 @@ def evaluate(
         **({"judge": judge.identity} if judge is not None else {}),
         "methods": {},
     }
-    if plugins := plugin_metrics(dataset, {example.task for example in asked}, measures.metrics):
-        plain["plugins"] = plain.get("plugins", {}) | plugins
-    record = Record(atlas, "evaluate", plain, live, dataset, execution)
-    if record.begun():
-        return Evaluation(record.run_id, False, stored_effects(atlas, record.run_id), {})
-    with record.running():
-        examiner = TeacherForced(live, dataset, job, execution, record)
+    if plugins := plugin_metrics(dataset, {example.task for example in asked.examples}, measures.metrics):
+        more["plugins"] = plugins
+    own = identity(live, job, dataset, asked.examples)
+    with run_of(atlas, "evaluate", asked, live, execution, identity=own, more=more) as run:
+        if run.done:
+            return Evaluation(run.run_id, False, stored_effects(atlas, run.run_id), {})
+        examiner = TeacherForced(live, dataset, job, execution, run.record)
         concept = concept_of(edit, dataset)
         if concept is None and edit.concept is not None:
             notes.append(f"{dataset.name} has no concept '{edit.concept}': all of its questions count as others")
@@ -152,11 +151,11 @@ def evaluate(
             if measures.pictures is not None:
                 count = examiner_of_pictures.save(measures.pictures)
                 notes.append(f"{count} pictures, before and with the edit, are in {measures.pictures}")
-        labels = {"run_id": record.run_id, "edit": edit.label, "concept": concept}
+        labels = {"run_id": run.run_id, "edit": edit.label, "concept": concept}
         rows = [{**labels, **row} for row in rows]
         skipped = examiner.feed.skipped.plain()
-        store_effects(record, examiner.examples, rows, skipped, examiner.feed.made)
-    return Evaluation(record.run_id, True, tuple(rows), skipped, tuple(notes))
+        store_effects(run.record, examiner.examples, rows, skipped, examiner.feed.made)
+    return Evaluation(run.run_id, True, tuple(rows), skipped, tuple(notes))
 
 
 def _further(

@@ -38,8 +38,8 @@ from ingest.job import Execution, Job, open_dataset
 from ingest.run import prepare
 from ingest.run.encode_examples import Response, Skipped
 from ingest.run.map_step import Progress
-from ingest.run.record import Record
-from ingest.run.resolve import complete, identity, resolved, tasks_by_source
+from ingest.run.resolve import complete, identity, tasks_by_source
+from ingest.run.session import Asked, run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,30 +108,30 @@ def ablate_tops(
     named, job = bool(job.concepts), complete(job, dataset, live.takes)
     job = replace(job, sources=tuple(source for source, tasks in tasks_by_source(job, dataset).items() if tasks))
     job = _surveyed(atlas, job, named=named, methods=methods, model=live.name)
-    asked = prepare.collect(job, dataset)
-    if target is None and asked and all(example.target == IMAGE for example in asked):
+    asked = Asked(job, dataset, prepare.collect(job, dataset))
+    if target is None and all(example.target == IMAGE for example in asked.examples):
         target = IMAGE
-    notes = [f"asks {prepare.asked_of(job, dataset, asked)}"]
+    notes = [f"asks {prepare.asked_of(job, dataset, asked.examples)}"]
     chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce, target, notes)
-    judging = judge_for(live, asked, list(dataset.concepts.values()), judge, notes)
+    judging = judge_for(live, asked.examples, list(dataset.concepts.values()), judge, notes)
     drawing = controls_for(path, live, controls, PRODUCT, tell=notes if seeds else [])
-    plain = resolved(job, dataset, asked, identity(live, job, dataset, asked)) | {
+    more: dict[str, Any] = {
         "survey": {f"{q.label}|{q.source}": [str(n) for n in found] for q, found in chosen.items()},
         "seeds": seeds,
         "controls": drawing.kind,
         "methods": {method: {} for method in methods},
         **({"judge": judging.identity} if judging is not None else {}),
     }
-    record = Record(path, "evaluate", plain, live, dataset, execution)
-    if record.begun():
-        return Evaluation(record.run_id, False, stored_effects(path, record.run_id), {})
     rows: list[dict[str, Any]] = []
     examples: list[Example] = []
     made: list[Response] = []
     skipped = Skipped()
-    with record.running():
+    own = identity(live, job, dataset, asked.examples)
+    with run_of(path, "evaluate", asked, live, execution, identity=own, more=more) as run:
+        if run.done:
+            return Evaluation(run.run_id, False, stored_effects(path, run.run_id), {})
         for source, tasks in tasks_by_source(job, dataset).items():
-            examiner = TeacherForced(live, dataset, replace(job, sources=(source,), tasks=tasks), execution, record)
+            examiner = TeacherForced(live, dataset, replace(job, sources=(source,), tasks=tasks), execution, run.record)
             examples += examiner.examples
             skipped.merge(examiner.feed.skipped.plain())
             made += examiner.feed.made
@@ -141,10 +141,10 @@ def ablate_tops(
             before = {one: one.ask() for one in examiners}
             for question, neurons in chosen.items():
                 if question.source == source:
-                    rows += _answered(before, record.run_id, question, neurons, seeds, drawing)
+                    rows += _answered(before, run.run_id, question, neurons, seeds, drawing)
                     progress(len({(r["source"], r["edit"]) for r in rows}), len(chosen))
-        store_effects(record, examples, rows, skipped.plain(), made)
-    return Evaluation(record.run_id, True, tuple(rows), skipped.plain(), tuple(notes))
+        store_effects(run.record, examples, rows, skipped.plain(), made)
+    return Evaluation(run.run_id, True, tuple(rows), skipped.plain(), tuple(notes))
 
 
 def _map_of(atlas: Atlas, live: LiveModel, concept: str, method: str, source: str, **more: Any) -> NeuronSet:

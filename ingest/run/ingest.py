@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import AtlasError
+from ingest.attribution.estimators import NeuronMap
 from ingest.attribution.labels import Labelling, labels_table
-from ingest.job import ALL, Execution, Job, open_dataset
+from ingest.job import ALL, Execution, Job
 from ingest.run import arrow_tables
 from ingest.run.encode_examples import ExampleEncoder
-from ingest.run.map_step import Progress, map_all, noting_kept
-from ingest.run.prepare import TOLD, collect, completed, load_model, tell_unjudged
-from ingest.run.record import Record
-from ingest.run.resolve import identity, require_targets, resolved
+from ingest.run.map_step import Progress, State, map_all
+from ingest.run.prepare import TOLD, load_model, tell_unjudged
+from ingest.run.resolve import identity, require_targets
+from ingest.run.session import ModelSession, ask, run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,50 +42,45 @@ def ingest(
     Raises:
         AtlasError: of any kind; what had been computed by then is kept and the next call goes on from it.
     """
-    dataset = open_dataset(job)
-    job = completed(job, dataset, execution)
-    examples = collect(job, dataset)
+    asked = ask(job, execution)
+    job, examples = asked.job, asked.examples
     require_targets(job, examples)
-    tell_unjudged(job, dataset, examples)
+    tell_unjudged(job, asked.dataset, examples)
     begin(job, len(examples))
     live = load_model(job, execution)
-    plain = resolved(job, dataset, examples, identity(live, job, dataset, examples))
-    record = Record(atlas, "ingest", plain, live, dataset, execution)
-    if record.begun():
-        return Outcome(record.run_id, False, {})
-    numbered = list(enumerate(examples))
-    with noting_kept(record.folder / "shards", numbered), record.running():
-        feed = ExampleEncoder(live, dataset, job, bad_media=execution.bad_media, responses=record.responses)
-        state = map_all(live, feed, job, execution, numbered, record.folder / "shards", progress)
+    own = identity(live, job, asked.dataset, examples)
+    with run_of(atlas, "ingest", asked, live, execution, identity=own, resumes=True) as run:
+        if run.done:
+            return Outcome(run.run_id, False, {})
+        state = map_all(live, run.encoder, job, execution, asked.numbered, run.portions, progress)
         every = arrow_tables.collect_maps(state, job)
         found = arrow_tables.scored(every)
+        empty = arrow_tables.without_map(every)
         if not found:
-            record.forget_portions()  # nothing in them is worth going on from
-            raise AtlasError(_nothing(feed, job, arrow_tables.without_map(every)))
-        names = sorted(dataset.concepts)
-        content: dict[str, Any] = {
-            "examples": arrow_tables.examples_table(examples),
-            "maps": arrow_tables.maps_table(record.run_id, job, found, names),
-            "scores": arrow_tables.score_batches(record.run_id, job, found),
-            "exemplars": arrow_tables.exemplars_table(record.run_id, live, state.exemplars, [e.id for e in examples]),
-            "responses": arrow_tables.responses_table(feed.made),
-        }
-        if job.keep != ALL:
-            content["sketches"] = arrow_tables.sketches_table(job, found)
-        labelled = [some for m in state.methods.values() if isinstance(m, Labelling) for some in m.labels()]
-        if labelled:
-            content["labels"] = labels_table(record.run_id, labelled)
-        if not record.decoded:
-            content["decodings"] = arrow_tables.decodings_batches(live)
-        outcome = {
-            "examples": len(examples),
-            "pairs": state.pairs,
-            "maps": len(found),
-            "empty": arrow_tables.without_map(every),
-            "notes": [note for m in state.methods.values() for note in getattr(m, "notes", {}).values()],
-            "skipped": feed.skipped.plain(),
-        }
-        return Outcome(record.run_id, True, record.finish(outcome, content))
+            run.record.forget_portions()  # nothing in them is worth going on from
+            raise AtlasError(_nothing(run.encoder, job, empty))
+        notes = [note for m in state.methods.values() for note in getattr(m, "notes", {}).values()]
+        outcome = {"pairs": state.pairs, "maps": len(found), "empty": empty, "notes": notes}
+        return Outcome(run.run_id, True, run.finish(outcome, _tables(run, state, found)))
+
+
+def _tables(run: ModelSession, state: State, found: Sequence[tuple[str, NeuronMap]]) -> dict[str, Any]:
+    """The run's tables beside its examples and answers."""
+    job, examples = run.asked.job, run.asked.examples
+    names = sorted(run.asked.dataset.concepts)
+    tables: dict[str, Any] = {
+        "maps": arrow_tables.maps_table(run.run_id, job, found, names),
+        "scores": arrow_tables.score_batches(run.run_id, job, found),
+        "exemplars": arrow_tables.exemplars_table(run.run_id, run.live, state.exemplars, [e.id for e in examples]),
+    }
+    if job.keep != ALL:
+        tables["sketches"] = arrow_tables.sketches_table(job, found)
+    labelled = [row for m in state.methods.values() if isinstance(m, Labelling) for row in m.labels()]
+    if labelled:
+        tables["labels"] = labels_table(run.run_id, labelled)
+    if not run.record.decoded:
+        tables["decodings"] = arrow_tables.decodings_batches(run.live)
+    return tables
 
 
 def _nothing(feed: ExampleEncoder, job: Job, empty: Mapping[str, Sequence[str]]) -> str:

@@ -225,7 +225,7 @@ def test_an_evaluation_judges_answers_and_stores_those_of_before_once(
 ) -> None:
     """The dataset names metrics for captions; a second evaluation takes the first one's answers."""
     world = World(SPOKEN, {"caption": ("exact", "bleu")})
-    monkeypatch.setattr("ingest.evaluate.edit.open_dataset", lambda job: world)
+    monkeypatch.setattr("ingest.run.session.open_dataset", lambda job: world)
     monkeypatch.setattr("ingest.run.prepare.load_model", lambda job, execution: speaking)
     from atlas.edits import library as edit_library
     from ingest.run.record import model_row

@@ -150,7 +150,7 @@ def small_world(speaking: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Jobs run on what the speaking model was taught."""
     world = World(SPOKEN)
     monkeypatch.setattr("ingest.solve.solve.open_dataset", lambda job: world)
-    monkeypatch.setattr("ingest.evaluate.edit.open_dataset", lambda job: world)
+    monkeypatch.setattr("ingest.run.session.open_dataset", lambda job: world)
     monkeypatch.setattr("ingest.evaluate.from_edit.open_dataset", lambda job: world)
     monkeypatch.setattr("ingest.run.prepare.load_model", lambda job, execution: speaking)
     return world
