@@ -100,14 +100,14 @@ def solve(
         maps = MapSpec(about, method, source=source, **of_map)
         best = top if about is None or select else top or 20
         neurons = neurons_of(Atlas(path), maps, select=select, top=best, layers=layers, labels=labels, of=of)
-    from ingest.job import make_job
+    from ingest.job import ModelSpec, make_job
     from ingest.solve.solve import Asked, Wanted
     from ingest.solve.solve import solve as start
     from ingest.solve.swaps import Swap
 
     named = concept if neurons is None else None
     asks = _asked(prompt, image, said, data.tasks or data.sources or data.dataset or named)
-    which.tell(make_job({}).model)
+    which.tell(ModelSpec.model)
     content = {"seed": seed, **which.content(), **data.content(), **how.content(), "concepts": words(concept)}
     execution = how.execution(batch_size=batch_size)
     if target == "image":

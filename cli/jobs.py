@@ -211,10 +211,10 @@ class TwinOptions:
 def live_model(
     which: ModelOptions, how: MachineOptions, name: str, revision: str | None = None, **usual: Any
 ) -> LiveModel:
-    """The model that was named, or else the one of that name and revision. usual: the job's fields, where not given."""
-    from ingest.job import make_job
+    """The model that was named, or else the one of that name and revision. usual: other fields' defaults."""
+    from ingest.job import ModelSpec, make_spec
     from ingest.run.prepare import load_model
 
     if which.model is None:
         which = ModelOptions(name, which.revision or revision)
-    return load_model(make_job(usual | which.content() | how.content()), how.execution())
+    return load_model(make_spec(ModelSpec, usual | which.content() | how.content()), how.execution())

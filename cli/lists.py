@@ -105,9 +105,9 @@ def datasets(
     if layout := _layout(ingest.datasets, name):
         show(pa.Table.from_pylist([{"layout": line} for line in layout]), chosen)
         return
-    from ingest.job import make_job, open_dataset
+    from ingest.job import DataSpec, open_dataset
 
-    found = open_dataset(make_job({"dataset": name}))
+    found = open_dataset(DataSpec(dataset=name))
     rows = [
         {
             "source": source,
@@ -133,8 +133,8 @@ def concepts(*, dataset: Stored = None, output: Output, atlas: AtlasPath = None)
 
         print_answer(Concepts().answer(resolve(atlas)), chosen)
         return
-    from ingest.job import make_job, open_dataset
+    from ingest.job import DataSpec, open_dataset
 
-    found = open_dataset(make_job({"dataset": dataset})).concepts.values()
+    found = open_dataset(DataSpec(dataset=dataset)).concepts.values()
     rows = [{"concept": c.name, "supercategory": c.supercategory, "forms": list(c.forms)} for c in found]
     show(pa.Table.from_pylist(rows), chosen)

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ingest.datasets
 import ingest.inpainters
@@ -37,54 +37,81 @@ def kept_top(keep: str) -> int:
 
 
 @dataclass(frozen=True)
-class Job:
-    """Everything that decides a number. Two equal resolved jobs have the same run id and give the same scores.
+class ModelSpec:
+    """Which model, in which precision.
 
-    model: a folder, a HuggingFace id or an embedded name. quantization: "8bit", "4bit", or none. dataset: `name` or
-    `name:path`. methods: method -> its parameters. concepts, sources, tasks: empty means all that the dataset has and,
-    of sources, the model takes; of tasks, the default ones.
-    split: "find", "held_out", or "all" for both. per_concept: at most so many examples of each concept and task, of
-    each split. negatives: so many examples a source that show none of the concepts. mentions: "shown", the concepts
-    that an example is said to show, or "vocabulary", every concept whose words are in the answer. inpainter,
-    inpainting: what makes counterfactual pictures, and its options, where a method needs them. segmenter, segmenting:
-    what finds concepts in the pictures that a model draws, and its options; drawing: how they are drawn
-    (`atlas.live.draw.pictures.How`); all three where tasks ask for pictures.
-    occurrences, tokens: see `ingest.data.targets`.
-    swap_answers: whether every answer is also scored behind another concept's prompt (`ingest.run.swapped_answers`).
-    max_new_tokens: length of the model's own answers, where the dataset has none. exemplars: how many of the
-    strongest examples to keep for each neuron. layers: which layers to score, for example 8-15; all by default. keep:
-    "all" scores of a concept's map, or "top:5000", the best so many and a sketch of the rest.
+    model: a folder, a HuggingFace id or an embedded name. quantization: "8bit", "4bit", or none.
     """
 
     model: str = "tiny-llava"
     revision: str | None = None
     dtype: str = "float32"
     quantization: str = ""
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """Which examples of which dataset.
+
+    dataset: `name` or `name:path`. concepts, sources, tasks: empty means all that the dataset has and, of sources, the
+    model takes; of tasks, the default ones. split: "find", "held_out", or "all" for both. per_concept: at most so many
+    examples of each concept and task, of each split. negatives: so many examples a source that show none of the
+    concepts. max_new_tokens: length of the model's own answers, where the dataset has none.
+    """
+
     dataset: str = "scenes"
     options: dict[str, Any] = field(default_factory=dict)
-    methods: dict[str, dict[str, Any]] = field(default_factory=lambda: {"contribution": {}})
     concepts: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     tasks: tuple[str, ...] = ()
     split: str = FIND
     per_concept: int = 16
     seed: int = 0
+    negatives: int = 0
+    max_new_tokens: int = 50
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Where tasks ask for pictures: what finds concepts in those that a model draws, and how they are drawn.
+
+    segmenter, segmenting: its name and options. drawing: fields of `atlas.live.draw.drawer.DrawOptions`.
+    """
+
+    segmenter: str = ""
+    segmenting: dict[str, Any] = field(default_factory=dict)
+    drawing: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How neurons are scored, and what is kept of it.
+
+    methods: method -> its parameters. layers: which to score, for example 8-15; all by default. mentions: "shown", the
+    concepts that an example is said to show, or "vocabulary", every concept whose words are in the answer. occurrences,
+    tokens: see `ingest.data.targets`. inpainter, inpainting: what makes counterfactual pictures, and its options, where
+    a method needs them. swap_answers: whether every answer is also scored behind another concept's prompt
+    (`ingest.run.swapped_answers`). exemplars: how many of the strongest examples to keep for each neuron. keep: "all"
+    scores of a concept's map, or "top:5000", the best so many and a sketch of the rest.
+    """
+
+    methods: dict[str, dict[str, Any]] = field(default_factory=lambda: {"contribution": {}})
     tap: str = "product"
     layers: str = ""
     reduce: tuple[str, ...] = USUAL
     occurrences: str = "first"
     tokens: str = "all"
     mentions: str = "shown"
-    negatives: int = 0
     swap_answers: bool = False
     inpainter: str = ""
     inpainting: dict[str, Any] = field(default_factory=dict)
-    segmenter: str = ""
-    segmenting: dict[str, Any] = field(default_factory=dict)
-    drawing: dict[str, Any] = field(default_factory=dict)
-    max_new_tokens: int = 50
     exemplars: int = 5
     keep: str = ALL
+
+
+@dataclass(frozen=True)
+class Job(Scoring, Drawing, DataSpec, ModelSpec):
+    """Everything that decides a number. Two equal resolved jobs have the same run id and give the same scores."""
 
 
 @dataclass(frozen=True)
@@ -125,13 +152,16 @@ def read_toml(path: Path) -> dict[str, Any]:
     return content
 
 
-def make_job(content: Mapping[str, Any]) -> Job:
-    """A checked job from plain values (a job file's, a command line's).
+S = TypeVar("S", ModelSpec, DataSpec, Job)
+
+
+def make_spec(kind: type[S], content: Mapping[str, Any]) -> S:
+    """A spec from plain values (a job file's, a command line's), of the types that its fields have.
 
     Raises:
-        UsageError: a value of the wrong type, or a name that does not exist.
+        UsageError: a value of the wrong type.
     """
-    defaults = Job()
+    defaults = kind()
     values = dict(content)
     for key, value in values.items():
         expected = getattr(defaults, key)
@@ -139,7 +169,16 @@ def make_job(content: Mapping[str, Any]) -> Job:
             values[key] = tuple(str(v) for v in value)
         elif expected is not None and not isinstance(value, type(expected)):
             raise UsageError(f"the job's {key} is {value!r}; it must be like {expected!r}")
-    job = Job(**values)
+    return kind(**values)
+
+
+def make_job(content: Mapping[str, Any]) -> Job:
+    """A checked job from plain values.
+
+    Raises:
+        UsageError: a value of the wrong type, or a name that does not exist.
+    """
+    job = make_spec(Job, content)
     for name, value, known in (
         ("occurrences", job.occurrences, OCCURRENCES),
         ("tokens", job.tokens, TOKENS),
@@ -177,20 +216,20 @@ def _from_file(value: str) -> str:
         raise UsageError(f"cannot read {value[1:]}: {error.strerror}") from error
 
 
-def open_dataset(job: Job) -> Dataset:
-    """The job's dataset, with its concepts, sources and tasks checked.
+def open_dataset(spec: DataSpec) -> Dataset:
+    """The dataset, with the concepts and sources that are asked of it checked.
 
     Raises:
         UsageError: an unknown dataset, concept, source or task; the message has the nearest name.
     """
-    name, _, path = job.dataset.partition(":")
+    name, _, path = spec.dataset.partition(":")
     module = registry.load(ingest.datasets, name)
-    options = registry.resolve(name, module.build, job.options)
+    options = registry.resolve(name, module.build, spec.options)
     dataset: Dataset = module.build(path or None, **options)
-    for concept in job.concepts:
+    for concept in spec.concepts:
         if concept not in dataset.concepts:
-            raise unknown("concept", concept, dataset.concepts, f"atlas concepts --dataset {job.dataset}")
-    for source in job.sources:
+            raise unknown("concept", concept, dataset.concepts, f"atlas concepts --dataset {spec.dataset}")
+    for source in spec.sources:
         if source not in dataset.tasks:
             raise unknown("source", source, dataset.tasks, "atlas datasets")
     return dataset

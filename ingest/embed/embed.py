@@ -22,7 +22,7 @@ from atlas.vectors.neuron_text import Wording, concept_maps, neuron_texts
 from atlas.vectors.profiles import described, profiles, whole_maps
 from atlas.vectors.spaces import DECODED, DIRECTION, KIND, pick_model, require_space
 from ingest.embed.encoder import DEFAULT, digest_of, encode_texts, open_encoder, require
-from ingest.job import Execution, make_job
+from ingest.job import Execution, ModelSpec, make_spec
 from ingest.run.map_step import Progress
 from ingest.run.session import derived_run
 
@@ -179,7 +179,9 @@ def live_model(model: Mapping[str, Any], execution: Execution, loaded: Mapping[s
     """
     from ingest.run.prepare import load_model
 
-    live = load_model(make_job({"model": str(model["name"]), "revision": model["revision"], **loaded}), execution)
+    live = load_model(
+        make_spec(ModelSpec, {"model": str(model["name"]), "revision": model["revision"], **loaded}), execution
+    )
     if live.fingerprint != model["fingerprint"]:
         raise UsageError(
             f"{model['name']} has other weights now ({live.fingerprint[:12]}) than those that the atlas knows "

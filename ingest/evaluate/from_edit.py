@@ -10,7 +10,7 @@ from atlas.edits.edit import Edit, Intervention
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest.data.examples import FIND, IMAGE, Dataset
-from ingest.job import Job, make_job, open_dataset
+from ingest.job import DataSpec, make_job, open_dataset
 from ingest.run.resolve import complete
 from ingest.solve.drawing import again
 from ingest.solve.solve import Wanted, build_solver, pose
@@ -39,7 +39,7 @@ def solving_again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], I
 
         dataset: Dataset = Asked(**edit.provenance["asked"])
     else:
-        dataset = open_dataset(Job(dataset=edit.provenance["dataset"], options=edit.provenance["options"]))
+        dataset = open_dataset(DataSpec(dataset=edit.provenance["dataset"], options=edit.provenance["options"]))
     job = complete(make_job({**edit.provenance["job"], "split": FIND}), dataset, live.takes)
     problem = pose(live, dataset, job, wanted, said.get("batch_size", 16))
     return lambda neurons: solver.solve(replace(problem, neurons=list(neurons))).intervention
@@ -55,7 +55,7 @@ def own_examples(edit: Edit) -> dict[str, Any]:
     asked = edit.provenance.get("asked")
     if not told.get("tasks") and not asked:
         return {"options": options}
-    dataset = open_dataset(Job(dataset=edit.provenance["dataset"], options=options))
+    dataset = open_dataset(DataSpec(dataset=edit.provenance["dataset"], options=options))
     usual = [task for tasks in dataset.tasks.values() for task in tasks]
     # What was one question's answer may be said in any that the dataset judges as a whole: its captions.
     own = list(dataset.metrics) if asked else told["tasks"]

@@ -15,7 +15,7 @@ from atlas.live.model import LiveModel
 from ingest.data.examples import BadMedia
 from ingest.data.media import open_audio, open_image
 from ingest.data.video import open_clip
-from ingest.job import Job, open_dataset
+from ingest.job import DataSpec, open_dataset
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -79,7 +79,7 @@ def _of_dataset(name: str) -> tuple[Any, str] | None:
     """The dataset and the pointer of a name like scenes:held_out/3; None for a file's name."""
     dataset, colon, pointer = name.partition(":")
     if colon and not Path(name).exists() and dataset in registry.names(ingest.datasets):
-        return open_dataset(Job(dataset=dataset)), pointer
+        return open_dataset(DataSpec(dataset=dataset)), pointer
     return None
 
 

@@ -14,29 +14,29 @@ from atlas.live.load.checkpoints import Loading, read_config, takes
 from atlas.live.model import LiveModel
 from ingest import zoo
 from ingest.data.examples import BOTH, FIND, HELD_OUT, Dataset, Example, splits_of
-from ingest.job import Execution, Job
+from ingest.job import Execution, Job, ModelSpec
 from ingest.run.resolve import complete, tasks_by_source
 
 TOLD = 10
 """How many concepts a message names."""
 
 
-def loading(job: Job, execution: Execution) -> Loading:
-    """How the job's model is loaded."""
+def loading(spec: ModelSpec, execution: Execution) -> Loading:
+    """How a model is loaded."""
     return Loading(
-        revision=job.revision,
+        revision=spec.revision,
         device=execution.device,
-        dtype=job.dtype,
+        dtype=spec.dtype,
         device_map=execution.device_map,
-        quantization=job.quantization or None,
+        quantization=spec.quantization or None,
         attention=execution.attention,
         trust_remote_code=execution.trust_remote_code,
     )
 
 
-def load_model(job: Job, execution: Execution) -> LiveModel:
-    """The job's model: an embedded one by name, else a folder or a HuggingFace id."""
-    return LiveModel.load(zoo.resolve(job.model), label=job.model, **asdict(loading(job, execution)))
+def load_model(spec: ModelSpec, execution: Execution) -> LiveModel:
+    """A model: an embedded one by name, else a folder or a HuggingFace id."""
+    return LiveModel.load(zoo.resolve(spec.model), label=spec.model, **asdict(loading(spec, execution)))
 
 
 def completed(job: Job, dataset: Dataset, execution: Execution) -> Job:

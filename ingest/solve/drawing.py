@@ -29,7 +29,7 @@ from atlas.query.neuron_set import NeuronSet
 from atlas.stats.random_neurons import matched_random
 from atlas.store.names import check_name
 from ingest.data.examples import FIND, IMAGE, Dataset
-from ingest.job import Execution, Job, make_job, open_dataset
+from ingest.job import DataSpec, Execution, Job, make_job, open_dataset
 from ingest.run import prepare
 from ingest.run.encode_examples import ExampleEncoder, batches
 from ingest.run.record import model_row
@@ -177,7 +177,7 @@ def solve_drawing(
 def again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], Intervention]:
     """Solve such an edit's problem once more on other neurons."""
     said = edit.provenance["solver"]
-    dataset = open_dataset(Job(dataset=edit.provenance["dataset"], options=edit.provenance["options"]))
+    dataset = open_dataset(DataSpec(dataset=edit.provenance["dataset"], options=edit.provenance["options"]))
     job = make_job({**edit.provenance["job"], "dataset": edit.provenance["dataset"], "split": FIND})
     here, there = (Requests(live, dataset, job, c, said["batch_size"]) for c in (said["swap"]["said"], said["goal"]))
     return lambda neurons: minimal_norm(here, there, neurons, said["seed"])[0]
