@@ -91,7 +91,7 @@ class ModelOptions:
     def tell(self, name: str) -> None:
         """Say which model is taken where none was named."""
         if self.model is None:
-            say(f"taken: model={name} (no --model was given)")
+            say(f"using model={name} (no --model was given)")
 
 
 @dataclass(frozen=True)
