@@ -31,11 +31,12 @@ def of_meant(connection: Connection, ask: NeuronQuery, found: ResolvedMaps) -> N
     """`by_filter` where the maps are chosen already."""
     nulls = _nulls(connection, ask, found)
     alone = found.chosen[0] if len(found.chosen) == 1 else None
-    statement = find(ask, found, peers(connection, alone) if alone else (), [n["map_id"] for n in nulls])
+    by = order(ask, found)
+    statement = find(ask, found, by, peers(connection, alone) if alone else (), [n["map_id"] for n in nulls])
     rows = statement.run(connection)
     more = ask.limit is not None and rows.num_rows > ask.limit
     rows = rows.slice(0, ask.limit) if more else rows
-    by_rank = order(ask, found)[0] == ("rank", False) and not ask.each
+    by_rank = by[0] == ("rank", False) and not ask.each
     if not (by_rank and ask.limit is not None and rows.num_rows == ask.limit):  # else the best are all among the kept
         require_within(connection, ask, found.chosen, nulls)
     whole = provenance(found.chosen, _said(ask, nulls))
@@ -46,7 +47,7 @@ def of_meant(connection: Connection, ask: NeuronQuery, found: ResolvedMaps) -> N
             f"kept={cut[0]['kept']} (the best of {cut[0]['neurons']} neurons; others are not stored)"
         )
     if more:
-        whole["next"] = cursor(order(ask, found), rows.slice(rows.num_rows - 1).to_pylist()[0], question(ask, found))
+        whole["next"] = cursor(by, rows.slice(rows.num_rows - 1).to_pylist()[0], question(ask, found))
     return NeuronSet(rows, whole, sql=statement.explained())
 
 

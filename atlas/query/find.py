@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
@@ -63,7 +64,7 @@ class NeuronQuery:
         return all(test.field in OF_MAPS for test in tests(self.where))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ResolvedMaps:
     """The maps that are meant, of each what the filter still asks of its neurons, and the selections it names."""
 
@@ -75,6 +76,7 @@ class ResolvedMaps:
     def ids(self) -> list[int]:
         return [c["map_id"] for c in self.chosen]
 
+    @cached_property
     def differ(self) -> list[str]:
         """The names in which the maps differ."""
         return [name for name in SHOWN if len({c[_column(name)] for c in self.chosen}) > 1]
@@ -136,16 +138,22 @@ def _column(name: str) -> str:
     return "run_id" if name == "run" else name
 
 
-def find(ask: NeuronQuery, found: ResolvedMaps, peers: Sequence[int], null_ids: Sequence[int] | None = None) -> Query:
+def find(
+    ask: NeuronQuery,
+    found: ResolvedMaps,
+    by: Order,
+    peers: Sequence[int],
+    null_ids: Sequence[int] | None = None,
+) -> Query:
     """The statement that answers; it asks for one row more than the limit, to tell whether there are more.
 
-    found: the maps that are meant. peers: of one map, the other methods' maps, whose tops say who agrees. null_ids: of
+    found: the maps that are meant. by: the order of the rows (`order`). peers: of one map, the other methods' maps, whose tops say who agrees. null_ids: of
     each map, the map that z is measured against.
 
     Raises:
-        UsageError: no such field to sort by, or a cursor of another question.
+        UsageError: a cursor of another question.
     """
-    differ, by = found.differ(), order(ask, found)
+    differ = found.differ
     z = any(name == "z" for name, _ in by) or _z(ask)
     first = ask.limit is not None and by[0] == ("rank", False) and ask.after is None and _is_whole(ask, found)
     passing, condition = _passing(ask, found, z=z, first=first)
@@ -181,7 +189,7 @@ ORDER BY {paging.order_sql(tuple((f"best.{n}" if n in paging.LAST else n, down) 
 
 def counts(ask: NeuronQuery, found: ResolvedMaps, null_ids: Sequence[int]) -> Query:
     """How many neurons of each map pass: what the maps differ in, passing, kept (all that could), neurons."""
-    differ = found.differ()
+    differ = found.differ
     passing, condition = _passing(ask, found, z=_z(ask), first=False)
     names = ", ".join(differ)
     return Query(
@@ -217,7 +225,7 @@ def _passing(ask: NeuronQuery, found: ResolvedMaps, *, z: bool, first: bool) -> 
     condition = Condition(found.selections)
     passes = condition.groups(list(zip(found.ids, found.left, strict=True)))
     effects = MEASURED if any(test.field.startswith("effect.") for test in tests(ask.where)) else ""
-    named = _NAMED if found.differ() else ""
+    named = _NAMED if found.differ else ""
     chosen = selected(ask.rule or EVERY, z=z, first=first, zeros=not by_place(ask))
     return f"{effects}{named}{chosen},\npassing AS (\n    SELECT * FROM chosen WHERE {passes})", condition
 
@@ -238,7 +246,7 @@ def _each(z: bool) -> str:
 
 def order(ask: NeuronQuery, found: ResolvedMaps) -> Order:
     """See `atlas.query.paging.order`."""
-    return paging.order(ask.sort, found.differ())
+    return paging.order(ask.sort, found.differ)
 
 
 def question(ask: NeuronQuery, found: ResolvedMaps) -> str:
