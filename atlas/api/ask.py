@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
@@ -40,8 +41,9 @@ def question_named(name: str) -> type[Question[Any]]:
     Raises:
         UsageError: there is none.
     """
-    module = registry.load(atlas.questions, name)
-    return question_in(module)
+    if name in registry.folder_names(atlas.questions):  # plug-ins are not looked for: that takes longer than a question
+        return question_in(importlib.import_module(f"atlas.questions.{name}"))
+    return question_in(registry.load(atlas.questions, name))
 
 
 def question_in(module: Any) -> type[Question[Any]]:

@@ -147,8 +147,8 @@ def find(
 ) -> Query:
     """The statement that answers; it asks for one row more than the limit, to tell whether there are more.
 
-    found: the maps that are meant. by: the order of the rows (`order`). peers: of one map, the other methods' maps, whose tops say who agrees. null_ids: of
-    each map, the map that z is measured against.
+    found: the maps that are meant. by: the order of the rows (`order`). peers: of one map, the other methods' maps,
+    whose tops say who agrees. null_ids: of each map, the map that z is measured against.
 
     Raises:
         UsageError: a cursor of another question.
