@@ -27,7 +27,7 @@ def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else default_path()
     try:
         atlas = Atlas.open(path)
-        concept = next(r["concept"] for r in atlas.listing("concepts").to_pylist() if r["maps"])
+        concept = next(r["concept"] for r in atlas.concepts().to_pylist() if r["maps"])
         _, question = atlas.ask(NeuronQuery(build_filter({"concept": concept})))
     except (AtlasError, StopIteration) as error:
         raise SystemExit(f"{error or 'no maps'}: run `atlas demo` first, or give an atlas") from None

@@ -45,7 +45,7 @@ def command_of(kind: type[Question[Any]]) -> Callable[..., None]:
             tell(answer.sql)
             return
         print_answer(answer, form)
-        if fail_empty and not len(answer):
+        if fail_empty and not asked.any_found(answer):
             raise typer.Exit(1)
 
     return with_options(command, kind)
@@ -148,10 +148,23 @@ def print_answer(answer: Answer, form: str) -> None:
         if form == "jsonl":  # several tables are no lines
             write_json({"schema_version": 2, **more, "rows": answer.to_pylist()})
             return
-    shown = answer.brief if answer.brief is not None and form == "table" else answer.table
-    show(shown, form, more=more)
+    if form == "table":
+        _print_tables(answer)
+    else:
+        show(answer.table, form, more=more)
+        if form not in ("json", "jsonl") and len(tables := answer.readable()) > 1:
+            say(f"{form} has the rows of one table; --json has them all: {', '.join(tables)}")
     for note in answer.notes:
         say(note)
+
+
+def _print_tables(answer: Answer) -> None:
+    if answer.heading:
+        tell(answer.heading)
+    for name, table in answer.readable().items():
+        if name:
+            tell(f"\n{name}")
+        show(table, "table")
 
 
 def ask(name: str) -> Callable[..., None]:

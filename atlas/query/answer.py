@@ -66,6 +66,15 @@ class Answer:
         cursor = self.provenance.get("next")
         return None if cursor is None else str(cursor)
 
+    @property
+    def heading(self) -> str:
+        """What a person reads above the tables; often nothing."""
+        return ""
+
+    def readable(self) -> dict[str, pa.Table]:
+        """The tables that a person reads, by their headings; the rows alone have none."""
+        return {"": self.table if self.brief is None else self.brief}
+
     @cached_property
     def neurons(self) -> tuple[Neuron, ...]:
         """The neurons of the rows, in their order.
@@ -143,18 +152,23 @@ class Answer:
 
     def _repr_html_(self) -> str:
         """The first rows, the defaults and the notes, for a notebook; everything that came from data is escaped."""
-        shown = self.brief if self.brief is not None else self.table
-        names = shown.column_names
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-        rows = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(_cell(row[name]))}</td>' for name in names)}</tr>"
-            for row in shown.slice(0, SHOWN_ROWS).to_pylist()
-        )
-        lines = [*(f"using {text}" for text in self.defaults)]
-        if shown.num_rows > SHOWN_ROWS:
-            lines.append(f"{SHOWN_ROWS} of {shown.num_rows} rows")
-        below = "".join(f"<div>{html.escape(line)}</div>" for line in (*lines, *self.notes))
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{below}"
+        above = f"<div>{html.escape(self.heading)}</div>" if self.heading else ""
+        tables = "".join(_html_table(name, table) for name, table in self.readable().items())
+        lines = (*(f"using {text}" for text in self.defaults), *self.notes)
+        return above + tables + "".join(f"<div>{html.escape(line)}</div>" for line in lines)
+
+
+def _html_table(heading: str, table: pa.Table) -> str:
+    """The first rows of a table, and how many there are where these are not all."""
+    names = table.column_names
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    rows = "".join(
+        f"<tr>{''.join(f'<td>{html.escape(_cell(row[name]))}</td>' for name in names)}</tr>"
+        for row in table.slice(0, SHOWN_ROWS).to_pylist()
+    )
+    caption = f"<caption>{html.escape(heading)}</caption>" if heading else ""
+    more = f"<div>{SHOWN_ROWS} of {table.num_rows} rows</div>" if table.num_rows > SHOWN_ROWS else ""
+    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
 
 
 def _cell(value: Any) -> str:

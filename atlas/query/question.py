@@ -31,6 +31,10 @@ class Question(ABC, Generic[A]):
             StoreUnavailable: there is no atlas, or it cannot be read now.
         """
 
+    def any_found(self, answer: Answer) -> bool:
+        """Whether an answer has what was asked for: any row, where a question does not say otherwise."""
+        return len(answer) > 0
+
     def maps(self, **others: Any) -> MapSpec:
         """The coordinates among its fields, with others put in their place."""
         given = {name: getattr(self, name) for name in COORDINATES if hasattr(self, name)}

@@ -34,6 +34,10 @@ class Count(Conditions, Question[Answer]):
                 "give a condition on the neurons that count: [[score=>0.1]], [[token=bark]], [[where]] ..."
             )
 
+    def any_found(self, answer: Answer) -> bool:
+        """Whether any neuron passes; every map that was asked has its row."""
+        return any(answer["passing"].to_pylist())
+
     def answer(self, path: Path) -> Answer:
         from atlas.edits.set_expression import members
 

@@ -19,6 +19,9 @@ from atlas.query.question import Question
 from atlas.query.resolve_maps import choose_map
 from atlas.store.database import open_readonly
 
+WIDE = ("target", "position", "role", "media", "concepts")
+"""Columns of exemplars that a line of a terminal has no room for."""
+
 
 class Profile(Answer):
     """One neuron: its best concepts are the rows; tokens and exemplars are further tables."""
@@ -40,6 +43,15 @@ class Profile(Answer):
     def exemplars(self) -> pa.Table:
         """Its strongest examples by source: rank, value, where in the prompt, the prompt and its answer."""
         return self.parts["exemplars"]
+
+    @property
+    def heading(self) -> str:
+        return f"neuron {self.neuron} of {self.model}"
+
+    def readable(self) -> dict[str, pa.Table]:
+        wide = [name for name in self.exemplars.column_names if name in WIDE]
+        tables = {"tokens": self.tokens.drop_columns(["logits"]), "concepts": self.concepts.drop_columns(["target"])}
+        return tables | {"exemplars": self.exemplars.drop_columns(wide)}
 
     def __repr__(self) -> str:
         return f"Profile(neuron {self.neuron} of {self.model}: {len(self)} concepts)"

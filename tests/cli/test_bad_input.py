@@ -112,7 +112,7 @@ def test_a_component_that_the_atlas_does_not_have(stored_atlas: Path, run: Run) 
 )
 def test_rows_that_top_cut_off_are_told(filters: list[str], message: str | None, stored_atlas: Path, run: Run) -> None:
     code, out, err = run("query", "--concept", "dog", *filters, "--atlas", stored_atlas)
-    told = [line for line in err.splitlines() if not line.startswith("taken: ")]
+    told = [line for line in err.splitlines() if not line.startswith("using ")]
     assert code == 0
     assert (len(told) == 1 and message in told[0]) if message else told == []
     if filters == ["--select", "percentile:90"]:

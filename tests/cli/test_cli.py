@@ -50,10 +50,10 @@ def test_query_in_every_format(stored_atlas: Path, run: Run) -> None:
     _, out, err = run(*question)
     rows = [json.loads(line) for line in out.splitlines()]
     assert [r["rank"] for r in rows] == [1, 2, 3, 4]
-    assert "taken: method=contribution (others:" in err
+    assert "using method=contribution (also stored:" in err
     _, out, _ = run(*question, "--json")
     whole = json.loads(out)
-    assert whole["schema_version"] == 1 and whole["rows"] == rows
+    assert whole["schema_version"] == 2 and whole["rows"] == rows
     assert whole["provenance"]["maps"][0]["concept"] == "dog"
     for flag, separator in (("--csv", ","), ("--format=tsv", "\t")):
         _, out, _ = run(*question, flag)
@@ -61,7 +61,7 @@ def test_query_in_every_format(stored_atlas: Path, run: Run) -> None:
         assert [int(r["neuron"]) for r in table] == [r["neuron"] for r in rows]
     _, out, _ = run(*question, "--format", "table")
     lines = out.splitlines()
-    assert lines[0].split() == ["layer", "neuron", "score", "rank", "percentile", "tokens", "agree"]
+    assert lines[0].split() == ["layer", "neuron", "score", "rank", "percentile", "tokens", "also_found_by"]
     assert len(lines) == 6
     done = subprocess.run(
         [sys.executable, "-m", "cli.main", *map(str, question), "-f", "parquet"], capture_output=True, check=True

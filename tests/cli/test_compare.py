@@ -56,10 +56,11 @@ def test_methods_and_concepts_vote(stored_atlas: Path, run: Run) -> None:
     assert code == 0 and found and "agree=" not in err, err
     for row in found:
         who = [m for m, top in tops.items() if (row["layer"], row["neuron"]) in {(n.layer, n.index) for n in top}]
-        assert row["agree"] == who and row["votes"] == len(who) >= 2
+        assert row["found_by"] == who and row["votes"] == len(who) >= 2
+        assert {m for m in tops if (row[f"rank_{m}"] or 99) <= 30} == set(who)
     code, out, err = run("query", "--supercategory", "animal", "--top", "60", "--atlas", stored_atlas)
-    assert code == 0 and all(r["agree"] == ["cat", "dog"] for r in rows(out))
-    assert "taken: agree=2 (more than half of 2)" in err
+    assert code == 0 and all(r["found_by"] == ["cat", "dog"] for r in rows(out))
+    assert "using agree=2 (more than half of 2)" in err
     few = run("query", "--supercategory", "animal", "--top", "1", "--reduce", "contrast", "--atlas", stored_atlas)
     assert few[:2] == (0, "") and "a smaller --agree asks for fewer" in few[2]
 
@@ -68,16 +69,16 @@ def test_shared_and_only_say_what_chance_gives(stored_atlas: Path, run: Run) -> 
     question = ("--concept", "dog", "--method", "contribution", "--top", "20", "--atlas", stored_atlas)
     _, out, err = run("shared", *question, "--json")
     whole = json.loads(out)
-    s = whole["statistics"]
-    assert len(whole["rows"]) == s["shared"] and whole["matched"] == "layer and mean |activation|"
+    s = whole["facts"]
+    assert len(whole["rows"]) == s["shared"] and s["matched"] == "layer and mean |activation|"
     assert f"{s['shared']} of 20 in the tops of both image and text\n" in err
     assert f"  by any neurons: {s['expected']:.2g} expected, lift" in err
     assert "  by neurons of the same layer and mean |activation|: " in err
     assert "  by other concepts' neurons (2 pairs): " in err
-    assert "verdict: cannot tell from 1 other concept" in err and whole["verdict"].startswith("cannot tell")
+    assert "verdict: cannot tell from 1 other concept" in err and s["verdict"].startswith("cannot tell")
     _, out, err = run("only", *question, "--sources", "text,image", "--json")
     alone = json.loads(out)
-    assert len(alone["rows"]) == alone["statistics"]["only"] == 20 - s["shared"]
+    assert len(alone["rows"]) == alone["facts"]["only"] == 20 - s["shared"]
     assert f"{20 - s['shared']} of 20 in the top of text and not of image" in err
     assert run("shared", *question[:2], "--only", "image", "--atlas", stored_atlas)[0] == 2
 
@@ -86,8 +87,8 @@ def test_one_row_a_concept(stored_atlas: Path, run: Run) -> None:
     question = ("--concepts", "all", "--method", "contribution", "--top", "20", "--atlas", stored_atlas)
     _, out, err = run("shared", *question)
     found = {r["concept"]: r for r in rows(out)}
-    assert set(found) == {"cat", "dog"} and all(r["q_value"] >= r["p_value"] for r in found.values())
-    assert "2 concepts; q_value is the false discovery rate over them; matched: neurons of the same" in err
+    assert set(found) == {"cat", "dog"} and all(r["q"] >= r["p"] for r in found.values())
+    assert "2 concepts; q is the false discovery rate over them; matched: neurons of the same" in err
     _, out, _ = run("only", "--supercategory", "animal", *question[2:], "--csv")
     for row in csv.DictReader(io.StringIO(out)):
         assert int(row["only"]) == 20 - found[row["concept"]]["shared"]
@@ -122,8 +123,8 @@ def test_agreement_of_pairs(stored_atlas: Path, run: Run) -> None:
     question = ("agreement", "--source", "text", "--atlas", stored_atlas)
     _, out, _ = run(*question, "--pairs", "--concept", "dog", "--json")
     whole = json.loads(out)
-    assert whole["seed"] == 0 and {r["interval"] for r in whole["rows"]} == {"neurons"}
-    assert json.loads(run(*question, "--json")[1])["reference"] == "ablation"
+    assert whole["facts"]["seed"] == 0 and {r["interval"] for r in whole["rows"]} == {"neurons"}
+    assert json.loads(run(*question, "--json")[1])["facts"]["reference"] == "ablation"
 
 
 def test_the_leaderboard_says_what_it_is_a_mean_over_and_of_what(own_atlas: Path, run: Run) -> None:
@@ -148,10 +149,10 @@ def test_the_leaderboard_says_what_it_is_a_mean_over_and_of_what(own_atlas: Path
         )
     for command in ("leaderboard", "agreement"):
         code, out, err = run(command, "--source", "text", "--atlas", own_atlas)
-        assert code == 0 and "taken: dataset=scenes (others: old)" in err
+        assert code == 0 and "using dataset=scenes (also stored: old)" in err
         assert {r.get("ranked", r.get("maps")) for r in rows(out)} <= {2, None}
         _, out, err = run(command, "--source", "text", "--dataset", "old", "--atlas", own_atlas)
-        assert {r.get("ranked", r.get("maps")) for r in rows(out)} <= {1, None} and "taken: " not in err
+        assert {r.get("ranked", r.get("maps")) for r in rows(out)} <= {1, None} and "using " not in err
 
 
 def test_the_questions_load_neither_torch_nor_scipy_to_start() -> None:

@@ -55,7 +55,7 @@ def test_every_kind_of_change_is_made_and_shown(own_atlas: Path, run: Run) -> No
         code, out, err = run("edit", "create", name, *dog, *how, *atlas)
         count = 125 if name == "rest" else 3
         assert (code, out.split(" of ")[0]) == (0, f"{name}@1: {count} neurons")
-        assert "taken: method=contribution" in err
+        assert "using method=contribution" in err
     shown = {}
     for name in ("shift", "mean", "min", "noise", "rest"):
         _, out, err = run("edit", "show", name, "--json", *atlas)
@@ -240,7 +240,7 @@ def test_a_swap_is_solved_measured_and_applied(talking: Path, run: Run) -> None:
     assert float(said["worst_after"]) > 0.9 > float(said["worst_before"]) and "losses" not in said
     # the neurons of a map, and those of another edit
     code, out, err = run("edit", "solve", "mapped", *solve, "--method", "contribution", "--top", "7")
-    assert code == 0 and out.startswith("mapped@1: 7 neurons") and "taken: source=image" not in err
+    assert code == 0 and out.startswith("mapped@1: 7 neurons") and "using source=image" not in err
     code, out, _ = run("edit", "solve", "again", *solve, "--of", "mapped", "--param", "epochs=1")
     assert code == 0 and out.startswith("again@1: 7 neurons")
     shown = {

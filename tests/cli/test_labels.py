@@ -22,7 +22,7 @@ def labelled(run: Run, own_atlas: Path, llava_folder: Path, monkeypatch: pytest.
 
 def test_labels_are_made_listed_and_shown(run: Run, labelled: Path) -> None:
     code, out, err = run("labels", "make", "--strategy", "LU_MA", "--ratio", "0.1", "--weights", "uniform")
-    assert code == 0 and err.startswith("taken: runs=")
+    assert code == 0 and err.startswith("using runs=")
     made = out.strip()
     assert run("labels", "make", "--strategy", "LU_MA", "--ratio", "0.1", "--weights", "uniform")[1].strip() == made
     rows = [json.loads(line) for line in run("labels", "ls")[1].splitlines()]

@@ -28,7 +28,7 @@ def test_selections_from_saving_to_editing(own_atlas: Path, run: Run) -> None:
         "dog: 30 neurons\n",
     )
     code, out, err = run("select", "save", "layer1", *question, "--where", "layer = 1", "--top", "128", *place)
-    assert (code, out) == (0, "layer1: 64 neurons\n") and "taken: method=contribution" in err
+    assert (code, out) == (0, "layer1: 64 neurons\n") and "using method=contribution" in err
     assert run("select", "save", "dog", *question, *place)[0] == 2
     assert run("select", "save", "dog", *question, "--top", "20", "--replace", *place)[1] == "dog: 20 neurons\n"
     assert run("select", "save", "both", "--of", "dog & layer1", *place)[0] == 0
@@ -64,9 +64,9 @@ def test_conditions_counts_and_pages(stored_atlas: Path, run: Run) -> None:
     assert first + second["rows"] == whole and second["next"]
     best = rows(run("query", "--where", where, "--each", "--top", "999", *place)[1])
     assert len(best) == len({(r["layer"], r["neuron"]) for r in best}) == 128
-    _, out, _ = run("query", "--where", where, "--percentile", ">=75", "--count", *place)
+    _, out, _ = run("count", "--where", where, "--percentile", ">=75", *place)
     assert [r["passing"] for r in rows(out)] == [32 + 1, 32 + 1] and {r["neurons"] for r in rows(out)} == {128}
-    assert "count(*) AS passing" in run("query", "--where", where, "--count", "--explain", *place)[1]
+    assert "count(*) AS passing" in run("count", "--where", where, "--explain", *place)[1]
     code, out, _ = run("query", "--where", "concept = dog and score > 1e9", "--fail-empty", *place)
     assert (code, out) == (1, "")
 
@@ -77,7 +77,7 @@ def test_runs_are_shown_compared_and_removed(own_atlas: Path, run: Run, monkeypa
     assert run("runs", "ls", *place)[1] == run("runs", *place)[1]
     shown = {r["fact"]: r["value"] for r in rows(run("runs", "show", listed["run"], *place)[1])}
     assert shown["kind"] == "ingest" and shown["job.seed"] == "0"
-    whole = json.loads(run("runs", "show", listed["run"], "--json", *place)[1])["run"]
+    whole = json.loads(run("runs", "show", listed["run"], "--json", *place)[1])["facts"]["run"]
     assert whole["job"]["methods"] and whole["environment"]["versions"]["torch"]
     code, out, err = run("runs", "diff", listed["run"], listed["run"], *place)
     assert (code, out) == (0, "") and "do not differ" in err

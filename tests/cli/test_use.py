@@ -16,8 +16,8 @@ def test_use_pins_shows_and_clears(own_atlas: Path, run: Any) -> None:
     code, out, _ = run("use", model, "--run", number[:4], *where)
     assert code == 0 and json.loads(out) == {"model": model, "dataset": None, "runs": [number]}
     err = run("query", "--concept", "dog", *where)[2]
-    assert f"taken: model={model} (pinned; `atlas use`)" in err and f"taken: run={number} (pinned" in err
-    assert f"taken: model={model} (pinned" in run("neuron", "0/1", *where)[2]
+    assert f"using model={model} (pinned; `atlas use`)" in err and f"using run={number} (pinned" in err
+    assert f"using model={model} (pinned" in run("neuron", "0/1", *where)[2]
     code, _, err = run("use", "--atlas", own_atlas / "none.atlas")
     assert code == 3 and "there is no atlas at" in err
     code, _, err = run("use", "nosuch", *where)

@@ -52,7 +52,7 @@ def test_build_says_what_it_took_and_what_there_is_then(run: Run, own_atlas: Pat
     assert [r["dimension"] for r in found] == ["16", "32", "2"]
     assert [r["encoder"] for r in found] == ["hf", "", ""]
     assert {(r["rows"], r["kind"], r["state"]) for r in found} == {("128", "flat", "fresh")}
-    assert err.count("taken: source=image (others: text)") == 1
+    assert err.count("using source=image (also stored: text)") == 1
     code, out, err = run(*options, "--kind", "fp16", "--space", "direction")
     assert code == 0 and f"direction: run {found[1]['run']} was done before; its index is made again" in err
     assert [(r["run"], r["kind"]) for r in rows(out)] == [(found[1]["run"], "fp16")]
@@ -150,7 +150,7 @@ def test_search_by_text_and_by_picture(run: Run, built: Path, bert: Path, tmp_pa
     Image.new("RGB", (9, 9), "red").save(tmp_path / "red.png")
     for picture in (str(tmp_path / "red.png"), "scenes:held_out/0"):
         code, out, err = run("search", "--image", picture, "--top", "2", "--csv", "--atlas", built)
-        assert code == 0 and "taken: usual=the stored means over" in err
+        assert code == 0 and "using usual=the stored means over" in err
         assert list(rows(out)[0])[3:6] == ["value", "usual", "z"]
 
 

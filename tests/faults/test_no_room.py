@@ -114,7 +114,7 @@ def test_what_is_stored_stays_in_the_log(world: Path, nursery: Nursery) -> None:
     done = nursery.run("edit", "create", "more", "--scale", "2", "--of", "quiet", "--atlas", world, grow=100_000)
     assert done.code == 0 and "is full; what was stored is safe in atlas.duckdb.wal" in done.err, done
     assert wal(world).stat().st_size > 0
-    assert {e["name"] for e in Atlas.open(world).listing("edits").to_pylist()} == {"quiet", "noisy", "more"}
+    assert {e["name"] for e in Atlas.open(world).edits().to_pylist()} == {"quiet", "noisy", "more"}
 
 
 def test_a_rebuild_never_takes_a_file_whose_log_it_leaves(

@@ -119,7 +119,7 @@ def test_an_evaluation_is_stored_once_with_its_control(own_atlas: Path, llava_fo
     assert done.fresh
     again = evaluate(own_atlas, edit, held_out, Execution(), seeds=2)
     assert not again.fresh and len(again.rows) == len(done.rows)
-    effects = atlas.listing("effects").to_pylist()
+    effects = atlas.effects().to_pylist()
     assert {r["condition"] for r in effects} == {"before", "edit", "random"}
     assert {r["subset"] for r in effects} == {"concept", "others", "model"}
     assert {r["value"] for r in effects if r["metric"] == "changed_parameters"} == {40 * 32}

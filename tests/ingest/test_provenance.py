@@ -145,7 +145,7 @@ def test_means_are_of_the_edits_own_tap(own_atlas: Path, small_job: Job) -> None
     assert after == before
     product = atlas.query("dog", "activation", source="image", top=5)
     assert product.provenance["maps"][0]["tap"] == "product"  # a newer run at another tap does not take its place
-    assert "tap=product (others: gate)" in product.provenance["assumed"]
+    assert "tap=product (also stored: gate)" in product.provenance["assumed"]
     gate = atlas.query("dog", "activation", source="image", tap="gate", top=5)
     assert gate.provenance["maps"][0]["tap"] == "gate"
     with pytest.raises(UsageError, match="the taps gate and product"):
@@ -231,6 +231,6 @@ def test_the_beginning_of_two_runs_is_refused(own_atlas: Path, small_job: Job) -
         atlas.shared("dog", "contribution", run="")  # every id begins so
     with pytest.raises(UsageError, match="run is a name"):
         atlas.query("dog", "contribution", source="text", run="")
-    whole = {r["run"] for r in atlas.listing("runs").to_pylist()}
+    whole = {r["run"] for r in atlas.runs().to_pylist()}
     found = {atlas.query("dog", "contribution", run=run).provenance["maps"][0]["run_id"][:8] for run in whole}
     assert found == whole

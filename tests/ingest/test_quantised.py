@@ -75,7 +75,7 @@ def test_maps_of_one_name_in_two_precisions_are_kept_apart(tmp_path: Path, capsy
     for how in ways:
         assert run(f"{JOB} --methods contribution {how} {where}", capsys)[0] == 0
     code, _, err = run(f"query --concept dog --method contribution {where}", capsys)
-    assert code == 0 and "taken: fingerprint=" in err
+    assert code == 0 and "using fingerprint=" in err
     ask = "evaluate --model tiny-llava --method contribution --sources text --concepts dog --per-concept 1 --seeds 1"
     for how in ways:
         code, _, err = run(f"{ask} --no-progress {how} {where}", capsys)

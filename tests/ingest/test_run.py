@@ -129,7 +129,7 @@ def test_an_interrupted_run_goes_on_and_gives_the_same_scores(
     assert len(kept) == 1
     with engine.connect_readonly(empty_atlas) as connection:
         assert ledger.status(connection, kept[0].parents[1].name) == ledger.INTERRUPTED
-    assert Atlas.open(empty_atlas).listing("runs").column("status").to_pylist() == ["interrupted"]
+    assert Atlas.open(empty_atlas).runs()["status"].to_pylist() == ["interrupted"]
     stamp = kept[0].stat().st_mtime_ns
     calls: list[int] = []
 
@@ -270,7 +270,7 @@ def test_a_job_without_a_usable_example_says_why(empty_atlas: Path, llava_folder
     with pytest.raises(AtlasError, match="no answer mentions the words of dog"):
         ingest(empty_atlas, job, Execution())
     assert check(empty_atlas) == []
-    assert Atlas.open(empty_atlas).listing("runs").column("status").to_pylist() == ["failed"]
+    assert Atlas.open(empty_atlas).runs()["status"].to_pylist() == ["failed"]
     (folder / "images" / "1.jpg").write_bytes(b"no picture")
     with pytest.raises(AtlasError, match=r"no example could be used: 1 media failed.*1\.jpg"):
         ingest(empty_atlas, job, Execution())
