@@ -8,12 +8,11 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
+from _statements import answered
 from _timing import interleaved, report
 
 from atlas.api.atlas import Atlas, default_path
 from atlas.errors import AtlasError
-from atlas.query.find import NeuronQuery
-from atlas.query.request import build_filter
 from atlas.store.database import database_file
 
 BARE = """
@@ -28,11 +27,11 @@ def main() -> None:
     try:
         atlas = Atlas.open(path)
         concept = next(r["concept"] for r in atlas.concepts().to_pylist() if r["maps"])
-        _, question = atlas.ask(NeuronQuery(build_filter({"concept": concept})))
+        _, statement = answered(lambda: atlas.query(concept))
     except (AtlasError, StopIteration) as error:
         raise SystemExit(f"{error or 'no maps'}: run `atlas demo` first, or give an atlas") from None
-    sql = question.sql
-    for name, value in sorted(question.parameters.items(), key=lambda pair: -len(pair[0])):
+    sql = statement.sql
+    for name, value in sorted(statement.parameters.items(), key=lambda pair: -len(pair[0])):
         sql = sql.replace(f"${name}", str(value))
     command = [sys.executable, "-m", "cli.main", "query", "--concept", concept, "--atlas", str(path)]
     with tempfile.NamedTemporaryFile("w", suffix=".sql") as file:

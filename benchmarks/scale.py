@@ -24,16 +24,16 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
+from _statements import answered
 from _timing import interleaved, report
 
 from atlas.api.atlas import Atlas
 from atlas.maintain.compact import compact
 from atlas.maintain.remove_runs import remove_runs
-from atlas.neurons import Neuron
-from atlas.query.find import NeuronQuery
+from atlas.query.answer import Answer
 from atlas.query.map_spec import MapSpec
-from atlas.query.request import build_filter
-from atlas.query.statements import best_concepts, find_maps
+from atlas.query.statements import Query, best_concepts, find_maps
+from atlas.questions.neuron import Profile
 from atlas.store import create, engine
 from atlas.store.database import database_file, open_readonly
 from atlas.store.run_loader import load_run
@@ -147,10 +147,10 @@ def bare_load(path: Path, number: int) -> float:
     return taken
 
 
-def questions(atlas: Atlas) -> dict[str, tuple[Callable[[], object], str, str]]:
+def questions(atlas: Atlas) -> dict[str, tuple[Callable[[], Answer], str, str]]:
     """Question -> (as a user asks it, the least SQL, target in ms)."""
     one = {"concept": "c001", "method": "m1", "source": "image"}
-    of = {**one, "concept": None}
+    of = {"method": "m1", "source": "image"}
     ids = {
         name: "SELECT map_id FROM maps JOIN concepts USING (concept_id) WHERE method = 'm1'" + more
         for name, more in (
@@ -164,40 +164,47 @@ def questions(atlas: Atlas) -> dict[str, tuple[Callable[[], object], str, str]]:
     shared = f"SELECT layer, neuron FROM scores WHERE map_id IN ({ids['both']}) AND rank <= 1000"
     best = f"SELECT layer, neuron, arg_min(map_id, rank), min(rank) FROM scores WHERE map_id IN ({ids['all']})"
     count = f"SELECT map_id, count(*) FROM scores WHERE map_id IN ({ids['all']}) AND score > 4.5 GROUP BY map_id"
-    ask = build_filter(of)
-    with open_readonly(atlas.path) as connection:
-        every = find_maps(MapSpec()).run(connection)["map_id"].to_pylist()
-    whole = best_concepts(Neuron.parse("12/3071"), every, top=1000)
     return {
-        "top 100 of a concept": (lambda: atlas.ask(NeuronQuery(build_filter(one), limit=100)), top, "<= 5"),
-        "one neuron's whole profile": (lambda: (atlas.neuron("12/3071", top=1000), whole), profile, "<= 60"),
+        "top 100 of a concept": (lambda: atlas.query(**one, top=100), top, "<= 5"),
+        "one neuron's whole profile": (lambda: atlas.neuron("12/3071", top=1000), profile, "<= 60"),
         "shared by two maps, top 1000": (
             lambda: atlas.shared("c001", "m1", top=1000),
             f"{shared} GROUP BY ALL HAVING count(*) = 2",
             "",
         ),
         "best concept of every neuron": (
-            lambda: atlas.ask(NeuronQuery(ask, limit=None, each=True)),
+            lambda: atlas.query(**of, each=True, top=NEURONS),
             f"{best} GROUP BY ALL",
             "",
         ),
         "count over a threshold, every concept": (
-            lambda: atlas.count(NeuronQuery(build_filter(of, score=">4.5"))),
+            lambda: atlas.count(**of, score=">4.5"),
             count,
             "",
         ),
     }
 
 
+def _statement(path: Path, asked: Callable[[], Answer]) -> Query | None:
+    """The statement that answers a question, where it is one; a neuron's concepts are one of three."""
+    if (answer := asked()).sql is not None:
+        return answered(asked)[1]
+    if not isinstance(answer, Profile):
+        return None
+    with open_readonly(path) as connection:
+        every = find_maps(MapSpec()).run(connection)["map_id"].to_pylist()
+    return best_concepts(answer.neuron, every, top=1000)
+
+
 def measure(path: Path, label: str, rows: int) -> None:
     """The least SQL, our own statement on the same open connection, and the whole question with opening the file."""
     atlas = Atlas.open(path)
     for name, (asked, sql, target) in questions(atlas).items():
-        found = asked()
+        statement = _statement(path, asked)
         with open_readonly(path) as connection:
             sides = {"raw": lambda c=connection, s=sql: c.sql(s).to_arrow_table()}
-            if isinstance(found, tuple):  # those that say their statement
-                sides["ours"] = lambda c=connection, q=found[1]: q.run(c)
+            if statement is not None:
+                sides["ours"] = lambda c=connection, s=statement: s.run(c)
             seconds = interleaved(sides, 7)
         whole = interleaved({"whole": asked}, 7)["whole"]
         raw, ours = 1000 * seconds["raw"], 1000 * seconds.get("ours", whole)

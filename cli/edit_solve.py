@@ -127,12 +127,7 @@ def solve(
             note=note,
             progress=progress,
         )
-    if solution.report.get("reached") is False:
-        after = solution.report["worst_after"]
-        say(
-            f"not reached: the worst token still has a probability of {after:.3g} after "
-            f"{solution.report['epochs']} epochs; more neurons (--param per_token=20), epochs or a larger lr may help"
-        )
+    _say_if_not_reached(solution.report)
     _report(solution.report)
     tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
 
@@ -174,6 +169,14 @@ def _draw(
     edit, report = solve_drawing(path, name, said, goal, job, execution, neurons, note=note)
     _report(report)
     tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
+
+
+def _say_if_not_reached(report: Any) -> None:
+    if report.get("reached") is False:
+        say(
+            f"not reached: the worst token still has a probability of {report['worst_after']:.3g} after "
+            f"{report['epochs']} epochs; more neurons (--param per_token=20), epochs or a larger lr may help"
+        )
 
 
 def _report(report: Any) -> None:

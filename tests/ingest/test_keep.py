@@ -14,8 +14,6 @@ from atlas.edits.files import read_stored
 from atlas.errors import UsageError
 from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
-from atlas.query.map_spec import MapSpec
-from atlas.query.selection_rules import Rule
 from atlas.store import create
 from atlas.store.database import open_readonly
 from ingest.job import Execution, make_job
@@ -60,11 +58,11 @@ def test_percentiles_stay_those_of_the_whole_map(cut: Path, stored_atlas: Path) 
 
 
 def test_layers_of_two_maps_say_what_these_keep(cut: Path) -> None:
-    which, rule = MapSpec("dog", source="text", reduce="mean"), Rule.parse("top:5")
-    sets = Atlas.open(cut).select_each(which, "method", ("contribution", "activation"), rule)
-    assert [len(found) for found in sets.values()] == [5, 5]
-    for found in sets.values():
-        assert f"kept={KEPT} (the best of 128 neurons; others are not stored)" in found.provenance["assumed"]
+    two = ("contribution", "activation")
+    found = Atlas.open(cut).layers("dog", methods=two, source="text", reduce="mean", select="top:5")
+    counts = {name: count for name, count in found.facts["neurons"].items() if name in two}
+    assert counts == dict.fromkeys(two, 5)
+    assert f"kept={KEPT} (the best of 128 neurons; others are not stored)" in found.defaults
 
 
 def test_the_sketch_is_the_maps_quantiles(cut: Path, stored_atlas: Path) -> None:
@@ -115,10 +113,11 @@ def test_what_needs_whole_maps_says_so_or_leaves_them_out(cut: Path) -> None:
     assert len(atlas.query("dog", top=KEPT)) == KEPT
     with pytest.raises(UsageError, match="may reach below"):
         atlas.query("dog", top=KEPT + 1)
-    assert atlas.shared("dog", "contribution", top=KEPT).statistics["top"] == KEPT
+    assert atlas.shared("dog", "contribution", top=KEPT).facts["top"] == KEPT
     with pytest.raises(UsageError, match="too few for this comparison; ask for a smaller --top"):
         atlas.shared("dog", "contribution", top=KEPT + 1)
-    assert atlas.agreement("ablation").num_rows == 0  # correlations of a few best neurons would be others
+    with pytest.raises(UsageError, match="no map of another method can be compared with 'ablation'"):
+        atlas.agreement("ablation")  # correlations of a few best neurons would be others
     mean = atlas.create_edit("m", atlas.query("dog", source="text", top=5), mean=True)
     assert len(mean.changes) == 5
 

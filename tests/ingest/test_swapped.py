@@ -10,8 +10,7 @@ import pytest
 from scipy.stats import binom
 
 from atlas import Atlas
-from atlas.query.map_spec import MapSpec
-from atlas.stats.overlap_null import answer_statistics, verdict
+from atlas.stats.overlap_null import answer_statistics, suffixed, verdict
 from ingest.job import Execution, Job, open_dataset
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.ingest import ingest
@@ -105,11 +104,11 @@ def test_shared_is_set_against_the_same_answers_alone(both: Path, stored_atlas: 
     image, text = tops["contribution", "image"], tops["contribution", "text"]
     swaps = [tops["contribution.answer", source] for source in ("image", "text")]
     expected = answer_statistics(image, text, swaps)
-    assert {n: found.statistics[f"answer_{n}"] for n in expected} == pytest.approx(expected)
-    row = next(r for r in Atlas.open(both).overlaps(MapSpec(method="contribution"), top=20).rows.to_pylist()
-               if r["concept"] == "dog")  # fmt: skip
-    assert row["answer_p_value"] == pytest.approx(expected["p_value"])
-    assert "answer_p_value" not in Atlas.open(stored_atlas).shared("dog", "contribution", top=20).statistics
+    assert {n: found.facts[suffixed(f"answer_{n}")] for n in expected} == pytest.approx(expected)
+    every = Atlas.open(both).shared(concepts="all", method="contribution", top=20)
+    row = next(r for r in every.to_pylist() if r["concept"] == "dog")
+    assert row["p_answer"] == pytest.approx(expected["p_value"])
+    assert "p_answer" not in Atlas.open(stored_atlas).shared("dog", "contribution", top=20).facts
 
 
 def test_the_p_value_is_the_exact_test_of_what_is_in_one_alone() -> None:
