@@ -24,16 +24,13 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-from _statements import answered
+from _statements import statement_of
 from _timing import interleaved, report
 
 from atlas.api.atlas import Atlas
 from atlas.maintain.compact import compact
 from atlas.maintain.remove_runs import remove_runs
 from atlas.query.answer import Answer
-from atlas.query.map_spec import MapSpec
-from atlas.query.statements import Query, best_concepts, find_maps
-from atlas.questions.neuron import Profile
 from atlas.store import create, engine
 from atlas.store.database import database_file, open_readonly
 from atlas.store.run_loader import load_run
@@ -149,8 +146,6 @@ def bare_load(path: Path, number: int) -> float:
 
 def questions(atlas: Atlas) -> dict[str, tuple[Callable[[], Answer], str, str]]:
     """Question -> (as a user asks it, the least SQL, target in ms)."""
-    one = {"concept": "c001", "method": "m1", "source": "image"}
-    of = {"method": "m1", "source": "image"}
     ids = {
         name: "SELECT map_id FROM maps JOIN concepts USING (concept_id) WHERE method = 'm1'" + more
         for name, more in (
@@ -165,7 +160,7 @@ def questions(atlas: Atlas) -> dict[str, tuple[Callable[[], Answer], str, str]]:
     best = f"SELECT layer, neuron, arg_min(map_id, rank), min(rank) FROM scores WHERE map_id IN ({ids['all']})"
     count = f"SELECT map_id, count(*) FROM scores WHERE map_id IN ({ids['all']}) AND score > 4.5 GROUP BY map_id"
     return {
-        "top 100 of a concept": (lambda: atlas.query(**one, top=100), top, "<= 5"),
+        "top 100 of a concept": (lambda: atlas.query("c001", "m1", source="image", top=100), top, "<= 5"),
         "one neuron's whole profile": (lambda: atlas.neuron("12/3071", top=1000), profile, "<= 60"),
         "shared by two maps, top 1000": (
             lambda: atlas.shared("c001", "m1", top=1000),
@@ -173,34 +168,23 @@ def questions(atlas: Atlas) -> dict[str, tuple[Callable[[], Answer], str, str]]:
             "",
         ),
         "best concept of every neuron": (
-            lambda: atlas.query(**of, each=True, top=NEURONS),
+            lambda: atlas.query(method="m1", source="image", each=True, top=NEURONS),
             f"{best} GROUP BY ALL",
             "",
         ),
         "count over a threshold, every concept": (
-            lambda: atlas.count(**of, score=">4.5"),
+            lambda: atlas.count(method="m1", source="image", score=">4.5"),
             count,
             "",
         ),
     }
 
 
-def _statement(path: Path, asked: Callable[[], Answer]) -> Query | None:
-    """The statement that answers a question, where it is one; a neuron's concepts are one of three."""
-    if (answer := asked()).sql is not None:
-        return answered(asked)[1]
-    if not isinstance(answer, Profile):
-        return None
-    with open_readonly(path) as connection:
-        every = find_maps(MapSpec()).run(connection)["map_id"].to_pylist()
-    return best_concepts(answer.neuron, every, top=1000)
-
-
 def measure(path: Path, label: str, rows: int) -> None:
     """The least SQL, our own statement on the same open connection, and the whole question with opening the file."""
     atlas = Atlas.open(path)
     for name, (asked, sql, target) in questions(atlas).items():
-        statement = _statement(path, asked)
+        statement = statement_of(path, asked)
         with open_readonly(path) as connection:
             sides = {"raw": lambda c=connection, s=sql: c.sql(s).to_arrow_table()}
             if statement is not None:

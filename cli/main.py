@@ -42,7 +42,8 @@ GROUPS = {"runs": "runs", "select": "select", "edit": "edit", "labels": "labels"
 GROUPS |= {"index": "vectors", "models": "models"}
 """Group of commands -> the module of `cli` whose `app` it is."""
 
-WITHIN = {"run": "runs show", "run_diff": "runs diff", "edits": "edit ls", "edit_diff": "edit diff"}
+WITHIN = {"run": "runs show", "run_diff": "runs diff", "runs": "runs ls", "labels": "labels show"}
+WITHIN |= {"edits": "edit ls", "edit_diff": "edit diff"}
 """Questions that are commands of a group."""
 
 
@@ -96,9 +97,7 @@ def make_app(named: str | None = None) -> typer.Typer:
     known = named in asked or named in COMMANDS or named in GROUPS
     for name, question in asked.items():
         if name == named or not known:
-            from cli.questions import ask
-
-            app.command(name)(ask(question))
+            _add_question(app, name, question, named)
     for name, module in COMMANDS.items():
         if name == named or not known:
             found = importlib.import_module(f"cli.{module}")
@@ -107,6 +106,18 @@ def make_app(named: str | None = None) -> typer.Typer:
         if name == named or not known:
             app.add_typer(importlib.import_module(f"cli.{module}").app, name=name)
     return app
+
+
+def _add_question(app: typer.Typer, name: str, question: str, named: str | None) -> None:
+    """Add a question's command. A plug-in that cannot be used is a warning, unless it is what was asked for."""
+    from cli.questions import ask
+
+    try:
+        app.command(name)(ask(question))
+    except AtlasError as error:
+        if name == named:
+            raise
+        warnings.warn(str(error), AtlasWarning, stacklevel=2)
 
 
 def _with_common_options(command: Any) -> Any:

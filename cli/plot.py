@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ import typer
 import atlas.figures
 from atlas import registry
 from atlas.api.ask import question_named
-from atlas.errors import Unsupported, UsageError
+from atlas.errors import AtlasError, AtlasWarning, Unsupported, UsageError
 from atlas.query.question import Question
 from cli.common import AtlasPath, resolve, tell
 from cli.questions import asked_of, help_of, print_answer, with_options
@@ -63,4 +64,7 @@ def _save(plot: Callable[[], Any], out: Path) -> None:
 
 
 for _name in registry.names(atlas.figures):
-    app.command(_name.replace("_", "-"))(_drawing(question_named(_name)))
+    try:
+        app.command(_name.replace("_", "-"))(_drawing(question_named(_name)))
+    except AtlasError as error:  # a plug-in's figure of no question
+        warnings.warn(f"the figure '{_name}' cannot be drawn: {error}", AtlasWarning, stacklevel=1)

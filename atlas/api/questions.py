@@ -1,4 +1,7 @@
-"""The questions as methods of `Atlas`. Written by `python -m atlas.api.write_questions` from `atlas/questions/`."""
+"""The questions as methods of `Atlas`.
+
+Written by `python -m atlas.api.write_questions` from `atlas/questions/`: write it again, do not edit it.
+"""
 
 from __future__ import annotations
 

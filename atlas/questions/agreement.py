@@ -56,7 +56,9 @@ class Agreement(Coordinates, Question[Answer]):
 
                 rows, defaults = first_answer(connection, self.maps(), lambda one: pairwise(connection, one, self.seed))
                 if not rows.num_rows:
-                    raise UsageError("no run has maps of two methods; ingest with --methods ablation,contribution")
+                    raise UsageError(
+                        "no run has maps of two methods; `atlas ingest --methods ablation,contribution` makes some"
+                    )
                 return Answer(rows, {"assumed": list(defaults)}, facts={"seed": self.seed})
             against = self.reference or REFERENCE
 
@@ -69,6 +71,6 @@ class Agreement(Coordinates, Question[Answer]):
         if not rows.num_rows:
             raise UsageError(
                 f"no map of another method can be compared with '{against}'; "
-                f"ingest with --methods {against},contribution (`atlas concepts` lists what is stored)"
+                f"`atlas ingest --methods {against},contribution` makes some (`atlas concepts` lists what is stored)"
             )
         return Answer(rows, {"assumed": list(defaults)}, facts={"reference": against})

@@ -86,7 +86,7 @@ def test_status_names_the_spaces_that_were_never_built(run: Run, stored_atlas: P
 def test_similar_in_every_form(run: Run, built: Path) -> None:
     code, out, _ = run("similar", "1/5", "--space", "direction", "--top", "3", "--json", "--atlas", built)
     whole = json.loads(out)
-    assert code == 0 and len(whole["rows"]) == 3 and whole["schema_version"] == 1
+    assert code == 0 and len(whole["rows"]) == 3 and whole["schema_version"] == 2
     assert whole["provenance"]["space"] == "direction" and whole["provenance"]["neuron"] == "1/5"
     assert list(whole["rows"][0]) == ["component", "layer", "neuron", "similarity", "tokens", "concept"]
     _, out, _ = run("similar", "1/5", "--space", "direction", "--top", "3", "--csv", "--atlas", built)

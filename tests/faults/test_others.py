@@ -16,7 +16,7 @@ from operations import DOG, INDEX, Operations
 from atlas.edits.files import read_stored
 from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
-from atlas.store import backup, engine, migrations
+from atlas.store import backup, engine
 
 NOBODY = 65534
 QUERY = ("query", *DOG, "--csv", "--atlas")
@@ -102,14 +102,14 @@ def test_a_clock_that_went_back(world: Path, nursery: Nursery, ingesting: tuple[
 
 
 def test_backups_at_one_moment_do_not_overwrite_each_other(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fixed = migrations.datetime(2026, 1, 2, 3, 4, 5)
+    fixed = backup.datetime(2026, 1, 2, 3, 4, 5)
 
-    class Stopped(migrations.datetime):  # type: ignore[misc, valid-type]
+    class Stopped(backup.datetime):  # type: ignore[misc, valid-type]
         @classmethod
         def now(cls, tz: Any = None) -> Any:
             return fixed
 
-    monkeypatch.setattr(migrations, "datetime", Stopped)
+    monkeypatch.setattr(backup, "datetime", Stopped)
     made = [backup.backup(world) for _ in range(3)]
     with engine.connect_writer(world) as connection:
         connection.exec_driver_sql("DELETE FROM changes")

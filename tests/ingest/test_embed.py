@@ -77,9 +77,9 @@ def test_directions_are_the_columns_of_the_down_projections(own_atlas: Path, lla
     cosines[WIDTH + 5] = -2
     best = np.argsort(-cosines)[:7]
     assert [n.layer * WIDTH + n.index for n in near.neurons] == best.tolist()
-    assert np.allclose(near.rows["similarity"].to_numpy(), cosines[best], atol=1e-6)
-    assert all(len(tokens) == 5 for tokens in near.rows["tokens"].to_pylist())
-    assert set(near.rows["concept"].to_pylist()) <= {"cat", "dog"}
+    assert np.allclose(near.table["similarity"].to_numpy(), cosines[best], atol=1e-6)
+    assert all(len(tokens) == 5 for tokens in near.table["tokens"].to_pylist())
+    assert set(near.table["concept"].to_pylist()) <= {"cat", "dog"}
 
 
 def test_the_same_job_is_one_run_and_is_not_made_twice(
@@ -115,7 +115,7 @@ def test_vectors_come_back_from_the_run_folders(own_atlas: Path) -> None:
     near = Atlas(own_atlas).similar("1/5", "profile", top=3)  # no row names the old file: exact search, no warning
     wanted = before @ before[WIDTH + 5]
     wanted[WIDTH + 5] = -2
-    assert np.allclose(near.rows["similarity"].to_numpy(), np.sort(wanted)[::-1][:3], atol=1e-6)
+    assert np.allclose(near.table["similarity"].to_numpy(), np.sort(wanted)[::-1][:3], atol=1e-6)
 
 
 def own_texts(path: Path, tokens: int, concepts: int, share: float) -> list[str]:
@@ -163,7 +163,7 @@ def test_decoded_vectors_are_the_encoders_of_the_texts(own_atlas: Path, encoder:
     near = by_text(own_atlas, texts[70], Sought(encoder=encoder["hf"], top=3))
     alike = [i for i, text in enumerate(texts) if text == texts[70]]
     assert near.neurons[0].layer * WIDTH + near.neurons[0].index == alike[0]
-    assert near.rows["similarity"][0].as_py() == pytest.approx(1, abs=1e-5)
+    assert near.table["similarity"][0].as_py() == pytest.approx(1, abs=1e-5)
 
 
 def test_texts_are_searched_with_the_encoder_that_made_the_space(own_atlas: Path, encoder: dict[str, str]) -> None:
@@ -193,7 +193,7 @@ def test_pictures_and_recordings_are_searched_in_the_space_of_their_encoder(
         query = opened.images([picture])[0] if name == "clip" else opened.sounds([(heard, 8000)])[0]
         near = by_medium(own_atlas, open_media(*media)[0], Sought(encoder=encoder[name], top=5))
         cosines = np.sort(stored(own_atlas, done.run_id) @ query)[::-1][:5]
-        assert np.allclose(near.rows["similarity"].to_numpy(), cosines, atol=1e-4)
+        assert np.allclose(near.table["similarity"].to_numpy(), cosines, atol=1e-4)
     with pytest.raises(Unsupported, match="this model takes text, image and no audio"):
         by_medium(own_atlas, Sound(heard, 8000), Sought())
     with pytest.raises(Unsupported, match="encodes image and text, not audio"):
@@ -283,11 +283,11 @@ def planted(tmp_path_factory: pytest.TempPathFactory, random_llava: Any, picture
 def test_a_planted_neuron_is_found_by_its_picture(planted: tuple[Path, Path]) -> None:
     path, file = planted
     near = by_medium(path, Image.open(file).convert("RGB"), Sought(top=5))
-    first = near.rows.to_pylist()[0]
+    first = near.table.to_pylist()[0]
     assert (first["layer"], first["neuron"]) == (1, 9)
-    assert first["value"] > first["usual"] + 1 and first["z"] > 3 * near.rows["z"][1].as_py() > 0
-    assert near.rows["z"].to_pylist() == sorted(near.rows["z"].to_pylist(), reverse=True)
-    assert near.rows.column_names[-5:] == ["value", "usual", "z", "tokens", "concept"]
+    assert first["value"] > first["usual"] + 1 and first["z"] > 3 * near.table["z"][1].as_py() > 0
+    assert near.table["z"].to_pylist() == sorted(near.table["z"].to_pylist(), reverse=True)
+    assert near.table.column_names[-5:] == ["value", "usual", "z", "tokens", "concept"]
     assert "usual=the stored means over" in near.provenance["assumed"][-1]
 
 
@@ -327,7 +327,7 @@ def test_without_stored_means_the_values_alone_are_ranked(own_atlas: Path, plant
     with engine.connect_writer(own_atlas) as connection:
         connection.exec_driver_sql("DELETE FROM maps WHERE concept_id IS NULL")
     near = by_medium(own_atlas, Image.open(planted[1]).convert("RGB"), Sought(top=3))
-    assert near.rows["usual"].null_count == 3
+    assert near.table["usual"].null_count == 3
     assert near.provenance["assumed"][-1].startswith("usual=0 (no means of image examples")
 
 
