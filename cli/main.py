@@ -177,9 +177,8 @@ def main(arguments: list[str]) -> int:
     try:
         named = next((a for a in arguments if not a.startswith("-")), None)
         with _warnings_in_one_line():
-            result: Any = _with_common_options(typer.main.get_command(make_app(named)))(
-                arguments, standalone_mode=False
-            )
+            program = _with_common_options(typer.main.get_command(make_app(named)))
+            result: Any = program(arguments, prog_name="atlas", standalone_mode=False)
         if result == INTERRUPTED:  # what typer makes of a KeyboardInterrupt
             raise KeyboardInterrupt
         return result if isinstance(result, int) else 0

@@ -109,10 +109,16 @@ def classes() -> str:
     return "\n\n".join(_documented(cls) for cls in dict.fromkeys(found))
 
 
-def _functions(cls: type) -> Iterator[Callable[..., Any]]:
+def _functions(cls: type) -> Iterator[Any]:
+    """What the annotations of a class's public methods and properties are read from."""
     for name, member in inspect.getmembers(cls):
         function = getattr(member, "fget", None) or getattr(member, "func", member)  # of a property, a cached one
-        if not name.startswith("_") and (inspect.isfunction(function) or inspect.ismethod(function)):
+        if name.startswith("_") or not (inspect.isfunction(function) or inspect.ismethod(function)):
+            continue
+        if question := getattr(function, "question", None):  # a method that asks it has its fields and its answer
+            yield question.answer
+            yield from (base for base in question.__mro__ if base.__module__.startswith("atlas."))
+        else:
             yield function
 
 

@@ -30,8 +30,11 @@ def method_of(question: Callable[P, Question[A]]) -> Callable[Concatenate[Any, P
 
     own = inspect.signature(question).parameters.values()
     first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    gives = inspect.signature(question.answer).return_annotation  # type: ignore[attr-defined]
     method.__doc__ = question.__doc__
-    method.__signature__ = inspect.Signature([first, *own])  # type: ignore[attr-defined]
+    method.__name__ = method.__qualname__ = question.__module__.rpartition(".")[2]
+    method.__signature__ = inspect.Signature([first, *own], return_annotation=gives)  # type: ignore[attr-defined]
+    method.question = question  # type: ignore[attr-defined]
     return method
 
 
