@@ -160,3 +160,27 @@ def test_a_question_does_not_look_for_plugins(site: Site, stored_atlas: Path, tm
     )
     assert done.stderr.splitlines()[-1] == "0 0" and "broken" not in done.stderr
     assert len(done.stdout.splitlines()) == 3
+
+
+def test_a_figure_of_no_question_and_a_question_that_is_none_break_nothing_else(
+    site: Site, stored_atlas: Path, tmp_path: Path
+) -> None:
+    points = "[neuron_atlas.figures]\nnothing = odd\n[neuron_atlas.questions]\nstrange = odd\n"
+    site.install("odd", points, "def draw(answer, *, ax=None):\n    return ax\n")
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "cli.main", *arguments]
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+
+    for arguments in (("--help",), ("plot", "--help")):
+        done = run(*arguments)
+        assert done.returncode == 0 and "dose-response" in done.stdout
+        assert "warning: the figure 'nothing' cannot be drawn: no question called 'nothing'" in done.stderr
+        assert ("warning: the question 'strange' of odd 1.0" in done.stderr) == (arguments == ("--help",))
+        assert "Traceback" not in done.stderr
+    asked = run("query", "--concept", "dog", "--method", "contribution", "--top", "3", "--atlas", str(stored_atlas))
+    assert asked.returncode == 0 and "odd" not in asked.stderr
+    strange = run("strange")
+    assert strange.returncode == 1 and strange.stderr.startswith("atlas: the question 'strange' of odd 1.0")
+    assert strange.stderr.count("\n") == 1
