@@ -90,7 +90,7 @@ def make_app(named: str | None = None) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="Which neurons of a multimodal language model carry a concept, and what happens without them.\n\n"
-        "Example: atlas demo, then atlas query --concept dog",
+        "Example: atlas demo\n\nExample: atlas query --concept dog",
     )
     app.callback()(options)
     asked = questions(named)

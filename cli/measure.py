@@ -100,7 +100,9 @@ def evaluate(
     Without a name: the same for methods, every concept's best neurons ablated at every dose, averaged over the concepts
     (`atlas leaderboard` sets several methods side by side).
 
-    Example: atlas evaluate no-dog, or atlas evaluate --method contribution --doses 0.5%,1%,2%
+    Example: atlas evaluate no-dog
+
+    Example: atlas evaluate --method contribution --doses 0.5%,1%,2%
     """
     chosen = output.chosen()
     if (name is None) == (method is None):

@@ -14,7 +14,7 @@ import atlas.figures
 from atlas import registry
 from atlas.api.ask import question_named
 from atlas.errors import AtlasError, AtlasWarning, Unsupported, UsageError
-from atlas.query.question import Question
+from atlas.query.question import Question, name_of
 from cli.common import AtlasPath, resolve, tell
 from cli.questions import asked_of, help_of, print_answer, with_options
 from cli.render import Output
@@ -48,7 +48,8 @@ def _drawing(kind: type[Question[Any]]) -> Callable[..., None]:
             _save(answer.plot, out)
             tell(out)
 
-    command.__doc__ = help_of(kind)
+    name = name_of(kind).replace("_", "-")
+    command.__doc__ = help_of(kind, [f"atlas plot {name} --out {name}.png"])
     return with_options(command, kind)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -69,10 +69,10 @@ def with_options(command: Callable[..., None], kind: type[Question[Any]]) -> Cal
     return grouped(asking)
 
 
-def help_of(kind: type[Question[Any]]) -> str:
-    """A question's documentation without what only a program needs, and its examples."""
+def help_of(kind: type[Question[Any]], examples: Sequence[str] | None = None) -> str:
+    """A question's documentation without what only a program needs, and examples: by default its own."""
     text = inspect.cleandoc(kind.__doc__ or "").partition("\n\nRaises:")[0]
-    return "\n\n".join([text, *(f"Example: {line}" for line in kind.examples)])
+    return "\n\n".join([text, *(f"Example: {line}" for line in (kind.examples if examples is None else examples))])
 
 
 def option_parameters(kind: type[Question[Any]]) -> list[inspect.Parameter]:

@@ -12,7 +12,7 @@ from cli.groups import grouped
 from cli.questions import ask, print_answer
 from cli.render import Output
 
-app = typer.Typer(invoke_without_command=True, help="The runs of the atlas: list, show, compare, remove.")
+app = typer.Typer(invoke_without_command=True)
 
 
 @app.callback()

@@ -17,7 +17,7 @@ class Conditions(OfConcept):
 
     layers: str | int | Sequence[int] | None = option("Only these layers: 3, 8-15, 0,2,8-15.", default=None)
     token: str | None = option("Only neurons that decode to this token: bark, or bark*.", default=None)
-    label: str | None = option("Only neurons with this label: image, or miner:image (`atlas labels`).", default=None)
+    label: str | None = option("Only neurons with this label: image, or miner:image (`atlas labels ls`).", default=None)
     selection: str | None = option(
         "Only neurons of saved selections: 'dog & cat' (`atlas select ls`).", "--in", default=None
     )

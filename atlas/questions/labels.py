@@ -22,7 +22,7 @@ class Labels(Question[Answer]):
         UsageError: no run with labels begins so, or several do; no such label.
     """
 
-    examples = ("atlas labels", "atlas labels 3fa1 --label image --top 10")
+    examples = ("atlas labels show 3fa1 --label image --top 10",)
 
     run: str | None = option(
         "The run, by the beginning of its id; without it, every label.", default=None, argument=True, kw_only=False
@@ -33,7 +33,7 @@ class Labels(Question[Answer]):
 
     def __post_init__(self) -> None:
         if self.run is None and (self.label is not None or self.by_layer):
-            raise UsageError("give the [[run]] whose labels are meant (`atlas labels` lists them)")
+            raise UsageError("give the [[run]] whose labels are meant (`atlas labels ls` lists them)")
         if self.by_layer and self.label is not None:
             raise UsageError("[[by_layer]] counts every label; leave out [[label]]")
         if self.top < 1:

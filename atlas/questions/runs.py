@@ -14,7 +14,7 @@ from atlas.questions._lists import everything
 class Runs(Question[Answer]):
     """The runs of the atlas: what was done, with what, and what became of it."""
 
-    examples = ("atlas runs",)
+    examples = ("atlas runs ls",)
 
     def answer(self, path: Path) -> Answer:
         return everything(path, "runs")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -24,6 +26,8 @@ from atlas.store import database
 from cli.main import make_app
 
 Run = Callable[..., tuple[int, str, str]]
+ROOT = Path(__file__).resolve().parents[2]
+ROOT_COMMAND: Any = get_command(make_app())
 
 
 def commands() -> list[list[str]]:
@@ -33,16 +37,80 @@ def commands() -> list[list[str]]:
         inner = getattr(command, "commands", {})
         return [path] + [p for name, sub in inner.items() for p in walk(sub, [*path, name])]
 
-    return walk(get_command(make_app()), [])
+    return walk(ROOT_COMMAND, [])
+
+
+def found(path: list[str]) -> Any:
+    """The command of a path."""
+    command: Any = ROOT_COMMAND
+    for word in path:
+        command = command.commands[word]
+    return command
+
+
+def followed(words: list[str]) -> list[str]:
+    """The words at the beginning of a command line that name a command."""
+    command: Any = ROOT_COMMAND
+    taken: list[str] = []
+    for word in words:
+        if word not in getattr(command, "commands", {}):
+            break
+        command = command.commands[word]
+        taken.append(word)
+    return taken
 
 
 @pytest.mark.parametrize("path", commands(), ids=" ".join)
 def test_every_command_has_help_with_an_example(path: list[str], run: Run) -> None:
     code, out, err = run(*path, "-h")
     assert code == 0 and err == ""
-    group = path in ([], ["db"], ["edit"], ["labels"], ["plot"], ["runs"], ["select"], ["index"])
-    assert group or "Example: atlas" in out
-    assert not group or "Commands:" in out
+    command = found(path)
+    if getattr(command, "commands", None):
+        assert "Commands:" in out
+    if not getattr(command, "commands", None) or command.invoke_without_command:
+        assert f"Example: atlas {' '.join(path)}".strip() in " ".join(out.split())
+
+
+@pytest.mark.parametrize("path", commands(), ids=" ".join)
+def test_every_example_is_taken_by_its_own_command(path: list[str]) -> None:
+    for example in re.findall(r"Example: atlas (.*)", found(path).help or ""):
+        line = shlex.split(example)
+        assert line[: len(path)] == path or not path
+        taken = followed(line)
+        found(taken).make_context("atlas", line[len(taken) :])  # raises for what is no option or value
+
+
+def quoted() -> list[tuple[str, str]]:
+    """File and command of every `atlas ...` in backquotes that the program may print, with {} for what is filled in."""
+    lines = []
+    for package in ("atlas", "ingest", "cli"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    text = "".join(str(v.value) if isinstance(v, ast.Constant) else "{}" for v in node.values)
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    text = node.value
+                else:
+                    continue
+                lines += [(str(file.relative_to(ROOT)), line) for line in re.findall(r"`atlas ([a-z][^`]*)`", text)]
+    return sorted(set(lines))
+
+
+def test_every_command_that_a_text_quotes_exists() -> None:
+    lines = quoted()
+    assert len(lines) > 60
+    for file, line in lines:
+        words = line.replace("\n", " ").split()
+        taken = followed(words)
+        command = found(taken)
+        assert taken, (file, line)
+        rest = words[len(taken) :]
+        below = getattr(command, "commands", None)
+        assert not below or not rest or rest[0].startswith(("-", "{")) or "|" in rest[0], (file, line)
+        options = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        if "..." not in words and not below:
+            given = {word.partition("=")[0] for word in rest if word.startswith("-") and len(word) > 1}
+            assert given <= options | {"--help", "--quiet", "--debug", "-q", "-h"}, (file, line)
 
 
 def test_query_in_every_format(stored_atlas: Path, run: Run) -> None:
@@ -432,3 +500,37 @@ def test_a_full_disk_loses_nothing(
     monkeypatch.undo()
     assert run(*job)[0] == 0
     assert run("db", "check", "--atlas", own_atlas)[0] == 0
+
+
+ELSEWHERE = {"init", "demo", "import", "edit import", "push", "pull", "db path", "models"}
+"""Commands that take --atlas and need none yet: they make one, look at a file or the Hub first, or answer without."""
+
+ASKING = {
+    "count": ["--score", ">0"],
+    "match": ["--concept", "dog"],
+    **{name: ["--concept", "dog"] for name in ("layers", "only", "query", "shared", "select save")},
+    "search": ["dog"],
+    "evaluate": ["no-dog"],
+    "edit create": ["--of", "dog", "--set", "0"],
+    "edit compose": ["no-cat"],
+}
+"""What a command needs besides its required arguments, so that nothing is wrong but the atlas."""
+
+WITHOUT_ATLAS = [
+    path
+    for path in commands()
+    if any("--atlas" in parameter.opts for parameter in found(path).params) and " ".join(path) not in ELSEWHERE
+]
+
+
+@pytest.mark.parametrize("path", WITHOUT_ATLAS, ids=" ".join)
+def test_every_command_says_where_no_atlas_is(path: list[str], run: Run, tmp_path: Path) -> None:
+    assert len(WITHOUT_ATLAS) > 40
+    words = list(ASKING.get(" ".join(path), []))
+    for parameter in found(path).params:
+        if parameter.required:
+            value = {"address": "0/1", "file": str(tmp_path / "x")}.get(parameter.name, "x")
+            words = [value, *words] if parameter.param_type_name == "argument" else [*words, parameter.opts[0], value]
+    code, out, err = run(*path, *words, "--atlas", tmp_path / "none.atlas")
+    assert (code, out) == (3, "") and "there is no atlas at" in err.splitlines()[-1], err
+    assert list(tmp_path.iterdir()) == []

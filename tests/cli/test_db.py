@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from atlas.errors import IntegrityError, StoreUnavailable
@@ -81,15 +82,12 @@ def test_rebuild_names_what_it_left_out(atlas: Path) -> None:
     assert "the run was interrupted" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["check", "backup", "upgrade", "rebuild"])
+NEEDING_ONE = [name for name in typer.main.get_command(app).commands if name != "path"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("command", NEEDING_ONE)
 def test_without_an_atlas_every_command_says_what_to_type(tmp_path: Path, command: str) -> None:
     with pytest.raises(StoreUnavailable, match=r"there is no atlas at") as caught:
         run(command, "-a", tmp_path / "none")
     assert caught.value.exit_code == 3
     assert not (tmp_path / "none").exists()
-
-
-@pytest.mark.parametrize("command", ["check", "backup", "upgrade", "rebuild", "path"])
-def test_every_command_has_help_with_an_example(command: str) -> None:
-    out, _messages = run(command, "--help")
-    assert f"atlas db {command}" in " ".join(out.split())

@@ -102,9 +102,3 @@ def test_a_wrong_request_says_so(
     found = run(*(a.format(tmp=tmp_path, atlas=stored_atlas) for a in arguments))
     assert (found[0], found[1]) == (code, "") and match in found[2]
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("command", ["export", "import", "push", "pull"])
-def test_every_command_has_help_with_an_example(run: Any, command: str) -> None:
-    code, out, _ = run(command, "--help")
-    assert code == 0 and f"atlas {command}" in " ".join(out.split("Example:")[1].split())

@@ -132,7 +132,7 @@ def named(_: Path, name: str) -> Any:
 
 @FAST
 def test_set_expressions(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(query_saved, "named", named)
+    monkeypatch.setattr(set_expression, "named", named)
     make = texts("dog & cat", "(dog | cat) - dog", "dog - cat & edit:no-dog@1", "((dog))")
     assert feed(number, make, lambda given: set_expression.of_expression(Path(), given), None) > 50
 
