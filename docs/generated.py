@@ -24,6 +24,7 @@ LIBRARIES = ("pyarrow", "pa", "torch", "transformers", "numpy", "np", "PIL", "pa
 UNDOCUMENTED = (
     rf"({'|'.join(LIBRARIES)})\..*",
     r"(pathlib|collections|contextlib|typing|datetime)\..*",
+    r"atlas\.\w+\.\w+\.[A-Z]",  # variables for types
     r"(Path|Sequence|Mapping|Iterator|Iterable|Callable|AbstractContextManager|Any|Tensor|Literal|Image|Medium)(\..*)?",
 )
 
@@ -98,8 +99,20 @@ def parameters(method: str) -> str:
     return "\n".join(["| parameter | default | to set it |", "|---|---|---|", *rows, "", told]) if rows else told
 
 
+def resolve_signatures() -> None:
+    """Give the methods that ask questions their types themselves, as their names are of the questions' modules."""
+    for _, method in inspect.getmembers(Atlas, lambda member: hasattr(member, "question")):
+        types = typing.get_type_hints(method.question)
+        gives = typing.get_type_hints(method.question.answer)["return"]
+        signature = inspect.signature(method)
+        own = [p.replace(annotation=types.get(p.name, p.annotation)) for p in signature.parameters.values()]
+        method.__signature__ = signature.replace(parameters=own, return_annotation=gives)
+        method.__annotations__ = {p.name: p.annotation for p in own[1:]} | {"return": gives}
+
+
 def classes() -> str:
     """`Atlas`, every class of ours that its methods take or give, and the errors: docstrings and signatures."""
+    resolve_signatures()
     found: list[type] = [Atlas]
     for cls in found:
         for annotated in (cls, *_functions(cls)):

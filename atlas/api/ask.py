@@ -34,6 +34,7 @@ def method_of(question: Callable[P, Question[A]]) -> Callable[Concatenate[Any, P
     method.__doc__ = question.__doc__
     method.__name__ = method.__qualname__ = question.__module__.rpartition(".")[2]
     method.__signature__ = inspect.Signature([first, *own], return_annotation=gives)  # type: ignore[attr-defined]
+    method.__annotations__ = {p.name: p.annotation for p in own} | {"return": gives}
     method.question = question  # type: ignore[attr-defined]
     return method
 

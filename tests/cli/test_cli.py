@@ -137,6 +137,25 @@ def test_query_in_every_format(stored_atlas: Path, run: Run) -> None:
     assert pq.read_table(io.BytesIO(done.stdout)).num_rows == 4
 
 
+def test_a_neuron_in_every_format(stored_atlas: Path, run: Run) -> None:
+    """Its concepts are the rows; a table and JSON have the two other tables too, and what has one says so."""
+    question = ("neuron", "1/5", "--method", "contribution", "--source", "text", "--atlas", stored_atlas)
+    whole = json.loads(run(*question, "--json")[1])
+    assert whole["facts"] == {"neuron": "1/5", "model": whole["provenance"]["model"]}
+    assert {r["concept"] for r in whole["rows"]} == {"cat", "dog"} and len(whole["tokens"]) == 4 and whole["exemplars"]
+    assert json.loads(run(*question)[1]) == whole  # a pipe gets one line
+    _, out, err = run(*question, "--csv")
+    assert [r["concept"] for r in csv.DictReader(io.StringIO(out))] == [r["concept"] for r in whole["rows"]]
+    assert "csv has the rows of one table; --json has them all: tokens, concepts, exemplars" in err
+    _, out, err = run(*question, "--format", "table")
+    parts = re.split(r"\n\n(tokens|concepts|exemplars)\n", out)
+    assert parts[0].startswith("neuron 1/5 of ") and parts[1::2] == ["tokens", "concepts", "exemplars"]
+    assert [len(part.strip().splitlines()) - 2 for part in parts[2::2]] == [
+        len(whole[name]) for name in ("tokens", "rows", "exemplars")
+    ]
+    assert "has the rows of one table" not in err
+
+
 def test_quiet_explain_and_fail_empty(stored_atlas: Path, run: Run) -> None:
     question = ("query", "--concept", "dog", "--atlas", stored_atlas)
     assert run("--quiet", *question)[2] == ""

@@ -67,8 +67,11 @@ def test_conditions_counts_and_pages(stored_atlas: Path, run: Run) -> None:
     _, out, _ = run("count", "--where", where, "--percentile", ">=75", *place)
     assert [r["passing"] for r in rows(out)] == [32 + 1, 32 + 1] and {r["neurons"] for r in rows(out)} == {128}
     assert "count(*) AS passing" in run("count", "--where", where, "--explain", *place)[1]
-    code, out, _ = run("query", "--where", "concept = dog and score > 1e9", "--fail-empty", *place)
-    assert (code, out) == (1, "")
+    for command, code in (("query", 1), ("count", 1)):
+        asked = (command, "--where", "concept = dog and score > 1e9", *place)
+        assert run(*asked)[0] == 0 and run(*asked, "--fail-empty")[0] == code
+    none = [r["passing"] for r in rows(run("count", "--concept", "dog", "--score", ">1e9", *place)[1])]
+    assert none == [0] and run("count", "--concept", "dog", "--score", ">0", "--fail-empty", *place)[0] == 0
 
 
 def test_runs_are_shown_compared_and_removed(own_atlas: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ def test_what_is_chosen_is_all_that_goes_out(run: Any, stored_atlas: Path, tmp_p
     code, out, _ = run("query", "--concept", "dog", "--top", "3", "--atlas", tmp_path / "x.atlas", "--csv")
     assert code == 0 and len(read(out)) == 3 and all(row["tokens"] for row in read(out))
     code, out, _ = run("runs", "show", row["name"], "--atlas", tmp_path / "x.atlas", "--json")
-    assert code == 0 and json.loads(out)["run"]["job"]["of"]["kind"] == "ingest"
+    assert code == 0 and json.loads(out)["facts"]["run"]["job"]["of"]["kind"] == "ingest"
 
 
 def test_a_bundle_is_asked_where_it_lies(run: Any, stored_atlas: Path, bundle: Path) -> None:
