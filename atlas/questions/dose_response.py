@@ -10,16 +10,17 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
-from atlas.query.map_spec import Coordinates
+from atlas.query.map_spec import by_place
 from atlas.query.option import described
 from atlas.query.question import Question
+from atlas.questions._evaluations import OfEvaluations
 from atlas.stats.dose_response import doses
 from atlas.stats.leaderboard import of_effects
 from atlas.store.database import open_readonly
 
 
 @described
-class DoseResponse(Coordinates, Question[Answer]):
+class DoseResponse(OfEvaluations, Question[Answer]):
     """Accuracy left as more of a method's best neurons are ablated, on their concept and on others, beside random ones.
 
     One row for every source, method and dose: how many neurons (share: of all), the accuracy left on their concept
@@ -34,6 +35,8 @@ class DoseResponse(Coordinates, Question[Answer]):
     """
 
     examples = ("atlas dose-response --source image",)
+
+    method: str | None = by_place("method", default=None, kw_only=True)
 
     def answer(self, path: Path) -> Answer:
         with open_readonly(path) as connection:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+
+from atlas.errors import unknown
 from atlas.query.answer import Answer
 from atlas.query.option import described, option
 from atlas.query.question import Question
+from atlas.query.run_record import run_named
 from atlas.questions._lists import everything
+from atlas.store.database import open_readonly
 
 
 @described
@@ -15,6 +20,9 @@ class Effects(Question[Answer]):
     """What edits and ablations were measured to do: one row a source, task, subset, condition and metric of a run.
 
     value, and its 95 % interval from low to high; examples; seeds of the random control.
+
+    Raises:
+        UsageError: nothing was measured of the edit or the concept, or no run begins so, or several do.
     """
 
     examples = ("atlas effects --edit no-dog@1",)
@@ -24,11 +32,18 @@ class Effects(Question[Answer]):
     run: str | None = option("Only of this run, by the beginning of its id.", default=None)
 
     def answer(self, path: Path) -> Answer:
-        found = everything(path, "effects")
-        rows = found.to_pylist()
-        given = {name: value for name in ("edit", "concept") if (value := getattr(self, name)) is not None}
-        keep = [
-            all(row[name] == value for name, value in given.items()) and row["run"].startswith((self.run or "")[:8])
-            for row in rows
-        ]
-        return Answer(found.table.filter(keep))
+        rows = everything(path, "effects").table
+        if self.run is not None:
+            with open_readonly(path) as connection:
+                rows = _only(rows, "run", run_named(connection, self.run)[:8])
+        for name in ("edit", "concept"):
+            if (value := getattr(self, name)) is not None:
+                measured = set(rows[name].to_pylist()) - {None}
+                if value not in measured:
+                    raise unknown(f"measured {name}", value, measured, "atlas effects")
+                rows = _only(rows, name, value)
+        return Answer(rows)
+
+
+def _only(rows: pa.Table, name: str, value: str) -> pa.Table:
+    return rows.filter(pa.array([given == value for given in rows[name].to_pylist()], pa.bool_()))

@@ -10,15 +10,15 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
-from atlas.query.map_spec import Coordinates
 from atlas.query.option import described, option
 from atlas.query.question import Question
+from atlas.questions._evaluations import OfEvaluations
 from atlas.stats.leaderboard import ORDERS, REFERENCE, leaderboard, of_effects
 from atlas.store.database import open_readonly
 
 
 @described
-class Leaderboard(Coordinates, Question[Answer]):
+class Leaderboard(OfEvaluations, Question[Answer]):
     """Methods against exact ablation: rank correlation, precision of the top 1 % and 2 %, and what ablating their
     neurons did: accuracy on their concept / on the others / on their concept with as many random neurons, in percent.
 
@@ -45,12 +45,10 @@ class Leaderboard(Coordinates, Question[Answer]):
     def __post_init__(self) -> None:
         if self.by not in ORDERS:
             raise UsageError(f"[[by]] is one of {', '.join(ORDERS)}, not '{self.by}'")
-        if self.method is not None:
-            raise UsageError("all methods are compared; leave out [[method]]")
 
     def answer(self, path: Path) -> Answer:
         against = self.reference or REFERENCE
-        which = self.maps(method=self.reference, target=self.target or "text")
+        which = self.maps(method=self.reference, target="text")
         with open_readonly(path) as connection:
             rows, defaults = of_effects(
                 connection, which, lambda one: leaderboard(connection, replace(one, method=None), against, self.by)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from atlas.errors import unknown
 from atlas.query.answer import Answer
 from atlas.query.option import described, option
 from atlas.query.question import Question
@@ -18,7 +19,7 @@ class Measures(Question[Answer]):
     source, layer, two representations, condition), with its 95 % interval from low to high.
 
     Raises:
-        UsageError: no run begins so, or several do.
+        UsageError: no run begins so, or several do, or nothing was measured under the name.
     """
 
     examples = ("atlas measures --name cka",)
@@ -29,4 +30,8 @@ class Measures(Question[Answer]):
     def answer(self, path: Path) -> Answer:
         with open_readonly(path) as connection:
             run = None if self.run is None else run_named(connection, self.run)
-            return Answer(measures(run, self.name).run(connection))
+            rows = measures(run, self.name).run(connection)
+            if self.name is not None and not rows.num_rows:
+                names = measures(run, None).run(connection)["name"].to_pylist()
+                raise unknown("measure", self.name, names, "atlas measures")
+            return Answer(rows)

@@ -201,3 +201,43 @@ def test_no_question_writes_a_flag_and_every_field_it_names_is_one_of_its_own() 
         assert not re.search(r"--[a-z]", re.sub(r"`[^`]*`", "", text)), text
         own = of_helpers if stem.startswith("_") else set(options_of(question_named(stem)))
         assert {match[1] for match in re.finditer(r"\[\[(\w+)", text)} <= own, text
+
+
+NEEDED = {
+    "agreement": [],
+    "count": ["--score", ">0"],
+    "effects": [],
+    "exemplars": ["1/5"],
+    "layers": ["--concept", "dog"],
+    "leaderboard": [],
+    "measures": [],
+    "neuron": ["1/5"],
+    "only": ["--concept", "dog"],
+    "query": ["--layers", "0"],
+    "search": ["dog"],
+    "shared": ["--concept", "dog"],
+}
+"""Questions that an atlas of one run answers, with what each needs."""
+
+NAMED = ("model", "dataset", "supercategory", "concept", "method", "source", "target", "reduce", "component", "tap")
+NAMES_OF = [
+    (name, field)
+    for name in NEEDED
+    for field, about in options_of(question_named(name)).items()
+    if field in (*NAMED, "run", "edit", "name", "reference", "label", "selection") and not about.argument
+]
+
+
+@pytest.mark.parametrize(("name", "field"), NAMES_OF)
+def test_a_name_that_the_atlas_does_not_have_is_refused_and_not_passed_over(
+    name: str, field: str, stored_atlas: Path, run: Run
+) -> None:
+    """Else an option that is read by nothing, or finds nothing, would be an answer to another question."""
+    path, place = path_of(name), ("--atlas", stored_atlas)
+    needed = NEEDED[name]
+    assert run(*path, *needed, *place)[0] == 0
+    flag = (options_of(question_named(name))[field].flags or (f"--{field.replace('_', '-')}",))[0]
+    if flag in needed:
+        needed = [*needed[: needed.index(flag)], *needed[needed.index(flag) + 2 :]]
+    code, out, err = run(*path, *needed, flag, "nosuch", *place)
+    assert (code, out) == (2, "") and err.splitlines()[-1].startswith("atlas: "), err
