@@ -120,6 +120,11 @@ def test_an_evaluation_is_stored_once_with_its_control(own_atlas: Path, llava_fo
     again = evaluate(own_atlas, edit, held_out, Execution(), seeds=2)
     assert not again.fresh and len(again.rows) == len(done.rows)
     effects = atlas.effects().to_pylist()
+    assert atlas.effects(edit="no-dog@1").to_pylist() == atlas.effects(run=done.run_id).to_pylist() == effects
+    own = [r for r in effects if r["concept"] == "dog"]
+    assert own and atlas.effects(concept="dog").to_pylist() == own
+    with pytest.raises(UsageError, match="no measured edit called 'no-dog'; did you mean 'no-dog@1'"):
+        atlas.effects(edit="no-dog")
     assert {r["condition"] for r in effects} == {"before", "edit", "random"}
     assert {r["subset"] for r in effects} == {"concept", "others", "model"}
     assert {r["value"] for r in effects if r["metric"] == "changed_parameters"} == {40 * 32}

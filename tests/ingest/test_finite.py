@@ -96,7 +96,7 @@ def overflowing(monkeypatch: pytest.MonkeyPatch) -> None:
                 projection.weight.mul_(1000)  # type: ignore[operator, union-attr]
         return live
 
-    monkeypatch.setattr(prepare, "load_model", large)
+    monkeypatch.setattr(ingest, "load_model", large)
 
 
 def best(path: Path) -> Any:
