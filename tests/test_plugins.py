@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import shutil
 import subprocess
 import sys
@@ -214,3 +215,35 @@ def test_a_family_of_a_plugin_is_recorded(site: Site, empty_atlas: Path, llava_f
     outcome = run_ingest(empty_atlas, job, Execution())
     recorded = facts(empty_atlas, outcome.run_id).whole["job"]["plugins"]
     assert recorded["families"]["llava"]["distribution"] == "seeing" and outcome.run_id != without.run_id
+
+
+BARS = '''
+    """How well each method's ranking follows the reference's."""
+
+    def draw(answer, *, ax=None):
+        """A bar for each method."""
+        if ax is None:
+            from matplotlib import pyplot as plt
+            ax = plt.subplots()[1]
+        ax.bar(answer["method"].to_pylist(), answer["correlation"].to_pylist())
+        ax.set(xlabel="method", ylabel="rank correlation")
+        return ax
+    '''
+
+
+def test_a_figure_of_a_question_of_ours_is_drawn(
+    site: Site, stored_atlas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib").use("agg")
+    from atlas import Atlas
+    from atlas.testing import check_figure
+
+    site.install("bars", "[neuron_atlas.figures]\nagreement = bars\n", BARS)
+    answer = Atlas(stored_atlas).agreement(source="text", reduce="mean")
+    check_figure(registry.load(importlib.import_module("atlas.figures"), "agreement"), answer)
+    assert [bar.get_height() for bar in answer.plot().patches] == answer["correlation"].to_pylist()
+    picture = tmp_path / "methods.svg"
+    command = ["plot", "agreement", "--source", "text", "--out", str(picture), "--atlas", str(stored_atlas)]
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    done = subprocess.run([sys.executable, "-m", "cli.main", *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "<svg" in picture.read_text(encoding="utf-8"), done.stderr
