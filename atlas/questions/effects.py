@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
+
 from atlas.query.answer import Answer
 from atlas.query.option import described, option
 from atlas.query.question import Question
@@ -31,4 +33,4 @@ class Effects(Question[Answer]):
             all(row[name] == value for name, value in given.items()) and row["run"].startswith((self.run or "")[:8])
             for row in rows
         ]
-        return Answer(found.table.filter(keep))
+        return Answer(found.table.filter(pa.array(keep, pa.bool_())))  # of no rows, Arrow could not tell the type
