@@ -38,7 +38,7 @@ def missing_extra(error: BaseException) -> str | None:
 
 
 def requirements() -> list[str]:
-    """What the installed metadata requires, as in `torch>=2.13; extra == 'ingest'`; nothing where it is not installed."""
+    """What the installed metadata requires, as in `torch>=2.13; extra == 'ingest'`; nothing without metadata."""
     from importlib import metadata
 
     try:
