@@ -141,8 +141,7 @@ def run(arguments: list[str] | None = None) -> None:
         code = _failed(f"the output could not be written: {error.strerror}", 1, debug=False)
     with suppress(OSError):
         sys.stderr.flush()
-    # Everything is closed by now. Where torch and duckdb-engine are in one process, the interpreter's own way out
-    # prints pages of reference-count warnings of duckdb's binding, and takes its time.
+    # Everything is closed by now; where torch is loaded, the interpreter's own way out takes its time.
     atexit._run_exitfuncs()
     os._exit(code)
 

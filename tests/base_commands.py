@@ -60,7 +60,8 @@ SILENT = ("effects --atlas {empty}", "measures")
 
 CHANGE = (
     "init --atlas {out}/new.atlas",
-    "use --method contribution",
+    "use {model} --dataset scenes",
+    "use --clear",
     "edit create no-dog --concept dog --method contribution --source text --top 4 --set 0",
     "edit create less-cat --concept cat --method contribution --source text --top 3 --scale 0.5",
     "edit compose both no-dog less-cat",
