@@ -221,6 +221,11 @@ def test_all_is_every_extra_for_using_it() -> None:
 USED = sorted({Requirement(line).name for extra in EXTRAS.keys() - {"dev", "docs"} for line in EXTRAS[extra]})
 
 
+def test_the_page_lists_every_extra() -> None:
+    page = (ROOT / "docs" / "getting_started.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `([\w-]+)` \|", page, re.MULTILINE)) == EXTRAS.keys()
+
+
 @pytest.mark.parametrize("name", [name for name in USED if name != "neuron-atlas"])
 def test_a_distribution_of_an_extra_is_known_by_its_modules(name: str) -> None:
     owned = [module for module, owners in metadata.packages_distributions().items() if name in owners]
