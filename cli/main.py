@@ -17,8 +17,9 @@ from typing import Annotated, Any
 import typer
 from typer.exceptions import TyperException
 
-from atlas.errors import AtlasError, AtlasWarning, UsageError
+from atlas.errors import AtlasError, AtlasWarning, Unsupported, UsageError
 from cli.common import be_quiet, in_flags, say
+from cli.missing_extra import missing_extra
 from cli.text import visible
 
 INTERRUPTED = 130
@@ -151,8 +152,7 @@ def run(arguments: list[str] | None = None) -> None:
         code = _failed(f"the output could not be written: {error.strerror}", 1, debug=False)
     with suppress(OSError):
         sys.stderr.flush()
-    # Everything is closed by now. Where torch and duckdb-engine are in one process, the interpreter's own way out
-    # prints pages of reference-count warnings of duckdb's binding, and takes its time.
+    # Everything is closed by now; where torch is loaded, the interpreter's own way out takes its time.
     atexit._run_exitfuncs()
     os._exit(code)
 
@@ -196,10 +196,20 @@ def main(arguments: list[str]) -> int:
         return _unread()
     except OSError as error:
         return _failed(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}", 1, debug)
-    except Exception as error:  # a defect of ours: say so in one line, and how to see more
+    except Exception as error:
+        if (needed := missing_extra(error)) is not None:
+            return _failed(f"`{_command_of(arguments)}` needs {needed}", Unsupported.exit_code, debug)
+        # A defect of ours: say so in one line, and how to see more.
         return _failed(f"internal error: {type(error).__name__}: {error} (--debug shows where)", 1, debug)
     finally:
         be_quiet(False)  # the next command line says for itself
+
+
+def _command_of(arguments: list[str]) -> str:
+    """The command that a command line gives, without its arguments: "atlas edit apply"."""
+    given = [argument for argument in arguments if not argument.startswith("-")]
+    words = 2 if given and given[0] in GROUPS else 1
+    return " ".join(["atlas", *given[:words]])
 
 
 @contextmanager

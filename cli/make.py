@@ -223,6 +223,7 @@ def demo(
 
     Example: atlas demo --full
     """
+    import ingest.run.ingest  # noqa: F401 - without torch, say so before the first step
     from cli.demo import FURTHER, STEPS, play
 
     play(resolve(atlas), no_progress, (*STEPS, *(FURTHER if full else ())))

@@ -115,7 +115,7 @@ def damage(file: Path, *, flip: int | None = None, cut: int | None = None) -> No
 
 NEEDED = (
     "alembic.command",
-    "duckdb_engine",
+    "atlas.store.engine",
     "pyarrow.parquet",
     "atlas.api.atlas",
     "atlas.maintain.check",

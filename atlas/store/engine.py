@@ -16,11 +16,15 @@ from typing import Any
 import duckdb
 import sqlalchemy as sa
 from sqlalchemy import Connection, Engine
+from sqlalchemy.dialects import registry
 from sqlalchemy.pool import NullPool
 
 from atlas.store.database import database_file, missing, open_file, require_current, wal
+from atlas.store.dialect import Driver, DuckDBDialect
 from atlas.store.duckdb_errors import is_full, translate_duckdb_errors
 from atlas.store.locks import COMPARE, WRITE, held
+
+registry.register(DuckDBDialect.name, DuckDBDialect.__module__, DuckDBDialect.__name__)
 
 
 @contextmanager
@@ -85,17 +89,17 @@ def fold_log(connection: Connection, path: Path) -> None:
 
 def make_engine(path: Path, *, read_only: bool, wait: float | None = None) -> Engine:
     """An engine whose every connection opens and closes the file; the caller disposes of it."""
-    # Opening the file ourselves spares duckdb-engine's own setup, a second in-memory database for each connection.
     # What is open ends with the connection; a rollback of its own would only print a traceback after a fatal error.
     return sa.create_engine(
-        "duckdb://", poolclass=NullPool, pool_reset_on_return=None, creator=lambda: _driver(path, read_only, wait)
+        f"{DuckDBDialect.name}://",
+        poolclass=NullPool,
+        pool_reset_on_return=None,
+        creator=lambda: _driver(path, read_only, wait),
     )
 
 
-def _driver(path: Path, read_only: bool, wait: float | None) -> Any:
-    from duckdb_engine import ConnectionWrapper
-
-    return ConnectionWrapper(open_file(path, read_only=read_only, files=True, wait=wait))
+def _driver(path: Path, read_only: bool, wait: float | None) -> Driver:
+    return Driver(open_file(path, read_only=read_only, files=True, wait=wait))
 
 
 def raw(connection: Connection) -> Any:

@@ -3,6 +3,7 @@
 `vectors/<run_id>.faiss` is a cache. The row of table `indexes` decides whether it is used: its size and sha256 must be
 the row's, and the row's content must be that of the run's vectors now. Else the question is answered by exact search,
 with one warning, and the file is made again where the database can be written. A file that no row names is never read.
+Without FAISS, which the extra `index` brings, exact search answers too.
 
 Whatever finds the candidates, their similarity is the dot product of the stored float32 vectors in double precision,
 rounded to float32; equal ones come in the order of their addresses. So flat, fp16 and exact search answer alike:
@@ -11,6 +12,7 @@ candidates are fetched until the first one left out is too far below the last on
 
 from __future__ import annotations
 
+import importlib.util
 import threading
 import warnings
 from collections import OrderedDict
@@ -40,6 +42,7 @@ from atlas.vectors.faiss_files import (
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
+NO_FAISS = "FAISS is not installed (pip install 'neuron-atlas[index]')"
 HITS = pa.schema(
     [("component", pa.string()), ("layer", pa.int16()), ("neuron", pa.int32()), ("similarity", pa.float32())]
 )
@@ -228,7 +231,8 @@ def usable(path: Path, run_id: str) -> Loaded | None:
                 IndexIgnored,
                 stacklevel=3,
             )
-            found, mended = None, _mended(path, run_id, str(row["kind"]) if row else "")
+            mended = found != NO_FAISS and _mended(path, run_id, str(row["kind"]) if row else "")
+            found = None
             if mended:
                 return None  # the next question finds it
             now = _stamp(path, run_id)
@@ -252,6 +256,8 @@ def _stamp(path: Path, run_id: str) -> Stamp:
 
 def _load(connection: Connection, path: Path, row: dict[str, Any]) -> Loaded | str:
     """The index that a row of `indexes` names, or why it is not to be used."""
+    if importlib.util.find_spec("faiss") is None:
+        return NO_FAISS
     problem = problem_of(connection, path, row)
     if problem:
         return problem
