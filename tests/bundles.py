@@ -114,7 +114,10 @@ def older(folder: Path) -> None:
     maps, scores = (pq.read_table(folder / f"{name}.parquet") for name in ("maps", "scores"))
     pq.write_table(maps.drop_columns(["kept"]), folder / "maps.parquet")
     effects = pq.read_table(folder / "effects.parquet")
-    pq.write_table(effects.drop_columns(["clusters", "effective"]), folder / "effects.parquet")
+    pq.write_table(
+        effects.drop_columns(["clusters", "effective", "method", "dose", "reduce", "target"]),
+        folder / "effects.parquet",
+    )
     pq.write_table(scores.sort_by([("map_id", "ascending"), ("rank", "ascending")]), folder / "scores.parquet")
     change(folder / run_manifest.NAME, schema="0003")
 
