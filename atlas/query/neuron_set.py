@@ -24,6 +24,11 @@ class NeuronSet(Answer):
     Sets combine: `&`, `-` and `|`; provenance keeps both sides'.
     """
 
+    @property
+    def defaults(self) -> tuple[str, ...]:
+        """What was left open and filled in for the set, or for those that it is made of."""
+        return tuple(dict.fromkeys(_defaults(self.provenance)))
+
     def __iter__(self) -> Iterator[Neuron]:
         return iter(self.neurons)
 
@@ -59,6 +64,13 @@ class NeuronSet(Answer):
         if mine != theirs or mine is None:
             raise UsageError("these neurons belong to two models; choose one with model=...")
         return {"fingerprint": mine, "set": word, "left": self.provenance, "right": other.provenance}
+
+
+def _defaults(provenance: Mapping[str, Any]) -> Iterator[str]:
+    yield from provenance.get("assumed", ())
+    for part in ("left", "right", "of"):
+        if isinstance(provenance.get(part), Mapping):
+            yield from _defaults(provenance[part])
 
 
 def neuron_set(neurons: Sequence[Neuron], provenance: Mapping[str, Any]) -> NeuronSet:

@@ -58,7 +58,7 @@ class Query(Conditions, Question[NeuronSet]):
         "Fields to sort by, the largest first with a minus: --sort=-score. [default: rank]", default=None
     )
     top: int | None = option(
-        "How many neurons. [default: 20, or all that --select chooses]", "--top", "-n", "--limit", default=None
+        "How many neurons. [default: 20, or all that --select chooses]", "--top", "-n", "--limit", default=None, least=1
     )
     after: str | None = option("Go on behind a page: the cursor that it ended with.", default=None)
     each: bool = option("Every neuron once, with the map in which it ranks best.", default=False)
@@ -67,7 +67,8 @@ class Query(Conditions, Question[NeuronSet]):
     agree: int | None = option("In how many of the --methods, or concepts. [default: more than half]", default=None)
 
     def __post_init__(self) -> None:
-        if not (self.given()):
+        super().__post_init__()
+        if not self.given():
             raise UsageError(
                 "give [[concept]], or another condition: [[token=bark]], [[label=image]], "
                 "[[where]] ... (`atlas query --help`)"
@@ -112,7 +113,9 @@ class Query(Conditions, Question[NeuronSet]):
             other = ask({**same, "run": mine["run_id"]}, None)
         except UsageError:  # the run has no such map; another may
             other = ask(same, None)
-        return found - other
+        rest = found - other
+        rest.sql = found.sql
+        return rest
 
     def _vote(self, connection: Connection) -> NeuronSet:
         if self.select and self.top:

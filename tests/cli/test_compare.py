@@ -34,8 +34,10 @@ def test_query_by_rule_minus_another_map(stored_atlas: Path, run: Run) -> None:
     dog = [(n.layer, n.index) for n in atlas.select("per_layer:9", "dog")]
     assert code == 0 and addresses(out) == dog and len(dog) == 18
     cat = [(n.layer, n.index) for n in atlas.select("per_layer:9", "cat")]
-    _, out, _ = run(*question, "--select", "per_layer:9", "--minus", "concept=cat")
+    _, out, told = run(*question, "--select", "per_layer:9", "--minus", "concept=cat")
     assert addresses(out) == [at for at in dog if at not in cat]
+    assert "using method=contribution (also stored: " in told and told == err  # what was filled in, as without it
+    assert "SELECT" in run(*question, "--minus", "concept=cat", "--explain")[1]
     _, out, _ = run(*question, "--minus", "concept=cat,source=text", "--json")
     whole = json.loads(out)["provenance"]
     assert (whole["set"], whole["right"]["maps"][0]["source"]) == ("minus", "text")
