@@ -186,13 +186,7 @@ def tell(text: object = "", *, flush: bool = False) -> None:
     print(visible(str(text), keep="\n\t"), flush=flush)
 
 
-def note_assumed(provenance: Mapping[str, Any]) -> None:
-    """Tell what was filled in for the user, so that no choice is silent."""
-    for assumed in provenance["assumed"]:
-        say(f"using {assumed}")
-
-
 def note_defaults(answer: Answer) -> None:
-    """Tell what was left open and filled in for an answer."""
+    """Tell what was left open and filled in for an answer, so that no choice is silent."""
     for default in answer.defaults:
         say(f"using {default}")

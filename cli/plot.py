@@ -14,7 +14,8 @@ import atlas.figures
 from atlas import registry
 from atlas.api.ask import question_named
 from atlas.errors import AtlasError, AtlasWarning, Unsupported, UsageError
-from atlas.query.question import Question, name_of
+from atlas.query.option import name_of
+from atlas.query.question import Question
 from cli.common import AtlasPath, resolve, tell
 from cli.questions import asked_of, help_of, print_answer, with_options
 from cli.render import Output
@@ -40,9 +41,7 @@ def _drawing(kind: type[Question[Any]]) -> Callable[..., None]:
         form = output.chosen()
         if out is not None:
             _check(out)
-        asked = asked_of(kind, given)
-        answer = asked.answer(resolve(atlas))
-        answer.question = asked
+        answer = asked_of(kind, given).ask(resolve(atlas))
         print_answer(answer, form)
         if out is not None:
             _save(answer.plot, out)

@@ -13,7 +13,7 @@ from atlas.errors import UsageError
 from atlas.query.option import Described, options_of
 from cli.common import AtlasPath, note_defaults, resolve, say, spelling, tell, words
 from cli.groups import grouped
-from cli.render import Output, show, write_json
+from cli.render import SCHEMA_VERSION, Output, show, write_json
 
 if TYPE_CHECKING:
     from atlas.query.answer import Answer
@@ -36,8 +36,7 @@ def command_of(kind: type[Question[Any]]) -> Callable[..., None]:
     ) -> None:
         form = output.chosen()
         asked = asked_of(kind, given)
-        answer = asked.answer(resolve(atlas))
-        answer.question = asked
+        answer = asked.ask(resolve(atlas))
         if explain:
             if answer.sql is None:
                 raise UsageError("this question is answered by more than one statement; --explain has none to show")
@@ -86,13 +85,11 @@ def option_parameters(kind: type[Question[Any]]) -> list[inspect.Parameter]:
 
 def _parameter(field: Field[Any], about: Described, hint: Any) -> inspect.Parameter:
     kind = _typed_on_a_command_line(hint)
-    default = inspect.Parameter.empty if field.default is MISSING else (field.default or None)
-    if kind is bool:
-        default = bool(field.default)
-    elif default is None and field.default != 0:
+    default = inspect.Parameter.empty if field.default is MISSING else field.default
+    if kind is str and not default:  # several values are one text, and none of them no text
+        default = None
+    if default is None:
         kind = kind | None
-    elif field.default == 0 and kind in (int, float):
-        default = field.default
     info = (
         typer.Argument(help=about.help)
         if about.argument
@@ -146,7 +143,7 @@ def print_answer(answer: Answer, form: str) -> None:
     if form in ("json", "jsonl") and answer.parts:
         more |= {name: table.to_pylist() for name, table in answer.parts.items()}
         if form == "jsonl":  # several tables are no lines
-            write_json({"schema_version": 2, **more, "rows": answer.to_pylist()})
+            write_json({"schema_version": SCHEMA_VERSION, **more, "rows": answer.to_pylist()})
             return
     if form == "table":
         _print_tables(answer)

@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 import atlas.questions
 from atlas import registry
 from atlas.query.answer import Answer
+from atlas.query.option import name_of
 from atlas.query.question import Question
 
 P = ParamSpec("P")
@@ -32,7 +33,7 @@ def method_of(question: Callable[P, Question[A]]) -> Callable[Concatenate[Any, P
     first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     gives = inspect.signature(question.answer).return_annotation  # type: ignore[attr-defined]
     method.__doc__ = question.__doc__
-    method.__name__ = method.__qualname__ = question.__module__.rpartition(".")[2]
+    method.__name__ = method.__qualname__ = name_of(question)
     method.__signature__ = inspect.Signature([first, *own], return_annotation=gives)  # type: ignore[attr-defined]
     method.__annotations__ = {p.name: p.annotation for p in own} | {"return": gives}
     method.question = question  # type: ignore[attr-defined]

@@ -80,9 +80,7 @@ class Atlas(Questions):
 
     def ask(self, question: Question[A]) -> A:
         """The answer to a question of `atlas.questions`, which remembers what was asked."""
-        answer = question.answer(self.path)
-        answer.question = question
-        return answer
+        return question.ask(self.path)
 
     def __repr__(self) -> str:
         with open_readonly(self.path) as connection:
@@ -156,8 +154,8 @@ class Atlas(Questions):
         standard deviation. mean, minimum: each neuron's own. These statistics are over all positions of the ingested
         examples, of the sources that the neurons were found from. noise: the standard deviation of Gaussian noise on
         the values, one draw of `seed` for each neuron and place (Sato & Takagi 2025). write_noise: of Gaussian noise on
-        the write vectors (Pan et al. 2024). where: `role=image`, `phase=prefill`; see `atlas.edits.positions.Where`.
-        seed: of the noise.
+        the write vectors (Pan et al. 2024). where: `role=image`, `phase=prefill`; see
+        `atlas.edits.positions.Positions`. seed: of the noise.
 
         Raises:
             UsageError: a bad name, no neurons, not exactly one kind of change, or no stored reference values.

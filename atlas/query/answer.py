@@ -14,6 +14,7 @@ import pyarrow as pa
 from atlas import registry
 from atlas.errors import Unsupported, UsageError
 from atlas.neurons import Neuron
+from atlas.query.option import name_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,7 +32,8 @@ class Answer:
     table: the rows. provenance: which maps or runs they came from, and what was left open and filled in (`defaults`).
     facts: numbers and names about the whole answer, such as a lift and its p-values. notes: sentences for a person.
     parts: further tables by name. sql: the statement that answered, where there was one. brief: the rows as a person
-    reads them, where that is less than `table`. question: what was asked.
+    reads them, where that is less than `table`. question: what was asked; nothing of an answer
+    that no question gave.
     """
 
     def __init__(
@@ -44,7 +46,6 @@ class Answer:
         parts: Mapping[str, pa.Table] | None = None,
         sql: str | None = None,
         brief: pa.Table | None = None,
-        question: object = None,
     ):
         self.table = table
         self.provenance: dict[str, Any] = dict(provenance or {})
@@ -53,7 +54,7 @@ class Answer:
         self.parts: dict[str, pa.Table] = dict(parts or {})
         self.sql = sql
         self.brief = brief
-        self.question = question
+        self.question: object = None
 
     @property
     def defaults(self) -> tuple[str, ...]:
@@ -113,8 +114,7 @@ class Answer:
             UsageError: no figure shows such an answer.
             Unsupported: matplotlib is not installed.
         """
-        name = type(self.question).__module__.rpartition(".")[2]
-        figure = registry.load(importlib.import_module("atlas.figures"), name)
+        figure = registry.load(importlib.import_module("atlas.figures"), name_of(self.question))
         return figure.draw(self, **options)
 
     def head(self, count: int = 5) -> Self:

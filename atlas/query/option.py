@@ -16,13 +16,13 @@ T = TypeVar("T")
 class Described:
     """What a field is for, and how the command line spells it.
 
-    flags: its options, `--name` by default. argument: given by place, without a flag. hidden: for Python alone.
+    flags: its options, `--name` by default. argument: given by place, without a flag. least: of a number that is given.
     """
 
     help: str
     flags: tuple[str, ...] = ()
     argument: bool = False
-    hidden: bool = False
+    least: int | None = None
 
 
 def option(
@@ -30,12 +30,11 @@ def option(
     *flags: str,
     default: Any,
     argument: bool = False,
-    hidden: bool = False,
+    least: int | None = None,
     kw_only: bool = True,
 ) -> Any:
     """A field with a default. help: one line, for the command line and for every other place that explains it."""
-    described = Described(help, flags, argument, hidden)
-    return field(default=default, metadata={OPTION: described}, kw_only=kw_only)
+    return field(default=default, metadata={OPTION: Described(help, flags, argument, least)}, kw_only=kw_only)
 
 
 def required(help: str, *flags: str, argument: bool = False, kw_only: bool = True) -> Any:
@@ -47,6 +46,12 @@ def required(help: str, *flags: str, argument: bool = False, kw_only: bool = Tru
 def described(cls: type[T]) -> type[T]:
     """A frozen dataclass whose fields are made by `option` and `required`; all but those marked are keyword-only."""
     return dataclass(frozen=True)(cls)
+
+
+def name_of(question: object) -> str:
+    """The name of a question, or of its class: that of its file."""
+    kind = question if isinstance(question, type) else type(question)
+    return kind.__module__.rpartition(".")[2]
 
 
 def options_of(cls: type[Any]) -> Mapping[str, Described]:

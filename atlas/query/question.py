@@ -8,8 +8,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
+from atlas.errors import UsageError
 from atlas.query.answer import Answer
 from atlas.query.map_spec import COORDINATES, MapSpec
+from atlas.query.option import options_of
 
 A = TypeVar("A", bound=Answer, covariant=True)
 
@@ -21,6 +23,23 @@ class Question(ABC, Generic[A]):
     """
 
     examples: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked. A question that has rules of its own calls this too.
+
+        Raises:
+            UsageError: a number below its least.
+        """
+        for name, about in options_of(type(self)).items():
+            value = getattr(self, name)
+            if about.least is not None and value is not None and value < about.least:
+                raise UsageError(f"[[{name}]] must be at least {about.least}")
+
+    def ask(self, path: Path) -> A:
+        """The answer from the atlas at a path, which remembers what was asked."""
+        answer = self.answer(path)
+        answer.question = self
+        return answer
 
     @abstractmethod
     def answer(self, path: Path) -> A:
@@ -43,9 +62,3 @@ class Question(ABC, Generic[A]):
     def given(self) -> Mapping[str, Any]:
         """The fields that are not as they are by default."""
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}  # type: ignore[arg-type]
-
-
-def name_of(question: Question[Any] | type[Question[Any]]) -> str:
-    """A question's name: that of its file."""
-    kind = question if isinstance(question, type) else type(question)
-    return kind.__module__.rpartition(".")[2]

@@ -28,10 +28,11 @@ class Sides(OfConcept, Question[Answer]):
     side: str = option("Compare two sources, or two targets: source or target.", default="source")
     sources: tuple[str, ...] = option("Two modalities; with --side target, one. [default: image,text]", default=())
     targets: tuple[str, ...] = option("With --side target, two modalities; else one. [default: image,text]", default=())
-    top: int = option("How many of the best neurons of each side.", default=40)
-    limit: int = option("How many rows to return.", "--limit", "-n", default=1000)
+    top: int = option("How many of the best neurons of each side.", default=40, least=1)
+    limit: int = option("How many rows to return.", "--limit", "-n", default=1000, least=1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.concept is None) == (not self.concepts and self.supercategory is None):
             raise UsageError(
                 "give one [[concept]]; or [[concepts=all]], [[concepts=dog,cat]] or [[supercategory=animal]] for a row "
@@ -40,9 +41,6 @@ class Sides(OfConcept, Question[Answer]):
         for name, single, several in (("source", self.source, self.sources), ("target", self.target, self.targets)):
             if single and several:
                 raise UsageError(f"[[{name}]] and [[{name}s]] both say what {name} is; give one of them")
-        for name in ("top", "limit"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"[[{name}]] must be at least 1")
 
     def answer(self, path: Path) -> Answer:
         given = {"source": self.sources or self.source, "target": self.targets or self.target}

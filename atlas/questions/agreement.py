@@ -44,6 +44,7 @@ class Agreement(Coordinates, Question[Answer]):
     seed: int = option("Of the intervals' resampling.", default=0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.pairs and self.reference is not None:
             raise UsageError("[[pairs]] compares all methods with each other; leave out [[reference]]")
         if self.method is not None:

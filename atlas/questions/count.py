@@ -29,6 +29,7 @@ class Count(Conditions, Question[Answer]):
     examples = ("atlas count --score '>0.1'", "atlas count --concept dog --layers 2-3 --percentile '>=99'")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.given():
             raise UsageError(
                 "give a condition on the neurons that count: [[score=>0.1]], [[token=bark]], [[where]] ..."

@@ -29,15 +29,14 @@ class Labels(Question[Answer]):
     )
     label: str | None = option("Only this label.", default=None)
     by_layer: bool = option("Count the neurons of every layer and label instead.", default=False)
-    top: int = option("How many neurons.", "--top", "-n", "--limit", default=20)
+    top: int = option("How many neurons.", "--top", "-n", "--limit", default=20, least=1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.run is None and (self.label is not None or self.by_layer):
             raise UsageError("give the [[run]] whose labels are meant (`atlas labels ls` lists them)")
         if self.by_layer and self.label is not None:
             raise UsageError("[[by_layer]] counts every label; leave out [[label]]")
-        if self.top < 1:
-            raise UsageError("[[top]] must be at least 1")
 
     def answer(self, path: Path) -> Answer:
         if self.run is None:

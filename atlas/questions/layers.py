@@ -54,9 +54,10 @@ class Layers(OfConcept, Question[Answer]):
     sources: tuple[str, ...] = option("One source, or two and what both have.", default=())
     targets: tuple[str, ...] = option("One target, or two and what both have.", default=())
     select: str | None = option("A rule instead of --top: percentile:99, per_layer:5, z:4.", default=None)
-    top: int | None = option("How many neurons. [default: 40]", "--top", "-n", default=None)
+    top: int | None = option("How many neurons. [default: 40]", "--top", "-n", default=None, least=1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.select and self.top:
             raise UsageError("[[top]] N is [[select]] top:N; give one of them")
         if (self.concept is None) == (self.of is None):

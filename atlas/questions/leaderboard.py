@@ -43,6 +43,7 @@ class Leaderboard(OfEvaluations, Question[Answer]):
     by: str = option("Order by selectivity, suppression, retention or correlation.", default="selectivity")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.by not in ORDERS:
             raise UsageError(f"[[by]] is one of {', '.join(ORDERS)}, not '{self.by}'")
 

@@ -30,16 +30,15 @@ class Match(Coordinates, Question[Answer]):
 
     first: str = required("A model's name, or the beginning of its fingerprint.", argument=True, kw_only=False)
     second: str = required("The model to find its neurons in.", argument=True, kw_only=False)
-    top: int = option("How many neurons.", "--top", "-n", "--limit", default=10)
+    top: int = option("How many neurons.", "--top", "-n", "--limit", default=10, least=1)
     seed: int = option("Of the permutations behind null and p.", default=0)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.model is not None:
             raise UsageError("two models are matched; leave out [[model]]")
         if self.concept is None:
             raise UsageError("give the [[concept]] whose best neurons of the first model are matched")
-        if self.top < 1:
-            raise UsageError("[[top]] must be at least 1")
 
     def answer(self, path: Path) -> Answer:
         with open_readonly(path) as connection:

@@ -70,11 +70,7 @@ class Neuron(Coordinates, Question[Profile]):
     examples = ("atlas neuron 3/117",)
 
     address: str | Address = required("layer/index, for example 3/117.", argument=True, kw_only=False)
-    top: int = option("Concepts for each method and source.", "--top", "-n", "--limit", default=3)
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise UsageError("[[top]] must be at least 1")
+    top: int = option("Concepts for each method and source.", "--top", "-n", "--limit", default=3, least=1)
 
     def answer(self, path: Path) -> Profile:
         neuron = Address.parse(self.address) if isinstance(self.address, str) else self.address

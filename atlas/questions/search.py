@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atlas.errors import UsageError
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.option import described, option, required
 from atlas.query.question import Question
@@ -26,11 +25,7 @@ class Search(Question[NeuronSet]):
 
     text: str = required("What to look for, in words.", argument=True, kw_only=False)
     model: str | None = option("The model's name, or the beginning of its fingerprint.", "--model", "-m", default=None)
-    top: int = option("How many neurons.", "--top", "-n", "--limit", default=10)
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise UsageError("[[top]] must be at least 1")
+    top: int = option("How many neurons.", "--top", "-n", "--limit", default=10, least=1)
 
     def answer(self, path: Path) -> NeuronSet:
         return with_words(path, self.text, top=self.top, model=self.model)

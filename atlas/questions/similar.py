@@ -30,11 +30,7 @@ class Similar(Question[NeuronSet]):
     space: str = option("decoded, direction or profile.", default="direction", kw_only=False)
     model: str | None = option("The model's name, or the beginning of its fingerprint.", "--model", "-m", default=None)
     run: str | None = option("The run of vectors, by the beginning of its id.", default=None)
-    top: int = option("How many neurons.", "--top", "-n", "--limit", default=10)
-
-    def __post_init__(self) -> None:
-        if self.top < 1:
-            raise UsageError("[[top]] must be at least 1")
+    top: int = option("How many neurons.", "--top", "-n", "--limit", default=10, least=1)
 
     def answer(self, path: Path) -> NeuronSet:
         from atlas.vectors.nearest import stored_vectors

@@ -25,7 +25,7 @@ SCHEMA = pa.schema(
 
 
 def doses(connection: Connection, which: MapSpec) -> pa.Table:
-    """One row for every source, method and number of neurons: see `Atlas.doses`. which: of one model."""
+    """One row for every source, method and dose: see `atlas.questions.dose_response`. which: of one model."""
     rows = []
     for found in surveyed(which).run(connection).to_pylist():
         if which.method not in (None, found["method"]) or which.target not in (None, found["target"]):

@@ -252,7 +252,7 @@ def of_concepts(
     only: bool,
     concepts: Sequence[str] = (),
 ) -> ConceptOverlaps:
-    """See `Atlas.shared_concepts`."""
+    """See `atlas.questions.shared`, over several concepts."""
     notes: list[str] = []
     if side == "target" and which.source is None:  # pictures may be asked for in text alone
         pinned = choose_several(connection, which, side, between)[0]

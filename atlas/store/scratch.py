@@ -45,7 +45,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def _sweep(path: Path, purpose: str) -> None:
-    """Remove the workshops whose process is no more."""
+    """Remove the scratch folders whose process has ended."""
     for folder in path.glob(f"{purpose}-*"):
         try:
             with (folder / "lock").open("r+") as lock:

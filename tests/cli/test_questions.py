@@ -18,8 +18,8 @@ from atlas.api import write_questions
 from atlas.api.ask import question_named
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
-from atlas.query.option import options_of
-from atlas.query.question import Question, name_of
+from atlas.query.option import name_of, options_of
+from atlas.query.question import Question
 from cli.main import WITHIN, make_app, questions
 
 Run = Callable[..., tuple[int, str, str]]
@@ -75,9 +75,6 @@ def test_every_field_is_described_and_every_file_is_a_command_or_has_one() -> No
 def test_a_command_has_one_option_a_field_spelled_as_it_says(name: str) -> None:
     found = parameters(name)
     for field, about in options_of(question_named(name)).items():
-        assert not about.hidden or field not in found
-        if about.hidden:
-            continue
         parameter = found[field]
         assert (parameter.param_type_name == "argument") is about.argument
         if not about.argument:
@@ -88,7 +85,7 @@ def test_a_command_has_one_option_a_field_spelled_as_it_says(name: str) -> None:
 @pytest.mark.parametrize("name", DERIVED)
 def test_a_derived_command_has_nothing_but_the_fields_and_what_all_have(name: str) -> None:
     common = {"form", "as_json", "as_csv", "spreadsheet", "explain", "fail_empty", "atlas", "help"}
-    shown = {field for field, about in options_of(question_named(name)).items() if not about.hidden}
+    shown = set(options_of(question_named(name)))
     assert set(parameters(name)) == shown | common - {"help"}
 
 
@@ -113,8 +110,7 @@ def test_a_command_passes_what_is_given_and_nothing_else(
     name: str, asked: list[Question[Any]], run: Run, tmp_path: Path
 ) -> None:
     kind = question_named(name)
-    shown = [field for field, about in options_of(kind).items() if not about.hidden]
-    given = {field: example(kind, field) for field in shown}
+    given = {field: example(kind, field) for field in options_of(kind)}
     place = ("--atlas", tmp_path / "an.atlas")
     code, out, err = run(*path_of(name), *(word for words, _ in given.values() for word in words), *place)
     assert (code, out) == (0, '{"n": 1}\n'), err
@@ -241,3 +237,25 @@ def test_a_name_that_the_atlas_does_not_have_is_refused_and_not_passed_over(
         needed = [*needed[: needed.index(flag)], *needed[needed.index(flag) + 2 :]]
     code, out, err = run(*path, *needed, flag, "nosuch", *place)
     assert (code, out) == (2, "") and err.splitlines()[-1].startswith("atlas: "), err
+
+
+BOUNDED = [
+    (name, field, about.least)
+    for name in NAMES
+    for field, about in options_of(question_named(name)).items()
+    if about.least is not None
+]
+
+
+@pytest.mark.parametrize(("name", "field", "least"), BOUNDED)
+def test_a_number_below_its_least_is_refused_before_anything_is_read(name: str, field: str, least: int) -> None:
+    """Also where a question has rules of its own: 0 is neither a default nor left open."""
+    kind = question_named(name)
+    needed = {f.name: "0/1" for f in fields(kind) if f.default is MISSING}  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=f"{field} must be at least {least}"):
+        kind(**(needed | {field: least - 1}))
+
+
+def test_every_count_of_rows_has_a_least() -> None:
+    counts = {(name, f) for name in NAMES for f in options_of(question_named(name)) if f in ("top", "limit")}
+    assert counts == {(name, field) for name, field, _ in BOUNDED}
