@@ -17,8 +17,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 GROUPS = "neuron_atlas."
-REQUIRED = {"families": "FAMILY", "figures": "draw", "questions": "answer"}
-"""What a module must have, by kind; `build` of every other kind."""
+REQUIRED = {"families": "FAMILY", "figures": "draw", "questions": None}
+"""What a module must have, by kind; `build` of every other kind. A question's class has a name of its own."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _MODULE = re.compile(r"\w+(\.\w+)*")
 
@@ -34,8 +34,8 @@ class Plugin:
     version: str
 
     @property
-    def required(self) -> str:
-        """What its module must have."""
+    def required(self) -> str | None:
+        """What its module must have; None where `atlas.api.ask.question_in` looks for it."""
         return REQUIRED.get(self.kind, "build")
 
     def __str__(self) -> str:
@@ -135,7 +135,7 @@ def fault(plugin: Plugin) -> str | None:
     for module in _imports(tree):
         if _spec(module) is None:
             return broken(plugin, f"it imports {module}, which is not installed")
-    if not {plugin.required, "*"} & _defined(tree):
+    if plugin.required and not {plugin.required, "*"} & _defined(tree):
         return broken(plugin, f"{plugin.module} has no {plugin.required}")
     return None
 

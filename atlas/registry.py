@@ -98,7 +98,7 @@ def load(package: ModuleType, name: str) -> ModuleType:
     except (Exception, SystemExit) as error:  # whatever another's module raises, it is this entry that failed
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}"
         raise AtlasError(plugins.broken(plugin, reason)) from error
-    if not hasattr(module, plugin.required):
+    if plugin.required and not hasattr(module, plugin.required):
         raise AtlasError(plugins.broken(plugin, f"{plugin.module} has no {plugin.required}"))
     return module
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import json
 import shutil
 import subprocess
 import sys
@@ -19,13 +20,14 @@ import ingest.datasets
 import ingest.label_rules
 import ingest.methods
 import ingest.metrics
-from atlas import registry
+from atlas import Atlas, registry
 from atlas.errors import UsageError
 from atlas.live import families
 from atlas.maintain.check import check
 from atlas.query.run_record import facts
 from atlas.store.database import open_readonly
 from atlas.testing import check_family, check_method, check_metric
+from cli.main import main
 from ingest.analyse import labelling
 from ingest.evaluate.generated import plugin_metrics
 from ingest.evaluate.metric import load_metrics
@@ -217,6 +219,45 @@ def test_a_family_of_a_plugin_is_recorded(site: Site, empty_atlas: Path, llava_f
     assert recorded["families"]["llava"]["distribution"] == "seeing" and outcome.run_id != without.run_id
 
 
+ODD = '''
+    """Neurons of odd numbers."""
+    from __future__ import annotations
+    from pathlib import Path
+    from atlas.query.neuron_set import NeuronSet
+    from atlas.query.option import described, option
+    from atlas.query.question import Question
+    from atlas.questions.query import Query
+
+    @described
+    class Odd(Question[NeuronSet]):
+        """The odd neurons among a concept's best."""
+
+        examples = ("atlas odd-neurons --concept dog",)
+
+        concept: str = option("The concept.", "--concept", "-c", default="dog")
+        top: int = option("How many are looked at.", default=20, least=1)
+
+        def answer(self, path: Path) -> NeuronSet:
+            best = Query(self.concept, top=self.top).answer(path)
+            keep = [neuron.index % 2 == 1 for neuron in best]
+            return NeuronSet(best.table.filter(keep), best.provenance)
+    '''
+
+
+def test_a_question_of_a_plugin_is_a_command(
+    site: Site, stored_atlas: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.install("oddly", "[neuron_atlas.questions]\nodd_neurons = oddly\n", ODD)
+    where = ("--format", "jsonl", "--atlas", str(stored_atlas))
+    assert main(["odd-neurons", "--concept", "dog", "--top", "30", *where]) == 0
+    odd = [(row["layer"], row["neuron"]) for row in map(json.loads, capsys.readouterr().out.splitlines())]
+    best = [(n.layer, n.index) for n in Atlas(stored_atlas).query("dog", top=30)]
+    assert odd == [at for at in best if at[1] % 2 == 1] and odd
+    assert main(["odd-neurons", "--top", "0", *where]) == 2
+    assert "--top must be at least 1" in capsys.readouterr().err
+    assert main(["--help"]) == 0 and "odd-neurons" in capsys.readouterr().out
+
+
 BARS = '''
     """How well each method's ranking follows the reference's."""
 
@@ -235,7 +276,6 @@ def test_a_figure_of_a_question_of_ours_is_drawn(
     site: Site, stored_atlas: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib").use("agg")
-    from atlas import Atlas
     from atlas.testing import check_figure
 
     site.install("bars", "[neuron_atlas.figures]\nagreement = bars\n", BARS)

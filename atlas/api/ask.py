@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import atlas.questions
-from atlas import registry
+from atlas import plugins, registry
+from atlas.errors import AtlasError
 from atlas.query.answer import Answer
 from atlas.query.option import name_of
 from atlas.query.question import Question
@@ -45,10 +46,15 @@ def question_named(name: str) -> type[Question[Any]]:
 
     Raises:
         UsageError: there is none.
+        AtlasError: a plug-in's that cannot be used.
     """
     if name in registry.folder_names(atlas.questions):  # plug-ins are not looked for: that takes longer than a question
         return question_in(importlib.import_module(f"atlas.questions.{name}"))
-    return question_in(registry.load(atlas.questions, name))
+    module, plugin = registry.load(atlas.questions, name), registry.origin(atlas.questions, name)
+    try:
+        return question_in(module)
+    except TypeError as error:
+        raise AtlasError(plugins.broken(plugin, str(error)) if plugin else str(error)) from error
 
 
 def question_in(module: Any) -> type[Question[Any]]:
@@ -63,5 +69,5 @@ def question_in(module: Any) -> type[Question[Any]]:
         if isinstance(value, type) and issubclass(value, Question) and value.__module__ == module.__name__
     ]
     if len(found) != 1:
-        raise TypeError(f"{module.__name__} defines {len(found)} questions; a file of atlas/questions defines one")
+        raise TypeError(f"{module.__name__} defines {len(found)} questions; the file of a question defines one")
     return found[0]
