@@ -182,12 +182,21 @@ GROUP BY ALL ORDER BY maps DESC, c.name""",
     "edits": """
 SELECT e.name, e.version, e.concept, e.changes, e.tap, e.solver, m.name AS model, e.created_at, e.note
 FROM edits e JOIN models m USING (model_id) ORDER BY e.name, e.version""",
-    "effects": """
-SELECT e.edit, e.method, e.dose, e.reduce, e.target, e.concept, e.source, e.task, e.subset, e.condition, e.metric,
-       e.value, e.low, e.high, e.examples,
-       e.seeds, e.run_id[1:8] AS run
-FROM effects e JOIN runs r USING (run_id) ORDER BY r.finished_at, e.source, e.task, e.subset, e.condition, e.metric""",
 }
+
+
+def effects(run: str | None = None, edit: str | None = None, concept: str | None = None) -> Query:
+    """What edits and ablations were measured to do: of one run, edit and concept, or of all."""
+    return Query(
+        """
+SELECT e.edit, e.method, e.dose, e.reduce, e.target, e.concept, e.source, e.task, e.subset, e.condition, e.metric,
+       e.value, e.low, e.high, e.examples, e.seeds, e.run_id[1:8] AS run
+FROM effects e JOIN runs r USING (run_id)
+WHERE ($run IS NULL OR e.run_id = $run) AND ($edit IS NULL OR e.edit = $edit)
+    AND ($concept IS NULL OR e.concept = $concept)
+ORDER BY r.finished_at, e.source, e.task, e.subset, e.condition, e.metric""".strip(),
+        {"run": run, "edit": edit, "concept": concept},
+    )
 
 
 def measures(run: str | None, name: str | None) -> Query:
@@ -204,5 +213,5 @@ ORDER BY r.finished_at, m.name, m.method, m.concept, m.source, m.layer, m.first,
 
 
 def listing(name: str) -> Query:
-    """Everything of one kind: models, datasets, runs, concepts, edits or effects."""
+    """Everything of one kind: models, datasets, runs, concepts or edits."""
     return Query(LISTS[name].strip(), {})

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow as pa
-
 from atlas.errors import unknown
 from atlas.query.answer import Answer
 from atlas.query.option import described, option
 from atlas.query.question import Question
 from atlas.query.run_record import run_named
-from atlas.questions._lists import everything
+from atlas.query.statements import effects
 from atlas.store.database import open_readonly
 
 
@@ -32,18 +30,13 @@ class Effects(Question[Answer]):
     run: str | None = option("Only of this run, by the beginning of its id.", default=None)
 
     def answer(self, path: Path) -> Answer:
-        rows = everything(path, "effects").table
-        if self.run is not None:
-            with open_readonly(path) as connection:
-                rows = _only(rows, "run", run_named(connection, self.run)[:8])
-        for name in ("edit", "concept"):
-            if (value := getattr(self, name)) is not None:
-                measured = set(rows[name].to_pylist()) - {None}
-                if value not in measured:
-                    raise unknown(f"measured {name}", value, measured, "atlas effects")
-                rows = _only(rows, name, value)
-        return Answer(rows)
-
-
-def _only(rows: pa.Table, name: str, value: str) -> pa.Table:
-    return rows.filter(pa.array([given == value for given in rows[name].to_pylist()], pa.bool_()))
+        with open_readonly(path) as connection:
+            run = None if self.run is None else run_named(connection, self.run)
+            statement = effects(run, self.edit, self.concept)
+            rows = statement.run(connection)
+            if not rows.num_rows:
+                for name in ("edit", "concept"):
+                    measured = set(effects(run).run(connection)[name].to_pylist()) - {None}
+                    if (value := getattr(self, name)) is not None and value not in measured:
+                        raise unknown(f"measured {name}", value, measured, "atlas effects")
+        return Answer(rows, sql=statement.explained())

@@ -30,8 +30,9 @@ class Measures(Question[Answer]):
     def answer(self, path: Path) -> Answer:
         with open_readonly(path) as connection:
             run = None if self.run is None else run_named(connection, self.run)
-            rows = measures(run, self.name).run(connection)
+            statement = measures(run, self.name)
+            rows = statement.run(connection)
             if self.name is not None and not rows.num_rows:
                 names = measures(run, None).run(connection)["name"].to_pylist()
                 raise unknown("measure", self.name, names, "atlas measures")
-            return Answer(rows)
+            return Answer(rows, sql=statement.explained())
