@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
@@ -13,8 +13,9 @@ from atlas.query.map_spec import OfConcept
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.option import described, option
 from atlas.query.question import Question
+from atlas.questions._overlaps import facts_of, lines_of, require_one_form
 from atlas.stats.overlap import Shared, of_concept, of_concepts, sides
-from atlas.stats.overlap_null import null_lines, suffixed
+from atlas.stats.overlap_null import suffixed
 from atlas.store.database import open_readonly
 
 
@@ -38,9 +39,7 @@ class Sides(OfConcept, Question[Answer]):
                 "give one [[concept]]; or [[concepts=all]], [[concepts=dog,cat]] or [[supercategory=animal]] for a row "
                 "each"
             )
-        for name, single, several in (("source", self.source, self.sources), ("target", self.target, self.targets)):
-            if single and several:
-                raise UsageError(f"[[{name}]] and [[{name}s]] both say what {name} is; give one of them")
+        require_one_form(self, ("source", "target"))
 
     def answer(self, path: Path) -> Answer:
         given = {"source": self.sources or self.source, "target": self.targets or self.target}
@@ -75,8 +74,7 @@ class Sides(OfConcept, Question[Answer]):
             notes.append(
                 f"  (the top of {first} has {counts['chosen']}: no other neuron of its map has a score above 0)"
             )
-        notes += [*null_lines(counts, found.matched), f"verdict: {found.verdict}"]
-        facts: dict[str, Any] = {suffixed(name): value for name, value in counts.items()}
-        facts |= {"matched": found.matched, "verdict": found.verdict, "between": list(found.between)}
+        notes += lines_of(found)
+        facts = facts_of(found) | {"between": list(found.between)}
         rows = one_column_each(found.neurons.table, {"ranks": "rank", "scores": "score"}, found.between)
         return NeuronSet(rows.slice(0, self.limit), found.neurons.provenance, facts=facts, notes=notes)

@@ -14,15 +14,15 @@ from atlas.query import statements
 from atlas.query.answer import Answer
 from atlas.query.execute import by_filter, of_meant
 from atlas.query.find import NeuronQuery, ResolvedMaps
-from atlas.query.map_spec import COORDINATES, MapSpec, OfConcept
+from atlas.query.map_spec import MapSpec, OfConcept
 from atlas.query.neuron_set import NeuronSet, layer_distribution
 from atlas.query.option import described, option
 from atlas.query.question import Question
 from atlas.query.request import build_filter
 from atlas.query.resolve_maps import choose_several, same_but
 from atlas.query.selection_rules import Rule
+from atlas.questions._overlaps import facts_of, lines_of, require_one_form
 from atlas.stats.overlap import of_selections
-from atlas.stats.overlap_null import null_lines, suffixed
 from atlas.store.database import open_readonly
 
 if TYPE_CHECKING:
@@ -62,11 +62,8 @@ class Layers(OfConcept, Question[Answer]):
             raise UsageError("[[top]] N is [[select]] top:N; give one of them")
         if (self.concept is None) == (self.of is None):
             raise UsageError("give [[concept=dog]], or saved neurons with [[of=dog & cat]]")
-        pairs = [getattr(self, f"{name}s") for name in PAIRED]
-        for name, several in zip(PAIRED, pairs, strict=True):
-            if getattr(self, name) and several:
-                raise UsageError(f"[[{name}]] and [[{name}s]] both say what {name} is; give one of them")
-        two = [several for several in pairs if len(several) > 1]
+        require_one_form(self, PAIRED)
+        two = [several for name in PAIRED if len(several := getattr(self, f"{name}s")) > 1]
         if len(two) > 1 or any(len(several) != 2 or several[0] == several[1] for several in two):
             raise UsageError(
                 "give two [[sources]], for example image,text, or two [[targets]] or [[methods]]; not several of these"
@@ -90,8 +87,7 @@ class Layers(OfConcept, Question[Answer]):
         which = self.maps(**single)
         pair = next((name for name in PAIRED if len(getattr(self, f"{name}s")) == 2), None)
         if pair is None:
-            names = {name: getattr(which, name) for name in COORDINATES}
-            request = NeuronQuery(build_filter(names), rule, limit=None)
+            request = NeuronQuery(build_filter(which.given()), rule, limit=None)
             found = by_filter(connection, request, partial(members, path))
             return self._told(connection, {str(found.provenance["maps"][0]["source"]): found}, {}, [])
         values = getattr(self, f"{pair}s")
@@ -99,10 +95,8 @@ class Layers(OfConcept, Question[Answer]):
         first, second = (sets[value] for value in values)
         sets["both"] = first & second
         common = of_selections(connection, which, pair, values, rule)
-        facts: dict[str, Any] = {suffixed(name): value for name, value in common.statistics.items()}
-        facts |= {"matched": common.matched, "verdict": common.verdict}
-        notes = [f"{len(sets['both'])} in both", *null_lines(common.statistics, common.matched)]
-        return self._told(connection, sets, facts, [*notes, f"verdict: {common.verdict}"], first.defaults)
+        notes = [f"{len(sets['both'])} in both", *lines_of(common)]
+        return self._told(connection, sets, facts_of(common), notes, first.defaults)
 
     def _told(
         self,
@@ -112,17 +106,15 @@ class Layers(OfConcept, Question[Answer]):
         notes: list[str],
         defaults: tuple[str, ...] = (),
     ) -> Answer:
+        """sets: of one model."""
+        provenance = dict(sets[list(sets)[-1]].provenance)
+        deep = statements.model_layers(str(provenance.get("fingerprint"))).run(connection)["layers"].to_pylist()
+        if not deep:
+            raise UsageError("the atlas does not have the model of these neurons; `atlas models` lists those it has")
         tables = []
         for name, neurons in sets.items():
-            fingerprint = str(neurons.provenance.get("fingerprint"))
-            rows = statements.model_layers(fingerprint).run(connection)
-            if not len(rows):
-                raise UsageError(
-                    "the atlas does not have the model of these neurons; `atlas models` lists those it has"
-                )
-            table = layer_distribution(neurons, rows["layers"][0].as_py())
+            table = layer_distribution(neurons, deep[0])
             tables.append(table.add_column(0, "set", pa.array([name] * len(table), pa.string())))
-        provenance = dict(sets[list(sets)[-1]].provenance)
         provenance.setdefault("assumed", list(defaults))
         counts = {"neurons": {name: len(neurons) for name, neurons in sets.items()}}
         return Answer(pa.concat_tables(tables), provenance, facts=counts | dict(facts), notes=notes)
