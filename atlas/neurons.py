@@ -50,6 +50,11 @@ class Neuron:
         return f"{prefix}{self.layer}/{self.index}"
 
 
+def no_such_neuron(neuron: Neuron, model: str, layers: int, width: int) -> UsageError:
+    """The error for an address beyond a model's last neuron."""
+    return UsageError(f"no neuron {neuron}; {model} has neurons 0/0 to {layers - 1}/{width - 1}")
+
+
 def parse_layers(text: str) -> tuple[int, ...]:
     """Read a set of layers: `3`, `8-15`, `0,2,8-15` -> sorted layer numbers.
 

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from atlas.errors import UsageError
-from atlas.neurons import LANGUAGE
+from atlas.neurons import LANGUAGE, no_such_neuron
 from atlas.neurons import Neuron as Address
 from atlas.query import statements
 from atlas.query.answer import Answer
@@ -77,8 +77,7 @@ class Neuron(Coordinates, Question[Profile]):
         with open_readonly(path) as connection:
             chosen = choose_map(connection, self.maps())
             if neuron.layer >= chosen["layers"] or neuron.index >= chosen["width"]:
-                last = f"{chosen['layers'] - 1}/{chosen['width'] - 1}"
-                raise UsageError(f"no neuron {neuron}; {chosen['model']} has neurons 0/0 to {last}")
+                raise no_such_neuron(neuron, chosen["model"], chosen["layers"], chosen["width"])
             maps = statements.find_maps(replace(self.maps(), model=chosen["model"])).run(connection).to_pylist()
             shown = [m for m in maps if m["method"] == self.method or m["method"] != "random"]
             ids = [m["map_id"] for m in shown if m["model_id"] == chosen["model_id"]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from atlas.errors import UsageError
-from atlas.neurons import Neuron
+from atlas.neurons import Neuron, no_such_neuron
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.option import described, option, required
 from atlas.query.question import Question
@@ -42,8 +42,8 @@ class Similar(Question[NeuronSet]):
             try:
                 vector = stored_vectors(connection, chosen.run_id, at)[0]
             except UsageError:
-                last = f"{chosen.model['layers'] - 1}/{chosen.model['width'] - 1}"
-                raise UsageError(f"no neuron {neuron}; {chosen.model['name']} has neurons 0/0 to {last}") from None
+                model = chosen.model
+                raise no_such_neuron(neuron, model["name"], model["layers"], model["width"]) from None
             if not vector.any():
                 raise UsageError(f"neuron {neuron} has nothing in the space '{self.space}': its vector is zeros")
         return near_vector(path, vector, chosen, top=self.top, defaults=defaults, skip=neuron)

@@ -22,7 +22,7 @@ from atlas.live.layout import Layout, innermost_decoder, locate
 from atlas.live.load.fingerprint import fingerprint
 from atlas.live.model import LiveModel
 from atlas.live.token_positions import PassPositions
-from atlas.neurons import LANGUAGE
+from atlas.neurons import LANGUAGE, no_such_neuron
 
 Group = tuple[Positions, list[Change]]
 """Changes of one layer that act at the same positions; the groups of a layer act one after another."""
@@ -163,7 +163,7 @@ def check_fits(intervention: Intervention, layout: Layout) -> None:
     deep = len(layout.layers)
     for neuron in intervention.neurons:
         if neuron.index >= layout.width or neuron.layer >= deep:
-            raise UsageError(f"no neuron {neuron}; this model has neurons 0/0 to {deep - 1}/{layout.width - 1}")
+            raise no_such_neuron(neuron, "this model", deep, layout.width)
     deltas = intervention.deltas
     if deltas is not None and deltas.shape[1] != layout.d_model:
         raise UsageError(f"the edit's deltas have {deltas.shape[1]} numbers, this model's residual {layout.d_model}")
