@@ -71,7 +71,7 @@ def picture_file(path: Path | None) -> None:
 
     known = {ending for ending, form in PIL.Image.registered_extensions().items() if form in PIL.Image.SAVE}
     if path.suffix.lower() not in known or path.is_dir():
-        raise UsageError(f"{path} is no name for a picture; give a file such as dog.png")
+        raise UsageError(f"{path} is not a name for a picture; give a file such as dog.png")
     if not path.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {path.parent}; make it first, or save the picture elsewhere")
 
@@ -97,7 +97,7 @@ def pairs(given: list[str]) -> dict[str, Any]:
     for pair in given:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UsageError(f"'{pair}' is no KEY=VALUE")
+            raise UsageError(f"'{pair}' is not a KEY=VALUE")
         found[key] = value
     return found
 

@@ -173,7 +173,7 @@ def main(arguments: list[str]) -> int:
     """Run one command line and return its exit code."""
     debug = "--debug" in arguments
     if any("\ud800" <= sign <= "\udfff" for text in arguments for sign in text):
-        return _failed("an argument is no UTF-8 text", UsageError.exit_code, debug=False)
+        return _failed("an argument is not valid UTF-8", UsageError.exit_code, debug=False)
     try:
         named = next((a for a in arguments if not a.startswith("-")), None)
         with _warnings_in_one_line():
@@ -229,7 +229,7 @@ def _warnings_in_one_line() -> Iterator[None]:
 
 
 def _unread() -> int:
-    """Nobody reads on (`atlas ... | head`): what is still buffered goes nowhere, and that is no failure."""
+    """Nobody reads on (`atlas ... | head`): what is still buffered goes nowhere, and that is not failure."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 

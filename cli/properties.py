@@ -44,7 +44,7 @@ def properties(
     try:
         ks = sorted({int(k) for k in words(top)})
     except ValueError:
-        raise UsageError(f"--top {top} are no numbers; write 10, or 10,50,100") from None
+        raise UsageError(f"--top {top} are not numbers; write 10, or 10,50,100") from None
     from ingest.analyse.properties import measure
     from ingest.job import make_job
 

@@ -142,7 +142,7 @@ def print_answer(answer: Answer, form: str) -> None:
     more: dict[str, Any] = {"facts": answer.facts, "provenance": answer.provenance, "next": answer.next}
     if form in ("json", "jsonl") and answer.parts:
         more |= {name: table.to_pylist() for name, table in answer.parts.items()}
-        if form == "jsonl":  # several tables are no lines
+        if form == "jsonl":  # several tables are not lines
             write_json({"schema_version": SCHEMA_VERSION, **more, "rows": answer.to_pylist()})
             return
     if form == "table":

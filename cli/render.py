@@ -62,7 +62,7 @@ _spreadsheet: bool | None = None
 
 
 def as_terminal() -> None:
-    """Print tables by default although stdout is no terminal: the demo is read by a person wherever it goes."""
+    """Print tables by default although stdout is not a terminal: the demo is read by a person wherever it goes."""
     global _as_terminal
     _as_terminal = True
 
@@ -140,7 +140,7 @@ def _runs(cell: Any) -> bool:
 def _into_a_file() -> bool:
     try:
         return stat.S_ISREG(os.fstat(sys.stdout.fileno()).st_mode)
-    except (OSError, ValueError):  # stdout is no file of the system's, or closed
+    except (OSError, ValueError):  # stdout is not a file of the system's, or closed
         return False
 
 

@@ -69,7 +69,7 @@ def gap(first: Tensor, second: Tensor) -> float:
 
 
 class Packed(torch.nn.Module):
-    """A quantised projection that is no nn.Linear and has no parameters: its weights are where nobody looks."""
+    """A quantised projection that is not an nn.Linear and has no parameters: its weights are where nobody looks."""
 
     def __init__(self, of: torch.nn.Linear):
         super().__init__()

@@ -112,7 +112,7 @@ def test_every_command_line_is_one_that_the_program_takes(page: Path) -> None:
                 command, path, left = root, "atlas", shlex.split(step.command, comments=True)
                 while left and left[0] in getattr(command, "commands", {}):
                     command, path, left = command.commands[left[0]], f"{path} {left[0]}", left[1:]
-                command.make_context(path, left)  # raises for what is no command, option or value
+                command.make_context(path, left)  # raises for what is not a command, option or value
 
 
 def anchors(page: Path) -> set[str]:

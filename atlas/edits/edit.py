@@ -51,7 +51,7 @@ class Intervention:
     def parameters(self, d_model: int) -> int:
         """How many weights would be others, were it written into the model: d_model for each neuron that is scaled or
         has a delta, and for each layer with a neuron that is shifted or set (its bias). Noise on values, and what acts
-        at some positions only, is no change of weights."""
+        at some positions only, is not a change of weights."""
         written = [c for c in self.changes if c.where == EVERYWHERE]
         columns = {c.neuron for c in written if c.gain != 1 or c.write is not None}
         biases = {(c.neuron.component, c.neuron.layer) for c in written if c.bias}
@@ -143,7 +143,7 @@ def is_number(value: float) -> bool:
 
 
 def check_numbers(**given: float | None) -> None:
-    """Raises UsageError for what is beyond `LARGEST` or no number, and for noise of a negative deviation."""
+    """Raises UsageError for what is beyond `LARGEST` or is not finite, and for noise of a negative deviation."""
     for name, value in given.items():
         if value is not None and (not is_number(value) or (name.endswith("noise") and value < 0)):
             least = "a number, 0 or more" if name.endswith("noise") else f"a finite number, up to {LARGEST:.0e}"
@@ -151,7 +151,7 @@ def check_numbers(**given: float | None) -> None:
 
 
 def check_intervention(label: str, intervention: Intervention) -> None:
-    """Raises UsageError where an edit, however it was made, multiplies by or adds what is no number to a model."""
+    """Raises UsageError where an edit, however it was made, multiplies by or adds what is not a number to a model."""
     bad = [c.neuron for c in intervention.changes if not all(map(is_number, (c.gain, c.bias, c.noise)))]
     if bad:
         raise UsageError(
@@ -206,7 +206,7 @@ def deviations(shift: float | str | None) -> float | None:
     except ValueError:
         number = math.nan
     if not shift.endswith("sd") or not math.isfinite(number):
-        raise UsageError(f"--shift '{shift}' is no shift; write a number, or standard deviations such as 2sd")
+        raise UsageError(f"--shift '{shift}' is not a shift; write a number, or standard deviations such as 2sd")
     return number
 
 

@@ -125,7 +125,7 @@ def _changes(said: Mapping[str, Any]) -> tuple[Change, ...]:
         for component, *at, gain, bias, noise, where, write in zip(*columns, strict=True)
     )
     if not all(isinstance(c.neuron.component, str) and (c.write is None or type(c.write) is int) for c in found):
-        raise ValueError("a component is no name, or a write no number")
+        raise ValueError("a component is not a name, or a write is not a number")
     if len(found) != count:
         raise ValueError(f"it has {len(found)} changes and says {count}")
     return found

@@ -82,7 +82,7 @@ def as_slice(span: str) -> slice:
         at = int(first)
         return slice(at, at + 1 if at != -1 else None)
     except ValueError:
-        raise UsageError(f"'{span}' is no position of a prompt; write 0, -1, 2:5 or -3:") from None
+        raise UsageError(f"'{span}' is not a position of a prompt; write 0, -1, 2:5 or -3:") from None
 
 
 EVERYWHERE = Positions()

@@ -27,7 +27,7 @@ def named(atlas: Path, name: str) -> NeuronSet:
 
     kind, colon, plain = name.partition(":")
     if colon and kind not in ("selection", "edit"):
-        raise UsageError(f"'{name}' is no set of neurons; write a name, selection:NAME or edit:NAME")
+        raise UsageError(f"'{name}' is not a set of neurons; write a name, selection:NAME or edit:NAME")
     plain = plain if colon else name
     saved = plain in names(atlas)
     edits = edit_library.known(atlas) if kind == "edit" or not saved or not colon else set()
@@ -84,7 +84,7 @@ def _operand(atlas: Path, parts: list[str], whole: str, depth: int) -> tuple[Neu
 
 def _no_set(expression: str) -> UsageError:
     return UsageError(
-        f"'{expression}' is no set of neurons; write for example 'dog & cat' or '(a | b) - c', with spaces"
+        f"'{expression}' is not a set of neurons; write for example 'dog & cat' or '(a | b) - c', with spaces"
     )
 
 

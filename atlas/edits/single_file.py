@@ -74,7 +74,7 @@ def read_bundle(file: Path) -> Edit:
     except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
         raise IntegrityError(f"{file} is damaged, or no safetensors file ({error})") from error
     if not isinstance(said, dict) or said.pop("format", None) != FORMAT:
-        raise UsageError(f"{file} is no edit of the form '{FORMAT}'; `atlas edit export NAME FILE` writes one")
+        raise UsageError(f"{file} is not an edit of the form '{FORMAT}'; `atlas edit export NAME FILE` writes one")
     try:
         wanted = said.pop("sum")
         deltas = None if found is None or not found.size else found.astype(np.float32)
@@ -105,4 +105,4 @@ def require_fits(intervention: Intervention, model: Mapping[str, Any]) -> None:
             raise ValueError(f"neuron {neuron} is changed by no number")
     deltas = intervention.deltas
     if deltas is not None and (deltas.shape[1:] != (model["d_model"],) or not np.isfinite(deltas).all()):
-        raise ValueError("its deltas are of another width, or no numbers")
+        raise ValueError("its deltas are of another width, or not finite")

@@ -25,7 +25,7 @@ def weights(layout: Layout, capture: Capture, layer: int, keys: Tensor, *, causa
     """(B, H, T, T): how much each position (row) of each head attends to each other (column).
 
     keys: (B, T) bool, the positions that can be attended to. causal: as the model computed it, where `keys` must be
-    all positions that are no padding; or without a causal mask, softmax(QK^T / sqrt(d_head)) over all of `keys`, as in
+    all positions that are not padding; or without a causal mask, softmax(QK^T / sqrt(d_head)) over all of `keys`, as in
     MINER (Huang et al. 2024). Rows of positions outside `keys` are 0.
 
     Raises:

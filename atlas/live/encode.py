@@ -40,7 +40,7 @@ class TokenRoles:
         }
 
     def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(batch, position) int8, an index into ROLES, from token ids and the mask of what is no padding."""
+        """(batch, position) int8, an index into ROLES, from token ids and the mask of what is not padding."""
         special = self.special.to(ids.device) if self.special is not None else torch.tensor([], device=ids.device)
         roles = torch.where(torch.isin(ids, special), SPECIAL, TEXT_ROLE).to(torch.int8)
         for role, token in self.media_ids.items():
@@ -139,7 +139,7 @@ class Encoder:
 
         Raises:
             Unsupported: the model takes no such media, its processor cannot read them, or this machine lacks what does.
-            UsageError: the text has a placeholder in it, or is longer than the model's context; media are no media.
+            UsageError: the text has a placeholder in it, or is longer than the model's context; media are not media.
         """
         if not prompt.strip() and not media:
             raise UsageError("the prompt is empty, and nothing is shown; give it words, a picture or a recording")
@@ -247,7 +247,7 @@ class Encoder:
         return [len(self.decode(ids[: i + 1]).rstrip("\ufffd")) for i in range(len(ids))]
 
     def token(self, token: int) -> str:
-        """One token as text: leading space kept, bytes that are no text shown as the tokenizer's own piece."""
+        """One token as text: leading space kept, bytes that are not text shown as the tokenizer's own piece."""
         text = str(self.tokenizer.decode([token]))
         return text if "\ufffd" not in text else str(self.tokenizer.convert_ids_to_tokens(token))
 

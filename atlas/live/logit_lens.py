@@ -76,7 +76,7 @@ def _through_norms(live: LiveModel, layer: int, norm: bool) -> Tensor:
 
 
 def _hidden(live: LiveModel) -> list[int]:
-    """Token ids that are no words: special tokens, media placeholders, rows beyond the tokenizer's end."""
+    """Token ids that are not words: special tokens, media placeholders, rows beyond the tokenizer's end."""
     known = len(live.encoder.tokenizer)
     named = {*live.encoder.tokenizer.all_special_ids, *live.encoder.role_of.media_ids.values()}
     return sorted(i for i in {*named, *range(known, live.layout.vocabulary)} if i < live.layout.vocabulary)

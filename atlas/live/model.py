@@ -183,7 +183,7 @@ class LiveModel:
         return out.logits  # type: ignore[no-any-return]
 
     def _embedded(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The inputs, by embeddings where they have tokens that are no words (pictures of Janus)."""
+        """The inputs, by embeddings where they have tokens that are not words (pictures of Janus)."""
         embed, ids = self.encoder.family.embed, inputs["input_ids"]
         if embed is None or not bool((ids >= self.layout.vocabulary).any()):
             return inputs
@@ -233,7 +233,7 @@ class LiveModel:
         stop = reader.generation_config.eos_token_id
         ends = stop if isinstance(stop, list) else [stop]
         if not all(isinstance(end, int | None) for end in ends):
-            raise Unsupported(f"the model's generation_config.json ends answers at {stop!r}, which is no token's id")
+            raise Unsupported(f"the model's generation_config.json ends answers at {stop!r}, which is not a token id")
         length = batch.inputs["input_ids"].shape[1]
         room = self.encoder.fit.room(length, max_new_tokens)
         with quiet(), passing():  # of Janus, every call is told to be deprecated
@@ -242,7 +242,7 @@ class LiveModel:
                 max_new_tokens=room,
                 do_sample=False,
                 pad_token_id=self.encoder.pad_id,
-                # Placeholders are no words; an answer with one could not be read again.
+                # Placeholders are not words; an answer with one could not be read again.
                 suppress_tokens=sorted(self.encoder.role_of.media_ids.values()) or None,
                 logits_processor=[finite := FiniteLogits()],
             )

@@ -155,7 +155,7 @@ def _shaped(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 def _mask(given: Any, shaped: Tensor, seen: int) -> Tensor:
-    """(batch, seen + position): what is no padding.
+    """(batch, seen + position): what is not padding.
 
     Raises:
         Unsupported: it cannot be known.

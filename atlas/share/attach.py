@@ -59,7 +59,7 @@ def attach_bundle(location: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """
     remote = bool(_URL.fullmatch(location))
     if not remote and "://" in location:
-        raise UsageError(f"'{location}' is no folder and no http://, https:// or s3:// URL without a query")
+        raise UsageError(f"'{location}' is neither a folder nor an http://, https:// or s3:// URL without a query")
     with (
         tempfile.TemporaryDirectory(prefix="neuron-atlas-") as spill,
         duckdb.connect(config={**READER_CONFIG, "temp_directory": spill}) as connection,

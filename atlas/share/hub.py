@@ -105,7 +105,7 @@ def workplace() -> Iterator[Path]:
 
 def _checked(repository: str) -> str:
     if not _REPOSITORY.fullmatch(repository) or len(repository) > 96 or ".." in repository or "--" in repository:
-        raise UsageError(f"'{repository}' is no name of a dataset on the Hub; write OWNER/NAME")
+        raise UsageError(f"'{repository}' is not a name of a dataset on the Hub; write OWNER/NAME")
     return repository
 
 

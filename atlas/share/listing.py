@@ -97,7 +97,7 @@ def small_file(file: Path) -> bytes:
     """
     about = file.lstat()
     if not stat.S_ISREG(about.st_mode):
-        raise IntegrityError(f"{file} is no plain file")
+        raise IntegrityError(f"{file} is not a plain file")
     if about.st_size > LARGEST_JSON:
         raise IntegrityError(f"{file} has {about.st_size:,} bytes; such a file has {LARGEST_JSON:,} at most")
     return file.read_bytes()
@@ -111,15 +111,15 @@ def plain_json(content: bytes, where: str) -> dict[str, Any]:
     """
 
     def refuse(word: str) -> None:
-        raise ValueError(f"{word} is no number of JSON")
+        raise ValueError(f"{word} is not a number of JSON")
 
     try:
         found = json.loads(content.decode("utf-8"), parse_constant=refuse)
-        json.dumps(found, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is no text
+        json.dumps(found, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is not text
     except NOT_OURS as error:
         raise IntegrityError(f"{where} is damaged: {_short(error)}") from error
     if not isinstance(found, dict):
-        raise IntegrityError(f"{where} is damaged: it is no object")
+        raise IntegrityError(f"{where} is damaged: it is not an object")
     return found
 
 
@@ -179,7 +179,7 @@ def _list(said: Mapping[str, Any], key: str, where: str) -> list[Any]:
 
 def _texts(found: list[Any], key: str, where: str) -> tuple[str, ...]:
     if not all(isinstance(name, str) for name in found):
-        raise IntegrityError(f"{NAME} of {where} has {key} that are no names")
+        raise IntegrityError(f"{NAME} of {where} has {key} that are not names")
     return tuple(found)
 
 
@@ -205,7 +205,7 @@ def plain_file(folder: Path, name: str) -> Path:
         if stat.S_ISLNK(mode):
             raise IntegrityError(f"{at} is a link; a bundle has plain files only")
     if not stat.S_ISREG(mode):
-        raise IntegrityError(f"{at} is no plain file; a bundle has plain files only")
+        raise IntegrityError(f"{at} is not a plain file; a bundle has plain files only")
     return at
 
 

@@ -115,7 +115,7 @@ def _blamed(bundle: Path, folder: Path) -> Iterator[None]:
     except duckdb.OutOfMemoryException as error:
         raise AtlasError(f"checking the bundle {bundle} needs more memory than there is") from error
     except OSError as error:
-        if error.errno is not None:  # the disk's; Arrow says it of a file that is no Parquet, without a number
+        if error.errno is not None:  # the disk's; Arrow says it of a file that is not a Parquet, without a number
             raise
         raise IntegrityError(f"the bundle {bundle} is damaged: {said(error)}") from error
     except (*NOT_OURS, duckdb.Error, pa.ArrowException, sa.exc.SQLAlchemyError) as error:

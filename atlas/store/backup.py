@@ -64,5 +64,5 @@ def copy_aside(path: Path, label: str) -> Path:
 
 
 def _backed_up(path: Path, name: str) -> list[tuple[Path, str]]:
-    """The log first: a copy without its database is no backup, and nothing takes it for one."""
+    """The log first: a copy without its database is not a backup, and nothing takes it for one."""
     return [(wal(path), f"{name}.wal"), (database_file(path), name)]

@@ -89,7 +89,7 @@ def require_plain(path: Path) -> None:
     """
     whole = str(path.resolve())
     if any("\ud800" <= sign <= "\udfff" for sign in whole):
-        raise UsageError(f"the folder {path} has a name that is no UTF-8 text; give it another")
+        raise UsageError(f"the folder {path} has a name that is not valid UTF-8; give it another")
     for sign in "*?[":
         if sign in whole:
             raise UsageError(f"the folder {path} has a '{sign}' in its path, which stands for other names; rename it")

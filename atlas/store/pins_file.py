@@ -39,7 +39,7 @@ def read(path: Path) -> Pins:
         found = Pins(said["model"], said["dataset"], tuple(said["runs"]))
         texts = [t for t in (found.model, found.dataset, *found.runs) if t is not None]
         if not all(isinstance(text, str) for text in texts):
-            raise ValueError("a name is no text")
+            raise ValueError("a name is not text")
     except FileNotFoundError:
         return NOTHING
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

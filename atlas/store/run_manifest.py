@@ -208,7 +208,7 @@ def _require_files(files: Any) -> None:
         raise IntegrityError("it has no object 'files'")
     for name, entry in files.items():
         if name not in {f"{table}.parquet" for table in SHARDS}:
-            raise IntegrityError(f"it names '{name}', which is no shard")
+            raise IntegrityError(f"it names '{name}', which is not a shard")
         numbers = isinstance(entry, Mapping) and all(type(entry.get(key)) is int for key in ("rows", "bytes"))
         if not numbers or not isinstance(entry.get("sha256"), str):
             raise IntegrityError(f"it does not say the rows, bytes and sha256 of {name}")

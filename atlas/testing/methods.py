@@ -21,7 +21,7 @@ from ingest.attribution.reductions import AUROC, COHENS_D, CONTRAST, MEAN
 from ingest.attribution.trace import ATTENTION, Item, traced
 
 MENTIONING = {"dog": 5, "cat": 3, "hot dog": 2}
-"""How many of the answers mention each concept; a pure hot dog is no dog."""
+"""How many of the answers mention each concept; a pure hot dog is not a dog."""
 LAYERS, WIDTH = 2, 64
 ATTRIBUTES = ("sources", "targets", "needs", "update", "state", "merge", "result")
 
@@ -55,7 +55,7 @@ def check_method(
     planted: whether the neuron must come first; False for a control whose scores are chance.
     sparse: scores are NaN for neurons that a filter of the method removes, or that have none.
     ties: how many neurons may share the highest score, where a method counts.
-    unplanted_parts: parts of which the planted neuron is no example.
+    unplanted_parts: parts of which the planted neuron is not an example.
 
     Raises:
         ContractError: the method breaks its contract; the message names the method and the fault.

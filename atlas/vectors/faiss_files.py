@@ -84,7 +84,7 @@ def problem_of(connection: Connection, path: Path, row: dict[str, Any]) -> str:
     """Why the file that a row of `indexes` names is not to be read; nothing where it may be."""
     file = index_file(path, str(row["run_id"]))
     if row["kind"] not in KINDS:
-        return f"the database calls it '{row['kind']}', which is no kind of index"
+        return f"the database calls it '{row['kind']}', which is not a kind of index"
     if not file.is_file():
         return "its file is missing"
     size = file.stat().st_size

@@ -53,7 +53,7 @@ class Space:
 
 
 def require_space(space: str) -> str:
-    """Refuse what is no space.
+    """Refuse what is not a space.
 
     Raises:
         UsageError: with the nearest name.

@@ -44,7 +44,7 @@ def _row(
 
 
 def place_rows(places: Representations, neighbours: int, seed: int) -> Iterator[Row]:
-    """Every measure of where the roles lie, but those that are no number (one role alone, constant vectors)."""
+    """Every measure of where the roles lie, but those that are not a number (one role alone, constant vectors)."""
     roles = [role for role in DISJOINT if role in places.sums]
     for i, layer in enumerate(places.depths):
         for row in _of_layer(places, roles, i, layer, neighbours, seed):

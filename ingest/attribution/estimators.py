@@ -242,7 +242,7 @@ class PairMethod:
 
 
 def _side(trace: Trace) -> str:
-    """The source of a batch, and behind a ">" what it is explained in, where that is no text."""
+    """The source of a batch, and behind a ">" what it is explained in, where that is not text."""
     return trace.source if trace.target == TEXT_TARGET else f"{trace.source}>{trace.target}"
 
 

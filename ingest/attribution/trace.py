@@ -27,7 +27,7 @@ from ingest.attribution.position_sums import sent
 from ingest.data.targets import Target
 
 POSITIONS = ("predicting", "all", *KINDS)
-"""Which positions of a pass a method may read: where the words are predicted, all that are no padding, a medium's."""
+"""Which positions of a pass a method may read: where the words are predicted, all that are not padding, a medium's."""
 
 ATTENTION = "attention"
 """What a method needs that reads attention weights."""
@@ -108,12 +108,12 @@ class Trace:
 
     @cached_property
     def real(self) -> Tensor:
-        """(B, T) bool: positions that are no padding."""
+        """(B, T) bool: positions that are not padding."""
         return self.batch.roles != PAD
 
     @property
     def lengths(self) -> list[int]:
-        """How many positions of each row are no padding, which is on the right."""
+        """How many positions of each row are not padding, which is on the right."""
         return [len(item.prompt.ids) + len(item.prompt.answer) for item in self.items]
 
     def values(self, layer: int) -> Tensor:
@@ -125,7 +125,7 @@ class Trace:
 
         Computed anew at every call, one layer at a time; needs a pass traced with attention. causal: as the model
         computed them; else softmax(QK^T / sqrt(d_head)) without a causal mask. among: (B, T) bool, without a causal
-        mask, the only positions that count; all that are no padding by default.
+        mask, the only positions that count; all that are not padding by default.
         """
         keys = self.real if among is None else among
         return weights(self.live.layout, self.capture, layer, keys, causal=causal).float().mean(1)

@@ -34,7 +34,7 @@ RATES = (1_000, 1_000_000)
 PCM = 1
 """WAVE's code of whole numbers."""
 LOUDEST = 2.0
-"""Floats a little above 1 are cut to it; far above they are no samples between -1 and 1."""
+"""Floats a little above 1 are cut to it; far above they are not samples between -1 and 1."""
 MAX_SAMPLES = 100_000_000
 """Of all channels together: a header may name any rate, and so make ten minutes of any size."""
 
@@ -118,7 +118,7 @@ def open_audio(path: Path, max_seconds: float = MAX_SECONDS, *, max_bytes: int =
 
 
 def require_file(path: Path, kind: str, max_bytes: int) -> None:
-    """Refuse what is no file, too large a one, or the pointer that Git LFS leaves in a file's place."""
+    """Refuse what is not a file, too large a one, or the pointer that Git LFS leaves in a file's place."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # not there, not to be read, or no name that a file can have
@@ -191,7 +191,7 @@ def _wav(path: Path, max_seconds: float) -> tuple[np.ndarray, int]:
                 raise BadMedia(f"{path} has samples of {8 * width} bits; 8, 16, 24 and 32 are read")
             data = found.readframes(frames)
     except (wave.Error, EOFError, OSError, ValueError, OverflowError, struct.error) as error:
-        raise BadMedia(f"{path} is no PCM recording, or corrupt: {error or 'it ends too soon'}") from error
+        raise BadMedia(f"{path} is not a PCM recording, or corrupt: {error or 'it ends too soon'}") from error
     if len(data) != frames * channels * width:
         raise BadMedia(f"{path} is cut: {len(data):,} of {frames * channels * width:,} bytes of sound are there")
     return _numbers(data, width).reshape(-1, channels), rate
@@ -219,7 +219,7 @@ def _sound(path: Path, max_seconds: float) -> tuple[np.ndarray, int]:
         _limit(path, about.frames, about.samplerate, about.channels, max_seconds)
         samples, rate = soundfile.read(str(path), dtype="float32", always_2d=True)
     except (RuntimeError, OSError, ValueError, TypeError) as error:
-        raise BadMedia(f"{path} is no recording, corrupt or cut: {error}") from error
+        raise BadMedia(f"{path} is not a recording, corrupt or cut: {error}") from error
     if len(samples) != about.frames:
         raise BadMedia(f"{path} is cut: {len(samples):,} of {about.frames:,} samples are there")
     return samples, int(rate)

@@ -76,7 +76,7 @@ def _branches(node: Mapping[str, Any]) -> str:
 
 def spans(text: str, words: Sequence[str], others: Sequence[str] = ()) -> list[tuple[int, int]]:
     """Character ranges of the words in the text, in order. A range inside a longer phrase of `others` does not
-    count: "hot dog" is no mention of dog where hot dog is a concept of its own."""
+    count: "hot dog" is not a mention of dog where hot dog is a concept of its own."""
     found = [m.span() for m in pattern(words).finditer(text)] if words else []
     longer = [w for w in others if " " in w and w not in words]
     taken = [m.span() for m in pattern(longer).finditer(text)] if longer else []

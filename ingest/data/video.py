@@ -68,7 +68,7 @@ def _file(path: Path, frames: int) -> list[Image]:
         count = int(reader.get(cv2.CAP_PROP_FRAME_COUNT))
         width, height = (int(reader.get(p)) for p in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if not reader.isOpened() or count < 1 or width < 1 or height < 1:
-            raise BadMedia(f"{path} is no video, or corrupt")
+            raise BadMedia(f"{path} is not a video, or corrupt")
         if width * height > MAX_PIXELS:
             raise BadMedia(f"{path} is {width} x {height} pixels, the limit is {MAX_PIXELS:,}")
         found, wanted = [], set(spread(count, frames))
@@ -85,5 +85,5 @@ def _file(path: Path, frames: int) -> list[Image]:
     finally:
         reader.release()
     if not found:
-        raise BadMedia(f"{path} is no video, or cut: not one frame could be read")
+        raise BadMedia(f"{path} is not a video, or cut: not one frame could be read")
     return found

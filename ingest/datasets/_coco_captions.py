@@ -43,7 +43,7 @@ class Captions:
     """What the captions of some pictures mention.
 
     picture: the first that each caption stands under. mentions: its concepts, in order, of those that are wanted. A
-    phrase counts as a whole: "hot dog" is no dog, also where hot dogs are not wanted. A word with another common sense
+    phrase counts as a whole: "hot dog" is not a dog, even where hot dogs are not wanted. A word with another sense
     ("orange") or of several concepts counts where a picture of the caption shows the concept; `elsewise` has the
     captions where none does.
     """

@@ -168,7 +168,7 @@ def _lengths(text: str) -> list[int]:
         while more:
             bits = ord(text[at]) - 48
             if not 0 <= bits < 64 or shift > 60:
-                raise ValueError(f"'{text[at]}' is no run length")
+                raise ValueError(f"'{text[at]}' is not a run length")
             value |= (bits & 31) << shift
             at, shift, more = at + 1, shift + 5, bool(bits & 32)
         if bits & 16:

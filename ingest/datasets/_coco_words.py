@@ -1,6 +1,6 @@
 """The words people use for COCO's categories: plurals and a few synonyms, as surface forms to look for.
 
-Kept modest on purpose: a form must nearly always mean the category. So "glass" is no form of wine glass, and "phone" is
+Kept short: a form must nearly always mean the category. So "glass" is not a form of wine glass, and "phone" is
 one of cell phone. A category's own name stays where it has another sense too; then the boxes decide (AMBIGUOUS).
 """
 

@@ -141,7 +141,7 @@ def table_of(file: Path) -> list[tuple[str, Mapping[str, str | None]]]:
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t|", key=first.count), strict=True)
         cells = [(f"{file}: line {reader.line_num}", row) for row in reader if any(cell.strip() for cell in row)]
     except csv.Error as error:
-        raise UsageError(f"{file} is no table: {error}; download it again") from error
+        raise UsageError(f"{file} is not a table: {error}; download it again") from error
     if len(cells) < 2:
         raise UsageError(f"{file} has no rows; there is nothing to ingest")
     names = [cell.strip().lower() for cell in cells[0][1]]
@@ -158,7 +158,7 @@ def lines_of(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """The rows of a file with a JSON object a line, each with its file and line, for messages.
 
     Raises:
-        UsageError: missing, a line that is no object, or no lines.
+        UsageError: missing, a line that is not an object, or no lines.
     """
     found: list[tuple[str, Mapping[str, Any]]] = []
     for number, text in enumerate(read_text(file).split("\n"), 1):
@@ -181,7 +181,7 @@ def rows_of(file: Path, key: str | None) -> list[Mapping[str, Any]]:
     """The rows of a JSON file: the list itself, or the list under `key`.
 
     Raises:
-        UsageError: not JSON, no such list, an empty one, or a row that is no object.
+        UsageError: not JSON, no such list, an empty one, or a row that is not an object.
     """
     whole = read_json(file)
     found = whole if key is None else whole.get(key) if isinstance(whole, dict) else None
@@ -232,7 +232,7 @@ def words(value: object, where: str) -> str:
         UsageError: no text, an empty one, or one that no file can hold (half a character).
     """
     if not isinstance(value, str) or not value.strip():
-        raise UsageError(f"{where} is no text: {json.dumps(value, default=str)[:80]}")
+        raise UsageError(f"{where} is not text: {json.dumps(value, default=str)[:80]}")
     try:
         value.encode()
     except UnicodeEncodeError:

@@ -33,7 +33,7 @@ class Filmed:
             BadMedia: not an address of this world.
         """
         if not media.startswith(FILM):
-            raise BadMedia(f"'{media}' is no film; addresses look like '{FILM}find/0'")
+            raise BadMedia(f"'{media}' is not a film; addresses look like '{FILM}find/0'")
         split, number = _scene.parse(media.removeprefix(FILM))
         scene = _scene.compose(self.seed, split, number)
         rng = random.Random(f"film {self.seed}/{split}/{number}")

@@ -94,7 +94,7 @@ def parse(address: str) -> tuple[str, int]:
     """
     match = _ADDRESS.fullmatch(address)
     if match is None:
-        raise BadMedia(f"'{address}' is no scene; addresses look like '{FIND}/123' or '{HELD_OUT}/7'")
+        raise BadMedia(f"'{address}' is not a scene; addresses look like '{FIND}/123' or '{HELD_OUT}/7'")
     return match[1], int(match[2])
 
 

@@ -105,7 +105,9 @@ def parse(address: str) -> tuple[str, int]:
     """
     match = _ADDRESS.fullmatch(address)
     if match is None:
-        raise BadMedia(f"'{address}' is no recording; addresses look like 'sound/{FIND}/123' or 'sound/{HELD_OUT}/7'")
+        raise BadMedia(
+            f"'{address}' is not a recording; addresses look like 'sound/{FIND}/123' or 'sound/{HELD_OUT}/7'"
+        )
     return match[1], int(match[2])
 
 

@@ -114,7 +114,7 @@ class Tasks:
         """
         path = self._file(media)
         if self._sources[media] != AUDIO:
-            raise BadMedia(f"{path} is no recording")
+            raise BadMedia(f"{path} is not a recording")
         return open_audio(path)
 
     def video(self, media: str) -> list[Image]:
@@ -126,7 +126,7 @@ class Tasks:
         """
         path = self._file(media)
         if self._sources[media] != VIDEO:
-            raise BadMedia(f"{path} is no video")
+            raise BadMedia(f"{path} is not a video")
         return open_clip(path, self._frames)
 
     def digest(self, media: str) -> str:
@@ -151,7 +151,7 @@ class Tasks:
     def _file(self, media: str) -> Path:
         path = inside(self._root, media)
         if media not in self._sources:
-            raise BadMedia(f"'{media}' is no medium of the dataset at {self._root}")
+            raise BadMedia(f"'{media}' is not a medium of the dataset at {self._root}")
         return path
 
 

@@ -77,7 +77,7 @@ class Coco:
     ) -> list[Example]:
         """At most `per_concept` examples of each concept, in a fixed order that `seed` decides.
 
-        Of the pictures that show a concept those come first whose human captions mention it: there it is no detail.
+        Of the pictures that show a concept those come first whose human captions mention it: there it is not a detail.
 
         Raises:
             UsageError: a source, split, concept or task that the dataset does not have.
@@ -193,7 +193,7 @@ class Coco:
         """The picture's row of the annotation file."""
         record: Mapping[str, Any] | None = self._by_pointer.get(media)
         if record is None:
-            raise BadMedia(f"'{media}' is no picture of the dataset at {self._root}")
+            raise BadMedia(f"'{media}' is not a picture of the dataset at {self._root}")
         return record
 
     def require_pictures(self) -> None:

@@ -109,7 +109,7 @@ def _of(row: Mapping[str, Any], columns: Sequence[str], where: str) -> Any:
 
 
 def _classes(root: Path) -> list[Row]:
-    """The pictures of every class folder; what is no picture is told."""
+    """The pictures of every class folder; what is not a picture is told."""
     tops = _folders(root)
     parts = [top for top in tops if top.name.lower() in PARTS and _folders(top) and not _pictures(top.iterdir())]
     beside = [top for top in tops if top not in parts and _pictures(top.rglob("*"))]
@@ -136,7 +136,7 @@ def _classes(root: Path) -> list[Row]:
         raise UsageError(f"{root} has no pictures in folders of their own and no table; expected is {LAYOUT}")
     tell(f"{root}: folders without a picture", empty, len(tops) + len(parts))
     loose = [file.name for file in _pictures(sorted(root.iterdir()))]
-    tell(f"{root}: files that are no pictures of a class", [*loose, *other], len(rows) + len(loose) + len(other))
+    tell(f"{root}: files that are not pictures of a class", [*loose, *other], len(rows) + len(loose) + len(other))
     return rows
 
 

@@ -107,7 +107,7 @@ def _csv(file: Path) -> Iterator[Question]:
         for number, row in enumerate(csv.reader(io.StringIO(read_text(file), newline="")), 1):
             yield _question(row[0] if row else None, row[1:-1], row[-1] if row else None, f"{file}: row {number}")
     except csv.Error as error:
-        raise UsageError(f"{file} is no table after row {number}: {error}; download it again") from error
+        raise UsageError(f"{file} cannot be read as a table after row {number}: {error}; download it again") from error
     if not number:
         raise UsageError(f"{file} has no rows; there is nothing to ingest")
 

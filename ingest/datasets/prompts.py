@@ -73,7 +73,7 @@ def _example(row: Mapping[str, Any], names: Sequence[str], known: Mapping[str, C
     task = line(row.get("task", TASK), f"{where}, the task")
     more = row.get("references", [])
     if not isinstance(more, list):
-        raise UsageError(f"{where}: the references are no list of texts")
+        raise UsageError(f"{where}: the references are not a list of texts")
     right = tuple(dict.fromkeys([answer, *(line(text, f"{where}, a reference") for text in more)]))
     mentions = mentions_of(names, answer, row.get("words"), known, where)
     fact = fact_of(row, names, task, answer, where)

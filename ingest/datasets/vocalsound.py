@@ -89,7 +89,7 @@ def _chosen(root: Path, found: dict[str, str], short: str) -> dict[str, str]:
         try:
             known = {row[0].strip() for row in csv.reader(read_text(speakers).splitlines()) if row}
         except csv.Error as error:
-            raise UsageError(f"{speakers} is no table: {error}; download it again") from error
+            raise UsageError(f"{speakers} is not a table: {error}; download it again") from error
         chosen = {name: media for name, media in found.items() if name.partition("_")[0] in known}
     else:
         raise UsageError(f"{root} does not say which part a recording is of: no {listing.name} or {speakers.name}")

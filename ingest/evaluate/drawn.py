@@ -66,7 +66,7 @@ class DrawingExaminer:
                 values[PICTURE][i] = 1
                 values[DRAWN][i] = best[at] == mine
                 values[PROBABILITY][i] = probabilities[at, mine]
-                # What was asked for is no effect: requests for the goal itself do not count.
+                # What was asked for is not an effect: requests for the goal itself do not count.
                 values[BECAME][i] = (
                     np.nan if self.goal == known[mine].name else best[at] == place.get(str(self.goal), -2)
                 )

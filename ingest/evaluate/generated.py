@@ -58,7 +58,7 @@ def chosen_metrics(
 def check_measures(
     names: Sequence[str] | None, options: Mapping[str, Mapping[str, Any]], against: str = REFERENCES
 ) -> None:
-    """Raise UsageError for a name that is no metric's, option's or `against`, before a model is loaded for it."""
+    """Raise UsageError for a name that is not a metric's, option's or `against`, before a model is loaded for it."""
     if against not in AGAINST:
         raise UsageError(f"no --against called '{against}'; there are: {', '.join(AGAINST)}")
     for name in dict.fromkeys([*(names or ()), *options]):

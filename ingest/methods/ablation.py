@@ -32,7 +32,7 @@ from ingest.attribution.trace import Trace
 
 class Ablation(PairMethod):
     targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
-    unscored = True  # what is no candidate
+    unscored = True  # what is not a candidate
 
     def __init__(self, layers: str, neurons: str, tokens: int):
         super().__init__()
@@ -79,7 +79,7 @@ class Ablation(PairMethod):
         return out
 
     def _active(self, trace: Trace, layer: int, values: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-        """The (row, neuron) pairs to run; what is no candidate becomes NaN in out."""
+        """The (row, neuron) pairs to run; what is not a candidate becomes NaN in out."""
         last = torch.zeros(values.shape[0], dtype=torch.long, device=values.device)
         last.scatter_reduce_(0, trace.rows, trace.positions, "amax")
         seen = torch.arange(values.shape[1], device=values.device)[None] <= last[:, None]

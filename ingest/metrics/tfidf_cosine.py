@@ -15,7 +15,7 @@ import numpy as np
 from ingest.evaluate.metric import Judged
 
 WORD = re.compile(r"\b\w\w+\b")
-"""Two characters or more, as scikit-learn has it: "a" is no word."""
+"""Two characters or more, as scikit-learn has it: "a" is not a word."""
 
 
 def cosines(answer: str, references: Sequence[str]) -> np.ndarray:

@@ -75,7 +75,7 @@ class Weights:
     def __post_init__(self) -> None:
         for name in ("kl", "repetition", "norm", "keep"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"{name}={getattr(self, name):g} is no weight of a loss; give 0 or more")
+                raise UsageError(f"{name}={getattr(self, name):g} is not a weight of a loss; give 0 or more")
 
 
 Writes = Mapping[int, tuple[Tensor, Tensor]]

@@ -21,7 +21,7 @@ def excluded(layers: int, exclude_last: int) -> int:
         UsageError: none would be left.
     """
     if exclude_last < -1:
-        raise UsageError(f"exclude_last={exclude_last} is no number of layers; -1 stands for 3 of 32")
+        raise UsageError(f"exclude_last={exclude_last} is not a number of layers; -1 stands for 3 of 32")
     found = 3 * layers // 32 if exclude_last < 0 else exclude_last
     if found >= layers:
         raise UsageError(f"exclude_last={found} leaves none of the {layers} layers")

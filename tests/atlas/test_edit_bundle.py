@@ -138,10 +138,10 @@ def test_other_deltas_or_lost_bytes_are_refused(edit: Edit, tmp_path: Path) -> N
 def test_another_form_is_refused_and_says_which_is_meant(said: str, tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
     save_file({"deltas": np.zeros((1, 1), np.float32)}, file, metadata={"edit": said})
-    with pytest.raises(UsageError, match="is no edit of the form 'neuron-atlas edit 1'; `atlas edit export"):
+    with pytest.raises(UsageError, match="is not an edit of the form 'neuron-atlas edit 1'; `atlas edit export"):
         read_bundle(file)
     save_file({"weight": np.zeros((1, 1), np.float32)}, file)  # any other safetensors file
-    with pytest.raises(UsageError, match="is no edit"):
+    with pytest.raises(UsageError, match="is not an edit"):
         read_bundle(file)
     with pytest.raises(UsageError, match="there is no file .*; `atlas edit export NAME FILE` writes one"):
         read_bundle(tmp_path / "none.safetensors")
@@ -156,10 +156,10 @@ IMPOSSIBLE = {
     "an index beyond its width": (wide(neuron=neuron(0, 64)), "no neuron 0/64"),
     "an index before the first": (wide(neuron=neuron(0, -1)), "no neuron 0/-1"),
     "another component": (wide(neuron=replace(neuron(0, 1), component="vision")), "no neuron vision/0/1"),
-    "a gain that is no number": (wide(gain=float("nan")), "changed by no number"),
+    "a gain that is not a number": (wide(gain=float("nan")), "changed by no number"),
     "an infinite bias": (wide(bias=float("inf")), "changed by no number"),
     "less than no noise": (wide(noise=-1.0), "changed by no number"),
-    "deltas that are no numbers": (replace(WHOLE, deltas=np.full((2, D_MODEL), np.nan, np.float32)), "no numbers"),
+    "deltas that are not numbers": (replace(WHOLE, deltas=np.full((2, D_MODEL), np.nan, np.float32)), "not finite"),
     "deltas of another width": (replace(WHOLE, deltas=np.ones((2, D_MODEL + 1), np.float32)), "another width"),
     "deltas in a row": (replace(WHOLE, deltas=np.ones(D_MODEL, np.float32)), "another width"),
 }

@@ -276,7 +276,7 @@ def test_a_manifest_cannot_name_a_file_elsewhere(empty: Path, make_run: Any) -> 
     folder = make_run(1).write(empty)
     text = (folder / run_manifest.NAME).read_text()
     (folder / run_manifest.NAME).write_text(text.replace('"scores.parquet"', '"../../scores.parquet"'))
-    with pytest.raises(IntegrityError, match="is no shard"):
+    with pytest.raises(IntegrityError, match="is not a shard"):
         run_manifest.read_manifest(folder)
 
 

@@ -193,7 +193,7 @@ def test_ctrl_c_is_noticed_and_not_taken_for_the_clock(after: float, filled: Pat
         run_sql(filled, endless, seconds=30)
     pressed.join()
     assert threading.active_count() == threads
-    with pytest.raises(UsageError, match="interrupted"):  # a word in a refused statement is no interruption
+    with pytest.raises(UsageError, match="interrupted"):  # a word in a refused statement is not an interruption
         run_sql(filled, "SELECT interrupted FROM maps")
 
 

@@ -265,7 +265,7 @@ def test_the_algebra_of_edits_goes_from_left_to_right(own_atlas: Path) -> None:
     assert atlas.create_edit("e", of_expression(own_atlas, "a - c"), scale=2).concept == "dog"
     assert made.concept is None  # of a dog's and a cat's
     for text, message in (
-        ("a b", "'a b' is no set of neurons; write for example 'dog & cat'"),
+        ("a b", "'a b' is not a set of neurons; write for example 'dog & cat'"),
         ("a & ", "no set of neurons"),
         ("a @1", "no set of neurons"),
         ("a & (b | c", "no set of neurons"),

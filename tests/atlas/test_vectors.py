@@ -154,7 +154,7 @@ DAMAGES: dict[str, Callable[[Path], None]] = {
     "of another run": other_rows(ROWS, DIMENSION),
     "of other rows": other_rows(ROWS - 1, DIMENSION),
     "of another dimension": other_rows(ROWS, DIMENSION * 2),
-    "no index at all": lambda file: file.write_bytes(b"hello, this is no index") and None,
+    "no index at all": lambda file: file.write_bytes(b"hello, this is not an index") and None,
 }
 
 

@@ -77,7 +77,7 @@ def test_every_example_is_taken_by_its_own_command(path: list[str]) -> None:
         line = shlex.split(example)
         assert line[: len(path)] == path or not path
         taken = followed(line)
-        found(taken).make_context("atlas", line[len(taken) :])  # raises for what is no option or value
+        found(taken).make_context("atlas", line[len(taken) :])  # raises for what is not an option or value
 
 
 def quoted() -> list[tuple[str, str]]:
@@ -243,7 +243,7 @@ def test_quiet_explain_and_fail_empty(stored_atlas: Path, run: Run) -> None:
         (["ingest", "--concepts", "dgo"], 2, "no concept called 'dgo'; did you mean 'dog'?"),
         (["ingest", "--dataset", "coco:/nowhere"], 2, "/nowhere"),
         (["ingest", "--model", "no/such-model"], 2, "cannot load the model 'no/such-model'"),
-        (["ingest", "--param", "contribution.norm"], 2, "is no KEY=VALUE"),
+        (["ingest", "--param", "contribution.norm"], 2, "is not a KEY=VALUE"),
         (["ingest", "--param", "ablation.layers=1"], 2, "needs a method of this job"),
         (["ingest", "no-such-job.toml"], 2, "there is no job file no-such-job.toml"),
         (["ingest", "--bad-media", "hide"], 2, "can be skipped or fail, not 'hide'"),

@@ -55,7 +55,7 @@ def test_a_table_that_says_too_little_is_refused(tmp_path: Path) -> None:
     for content, match in (
         ("file,loudness\na.wav,3\n", "no column category or label or class .it has file, loudness."),
         ("file,label\n", "no rows"),
-        ("file,label\na.wav,\n", "line 2, the label is no text"),
+        ("file,label\na.wav,\n", "line 2, the label is not text"),
         ("file,label\n../a.wav,dog\n", "leads out of"),
         ("file,label\nb.wav,dog\n", "none of the files"),
     ):

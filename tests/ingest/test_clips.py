@@ -74,7 +74,7 @@ def test_what_is_wrong_with_a_video_is_said_once(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "cut.mp4")], capture_output=True, text=True, timeout=120, check=True
     )
-    assert done.stdout == f"{tmp_path / 'cut.mp4'} is no video, or corrupt\n" and done.stderr == ""
+    assert done.stdout == f"{tmp_path / 'cut.mp4'} is not a video, or corrupt\n" and done.stderr == ""
 
 
 def test_without_opencv_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

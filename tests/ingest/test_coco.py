@@ -470,7 +470,7 @@ def test_a_pointer_that_is_no_picture_of_the_dataset(folder: Path) -> None:
     dataset = coco.build(str(folder))
     (folder / "images" / "other.png").write_bytes((folder / "images" / "000000000001.png").read_bytes())
     for ask in (dataset.image, lambda media: dataset.mask(media, "dog")):
-        with pytest.raises(BadMedia, match="is no picture of the dataset"):
+        with pytest.raises(BadMedia, match="is not a picture of the dataset"):
             ask("images/other.png")
 
 

@@ -168,8 +168,8 @@ def test_a_picture_of_an_answer_is_saved(tmp_path: Path, capsys: pytest.CaptureF
     told = capsys.readouterr()
     assert told.out == "barks\n" and "the answer has no picture; ask for one" in told.err
     for name, wanted in (
-        ("x.odd", "is no name for a picture"),
-        (".", "is no name"),
+        ("x.odd", "is not a name for a picture"),
+        (".", "is not a name"),
         ("no/x.png", "there is no folder"),
     ):
         assert main([*asked[:-1], str(tmp_path / name)]) == 2

@@ -199,7 +199,7 @@ def test_labels_by_layer_and_those_of_two_modalities(labelling: tuple[Path, list
         first, second = ({(a, b) for label, a, b in rows if label == row[key]} for key in ("first", "second"))
         assert row["neurons"] == len(first & second)
     assert overlaps.num_rows == 1 + (len({label for label, _, _ in rows}) == 3) * 2
-    assert check(path) == [], "two labels of one neuron are no fault"
+    assert check(path) == [], "two labels of one neuron are not a fault"
 
 
 def test_profile_labels_come_with_the_run(labelling: tuple[Path, list[str]]) -> None:

@@ -229,7 +229,7 @@ def test_a_recording_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Mo
         ("file,file\na.wav,dog\n", "has two columns file"),
         ("file,label\n", "has no rows"),
         ("", "has no rows"),
-        ('file,label\n"a.wav,dog\n', "is no table"),
+        ('file,label\n"a.wav,dog\n', "is not a table"),
     ],
 )
 def test_a_table_that_would_be_misread(tmp_path: Path, content: str, match: str) -> None:

@@ -74,7 +74,7 @@ def exact(request: pytest.FixtureRequest) -> LiveModel:
 
 @pytest.fixture(params=["llava", "opt"])
 def peaked(request: pytest.FixtureRequest) -> LiveModel:
-    """The same models, sure of what they say: as they are no token can have more than a third of the probability."""
+    """The same models, sure of what they say: as they are, no token can have more than a third of the probability."""
     import conftest
 
     built = {"llava": conftest.build_llava, "opt": conftest.build_opt}[request.param]
@@ -470,8 +470,8 @@ def test_given_neurons_alone_are_changed(llava: LiveModel) -> None:
         ({"lr": float("inf")}, "lr must be above 0 and finite"),
         ({"epochs": 0}, "epochs at least 1"),
         ({"confidence": 1.0}, "confidence between 0 and 1"),
-        ({"kl": -1.0}, "kl=-1 is no weight of a loss; give 0 or more"),
-        ({"norm": float("nan")}, "norm=nan is no weight"),
+        ({"kl": -1.0}, "kl=-1 is not a weight of a loss; give 0 or more"),
+        ({"norm": float("nan")}, "norm=nan is not a weight"),
     ],
 )
 @pytest.mark.parametrize("name", ["word_swap", "rank_one"])
@@ -484,5 +484,5 @@ def test_neurons_and_layers_that_cannot_be_chosen_are_refused(llava: LiveModel) 
     problem = problem_of(llava, ANSWERS, CAT)
     with pytest.raises(UsageError, match="per_token=0 chooses no neuron; give 1 or more"):
         solver("word_swap", per_token=0).solve(problem)
-    with pytest.raises(UsageError, match="exclude_last=-2 is no number of layers; -1 stands for 3 of 32"):
+    with pytest.raises(UsageError, match="exclude_last=-2 is not a number of layers; -1 stands for 3 of 32"):
         solver("word_swap", exclude_last=-2).solve(problem)

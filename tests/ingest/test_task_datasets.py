@@ -145,8 +145,8 @@ def test_textvqa_parts_and_doubled_rows(tmp_path: Path) -> None:
         (lambda whole: whole.update(data=[]), "has no rows; there is nothing to ingest"),
         (lambda whole: whole["data"][5].pop("answers"), "an answer of row 5 is not there; the test part has none"),
         (lambda whole: whole["data"][5].update(answers=["", " "]), "an answer of row 5 is not there"),
-        (lambda whole: whole["data"][5].update(answers=["a", 7]), "an answer of row 5 is no text: 7"),
-        (lambda whole: whole["data"][5].update(question=" "), "the question of row 5 is no text"),
+        (lambda whole: whole["data"][5].update(answers=["a", 7]), "an answer of row 5 is not text: 7"),
+        (lambda whole: whole["data"][5].update(question=" "), "the question of row 5 is not text"),
         (lambda whole: whole["data"][5].update(question="\ud800"), "the question of row 5 has half a character"),
         (lambda whole: whole["data"][5].update(image_id="../../etc/passwd"), "leads out of the dataset's folder"),
         (lambda whole: [row.update(image_id="x") for row in whole["data"]], "none of the files is below"),
@@ -237,8 +237,8 @@ def test_a_question_of_two_subjects_is_in_one_split(tmp_path: Path) -> None:
         (["q", "a", "b", "c", "A"], "row 31 is not a question, four choices"),
         (["q", "a", "b", "c", "d", "E"], "row 31 has the answer 'E', which is none of A, B, C, D"),
         (["q", "a", "b", "c", "d", "AB"], "row 31 has the answer 'AB'"),
-        ([" ", "a", "b", "c", "d", "A"], "row 31, the question is no text"),
-        (["x" * 200_000, "a", "b", "c", "d", "A"], "is no table after row 30: field larger"),
+        ([" ", "a", "b", "c", "d", "A"], "row 31, the question is not text"),
+        (["x" * 200_000, "a", "b", "c", "d", "A"], "cannot be read as a table after row 30: field larger"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_named(tmp_path: Path, row: list[str], match: str) -> None:
@@ -271,7 +271,7 @@ def test_too_few_shots_and_damaged_parquet_are_named(tmp_path: Path) -> None:
     for wrong, match in (
         ({"answer": 4}, "row 0 has the answer 4"),
         ({"choices": ["a"]}, "row 0 is not a question, four choices"),
-        ({"subject": None}, "row 0, the subject is no text"),
+        ({"subject": None}, "row 0, the subject is not text"),
     ):
         pq.write_table(pa.Table.from_pylist([row | {"answer": 1} | wrong]), file)
         with pytest.raises(UsageError, match=match):
@@ -297,7 +297,7 @@ def test_msvd_qa_keeps_pointers_to_its_videos(tmp_path: Path) -> None:
     assert example.media == ("YouTubeClips/-4wsuPCjDBc_7_17.avi",)
     with pytest.raises(BadMedia, match="is a video, no picture; its pointer is all that is known"):
         dataset.image(example.media[0])
-    with pytest.raises(BadMedia, match="is no recording"):
+    with pytest.raises(BadMedia, match="is not a recording"):
         dataset.audio(example.media[0])
     frames = dataset.video(example.media[0])
     assert [(f.size, f.mode) for f in frames] == [((32, 24), "RGB")] * 8
@@ -363,7 +363,7 @@ def test_librispeech_as_its_archive_unpacks_it(tmp_path: Path) -> None:
         (lambda text: text + "1000-7-0000 AGAIN\n", "line 3 is a second transcript of 1000-7-0000"),
         (lambda text: text + "1001-7-0009 OTHER\n", "line 3 does not begin with an id such as 1000-7-0000"),
         (lambda text: text + "\n1000-7-0002 AFTER A GAP\n", "line 3 does not begin with an id"),
-        (lambda text: text + "1000-7-0002\n", "line 3, the words is no text"),
+        (lambda text: text + "1000-7-0002\n", "line 3, the words is not text"),
         (lambda text: text.splitlines()[0], "is cut: it has no line for 1000-7-0001.wav"),
     ],
 )
@@ -476,7 +476,7 @@ def test_the_captions_in_the_prompt_are_of_other_pictures(tmp_path: Path) -> Non
         (lambda rows: rows[5].update(cocoid=4), "row 5 has the cocoid 4 a second time"),
         (lambda rows: rows[5].update(split="valid"), "row 5 has the split 'valid'; there are test, val"),
         (lambda rows: rows[5].update(sentences=[]), "row 5 has no sentences"),
-        (lambda rows: rows[5].update(sentences=[{"tokens": []}]), "row 5, a sentence is no text: null"),
+        (lambda rows: rows[5].update(sentences=[{"tokens": []}]), "row 5, a sentence is not text: null"),
         (lambda rows: rows[5].update(filepath="../secret"), "leads out of the dataset's folder"),
         (lambda rows: rows[5].update(filename=rows[4]["filename"]), None),
         (lambda rows: rows[6].update(filename=rows[4]["filename"]), "has two ids, and so would be in both splits"),
@@ -523,13 +523,13 @@ def header(file: Path, at: int, value: bytes) -> None:
     ("damage", "match"),
     [
         (lambda f: f.unlink(), "is missing; the dataset's recordings must lie below its folder"),
-        (lambda f: f.write_bytes(b""), "is no recording, corrupt or cut"),
-        (lambda f: f.write_bytes(b"hello" * 20), "is no recording, corrupt or cut: .*Format not recognised"),
-        (lambda f: f.write_bytes(f.read_bytes()[:30]), "is no PCM recording, or corrupt"),
+        (lambda f: f.write_bytes(b""), "is not a recording, corrupt or cut"),
+        (lambda f: f.write_bytes(b"hello" * 20), "is not a recording, corrupt or cut: .*Format not recognised"),
+        (lambda f: f.write_bytes(f.read_bytes()[:30]), "is not a PCM recording, or corrupt"),
         (lambda f: f.write_bytes(f.read_bytes()[:100]), "is cut: 56 of 160 bytes of sound are there"),
         (lambda f: folders.sound(f, 0), "is a recording of nothing"),
-        (lambda f: header(f, 20, b"\x03\x00"), "is no recording, corrupt or cut"),
-        (lambda f: header(f, 22, b"\x00\x00"), "is no PCM recording, or corrupt: bad # of channels"),
+        (lambda f: header(f, 20, b"\x03\x00"), "is not a recording, corrupt or cut"),
+        (lambda f: header(f, 22, b"\x00\x00"), "is not a PCM recording, or corrupt: bad # of channels"),
         (lambda f: header(f, 24, b"\x00\x00\x00\x00"), "is corrupt: its header says 1 channels of 0 samples a second"),
         (lambda f: header(f, 24, b"\x01\x00\x00\x00"), "is corrupt: its header says 1 channels of 1 samples a second"),
         (lambda f: header(f, 40, b"\x80\x7d\x00\x00"), "seconds long, the limit is 1|is cut"),

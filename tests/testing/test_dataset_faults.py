@@ -56,10 +56,10 @@ class Numbers:
         return Example(TEXT, "sum", split, f"what is {one} and {other} ?", total, (Mention(total),))
 
     def image(self, media: str) -> Any:
-        raise BadMedia(f"'{media}' is no medium of numbers")
+        raise BadMedia(f"'{media}' is not a medium of numbers")
 
     def mask(self, media: str, concept: str) -> np.ndarray:
-        raise BadMedia(f"'{media}' is no medium of numbers")
+        raise BadMedia(f"'{media}' is not a medium of numbers")
 
     def digest(self, media: str) -> str:
         return "missing"

@@ -185,7 +185,7 @@ def _write(down: Any, index: Tensor, columns: Tensor, bias: Tensor | None) -> in
 
 
 def _linears(layout: Layout) -> list[nn.Linear]:
-    """Every projection of every FFN; none where an FFN is no module of its own."""
+    """Every projection of every FFN; none where an FFN is not a module of its own."""
     return [m for ffn in layout.ffns if ffn is not None for m in ffn.modules() if isinstance(m, nn.Linear)]
 
 

@@ -69,7 +69,7 @@ def unbake(folder: Path, out: Path) -> str:
         The label of the edit that was taken out.
 
     Raises:
-        UsageError: `folder` is no baked checkpoint, or `out` has files in it.
+        UsageError: `folder` is not a baked checkpoint, or `out` has files in it.
         IntegrityError: its weights are not those that were written, or its undo file is damaged.
         AtlasError: it cannot be written.
     """

@@ -72,8 +72,8 @@ def _why_not(error: Exception) -> str:
     """Why a torch file was not read. Torch's own words also say how to read it all the same, and are not passed on."""
     called = re.search(r"GLOBAL ([\w.]+)", str(error))
     if called is not None:
-        return f"is no checkpoint of tensors alone: it asks to run {called[1]}, and was not read"
-    return "is no checkpoint of tensors alone, or is damaged"
+        return f"is not a checkpoint of tensors alone: it asks to run {called[1]}, and was not read"
+    return "is not a checkpoint of tensors alone, or is damaged"
 
 
 def _part(loader: Any, folder: Path, what: str) -> Any:
@@ -191,7 +191,7 @@ def gill(checkpoint: Path, language: Path, vision: Path, diffusion: Path, out: P
 
     _check_free(out)
     if not (diffusion / "model_index.json").is_file():
-        raise UsageError(f"{diffusion} is no folder of a diffusion pipeline (it has no model_index.json)")
+        raise UsageError(f"{diffusion} is not a folder of a diffusion pipeline (it has no model_index.json)")
     arguments = _arguments(checkpoint / "model_args.json")
     tensors = read_torch(checkpoint / "pretrained_ckpt.pth.tar", "state_dict")
     words = _part(transformers.AutoModelForCausalLM, language, "the language model")

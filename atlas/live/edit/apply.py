@@ -145,7 +145,9 @@ def module_of(model: LiveModel | Any) -> Any:
     # A HuggingFace model has an attribute `model` too, which is only a part of it.
     found = model if isinstance(model, torch.nn.Module) else getattr(model, "model", None)
     if found is None:
-        raise UsageError(f"a {type(model).__name__} is no model; give a HuggingFace model, a pipeline or a LiveModel")
+        raise UsageError(
+            f"a {type(model).__name__} is not a model; give a HuggingFace model, a pipeline or a LiveModel"
+        )
     require_plain(found)
     return found
 

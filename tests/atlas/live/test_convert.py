@@ -102,7 +102,7 @@ def test_an_answer_of_minigpt4_ends_where_the_demo_ends_it(parts: dict[str, Path
         for ends in ([one], [two, rest]):
             with saying(live.model.get_output_embeddings(), [three, three, *ends, three]):
                 assert live.generate([prompt], max_new_tokens=9) == [[three, three]], (len(shown), ends)
-    # Of a tokenizer that has but single signs, none ends an answer: "#1" is no end.
+    # Of a tokenizer that has but single signs, none ends an answer: "#1" is not an end.
     assert convert._separators(llamas()) == []
 
 
@@ -120,9 +120,9 @@ def test_what_is_no_official_checkpoint_is_refused(parts: dict[str, Path], tmp_p
     whole = parts["pretrained_minigpt4.pth"].read_bytes()
     (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
     for name, match in (
-        ("danger.pth", "is no checkpoint of tensors alone: it asks to run (builtins.)?print, and was not read"),
-        ("pickle.pth", "is no checkpoint of tensors alone"),
-        ("cut.pth", "is no checkpoint of tensors alone, or is damaged"),
+        ("danger.pth", "is not a checkpoint of tensors alone: it asks to run (builtins.)?print, and was not read"),
+        ("pickle.pth", "is not a checkpoint of tensors alone"),
+        ("cut.pth", "is not a checkpoint of tensors alone, or is damaged"),
         ("text.pth", "is not a torch checkpoint; give the file that the authors publish"),
         ("png.pth", "is not a torch checkpoint"),
         (".", "is a folder; give the checkpoint in it"),

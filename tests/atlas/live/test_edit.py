@@ -511,7 +511,7 @@ def test_models_that_an_edit_was_not_made_for_are_refused(
         edit.on(trained),
     ):
         pass
-    with pytest.raises(UsageError, match="a dict is no model"), edit.on({}):
+    with pytest.raises(UsageError, match="a dict is not a model"), edit.on({}):
         pass
 
 

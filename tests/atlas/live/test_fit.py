@@ -193,5 +193,5 @@ def test_an_end_that_is_no_token_is_told(random_llava: Any) -> None:
     live = LiveModel(model, processor, name="random")
     for end in ("x", {}, [2, "x"], 1.5):
         model.generation_config.eos_token_id = end
-        with pytest.raises(Unsupported, match="generation_config.json ends answers at .*, which is no token's id"):
+        with pytest.raises(Unsupported, match="generation_config.json ends answers at .*, which is not a token id"):
             live.ask("a dog")
