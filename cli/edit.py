@@ -144,13 +144,13 @@ def import_edit(
     name: Annotated[str | None, typer.Option("--name", help="Another name for it here.")] = None,
     atlas: AtlasPath = None,
 ) -> None:
-    """Store an edit that someone handed on, as the next version of its name; its sums and numbers are checked.
+    """Store an edit that someone shared, as the next version of its name; its sums and numbers are checked.
 
     Example: atlas edit import no-dog.safetensors
     """
     from atlas.api.atlas import Atlas
 
-    edit = Atlas(resolve(atlas)).import_edit(file, name=name)
+    edit = Atlas(resolve(atlas)).import_edit(file, name=name).data
     tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']} (weights {edit.fingerprint[:12]})")
 
 

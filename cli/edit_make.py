@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -92,20 +93,8 @@ def create(
     found = neurons_of(there, which, select=select, top=top, layers=layers, labels=labels, of=of)
     if complement:
         found = there.complement(found)
-    edit = there.create_edit(
-        name,
-        found,
-        set_to=set_to,
-        scale=scale,
-        shift=_shift(shift),
-        mean=mean,
-        minimum=minimum,
-        noise=noise,
-        write_noise=write_noise,
-        where=where,
-        seed=seed,
-        note=note,
-    )
+    kind = _kind(set_to, scale, shift, mean, minimum, noise, write_noise)
+    edit = there.create_edit(name, found, kind, where=where, seed=seed, note=note).data
     tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
 
 
@@ -140,12 +129,36 @@ def neurons_of(
     return found
 
 
-def _shift(text: str | None) -> float | str | None:
-    """A number, or the text where it is in deviations."""
-    try:
-        return None if text is None else float(text)
-    except ValueError:
-        return text
+def _kind(
+    set_to: float | None,
+    scale: float | None,
+    shift: str | None,
+    mean: bool,
+    minimum: bool,
+    noise: float | None,
+    write_noise: float | None,
+) -> Any:
+    """The one kind of change that was given.
+
+    Raises:
+        UsageError: none, or several.
+    """
+    from atlas.edits import kinds
+
+    options: dict[str, tuple[Callable[..., kinds.ChangeKind], Any]] = {
+        "--set": (kinds.set_to, set_to),
+        "--scale": (kinds.scale, scale),
+        "--shift": (kinds.parse_shift, shift),
+        "--noise": (kinds.noise, noise),
+        "--write-noise": (kinds.write_noise, write_noise),
+        "--mean": (kinds.mean, mean or None),
+        "--min": (kinds.minimum, minimum or None),
+    }
+    chosen = [(make, value) for make, value in options.values() if value is not None]
+    if len(chosen) != 1:
+        raise UsageError(f"say what becomes of the neurons with exactly one of {', '.join(options)}")
+    make, value = chosen[0]
+    return make() if value is True else make(value)
 
 
 def compose(
@@ -164,5 +177,5 @@ def compose(
     """
     from atlas.api.atlas import Atlas
 
-    edit = Atlas(resolve(atlas)).compose_edits(name, edits, conflict=conflict, note=note)
+    edit = Atlas(resolve(atlas)).compose_edits(name, edits, conflict=conflict, note=note).data
     tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")

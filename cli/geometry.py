@@ -73,7 +73,8 @@ def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None = 
     if (edit, labels, of).count(None) < 2:
         raise UsageError("look without the neurons of an --edit, of --labels or of --of, not both")
     from atlas.api.atlas import Atlas
-    from atlas.edits.edit import Intervention, make_changes
+    from atlas.edits.edit import Intervention
+    from atlas.edits.kinds import ablate, make_changes
     from atlas.query.labels import labelled
     from ingest.analyse.geometry import Ablated
 
@@ -86,7 +87,7 @@ def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None = 
     found = labelled(path, run, label or None) if of is None else Atlas(path).selection(of)
     neurons = sorted(set(found.neurons))
     name = str(labels if of is None else of)
-    return Ablated(name, Intervention(make_changes(neurons, set_to=0.0)), found.provenance["fingerprint"])
+    return Ablated(name, Intervention(make_changes(neurons, ablate())), found.provenance["fingerprint"])
 
 
 def _shown(rows: pa.Table, only: tuple[str, ...]) -> pa.Table:

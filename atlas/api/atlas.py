@@ -20,7 +20,7 @@ from atlas.store.database import open_readonly
 from atlas.store.pins_file import Pins, read
 
 if TYPE_CHECKING:
-    from atlas.edits.edit import Edit
+    from atlas.edits.kinds import ChangeKind
     from atlas.edits.library import StoredEdit
 
 A = TypeVar("A", bound=Answer)
@@ -136,47 +136,26 @@ class Atlas(Questions):
         self,
         name: str,
         neurons: NeuronSet,
+        kind: ChangeKind,
         *,
-        set_to: float | None = None,
-        scale: float | None = None,
-        shift: float | str | None = None,
-        mean: bool = False,
-        minimum: bool = False,
-        noise: float | None = None,
-        write_noise: float | None = None,
         where: str | Positions = EVERYWHERE,
         seed: int = 0,
         note: str | None = None,
-    ) -> Edit:
+    ) -> StoredEdit:
         """Store an edit of these neurons, as the next version of its name: x <- gain * x + bias.
 
-        set_to: a constant (0 ablates). scale, shift: the factor, the addition, also as `2sd`, twice the neuron's own
-        standard deviation. mean, minimum: each neuron's own. These statistics are over all positions of the ingested
-        examples, of the sources that the neurons were found from. noise: the standard deviation of Gaussian noise on
-        the values, one draw of `seed` for each neuron and place (Sato & Takagi 2025). write_noise: of Gaussian noise on
-        the write vectors (Pan et al. 2024). where: `role=image`, `phase=prefill`; see
-        `atlas.edits.positions.Positions`. seed: of the noise.
+        kind: what becomes of them: `ablate()`, `set_to(0.5)`, `scale(0.5)`, `steer(2, unit="sd")`, `mean()`,
+        `minimum()`, `noise(0.1)` or `write_noise(0.1)`, all of `atlas.edits.kinds`. The statistics are over all
+        positions of the ingested examples, of the sources that the neurons were found from. where: `role=image`,
+        `phase=prefill`; see `atlas.edits.positions.Positions`. seed: of the noise.
 
         Raises:
-            UsageError: a bad name, no neurons, not exactly one kind of change, or no stored reference values.
+            UsageError: a bad name, no neurons, or no stored reference values.
         """
         from atlas.edits import library as edit_library
 
-        return edit_library.create(
-            self.path,
-            name,
-            neurons,
-            set_to=set_to,
-            scale=scale,
-            shift=shift,
-            mean=mean,
-            minimum=minimum,
-            noise=noise,
-            write_noise=write_noise,
-            where=where,
-            seed=seed,
-            note=note,
-        )
+        edit = edit_library.create(self.path, name, neurons, kind, where=where, seed=seed, note=note)
+        return edit_library.StoredEdit(edit)
 
     def complement(self, neurons: NeuronSet) -> NeuronSet:
         """Every other neuron of the same language model."""
@@ -187,7 +166,7 @@ class Atlas(Questions):
 
     def compose_edits(
         self, name: str, labels: Sequence[str], *, conflict: str = "error", note: str | None = None
-    ) -> Edit:
+    ) -> StoredEdit:
         """Store one edit that does what several do; see `atlas.edits.compose.compose` for `conflict`.
 
         Raises:
@@ -195,19 +174,20 @@ class Atlas(Questions):
         """
         from atlas.edits import library as edit_library
 
-        return edit_library.composed(self.path, name, labels, conflict, note=note)
+        return edit_library.StoredEdit(edit_library.composed(self.path, name, labels, conflict, note=note))
 
-    def import_edit(self, file: str | Path, *, name: str | None = None) -> Edit:
-        """Store an edit that someone handed on (`atlas edit export`), as the next version of its name or another.
+    def import_edit(self, file: str | Path, *, name: str | None = None) -> StoredEdit:
+        """Store an edit that someone shared (`atlas edit export`), as the next version of its name or another.
 
         Raises:
-            UsageError: no such file, or no edit; IntegrityError: damaged.
+            UsageError: no such file, or it is not an edit; IntegrityError: damaged.
         """
         from atlas.edits import library as edit_library
         from atlas.edits.single_file import read_bundle
 
         edit = read_bundle(Path(file))
-        return edit_library.store(self.path, edit if name is None else replace(edit, name=name))
+        stored = edit_library.store(self.path, edit if name is None else replace(edit, name=name))
+        return edit_library.StoredEdit(stored)
 
     def edit(self, label: str) -> StoredEdit:
         """A stored edit: `name` for the newest version, `name@version` for one.

@@ -6,7 +6,6 @@ its write vector: its column of the down projection. Ablations, steering, noise 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -115,23 +114,6 @@ def split_label(label: str) -> tuple[str, int | None]:
     return name, int(version) if at else None
 
 
-CHANGES = ("set", "scale", "shift", "mean", "min", "noise", "write_noise")
-"""What can become of a set of neurons; each is also the name of the option that says so."""
-
-
-def check_kind(**given: object) -> str:
-    """The one of CHANGES that was given.
-
-    Raises:
-        UsageError: none or several are given.
-    """
-    chosen = [name for name, value in given.items() if value is not None and value is not False]
-    if len(chosen) != 1:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGES)
-        raise UsageError(f"say what becomes of the neurons with exactly one of {options}")
-    return chosen[0]
-
-
 LARGEST = 1e12
 """The norms of a model square what a neuron writes: of a larger change the square may be beyond float32, and then the
 norm gives 0 throughout, as if the model had seen nothing."""
@@ -140,14 +122,6 @@ norm gives 0 throughout, as if the model had seen nothing."""
 def is_number(value: float) -> bool:
     """Whether it is a number to a model: neither NaN nor beyond `LARGEST`."""
     return abs(value) <= LARGEST
-
-
-def check_numbers(**given: float | None) -> None:
-    """Raises UsageError for what is beyond `LARGEST` or is not finite, and for noise of a negative deviation."""
-    for name, value in given.items():
-        if value is not None and (not is_number(value) or (name.endswith("noise") and value < 0)):
-            least = "a number, 0 or more" if name.endswith("noise") else f"a finite number, up to {LARGEST:.0e}"
-            raise UsageError(f"--{name.replace('_', '-')} {value:g} cannot be; give {least}")
 
 
 def check_intervention(label: str, intervention: Intervention) -> None:
@@ -162,80 +136,6 @@ def check_intervention(label: str, intervention: Intervention) -> None:
             f"the write vectors that {label} adds are NaN or infinite; it is not stored (what learned it diverged: "
             "smaller steps, or fewer neurons)"
         )
-
-
-def make_changes(
-    neurons: Sequence[Neuron],
-    *,
-    set_to: float | None = None,
-    scale: float | None = None,
-    shift: float | None = None,
-    values: Mapping[Neuron, float] | None = None,
-    noise: float | None = None,
-    where: Positions = EVERYWHERE,
-) -> tuple[Change, ...]:
-    """The same change for every neuron, or each its own value (its mean, its minimum). Exactly one kind must be given.
-
-    Raises:
-        UsageError: none or several are given, a number that is none, no neurons, or a neuron without a value.
-    """
-    check_kind(set=set_to, scale=scale, shift=shift, mean=values, noise=noise)
-    check_numbers(set=set_to, scale=scale, shift=shift, noise=noise)
-    if not neurons:
-        raise UsageError("the selection has no neurons; loosen it (--top, --select, --layers)")
-    if values is not None:
-        missing = [str(n) for n in neurons if n not in values]
-        if missing:
-            raise UsageError(f"no stored value for neuron {missing[0]}; ingest with --methods activation first")
-        return tuple(Change(n, 0.0, values[n], where=where) for n in neurons)
-    if set_to is not None:
-        return tuple(Change(n, 0.0, set_to, where=where) for n in neurons)
-    return tuple(Change(n, 1.0 if scale is None else scale, shift or 0.0, noise or 0.0, where=where) for n in neurons)
-
-
-def deviations(shift: float | str | None) -> float | None:
-    """`2sd` -> 2.0: a shift by standard deviations; None where it is in the values' own unit, or there is none.
-
-    Raises:
-        UsageError: a text that is no such shift.
-    """
-    if not isinstance(shift, str):
-        return None
-    try:
-        number = float(shift.removesuffix("sd"))
-    except ValueError:
-        number = math.nan
-    if not shift.endswith("sd") or not math.isfinite(number):
-        raise UsageError(f"--shift '{shift}' is not a shift; write a number, or standard deviations such as 2sd")
-    return number
-
-
-def shifted(
-    neurons: Sequence[Neuron], deviations: float, sizes: Mapping[Neuron, float], where: Positions = EVERYWHERE
-) -> tuple[Change, ...]:
-    """A shift of every neuron by so many of its own standard deviations. sizes: these, of the stored values.
-
-    Raises:
-        UsageError: no neurons, or a neuron without one.
-    """
-    return tuple(
-        replace(change, gain=1.0, bias=deviations * change.bias)
-        for change in make_changes(neurons, values=sizes, where=where)
-    )
-
-
-def write_noise(
-    neurons: Sequence[Neuron], sigma: float, d_model: int, seed: int, where: Positions = EVERYWHERE
-) -> tuple[tuple[Change, ...], np.ndarray]:
-    """Gaussian noise on each neuron's write vector, v += sigma * eps (Pan et al. 2024, causal evaluation).
-
-    Returns the changes and the deltas, (neurons, d_model) float32.
-    """
-    check_numbers(write_noise=sigma)
-    if not neurons:
-        raise UsageError("the selection has no neurons; loosen it (--top, --select, --layers)")
-    deltas = sigma * np.random.default_rng(seed).standard_normal((len(neurons), d_model))
-    return tuple(Change(n, where=where, write=i) for i, n in enumerate(neurons)), deltas.astype(np.float32)
 
 
 def with_deltas(changes: Sequence[Change], deltas: Sequence[np.ndarray | None]) -> Intervention:

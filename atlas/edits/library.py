@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from atlas.edits import edit as parts
 from atlas.edits import files as edit_files
 from atlas.edits.edit import Edit, Intervention
+from atlas.edits.kinds import ChangeKind, make_changes, write_deltas
 from atlas.edits.positions import EVERYWHERE, Positions
-from atlas.edits.reference_values import DEVIATION, MEAN, MIN, maps_of, reference_values, tap_of
+from atlas.edits.reference_values import maps_of, reference_values, tap_of
 from atlas.errors import IntegrityError, UsageError, unknown
 from atlas.query import statements
 from atlas.query.neuron_set import NeuronSet, neuron_set
@@ -28,8 +29,20 @@ if TYPE_CHECKING:
 class StoredEdit:
     """An edit read from the atlas. `data` is its content; `on` applies it."""
 
+    data: Edit
+
     def __init__(self, data: Edit):
         self.data = data
+
+    def __repr__(self) -> str:
+        edit = self.data
+        about = f" of {edit.concept}" if edit.concept else ""
+        return f"StoredEdit({edit.label}: {len(edit.neurons)} neurons{about} in {edit.model['name']})"
+
+    @property
+    def label(self) -> str:
+        """`no-dog@1`: its name and version."""
+        return self.data.label
 
     def on(
         self, model: LiveModel | Any, *, processor: Any = None, any_weights: bool = False
@@ -144,42 +157,24 @@ def create(
     path: Path,
     name: str,
     neurons: NeuronSet,
+    kind: ChangeKind,
     *,
-    set_to: float | None = None,
-    scale: float | None = None,
-    shift: float | str | None = None,
-    mean: bool = False,
-    minimum: bool = False,
-    noise: float | None = None,
-    write_noise: float | None = None,
     where: str | Positions = EVERYWHERE,
     seed: int = 0,
     note: str | None = None,
 ) -> Edit:
     """See `Atlas.create_edit`."""
     names.check_name(name)
-    said = {"set": set_to, "scale": scale, "shift": shift, "mean": mean, "min": minimum}
-    said |= {"noise": noise, "write_noise": write_noise}
-    kind = parts.check_kind(**said)
-    at = Positions.parse(where) if isinstance(where, str) else where
-    chosen = tuple(dict.fromkeys(neurons.neurons))
-    deviations = parts.deviations(shift)
-    step = deviations if isinstance(shift, str) else shift
-    if (scale, step, noise, write_noise).count(None) == 3 and (scale == 1 or 0 in (step, noise, write_noise)):
-        raise UsageError("that changes nothing: --scale 1, and a --shift or noise of 0, leave every value as it is")
+    positions = Positions.parse(where) if isinstance(where, str) else where
+    distinct = tuple(dict.fromkeys(neurons.neurons))
+    provenance = neurons.provenance
+    statistics = reference_values(path, provenance, kind.statistic) if kind.statistic else None
+    changes = make_changes(distinct, kind, statistics=statistics, where=positions)
     deltas = None
-    if write_noise is not None:
-        d_model = int(model_row(path, neurons.provenance["fingerprint"])["d_model"])
-        changes, deltas = parts.write_noise(chosen, write_noise, d_model, seed, at)
-    elif deviations is not None:
-        changes = parts.shifted(chosen, deviations, reference_values(path, neurons.provenance, DEVIATION), at)
-    else:
-        statistic = {"mean": MEAN, "min": MIN}.get(kind)
-        values = reference_values(path, neurons.provenance, statistic) if statistic else None
-        plain = {"set_to": set_to, "scale": scale, "shift": step, "noise": noise}
-        changes = parts.make_changes(chosen, **plain, values=values, where=at)
-    intervention = Intervention(changes, tap_of(neurons.provenance), deltas, seed)
-    return new(path, name, intervention, {**neurons.provenance, "change": said}, note=note)
+    if kind.name == "write_noise":
+        deltas = write_deltas(distinct, kind, int(model_row(path, provenance["fingerprint"])["d_model"]), seed)
+    intervention = Intervention(changes, tap_of(provenance), deltas, seed)
+    return new(path, name, intervention, {**provenance, "change": kind.plain()}, note=note)
 
 
 def known(path: Path) -> set[str]:

@@ -18,7 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.api.atlas import Atlas
-from atlas.edits.edit import Intervention, make_changes
+from atlas.edits import kinds
+from atlas.edits.edit import Intervention
+from atlas.edits.kinds import make_changes
 from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, Neuron
@@ -207,7 +209,7 @@ def _answered(
     controls: Controls,
 ) -> list[dict[str, Any]]:
     """before: what each examiner found in the model as it is."""
-    zeroed = Intervention(make_changes(neurons, set_to=0.0))
+    zeroed = Intervention(make_changes(neurons, kinds.ablate()))
     labels = {"run_id": run_id, "edit": question.label, "concept": question.concept, "method": question.method}
     labels |= {"dose": question.share, "reduce": question.reduce, "target": question.target}
     rows = []

@@ -113,7 +113,7 @@ class Record:
         return True
 
     def _has_elsewhere(self, table: str) -> bool:
-        """Whether another run of the same model has the table in its folder; rows in the database alone do not count."""
+        """Whether another run of the model has the table in its folder; rows in the database alone do not count."""
         for file in self.atlas.glob(f"runs/*/{table}.parquet"):
             if file.parent != self.folder and (file.parent / MANIFEST).is_file():
                 model = read_manifest(file.parent, verify=False)["model"] or {}

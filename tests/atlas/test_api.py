@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from atlas import Atlas
+from atlas.edits import kinds
 from atlas.edits.files import read_stored
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
 from atlas.maintain.check import check
@@ -167,10 +168,10 @@ def test_agreement_is_spearmans_correlation_with_the_reference(stored_atlas: Pat
 def test_edits_are_stored_versioned_read_back_and_removed(own_atlas: Path) -> None:
     atlas = Atlas.open(own_atlas)
     neurons = atlas.query("dog", top=3)
-    first = atlas.create_edit("no-dog", neurons, set_to=0)
-    second = atlas.create_edit("no-dog", neurons, scale=2)
-    third = atlas.create_edit("no-dog", neurons, shift=-1.5)
-    mean = atlas.create_edit("mean-dog", neurons, mean=True)
+    first = atlas.create_edit("no-dog", neurons, kinds.ablate()).data
+    second = atlas.create_edit("no-dog", neurons, kinds.scale(2)).data
+    third = atlas.create_edit("no-dog", neurons, kinds.steer(-1.5)).data
+    mean = atlas.create_edit("mean-dog", neurons, kinds.mean()).data
     assert [e.label for e in (first, second, third, mean)] == ["no-dog@1", "no-dog@2", "no-dog@3", "mean-dog@1"]
     assert {(c.gain, c.bias) for c in first.changes} == {(0, 0)}
     assert {(c.gain, c.bias) for c in second.changes} == {(2, 0)}
@@ -203,13 +204,10 @@ def test_an_edit_that_cannot_be_is_refused(own_atlas: Path) -> None:
     neurons = atlas.query("dog", top=3)
     for name in ("", "../x", "a b", "a@1", "a/b"):
         with pytest.raises(UsageError, match="cannot name an edit"):
-            atlas.create_edit(name, neurons, set_to=0)
-    for wrong in ({}, {"set_to": 0.0, "scale": 1.0}):
-        with pytest.raises(UsageError, match="exactly one"):
-            atlas.create_edit("x", neurons, **wrong)  # type: ignore[arg-type]
+            atlas.create_edit(name, neurons, kinds.ablate())
     with pytest.raises(UsageError, match="no neurons"):
-        atlas.create_edit("x", atlas.query("dog", score=">1e9"), set_to=0)
-    atlas.create_edit("x", neurons, set_to=0)
+        atlas.create_edit("x", atlas.query("dog", score=">1e9"), kinds.ablate())
+    atlas.create_edit("x", neurons, kinds.ablate())
     file = own_atlas / "edits" / "x@1.json"
     content = file.read_bytes()
     file.write_bytes(content[: len(content) // 2])
@@ -224,7 +222,7 @@ def test_an_edit_that_cannot_be_is_refused(own_atlas: Path) -> None:
 
 def test_an_edit_applies_to_its_model_and_to_no_other(own_atlas: Path, llava: Any, opt: Any, picture: Any) -> None:
     atlas = Atlas.open(own_atlas)
-    atlas.create_edit("no-dog", atlas.query("dog", top=20), set_to=0)
+    atlas.create_edit("no-dog", atlas.query("dog", top=20), kinds.ablate())
     edit = atlas.edit("no-dog")
     without = llava.ask("what is this ?", [picture], max_new_tokens=8)
     with edit.on(llava.model):

@@ -13,6 +13,7 @@ import torch
 from edit_parts import D_MODEL, WHERES, edit_of, neuron, same
 
 from atlas import Atlas
+from atlas.edits import kinds
 from atlas.edits.compose import compose, difference, overlap, told
 from atlas.edits.edit import Change, Edit, Intervention
 from atlas.edits.positions import EVERYWHERE, PHASES, Positions, as_slice
@@ -271,16 +272,16 @@ def test_a_composed_edit_is_stored_with_what_it_is_made_of(own_atlas: Any) -> No
     atlas = Atlas.open(own_atlas)
     dog, cat = (atlas.query(name, source="text", reduce="mean", top=20) for name in ("dog", "cat"))
     assert dog & cat
-    atlas.create_edit("no-dog", dog, set_to=0)
-    atlas.create_edit("half-cat", cat, scale=0.5)
-    edit = atlas.compose_edits("both", ["no-dog", "half-cat@1"], conflict="priority", note="my own")
+    atlas.create_edit("no-dog", dog, kinds.ablate())
+    atlas.create_edit("half-cat", cat, kinds.scale(0.5))
+    edit = atlas.compose_edits("both", ["no-dog", "half-cat@1"], conflict="priority", note="my own").data
     assert (edit.label, edit.concept, edit.note) == ("both@1", None, "my own")
     assert edit.provenance["composed"] == ["no-dog@1", "half-cat@1"] and edit.provenance["conflict"] == "priority"
     assert set(edit.neurons) == set(dog) | set(cat)
     assert {c.gain for c in edit.changes if c.neuron in set(dog)} == {0.0}
     read = atlas.edit("both")
     assert read.data == edit and same(read.data.intervention, edit.intervention)
-    twice = atlas.compose_edits("twice", ["no-dog", "both"], conflict="sequence")
+    twice = atlas.compose_edits("twice", ["no-dog", "both"], conflict="sequence").data
     assert twice.concept is None and len(list(read.neurons)) == len(edit.neurons)
     with pytest.raises(UsageError, match="compose two edits or more: atlas edit compose"):
         atlas.compose_edits("one", ["no-dog"])

@@ -42,7 +42,7 @@ def test_what_is_handed_on_is_the_same_elsewhere(edit: Edit, empty: Path, filled
     file = tmp_path / "out" / "no-dog.safetensors"
     write_bundle(edit, file)
     for path, version in ((empty, 1), (filled, 2)):  # the second has effects of a no-dog@1
-        found = Atlas.open(path).import_edit(file)
+        found = Atlas.open(path).import_edit(file).data
         assert same(found.intervention, WHOLE)
         assert (found.label, found.note, found.concept) == (f"no-dog@{version}", "für alle", "dog")
         assert found.model == edit.model and found.created_at == edit.created_at and found.solver == "x"

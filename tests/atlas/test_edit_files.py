@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atlas import Atlas
+from atlas.edits import kinds
 from atlas.edits.edit import Change, Edit, Intervention
 from atlas.edits.files import digest, file_of, read_edit, read_stored, sweep, tensors_of, write_edit
 from atlas.edits.library import store
@@ -202,9 +203,9 @@ def with_deltas(own_atlas: Path) -> tuple[Path, Edit]:
     """An atlas with two edits of the same deltas, and one without."""
     atlas = Atlas.open(own_atlas)
     chosen = atlas.query("dog", top=3)
-    atlas.create_edit("plain", chosen, set_to=0)
+    atlas.create_edit("plain", chosen, kinds.ablate())
     for _ in range(2):
-        edit = atlas.create_edit("noisy", chosen, write_noise=0.1, seed=5)
+        edit = atlas.create_edit("noisy", chosen, kinds.write_noise(0.1), seed=5).data
     return own_atlas, edit
 
 
@@ -244,6 +245,7 @@ import os, signal, sys
 from pathlib import Path
 import numpy as np
 from atlas import Atlas
+from atlas.edits import kinds
 from atlas.edits import files as edit_files
 
 plain = edit_files.write_atomically
@@ -255,7 +257,7 @@ def finish(file, write):
 
 edit_files.write_atomically = finish
 atlas = Atlas.open(sys.argv[1])
-atlas.create_edit("noisy", atlas.query("dog", top=3), write_noise=0.1, seed=5)
+atlas.create_edit("noisy", atlas.query("dog", top=3), kinds.write_noise(0.1), seed=5)
 """
 
 
@@ -267,7 +269,7 @@ def test_tensors_of_an_edit_that_was_never_finished_are_named_and_taken_up_again
     (left,) = files(own_atlas)
     (finding,) = check(own_atlas)
     assert f"no edit names {own_atlas / 'edits' / left}; `atlas db rebuild` removes it" in str(finding)
-    atlas.create_edit("noisy", atlas.query("dog", top=3), write_noise=0.1, seed=5)
+    atlas.create_edit("noisy", atlas.query("dog", top=3), kinds.write_noise(0.1), seed=5)
     assert files(own_atlas) == {left, "noisy@1.json"} and check(own_atlas) == []
     (own_atlas / "edits" / f"{'0' * 64}.safetensors").write_bytes(b"of another that was never finished")
     assert rebuild(own_atlas, read_edit=read_stored).edits == 1

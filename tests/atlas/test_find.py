@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scipy.stats import median_abs_deviation
 
 from atlas import Atlas
+from atlas.edits import kinds
 from atlas.edits.set_expression import members
 from atlas.errors import UsageError
 from atlas.query.execute import by_filter
@@ -81,7 +82,7 @@ def atlas(
         }
         store_maps(path, replace(run, tables=tables), found, source=source)
     there = Atlas.open(path)
-    there.create_edit("no-dog", there.query("dog", "contribution", source="text", top=15), set_to=0)
+    there.create_edit("no-dog", there.query("dog", "contribution", source="text", top=15), kinds.ablate())
     _facts(path)
     there.save_selection("even", there.query("cat", "activation", source="image", where="neuron in 0,2,4,6,8,10"))
     return there

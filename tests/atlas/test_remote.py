@@ -187,7 +187,7 @@ def test_a_url_is_read_as_a_folder_is(bundle: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("location", ["ftp://x/b", "http://x/b?token=1", "https://x/a b", "file:///etc"])
 def test_other_locations_are_refused(location: str) -> None:
-    with pytest.raises(UsageError, match="no folder and no http"), attach_bundle(location):
+    with pytest.raises(UsageError, match="neither a folder nor an http"), attach_bundle(location):
         pass
 
 

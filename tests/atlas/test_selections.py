@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from atlas import Atlas
+from atlas.edits import kinds
 from atlas.errors import IntegrityError, UsageError
 from atlas.query import saved
 
@@ -39,7 +40,7 @@ def test_a_selection_comes_back_with_what_it_came_from(atlas: Atlas) -> None:
 
 
 def test_sets_of_selections_and_edits(atlas: Atlas) -> None:
-    atlas.create_edit("no-dog", atlas.query("dog", source="image", top=25), set_to=0)
+    atlas.create_edit("no-dog", atlas.query("dog", source="image", top=25), kinds.ablate())
     dog, cat = set(atlas.selection("dog")), set(atlas.selection("cat"))
     edit = set(atlas.edit("no-dog").neurons)
     assert dog & cat and dog - cat and edit - dog
@@ -56,7 +57,7 @@ def test_sets_of_selections_and_edits(atlas: Atlas) -> None:
         assert set(atlas.query("dog", source="text", where=f"not selection = '{text}'", top=128)) == (
             set(atlas.query("dog", source="text", top=128)) - wanted
         )
-    made = atlas.create_edit("both", atlas.selection("dog & cat"), scale=0.5)
+    made = atlas.create_edit("both", atlas.selection("dog & cat"), kinds.scale(0.5)).data
     assert set(made.neurons) == dog & cat and made.concept is None
     assert [m["concept"] for m in (made.provenance["left"]["of"]["maps"] + made.provenance["right"]["of"]["maps"])] == [
         "dog",
@@ -65,7 +66,7 @@ def test_sets_of_selections_and_edits(atlas: Atlas) -> None:
 
 
 def test_a_name_that_is_a_selection_and_an_edit_must_say_which(atlas: Atlas) -> None:
-    atlas.create_edit("dog", atlas.query("cat", top=3), set_to=0)
+    atlas.create_edit("dog", atlas.query("cat", top=3), kinds.ablate())
     with pytest.raises(UsageError, match="both a selection and an edit .* write selection:dog or edit:dog"):
         atlas.selection("dog")
     assert len(atlas.selection("edit:dog")) == 3 and len(atlas.selection("selection:dog")) == 30
@@ -77,7 +78,7 @@ def test_what_cannot_be_saved(atlas: Atlas) -> None:
     with pytest.raises(UsageError, match="cannot name a selection"):
         atlas.save_selection("a/b", atlas.selection("dog"))
     for text in ("", "dog &", "& dog", "dog cat", "(dog", "dog)", "dog ! cat", "()", "dog - - cat", "(" * 60 + "dog"):
-        with pytest.raises(UsageError, match="no set of neurons"):
+        with pytest.raises(UsageError, match="not a set of neurons"):
             atlas.selection(text)
     with pytest.raises(UsageError, match="at most 2,000 characters"):
         atlas.selection("dog | " * 500 + "dog")

@@ -12,7 +12,9 @@ import torch
 from edit_parts import D_MODEL, WIDTH, edit_of, language, neuron
 
 from atlas import Atlas
-from atlas.edits.edit import CHANGES, Change, Intervention, make_changes
+from atlas.edits import kinds
+from atlas.edits.edit import Change, Intervention
+from atlas.edits.kinds import KINDS, make_changes, parse_shift
 from atlas.edits.library import create, model_row, store
 from atlas.edits.positions import Positions
 from atlas.edits.reference_values import MIN, reference_values, tap_of
@@ -85,8 +87,8 @@ def test_mean_and_minimum_edits_give_each_neuron_its_own(
 ) -> None:
     atlas = Atlas.open(own_atlas)
     found = atlas.query("dog", source="text", top=6)
-    for statistic, how in (("mean", {"mean": True}), ("min", {"minimum": True})):
-        edit = atlas.create_edit(f"to-{statistic}", found, **how)  # type: ignore[arg-type]
+    for statistic, kind in (("mean", kinds.mean()), ("min", kinds.minimum())):
+        edit = atlas.create_edit(f"to-{statistic}", found, kind).data
         wanted = expected(values["text"], statistic)
         assert [(c.neuron, c.gain, c.bias) for c in edit.changes] == [(n, 0.0, wanted[n]) for n in found]
         batch = llava.batch([llava.encoder.prompt("what is this ?", [picture])])
@@ -101,20 +103,25 @@ def test_a_shift_in_deviations_is_of_each_neurons_own(own_atlas: Path, values: d
     found = atlas.query("dog", source="text", top=6)
     own = values["text"].double().std(0, correction=0)
     for text, factor in (("2sd", 2.0), ("-0.5sd", -0.5)):
-        edit = atlas.create_edit("steer", found, shift=text)
+        edit = atlas.create_edit("steer", found, parse_shift(text)).data
         assert [c.gain for c in edit.changes] == [1.0] * 6 and [c.neuron for c in edit.changes] == list(found)
         wanted = [factor * float(own[n.layer, n.index]) for n in found]
         assert [c.bias for c in edit.changes] == pytest.approx(wanted, abs=1e-4)
         assert edit.provenance["change"]["shift"] == text
-    for wrong in ("2", "sd", "2 sigma", "nansd"):
+    assert parse_shift("2sd") == kinds.steer(2, unit="sd") and parse_shift("2") == kinds.steer(2.0)
+    for wrong in ("", "sd", "2 sigma", "2 sd sd"):
         with pytest.raises(UsageError, match="standard deviations such as 2sd"):
-            atlas.create_edit("x", found, shift=wrong)
+            parse_shift(wrong)
+    with pytest.raises(UsageError, match="shift='nan' cannot be; give a finite number"):
+        parse_shift("nansd")
     with pytest.raises(UsageError, match="changes nothing"):
-        atlas.create_edit("x", found, shift="0sd")
+        parse_shift("0sd")
+    with pytest.raises(UsageError, match="unit='sigma' is not a unit; give value or sd"):
+        kinds.steer(2, unit="sigma")
     with connect_writer(own_atlas) as connection:
         connection.exec_driver_sql("DELETE FROM maps WHERE reduce = 'sd'")
     with pytest.raises(UsageError, match="no sd values are stored for .*`atlas ingest --methods activation"):
-        atlas.create_edit("x", found, shift="2sd")
+        atlas.create_edit("x", found, kinds.steer(2, unit="sd"))
 
 
 def test_missing_reference_values_say_what_to_type(own_atlas: Path) -> None:
@@ -123,16 +130,16 @@ def test_missing_reference_values_say_what_to_type(own_atlas: Path) -> None:
     at_gate = [{**m, "tap": "gate"} for m in found.provenance["maps"]]
     gated = NeuronSet(found.to_arrow(), {**found.provenance, "maps": at_gate})
     assert tap_of(gated.provenance) == "gate"
-    for how, statistic in (({"mean": True}, "mean"), ({"minimum": True}, MIN)):
+    for kind, statistic in ((kinds.mean(), "mean"), (kinds.minimum(), MIN)):
         message = f"no {statistic} values are stored for .*, source text, tap gate; `atlas ingest --methods activation"
         with pytest.raises(UsageError, match=f"{message} --tap gate` stores them"):
-            atlas.create_edit("x", gated, **how)  # type: ignore[arg-type]
+            atlas.create_edit("x", gated, kind)
     stranger = {"fingerprint": "0" * 64}
     with pytest.raises(UsageError, match="no mean values are stored for these weights.*--methods activation"):
         reference_values(own_atlas, stranger)
     both = NeuronSet(found.to_arrow(), {**found.provenance, "maps": [*at_gate, *found.provenance["maps"]]})
     with pytest.raises(UsageError, match="found at the taps gate and product; an edit acts at one"):
-        atlas.create_edit("x", both, set_to=0)
+        atlas.create_edit("x", both, kinds.ablate())
     assert atlas.edits().table.num_rows == 0
 
 
@@ -140,66 +147,65 @@ N = language((0, 1), (1, 2))
 
 
 @pytest.mark.parametrize(
-    ("how", "changes"),
+    ("kind", "changes"),
     [
-        ({"set_to": 0.5}, [Change(n, 0.0, 0.5) for n in N]),
-        ({"scale": -2.0}, [Change(n, -2.0) for n in N]),
-        ({"scale": 0.0}, [Change(n, 0.0) for n in N]),
-        ({"shift": 1.5}, [Change(n, 1.0, 1.5) for n in N]),
-        ({"noise": 0.1}, [Change(n, noise=0.1) for n in N]),
-        ({"values": {N[0]: 3.0, N[1]: -4.0}}, [Change(N[0], 0.0, 3.0), Change(N[1], 0.0, -4.0)]),
+        (kinds.ablate(), [Change(n, 0.0) for n in N]),
+        (kinds.set_to(0.5), [Change(n, 0.0, 0.5) for n in N]),
+        (kinds.scale(-2.0), [Change(n, -2.0) for n in N]),
+        (kinds.scale(0.0), [Change(n, 0.0) for n in N]),
+        (kinds.steer(1.5), [Change(n, 1.0, 1.5) for n in N]),
+        (kinds.steer(0.5, unit="sd"), [Change(N[0], 1.0, 1.5), Change(N[1], 1.0, -2.0)]),
+        (kinds.noise(0.1), [Change(n, noise=0.1) for n in N]),
+        (kinds.write_noise(0.1), [Change(n, write=i) for i, n in enumerate(N)]),
+        (kinds.mean(), [Change(N[0], 0.0, 3.0), Change(N[1], 0.0, -4.0)]),
+        (kinds.minimum(), [Change(N[0], 0.0, 3.0), Change(N[1], 0.0, -4.0)]),
     ],
 )
-def test_every_kind_of_change(how: dict[str, Any], changes: list[Change]) -> None:
-    assert make_changes(N, **how) == tuple(changes)
+def test_every_kind_of_change(kind: kinds.ChangeKind, changes: list[Change]) -> None:
+    own = {N[0]: 3.0, N[1]: -4.0}
+    assert make_changes(N, kind, statistics=own) == tuple(changes)
     where = Positions(("image",))
-    assert make_changes(N, **how, where=where) == tuple(replace(c, where=where) for c in changes)
+    assert make_changes(N, kind, statistics=own, where=where) == tuple(replace(c, where=where) for c in changes)
+    assert kind.name in kind.plain() and list(kind.plain()) == list(KINDS)
 
 
 def test_a_change_that_cannot_be_says_what_can() -> None:
-    every = ", ".join(f"--{name.replace('_', '-')}" for name in CHANGES)
-    for how in ({}, {"set_to": 0.0, "noise": 0.1}, {"scale": 1.0, "values": {}}):
-        with pytest.raises(UsageError, match=f"exactly one of {every}"):
-            make_changes(N, **how)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="no stored value for neuron 1/2; ingest with --methods activation first"):
-        make_changes(N, values={N[0]: 1.0})
-    with pytest.raises(UsageError, match="no neurons; loosen it"):
-        make_changes([], set_to=0.0)
-    for how, message in (
-        ({"set_to": float("nan")}, "--set nan cannot be; give a finite number"),
-        ({"scale": float("inf")}, "--scale inf cannot be"),
-        ({"noise": -0.5}, "--noise -0.5 cannot be; give a number, 0 or more"),
+    with pytest.raises(UsageError, match="no stored value for neuron 1/2; ingest with `--methods activation` first"):
+        make_changes(N, kinds.mean(), statistics={N[0]: 1.0})
+    with pytest.raises(UsageError, match=r"no neurons; loosen it \(top, select, layers\)"):
+        make_changes([], kinds.ablate())
+    for make, amount, message in (
+        (kinds.set_to, float("nan"), "set='nan' cannot be; give a finite number"),
+        (kinds.scale, float("inf"), "scale='inf' cannot be"),
+        (kinds.noise, -0.5, "noise='-0.5' cannot be; give a number, 0 or more"),
+        (kinds.write_noise, -1, "write_noise='-1' cannot be"),
     ):
         with pytest.raises(UsageError, match=message):
-            make_changes(N, **how)
+            make(amount)
 
 
-def test_what_changes_nothing_is_refused(own_atlas: Path) -> None:
-    atlas = Atlas.open(own_atlas)
-    found = atlas.query("dog", top=2)
-    for how in ({"scale": 1.0}, {"shift": 0.0}, {"noise": 0.0}, {"write_noise": 0.0}):
-        with pytest.raises(UsageError, match="that changes nothing"):
-            atlas.create_edit("x", found, **how)  # type: ignore[arg-type]
-    assert atlas.create_edit("x", found, scale=0.0).label == "x@1"
+def test_what_changes_nothing_is_refused() -> None:
+    for make, amount in ((kinds.scale, 1.0), (kinds.steer, 0.0), (kinds.noise, 0.0), (kinds.write_noise, 0.0)):
+        with pytest.raises(UsageError, match="changes nothing"):
+            make(amount)  # type: ignore[operator]
+    assert kinds.scale(0.0).amount == 0
 
 
 def test_noise_on_write_vectors_is_drawn_from_the_seed(own_atlas: Path) -> None:
     atlas = Atlas.open(own_atlas)
     found = atlas.query("dog", top=4)
-    edit = atlas.create_edit("noisy", found, write_noise=0.5, seed=3, where="role=image")
+    edit = atlas.create_edit("noisy", found, kinds.write_noise(0.5), seed=3, where="role=image").data
     wanted = 0.5 * np.random.default_rng(3).standard_normal((4, D_MODEL))
     assert edit.intervention.deltas is not None
     assert np.array_equal(edit.intervention.deltas, wanted.astype(np.float32))
     assert [(c.neuron, c.write, str(c.where)) for c in edit.changes] == [
         (n, i, "role=image") for i, n in enumerate(found)
     ]
-    other = atlas.create_edit("noisy", found, write_noise=0.5, seed=4)
+    other = atlas.create_edit("noisy", found, kinds.write_noise(0.5), seed=4).data
     assert other.intervention.deltas is not None
     assert not np.array_equal(other.intervention.deltas, edit.intervention.deltas)
-    with pytest.raises(UsageError, match="--write-noise -1 cannot be"):
-        atlas.create_edit("x", found, write_noise=-1)
     with pytest.raises(UsageError, match="no neurons"):
-        atlas.create_edit("x", found - found, write_noise=1)
+        atlas.create_edit("x", found - found, kinds.write_noise(1))
     with pytest.raises(UsageError, match="no layer 9"):
         atlas.query("dog", layers=(9,))
 
@@ -207,15 +213,17 @@ def test_noise_on_write_vectors_is_drawn_from_the_seed(own_atlas: Path) -> None:
 def test_noise_and_places_are_stored(own_atlas: Path) -> None:
     atlas = Atlas.open(own_atlas)
     found = atlas.query("dog", top=4)
-    edit = atlas.create_edit("noisy", found, noise=0.5, seed=9, where="position=-1;phase=prefill", note="mine")
+    edit = atlas.create_edit(
+        "noisy", found, kinds.noise(0.5), seed=9, where="position=-1;phase=prefill", note="mine"
+    ).data
     read = atlas.edit("noisy").data
     assert read == edit and (read.note, read.intervention.seed, read.concept) == ("mine", 9, "dog")
     assert {(c.gain, c.bias, c.noise, str(c.where)) for c in read.changes} == {
         (1.0, 0.0, 0.5, "position=-1;phase=prefill")
     }
-    assert read.provenance["change"] == dict.fromkeys(CHANGES) | {"noise": 0.5, "mean": False, "min": False}
+    assert read.provenance["change"] == dict.fromkeys(KINDS) | {"noise": 0.5, "mean": False, "min": False}
     with pytest.raises(UsageError, match="no token role called 'smell'"):
-        atlas.create_edit("x", found, set_to=0, where="role=smell")
+        atlas.create_edit("x", found, kinds.ablate(), where="role=smell")
     assert check(own_atlas) == []
 
 
@@ -226,7 +234,7 @@ def test_the_complement_is_every_other_neuron_once(own_atlas: Path) -> None:
     every = {neuron(y, i) for y in range(2) for i in range(WIDTH)}
     assert len(rest) == 108 and set(rest) == every - set(found)
     assert set(atlas.complement(rest)) == set(found)
-    edit = atlas.create_edit("only-dog", rest, mean=True)
+    edit = atlas.create_edit("only-dog", rest, kinds.mean()).data
     assert len(edit.changes) == 108 and edit.concept == "dog"
     assert set(atlas.edit("only-dog").neurons) == set(rest)
 
@@ -247,7 +255,7 @@ def test_the_algebra_of_edits_goes_from_left_to_right(own_atlas: Path) -> None:
     atlas = Atlas.open(own_atlas)
     for name, top in (("a", 30), ("b", 20), ("c", 10)):
         chosen = atlas.query("dog" if name != "b" else "cat", source="text", reduce="mean", top=top)
-        atlas.create_edit(name, chosen, set_to=0)
+        atlas.create_edit(name, chosen, kinds.ablate())
     a, b, c = (set(atlas.edit(name).neurons) for name in "abc")
     assert a & b and b - a
     for text, wanted in (
@@ -259,16 +267,16 @@ def test_the_algebra_of_edits_goes_from_left_to_right(own_atlas: Path) -> None:
     ):
         found = of_expression(own_atlas, text)
         assert set(found) == wanted and len(found) == len(wanted)
-    made = atlas.create_edit("d", of_expression(own_atlas, "a & b"), mean=True)
+    made = atlas.create_edit("d", of_expression(own_atlas, "a & b"), kinds.mean()).data
     means = reference_values(own_atlas, atlas.query("dog", source="text").provenance)
     assert {x.neuron: x.bias for x in made.changes} == {n: means[n] for n in a & b}
-    assert atlas.create_edit("e", of_expression(own_atlas, "a - c"), scale=2).concept == "dog"
+    assert atlas.create_edit("e", of_expression(own_atlas, "a - c"), kinds.scale(2)).data.concept == "dog"
     assert made.concept is None  # of a dog's and a cat's
     for text, message in (
         ("a b", "'a b' is not a set of neurons; write for example 'dog & cat'"),
-        ("a & ", "no set of neurons"),
-        ("a @1", "no set of neurons"),
-        ("a & (b | c", "no set of neurons"),
+        ("a & ", "not a set of neurons"),
+        ("a @1", "not a set of neurons"),
+        ("a & (b | c", "not a set of neurons"),
         ("z", "no selection or edit called 'z'"),
         ("selection:a", "no selection called 'a'"),
         ("map:a", "write a name, selection:NAME or edit:NAME"),
@@ -277,7 +285,7 @@ def test_the_algebra_of_edits_goes_from_left_to_right(own_atlas: Path) -> None:
         with pytest.raises(UsageError, match=message):
             of_expression(own_atlas, text)
     with pytest.raises(UsageError, match="no neurons"):
-        create(own_atlas, "none", of_expression(own_atlas, "a - a"), set_to=0)
+        create(own_atlas, "none", of_expression(own_atlas, "a - a"), kinds.ablate())
     store(own_atlas, edit_of([Change(N[0], 0.0)], "stranger"))
     with pytest.raises(UsageError, match="two models"):
         of_expression(own_atlas, "a | stranger")
@@ -286,7 +294,7 @@ def test_the_algebra_of_edits_goes_from_left_to_right(own_atlas: Path) -> None:
 def test_labelled_neurons_become_an_edit(filled: Path) -> None:
     run_id = str(Atlas.open(filled).query("dog").provenance["maps"][0]["run_id"])
     found = labelled(filled, run_id[:8], "image")
-    edit = Atlas.open(filled).create_edit("unseen", found, scale=0.5)
+    edit = Atlas.open(filled).create_edit("unseen", found, kinds.scale(0.5)).data
     assert edit.neurons == (neuron(1, 3),) and edit.concept is None and edit.tap == "product"
     assert edit.provenance["labels"] == {"run_id": run_id, "label": "image"}
     with pytest.raises(UsageError, match="no label of this run called 'imgae'; did you mean 'image'"):
@@ -297,7 +305,7 @@ def test_an_edit_of_a_map_over_all_concepts_is_about_none(own_atlas: Path) -> No
     atlas = Atlas.open(own_atlas)
     found = atlas.query("*", "activation", source="text", top=3)
     assert found.provenance["maps"][0]["concept"] == "*"
-    assert atlas.create_edit("quiet", found, set_to=0).concept is None
+    assert atlas.create_edit("quiet", found, kinds.ablate()).data.concept is None
 
 
 def test_an_unknown_model_is_named(own_atlas: Path) -> None:
@@ -305,7 +313,7 @@ def test_an_unknown_model_is_named(own_atlas: Path) -> None:
         model_row(own_atlas, "0" * 64)
     stranger = NeuronSet(Atlas.open(own_atlas).query("dog", top=2).to_arrow(), {"fingerprint": "0" * 64})
     with pytest.raises(UsageError, match="knows no model"):
-        Atlas.open(own_atlas).create_edit("x", stranger, set_to=0)
+        Atlas.open(own_atlas).create_edit("x", stranger, kinds.ablate())
 
 
 @pytest.mark.parametrize(

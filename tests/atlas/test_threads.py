@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from atlas import Atlas
+from atlas.edits import kinds
 from atlas.errors import StoreUnavailable
 from atlas.maintain.check import check
 from atlas.store import database, engine
@@ -39,7 +40,7 @@ def test_threads_write_and_read_one_atlas(own_atlas: Path) -> None:
     expected = atlas.query("dog", source="text", top=5)
 
     def write() -> list[str]:
-        return [atlas.create_edit("no-dog", expected, set_to=0.0).label for _ in range(EACH)]
+        return [atlas.create_edit("no-dog", expected, kinds.ablate()).label for _ in range(EACH)]
 
     def read() -> list[list[str]]:
         found = []
@@ -80,7 +81,7 @@ def test_a_waiting_writer_is_not_starved_by_readers(own_atlas: Path) -> None:
 
     def write() -> str:
         try:
-            return atlas.create_edit("no-dog", found, set_to=0.0).label
+            return atlas.create_edit("no-dog", found, kinds.ablate()).label
         finally:
             done.set()
 
@@ -108,19 +109,20 @@ def test_an_edit_that_was_not_stored_leaves_no_file(own_atlas: Path, monkeypatch
 
     monkeypatch.setattr("atlas.edits.rows.load_edit", broken)
     with pytest.raises(RuntimeError, match="planted"):
-        atlas.create_edit("no-dog", found, write_noise=0.1)
+        atlas.create_edit("no-dog", found, kinds.write_noise(0.1))
     assert list((own_atlas / "edits").iterdir()) == [] and check(own_atlas) == []
 
 
 CREATE = """
 import sys
 from atlas import Atlas
+from atlas.edits import kinds
 atlas = Atlas.open(sys.argv[1])
 found = atlas.query("dog", source="text", top=5)
 print("ready", flush=True)
 sys.stdin.readline()
 for _ in range(3):
-    print(atlas.create_edit("no-dog", found, set_to=0.0).label, flush=True)
+    print(atlas.create_edit("no-dog", found, kinds.ablate()).label, flush=True)
 """
 
 

@@ -12,6 +12,7 @@ import pytest
 from swapping import SPOKEN, World, feed_of
 
 from atlas import Atlas
+from atlas.edits import kinds
 from atlas.edits.edit import Change, Edit, Intervention
 from atlas.errors import Unsupported, UsageError
 from atlas.live.edit.apply import changing
@@ -202,7 +203,7 @@ def test_what_is_no_metric_is_refused_before_a_model_is_loaded(
             check_measures(measures.metrics, measures.options, measures.against)
         monkeypatch.setattr("ingest.run.prepare.load_model", lambda *_: pytest.fail("a model was loaded"))
         atlas = Atlas.open(own_atlas)
-        edit = atlas.create_edit("x", atlas.query("dog", top=2), set_to=0)
+        edit = atlas.create_edit("x", atlas.query("dog", top=2), kinds.ablate()).data
         with pytest.raises(UsageError, match=message):
             evaluate(own_atlas, edit, Job(split="held_out"), Execution(), measures=measures)
     check_measures(None, {})
@@ -271,13 +272,13 @@ def test_the_complement_of_a_few_neurons_has_a_control(own_atlas: Path, llava_fo
     found = atlas.query("dog", source="text", top=10)
     kept = {n.layer for n in found}
     job = Job(str(llava_folder), concepts=("dog",), split="held_out", per_concept=2, sources=("text",))
-    edit = atlas.create_edit("only-dog", atlas.complement(found), mean=True)
+    edit = atlas.create_edit("only-dog", atlas.complement(found), kinds.mean()).data
     done = evaluate(own_atlas, edit, job, Execution(), seeds=2)
     assert {r["condition"] for r in done.rows} == {"before", "edit", "random"}
     asked, note = done.notes
     assert note == "random controls share neurons with the edit, which changes more than half of layers 0, 1"
     assert asked.startswith("asks 6 examples of scenes, split held_out") and kept <= {0, 1}
-    whole = atlas.create_edit("whole", atlas.complement(found) | found, scale=0.5)
+    whole = atlas.create_edit("whole", atlas.complement(found) | found, kinds.scale(0.5)).data
     done = evaluate(own_atlas, whole, job, Execution(), seeds=2)
     assert {r["condition"] for r in done.rows} == {"before", "edit"}
     assert done.notes[1:] == ("no random control: the edit changes every neuron of its layers",)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from atlas import Atlas
+from atlas.edits import kinds
 from atlas.errors import UsageError
 from atlas.live.edit.apply import changing
 from atlas.maintain.check import check
@@ -113,7 +114,7 @@ def test_examples_of_one_picture_or_fact_are_one_cluster() -> None:
 
 def test_an_evaluation_is_stored_once_with_its_control(own_atlas: Path, llava_folder: Path, held_out: Job) -> None:
     atlas = Atlas.open(own_atlas)
-    atlas.create_edit("no-dog", atlas.query("dog", "gradient_x_activation", source="text", top=40), set_to=0)
+    atlas.create_edit("no-dog", atlas.query("dog", "gradient_x_activation", source="text", top=40), kinds.ablate())
     edit = atlas.edit("no-dog").data
     done = evaluate(own_atlas, edit, held_out, Execution(), seeds=2)
     assert done.fresh
@@ -156,9 +157,10 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
     job = replace(complete(held_out, dataset, EYES), sources=("text",))
     neurons = Atlas.open(own_atlas).query("dog", "contribution", source="text", top=10)
     examiner = TeacherForced(llava, dataset, job, Execution())
-    from atlas.edits.edit import Intervention, make_changes
+    from atlas.edits.edit import Intervention
+    from atlas.edits.kinds import make_changes
 
-    with changing(llava, Intervention(make_changes(list(neurons), set_to=0.0))):
+    with changing(llava, Intervention(make_changes(list(neurons), kinds.ablate()))):
         scores = examiner.ask()
     mine = [p for a, p in zip(scores.asked, scores.values[LOG_PROBABILITY], strict=True) if a.concept == "dog"]
     (row,) = [
@@ -182,7 +184,7 @@ def test_the_control_of_a_mean_edit_sets_random_neurons_to_their_own_means(
     from atlas.edits.reference_values import reference_values
 
     atlas = Atlas.open(own_atlas)
-    atlas.create_edit("calm", atlas.query("dog", source="text", top=6), mean=True)
+    atlas.create_edit("calm", atlas.query("dog", source="text", top=6), kinds.mean())
     edit = atlas.edit("calm").data
     assert edit.provenance["change"]["mean"] is True
     seen: list[list[Change]] = []

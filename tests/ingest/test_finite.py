@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from atlas.edits.edit import Change, Intervention, check_intervention, make_changes
+from atlas.edits import kinds
+from atlas.edits.edit import Change, Intervention, check_intervention
+from atlas.edits.kinds import make_changes
 from atlas.errors import AtlasError, UsageError
 from atlas.live.edit.apply import changing
 from atlas.live.finite import NotFinite
@@ -187,7 +189,7 @@ def test_an_edit_with_numbers_that_no_model_computes_with_is_not_made_or_stored(
     """1e39 is infinite to every model, and 1e38 is squared by its norms, which then give nothing."""
     neuron = Neuron("language", 0, 1)
     with pytest.raises(UsageError, match=r"--scale 1e\+39 cannot be; give a finite number, up to 1e\+12"):
-        make_changes([neuron], scale=1e39)
+        make_changes([neuron], kinds.scale(1e39))
     deltas = np.zeros((1, 4), np.float32)
     for changes, rows in (
         ((Change(neuron, gain=1e13),), None),

@@ -14,7 +14,9 @@ import pytest
 import torch
 
 from atlas import Atlas
-from atlas.edits.edit import Intervention, make_changes
+from atlas.edits import kinds
+from atlas.edits.edit import Intervention
+from atlas.edits.kinds import make_changes
 from atlas.errors import Unsupported, UsageError
 from atlas.live.affine import affine
 from atlas.live.encode import ROLES
@@ -257,7 +259,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory, job: Job) -> tuple[Path, 
     create.init(path)
     plain = measure(path, job, Execution(), SETTINGS)
     live = prepare.load_model(job, Execution())
-    changes = make_changes([Neuron("language", layer, i) for layer in (0, 1) for i in range(20)], set_to=0.0)
+    changes = make_changes([Neuron("language", layer, i) for layer in (0, 1) for i in range(20)], kinds.ablate())
     ablated = Ablated("some", Intervention(changes), live.fingerprint)
     return path, plain, measure(path, job, Execution(), SETTINGS, ablated)
 
@@ -348,7 +350,7 @@ def test_an_edit_and_labels_are_looked_without(
     from cli.geometry import _ablated
 
     atlas = Atlas(own_atlas)
-    atlas.create_edit("no-dog", atlas.query("dog", "contribution", source="text", top=7), set_to=0.0)
+    atlas.create_edit("no-dog", atlas.query("dog", "contribution", source="text", top=7), kinds.ablate())
     found = _ablated(own_atlas, "no-dog", None)
     assert found is not None and len(found.intervention.changes) == 7 and found.name == "no-dog@1"
     with pytest.raises(UsageError, match="not both"):

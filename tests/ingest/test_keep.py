@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from atlas import Atlas
+from atlas.edits import kinds
 from atlas.edits.files import read_stored
 from atlas.errors import UsageError
 from atlas.maintain.check import check
@@ -118,7 +119,7 @@ def test_what_needs_whole_maps_says_so_or_leaves_them_out(cut: Path) -> None:
         atlas.shared("dog", "contribution", top=KEPT + 1)
     with pytest.raises(UsageError, match="no map of another method can be compared with 'ablation'"):
         atlas.agreement("ablation")  # correlations of a few best neurons would be others
-    mean = atlas.create_edit("m", atlas.query("dog", source="text", top=5), mean=True)
+    mean = atlas.create_edit("m", atlas.query("dog", source="text", top=5), kinds.mean()).data
     assert len(mean.changes) == 5
 
 

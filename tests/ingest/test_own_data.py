@@ -163,7 +163,7 @@ def test_what_is_no_picture_of_a_class_is_told(tmp_path: Path) -> None:
     task_folders.picture(tmp_path / "dog" / "1.png", 1)
     task_folders.picture(tmp_path / "loose.png", 1)
     (tmp_path / "dog" / "notes.txt").write_text("x")
-    with pytest.warns(AtlasWarning, match="no pictures of a class: 2 of 3 left out: loose.png; dog/notes.txt"):
+    with pytest.warns(AtlasWarning, match="not pictures of a class: 2 of 3 left out: loose.png; dog/notes.txt"):
         assert len(every(folder.build(str(tmp_path)), IMAGE)) == 1
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from scene_coco import write_coco
 
 from atlas import Atlas
+from atlas.edits import kinds
 from atlas.edits.files import read_stored
 from atlas.errors import UsageError
 from atlas.live.load.fingerprint import fingerprint
@@ -111,7 +112,7 @@ def test_answers_are_made_once_for_every_method_and_evaluation(
     ingest(empty_atlas, replace(captions, methods={"activation": {"positions": "image", "pool": "max"}}), Execution())
     assert asked == []
     atlas = Atlas.open(empty_atlas)
-    atlas.create_edit("no-dog", atlas.query("dog", "contribution", source="image", top=20), set_to=0)
+    atlas.create_edit("no-dog", atlas.query("dog", "contribution", source="image", top=20), kinds.ablate())
     judged = replace(captions, split="held_out", per_concept=20, concepts=(), sources=("image",))
     edit = atlas.edit("no-dog").data
     evaluate(empty_atlas, edit, judged, Execution(), seeds=1, measures=Measures(metrics=()))
@@ -139,9 +140,9 @@ def test_a_run_whose_folder_lost_its_manifest_is_done_anew_and_nothing_is_lost(o
 def test_means_are_of_the_edits_own_tap(own_atlas: Path, small_job: Job) -> None:
     atlas = Atlas.open(own_atlas)
     neurons = atlas.query("dog", "contribution", source="image", top=5)
-    before = {c.neuron: c.bias for c in atlas.create_edit("calm", neurons, mean=True).changes}
+    before = {c.neuron: c.bias for c in atlas.create_edit("calm", neurons, kinds.mean()).data.changes}
     ingest(own_atlas, replace(small_job, tap="gate", methods={"activation": {}}), Execution())
-    after = {c.neuron: c.bias for c in atlas.create_edit("calm", neurons, mean=True).changes}
+    after = {c.neuron: c.bias for c in atlas.create_edit("calm", neurons, kinds.mean()).data.changes}
     assert after == before
     product = atlas.query("dog", "activation", source="image", top=5)
     assert product.provenance["maps"][0]["tap"] == "product"  # a newer run at another tap does not take its place
@@ -149,7 +150,7 @@ def test_means_are_of_the_edits_own_tap(own_atlas: Path, small_job: Job) -> None
     gate = atlas.query("dog", "activation", source="image", tap="gate", top=5)
     assert gate.provenance["maps"][0]["tap"] == "gate"
     with pytest.raises(UsageError, match="the taps gate and product"):
-        atlas.create_edit("mixed", gate | neurons, set_to=0)
+        atlas.create_edit("mixed", gate | neurons, kinds.ablate())
 
 
 def test_a_survey_refuses_maps_of_other_weights(
@@ -208,16 +209,16 @@ def test_an_ingest_waits_for_a_reader(empty_atlas: Path, small_job: Job) -> None
 
 def test_a_version_is_never_given_twice(own_atlas: Path, small_job: Job) -> None:
     atlas = Atlas.open(own_atlas)
-    atlas.create_edit("no-dog", atlas.query("dog", top=5), set_to=0)
+    atlas.create_edit("no-dog", atlas.query("dog", top=5), kinds.ablate())
     judged = replace(small_job, split="held_out", per_concept=1)
     evaluate(own_atlas, atlas.edit("no-dog").data, judged, Execution(), seeds=0)
     atlas.remove_edit("no-dog")
-    assert atlas.create_edit("no-dog", atlas.query("cat", top=5), set_to=0).label == "no-dog@2"
+    assert atlas.create_edit("no-dog", atlas.query("cat", top=5), kinds.ablate()).label == "no-dog@2"
 
 
 def test_an_evaluation_without_a_question_about_the_concept_says_so(own_atlas: Path, small_job: Job) -> None:
     atlas = Atlas.open(own_atlas)
-    atlas.create_edit("no-dog", atlas.query("dog", top=5), set_to=0)
+    atlas.create_edit("no-dog", atlas.query("dog", top=5), kinds.ablate())
     judged = replace(small_job, split="held_out", per_concept=1, concepts=("cat",))
     with pytest.raises(UsageError, match="asks about 'dog'"):
         evaluate(own_atlas, atlas.edit("no-dog").data, judged, Execution(), seeds=0)

@@ -253,7 +253,7 @@ def test_a_composed_edit_is_measured_by_the_one_swap_of_its_parts(
     calm = tuple(Change(n, 0.9) for n in (Neuron("language", 0, i) for i in range(64)) if n not in edit.neurons)[:3]
     about = {"fingerprint": edit.fingerprint, "concept": "dog"}
     edit_library.new(empty_atlas, "calm", Intervention(calm), about, model=edit.model)
-    both = Atlas.open(empty_atlas).compose_edits("both", ["swap", "calm"])
+    both = Atlas.open(empty_atlas).compose_edits("both", ["swap", "calm"]).data
     assert swap_of(both) == CAT and both.solver is None
     assert swap_of(Atlas.open(empty_atlas).edit("calm").data) is None
     done = evaluate(empty_atlas, both, HELD_OUT, Execution(batch_size=3), seeds=1, controls="layers")

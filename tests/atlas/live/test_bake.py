@@ -18,6 +18,7 @@ import transformers
 from safetensors.torch import load_file, safe_open, save_file
 from small_models import Int8, assert_same, gap, small, state
 
+from atlas.edits import kinds
 from atlas.edits.edit import Change, Edit, Intervention, with_deltas
 from atlas.edits.positions import Positions
 from atlas.errors import AtlasError, IntegrityError, Unsupported, UsageError
@@ -419,7 +420,7 @@ def test_the_commands_bake_and_unbake(own_atlas: Path, tmp_path: Path, capsys: p
         return (main(["edit", *map(str, arguments)]), *capsys.readouterr())
 
     atlas = Atlas(own_atlas)
-    atlas.create_edit("no-dog", atlas.query("dog", source="text", top=5), set_to=0)
+    atlas.create_edit("no-dog", atlas.query("dog", source="text", top=5), kinds.ablate())
     code, out, err = run("bake", "no-dog", "--out", tmp_path / "baked", "--atlas", own_atlas)
     assert (code, out) == (0, f"{tmp_path / 'baked'}\n")
     assert "no-dog@1: 5 neurons, 160 numbers of float32 weights" in err

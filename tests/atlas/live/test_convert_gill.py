@@ -177,5 +177,5 @@ def test_other_checkpoints_of_gill_are_read_or_refused(
         folder = altered(pieces, tmp_path / f"bad{n}", table=table, **arguments)
         with pytest.raises(UsageError, match=match):
             convert.gill(folder, **others, out=tmp_path / "out")
-    with pytest.raises(UsageError, match="no folder of a diffusion pipeline"):
+    with pytest.raises(UsageError, match="not a folder of a diffusion pipeline"):
         convert.gill(**pieces | {"diffusion": tmp_path}, out=tmp_path / "out")
