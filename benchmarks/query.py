@@ -11,9 +11,10 @@ from pathlib import Path
 from _statements import answered
 from _timing import interleaved, report
 
-from atlas.api.atlas import Atlas, default_path
+from atlas.api.atlas import Atlas
 from atlas.errors import AtlasError
 from atlas.store.database import database_file
+from atlas.store.default_path import default_path
 
 BARE = """
 import sys, duckdb, pyarrow

@@ -63,33 +63,9 @@ PromptText = Annotated[str, typer.Option("--prompt", "-p", help="What to ask the
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="The longest answer.")]
 
 
-def picture_file(path: Path | None) -> None:
-    """Raise UsageError where no picture can be saved under a name, before anything is computed for it."""
-    if path is None:
-        return
-    import PIL.Image
-
-    known = {ending for ending, form in PIL.Image.registered_extensions().items() if form in PIL.Image.SAVE}
-    if path.suffix.lower() not in known or path.is_dir():
-        raise UsageError(f"{path} is not a name for a picture; give a file such as dog.png")
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"there is no folder {path.parent}; make it first, or save the picture elsewhere")
-
-
 def words(text: str | None) -> tuple[str, ...]:
     """A comma-separated option as its parts."""
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
-
-
-def given(
-    plain: Mapping[str, Any],
-    lists: Mapping[str, str | None] | None = None,
-    tables: Mapping[str, list[str] | None] | None = None,
-) -> dict[str, Any]:
-    """The job's fields that were given on the command line; lists are words separated by commas, tables KEY=VALUE."""
-    found = {key: value for key, value in plain.items() if value is not None}
-    found |= {key: words(text) for key, text in (lists or {}).items() if text is not None}
-    return found | {key: pairs(texts) for key, texts in (tables or {}).items() if texts}
 
 
 def pairs(given: list[str]) -> dict[str, Any]:
@@ -113,7 +89,7 @@ def resolve(path: Path | None) -> Path:
     for file in (Path("neuron-atlas.toml"), platformdirs.user_config_path("neuron-atlas") / "config.toml"):
         if found := _settings(file).get("atlas"):
             return expanded(file.parent / str(found))
-    from atlas.api.atlas import default_path
+    from atlas.store.default_path import default_path
 
     return default_path()
 
@@ -190,3 +166,9 @@ def note_defaults(answer: Answer) -> None:
     """Tell what was left open and filled in for an answer, so that no choice is silent."""
     for default in answer.defaults:
         say(f"using {default}")
+
+
+def note_model(request: Any, name: str) -> None:
+    """Tell which model is taken where none was named."""
+    if request.model is None:
+        say(f"using model={name} (no --model was given)")

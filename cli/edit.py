@@ -9,14 +9,14 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import AtlasError
-from cli.common import AtlasPath, Audios, Images, MaxNewTokens, PromptText, Videos, picture_file, resolve, say, tell
+from cli.common import AtlasPath, resolve, say, tell
 from cli.edit_bake import bake, unbake
 from cli.edit_make import compose, create
 from cli.edit_solve import solve
 from cli.groups import grouped
-from cli.jobs import LoadOptions, ModelOptions, live_model
 from cli.questions import ask
 from cli.render import Output, show
+from ingest.requests.generate import Generate
 
 app = typer.Typer(no_args_is_help=True, help="Make, list, compare, apply and hand on edits of a model's neurons.")
 
@@ -77,17 +77,7 @@ def rm(name: Name, atlas: AtlasPath = None) -> None:
 def apply(
     *,
     name: Name,
-    prompt: PromptText,
-    image: Images = None,
-    audio: Audios = None,
-    video: Videos = None,
-    which: ModelOptions,
-    how: LoadOptions,
-    max_new_tokens: MaxNewTokens = 50,
-    draw: Annotated[
-        Path | None, typer.Option("--draw", help="Save what is drawn without and with the edit, side by side.")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the pictures' noise.")] = 0,
+    request: Generate,
     output: Output,
     atlas: AtlasPath = None,
 ) -> None:
@@ -99,26 +89,16 @@ def apply(
 
     chosen = output.chosen()
     stored = Atlas(resolve(atlas)).edit(name)  # read, and the database closed, before the model is loaded
-    picture_file(draw)
-    from ingest.run.generate import ask, beside, open_media
-
-    media = open_media(image, audio, video)
-    made_for = stored.data.model
-    live = live_model(which, how, str(made_for["name"]), made_for["revision"])
-    noise = seed if draw else None
-    without, before = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=noise)
-    with stored.on(live):
-        edited, after = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=noise)
-    rows = [{"edit": "(none)", "answer": without}, {"edit": stored.data.label, "answer": edited}]
+    without, edited = request.compare(stored)
+    rows = [{"edit": "(none)", "answer": without.text}, {"edit": stored.label, "answer": edited.text}]
     show(pa.Table.from_pylist(rows), chosen)
-    if draw is not None:
-        for label, picture in (("the model", before), (stored.data.label, after)):
-            if picture is None:
+    if request.draw is not None:
+        for label, answer in (("the model", without), (stored.label, edited)):
+            if answer.picture is None:
                 say(f"the answer of {label} has no picture")
-        if before is None and after is None:
+        if without.picture is None and edited.picture is None:
             raise AtlasError("nothing was drawn; ask for a picture (`draw a red dog.`), or leave out --draw")
-        beside([before, after]).save(draw)
-        say(f"drawn: {draw}")
+        say(f"drawn: {request.draw}")
 
 
 @app.command()

@@ -7,9 +7,15 @@ from typing import Annotated
 
 import typer
 
+from atlas.query.option import described
 from cli.common import AtlasPath, resolve, say, tell
 from cli.groups import grouped
-from cli.jobs import MachineOptions, ModelOptions, live_model
+from ingest.requests.options import MachineOptions, ModelOptions, load
+
+
+@described
+class BakeOptions(MachineOptions, ModelOptions):
+    """The model whose weights are changed, in its checkpoint's own precision."""
 
 
 @grouped
@@ -17,8 +23,7 @@ def bake(
     *,
     name: Annotated[str, typer.Argument(help="The edit: name, or name@version.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The folder to make.")],
-    which: ModelOptions,
-    how: MachineOptions,
+    model_options: BakeOptions,
     atlas: AtlasPath = None,
 ) -> None:
     """Write a HuggingFace checkpoint with an edit in its weights, for programs that know nothing of hooks.
@@ -33,7 +38,7 @@ def bake(
     from atlas.live.bake.checkpoint import check_free, save_baked
 
     check_free(out)
-    live = live_model(which, how, str(edit.model["name"]), edit.model["revision"], dtype="auto")
+    live = load(model_options, str(edit.model["name"]), edit.model["revision"], dtype="auto")
     baked = save_baked(live, edit, out)
     say(f"{edit.label}: {baked.neurons:,} neurons, {baked.numbers:,} numbers of {live.dtype} weights changed")
     tell(out)

@@ -10,21 +10,30 @@ import pyarrow.compute as pc
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, existing, given, say, words
+from atlas.query.option import described, option
+from cli.common import AtlasPath, existing, note_model, say, words
 from cli.groups import grouped
-from cli.jobs import ExampleOptions, LoadOptions, ModelOptions
-from cli.make import report
 from cli.progress import NoProgress, progressing
 from cli.render import Output, show
+from ingest.requests.left_out import left_out
+from ingest.requests.options import EXECUTION, JOB, ExampleOptions, LoadOptions, ModelOptions
 
 if TYPE_CHECKING:
     from ingest.analyse.geometry import Ablated
 
 
+@described
+class JobOptions(LoadOptions, ExampleOptions, ModelOptions):
+    """What is looked at."""
+
+    layers: str | None = option("Only these layers: 3, 8-15.", default=None, of=JOB)
+    batch_size: int = option("Examples in one forward pass.", default=16, of=EXECUTION, least=1)
+
+
 @grouped
 def geometry(
     *,
-    which: ModelOptions,
+    job_options: JobOptions,
     edit: Annotated[str | None, typer.Option("--edit", help="Look also with this stored edit applied.")] = None,
     labels: Annotated[
         str | None, typer.Option("--labels", help="Look also without the neurons of a run of labels: RUN or RUN:LABEL.")
@@ -33,14 +42,10 @@ def geometry(
         str | None, typer.Option("--of", help="Look also without saved neurons: 'dog & cat' (`atlas select ls`).")
     ] = None,
     only: Annotated[str | None, typer.Option("--only", help="Print only these measures, separated by commas.")] = None,
-    examples: ExampleOptions,
-    layers: Annotated[str | None, typer.Option("--layers", help="Only these layers: 3, 8-15.")] = None,
     sample: Annotated[int, typer.Option("--sample", min=1, help="Tokens of each role, and examples, to keep.")] = 200,
     neighbours: Annotated[int, typer.Option("--neighbours", min=1, help="Nearest neighbours of a token.")] = 10,
     projections: Annotated[str, typer.Option("--projections", help="pca, tsne or both; '' for none.")] = "pca,tsne",
     points: Annotated[int, typer.Option("--points", min=1, help="Tokens of each role to lay out.")] = 100,
-    how: LoadOptions,
-    batch_size: BatchSize = 16,
     no_progress: NoProgress = False,
     output: Output,
     atlas: AtlasPath = None,
@@ -55,14 +60,14 @@ def geometry(
     from ingest.analyse.geometry import Settings, measure
     from ingest.job import make_job
 
-    content = which.content() | examples.content() | how.content() | given({"layers": layers})
     settings = Settings(sample, neighbours, words(projections), points)
     ablated = _ablated(path, edit, labels, of)
-    job = make_job(content)
-    which.tell(job.model)
+    job = make_job(job_options.content())
+    note_model(job_options, job.model)
     with progressing(no_progress) as progress:
-        done = measure(path, job, how.execution(batch_size=batch_size), settings, ablated, progress)
-    report(dict(done.skipped), path / "runs" / done.run_id / "manifest.json")
+        done = measure(path, job, job_options.execution(), settings, ablated, progress)
+    for line in left_out(dict(done.skipped), path, done.run_id):
+        say(line)
     if not done.fresh:
         say(f"run {done.run_id[:8]} was done before; these are its stored measures")
     show(_shown(done.rows, words(only)), chosen, more={"run": done.run_id})

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_type_hints
+
+from atlas.query.option import options_of
+from cli.common import spelling
+from cli.options import filled, flags_of, parameters_of
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -28,18 +32,26 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def called(**given: Any) -> None:
-        parts = {
-            name: kind(**{option.name: given.pop(option.name) for option in fields(kind)})
-            for name, kind in groups.items()
-        }
-        command(**given, **parts)
+        with spelling({name: flag for kind in groups.values() for name, flag in flags_of(kind).items()}):
+            parts = {name: _group(kind, given) for name, kind in groups.items()}
+            own = {name: value for name, value in given.items() if name in hints}
+            command(**own, **parts)
 
     called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in shown}
     return called
 
 
+def _group(kind: type, given: Mapping[str, Any]) -> Any:
+    """The dataclass that stands for some of the options."""
+    if options_of(kind):
+        return filled(kind, given)
+    return kind(**{option.name: given[option.name] for option in fields(kind)})
+
+
 def _options(group: type) -> list[inspect.Parameter]:
+    if options_of(group):
+        return parameters_of(group)
     hints = get_type_hints(group, include_extras=True)
     if any(option.default_factory is not MISSING for option in fields(group)):
         raise TypeError(f"{group.__name__}: an option's default is a value")

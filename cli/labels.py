@@ -2,53 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
-
 import typer
 
-from cli.common import AtlasPath, existing, pairs, resolve, say, tell, words
+from cli.common import AtlasPath, existing, resolve, say, tell
 from cli.groups import grouped
 from cli.questions import ask, print_answer
 from cli.render import Output
+from ingest.requests.make_labels import MakeLabels
 
 app = typer.Typer(no_args_is_help=True, help="Label neurons by what they serve; list and show the labels.")
 
 
 @app.command()
-def make(
-    rule: Annotated[str, typer.Option("--rule", help="miner or lape: whose stored maps are read, and how.")] = "miner",
-    runs: Annotated[
-        str | None, typer.Option("--runs", help="Runs to pool, by the beginnings of their ids. [the newest with maps]")
-    ] = None,
-    strategy: Annotated[
-        str | None, typer.Option("--strategy", help="LA_MU (default), adaptive, LU_MA, uniform or random.")
-    ] = None,
-    ratio: Annotated[float | None, typer.Option("--ratio", help="The share of all neurons to choose. [0.02]")] = None,
-    weights: Annotated[
-        str | None, typer.Option("--weights", help="prob,mean,max,attn_k,attn_q: five numbers, or a preset.")
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option("--split", help="special_text_separate (default), special_text_as_one or prompt."),
-    ] = None,
-    param: Annotated[list[str] | None, typer.Option("--param", help="KEY=VALUE for the rule; repeatable.")] = None,
-    atlas: AtlasPath = None,
-) -> None:
+@grouped
+def make(*, request: MakeLabels, atlas: AtlasPath = None) -> None:
     """Label neurons from the maps that runs with --methods miner or lape stored; no model is loaded.
 
     Example: atlas labels make --rule miner --strategy LA_MU --ratio 0.02
     """
-    from ingest.analyse.labelling import make as start
-
-    plain = {"strategy": strategy, "ratio": ratio, "weights": weights, "split": split}
-    given: dict[str, Any] = pairs(param or []) | {k: v for k, v in plain.items() if v is not None}
-    path = existing(atlas)
-    done = start(path, rule, words(runs), given)
-    if not runs:
-        say(f"using runs={done.runs[0][:8]}")
-    if not done.fresh:
-        say(f"run {done.run_id[:8]} was done before; nothing to do")
-    tell(done.run_id)
+    made = request.perform(existing(atlas)).facts
+    if not request.runs:
+        say(f"using runs={made['runs'][0][:8]}")
+    if not made["fresh"]:
+        say(f"run {made['run_id'][:8]} was done before; nothing to do")
+    tell(made["run_id"])
 
 
 @app.command()

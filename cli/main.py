@@ -18,8 +18,8 @@ import typer
 from typer.exceptions import TyperException
 
 from atlas.errors import AtlasError, AtlasWarning, Unsupported, UsageError
+from atlas.missing_extra import missing_extra
 from cli.common import be_quiet, in_flags, say
-from cli.missing_extra import missing_extra
 from cli.text import visible
 
 INTERRUPTED = 130

@@ -17,7 +17,8 @@ from atlas.errors import AtlasError, AtlasWarning, Unsupported, UsageError
 from atlas.query.option import name_of
 from atlas.query.question import Question
 from cli.common import AtlasPath, resolve, tell
-from cli.questions import asked_of, help_of, print_answer, with_options
+from cli.options import filled
+from cli.questions import help_of, print_answer, with_options
 from cli.render import Output
 
 app = typer.Typer(no_args_is_help=True, help="Draw what is stored.")
@@ -41,7 +42,7 @@ def _drawing(kind: type[Question[Any]]) -> Callable[..., None]:
         form = output.chosen()
         if out is not None:
             _check(out)
-        answer = asked_of(kind, given).ask(resolve(atlas))
+        answer = filled(kind, given).ask(resolve(atlas))
         print_answer(answer, form)
         if out is not None:
             _save(answer.plot, out)

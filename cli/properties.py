@@ -8,12 +8,20 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, BatchSize, existing, pairs, say, words
+from atlas.query.option import described, option
+from cli.common import AtlasPath, existing, note_model, pairs, say, words
 from cli.groups import grouped
-from cli.jobs import ExampleOptions, LoadOptions, ModelOptions, TwinOptions
-from cli.make import report
 from cli.progress import NoProgress, progressing
 from cli.render import Output, show
+from ingest.requests.left_out import left_out
+from ingest.requests.options import EXECUTION, ExampleOptions, InpaintingOptions, LoadOptions, ModelOptions
+
+
+@described
+class JobOptions(LoadOptions, InpaintingOptions, ExampleOptions, ModelOptions):
+    """What is measured."""
+
+    batch_size: int = option("Examples in one forward pass.", default=16, of=EXECUTION, least=1)
 
 
 @grouped
@@ -25,11 +33,7 @@ def properties(
     top: Annotated[str, typer.Option("--top", "-n", help="How many of the best neurons: one or several numbers.")] = (
         "10,50"
     ),
-    which: ModelOptions,
-    examples: ExampleOptions,
-    twins: TwinOptions,
-    how: LoadOptions,
-    batch_size: BatchSize = 16,
+    job_options: JobOptions,
     no_progress: NoProgress = False,
     output: Output,
     atlas: AtlasPath = None,
@@ -48,15 +52,14 @@ def properties(
     from ingest.analyse.properties import measure
     from ingest.job import make_job
 
-    content: dict[str, Any] = {"methods": {method: pairs(param or [])}, **which.content(), **examples.content()}
-    content |= how.content() | twins.content()
-    job = make_job(content)
+    job = make_job({"methods": {method: pairs(param or [])}} | job_options.content())
     if only is not None and job.concepts and only not in job.concepts:
         raise UsageError(f"--only {only} is not among --concepts {','.join(job.concepts)}; add it there")
-    which.tell(job.model)
+    note_model(job_options, job.model)
     with progressing(no_progress) as progress:
-        done = measure(path, job, how.execution(batch_size=batch_size), ks, progress)
-    report(dict(done.skipped), path / "runs" / done.run_id / "manifest.json")
+        done = measure(path, job, job_options.execution(), ks, progress)
+    for line in left_out(dict(done.skipped), path, done.run_id):
+        say(line)
     if not done.fresh:
         say(f"run {done.run_id[:8]} was done before; these are its stored measures")
     rows = [r for r in done.rows.to_pylist() if only is None or r["concept"] == only]

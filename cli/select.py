@@ -10,7 +10,8 @@ from atlas.errors import UsageError
 from atlas.questions.query import Query
 from cli.common import AtlasPath, Of, note_defaults, resolve, say, tell
 from cli.groups import grouped
-from cli.questions import asked_of, print_answer, with_options
+from cli.options import filled
+from cli.questions import print_answer, with_options
 from cli.render import Output, show
 
 app = typer.Typer(no_args_is_help=True, help="Save neurons under a name, list them, and combine them: 'dog & cat'.")
@@ -37,7 +38,7 @@ def save(
     asking = any(value not in (None, False) for value in given.values())
     if asking == (of is not None):
         raise UsageError("choose neurons by a question (--concept dog --top 40) or by --of 'dog & cat': one of the two")
-    found = there.ask(asked_of(Query, given)) if of is None else there.selection(of)
+    found = there.ask(filled(Query, given)) if of is None else there.selection(of)
     if of is None:
         note_defaults(found)
     made = there.save_selection(name, found, note=note, replace=replace)

@@ -11,10 +11,10 @@ import typer
 from atlas.errors import Unsupported, UsageError
 from cli.common import AtlasPath, Method, Reduce, Source, Target, existing, pairs, resolve, say
 from cli.groups import grouped
-from cli.jobs import LoadOptions
 from cli.progress import NoProgress, progressing
 from cli.questions import print_answer
 from cli.render import Output, show
+from ingest.requests.options import LoadOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa

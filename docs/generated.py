@@ -11,6 +11,7 @@ import importlib
 import inspect
 import re
 import sys
+import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import typer
 
 from atlas import Atlas, errors
+from ingest.data.examples import BadMedia
 
 LIBRARIES = ("pyarrow", "pa", "torch", "transformers", "numpy", "np", "PIL", "pandas", "pd", "duckdb", "matplotlib")
 UNDOCUMENTED = (
@@ -100,14 +102,25 @@ def parameters(method: str) -> str:
 
 
 def resolve_signatures() -> None:
-    """Give the methods that ask questions their types themselves, as their names are of the questions' modules."""
-    for _, method in inspect.getmembers(Atlas, lambda member: hasattr(member, "question")):
-        types = typing.get_type_hints(method.question)
-        gives = typing.get_type_hints(method.question.answer)["return"]
+    """Give the methods that ask questions or perform requests their types themselves, as their names are of the
+    questions' and requests' modules."""
+    for _, method in inspect.getmembers(
+        Atlas, lambda member: hasattr(member, "question") or hasattr(member, "request")
+    ):
+        asked, does = _asked_and_done(method)
+        hints = typing.get_type_hints(asked)
+        gives = typing.get_type_hints(does, _names(sys.modules[does.__module__]))["return"]
         signature = inspect.signature(method)
-        own = [p.replace(annotation=types.get(p.name, p.annotation)) for p in signature.parameters.values()]
+        own = [p.replace(annotation=hints.get(p.name, p.annotation)) for p in signature.parameters.values()]
         method.__signature__ = signature.replace(parameters=own, return_annotation=gives)
         method.__annotations__ = {p.name: p.annotation for p in own[1:]} | {"return": gives}
+
+
+def _asked_and_done(method: Any) -> tuple[type, Any]:
+    """The class that a method of `Atlas` takes its parameters from, and the function that answers or performs it."""
+    if question := getattr(method, "question", None):
+        return question, question.answer
+    return method.request, method.request.perform
 
 
 def classes() -> str:
@@ -118,7 +131,7 @@ def classes() -> str:
         for annotated in (cls, *_functions(cls)):
             found += [c for c in mentioned(annotated) if c not in found]
     found += [e for e in vars(errors).values() if isinstance(e, type) and e.__module__ == errors.__name__]
-    found += errors.Unsupported.__subclasses__()
+    found += [*errors.Unsupported.__subclasses__(), BadMedia]
     return "\n\n".join(_documented(cls) for cls in dict.fromkeys(found))
 
 
@@ -128,9 +141,11 @@ def _functions(cls: type) -> Iterator[Any]:
         function = getattr(member, "fget", None) or getattr(member, "func", member)  # of a property, a cached one
         if name.startswith("_") or not (inspect.isfunction(function) or inspect.ismethod(function)):
             continue
-        if question := getattr(function, "question", None):  # a method that asks it has its fields and its answer
-            yield question.answer
-            yield from (base for base in question.__mro__ if base.__module__.startswith("atlas."))
+        if hasattr(function, "question") or hasattr(function, "request"):  # its fields, and what it gives
+            asked, does = _asked_and_done(function)
+            given = {"return": does.__annotations__["return"]}
+            yield types.SimpleNamespace(__module__=does.__module__, __annotations__=given)
+            yield from (base for base in asked.__mro__ if base.__module__.startswith(("atlas.", "ingest.")))
         else:
             yield function
 

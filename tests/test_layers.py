@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ORDER = (
-    ("atlas.errors", "atlas.plugins"),
+    ("atlas.errors", "atlas.plugins", "atlas.missing_extra"),
     ("atlas.neurons", "atlas.token_roles", "atlas.registry", "atlas.capabilities"),
     ("atlas.store",),
     ("atlas.query",),
@@ -21,8 +21,6 @@ ORDER = (
     ("atlas.questions",),
     ("atlas.figures", "atlas.maintain"),
     ("atlas.share",),
-    ("atlas.api",),
-    ("atlas",),
     ("ingest.data",),
     ("ingest.attribution", "ingest.datasets", "ingest.inpainters", "ingest.segmenters", "ingest.encoders"),
     ("ingest.methods", "ingest.zoo"),
@@ -33,7 +31,10 @@ ORDER = (
     ("ingest.solvers", "ingest.evaluate"),
     ("ingest.metrics", "ingest.analyse", "ingest.embed"),
     ("ingest.label_rules",),
+    ("ingest.requests",),
     ("ingest",),
+    ("atlas.api",),
+    ("atlas",),
     ("atlas.testing",),
     ("cli",),
 )

@@ -24,8 +24,8 @@ from base_commands import CHANGE, NEEDS, READ, SILENT
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from atlas.missing_extra import distribution_of, extra_of, missing_extra, requirements
 from cli.main import main, make_app
-from cli.missing_extra import distribution_of, extra_of, missing_extra, requirements
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import html
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import atlas.questions
+from atlas import registry
+from atlas.api.ask import method_of, question_named
 from atlas.api.questions import Questions
+from atlas.api.requests import Requests
 from atlas.edits import set_expression
 from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.query import pins, saved
@@ -17,6 +21,7 @@ from atlas.query.neuron_set import NeuronSet, everything_but
 from atlas.query.question import Question
 from atlas.query.saved import Selection
 from atlas.store.database import open_readonly
+from atlas.store.default_path import default_path
 from atlas.store.pins_file import Pins, read
 
 if TYPE_CHECKING:
@@ -26,16 +31,7 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound=Answer)
 
 
-def default_path() -> Path:
-    """$NEURON_ATLAS, else `default.atlas` in the user's data folder."""
-    if given := os.environ.get("NEURON_ATLAS"):
-        return Path(given)
-    import platformdirs
-
-    return Path(platformdirs.user_data_dir("neuron-atlas")) / "default.atlas"
-
-
-class Atlas(Questions):
+class Atlas(Questions, Requests):
     """An atlas folder. `Atlas.open` checks that it is one; the object holds nothing open."""
 
     def __init__(self, path: str | Path):
@@ -81,6 +77,19 @@ class Atlas(Questions):
     def ask(self, question: Question[A]) -> A:
         """The answer to a question of `atlas.questions`, which remembers what was asked."""
         return question.ask(self.path)
+
+    def __getattr__(self, name: str) -> Any:
+        """The method of a question that a plug-in adds."""
+        if name.startswith("_") or name not in registry.names(atlas.questions):
+            raise AttributeError(f"'Atlas' has no attribute '{name}'")
+        return method_of(question_named(name)).__get__(self)
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *registry.names(atlas.questions)})
+
+    def _repr_html_(self) -> str:
+        """Its line and its models, for a notebook."""
+        return f"<div>{html.escape(repr(self))}</div>{self.models()._repr_html_()}"
 
     def __repr__(self) -> str:
         with open_readonly(self.path) as connection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -39,10 +40,18 @@ class StoredEdit:
         about = f" of {edit.concept}" if edit.concept else ""
         return f"StoredEdit({edit.label}: {len(edit.neurons)} neurons{about} in {edit.model['name']})"
 
+    def _repr_html_(self) -> str:
+        return f"<div>{html.escape(repr(self))}</div>"
+
     @property
     def label(self) -> str:
         """`no-dog@1`: its name and version."""
         return self.data.label
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What the solver that computed it reported; nothing of an edit that was not solved."""
+        return dict(self.data.provenance.get("solver", {}).get("report", {}))
 
     def on(
         self, model: LiveModel | Any, *, processor: Any = None, any_weights: bool = False

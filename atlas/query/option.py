@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, dataclass_transform
 
+from atlas.errors import UsageError
+
 OPTION = "option"
 """The key of a field's metadata under which its `Described` is."""
 
@@ -16,13 +18,21 @@ T = TypeVar("T")
 class Described:
     """What a field is for, and how the command line spells it.
 
-    flags: its options, `--name` by default. argument: given by place, without a flag. least: of a number that is given.
+    flags: its options, `--name` by default. argument: given by place, without a flag. least: of a number that is
+    given. several: of a field of several values, how the command line takes them: COMMAS, REPEATED or PAIRS. of: what
+    the field belongs to, where a class has fields of several things.
     """
 
     help: str
     flags: tuple[str, ...] = ()
     argument: bool = False
     least: int | None = None
+    several: str | None = None
+    of: str | None = None
+
+
+COMMAS, REPEATED, PAIRS = "commas", "repeated", "pairs"
+"""Several values of an option: with commas between; or the option again for each, as a value or as KEY=VALUE."""
 
 
 def option(
@@ -31,18 +41,38 @@ def option(
     default: Any,
     argument: bool = False,
     least: int | None = None,
+    several: str | None = None,
+    of: str | None = None,
     kw_only: bool = True,
 ) -> Any:
     """A field with a default. help: one line, for the command line and for every other place that explains it."""
-    return field(default=default, metadata={OPTION: Described(help, flags, argument, least)}, kw_only=kw_only)
+    about = Described(help, flags, argument, least, several, of)
+    return field(default=default, metadata={OPTION: about}, kw_only=kw_only)
 
 
-def required(help: str, *flags: str, argument: bool = False, kw_only: bool = True) -> Any:
+def by_place(of: type[Any], name: str, *, default: Any, kw_only: bool = False) -> Any:
+    """A field of a base class once more, given by place in Python too."""
+    return field(default=default, metadata=of.__dataclass_fields__[name].metadata, kw_only=kw_only)
+
+
+def required(help: str, *flags: str, argument: bool = False, of: str | None = None, kw_only: bool = True) -> Any:
     """A field that must be given."""
-    return field(metadata={OPTION: Described(help, flags, argument)}, kw_only=kw_only)
+    return field(metadata={OPTION: Described(help, flags, argument, of=of)}, kw_only=kw_only)
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, required))
+def check_least(asked: object) -> None:
+    """Refuse a number below its least.
+
+    Raises:
+        UsageError: there is one; the message names the field.
+    """
+    for name, about in options_of(type(asked)).items():
+        value = getattr(asked, name)
+        if about.least is not None and value is not None and value < about.least:
+            raise UsageError(f"[[{name}]] must be at least {about.least}")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, by_place, required))
 def described(cls: type[T]) -> type[T]:
     """A frozen dataclass whose fields are made by `option` and `required`; all but those marked are keyword-only."""
     return dataclass(frozen=True)(cls)

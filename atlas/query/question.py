@@ -8,10 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from atlas.errors import UsageError
 from atlas.query.answer import Answer
 from atlas.query.map_spec import COORDINATES, MapSpec
-from atlas.query.option import options_of
+from atlas.query.option import check_least
 
 A = TypeVar("A", bound=Answer, covariant=True)
 
@@ -30,10 +29,7 @@ class Question(ABC, Generic[A]):
         Raises:
             UsageError: a number below its least.
         """
-        for name, about in options_of(type(self)).items():
-            value = getattr(self, name)
-            if about.least is not None and value is not None and value < about.least:
-                raise UsageError(f"[[{name}]] must be at least {about.least}")
+        check_least(self)
 
     def ask(self, path: Path) -> A:
         """The answer from the atlas at a path, which remembers what was asked."""

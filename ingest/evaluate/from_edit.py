@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from atlas.edits.edit import Edit, Intervention
+from atlas.edits.reference_values import maps_of
+from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
-from ingest.data.examples import FIND, IMAGE, Dataset
+from atlas.questions.datasets import Datasets
+from ingest.data.examples import BOTH, FIND, HELD_OUT, IMAGE, Dataset
 from ingest.job import DataSpec, make_job, open_dataset
 from ingest.run.resolve import complete
 from ingest.solve.drawing import again
@@ -72,3 +76,39 @@ def solvers_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """What was solved, of an edit or of the parts that it was composed of."""
     mine = [provenance["solver"]] if "solver" in provenance else []
     return mine + [said for part in provenance.get("parts", ()) for said in solvers_of(part)]
+
+
+def unseen_split(edit: Edit, dataset: str | None) -> str:
+    """The split of a dataset that the edit was not made from: of another dataset than its own, all."""
+    name = (dataset or "").partition(":")[0]
+    own = {known.partition(":")[0] for known in _datasets_of(edit)}
+    return HELD_OUT if not name or name in own else BOTH
+
+
+def own_dataset(atlas: Path, edit: Edit) -> str:
+    """The dataset that an edit's neurons were found on, with the path that the atlas last knew of it.
+
+    Raises:
+        UsageError: they are of several.
+    """
+    solved_on = solved_datasets(edit.provenance)
+    names = {str(m["dataset"]) for m in maps_of(edit.provenance)} | {known.partition(":")[0] for known in solved_on}
+    whole = {name: name for name in names} | {known.partition(":")[0]: known for known in solved_on}
+    if len(names) > 1:
+        raise UsageError(
+            f"the edit's neurons come from the datasets {' and '.join(sorted(names))}; choose one with [[dataset]]"
+        )
+    own = next(iter(whole.values()), "scenes")
+    paths = [row["path"] for row in Datasets().ask(atlas).to_pylist() if row["name"] == own and row["path"]]
+    return f"{own}:{paths[-1]}" if paths else own
+
+
+def solved_datasets(provenance: Mapping[str, Any]) -> set[str]:
+    """The datasets that an edit, or what it was composed of, was solved on."""
+    own = {str(provenance["dataset"])} if "solver" in provenance else set()
+    return own.union(*(solved_datasets(part) for part in provenance.get("parts", ())))
+
+
+def _datasets_of(edit: Edit) -> set[str]:
+    """The datasets that an edit was made from."""
+    return {str(m["dataset"]) for m in maps_of(edit.provenance)} | solved_datasets(edit.provenance)

@@ -7,17 +7,15 @@ others (retention).
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from atlas.api.atlas import Atlas
 from atlas.edits import kinds
 from atlas.edits.edit import Intervention
 from atlas.edits.kinds import make_changes
@@ -28,6 +26,7 @@ from atlas.query.compare_maps import size
 from atlas.query.map_spec import MapSpec
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.statements import find_maps
+from atlas.questions.query import Query
 from atlas.store.database import open_readonly
 from ingest.data.examples import IMAGE, TEXT, Dataset, Example
 from ingest.draw.picture_judge import judge_for
@@ -106,15 +105,14 @@ def ablate_tops(
     """
     dataset = open_dataset(job)
     live = prepare.load_model(job, execution)
-    atlas = Atlas(path)
     named, job = bool(job.concepts), complete(job, dataset, live.takes)
     job = replace(job, sources=tuple(source for source, tasks in tasks_by_source(job, dataset).items() if tasks))
-    job = _surveyed(atlas, job, named=named, methods=methods, model=live.name)
+    job = _surveyed(path, job, named=named, methods=methods, model=live.name)
     asked = Asked(job, dataset, prepare.collect(job, dataset))
     if target is None and all(example.target == IMAGE for example in asked.examples):
         target = IMAGE
     notes = [f"asks {prepare.asked_of(job, dataset, asked.examples)}"]
-    chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce, target, notes)
+    chosen = _chosen(path, job, dataset, live, methods, tops, reduce, target, notes)
     judging = judge_for(live, asked.examples, list(dataset.concepts.values()), judge, notes)
     drawing = controls_for(path, live, controls, PRODUCT, tell=notes if seeds else [])
     more: dict[str, Any] = {
@@ -149,14 +147,14 @@ def ablate_tops(
     return Evaluation(run.run_id, True, tuple(rows), skipped.plain(), tuple(notes))
 
 
-def _map_of(atlas: Atlas, live: LiveModel, concept: str, method: str, source: str, **more: Any) -> NeuronSet:
-    """The best neurons of a map of the live model's own weights. more: what else `Atlas.query` is asked with."""
-    ask: Any = functools.partial(atlas.query, concept, method, source=source, model=live.name, **more)
-    found: NeuronSet = ask()
-    if found.provenance["fingerprint"] == live.fingerprint:
-        return found
+def _map_of(atlas: Path, live: LiveModel, concept: str, method: str, source: str, **more: Any) -> NeuronSet:
+    """The best neurons of a map of the live model's own weights. more: further fields of the question `Query`."""
+    question = Query(concept, method, source=source, model=live.name, **more)
+    neurons = question.ask(atlas)
+    if neurons.provenance["fingerprint"] == live.fingerprint:
+        return neurons
     try:  # the newest is of other weights of that name: of another precision, for example
-        return cast(NeuronSet, ask(where=f"fingerprint = '{live.fingerprint}'"))
+        return replace(question, where=f"fingerprint = '{live.fingerprint}'").ask(atlas)
     except UsageError:
         raise UsageError(
             f"the {method} map of {concept}, {source}, is of other weights than {live.name} has now; "
@@ -166,7 +164,7 @@ def _map_of(atlas: Atlas, live: LiveModel, concept: str, method: str, source: st
 
 
 def _chosen(
-    atlas: Atlas,
+    atlas: Path,
     job: Job,
     dataset: Dataset,
     live: LiveModel,
@@ -179,7 +177,7 @@ def _chosen(
     counts = {share: count_of(share, len(live.layout.layers) * live.layout.width) for share in tops}
     chosen = {}
     for method, source in itertools.product(methods, job.sources):
-        known = mapped(atlas.path, method, source, live.name)
+        known = mapped(atlas, method, source, live.name)
         for concept in job.concepts:
             if len(methods) > 1 and concept not in known:
                 continue  # a filter may have found nothing, a method of pictures has no map from text
@@ -228,9 +226,9 @@ def mapped(path: Path, method: str, source: str, model: str) -> set[str]:
     return set(rows["concept"].to_pylist()) - {"*"}
 
 
-def _surveyed(atlas: Atlas, job: Job, *, named: bool, methods: Sequence[str], model: str) -> Job:
+def _surveyed(atlas: Path, job: Job, *, named: bool, methods: Sequence[str], model: str) -> Job:
     """The job with the concepts that the atlas has all these methods' maps of, unless they were named."""
-    have = [mapped(atlas.path, method, source, model) for method in methods for source in job.sources]
+    have = [mapped(atlas, method, source, model) for method in methods for source in job.sources]
     known = [concepts for concepts in have if concepts or len(methods) == 1]
     both = [c for c in job.concepts if all(c in concepts for concepts in known)]
     return job if named or not both else replace(job, concepts=tuple(both))

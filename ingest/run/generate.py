@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import ingest.datasets
 from atlas import registry
+from atlas.errors import UsageError
 from atlas.live.draw.drawer import DrawOptions
 from atlas.live.draw.pictures import pictures_of
 from atlas.live.media import Clip, Medium, Sound
@@ -59,6 +60,19 @@ def ask(
     around = (live.encoder.decode(some).strip() for some in (ids[: places[0]], ids[places[-1] + 1 :]))
     [picture] = pictures_of(live, [encoded.answered(ids)], [seed], how)
     return " ".join(filter(None, (next(around), PICTURE, next(around)))), picture
+
+
+def picture_file(path: Path | None) -> None:
+    """Raise UsageError where no picture can be saved under a name, before anything is computed for it."""
+    if path is None:
+        return
+    import PIL.Image
+
+    known = {ending for ending, form in PIL.Image.registered_extensions().items() if form in PIL.Image.SAVE}
+    if path.suffix.lower() not in known or path.is_dir():
+        raise UsageError(f"{path} is not a name for a picture; give a file such as dog.png")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {path.parent}; make it first, or save the picture elsewhere")
 
 
 def beside(pictures: Sequence[Image | None]) -> Image:

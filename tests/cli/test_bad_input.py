@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cli import make
+from ingest.requests.left_out import left_out
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -77,12 +77,13 @@ def test_messages_name_what_helps(
         assert lie not in err
 
 
-def test_skipped_media_are_said_to_be_in_the_manifest(capsys: pytest.CaptureFixture[str]) -> None:
-    skipped = {"media": {f"{i}.jpg": "cut" for i in range(7)}, "unmentioned": {}}
-    make.report(skipped, Path("here.atlas/runs/1234/manifest.json"))
-    said = capsys.readouterr().err.splitlines()
-    assert said[:5] == [f"skipped {i}.jpg: cut" for i in range(5)]
-    assert said[5:] == ["skipped 2 more media (here.atlas/runs/1234/manifest.json has them all, under outcome)"]
+def test_skipped_media_are_said_to_be_in_the_manifest() -> None:
+    skipped = {"media": {f"{i}.jpg": "cut" for i in range(7)}, "unmentioned": {"dog": 3}}
+    lines = left_out(skipped, Path("here.atlas"), "1234")
+    assert lines[:5] == [f"skipped {i}.jpg: cut" for i in range(5)]
+    assert lines[5] == "skipped 2 more media (here.atlas/runs/1234/manifest.json has them all, under outcome)"
+    assert lines[6:] == ["dog: 3 answers do not mention it and were left out"]
+    assert left_out(None, Path("here.atlas"), "1234") == []
 
 
 def test_the_manifest_of_a_run_has_its_outcome_where_the_message_says(stored_atlas: Path) -> None:

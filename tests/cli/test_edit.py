@@ -12,8 +12,8 @@ import pytest
 from scene_coco import write_coco
 
 from atlas import Atlas
-from cli.edit_solve import _asked as asked_of
 from cli.main import main
+from ingest.requests.solve import Solve
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -182,7 +182,7 @@ SMALL = ["--model", "MODEL", "--per-concept", "1", "--sources", "text", "--no-pr
         ([*SOLVE, "--param", "lrr=1"], "no parameter of word_swap called 'lrr'; "),
         ([*SOLVE, "--param", "lr=fast"], "lr='fast' is not a float; the default is 0.005"),
         ([*SOLVE, "--param", "epochs=0"], "epochs at least 1"),
-        ([*SOLVE, "--image", "scenes:held_out/0"], '--image needs the question about it: --prompt "what is this?"'),
+        ([*SOLVE, "--image", "scenes:held_out/0"], "--image needs the question about it: --prompt 'what is this?'"),
         ([*SOLVE, "--prompt", "what", "--tasks", "caption"], "--prompt is one question; --dataset, --tasks"),
         ([*SOLVE, "--of", "no-dog", "--top", "3"], "give --concept"),
         ([*SOLVE, "--dataset", "sceens"], "did you mean 'scenes'?"),
@@ -297,9 +297,11 @@ def test_a_picture_that_is_asked_about_is_found_again_from_anywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("dog.png").write_bytes(b"")
-    kept = asked_of("what?", ["dog.png", "scenes:held_out/0"], "dog", None)
-    assert kept == ("what?", [str(tmp_path / "dog.png"), "scenes:held_out/0"])
-    assert asked_of(None, None, "dog", "caption") is None
+    question = Solve("x", word="dog", prompt="what?", image=["dog.png", "scenes:held_out/0"]).question()
+    assert question is not None
+    pictures = [str(tmp_path / "dog.png"), "scenes:held_out/0"]
+    assert question.plain() == {"prompt": "what?", "pictures": pictures, "concept": "dog"}
+    assert Solve("x", word="dog", tasks=["caption"]).question() is None
 
 
 def test_a_word_is_made_to_disappear(talking: Path, run: Run) -> None:

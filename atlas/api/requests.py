@@ -1,0 +1,83 @@
+"""What runs a model, as methods of `Atlas`: each performs a request of `ingest.requests`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+from atlas.errors import Unsupported
+from atlas.missing_extra import missing_extra
+from atlas.query.option import name_of
+from ingest.requests.evaluate import Evaluate
+from ingest.requests.generate import Generate
+from ingest.requests.ingest import Ingest
+from ingest.requests.load_model import LoadModel
+from ingest.requests.make_labels import MakeLabels
+from ingest.requests.request import Request
+from ingest.requests.solve import Solve
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class HasPath(Protocol):
+    """An atlas, by its folder."""
+
+    path: Path
+
+
+def perform(request: Request[R], path: Path) -> R:
+    """Do what is asked for.
+
+    Raises:
+        Unsupported: a package of an extra is not installed; the message says what to install.
+    """
+    try:
+        return request.perform(path)
+    except ModuleNotFoundError as error:
+        if (needed := missing_extra(error)) is None:
+            raise
+        raise Unsupported(f"this needs {needed}") from error
+
+
+def method_of(request: Callable[P, Request[R]]) -> Callable[Concatenate[Any, P], R]:
+    """A method that performs a request, with its signature; type checkers see it through the ParamSpec."""
+
+    def method(self: HasPath, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return perform(request(*args, **kwargs), self.path)
+
+    own = inspect.signature(request).parameters.values()
+    method.__doc__ = request.__doc__
+    method.__name__ = method.__qualname__ = name_of(request)
+    method.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *own]
+    )
+    method.__annotations__ = {p.name: p.annotation for p in own}
+    method.request = request  # type: ignore[attr-defined]
+    return method
+
+
+class Requests:
+    """One method a request. They need the extra `ingest`."""
+
+    ingest = method_of(Ingest)
+    evaluate = method_of(Evaluate)
+    solve = method_of(Solve)
+    generate = method_of(Generate)
+    make_labels = method_of(MakeLabels)
+
+
+def load_model(model: str | None = None, **options: Any) -> tuple[Any, Any]:
+    """A HuggingFace model and its processor (or tokenizer), ready for `edit.on(model)`.
+
+    model: a folder, a HuggingFace id, or an embedded model's name; by default the embedded tiny-llava. options: of
+    `ingest.requests.load_model.LoadModel`: revision, dtype, quantization, device, device_map, attention,
+    trust_remote_code.
+
+    Raises:
+        UsageError: there is no such model.
+        Unsupported: it cannot be loaded here, or the extra `ingest` is not installed.
+    """
+    return perform(LoadModel(model, **options), Path())

@@ -1,0 +1,107 @@
+"""Score neurons, and store the maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from atlas.errors import UsageError
+from atlas.query.answer import Answer
+from atlas.query.option import COMMAS, PAIRS, by_place, described, option
+from ingest.requests.left_out import left_out
+from ingest.requests.named_dataset import NamedDataset
+from ingest.requests.options import (
+    EXECUTION,
+    JOB,
+    DataOptions,
+    DrawingOptions,
+    ExampleOptions,
+    InpaintingOptions,
+    LoadOptions,
+    ModelOptions,
+    ScoringOptions,
+)
+from ingest.requests.request import Progress, Request, silent
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from ingest.job import Job
+
+
+@described
+class Ingest(
+    Request[Answer], LoadOptions, DrawingOptions, InpaintingOptions, ScoringOptions, ExampleOptions, ModelOptions
+):
+    """Score every neuron of a model for concepts, by all methods on one pass, and store the maps.
+
+    The same job is never run twice; an interrupted one goes on where it stopped. The answer is the run's record;
+    `facts` has `run_id`, `fresh` (False where the job had been done before) and `outcome`.
+
+    Raises:
+        UsageError: an unknown name, or a value that cannot be.
+        Unsupported: the model, or this machine, cannot do it.
+        StoreUnavailable: there is no atlas, or another process runs the same job.
+    """
+
+    model: str | None = by_place(ModelOptions, "model", default=None, kw_only=False)
+    dataset: str | NamedDataset | None = by_place(DataOptions, "dataset", default=None, kw_only=False)
+    methods: Sequence[str] | None = option(
+        "Attribution methods, separated by commas. [default: contribution]", default=None, several=COMMAS
+    )
+    param: Mapping[str, Any] | None = option("METHOD.KEY=VALUE, or @FILE as value.", default=None, several=PAIRS)
+    split: str | None = option("find (default), held_out or all.", default=None, of=JOB)
+    max_new_tokens: int | None = option("Length of answers.", default=None, of=JOB, least=1)
+    exemplars: int | None = option("Examples kept for each neuron.", default=None, of=JOB, least=0)
+    batch_size: int = option("Examples in one forward pass.", default=16, of=EXECUTION, least=1)
+    bad_media: str = option("skip (and report) or fail at a picture that does not open.", default="skip", of=EXECUTION)
+    job: Path | None = option("A TOML job file; options given beside it win.", default=None, argument=True)
+
+    def content(self) -> dict[str, Any]:
+        from ingest.job import read_toml
+
+        content = {} if self.job is None else read_toml(Path(self.job))
+        content |= super().content()
+        if self.methods is not None:
+            content["methods"] = {name: content.get("methods", {}).get(name, {}) for name in self.methods}
+        for name, value in (self.param or {}).items():
+            method, dot, key = name.partition(".")
+            if not dot or method not in content.get("methods", {}):
+                raise UsageError(
+                    f"[[param={name}=...]] needs a method of this job before the dot, as in contribution.norm=true"
+                )
+            content["methods"][method] = {**content["methods"][method], key: value}
+        return content
+
+    def plan(self) -> pa.Table:
+        """What it would cost, one row a step; no weight is loaded."""
+        import pyarrow as pa
+
+        from ingest.job import make_job
+        from ingest.run.plan import plan
+
+        return pa.Table.from_pylist(plan(make_job(self.content()), self.execution()))
+
+    def perform(
+        self, path: Path, progress: Progress = silent, begin: Callable[[Job, int], None] | None = None
+    ) -> Answer:
+        """begin: is told the whole job and how many examples it has, before the model is loaded."""
+        from atlas.questions.run import Run
+        from ingest.job import make_job
+        from ingest.run.ingest import ingest
+
+        job = make_job(self.content())
+        done = ingest(path, job, self.execution(), progress, begin or (lambda job, examples: None))
+        record = Run(done.run_id).ask(path)
+        record.facts |= {"run_id": done.run_id, "fresh": done.fresh, "outcome": done.outcome}
+        record.notes = (*left_out(done.outcome.get("skipped"), path, done.run_id), *_notes(done.outcome))
+        return record
+
+
+def _notes(outcome: Mapping[str, Any]) -> list[str]:
+    """What the methods had to say, and which concepts have no map of one."""
+    lines = [str(note) for note in outcome.get("notes", ())]
+    for method, lacking in outcome.get("empty", {}).items():
+        lines.append(f"{method}: no neuron passed for {', '.join(lacking)}; its parts have maps (`atlas concepts`)")
+    return lines

@@ -1,0 +1,31 @@
+"""What a run left out, in sentences: nothing is dropped silently."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+SHOWN = 5
+"""Media that are named one by one."""
+
+
+def left_out(skipped: Mapping[str, Any] | None, atlas: Path, run_id: str) -> list[str]:
+    """One sentence for each medium, up to SHOWN, and for each concept whose examples were left out.
+
+    skipped: as a run's outcome has it; see `ingest.run.encode_examples.Skipped`.
+    """
+    if not skipped:
+        return []
+    media = list(skipped["media"].items())
+    lines = [f"skipped {pointer}: {reason}" for pointer, reason in media[:SHOWN]]
+    if len(media) > SHOWN:
+        manifest = atlas / "runs" / run_id / "manifest.json"
+        lines.append(f"skipped {len(media) - SHOWN} more media ({manifest} has them all, under outcome)")
+    for key, why in (
+        ("unmentioned", "answers do not mention it and were left out"),
+        ("unplaced", "pictures do not say where it is and were left out"),
+        ("undrawn", "answers have no picture and were left out"),
+    ):
+        lines += [f"{concept}: {count} {why}" for concept, count in skipped.get(key, {}).items()]
+    return lines

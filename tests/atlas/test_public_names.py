@@ -1,0 +1,140 @@
+"""What `atlas` offers by name: every name is there, documented, and typed for checkers."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import atlas
+from atlas import plugins
+from atlas.api.ask import method_of, question_named
+from atlas.errors import UsageError
+
+SOURCE = Path(atlas.__file__)
+PUBLIC = [
+    "Answer",
+    "Atlas",
+    "AtlasError",
+    "IntegrityError",
+    "Neuron",
+    "NeuronSet",
+    "StoreUnavailable",
+    "StoredEdit",
+    "Unsupported",
+    "UsageError",
+    "ablate",
+    "datasets",
+    "load_model",
+    "mean",
+    "minimum",
+    "noise",
+    "scale",
+    "set_to",
+    "steer",
+    "write_noise",
+]
+
+
+def test_these_are_the_public_names() -> None:
+    """A name that is added or taken away is a decision: it is written here too."""
+    assert sorted(atlas.__all__) == PUBLIC == dir(atlas)
+    with pytest.raises(AttributeError, match="no attribute 'Atlass'"):
+        _ = atlas.Atlass
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    seen = set()
+    for node in ast.parse(SOURCE.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.If):
+            for imported in node.body:
+                assert isinstance(imported, ast.ImportFrom)
+                for alias in imported.names:
+                    assert alias.asname == alias.name
+                    seen.add(alias.name)
+                    module = importlib.import_module(str(imported.module))
+                    shown = getattr(atlas, alias.name)
+                    assert shown is getattr(module, alias.name, shown)
+    assert seen == set(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_documented(name: str) -> None:
+    named = getattr(atlas, name)
+    assert inspect.getdoc(named), name
+    if inspect.isclass(named):
+        for member_name, member in inspect.getmembers(named):
+            if not member_name.startswith("_") and (inspect.isroutine(member) or isinstance(member, property)):
+                assert inspect.getdoc(member), f"{name}.{member_name}"
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = (
+        "import sys, atlas; dir(atlas); print([m for m in ('torch', 'numpy', 'duckdb', 'typer') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    code = "import sys; from atlas import *; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_datasets_are_named_as_the_command_line_names_them(tmp_path: Path) -> None:
+    from atlas import datasets
+
+    coco = datasets.coco(tmp_path, captions="first")
+    assert str(coco) == f"coco:{tmp_path}" and coco.options == {"captions": "first"}
+    assert str(datasets.scenes()) == "scenes" and "coco" in dir(datasets)
+    with pytest.raises(AttributeError, match="no dataset called 'cocoo'; did you mean 'coco'"):
+        datasets.cocoo()
+
+
+def test_a_question_of_a_plug_in_is_a_method(monkeypatch: pytest.MonkeyPatch, stored_atlas: Path) -> None:
+    """The question stands in for one that another distribution adds."""
+    from atlas.questions.count import Count
+
+    module = types.ModuleType("elsewhere.howmany")
+    module.__dict__["HowMany"] = type("HowMany", (Count,), {"__module__": module.__name__})
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    plugin = plugins.Plugin("questions", "howmany", module.__name__, "elsewhere", "1.0")
+    monkeypatch.setattr(plugins, "installed", lambda kind: [plugin] if kind == "questions" else [])
+    opened = atlas.Atlas.open(stored_atlas)
+    assert "howmany" in dir(opened)
+    answer = opened.howmany("dog", "contribution", source="text", reduce="mean")
+    assert answer.facts == opened.count("dog", "contribution", source="text", reduce="mean").facts
+    with pytest.raises(AttributeError, match="'Atlas' has no attribute 'how'"):
+        _ = opened.how
+
+
+def test_options_that_do_not_go_together_are_named_as_keywords(stored_atlas: Path) -> None:
+    opened = atlas.Atlas.open(stored_atlas)
+    for call, message in (
+        (
+            lambda: opened.ingest("x", device="cuda", device_map="auto"),
+            "device_map chooses the devices; leave out device",
+        ),
+        (lambda: opened.ingest("x", per_concept=0), "per_concept must be at least 1"),
+        (lambda: opened.ingest(param={"norm": 1}), "param='norm=...' needs a method of this job before the dot"),
+        (lambda: opened.evaluate(), "name an edit, or a method"),
+        (lambda: opened.evaluate("x", doses=["40"]), "reduce, target and doses choose neurons for method"),
+        (lambda: opened.solve("x", word="dog", target="sound"), "target text or image, not 'sound'"),
+        (lambda: opened.solve("x", word="dog", to="dog", target="image"), "'dog' is to become itself; give another to"),
+        (lambda: opened.solve("x", word="dog", image=["a.png"]), "image needs the question about it"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            call()
+
+
+def test_methods_have_the_signature_of_what_they_ask() -> None:
+    assert inspect.signature(method_of(question_named("count"))).parameters.keys() == (
+        inspect.signature(atlas.Atlas.count).parameters.keys()
+    )
+    parameters = inspect.signature(atlas.Atlas.ingest).parameters
+    assert list(parameters)[:3] == ["self", "model", "dataset"] and "per_concept" in parameters
+    assert atlas.Atlas.ingest.__name__ == "ingest" and "maps" in str(inspect.getdoc(atlas.Atlas.ingest))
