@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from atlas.errors import AtlasError, UsageError, spelled
-from atlas.store.atomic import expanded
 from cli.text import visible
 
 if TYPE_CHECKING:
@@ -86,6 +84,8 @@ def resolve(path: Path | None) -> Path:
         return Path(given)
     import platformdirs
 
+    from atlas.store.atomic import expanded
+
     for file in (Path("neuron-atlas.toml"), platformdirs.user_config_path("neuron-atlas") / "config.toml"):
         if found := _settings(file).get("atlas"):
             return expanded(file.parent / str(found))
@@ -109,6 +109,8 @@ def existing(path: Path | None) -> Path:
 
 
 def _settings(file: Path) -> dict[str, Any]:
+    import tomllib
+
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
