@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, dataclass_transform
 
 OPTION = "option"
-"""The key of a field's metadata under which its `Described` is."""
+"""The key of a field's metadata that holds its `Described`."""
 
 T = TypeVar("T")
 
@@ -16,7 +16,8 @@ T = TypeVar("T")
 class Described:
     """What a field is for, and how the command line spells it.
 
-    flags: its options, `--name` by default. argument: given by place, without a flag. least: of a number that is given.
+    flags: its options, `--name` by default. argument: given by position, without a flag. least: the smallest number
+    allowed.
     """
 
     help: str
