@@ -62,7 +62,10 @@ def test_edits_of_the_same_neurons_are_told(live: LiveModel) -> None:
     clean = logits(live)
     one, two, three = edit_of(live, "one", 1, 2, 3), edit_of(live, "two", 3, 4), edit_of(live, "three", 5)
     one.attach(live)
-    with pytest.warns(AtlasWarning, match=r"edit two@1 changes 1 neurons \(0/3\) that one@1 changes before it"):
+    with pytest.warns(
+        AtlasWarning,
+        match=r"edit two@1 changes 1 neurons \(0/3\) that one@1, which is attached to this model, changes first",
+    ):
         two.attach(live)
     with pytest.warns(AtlasWarning) as told, two.on(live):
         pass

@@ -53,7 +53,7 @@ def test_a_processors_turns_are_parts(llava: LiveModel) -> None:
 
 
 def test_a_recording_that_is_longer_than_what_the_model_hears_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode, "_told", set())
+    monkeypatch.setattr(encode, "_warned_lengths", set())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         live = LiveModel(*families.build("Qwen2-Audio"), name="ears")
