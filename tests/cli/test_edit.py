@@ -145,7 +145,7 @@ SMALL = ["--model", "MODEL", "--per-concept", "1", "--sources", "text", "--no-pr
         ),
         (
             ["edit", "create", "x", "--of", "no-dog quiet", "--set", "0"],
-            "no set of neurons; write for example 'dog & cat'",
+            "not a set of neurons; write for example 'dog & cat'",
         ),
         (["edit", "create", "x", "--labels", "ffff:image", "--set", "0"], "no run with labels called 'ffff'"),
         (["edit", "create", "x", "--concept", "dog", "--set", "0", "--mean"], "with exactly one of --set, --scale"),

@@ -170,7 +170,7 @@ Behind = Callable[[Tensor], Tensor]
 def test_layers_that_cannot_be_run_again_are_refused(random_llava: Any, change: Behind, message: str) -> None:
     live = LiveModel(*random_llava(seed=5), name="odd")
     norm, layer = live.layout.norm, live.layout.layers[0]
-    if "by itself" in message:
+    if "changes its hidden states" in message:
         plain = norm.register_forward_pre_hook(lambda _m, args: (change(args[0]),))
     else:
         plain = layer.register_forward_hook(lambda _m, _a, out: change(out))

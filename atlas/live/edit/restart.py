@@ -109,9 +109,7 @@ def check_additive(layout: Layout, capture: Capture, layer: int) -> None:
 
 
 def _unsupported(reason: str) -> Unsupported:
-    return Unsupported(
-        f"{reason}, so the model cannot be restarted there; use the method gradient_x_activation instead"
-    )
+    return Unsupported(f"{reason}, so the model cannot be restarted there; use gradient_x_activation instead")
 
 
 def layer_output(capture: Capture, layer: int) -> Tensor:

@@ -69,9 +69,9 @@ def test_edits_of_the_same_neurons_are_told(live: LiveModel) -> None:
         two.attach(live)
     with pytest.warns(AtlasWarning) as told, two.on(live):
         pass
-    assert [str(w.message)[:54] for w in told] == [
-        "edit two@1 changes 1 neurons (0/3) that one@1 changes ",
-        "edit two@1 changes 2 neurons (0/3, 0/4) that two@1 cha",
+    assert [str(w.message)[:45] for w in told] == [
+        "edit two@1 changes 1 neurons (0/3) that one@1",
+        "edit two@1 changes 2 neurons (0/3, 0/4) that ",
     ]
     three.attach(live)
     assert [a.edit.label for a in attached(live)] == ["one@1", "two@1", "three@1"]

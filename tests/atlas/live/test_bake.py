@@ -169,7 +169,7 @@ def test_what_weights_cannot_do_is_refused_and_changes_nothing(models: dict[str,
     llava, qwen = models["llava"], models["qwen2"]
     before = state(llava)
     cases = [
-        (change(0, 1, 0.0, where=Positions(("image",))), "acts where role=image only.*atlas edit apply"),
+        (change(0, 1, 0.0, where=Positions(("image",))), "acts only where role=image.*atlas edit apply"),
         (change(0, 1, noise=0.5), "draws new noise at every position.*atlas edit apply"),
     ]
     for what, message in cases:

@@ -66,6 +66,6 @@ def test_a_recording_that_is_longer_than_what_the_model_hears_is_told_once(monke
 
 def test_an_empty_prompt_is_refused(llava: LiveModel) -> None:
     for prompt in ("", " \n"):
-        with pytest.raises(UsageError, match="the prompt is empty, and nothing is shown"):
+        with pytest.raises(UsageError, match="the prompt is empty and has no media"):
             llava.encoder.prompt(prompt)
     assert llava.encoder.prompt("", pictures(1)).ids

@@ -81,7 +81,7 @@ def test_a_placeholder_in_the_users_text_is_told(text: str, llava: LiveModel, pi
     for media in ([], [picture]):
         with pytest.raises(UsageError, match=r"the text '.*' contains '<image>', which this model reads as a picture"):
             llava.encoder.prompt(text, media)
-    with pytest.raises(UsageError, match="the text 'an <image>' has '<image>'"):
+    with pytest.raises(UsageError, match="the text 'an <image>' contains '<image>'"):
         llava.encoder.prompt("what is this ?", answer="an <image>")
 
 

@@ -233,5 +233,5 @@ def test_an_adapter_of_another_model_or_kind_is_refused(tmp_path: Path, llava_fo
 
 def test_a_model_without_weights_is_refused_when_it_is_handed_in(random_llava: Any) -> None:
     model, processor = random_llava()
-    with pytest.raises(Unsupported, match="are nowhere .device 'meta'.; load the model with its weights"):
+    with pytest.raises(Unsupported, match="have no values .device 'meta'.; load the model with its weights"):
         LiveModel(model.to("meta"), processor, name="empty")
