@@ -114,11 +114,11 @@ def push(
     """
     from atlas.share.export import export as write
     from atlas.share.hub import push as send
-    from atlas.share.hub import require_online, workplace
+    from atlas.share.hub import require_online, temporary_folder
 
     chosen = output.chosen()
     require_online(repository)
-    with workplace() as place:
+    with temporary_folder() as place:
         found = write(resolve(atlas), place, part.choice())
         done = send(place, repository, public=public, message=message)
     show(_listed(found), chosen)
@@ -137,12 +137,12 @@ def pull(
 
     Example: atlas pull me/my-atlas --revision main
     """
-    from atlas.share.hub import pulled
+    from atlas.share.hub import fetched_bundle
     from atlas.share.import_bundle import import_bundle
 
     chosen = output.chosen()
     path = resolve(atlas)
-    with pulled(repository, path, revision) as (folder, commit):
+    with fetched_bundle(repository, path, revision) as (folder, commit):
         say(f"fetched {repository}@{commit}")
         came = import_bundle(folder, path)
     _report(came, chosen)

@@ -37,7 +37,7 @@ def use(
     Example: atlas use --clear
     """
     from atlas.api.atlas import Atlas
-    from atlas.query.pins import as_said
+    from atlas.query.pins import as_row
 
     form = output.chosen()
     there = Atlas(existing(atlas))
@@ -47,6 +47,6 @@ def use(
         there.use_nothing()
         say("nothing is pinned")
         return
-    found = as_said(there.use(model, dataset=dataset, runs=words(run)))
+    found = as_row(there.use(model, dataset=dataset, runs=words(run)))
     types = pa.schema([("model", pa.string()), ("dataset", pa.string()), ("runs", pa.list_(pa.string()))])
     show(pa.Table.from_pylist([found], schema=types), form)

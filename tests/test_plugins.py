@@ -100,11 +100,11 @@ def test_a_run_stores_its_maps_and_records_where_it_comes_from(
         query = "SELECT method, min(score) >= 0 FROM maps JOIN scores USING (map_id) WHERE reduce = 'mean' GROUP BY ALL"
         found = dict(connection.execute(query).fetchall())
     assert found == {METHOD: True, "contribution": False}
-    recorded = facts(empty_atlas, outcome.run_id).whole["job"]["plugins"]
+    recorded = facts(empty_atlas, outcome.run_id).facts["job"]["plugins"]
     digest = hashlib.sha256((installed / "atlas_example" / "method.py").read_bytes()).hexdigest()
     assert recorded == {"methods": {METHOD: {"distribution": "atlas-example", "version": "0.1", "sha256": digest}}}
     without = run_ingest(empty_atlas, make_job(content), Execution())
-    assert "plugins" not in facts(empty_atlas, without.run_id).whole["job"]
+    assert "plugins" not in facts(empty_atlas, without.run_id).facts["job"]
 
 
 def test_another_version_or_another_source_is_another_run(site: Site, empty_atlas: Path, llava_folder: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_solver_and_a_rule_of_plugins_are_recorded(site: Site, empty_atlas: Pa
     assert edit.provenance["solver"]["plugins"]["solvers"]["ones"]["distribution"] == "writing"
     run_ingest(empty_atlas, make_job(content | {"methods": {"lape": {}}}), Execution())
     labelled = labelling.make(empty_atlas, "none")
-    recorded = facts(empty_atlas, labelled.run_id).whole["job"]["plugins"]
+    recorded = facts(empty_atlas, labelled.run_id).facts["job"]["plugins"]
     assert recorded[kind]["none"]["distribution"] == "ruling"
 
 
@@ -215,7 +215,7 @@ def test_a_family_of_a_plugin_is_recorded(site: Site, empty_atlas: Path, llava_f
     source = '"""LLaVA."""\nfrom atlas.live.families._family import Family\nFAMILY = Family()\n'
     site.install("seeing", "[neuron_atlas.families]\nllava = seeing\n", source)
     outcome = run_ingest(empty_atlas, job, Execution())
-    recorded = facts(empty_atlas, outcome.run_id).whole["job"]["plugins"]
+    recorded = facts(empty_atlas, outcome.run_id).facts["job"]["plugins"]
     assert recorded["families"]["llava"]["distribution"] == "seeing" and outcome.run_id != without.run_id
 
 

@@ -15,7 +15,7 @@ __all__ = ["Attached", "attached"]
 
 
 def __getattr__(name: str) -> Any:
-    """Its public names, imported when they are asked for: some modules here (`pixels`) need no torch."""
+    """The public names, imported on first use: some modules here (`pixels`) need no torch."""
     if name not in __all__:
         raise AttributeError(f"module 'atlas.live' has no attribute '{name}'")
     from atlas.live.edit import apply

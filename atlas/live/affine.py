@@ -1,4 +1,4 @@
-"""What an edit makes of neuron values."""
+"""How an edit changes neuron values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 Rule = Callable[[Tensor], Tensor]
-"""What an edit does to one module's neuron values: (..., neuron) -> the same shape."""
+"""A change of one module's neuron values: (..., neuron) -> the same shape."""
 
 
 def affine(index: Tensor, gain: Tensor, bias: Tensor) -> Rule:

@@ -24,14 +24,14 @@ from atlas.live.layout import Layout
 def weights(layout: Layout, capture: Capture, layer: int, keys: Tensor, *, causal: bool = True) -> Tensor:
     """(B, H, T, T): how much each position (row) of each head attends to each other (column).
 
-    keys: (B, T) bool, the positions that can be attended to. causal: as the model computed it, where `keys` must be
-    all positions that are not padding; or without a causal mask, softmax(QK^T / sqrt(d_head)) over all of `keys`, as in
-    MINER (Huang et al. 2024). Rows of positions outside `keys` are 0.
+    keys: (B, T) bool, the positions that can be attended to. causal: True as the model computed it, where `keys` must
+    be all positions that are not padding; False without a causal mask, softmax(QK^T / sqrt(d_head)) over all of `keys`,
+    as in MINER (Huang et al. 2024). Rows of positions outside `keys` are 0.
 
     Raises:
         Unsupported: the module does not give its weights.
     """
-    return _again(layout, capture, layer, keys, causal)[1].detach()
+    return _call_eagerly(layout, capture, layer, keys, causal)[1].detach()
 
 
 def last_saliency(
@@ -44,14 +44,14 @@ def last_saliency(
     the chain rule through the module alone gives dy/dA.
     """
     with torch.enable_grad():
-        output, attended = _again(layout, capture, layer, keys, True, grad=True)
+        output, attended = _call_eagerly(layout, capture, layer, keys, True, grad=True)
         [by_weights] = torch.autograd.grad(output, attended, by_output.to(output.dtype))
     rows = torch.arange(len(last), device=last.device)
     return (attended.detach() * by_weights)[rows, :, last].float().sum(1).abs()
 
 
 def value_norms(layout: Layout, capture: Capture, layer: int) -> Tensor:
-    """(B, H, T) float32: the Euclidean length of every head's value vector; heads that share one have the same.
+    """(B, H, T) float32: the Euclidean norm of every head's value vector; heads that share a vector have the same.
 
     Raises:
         Unsupported: the attention has no value projection of its own (`v_proj`).
@@ -86,7 +86,7 @@ def _call(layout: Layout, capture: Capture, layer: int) -> tuple[nn.Module, dict
     return module, named | bound.get("kwargs", {})
 
 
-def _again(
+def _call_eagerly(
     layout: Layout, capture: Capture, layer: int, keys: Tensor, causal: bool, *, grad: bool = False
 ) -> tuple[Tensor, Tensor]:
     """The module's output and its weights, (B, H, T, T), from one more call."""
@@ -105,12 +105,12 @@ def _again(
         changed["output_attentions"] = True
     with _eager(module), torch.set_grad_enabled(grad):
         # Not module(...): a hook on the module must see the model's passes only.
-        found = module.forward(**_without_cache(arguments) | changed)
+        result = module.forward(**_without_cache(arguments) | changed)
     batch, _, length, _ = _square(hidden)
-    attended = found[1] if isinstance(found, tuple) and len(found) > 1 else None
+    attended = result[1] if isinstance(result, tuple) and len(result) > 1 else None
     if not isinstance(attended, Tensor) or (attended.shape[0], *attended.shape[2:]) != (batch, length, length):
         raise Unsupported(f"{type(module).__name__} does not return its attention weights")
-    return found[0], attended if grad else attended * keys.to(attended.device)[:, None, :, None]
+    return result[0], attended if grad else attended * keys.to(attended.device)[:, None, :, None]
 
 
 def _square(hidden: Tensor) -> tuple[int, int, int, int]:
@@ -128,7 +128,9 @@ def _causal(module: nn.Module, recorded: Tensor | None, keys: Tensor) -> Tensor:
     length = keys.shape[1]
     window = getattr(module, "sliding_window", None)
     if isinstance(window, int) and window < length:
-        raise Unsupported(f"{type(module).__name__} attends to a window and says not which; load the model with sdpa")
+        raise Unsupported(
+            f"{type(module).__name__} attends to a window that is not known; load the model with [[attention=sdpa]]"
+        )
     below = torch.ones(length, length, dtype=torch.bool, device=keys.device).tril()
     return below & keys[:, None, None, :]
 

@@ -1,4 +1,4 @@
-"""A model's chat text: what its template makes of a user's turn, its media and an answer."""
+"""A model's chat text: a user's turn, its media and an answer, rendered by the chat template."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Chat:
 
     def __init__(self, processor: Any, tokenizer: Any):
         self.processor = processor
-        every = (processor, tokenizer)
-        self.template = next((one for one in every if getattr(one, "chat_template", None)), None)
+        sources = (processor, tokenizer)
+        self.template = next((source for source in sources if getattr(source, "chat_template", None)), None)
         self._usual = (PLAIN, PARTS) if self.template is tokenizer else (PARTS, PLAIN)
 
     def render(self, prompt: str, kinds: Sequence[str] = (), answer: str | None = None) -> str:
         """The model's chat text: the user's turn, its media first, and with an answer everything up to its end.
 
         Raises:
-            UsageError: the chat template cannot be read, or leaves out what the user says.
+            UsageError: the chat template cannot be rendered, or leaves out the user's text.
         """
         if self.template is None:
             text = self._placeholders(kinds) + prompt
@@ -45,26 +45,26 @@ class Chat:
             return full[: at + len(answer)]
         return f"{text} {answer}" if not text.endswith((" ", "\n")) else f"{text}{answer}"
 
-    def _applied(self, turns: list[dict[str, Any]], **how: Any) -> str:
+    def _applied(self, turns: list[dict[str, Any]], **options: Any) -> str:
         assert self.template is not None
-        # A tokenizer, other than a processor, makes token ids of it by default.
-        return str(self.template.apply_chat_template(turns, tokenize=False, **how))
+        # A tokenizer, unlike a processor, returns token ids by default.
+        return str(self.template.apply_chat_template(turns, tokenize=False, **options))
 
     @cached_property
     def _form(self) -> str:
         """The form that the template reads: given the other, it leaves the text out, or prints the list."""
-        said = ""
+        reason = ""
         for form in self._usual:
             try:
                 text = self._applied([{"role": "user", "content": self._content(form, PROBE)}])
             except Exception as error:  # a template is a program of the checkpoint's, and may raise anything
-                said = said or f": {first_line(error)}"
+                reason = reason or f": {first_line(error)}"
                 continue
             if PROBE in text and "'type'" not in text:
                 return form
         raise UsageError(
-            f"this model's chat template does not show what the user says{said}; give the template that was saved with "
-            "the model (chat_template.jinja, or in tokenizer_config.json)"
+            f"this model's chat template leaves out the user's text{reason}; put the template that was saved with the "
+            "model beside it (chat_template.jinja, or in tokenizer_config.json)"
         )
 
     def _placeholders(self, kinds: Sequence[str]) -> str:
@@ -79,11 +79,11 @@ class Chat:
         return [{"type": kind} for kind in kinds] + [{"type": "text", "text": text}]
 
 
-def tell_template(name: Any, processor: Any) -> None:
-    """Warn of a model without a chat template: most often a base model, which was taught no turns."""
+def warn_without_template(name: Any, processor: Any) -> None:
+    """Warn of a model without a chat template: most often a base model, which was not trained on turns."""
     if Chat(processor, getattr(processor, "tokenizer", processor)).template is None:
         warnings.warn(
-            f"'{name}' has no chat template: it is asked the plain text of a prompt, without turns (a base model?)",
+            f"'{name}' has no chat template: it is given the plain text of a prompt, without turns (a base model?)",
             AtlasWarning,
             stacklevel=3,
         )

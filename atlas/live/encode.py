@@ -16,7 +16,7 @@ from atlas.live.chat_template import Chat
 from atlas.live.load.processors import NEEDS_TORCHVISION
 from atlas.live.media import KINDS, Clip, Medium, Sound, kinds_of
 from atlas.live.pixels import rgb
-from atlas.live.prompt_fit import Fit, encoding
+from atlas.live.prompt_fit import Fit, explain_encoding_errors
 from atlas.token_roles import ROLES
 
 PAD, TEXT_ROLE, SPECIAL, IMAGE_ROLE = 0, 1, 2, 3
@@ -25,7 +25,7 @@ PAD, TEXT_ROLE, SPECIAL, IMAGE_ROLE = 0, 1, 2, 3
 class TokenRoles:
     """Which role each token id of a model has.
 
-    special: the tokenizer's special ids; None where there is no tokenizer, so that text cannot be told from them.
+    special: the tokenizer's special ids; None without a tokenizer, where text and special tokens look alike.
     media_ids: the placeholder of each kind of medium.
     """
 
@@ -55,8 +55,8 @@ class TokenRoles:
 class Prompt:
     """One tokenised prompt, and after it the answer if there is one.
 
-    extras: what else the processor made for it (pixel_values, ...), with a first dimension for this prompt.
-    sizes: (height, width) of each of its pictures, as they were given.
+    extras: the processor's other outputs (pixel_values, ...), with a first dimension for this prompt.
+    sizes: (height, width) of each of its pictures, as given.
     """
 
     ids: tuple[int, ...]
@@ -65,6 +65,7 @@ class Prompt:
     sizes: tuple[tuple[int, int], ...] = ()
 
     def answered(self, ids: Sequence[int]) -> Prompt:
+        """The same prompt with these token ids as its answer."""
         return Prompt(self.ids, tuple(ids), self.extras, self.sizes)
 
 
@@ -85,25 +86,25 @@ class Batch:
 
 
 TOKENWISE = ("token_type_ids", "mm_token_type_ids")
-"""What processors make with one value a token."""
+"""Outputs of processors that have one value per token."""
 
 
 class CutRecording(AtlasWarning):
-    """A recording is longer than what its model hears at once."""
+    """A recording is longer than its model can hear at once."""
 
 
-_told: set[int] = set()
+_warned_lengths: set[int] = set()
 
 
-def _tell_cut(samples: int, window: int | None, rate: int) -> None:
+def _warn_of_cut(samples: int, longest: int | None, rate: int) -> None:
     """Warn, once for each window, where a feature extractor (Whisper's) silently keeps the beginning alone."""
-    if window is None or samples <= window or window in _told:
+    if longest is None or samples <= longest or longest in _warned_lengths:
         return
-    _told.add(window)
-    seconds = window / rate
+    _warned_lengths.add(longest)
+    seconds = longest / rate
     warnings.warn(
-        f"this model hears {seconds:g} s of a recording: of longer ones (here {samples / rate:.1f} s) all behind the "
-        f"first {seconds:g} s is left out; cut them into pieces to have all of them heard",
+        f"this model hears {seconds:g} s of a recording: of longer ones (here {samples / rate:.1f} s) everything after "
+        f"the first {seconds:g} s is left out; cut them into pieces so that all is heard",
         CutRecording,
         stacklevel=2,
     )
@@ -128,71 +129,72 @@ class Encoder:
         return self._chat.render(prompt, kinds, answer)
 
     def require(self, kinds: Iterable[str]) -> None:
-        """Raise Unsupported where the model does not take such media."""
+        """Raise Unsupported where the model does not take media of these kinds."""
         for kind in kinds:
             if kind not in self.media:
                 takes = ", ".join(("text", *sorted(self.media)))
-                raise Unsupported(f"this model takes {takes} and no {kind}; choose other examples or another model")
+                raise Unsupported(f"this model takes {takes}, not {kind}; choose other examples or another model")
 
     def prompt(self, prompt: str, media: Sequence[Medium] = (), answer: str | None = None) -> Prompt:
         """Tokenise a prompt with its media, and the reference answer as the model would write it.
 
         Raises:
-            Unsupported: the model takes no such media, its processor cannot read them, or this machine lacks what does.
-            UsageError: the text has a placeholder in it, or is longer than the model's context; media are not media.
+            Unsupported: the model does not take such media, its processor cannot read them, or a package for them is
+                missing.
+            UsageError: the text has a placeholder in it or is longer than the model's context, or a medium is not one.
         """
         if not prompt.strip() and not media:
-            raise UsageError("the prompt is empty, and nothing is shown; give it words, a picture or a recording")
+            raise UsageError("the prompt is empty and has no media; give it words, a picture or a recording")
         kinds = kinds_of(media)
         self.require(kinds)
         self.fit.check_processor(kinds)
         for text in (prompt, answer or ""):
             self.fit.check_text(text)
-        with encoding():
-            found = self._encoded(prompt, media, answer, kinds)
-        self.fit.check(prompt, found.ids, found.answer, kinds, found.extras)
-        return found
+        with explain_encoding_errors():
+            encoded = self._encoded(prompt, media, answer, kinds)
+        self.fit.check(prompt, encoded.ids, encoded.answer, kinds, encoded.extras)
+        return encoded
 
     def _encoded(self, prompt: str, media: Sequence[Medium], answer: str | None, kinds: Sequence[str]) -> Prompt:
         text = self.render(prompt, kinds)
         special = not self._begun(text, kinds)
         reader = self.processor if media else self.tokenizer
-        made = reader(text=[text], **self._read(media), return_tensors="pt", add_special_tokens=special)
-        ids = made.pop("input_ids")[0].tolist()
-        extras = {k: v for k, v in made.items() if k not in ("attention_mask", "labels") and isinstance(v, Tensor)}
+        features = reader(text=[text], **self._read(media), return_tensors="pt", add_special_tokens=special)
+        ids = features.pop("input_ids")[0].tolist()
+        extras = {k: v for k, v in features.items() if k not in ("attention_mask", "labels") and isinstance(v, Tensor)}
         sizes = tuple((m.height, m.width) for m in media if not isinstance(m, (Sound, Clip)))
         if answer is None:
             return Prompt(tuple(ids), (), extras, sizes)
-        kept, tail = self._continuation(text, self.render(prompt, kinds, answer))
-        return Prompt(tuple(ids[: len(ids) - kept]), tuple(tail), extras, sizes)
+        replaced, tail = self._continuation(text, self.render(prompt, kinds, answer))
+        return Prompt(tuple(ids[: len(ids) - replaced]), tuple(tail), extras, sizes)
 
     def _begun(self, text: str, kinds: Sequence[str]) -> bool:
-        """Whether a chat text has its first token already: at its beginning, or behind its media (GILL)."""
+        """Whether a chat text already has its first token: at its beginning, or after its media (GILL)."""
         bos = self.tokenizer.bos_token
         marks = {str(mark) for kind in kinds if (mark := getattr(self.processor, f"{kind}_token", None))}
-        while mark := next((one for one in marks if text.startswith(one)), ""):
+        while mark := next((candidate for candidate in marks if text.startswith(candidate)), ""):
             text = text.removeprefix(mark)
         return bool(bos) and text.startswith(bos)
 
     def _read(self, media: Sequence[Medium]) -> dict[str, Any]:
         """The processor's arguments for media."""
-        found: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         for medium in media:
             if isinstance(medium, Sound):
                 rate = self.processor.feature_extractor.sampling_rate
                 if not medium.finite:
                     raise UsageError("the recording has samples that are NaN or infinite")
                 samples = medium.at(rate)
-                _tell_cut(len(samples), getattr(self.processor.feature_extractor, "n_samples", None), rate)
-                found.setdefault("audio", []).append(samples)
-                found["sampling_rate"] = rate
+                _warn_of_cut(len(samples), getattr(self.processor.feature_extractor, "n_samples", None), rate)
+                arguments.setdefault("audio", []).append(samples)
+                arguments["sampling_rate"] = rate
             elif isinstance(medium, Clip):
                 if not hasattr(self.processor, "video_processor"):
                     raise Unsupported(f"videos for this model need {NEEDS_TORCHVISION}")
-                found.setdefault("videos", []).append([rgb(frame) for frame in medium.frames])
+                arguments.setdefault("videos", []).append([rgb(frame) for frame in medium.frames])
             else:
-                found.setdefault("images", []).append(rgb(medium))
-        return found
+                arguments.setdefault("images", []).append(rgb(medium))
+        return arguments
 
     def _continuation(self, text: str, full: str) -> tuple[int, list[int]]:
         """How many of the prompt's last tokens the answer replaces, and the tokens from there on.
@@ -230,16 +232,17 @@ class Encoder:
             if key not in TOKENWISE:
                 merged[key] = stack(list(parts.values()))
                 continue
-            # What an answer's tokens have there is the family's, also behind a prompt of text alone, which has 0.
-            whole = torch.zeros_like(ids)
+            # The family decides the type of an answer's tokens, also after a prompt of text only, which has 0.
+            types = torch.zeros_like(ids)
             for i, (prompt, start) in enumerate(zip(prompts, starts, strict=True)):
                 if i in parts:
-                    whole[i, start - len(prompt.ids) : start] = parts[i][0, : len(prompt.ids)]
-                whole[i, start : start + len(prompt.answer)] = self.family.answer_type
-            merged[key] = whole
+                    types[i, start - len(prompt.ids) : start] = parts[i][0, : len(prompt.ids)]
+                types[i, start : start + len(prompt.answer)] = self.family.answer_type
+            merged[key] = types
         return merged
 
     def decode(self, ids: Sequence[int]) -> str:
+        """Token ids as text, without special tokens."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def ends(self, ids: Sequence[int]) -> list[int]:
@@ -253,8 +256,8 @@ class Encoder:
 
 
 def stack(parts: Sequence[Tensor]) -> Tensor:
-    """Along the first dimension; what is smaller in another one (crops of a picture) is filled up with zeros, which
-    every family takes for what is not there."""
+    """Tensors joined along the first dimension; those smaller in another one (crops of a picture) are zero-padded,
+    which every family reads as padding."""
     largest = [max(sizes) for sizes in zip(*(part.shape[1:] for part in parts), strict=True)]
     return torch.cat(
         [

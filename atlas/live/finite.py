@@ -1,4 +1,4 @@
-"""Numbers that are NaN or infinite: of these everything that is computed from them is."""
+"""Numbers that are NaN or infinite, and make everything computed from them so."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ def broken_rows(values: Tensor, real: Tensor) -> Tensor:
 
 
 class FiniteLogits:
-    """Watches the logits of an answer that is being generated, as one of its processors: they stay what they are."""
+    """Watches the logits of an answer while it is generated, as one of its processors; it does not change them."""
 
     def __init__(self) -> None:
         self._broken: Tensor | None = None
 
     def __call__(self, _: Tensor, logits: Tensor) -> Tensor:
-        broken = ~logits.amax(-1).isfinite()  # of a token that is ruled out, -inf is meant
+        broken = ~logits.amax(-1).isfinite()  # -inf rules a token out on purpose
         self._broken = broken if self._broken is None else self._broken | broken
         return logits
 
     def check(self, names: Sequence[str], dtype: str) -> None:
-        """Raise NotFinite where the logits of an answer were not; names: of the answers' prompts."""
+        """Raise NotFinite where the logits of an answer were not finite. names: of the answers' prompts."""
         broken = [] if self._broken is None else self._broken.tolist()
-        whose = [name for name, bad in zip(names, broken, strict=False) if bad]
-        if whose:
-            raise refusal("the logits", whose, dtype)
+        broken_names = [name for name, bad in zip(names, broken, strict=False) if bad]
+        if broken_names:
+            raise not_finite("the logits", broken_names, dtype)
 
 
-def refusal(what: str, whose: Sequence[str], dtype: str) -> NotFinite:
-    """The error: what is not finite, of which examples or prompts, and what to try."""
-    shown = ", ".join(whose[:3]) + (f" and {len(whose) - 3:,} more" if whose[3:] else "")
-    tries = {
-        "float16": "float16 ends at 65,504: use --dtype bfloat16 or float32",
-        "bfloat16": "use --dtype float32",
-    }.get(dtype, "look at the input, the weights, and at what an edit multiplies or adds")
-    return NotFinite(f"NaN or infinite in {dtype}: {what}, of {shown}; {tries}")
+def not_finite(what: str, sources: Sequence[str], dtype: str) -> NotFinite:
+    """The error for values that are not finite: what they are, of which examples or prompts, and what to try."""
+    shown = ", ".join(sources[:3]) + (f" and {len(sources) - 3:,} more" if sources[3:] else "")
+    remedies = {
+        "float16": "the largest float16 number is 65,504: use [[dtype=bfloat16]] or float32",
+        "bfloat16": "use [[dtype=float32]]",
+    }.get(dtype, "check the input, the weights, and what an edit multiplies or adds")
+    return NotFinite(f"NaN or infinite in {dtype}: {what} of {shown}; {remedies}")

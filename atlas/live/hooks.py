@@ -24,15 +24,15 @@ from atlas.neurons import INPUT, PRODUCT, TAPS
 
 @dataclass(slots=True)
 class Capture:
-    """What one forward pass left behind.
+    """What was recorded of one forward pass.
 
     values: layer -> (batch, position, neuron), as the model computed them (its dtype, on its device).
     calls: layer -> the arguments its decoder layer was called with; the hidden state comes first.
     between: layer -> what the model itself added to that layer's output before anything read it, (batch, position,
-    d_model) float32; only where it did (DeepStack: features of pictures behind the first layers of Qwen3-VL).
+    d_model) float32; only where it did (DeepStack: features of pictures after the first layers of Qwen3-VL).
     norm_in, norm_out: (batch, position, d_model) around the final norm.
     attention_calls, attention_out: layer -> the arguments its self-attention was called with, and its output,
-    (batch, position, d_model); only where attention was asked for.
+    (batch, position, d_model); only with `attention=True`.
     """
 
     values: dict[int, Tensor] = field(default_factory=dict)
@@ -79,7 +79,7 @@ def tracing(
 
     Raises:
         UsageError: an unknown tap or layer; no hook is left behind.
-        Unsupported: attention is asked for, and a layer has no self-attention module.
+        Unsupported: `attention=True`, and a layer has no self-attention module.
     """
     if tap not in (*TAPS, INPUT):
         raise UsageError(f"no tap called '{tap}'; taps are {', '.join(TAPS)}")
@@ -121,14 +121,14 @@ def _record_between(stack: ExitStack, layout: Layout, layer: int, capture: Captu
 
 def _see_between(stack: ExitStack, layout: Layout, layer: int, see: Callable[[Tensor, Tensor], Tensor | None]) -> None:
     """Let `see` compare a layer's output with what the next one (or the final norm) reads, and replace the latter."""
-    given: list[Tensor] = []
+    outputs: list[Tensor] = []
 
     def after(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
-        given[:] = [first_of(output)]
+        outputs[:] = [first_of(output)]
 
     def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
         hidden, args, kwargs = split_hidden(args, kwargs)
-        changed = see(given.pop(), hidden) if given else None
+        changed = see(outputs.pop(), hidden) if outputs else None
         return None if changed is None else ((changed, *args), kwargs)
 
     reader = [*layout.layers, layout.norm][layer + 1]
@@ -138,8 +138,8 @@ def _see_between(stack: ExitStack, layout: Layout, layer: int, see: Callable[[Te
 
 def _record_values(stack: ExitStack, module: nn.Module, layer: int, capture: Capture, is_output: bool) -> None:
     def keep(values: Tensor) -> Tensor | None:
-        """OPT flattens batch and position before its FFN: keep (batch, position, neuron), and hand the flat
-        view of what is kept back to the module, so that gradients flow through the kept tensor."""
+        """OPT flattens batch and position before its FFN: keep (batch, position, neuron), and give its flat view back
+        to the module, so that gradients flow through the kept tensor."""
         hidden: Tensor = capture.calls[layer][0][0]
         batched = values.view(*hidden.shape[:2], values.shape[-1])
         capture.values[layer] = values if values.dim() == 3 else batched
@@ -173,9 +173,9 @@ def _record_norm(stack: ExitStack, norm: nn.Module, capture: Capture) -> None:
 
 @contextmanager
 def narrowing(module: nn.Module, positions: Tensor) -> Iterator[None]:
-    """Let a position-wise module (an FFN) work at some positions only; it gives zeros at the others.
+    """Run a position-wise module (an FFN) at some positions only; its output is zero at the others.
 
-    positions: (batch, k) int64. For the last layer of a replay whose other positions nobody reads.
+    positions: (batch, k) int64. For the last layer of a replay whose other positions are not read.
     """
     length = 0
 
@@ -185,8 +185,8 @@ def narrowing(module: nn.Module, positions: Tensor) -> Iterator[None]:
         return (args[0].gather(1, positions[..., None].expand(-1, -1, args[0].shape[-1])), *args[1:])
 
     def after(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor:
-        whole = output.new_zeros(output.shape[0], length, output.shape[-1])
-        return whole.scatter(1, positions[..., None].expand_as(output), output)
+        spread = output.new_zeros(output.shape[0], length, output.shape[-1])
+        return spread.scatter(1, positions[..., None].expand_as(output), output)
 
     with ExitStack() as stack:
         stack.callback(module.register_forward_pre_hook(before).remove)
@@ -196,10 +196,10 @@ def narrowing(module: nn.Module, positions: Tensor) -> Iterator[None]:
 
 @contextmanager
 def shuffling(layout: Layout, order: Tensor) -> Iterator[None]:
-    """Let each position take another's embedding while the block lasts, and what is added for it between the layers.
+    """Give each position another's embedding while the block lasts, with what the model adds for it between layers.
 
-    order: (batch, position) int64, which embedding each position gets. Where the model adds learned position
-    embeddings before its first layer they would move along, so such a model is refused.
+    order: (batch, position) int64, which embedding each position gets. A model that adds learned position embeddings
+    before its first layer is refused, as these would move too.
 
     Raises:
         Unsupported: the model has learned position embeddings.
@@ -246,15 +246,15 @@ def editing(layout: Layout, rules: Mapping[int, Rule], *, tap: str = PRODUCT) ->
 
 
 Look = Callable[[tuple[Any, ...], dict[str, Any]], None]
-"""What sees the arguments of a call."""
+"""A function that sees the arguments of a call."""
 
 
 @contextmanager
-def watching(module: nn.Module, look: Look, leave: Callable[[], None] | None = None) -> Iterator[None]:
-    """Let `look` see the arguments of every call of a module while the block lasts; `leave` is told of its end, also
-    of one by an exception."""
+def watching(module: nn.Module, see: Look, leave: Callable[[], None] | None = None) -> Iterator[None]:
+    """Call `see` with the arguments of every call of a module while the block lasts, and `leave` when the call ends,
+    also by an exception."""
     with ExitStack() as stack:
-        handle = module.register_forward_pre_hook(lambda _m, args, kwargs: look(args, kwargs), with_kwargs=True)
+        handle = module.register_forward_pre_hook(lambda _m, args, kwargs: see(args, kwargs), with_kwargs=True)
         stack.callback(handle.remove)
         if leave is not None:
             after = module.register_forward_hook(lambda _m, _args, _output: leave(), always_call=True)
@@ -263,8 +263,8 @@ def watching(module: nn.Module, look: Look, leave: Callable[[], None] | None = N
 
 
 Write = tuple[Tensor, Tensor, Callable[[Tensor], Tensor | None]]
-"""Which neurons' write vectors change, (k,) int64; by what, (k, d_model); and where: the down projection's input,
-(..., neurons), -> bool for its leading dimensions, or None for everywhere."""
+"""The neurons whose write vectors change, (k,) int64; the deltas, (k, d_model); and a function of the down projection's
+input, (..., neurons), that gives a bool for each position, or None for all."""
 
 
 @contextmanager
@@ -274,10 +274,10 @@ def writing(layout: Layout, writes: Mapping[int, Sequence[Write]]) -> Iterator[N
     The same as adding them to columns of the down projection. Gradients flow to deltas that require them.
     """
 
-    def after(_: nn.Module, args: tuple[Any, ...], output: Tensor, *, mine: Sequence[Write]) -> Tensor:
+    def after(_: nn.Module, args: tuple[Any, ...], output: Tensor, *, layer_writes: Sequence[Write]) -> Tensor:
         exact = torch.promote_types(output.dtype, torch.float32)
         added = torch.zeros_like(output, dtype=exact)
-        for index, deltas, where in mine:
+        for index, deltas, where in layer_writes:
             values = args[0].index_select(-1, index.to(args[0].device)).to(exact)
             mask = where(args[0])
             # Not a product with the mask: 0 * infinity would be NaN.
@@ -288,7 +288,7 @@ def writing(layout: Layout, writes: Mapping[int, Sequence[Write]]) -> Iterator[N
     with ExitStack() as stack:
         for layer in check_layers(layout, sorted(writes)):
             home = next((p.device for p in layout.down[layer].parameters() if not p.is_meta), None)
-            mine = [(i, d, w) if home is None else (i.to(home), d.to(home), w) for i, d, w in writes[layer]]
-            handle = layout.down[layer].register_forward_hook(partial(after, mine=mine))
+            layer_writes = [(i, d, w) if home is None else (i.to(home), d.to(home), w) for i, d, w in writes[layer]]
+            handle = layout.down[layer].register_forward_hook(partial(after, layer_writes=layer_writes))
             stack.callback(handle.remove)
         yield

@@ -1,4 +1,4 @@
-"""What a decoder layer is called with, and what it gives."""
+"""The arguments and the output of a decoder layer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 CACHES = ("cache", "past_key_values", "past_key_value")
-"""What the argument is called that holds the keys and values of earlier positions, by the release of transformers."""
+"""Names, by release of transformers, of the argument with the keys and values of earlier positions."""
 
 
 def cache_name(kwargs: Mapping[str, Any]) -> str:
-    """What the cache is called among the arguments of a call."""
+    """The name of the cache among the arguments of a call."""
     named = [name for name in CACHES if name in kwargs]
     return next((name for name in named if kwargs[name] is not None), (*named, CACHES[0])[0])
 
@@ -29,17 +29,17 @@ def split_hidden(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tens
 
 
 def by_name(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, dict[str, Any]]:
-    """The hidden state of a decoder layer's call, and all its other arguments by name, as some models (GPT-2) give
-    their mask or cache by position."""
+    """The hidden state of a decoder layer's call, and all its other arguments by name: some models (GPT-2) pass their
+    mask or cache by position."""
     hidden, rest, named = split_hidden(args, kwargs)
     names = [name for name in inspect.signature(module.forward).parameters if name not in ("self", "hidden_states")]
     return hidden, dict(zip(names, rest, strict=False)) | named
 
 
 def first_of(output: Any) -> Tensor:
-    """The hidden state that a decoder layer gives, which some layers put first in a tuple."""
-    found: Tensor = output[0] if isinstance(output, tuple) else output
-    return found
+    """The hidden state in a decoder layer's output, which some layers put first in a tuple."""
+    hidden: Tensor = output[0] if isinstance(output, tuple) else output
+    return hidden
 
 
 def rows_of(value: Any, rows: Tensor, batch: int) -> Any:

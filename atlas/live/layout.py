@@ -27,8 +27,8 @@ class Layout:
     gate tap; None where the FFN has no gate (there the two taps are the same). ffns: the module around each
     down projection that maps (batch, position, d_model) to the same; None where the layer has no such module (OPT).
     learned_positions: whether position embeddings are added before the first layer.
-    attentions: each layer's self-attention; None where it has none of that name. after: the norm through which each
-    layer's FFN output goes before it is added (Gemma 3); None where it is added as it is.
+    attentions: each layer's self-attention; None where it has none of that name. after: the norm applied to each
+    layer's FFN output before it is added (Gemma 3); None where it is added directly.
     """
 
     layers: tuple[nn.Module, ...]
@@ -48,8 +48,8 @@ class Layout:
         """(d_model, neurons): column n is what neuron n adds to the residual stream, per unit of value.
 
         Raises:
-            Unsupported: the layer is quantised by something else than bitsandbytes, so that its weights are not what it
-                multiplies with; or they are kept on the disk, or fetched when it is called.
+            Unsupported: the layer is quantised by something other than bitsandbytes, so that its weights are not what
+                it multiplies with; or they are kept on disk, or fetched when it is called.
         """
         return self._numbers(layer, self.down[layer], self.d_model, self.width)
 
@@ -57,14 +57,14 @@ class Layout:
         """(neurons, d_model): row n is what neuron n reads with, of the gate's projection where there is a gate.
 
         Raises:
-            Unsupported: the layer has no such projection, or it is as `write_vectors` cannot have it.
+            Unsupported: the layer has no such projection, or as in `write_vectors`.
         """
-        found = [
+        projections = [
             (name, module)
             for name, module in self.layers[layer].named_modules()
             if isinstance(module, nn.Linear | Conv1D) and _widths(module) == (self.d_model, self.width)
         ]
-        gates = [module for name, module in found if "gate" in name] or [module for _, module in found]
+        gates = [module for name, module in projections if "gate" in name] or [module for _, module in projections]
         if len(gates) != 1:
             raise Unsupported(f"layer {layer} has {len(gates)} input projections of its FFN; one is needed")
         return self._numbers(layer, gates[0], self.width, self.d_model)
@@ -74,7 +74,7 @@ class Layout:
         if not (isinstance(weight, Tensor) and weight.is_floating_point() and weight.shape == shape):
             raise Unsupported(
                 f"layer {layer} is quantised ({type(projection).__name__}), so the weights of its neurons cannot be "
-                "read; load the model without, or by bitsandbytes (hooks need no weights: `atlas edit apply`)"
+                "read; load the model without it, or use bitsandbytes (hooks need no weights: `atlas edit apply`)"
             )
         return weight
 
@@ -85,19 +85,19 @@ class Layout:
             Unsupported: the FFN has a gate, or no such function is found.
         """
         if self.gates[layer] is not None:
-            raise Unsupported(f"the FFN of layer {layer} has a gate: what its neurons are before it is two numbers")
+            raise Unsupported(f"the FFN of layer {layer} has a gate: its neurons have two inputs, not one")
         around = self.ffns[layer] or self.layers[layer]
         act = _first(around, "act", "act_fn", "activation_fn")
         firsts = [m for m in around.modules() if _widths(m) == (self.d_model, self.width)]
         if act is None or len(firsts) != 1:
-            raise Unsupported(f"layer {layer} has no one projection with an activation function behind it")
+            raise Unsupported(f"layer {layer} does not have exactly one projection followed by an activation function")
         return firsts[0], act
 
     def unembedding(self) -> Tensor:
         """(vocabulary, d_model): row w scores token w.
 
         Raises:
-            Unsupported: it is kept on the disk, or fetched when it is called.
+            Unsupported: it is kept on disk, or fetched when it is called.
         """
         weight: Tensor = _in_memory(_read(self.head), "the unembedding")
         return weight
@@ -111,20 +111,20 @@ class Layout:
 
 
 def _in_memory(weight: Any, what: str) -> Any:
-    """The weight, which is computed with: one that accelerate fetches has no values, and products with it are junk."""
+    """The weight itself; refuses one that accelerate fetches, which has no values to compute with."""
     if isinstance(weight, Tensor) and weight.is_meta:
-        raise Unsupported(f"{what} is not in memory (device_map?); load the model without --device-map")
+        raise Unsupported(f"{what} is not in memory (device_map?); load the model without [[device_map]]")
     return weight
 
 
 def _read(projection: nn.Module) -> Any:
-    """(output, input) weights to compute with: a view, or what quantised ones stand for."""
+    """(output, input) weights to compute with: a view, or quantised weights converted."""
     weight = dense(projection)
     return columns_of(projection) if weight is None else weight
 
 
 def columns_of(projection: Any) -> Any:
-    """(output, input) weights of a projection, a view: GPT-2 keeps its own the other way round."""
+    """(output, input) weights of a projection, a view: GPT-2 stores them transposed."""
     return projection.weight.T if isinstance(projection, Conv1D) else getattr(projection, "weight", None)
 
 
@@ -146,21 +146,22 @@ def innermost_decoder(model: nn.Module) -> nn.Module:
 
 
 def layers_of(decoder: nn.Module) -> Any | None:
+    """The decoder's layers; None where it has none of a known name."""
     return _first(decoder, "layers", "h")
 
 
 def _first(module: nn.Module, *names: str) -> Any | None:
-    """The first of some attributes that the module has."""
-    return next((found for name in names if (found := getattr(module, name, None)) is not None), None)
+    """The first of these attributes that the module has."""
+    return next((value for name in names if (value := getattr(module, name, None)) is not None), None)
 
 
 def _down_projection(layer: nn.Module, d_model: int, width: int) -> tuple[str, nn.Module]:
     # By their widths and not as nn.Linear, which quantised layers often are not. Of one inside another (an adapter
     # around a Linear) the outer one is what the model calls.
-    fitting = [(n, m) for n, m in layer.named_modules() if _widths(m) == (width, d_model)]
-    found = [(n, m) for n, m in fitting if not any(n.startswith(f"{outer}.") for outer, _ in fitting)]
-    named = [pair for pair in found if pair[0].rsplit(".", 1)[-1] in ("down_proj", "fc2", "c_proj")]
-    candidates = named or found
+    by_width = [(n, m) for n, m in layer.named_modules() if _widths(m) == (width, d_model)]
+    outermost = [(n, m) for n, m in by_width if not any(n.startswith(f"{outer}.") for outer, _ in by_width)]
+    named = [pair for pair in outermost if pair[0].rsplit(".", 1)[-1] in ("down_proj", "fc2", "c_proj")]
+    candidates = named or outermost
     if len(candidates) != 1:
         raise Unsupported(
             f"{type(layer).__name__} has {len(candidates)} projections from {width} to {d_model}, not one"
@@ -198,10 +199,10 @@ def locate(model: nn.Module) -> Layout:
     d_model = config.hidden_size
     width = _ffn_width(config)
     if width is None:
-        raise Unsupported(f"the config of {type(model).__name__} names no FFN width")
+        raise Unsupported(f"the config of {type(model).__name__} does not give an FFN width")
     decoder = innermost_decoder(model)
     layers: tuple[nn.Module, ...] = tuple(layers_of(decoder) or ())
-    found = [_down_projection(layer, d_model, width) for layer in layers]
+    projections = [_down_projection(layer, d_model, width) for layer in layers]
     norm = _first(decoder, "norm", "final_layer_norm", "final_layernorm", "ln_f")
     head = model.get_output_embeddings()  # type: ignore[operator]
     if norm is None or head is None:
@@ -209,9 +210,9 @@ def locate(model: nn.Module) -> Layout:
     return Layout(
         after=tuple(_first(layer, "post_feedforward_layernorm", "post_mlp_layernorm") for layer in layers),
         layers=layers,
-        down=tuple(module for _, module in found),
-        gates=tuple(_gate(layer, name) for layer, (name, _) in zip(layers, found, strict=True)),
-        ffns=tuple(_ffn(layer, name) for layer, (name, _) in zip(layers, found, strict=True)),
+        down=tuple(module for _, module in projections),
+        gates=tuple(_gate(layer, name) for layer, (name, _) in zip(layers, projections, strict=True)),
+        ffns=tuple(_ffn(layer, name) for layer, (name, _) in zip(layers, projections, strict=True)),
         attentions=tuple(_first(layer, "self_attn", "attn") for layer in layers),
         norm=norm,
         head=head,

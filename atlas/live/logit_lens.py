@@ -37,13 +37,13 @@ def decode(live: LiveModel, *, norm: bool, top: int = 10, block: int = 512) -> I
 
     norm: False is the plain product of unembedding and write vector (Pan et al. 2023, section 1.4 of their
     code); True folds in the final norm's gain (and centring, for a LayerNorm). The norm's scale depends on
-    the position and is left out, so logits compare within one neuron; the gain of a norm behind the FFN always
-    counts. Special tokens are left out.
+    the position and is left out, so logits compare within one neuron; the gain of a norm after the FFN is always
+    included. Special tokens are left out.
     """
     layout, head = live.layout, live.layout.unembedding()
     if not head.is_cuda or (norm and head.dtype != torch.bfloat16):
         head = head.float()  # once, where `product` would do it for every block
-    hidden = torch.tensor(_hidden(live), dtype=torch.long, device=head.device)
+    hidden = torch.tensor(_not_words(live), dtype=torch.long, device=head.device)
     for layer in range(len(layout.layers)):
         write = _through_norms(live, layer, norm).to(head.device)
         for first in range(0, layout.width, block):
@@ -63,7 +63,7 @@ def choices(live: LiveModel, top: int) -> dict[tuple[int, str], Tensor]:
 
 
 def _through_norms(live: LiveModel, layer: int, norm: bool) -> Tensor:
-    """(d_model, neurons): a layer's write vectors behind the gain of the norm behind its FFN, and of the final one."""
+    """(d_model, neurons): a layer's write vectors times the gain of the norm after its FFN, and of the final norm."""
     layout = live.layout
     write = layout.write_vectors(layer)
     if (gain := write_gain(layout, layer)) is not None:
@@ -75,7 +75,7 @@ def _through_norms(live: LiveModel, layer: int, norm: bool) -> Tensor:
     return write
 
 
-def _hidden(live: LiveModel) -> list[int]:
+def _not_words(live: LiveModel) -> list[int]:
     """Token ids that are not words: special tokens, media placeholders, rows beyond the tokenizer's end."""
     known = len(live.encoder.tokenizer)
     named = {*live.encoder.tokenizer.all_special_ids, *live.encoder.role_of.media_ids.values()}

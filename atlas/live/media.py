@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 IMAGE, VIDEO, AUDIO = KINDS = ("image", "video", "audio")
 
 SHORTEST = 0.1
-"""Seconds. Of less a model may hear nothing: its encoder makes one token of 40 to 80 ms, and of a rest none."""
+"""Seconds. In less a model may hear nothing: its encoder makes one token of 40 to 80 ms, and none of a remainder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """samples: (samples,) float32 between -1 and 1. rate: of them a second."""
+    """A recording. samples: (samples,) float32 between -1 and 1. rate: samples per second."""
 
     samples: np.ndarray
     rate: int
@@ -33,15 +33,15 @@ class Sound:
         return bool(np.isfinite(self.samples).all())
 
     def at(self, rate: int) -> np.ndarray:
-        """The samples at another rate, through a polyphase low-pass filter; what is shorter than SHORTEST is followed
-        by silence, as feature extractors pad."""
-        found: np.ndarray = self.samples
+        """The samples at another rate, through a polyphase low-pass filter; recordings shorter than SHORTEST are padded
+        with silence, as feature extractors do."""
+        resampled: np.ndarray = self.samples
         if rate != self.rate:
             from scipy.signal import resample_poly
 
             shared = gcd(rate, self.rate)
-            found = resample_poly(self.samples, rate // shared, self.rate // shared).astype(np.float32)
-        return np.pad(found, (0, max(0, round(SHORTEST * rate) - len(found))))
+            resampled = resample_poly(self.samples, rate // shared, self.rate // shared).astype(np.float32)
+        return np.pad(resampled, (0, max(0, round(SHORTEST * rate) - len(resampled))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def kind_of(medium: Medium) -> str:
     """ "image", "video" or "audio".
 
     Raises:
-        UsageError: it is none of these.
+        UsageError: it is not a medium.
     """
     if isinstance(medium, Sound | Clip):
         return AUDIO if isinstance(medium, Sound) else VIDEO
@@ -68,4 +68,5 @@ def kind_of(medium: Medium) -> str:
 
 
 def kinds_of(media: Sequence[Medium]) -> tuple[str, ...]:
+    """The kind of each medium, in order."""
     return tuple(map(kind_of, media))

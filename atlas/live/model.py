@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import AtlasWarning, Unsupported
-from atlas.live.compiled import unwrapped
+from atlas.live.compiled import unwrap_compiled
 from atlas.live.encode import Batch, Encoder, Prompt
 from atlas.live.finite import FiniteLogits
 from atlas.live.layout import Layout, locate
 from atlas.live.load.checkpoints import Loading, commit_of, load, quiet, takes
 from atlas.live.load.completeness import check_finite
 from atlas.live.load.fingerprint import configuration, fingerprint
-from atlas.live.load.load_errors import reading
+from atlas.live.load.load_errors import explain_load_errors
 from atlas.live.matmul import calling
 from atlas.live.media import IMAGE, Medium
-from atlas.live.prompt_fit import passing
+from atlas.live.prompt_fit import explain_pass_errors
 from atlas.live.token_positions import answers_from
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ _LOWEST = torch.finfo(torch.float32).min / 2
 class LiveModel:
     """A model ready to be traced, edited and asked.
 
-    `name` and `revision` say where it came from (a HuggingFace id and commit, or a folder); `fingerprint`
-    says which weights it has.
+    `name` and `revision` tell where it came from (a HuggingFace id and commit, or a folder); `fingerprint`
+    identifies its weights.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class LiveModel:
         revision: str | None = None,
         folder: Path | None = None,
     ):
-        model = unwrapped(model)
+        model = unwrap_compiled(model)
         check_finite(model)
         self.model: Any = model.eval().requires_grad_(False)
         config: Any = model.config
         self.encoder = Encoder(processor, config)
         self.layout: Layout = locate(model)
         if not self.layout.layers:
-            raise Unsupported(f"{name} has no decoder layers; look at num_hidden_layers in its config.json")
+            raise Unsupported(f"{name} has no decoder layers; check num_hidden_layers in its config.json")
         self.name = name
         self.revision = revision
         self._folder = folder
@@ -68,20 +68,20 @@ class LiveModel:
         self._needs_picture = pixels is not None and pixels.default is pixels.empty
 
     @classmethod
-    def load(cls, name: str | Path, *, label: str | None = None, **how: Any) -> LiveModel:
+    def load(cls, name: str | Path, *, label: str | None = None, **options: Any) -> LiveModel:
         """Load a stock HuggingFace checkpoint: a folder, or a hub id at a revision.
 
-        label: the name to record instead of the folder's. how: see `atlas.live.load.checkpoints.Loading` (revision,
+        label: the name to record instead of the folder's. options: see `atlas.live.load.checkpoints.Loading` (revision,
         device, dtype, device_map, quantization, attention, trust_remote_code).
 
         Raises:
             UsageError: no such model, one whose files are damaged or incomplete, or an unknown dtype.
             Unsupported: its neurons cannot be located, or this machine has no such device.
         """
-        model, processor, _ = load(name, Loading(**how))
+        model, processor, _ = load(name, Loading(**options))
         folder = Path(name) if Path(name).is_dir() else None
-        commit = None if folder is not None else commit_of(str(name), how.get("revision"))
-        with reading(name):
+        commit = None if folder is not None else commit_of(str(name), options.get("revision"))
+        with explain_load_errors(name):
             return cls(model, processor, name=label or str(name), revision=commit, folder=folder)
 
     @property
@@ -91,13 +91,15 @@ class LiveModel:
 
     @property
     def folder(self) -> Path:
-        """Where the model lies on this machine.
+        """The model's folder on this machine.
 
         Raises:
             Unsupported: it was not loaded from a folder.
         """
         if self._folder is None:
-            raise Unsupported(f"{self.name} was not loaded from a folder, where its other parts would be; give one")
+            raise Unsupported(
+                f"{self.name} was not loaded from a folder, and its other parts are needed; give its folder"
+            )
         return self._folder
 
     @cached_property
@@ -105,15 +107,13 @@ class LiveModel:
         """What it draws pictures with.
 
         Raises:
-            Unsupported: it draws none, or this machine lacks what it takes.
+            Unsupported: it draws no pictures, or a package for drawing is missing.
         """
         make = self.encoder.family.drawer
         if make is None:
-            raise Unsupported(
-                f"{self.name} draws no pictures; leave out what asks for them, or choose a model that does"
-            )
-        found: Drawer = make(self)
-        return found
+            raise Unsupported(f"{self.name} draws no pictures; ask for text, or choose a model that draws")
+        made: Drawer = make(self)
+        return made
 
     @property
     def takes(self) -> frozenset[str]:
@@ -141,14 +141,16 @@ class LiveModel:
 
     @property
     def identity(self) -> dict[str, str]:
-        """What decides this model's numbers: weights, configuration, and the precision they are loaded in."""
+        """What determines this model's numbers: weights, configuration, and the precision they are loaded in."""
         return {"fingerprint": self.fingerprint, "configuration": self.configuration, "dtype": self.dtype}
 
     @cached_property
     def dtype(self) -> str:
+        """The precision of the unembedding: "float32", "bfloat16" or "float16"."""
         return str(self.layout.unembedding().dtype).removeprefix("torch.")
 
     def batch(self, prompts: Sequence[Prompt], *, left: bool = False) -> Batch:
+        """Pad prompts into one batch on the model's device: see `Encoder.batch`."""
         return self.encoder.batch([self._tokenised(p) for p in prompts], self.device, left=left)
 
     def _never_said(self) -> Tensor | None:
@@ -172,18 +174,18 @@ class LiveModel:
         """One teacher-forced pass, for a `tracing` or `editing` block around it; other logits are left to the caller.
 
         Raises:
-            Unsupported: the model's own code fails: its settings do not fit each other, or the prompt.
+            Unsupported: the model's own code fails: its settings do not match each other or the prompt.
 
         Returns:
             (batch, 1 or position, vocabulary) logits, of the last position where the model can leave out the others.
         """
         inputs = self._embedded(batch.inputs)
-        with answers_from(batch.starts), passing():
+        with answers_from(batch.starts), explain_pass_errors():
             out = self._reader(inputs)(**inputs, **self._keep, use_cache=False)
         return out.logits  # type: ignore[no-any-return]
 
     def _embedded(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The inputs, by embeddings where they have tokens that are not words (pictures of Janus)."""
+        """The inputs, as embeddings where they have tokens that are not words (pictures of Janus)."""
         embed, ids = self.encoder.family.embed, inputs["input_ids"]
         if embed is None or not bool((ids >= self.layout.vocabulary).any()):
             return inputs
@@ -191,26 +193,28 @@ class LiveModel:
         return {**rest, "inputs_embeds": embed(self.model, ids)}
 
     def check_logits(self, norm_out: Tensor, logits: Tensor) -> None:
-        """Compare what `logits` makes of the final norm's output with what the model's own pass gave, once.
+        """Check once that `logits` of the final norm's output equal the logits of the model's own pass.
 
         Raises:
-            Unsupported: the model does more behind its unembedding than is known here.
+            Unsupported: the model does more after its unembedding than is known here.
         """
         if self._checked:
             return
-        # What a model rules out has a logit without a meaning.
-        mine, own = (found[:, -1].detach().float().clamp(-1e4) for found in (self.logits(norm_out[:, -1:]), logits))
-        if (mine - own).abs().max() > 0.02 * own.abs().max() + 1e-3:
+        # A ruled-out token has a meaningless logit.
+        recomputed, of_pass = (
+            values[:, -1].detach().float().clamp(-1e4) for values in (self.logits(norm_out[:, -1:]), logits)
+        )
+        if (recomputed - of_pass).abs().max() > 0.02 * of_pass.abs().max() + 1e-3:
             name = type(self.model).__name__
-            raise Unsupported(f"{name} changes its logits behind the unembedding in a way that is not known here")
+            raise Unsupported(f"{name} changes its logits after the unembedding in a way that is not known here")
         self._checked = True
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., vocabulary) float32 from the final norm's output, (..., d_model), in its precision or in float32."""
-        found: Tensor = calling(self.layout.head, hidden).float()
+        scores: Tensor = calling(self.layout.head, hidden).float()
         if self._cap:
-            found = self._cap * torch.tanh(found / self._cap)
-        return found if self._unsaid is None else found.masked_fill(self._unsaid.to(found.device), _LOWEST)
+            scores = self._cap * torch.tanh(scores / self._cap)
+        return scores if self._unsaid is None else scores.masked_fill(self._unsaid.to(scores.device), _LOWEST)
 
     def _reader(self, inputs: Mapping[str, Tensor]) -> Any:
         """What reads a batch: the model; its language model where it requires a picture and has none (BLIP-2)."""
@@ -236,7 +240,7 @@ class LiveModel:
             raise Unsupported(f"the model's generation_config.json ends answers at {stop!r}, which is not a token id")
         length = batch.inputs["input_ids"].shape[1]
         room = self.encoder.fit.room(length, max_new_tokens)
-        with quiet(), passing():  # of Janus, every call is told to be deprecated
+        with quiet(), explain_pass_errors():  # Janus warns of deprecation at every call
             out = reader.generate(
                 **batch.inputs,
                 max_new_tokens=room,

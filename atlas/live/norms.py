@@ -1,4 +1,4 @@
-"""Norms between a neuron and what it is asked about, as the linear maps that they were in one pass."""
+"""Norms between a neuron and a logit, as the linear maps that they were in one pass."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ def norm_gain(norm: nn.Module, d_model: int) -> Tensor:
 
 
 class FrozenNorm:
-    """A norm as a linear map, with the scale that it really had where it was applied.
+    """A norm as a linear map, with the scale that it had in the pass.
 
-    before, after: its input and output, (K, d_model). scale: (K,). Exact for what it was applied to, linear in what
-    that is a sum of.
+    before, after: its input and output, (K, d_model). scale: (K,). Exact for that input, and linear in its summands.
     """
 
     def __init__(self, norm: nn.Module, before: Tensor, after: Tensor):
@@ -43,7 +42,7 @@ class FrozenNorm:
         return self.unscaled(x) * self.scale[:, None] + self.bias
 
     def pulled_back(self, rows: Tensor) -> Tensor:
-        """(K, d_model): directions before the norm whose products equal those of `rows` behind it."""
+        """(K, d_model): directions before the norm whose products equal those of `rows` after it."""
         rows = rows * self.gain
         return (rows - rows.mean(-1, keepdim=True) if self.centred else rows) * self.scale[:, None]
 
@@ -65,8 +64,8 @@ def direct_directions(
 
 
 def behind_ffn(layout: Layout, layer: int, directions: Tensor, wrote: Tensor) -> Tensor:
-    """(K, d_model): directions in the residual stream as they are for write vectors, which in some families (Gemma 3)
-    go through a norm first.
+    """(K, d_model): directions in the residual stream, pulled back to write vectors, which in some families (Gemma 3)
+    pass through a norm first.
 
     wrote: (K, d_model) what the layer's down projection gave, which decides that norm's scale.
     """
@@ -75,11 +74,11 @@ def behind_ffn(layout: Layout, layer: int, directions: Tensor, wrote: Tensor) ->
         return directions
     with torch.no_grad():
         # Not norm(wrote): a hook on the norm must see the model's passes only.
-        given = norm.forward(wrote)
-    return FrozenNorm(norm, wrote, given).pulled_back(directions)
+        normed = norm.forward(wrote)
+    return FrozenNorm(norm, wrote, normed).pulled_back(directions)
 
 
 def write_gain(layout: Layout, layer: int) -> Tensor | None:
-    """(d_model,) by which the norm behind a layer's FFN scales what is written; None where there is no such norm."""
+    """(d_model,) gain of the norm after a layer's FFN; None where there is no such norm."""
     norm = layout.after[layer]
     return None if norm is None else norm_gain(norm, layout.d_model)

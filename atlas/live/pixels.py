@@ -1,4 +1,4 @@
-"""Pictures of every kind of pixel as RGB, by the range that their numbers have."""
+"""Pictures with any kind of pixels as RGB, scaled by the range of their numbers."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 EIGHT_BITS = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", "LA", "La", "PA", "RGBA", "RGBa")
-"""Pillow's modes that it converts to RGB by their whole range."""
+"""Pillow's modes that it converts to RGB over their whole range."""
 
 WIDE = ("I;16", "I;16L", "I;16B", "I;16N")
-"""Its modes of 16 bits, without sign; it would cut all above 255 off."""
+"""Its unsigned modes of 16 bits; it would clip everything above 255."""
 
 DARK = 16
-"""A picture whose brightest value is below this part of its range would be black: the range is another."""
+"""A picture whose brightest value is below 1/16 of its assumed range would be black: it has another range."""
 
 BITS_TAG = 258  # TIFF's BitsPerSample
 
@@ -39,8 +39,8 @@ def rgb(picture: Image) -> Image:
     if mode in EIGHT_BITS:
         if not picture.has_transparency_data:
             return picture.convert("RGB")
-        whole = picture.convert("LA") if mode == "La" else picture  # what La can be converted to
-        shown = whole.convert("RGBA")
+        convertible = picture.convert("LA") if mode == "La" else picture  # what La can be converted to
+        shown = convertible.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", shown.size, "white"), shown).convert("RGB")
     values = np.asarray(picture, dtype=np.float64)
     grey = np.rint(values * (255 / _top(picture, values))).astype(np.uint8)
@@ -62,12 +62,12 @@ def _top(picture: Image, values: np.ndarray) -> float:
         top = 1.0 if most <= 1 else 255.0
     if top is None or not (0 <= least <= most <= top) or 0 < most < top / DARK:
         raise UsageError(
-            f"a picture of mode {mode} with values from {least:,.6g} to {most:,.6g}, and what of them is white "
-            "cannot be told; save it with 8 bits a channel, or as floats from 0 to 1"
+            f"a picture of mode {mode} with values from {least:,.6g} to {most:,.6g} has no known white "
+            "value; save it with 8 bits a channel, or as floats from 0 to 1"
         )
     return top
 
 
 def _bits(picture: Image) -> int:
-    found = getattr(picture, "tag_v2", {}).get(BITS_TAG, (16,))
-    return int(found[0] if isinstance(found, tuple) else found)
+    bits = getattr(picture, "tag_v2", {}).get(BITS_TAG, (16,))
+    return int(bits[0] if isinstance(bits, tuple) else bits)

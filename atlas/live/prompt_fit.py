@@ -1,4 +1,4 @@
-"""Whether a prompt fits its model, found while it is encoded: what a pass would fail on, or take for another thing."""
+"""Whether a prompt fits its model, checked while it is encoded: what a pass would fail on or misread."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from atlas.live.load.load_errors import first_line, is_defect, through_ours
 from atlas.live.media import AUDIO, IMAGE, KINDS
 
 MARKS = (*(f"{kind}_token" for kind in KINDS), "boi_token", "image_placeholder")
-"""Attributes of processors and tokenizers that are what stands for a medium in a text."""
+"""Attributes of processors and tokenizers that hold a medium's placeholder."""
 
 
 @contextmanager
-def encoding() -> Iterator[None]:
-    """Within the block, whatever a processor raises about a prompt is one line.
+def explain_encoding_errors() -> Iterator[None]:
+    """Within the block, turn whatever a processor raises about a prompt into an error of one line.
 
     Raises:
-        Unsupported: it raised something.
+        Unsupported: the processor raised an exception.
     """
     try:
         yield
@@ -42,11 +42,11 @@ _MISMATCH = re.compile(r"(features|tokens)\b.* do(es)? not match", re.IGNORECASE
 
 
 @contextmanager
-def passing() -> Iterator[None]:
-    """Within the block, which calls the model, whatever its own code raises is one line.
+def explain_pass_errors() -> Iterator[None]:
+    """Within the block, which calls the model, turn whatever its own code raises into an error of one line.
 
     Raises:
-        Unsupported: it raised something, for its settings do not fit each other or the prompt, or memory ran out.
+        Unsupported: its settings do not match each other or the prompt, or memory ran out.
     """
     try:
         yield
@@ -54,14 +54,14 @@ def passing() -> Iterator[None]:
         raise
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise Unsupported(
-            f"a pass does not fit into memory ({first_line(error)}); use a smaller --batch-size"
+            f"a pass does not fit into memory ({first_line(error)}); use a smaller [[batch_size]]"
         ) from error
     except Exception as error:
         if through_ours(error):
             raise
         if _MISMATCH.search(str(error)):
             raise Unsupported(
-                f"the processor leaves another number of places for media than the model fills ({first_line(error)}); "
+                f"the processor makes another number of placeholders than the model fills ({first_line(error)}); "
                 "give the processor's files that were saved with the model"
             ) from error
         raise Unsupported(
@@ -71,45 +71,47 @@ def passing() -> Iterator[None]:
 
 
 class Fit:
-    """What a model and its processor agree on. media_ids: the placeholder of each kind of medium. spare: ids beyond the
-    vocabulary that mean something all the same."""
+    """What a model and its processor must agree on. media_ids: the placeholder of each kind of medium.
+    without_embedding: ids beyond the vocabulary that are allowed nevertheless."""
 
-    def __init__(self, processor: Any, tokenizer: Any, config: Any, media_ids: Mapping[str, int], spare: Tensor):
+    def __init__(
+        self, processor: Any, tokenizer: Any, config: Any, media_ids: Mapping[str, int], without_embedding: Tensor
+    ):
         text = config.get_text_config(decoder=True)
         self.tokenizer, self.media_ids = tokenizer, media_ids
         self.vocabulary = getattr(text, "vocab_size", None)
         self.positions = _positions(text)
-        self._spare = {*media_ids.values(), *spare.tolist()}
-        found = {getattr(one, mark, None) for one in (processor, tokenizer) for mark in MARKS}
-        found |= {tokenizer.convert_ids_to_tokens(token) for token in media_ids.values()}
-        self.marks = sorted(mark for mark in found if isinstance(mark, str) and mark)
+        self._spare = {*media_ids.values(), *without_embedding.tolist()}
+        names = {getattr(source, mark, None) for source in (processor, tokenizer) for mark in MARKS}
+        names |= {tokenizer.convert_ids_to_tokens(token) for token in media_ids.values()}
+        self.marks = sorted(mark for mark in names if isinstance(mark, str) and mark)
         self._patches = _patches(processor, config)
 
     def check_text(self, text: str) -> None:
-        """Raise UsageError for a user's text with a placeholder in it, which would stand for a medium that is not there
-        or not meant."""
+        """Raise UsageError for a user's text that contains a placeholder, which would stand for a missing or unintended
+        medium."""
         mark = next((mark for mark in self.marks if mark in text), None)
         if mark is not None:
             raise UsageError(
-                f"the text {_short(text)} has '{mark}' in it, which stands for a picture or a recording to this model; "
+                f"the text {_short(text)} contains '{mark}', which this model reads as a picture or a recording; "
                 "leave it out: media are given beside the text, and come before it"
             )
 
     def check_processor(self, kinds: Sequence[str]) -> None:
-        """Raise Unsupported where pictures are wanted and the processor cuts them into other patches than the model."""
+        """Raise Unsupported for pictures where the processor cuts them into other patches than the model."""
         if IMAGE in kinds and self._patches:
             raise Unsupported(self._patches)
 
-    def room(self, length: int, wanted: int) -> int:
-        """How many tokens an answer may have behind so many: as many as wanted, or up to the end of the context.
+    def room(self, length: int, max_new_tokens: int) -> int:
+        """How many tokens an answer to a prompt of `length` tokens may have: up to the end of the context.
 
         Raises:
-            UsageError: none.
+            UsageError: there is no room for one.
         """
-        room = wanted if self.positions is None else min(wanted, self.positions - length)
+        room = max_new_tokens if self.positions is None else min(max_new_tokens, self.positions - length)
         if room < 1:
             raise UsageError(
-                f"a prompt of {length:,} tokens leaves an answer no room in {self.positions:,}; shorten it"
+                f"a prompt of {length:,} tokens leaves no room for an answer in {self.positions:,}; shorten it"
             )
         return room
 
@@ -119,15 +121,17 @@ class Fit:
         """Check an encoded prompt and its answer.
 
         Raises:
-            Unsupported: a medium has no place in the prompt, or has become NaN.
+            Unsupported: a medium has no placeholder in the prompt, or has become NaN.
             UsageError: it is longer than the model's context, or has a token without an embedding.
         """
-        for kind in sorted(set(kinds) - {AUDIO}):  # a recording may be too short to be heard, which is told elsewhere
+        for kind in sorted(
+            set(kinds) - {AUDIO}
+        ):  # a recording may be too short to be heard, which is reported elsewhere
             places, count = ids.count(self.media_ids[kind]), kinds.count(kind)
             if places < count:
                 raise Unsupported(
-                    f"the prompt has places for {places} of {count} {kind}s: the chat template or the processor leaves "
-                    "the others out; give those that were saved with the model"
+                    f"the prompt has placeholders for {places} of {count} {kind}s: the chat template or the processor "
+                    "leaves the others out; give the ones that were saved with the model"
                 )
         length = len(ids) + len(answer)
         if self.positions is not None and length > self.positions:
@@ -144,7 +148,7 @@ class Fit:
         for name, value in extras.items():
             if value.is_floating_point() and not value.isfinite().all():
                 raise Unsupported(
-                    f"the processor made NaN or infinity of the prompt's media ({name}); look at its settings"
+                    f"the processor turned the prompt's media into NaN or infinity ({name}); check its settings"
                 )
 
 
@@ -153,18 +157,18 @@ def _short(text: str) -> str:
 
 
 def _positions(text: Any) -> int | None:
-    """How many tokens a language model reads: what it was made for, or what its rotary positions were stretched to."""
-    found = getattr(text, "max_position_embeddings", None)
+    """How many tokens a language model reads: its trained length, or the length its rotary positions are scaled to."""
+    trained = getattr(text, "max_position_embeddings", None)
     scaling = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None)
-    if not isinstance(found, int) or not isinstance(scaling, dict):
-        return found if isinstance(found, int) else None
-    first, factor = scaling.get("original_max_position_embeddings"), scaling.get("factor")
-    stretched = first * factor if isinstance(first, int) and isinstance(factor, int | float) else 0
-    return max(found, int(stretched))
+    if not isinstance(trained, int) or not isinstance(scaling, dict):
+        return trained if isinstance(trained, int) else None
+    original, factor = scaling.get("original_max_position_embeddings"), scaling.get("factor")
+    stretched = original * factor if isinstance(original, int) and isinstance(factor, int | float) else 0
+    return max(trained, int(stretched))
 
 
 def _patches(processor: Any, config: Any) -> str:
-    """What is wrong with the size of the patches that a processor counts; "" where nothing is."""
+    """What is wrong with the patch size of a processor; "" where it is right."""
     model = getattr(getattr(config, "vision_config", None), "patch_size", None)
     if not hasattr(processor, "patch_size") or not isinstance(model, int):
         return ""

@@ -1,4 +1,4 @@
-"""The weights of layers that bitsandbytes keeps in 8 or 4 bits, as the numbers that they multiply with."""
+"""The weights of layers that bitsandbytes stores in 8 or 4 bits, as the numbers that they multiply with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = ("Int8Params", "Params4bit")
 def dense(projection: Any) -> Tensor | None:
     """(output, input) weights in floating point; None where the projection is not quantised by bitsandbytes.
 
-    They are made anew at every call, as keeping them would give back the memory that was saved.
+    They are recomputed at every call, as keeping them would cost the memory that quantisation saves.
     """
     weight: Any = getattr(projection, "weight", None)
     if type(weight).__name__ not in KINDS:
@@ -23,17 +23,17 @@ def dense(projection: Any) -> Tensor | None:
 
     if type(weight).__name__ == "Params4bit":
         if getattr(weight.quant_state, "packing_format_for_cpu", False):
-            return _as_multiplied(projection)
-        whole: Tensor = bits.dequantize_4bit(weight.data, weight.quant_state)
-        return whole
-    # Where the scales are depends on whether the layer was called before.
+            return _weights_by_use(projection)
+        weights: Tensor = bits.dequantize_4bit(weight.data, weight.quant_state)
+        return weights
+    # The scales move when the layer is called for the first time.
     scales = projection.state.SCB if weight.SCB is None else weight.SCB
     rows: Tensor = bits.int8_vectorwise_dequant(weight.data, scales)
     return rows
 
 
-def _as_multiplied(projection: Any) -> Tensor:
-    """The weights by what they do to unit vectors: called once on a CPU, a layer keeps its 4 bits in another order."""
+def _weights_by_use(projection: Any) -> Tensor:
+    """The weights, read off the layer's output for unit vectors: after a call on a CPU, its 4 bits are reordered."""
     units = torch.eye(projection.in_features, device=projection.weight.device)
-    found: Tensor = projection.forward(units)  # not called: its hooks are others'
-    return (found if projection.bias is None else found - projection.bias).T
+    products: Tensor = projection.forward(units)  # not called: its hooks would run
+    return (products if projection.bias is None else products - projection.bias).T

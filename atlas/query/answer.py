@@ -1,4 +1,4 @@
-"""What a question came to: rows with documented columns, and what is true of all of them."""
+"""The answer to a question: rows with documented columns, and facts about all of them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ ADDRESS = ("component", "layer", "neuron")
 
 
 class Answer:
-    """Rows, and what is true of the whole answer. The command line, notebooks and programs show this one object.
+    """Rows, and facts about the answer as a whole. The command line, notebooks and programs all show this object.
 
     table: the rows. provenance: which maps or runs they came from, and what was left open and filled in (`defaults`).
     facts: numbers and names about the whole answer, such as a lift and its p-values. notes: sentences for a person.
-    parts: further tables by name. sql: the statement that answered, where there was one. brief: the rows as a person
-    reads them, where that is less than `table`. question: what was asked; nothing of an answer
-    that no question gave.
+    parts: further tables by name. sql: the statement that was run, if there was one. brief: the rows to print, where
+    they are fewer columns than `table`. question: the question that was asked; None where the answer came from none.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Answer:
 
     @property
     def next(self) -> str | None:
-        """The cursor behind the last row, where there are more: the `after` of the next page."""
+        """The `after` of the next page: a cursor behind the last row; None on the last page."""
         cursor = self.provenance.get("next")
         return None if cursor is None else str(cursor)
 
@@ -73,7 +72,7 @@ class Answer:
         return ""
 
     def readable(self) -> dict[str, pa.Table]:
-        """The tables that a person reads, by their headings; the rows alone have none."""
+        """The tables to print, by heading; the main rows have an empty heading."""
         return {"": self.table if self.brief is None else self.brief}
 
     @cached_property
@@ -129,7 +128,7 @@ class Answer:
     @overload
     def __getitem__(self, key: slice) -> Self: ...
     def __getitem__(self, key: str | slice) -> Any:
-        """A column by its name; or some of the rows, with everything else as it is."""
+        """A column by its name, or a slice of the rows with everything else unchanged."""
         if isinstance(key, str):
             if key not in self.table.column_names:
                 raise KeyError(f"no column '{key}'; there are: {', '.join(self.table.column_names)}")
@@ -159,7 +158,7 @@ class Answer:
 
 
 def _html_table(heading: str, table: pa.Table) -> str:
-    """The first rows of a table, and how many there are where these are not all."""
+    """The first rows of a table as HTML, and the number of rows if there are more."""
     names = table.column_names
     head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
     rows = "".join(

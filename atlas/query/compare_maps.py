@@ -16,25 +16,27 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 TOP = 0.02
-"""The share of the neurons that agreement compares the tops of."""
+"""The top share of the neurons that agreement compares."""
 
 # What a neuron is in each of the maps $maps, in their order; NULL where a map does not score it.
 _PLACED = """placed AS (
     SELECT k.layer, k.neuron, any_value(m.component) AS component, any_value(m.model_id) AS model_id,
            list(s.rank ORDER BY a.place) AS ranks, list(s.score ORDER BY a.place) AS scores,
            avg(coalesce(100.0 * (m.neurons - s.rank + 1) / m.neurons, 0)) AS percentile
-    FROM kept k CROSS JOIN asked a JOIN maps m USING (map_id)
+    FROM kept k CROSS JOIN given_maps a JOIN maps m USING (map_id)
     LEFT JOIN scores s ON s.map_id = a.map_id AND s.layer = k.layer AND s.neuron = k.neuron
     GROUP BY k.layer, k.neuron)"""
-_ASKED = "asked AS (SELECT unnest($maps::INTEGER[]) AS map_id, generate_subscripts($maps::INTEGER[], 1) AS place)"
+_GIVEN_MAPS = (
+    "given_maps AS (SELECT unnest($maps::INTEGER[]) AS map_id, generate_subscripts($maps::INTEGER[], 1) AS place)"
+)
 
 
-_PAIRED = "SELECT unnest([theirs, mine]) FROM pairs"
+_PAIRED = "SELECT unnest([reference_map, method_map]) FROM pairs"
 """The maps of the common table expression `pairs`."""
 
 
 def size(share: float, neurons: int) -> int:
-    """How many neurons a share of so many is."""
+    """The number of neurons that a share of `neurons` comes to, at least one."""
     return max(1, round(share * neurons))
 
 
@@ -44,7 +46,7 @@ def size_sql(neurons: str, share: str) -> str:
 
 
 def shared_neurons(map_ids: Sequence[int], *, top: int, only: bool = False) -> Query:
-    """Neurons in the top of every map; with `only`, in the first map's top and in no other's.
+    """The neurons in the top of every map; with `only`, those in the first map's top and in no other's.
 
     Their ranks and scores are in the order of the maps, NULL where a map does not score the neuron. Best first by the
     sum of the ranks; with `only`, by the first's.
@@ -52,9 +54,9 @@ def shared_neurons(map_ids: Sequence[int], *, top: int, only: bool = False) -> Q
     keep = "count(*) = 1 AND min(a.place) = 1" if only else "count(*) = len($maps::INTEGER[])"
     return Query(
         f"""
-WITH {_ASKED},
+WITH {_GIVEN_MAPS},
 kept AS (
-    SELECT s.layer, s.neuron FROM scores s JOIN asked a USING (map_id)
+    SELECT s.layer, s.neuron FROM scores s JOIN given_maps a USING (map_id)
     WHERE s.rank <= $top AND {placed("s")} GROUP BY s.layer, s.neuron HAVING {keep}),
 {_PLACED}
 SELECT p.component, p.layer, p.neuron, p.ranks, p.scores, d.tokens[1:5] AS tokens
@@ -66,37 +68,37 @@ ORDER BY {"p.ranks[1]" if only else "list_sum(p.ranks)"}, p.layer, p.neuron""".s
 
 
 def one_column_each(table: pa.Table, lists: Mapping[str, str], names: Sequence[str]) -> pa.Table:
-    """Rows whose columns of lists, of as many values as there are names, are a column a value: `rank_image`.
+    """The table with each list column split into one column for each name: `ranks` becomes `rank_image`, `rank_text`.
 
-    lists: a column -> the beginning of the new columns' names.
+    lists: list column -> prefix of the new columns' names.
     """
     import pyarrow as pa
 
-    for column, beginning in lists.items():
+    for column, prefix in lists.items():
         at = table.column_names.index(column)
         kind, values = table.schema.field(column).type.value_type, table[column].to_pylist()
         table = table.remove_column(at)
         for place, name in enumerate(names):
-            table = table.add_column(at + place, f"{beginning}_{name}", pa.array([v[place] for v in values], kind))
+            table = table.add_column(at + place, f"{prefix}_{name}", pa.array([v[place] for v in values], kind))
     return table
 
 
 def voted_neurons(
     map_ids: Sequence[int], names: Sequence[str], *, rule: Rule, null_ids: Sequence[int], at_least: int
 ) -> Query:
-    """Neurons that the rule chooses in at least so many of the maps.
+    """The neurons that the rule chooses in at least `at_least` of the maps.
 
-    votes: in how many. agree: the names of those maps. ranks: in all of them, in order, NULL where a map does not
+    votes: in how many. found_by: the names of those maps. ranks: in all of them, in order, NULL where a map does not
     score the neuron. percentile: the mean over all of them, 0 where it is not scored. Most votes first, then by
     percentile.
     """
     return Query(
         f"""
-WITH {_ASKED},
+WITH {_GIVEN_MAPS},
 {selected(rule)},
 kept AS (
     SELECT c.layer, c.neuron, count(*) AS votes, list(($names::VARCHAR[])[a.place] ORDER BY a.place) AS agree
-    FROM chosen c JOIN asked a USING (map_id)
+    FROM chosen c JOIN given_maps a USING (map_id)
     GROUP BY c.layer, c.neuron HAVING count(*) >= $at_least),
 {_PLACED}
 SELECT p.component, p.layer, p.neuron, k.votes, k.agree AS found_by, p.ranks, p.percentile, d.tokens[1:5] AS tokens
@@ -108,7 +110,7 @@ ORDER BY k.votes DESC, p.percentile DESC, p.layer, p.neuron""".strip(),
 
 
 def chosen_neurons(map_ids: Sequence[int], rule: Rule, null_ids: Sequence[int] | None = None) -> Query:
-    """The neurons that a rule chooses in each of some maps: map_id, layer, neuron, rank; in no order."""
+    """The neurons that a rule chooses in each of several maps: map_id, layer, neuron, rank; unordered."""
     sql = f"WITH {selected(rule)}\nSELECT map_id, layer, neuron, rank FROM chosen"
     return Query(sql, bound(rule, map_ids, null_ids or map_ids))
 
@@ -126,35 +128,46 @@ def map_scores(map_id: int) -> Query:
     return Query("SELECT layer, neuron, score FROM scores WHERE map_id = $map_id ORDER BY rank", {"map_id": map_id})
 
 
-_SAID = ("examples", "concepts", "tasks", "dataset_revision", "tap", "layers", "occurrences", "tokens", "mentions")
-_ASKED_THE_SAME = "CASE WHEN (r.job::JSON ->> '$.examples') IS NOT NULL THEN concat_ws('|', {}) END".format(
-    ", ".join(f"coalesce(r.job::JSON ->> '$.{name}', '')" for name in _SAID)
+_JOB_FIELDS = (
+    "examples",
+    "concepts",
+    "tasks",
+    "dataset_revision",
+    "tap",
+    "layers",
+    "occurrences",
+    "tokens",
+    "mentions",
 )
-"""What a run was asked beside its methods: the examples, by their content, and what is looked for in them. NULL where
-a run does not say."""
+_RUN_INPUTS = "CASE WHEN (r.job::JSON ->> '$.examples') IS NOT NULL THEN concat_ws('|', {}) END".format(
+    ", ".join(f"coalesce(r.job::JSON ->> '$.{name}', '')" for name in _JOB_FIELDS)
+)
+"""What a run computed its maps from, besides the methods: the examples, by their content, and what was sought in them.
+NULL where a run does not record it."""
 
-_TOGETHER = "(a.run_id = b.run_id OR (a.model_id = b.model_id AND a.said = b.said))"
+_COMPARABLE = "(a.run_id = b.run_id OR (a.model_id = b.model_id AND a.inputs = b.inputs))"
 _BEST = "{one}.examples DESC, a.run_id = b.run_id DESC, {one}.finished_at DESC, {one}.map_id DESC"
 
 
-def method_pairs(which: MapSpec) -> Query:
-    """Pairs of maps of two methods that can be compared: alike in all but the method, and of one run, or of two that
-    were asked the same.
+def method_pairs(spec: MapSpec) -> Query:
+    """Comparable pairs of maps of two methods: alike in all but the method, and of one run, or of two with the same
+    inputs.
 
-    Of several, those of the most examples, of equals of one run, the newest. Pairs of one concept follow each other.
+    Of several versions, the one with the most examples, then one of the same run, then the newest. Pairs of one concept
+    are adjacent.
     Maps that do not keep all scores are left out, here and below.
     """
-    where, values = which.where()
+    where, values = spec.where()
     return Query(
         f"""
 WITH chosen AS (
-    SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at, {_ASKED_THE_SAME} AS said
+    SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at, {_RUN_INPUTS} AS inputs
     FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
     JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
     WHERE m.kept = m.neurons AND {where})
 SELECT a.map_id AS first, b.map_id AS second, a.method, b.method AS other, a.concept, a.source, a.target, a.reduce,
        a.component
-FROM chosen a JOIN chosen b ON {_TOGETHER} AND a.concept = b.concept AND a.source = b.source
+FROM chosen a JOIN chosen b ON {_COMPARABLE} AND a.concept = b.concept AND a.source = b.source
     AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component AND a.method < b.method
 QUALIFY row_number() OVER (
     PARTITION BY a.model_id, a.dataset, a.concept, a.method, b.method, a.source, a.target, a.reduce, a.component
@@ -165,18 +178,18 @@ ORDER BY a.source, a.target, a.reduce, a.concept, a.run_id, first, second""".str
 
 
 def _with_reference(where: str) -> str:
-    """CTEs that end in `pairs`: a method's map (mine) and the reference's (theirs) of the same concept, source, target
-    and reduction, of one run or of two that were asked the same; of several, see `method_pairs`."""
+    """CTEs that end in `pairs`: a method's map and the reference method's map of the same concept, source, target and
+    reduction, of one run or of two with the same inputs; which of several versions: see `method_pairs`."""
     return f"""
 WITH chosen AS (
     SELECT m.*, c.name AS concept, d.name AS dataset, r.finished_at, mo.layers * mo.width AS total,
-           {_ASKED_THE_SAME} AS said
+           {_RUN_INPUTS} AS inputs
     FROM maps m JOIN runs r USING (run_id) JOIN models mo ON mo.model_id = m.model_id
     JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
     WHERE m.kept = m.neurons AND {where}),
 pairs AS (
-    SELECT a.map_id AS theirs, b.map_id AS mine, b.method, b.source, b.reduce, b.total
-    FROM chosen a JOIN chosen b ON {_TOGETHER} AND a.concept = b.concept AND a.source = b.source
+    SELECT a.map_id AS reference_map, b.map_id AS method_map, b.method, b.source, b.reduce, b.total
+    FROM chosen a JOIN chosen b ON {_COMPARABLE} AND a.concept = b.concept AND a.source = b.source
         AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component
     WHERE a.method = $reference AND b.method <> $reference
     QUALIFY row_number() OVER (
@@ -184,35 +197,35 @@ pairs AS (
         ORDER BY {_BEST.format(one="b")}) = 1)"""
 
 
-def agreement(reference: str, which: MapSpec) -> Query:
+def agreement(reference: str, spec: MapSpec) -> Query:
     """How well each method's ranking follows a reference method's, over the same concepts, sources and reductions.
 
-    Only maps that saw the same examples are compared: of one run, or of two that were asked the same. Both measures are
+    Only maps of the same examples are compared: of one run, or of two with the same inputs. Both measures are
     over the neurons that both maps score, and means over the maps that both methods have. correlation: Spearman's, tied
     scores sharing their mean rank; NULL where a map is constant or fewer than ten neurons are common, and such maps are
     left out of the mean. overlap: share of the reference's top 2 % (at least one neuron) that the method's top 2 % has.
     """
-    where, values = which.where()
+    where, values = spec.where()
     return Query(
         f"""{_with_reference(where)},
 placed AS (  -- places among the neurons that both maps score
-    SELECT p.*, a.score AS their_score, b.score AS my_score,
-           row_number() OVER (PARTITION BY p.mine ORDER BY a.rank) AS their_place,
-           row_number() OVER (PARTITION BY p.mine ORDER BY b.rank) AS my_place,
-           {placed("a", _PAIRED)} AS theirs_placed, {placed("b", _PAIRED)} AS mine_placed,
-           {size_sql("count(*) OVER (PARTITION BY p.mine)", "$share::DOUBLE")} AS top
-    FROM pairs p JOIN scores a ON a.map_id = p.theirs
-    JOIN scores b ON b.map_id = p.mine AND b.layer = a.layer AND b.neuron = a.neuron),
+    SELECT p.*, a.score AS reference_score, b.score AS method_score,
+           row_number() OVER (PARTITION BY p.method_map ORDER BY a.rank) AS reference_place,
+           row_number() OVER (PARTITION BY p.method_map ORDER BY b.rank) AS method_place,
+           {placed("a", _PAIRED)} AS reference_placed, {placed("b", _PAIRED)} AS method_placed,
+           {size_sql("count(*) OVER (PARTITION BY p.method_map)", "$share::DOUBLE")} AS top
+    FROM pairs p JOIN scores a ON a.map_id = p.reference_map
+    JOIN scores b ON b.map_id = p.method_map AND b.layer = a.layer AND b.neuron = a.neuron),
 ranked AS (
-    SELECT *, avg(their_place) OVER (PARTITION BY mine, their_score) AS their_rank,
-           avg(my_place) OVER (PARTITION BY mine, my_score) AS my_rank FROM placed),
+    SELECT *, avg(reference_place) OVER (PARTITION BY method_map, reference_score) AS reference_rank,
+           avg(method_place) OVER (PARTITION BY method_map, method_score) AS method_rank FROM placed),
 each AS (
     SELECT method, source, reduce,
-           CASE WHEN count(*) >= 10 AND stddev_pop(their_rank) * stddev_pop(my_rank) > 0
-                THEN corr(their_rank, my_rank) END AS correlation,
-           count(*) FILTER (their_place <= top AND theirs_placed AND my_place <= top AND mine_placed)
-               / nullif(count(*) FILTER (their_place <= top AND theirs_placed), 0) AS overlap
-    FROM ranked GROUP BY mine, method, source, reduce)
+           CASE WHEN count(*) >= 10 AND stddev_pop(reference_rank) * stddev_pop(method_rank) > 0
+                THEN corr(reference_rank, method_rank) END AS correlation,
+           count(*) FILTER (reference_place <= top AND reference_placed AND method_place <= top AND method_placed)
+               / nullif(count(*) FILTER (reference_place <= top AND reference_placed), 0) AS overlap
+    FROM ranked GROUP BY method_map, method, source, reduce)
 SELECT method, source, reduce, avg(correlation) AS correlation, stddev_samp(correlation) AS spread,
        avg(overlap) AS overlap, count(*) AS maps
 FROM each GROUP BY method, source, reduce ORDER BY source, reduce, correlation DESC NULLS LAST, method""".strip(),
@@ -220,10 +233,10 @@ FROM each GROUP BY method, source, reduce ORDER BY source, reduce, correlation D
     )
 
 
-def precision(reference: str, which: MapSpec, shares: Sequence[float]) -> Query:
+def precision(reference: str, spec: MapSpec, shares: Sequence[float]) -> Query:
     """For each share of the model's neurons (at least one), how many of a method's top are in the reference's top of
     the same size; a map with fewer neurons is judged by those it has. Means over maps."""
-    where, values = which.where()
+    where, values = spec.where()
     return Query(
         f"""{_with_reference(where)},
 tops AS (
@@ -231,10 +244,10 @@ tops AS (
     FROM pairs CROSS JOIN (SELECT unnest($shares::DOUBLE[]) AS share)),
 each AS (
     SELECT t.method, t.source, t.reduce, t.share, count(a.rank) / count(*) AS hits
-    FROM tops t JOIN scores b ON b.map_id = t.mine AND b.rank <= t.k AND {placed("b", _PAIRED)}
+    FROM tops t JOIN scores b ON b.map_id = t.method_map AND b.rank <= t.k AND {placed("b", _PAIRED)}
     LEFT JOIN (SELECT * FROM scores a WHERE {placed("a", _PAIRED)}) a
-        ON a.map_id = t.theirs AND a.layer = b.layer AND a.neuron = b.neuron AND a.rank <= t.k
-    GROUP BY t.mine, t.method, t.source, t.reduce, t.share)
+        ON a.map_id = t.reference_map AND a.layer = b.layer AND a.neuron = b.neuron AND a.rank <= t.k
+    GROUP BY t.method_map, t.method, t.source, t.reduce, t.share)
 SELECT method, source, reduce, share, avg(hits) AS precision, count(*) AS maps
 FROM each GROUP BY method, source, reduce, share ORDER BY source, reduce, share, method""".strip(),
         {**values, "reference": reference, "shares": list(shares)},

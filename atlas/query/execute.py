@@ -1,4 +1,4 @@
-"""Run a request or a vote: the neurons that it selects, and the statement that selected them."""
+"""Run a query or a vote: the neurons that it selects, and the statement that selected them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from atlas.query.answer import Answer
 from atlas.query.compare_maps import voted_neurons
 from atlas.query.filter_sql import Condition
 from atlas.query.filters import And, as_json, conjuncts
-from atlas.query.find import NeuronQuery, ResolvedMaps, Selections, by_place, counts, find, meant, order, question
+from atlas.query.find import NeuronQuery, ResolvedMaps, Selections, by_place, counts, find, order, query_digest, resolve
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.paging import cursor
 from atlas.query.resolve_maps import StoredMap, null_map, peers, provenance
@@ -20,86 +20,90 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
 
-def by_filter(connection: Connection, ask: NeuronQuery, selections: Selections) -> NeuronSet:
+def by_filter(connection: Connection, query: NeuronQuery, selections: Selections) -> NeuronSet:
     """The neurons that pass a filter: see `atlas.questions.query`."""
-    if ask.limit is not None and not 1 <= ask.limit < 2**31 - 1:
-        raise UsageError("[[top]] must be at least 1, and less than two thousand million")
-    return of_meant(connection, ask, meant(connection, ask.where, selections))
+    if query.limit is not None and not 1 <= query.limit < 2**31 - 1:
+        raise UsageError("[[top]] must be at least 1, and less than 2,147,483,647")
+    return by_resolved_maps(connection, query, resolve(connection, query.where, selections))
 
 
-def of_meant(connection: Connection, ask: NeuronQuery, found: ResolvedMaps) -> NeuronSet:
-    """`by_filter` where the maps are chosen already."""
-    nulls = _nulls(connection, ask, found)
-    alone = found.chosen[0] if len(found.chosen) == 1 else None
-    by = order(ask, found)
-    statement = find(ask, found, by, peers(connection, alone) if alone else (), [n["map_id"] for n in nulls])
+def by_resolved_maps(connection: Connection, query: NeuronQuery, maps: ResolvedMaps) -> NeuronSet:
+    """`by_filter` for maps that are already chosen."""
+    nulls = _nulls(connection, query, maps)
+    only_map = maps.chosen[0] if len(maps.chosen) == 1 else None
+    sort_order = order(query, maps)
+    statement = find(
+        query, maps, sort_order, peers(connection, only_map) if only_map else (), [n["map_id"] for n in nulls]
+    )
     rows = statement.run(connection)
-    more = ask.limit is not None and rows.num_rows > ask.limit
-    rows = rows.slice(0, ask.limit) if more else rows
-    by_rank = by[0] == ("rank", False) and not ask.each
-    if not (by_rank and ask.limit is not None and rows.num_rows == ask.limit):  # else the best are all among the kept
-        require_within(connection, ask, found.chosen, nulls)
-    whole = provenance(found.chosen, _said(ask, nulls))
-    if short := _short_of(ask, found, rows.num_rows):
-        whole["assumed"].append(short)
-    if cut := [c for c in found.chosen if c["kept"] < c["neurons"]]:
-        whole["assumed"].append(
-            f"kept={cut[0]['kept']} (the best of {cut[0]['neurons']} neurons; others are not stored)"
+    more = query.limit is not None and rows.num_rows > query.limit
+    rows = rows.slice(0, query.limit) if more else rows
+    by_rank = sort_order[0] == ("rank", False) and not query.each
+    if not (by_rank and query.limit is not None and rows.num_rows == query.limit):  # else all of the best are stored
+        require_within(connection, query, maps.chosen, nulls)
+    record = provenance(maps.chosen, _rule_record(query, nulls))
+    if short := _shortfall_note(query, maps, rows.num_rows):
+        record["assumed"].append(short)
+    if cut := [c for c in maps.chosen if c["kept"] < c["neurons"]]:
+        record["assumed"].append(
+            f"kept={cut[0]['kept']} (the best of {cut[0]['neurons']} neurons; the others are not stored)"
         )
     if more:
-        whole["next"] = cursor(by, rows.slice(rows.num_rows - 1).to_pylist()[0], question(ask, found))
-    return NeuronSet(rows, whole, sql=statement.explained())
+        record["next"] = cursor(sort_order, rows.slice(rows.num_rows - 1).to_pylist()[0], query_digest(query, maps))
+    return NeuronSet(rows, record, sql=statement.explained())
 
 
-def _short_of(ask: NeuronQuery, found: ResolvedMaps, count: int) -> str | None:
-    """What is said where fewer neurons have a place of their own than were asked for."""
-    rule = ask.rule if ask.rule is not None and ask.rule.name == "top" else None
-    asked = int(rule.amount) if rule else ask.limit if by_place(ask) else None
-    if asked is None or len(found.chosen) != 1 or not 0 < count < min(asked, found.chosen[0]["kept"]):
+def _shortfall_note(query: NeuronQuery, maps: ResolvedMaps, count: int) -> str | None:
+    """A note where fewer neurons than were asked for have a place of their own; None otherwise."""
+    rule = query.rule if query.rule is not None and query.rule.name == "top" else None
+    requested = int(rule.amount) if rule else query.limit if by_place(query) else None
+    if requested is None or len(maps.chosen) != 1 or not 0 < count < min(requested, maps.chosen[0]["kept"]):
         return None
-    return f"top={count} (of {asked}: no other neuron of this map has a score above 0)"
+    return f"top={count} (of {requested}: no other neuron of this map has a score above 0)"
 
 
-def count_passing(connection: Connection, ask: NeuronQuery, selections: Selections) -> Answer:
+def count_passing(connection: Connection, query: NeuronQuery, selections: Selections) -> Answer:
     """How many neurons of each map pass: see `atlas.questions.count`."""
-    found = meant(connection, ask.where, selections)
-    nulls = _nulls(connection, ask, found)
-    require_within(connection, ask, found.chosen, nulls)
-    statement = counts(ask, found, [n["map_id"] for n in nulls])
-    return Answer(statement.run(connection), provenance(found.chosen, _said(ask, nulls)), sql=statement.explained())
+    maps = resolve(connection, query.where, selections)
+    nulls = _nulls(connection, query, maps)
+    require_within(connection, query, maps.chosen, nulls)
+    statement = counts(query, maps, [n["map_id"] for n in nulls])
+    return Answer(
+        statement.run(connection), provenance(maps.chosen, _rule_record(query, nulls)), sql=statement.explained()
+    )
 
 
-def _nulls(connection: Connection, ask: NeuronQuery, found: ResolvedMaps) -> list[StoredMap]:
-    """Of each map that is meant the map that z is measured against; refuses what reaches below the kept scores."""
-    rule = ask.rule or (Rule("top", float(ask.limit)) if ask.limit and ask.where_is_of_maps() else None)
-    against = ask.rule.null if ask.rule and ask.rule.name == "z" else {}
-    nulls = [null_map(connection, c, against) for c in found.chosen]
-    require_kept(connection, rule, found.chosen, nulls)
+def _nulls(connection: Connection, query: NeuronQuery, maps: ResolvedMaps) -> list[StoredMap]:
+    """For each map, the map that z is measured against; refuses a rule that reaches below the stored scores."""
+    rule = query.rule or (Rule("top", float(query.limit)) if query.limit and query.where_is_of_maps() else None)
+    null_names = query.rule.null if query.rule and query.rule.name == "z" else {}
+    nulls = [null_map(connection, c, null_names) for c in maps.chosen]
+    require_kept(connection, rule, maps.chosen, nulls)
     return nulls
 
 
-def _said(ask: NeuronQuery, nulls: Sequence[StoredMap]) -> dict[str, Any]:
-    said: dict[str, Any] = {"top": ask.limit, "where": as_json(ask.where)}
-    if ask.rule is not None:
-        said |= {"rule": str(ask.rule), **({"null": nulls[0].summary()} if ask.rule.name == "z" else {})}
-    given = (("sort", list(ask.sort)), ("after", ask.after), ("each", ask.each))
-    return said | {name: value for name, value in given if value}
+def _rule_record(query: NeuronQuery, nulls: Sequence[StoredMap]) -> dict[str, Any]:
+    record: dict[str, Any] = {"top": query.limit, "where": as_json(query.where)}
+    if query.rule is not None:
+        record |= {"rule": str(query.rule), **({"null": nulls[0].summary()} if query.rule.name == "z" else {})}
+    extras = (("sort", list(query.sort)), ("after", query.after), ("each", query.each))
+    return record | {name: value for name, value in extras if value}
 
 
 def require_kept(
     connection: Connection, rule: Rule | None, chosen: Sequence[StoredMap], nulls: Sequence[StoredMap]
 ) -> None:
-    """Refuse a rule that reaches below what a map keeps.
+    """Refuse a rule that may choose neurons whose scores the map does not store.
 
     Raises:
-        UsageError: with how many neurons it keeps.
+        UsageError: with the number of neurons that it stores.
     """
     for cut, null in ((c, n) for c, n in zip(chosen, nulls, strict=True) if c["kept"] < c["neurons"]):
         if rule is None:
             continue
-        choice = f"WITH {selected(rule)} SELECT count(*) FROM chosen"
+        choosing = f"WITH {selected(rule)} SELECT count(*) FROM chosen"
         values = bound(rule, [cut["map_id"]], [null["map_id"]])
-        count = connection.execute(choice, values).fetchall()[0][0]
+        count = connection.execute(choosing, values).fetchall()[0][0]
         exact = rule.name == "top" and rule.amount <= cut["kept"]
         if rule.name == "per_layer" or (count == cut["kept"] and not exact):
             raise _reaches_below(str(rule), cut)
@@ -107,35 +111,35 @@ def require_kept(
 
 def _reaches_below(what: str, cut: StoredMap) -> UsageError:
     return UsageError(
-        f"{what} may reach below what the map keeps, its best {cut['kept']} of {cut['neurons']} neurons; "
-        f"ask for fewer, among these alone (--rank '<={cut['kept']}'), or ingest with --keep all"
+        f"{what} may need neurons that the map does not store: it has the best {cut['kept']} of {cut['neurons']}; "
+        f"ask for fewer, limit the query to these ([[rank=<={cut['kept']}]]), or run `atlas ingest --keep all`"
     )
 
 
 def require_within(
-    connection: Connection, ask: NeuronQuery, chosen: Sequence[StoredMap], nulls: Sequence[StoredMap]
+    connection: Connection, query: NeuronQuery, chosen: Sequence[StoredMap], nulls: Sequence[StoredMap]
 ) -> None:
-    """Refuse a question whose answer may be below what a map keeps: one that no rule, rank, or least score, percentile
-    or z holds to what is kept.
+    """Refuse a query whose answer may include neurons whose scores the map does not store: one that no rule, rank, or
+    lower bound on score, percentile or z confines to the stored ones.
 
     Raises:
-        UsageError: with how many neurons it keeps.
+        UsageError: with the number of neurons that it stores.
     """
-    lower = [t for t in conjuncts(ask.where) if t.op in (">", ">=") and t.field in ("score", "percentile", "z")]
-    ranks = [t for t in conjuncts(ask.where) if t.field == "rank" and t.op in ("<", "<=", "=")]
+    lower = [t for t in conjuncts(query.where) if t.op in (">", ">=") and t.field in ("score", "percentile", "z")]
+    ranks = [t for t in conjuncts(query.where) if t.field == "rank" and t.op in ("<", "<=", "=")]
     for cut, null in zip(chosen, nulls, strict=True):
         kept = cut["kept"]
-        if kept == cut["neurons"] or ask.rule is not None or any(t.value - (t.op == "<") <= kept for t in ranks):
+        if kept == cut["neurons"] or query.rule is not None or any(t.value - (t.op == "<") <= kept for t in ranks):
             continue
         if lower:
             condition = Condition()
             z = any(t.field == "z" for t in lower)
             passes = condition.sql(And(tuple(lower)))
-            choice = f"WITH {selected(EVERY, z=z)} SELECT count(*) FROM chosen WHERE {passes}"
+            choosing = f"WITH {selected(EVERY, z=z)} SELECT count(*) FROM chosen WHERE {passes}"
             values = bound(EVERY, [cut["map_id"]], [null["map_id"]], z=z) | condition.parameters
-            if connection.execute(choice, values).fetchall()[0][0] < kept:
+            if connection.execute(choosing, values).fetchall()[0][0] < kept:
                 continue
-        raise _reaches_below("the question", cut)
+        raise _reaches_below("this query", cut)
 
 
 def by_vote(
@@ -147,15 +151,15 @@ def by_vote(
         raise UsageError(f"[[agree]] is a number of maps, 1 to {len(chosen)} here, not {needed}")
     nulls = [null_map(connection, c, rule.null) if rule.name == "z" else c for c in chosen]
     require_kept(connection, rule, chosen, nulls)
-    question = voted_neurons(
+    statement = voted_neurons(
         [c["map_id"] for c in chosen],
         names,
         rule=rule,
         null_ids=[n["map_id"] for n in nulls],
         at_least=needed,
     )
-    said: dict[str, Any] = {"rule": str(rule), "agree": needed, "of": list(names)}
-    found = NeuronSet(question.run(connection), provenance(chosen, said), sql=question.explained())
+    rule_record: dict[str, Any] = {"rule": str(rule), "agree": needed, "of": list(names)}
+    voted = NeuronSet(statement.run(connection), provenance(chosen, rule_record), sql=statement.explained())
     if at_least is None:
-        found.provenance["assumed"].append(f"agree={needed} (more than half of {len(chosen)})")
-    return found
+        voted.provenance["assumed"].append(f"agree={needed} (more than half of {len(chosen)})")
+    return voted

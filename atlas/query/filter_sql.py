@@ -1,7 +1,7 @@
-"""A filter over stored maps: what it leaves of each map, and that as SQL with everything bound.
+"""A filter over stored maps: what remains to be tested for each map, and that as SQL with everything bound.
 
-Tests of a map's names are decided here, map by map; what is left is about neurons, and maps of which the same is left
-share one condition.
+Tests of a map's names are decided here, map by map; the remaining tests are about neurons, and maps with the same
+remaining tests share one condition.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ class Members:
 
 
 def of_map(tree: Filter, row: Mapping[str, Any], selections: Mapping[str, Members]) -> Filter | bool:
-    """What a filter still asks of the neurons of one map (a row of `find_maps`): True where nothing, False where none
-    can pass."""
+    """The tests of a filter that remain for the neurons of one map (a row of `find_maps`): True where every neuron
+    passes, False where none can."""
     if isinstance(tree, Test):
         if tree.field in OF_MAPS:
-            return _names(tree, row)
+            return _passes_name_test(tree, row)
         if tree.field == "selection":
             values = tree.value if tree.op == "in" else (tree.value,)
-            its = tuple(v for v in values if selections[v].fingerprint == row["fingerprint"])
-            if not its:
+            of_these_weights = tuple(v for v in values if selections[v].fingerprint == row["fingerprint"])
+            if not of_these_weights:
                 return tree.op == "!="
-            return Test("selection", tree.op, its if tree.op == "in" else its[0])
+            return Test("selection", tree.op, of_these_weights if tree.op == "in" else of_these_weights[0])
         return tree
     if isinstance(tree, Not):
-        left = of_map(tree.part, row, selections)
-        return not left if isinstance(left, bool) else Not(left)
+        remaining = of_map(tree.part, row, selections)
+        return not remaining if isinstance(remaining, bool) else Not(remaining)
     decides = isinstance(tree, Or)  # the answer of one part that decides for all
     parts = [of_map(part, row, selections) for part in tree.parts]
     if any(part is decides for part in parts):
@@ -52,18 +52,18 @@ def of_map(tree: Filter, row: Mapping[str, Any], selections: Mapping[str, Member
     return Or(open_parts) if decides else And(open_parts)
 
 
-def _names(test: Test, row: Mapping[str, Any]) -> bool:
+def _passes_name_test(test: Test, row: Mapping[str, Any]) -> bool:
     stored = row["run_id" if test.field == "run" else test.field]
     values = test.value if test.op == "in" else (test.value,)
-    found = stored is not None and any(named(test.field, str(stored), value) for value in values)
-    return found != (test.op == "!=")
+    matches = stored is not None and any(name_matches(test.field, str(stored), value) for value in values)
+    return matches != (test.op == "!=")
 
 
-def named(name: str, stored: str, asked: str) -> bool:
-    """Whether a stored name is meant: the same, matched by `*` and `?`, or of runs and weights beginning so."""
-    if is_glob(name, asked):
-        return stored != "*" and fits(stored, asked)
-    return stored.startswith(asked) if name in PREFIXES else stored == asked
+def name_matches(name: str, stored: str, pattern: str) -> bool:
+    """Whether a stored name matches: equal, or by `*` and `?`; of runs and weights, a prefix is enough."""
+    if is_glob(name, pattern):
+        return stored != "*" and fits(stored, pattern)
+    return stored.startswith(pattern) if name in PREFIXES else stored == pattern
 
 
 OF_PLACE = ("rank", "percentile")
@@ -117,23 +117,25 @@ class Condition:
     parameters: dict[str, Any] = field(default_factory=dict)
 
     def bind(self, value: Any) -> str:
+        """Add a parameter; returns its placeholder."""
         name = f"f{len(self.parameters)}"
         self.parameters[name] = value
         return f"${name}"
 
-    def groups(self, left: Sequence[tuple[int, Filter | bool]]) -> str:
-        """left: of every map, what the filter still asks of its neurons."""
+    def groups(self, remaining: Sequence[tuple[int, Filter | bool]]) -> str:
+        """SQL for the filter over all maps. remaining: each map's id and the tests that remain for its neurons."""
         maps: dict[Filter | bool, list[int]] = {}
-        for map_id, tree in left:
+        for map_id, tree in remaining:
             maps.setdefault(tree, []).append(map_id)
         if len(maps) == 1:
             return self.sql(next(iter(maps)))
-        some = (
+        cases = (
             f"(map_id IN (SELECT unnest({self.bind(ids)}::INTEGER[])) AND {self.sql(t)})" for t, ids in maps.items()
         )
-        return "(" + " OR ".join(some) + ")"
+        return "(" + " OR ".join(cases) + ")"
 
     def sql(self, tree: Filter | bool) -> str:
+        """The condition of one filter."""
         if isinstance(tree, bool):
             return "true" if tree else "false"
         if isinstance(tree, Not):
@@ -147,30 +149,30 @@ class Condition:
             name = tree.field.removeprefix("effect.")
             return f"{OF_MAP} IN (SELECT {OF_MAP} FROM effective WHERE {name} {_SAME[tree.op]} {self.bind(tree.value)})"
         values = tree.value if tree.op == "in" else (tree.value,)
-        one = {"token": self._token, "label": self._label, "selection": self._selection}[tree.field]
-        found = "(" + " OR ".join(one(v) for v in values) + ")"
-        return f"NOT {found}" if tree.op == "!=" else found
+        passes = {"token": self._token, "label": self._label, "selection": self._selection}[tree.field]
+        either = "(" + " OR ".join(passes(v) for v in values) + ")"
+        return f"NOT {either}" if tree.op == "!=" else either
 
     def _number(self, test: Test) -> str:
         column = test.field
         cast = "::FLOAT" if column == "score" else ""  # scores are stored in single precision
         if test.op == "in" and test.field in WHOLE:
-            some = (f"{column} BETWEEN {self.bind(low)} AND {self.bind(high)}" for low, high in spans(test.value))
-            compared = " OR ".join(some)
+            ranges = (f"{column} BETWEEN {self.bind(low)} AND {self.bind(high)}" for low, high in spans(test.value))
+            compared = " OR ".join(ranges)
         elif test.op == "in":
             compared = " OR ".join(f"{column} = {self.bind(v)}{cast}" for v in test.value)
         else:
             compared = f"{column} {_SAME[test.op]} {self.bind(test.value)}{cast}"
-        passed = f"coalesce({compared}, false)"  # z of a map without spread is nothing, and passes no test
+        passed = f"coalesce({compared}, false)"  # z of a map without spread is NULL, and passes no test
         return f"(placed AND {passed})" if column in OF_PLACE else passed
 
     def _token(self, value: str) -> str:
-        said = "lower(trim(t))"
+        token = "lower(trim(t))"
         if is_glob("token", value):
             pattern = "".join({"*": ".*", "?": "."}.get(sign) or _escaped(sign) for sign in value.lower())
-            test = f"regexp_full_match({said}, {self.bind(pattern)}, 's')"
+            test = f"regexp_full_match({token}, {self.bind(pattern)}, 's')"
         else:
-            test = f"{said} = {self.bind(value.strip().lower())}"
+            test = f"{token} = {self.bind(value.strip().lower())}"
         return f"{OF_MODEL} IN {TOKENS.format(test=test)}"
 
     def _label(self, value: str) -> str:
@@ -180,11 +182,11 @@ class Condition:
 
     def _selection(self, value: str) -> str:
         members = self.selections[value].neurons
-        some = [
-            f"(component = {self.bind(component)} AND {_KEY} IN (SELECT unnest({self.bind(_keys(found))}::BIGINT[])))"
-            for component, found in members.items()
+        cases = [
+            f"(component = {self.bind(name)} AND {_KEY} IN (SELECT unnest({self.bind(_keys(addresses))}::BIGINT[])))"
+            for name, addresses in members.items()
         ]
-        return "(" + (" OR ".join(some) or "false") + ")"
+        return "(" + (" OR ".join(cases) or "false") + ")"
 
 
 _KEY = "(layer::BIGINT << 32 | neuron)"

@@ -37,11 +37,11 @@ def parse(text: str) -> Filter:
     """Read a filter.
 
     Raises:
-        UsageError: not one; the message shows where.
+        UsageError: the text is not a filter; the message shows where.
     """
     if len(text) > LONGEST:
         raise UsageError(f"a filter has at most {LONGEST} characters, this one {len(text)}")
-    return bounded(_Parser(text).whole())
+    return bounded(_Parser(text).filter())
 
 
 def text_of(tree: Filter) -> str:
@@ -71,21 +71,21 @@ class _Parser:
         self.tokens: list[tuple[str, str, int]] = []
         at = 0
         while at < len(text.rstrip()):
-            found = _TOKEN.match(text, at)
-            if found is None:
-                self._fail(at, "this cannot be read here")
-            kind = str(found.lastgroup)
-            value = found[kind]
+            token = _TOKEN.match(text, at)
+            if token is None:
+                self._fail(at, "unexpected character")
+            kind = str(token.lastgroup)
+            value = token[kind]
             if kind in ("double", "single"):
                 kind, value = "quoted", re.sub(r"\\(.)", r"\1", value, flags=re.DOTALL)
-            self.tokens.append((kind, value, found.start(str(found.lastgroup))))
-            at = found.end()
+            self.tokens.append((kind, value, token.start(str(token.lastgroup))))
+            at = token.end()
         self.place = 0
 
-    def whole(self) -> Filter:
+    def filter(self) -> Filter:
         tree = self._either(0)
         if self.place < len(self.tokens):
-            self._fail(self._at(), "here 'and', 'or' or the end was expected")
+            self._fail(self._at(), "expected 'and', 'or' or the end")
         return tree
 
     def _either(self, depth: int) -> Filter:
@@ -108,7 +108,7 @@ class _Parser:
         if self._taken("(", "sign"):
             tree = self._either(depth + 1)
             if not self._taken(")", "sign"):
-                self._fail(self._at(), "here ')' was expected")
+                self._fail(self._at(), "expected ')'")
             return tree
         return self._test()
 
@@ -116,14 +116,14 @@ class _Parser:
         start = self._at()
         kind, field = self._next("a field, for example concept")
         if kind != "word":
-            self._fail(start, "here a field was expected, for example concept = dog")
+            self._fail(start, "expected a field, for example concept = dog")
         negated = self._taken("not")
         if self._taken("in"):
             test: Filter = self._checked(field, "in", self._values(), start)
             return Not(test) if negated else test
         kind, op = self._next("= or another comparison")
         if negated or kind != "sign" or op in "(),":
-            self._fail(start, f"after '{field}' one of = != < <= > >= in was expected")
+            self._fail(start, f"expected one of = != < <= > >= in after '{field}'")
         return self._checked(field, op, self._value(), start)
 
     def _checked(self, field: str, op: str, value: object, start: int) -> Test:
@@ -138,14 +138,14 @@ class _Parser:
         while self._taken(",", "sign"):
             values.append(self._value())
         if inside and not self._taken(")", "sign"):
-            self._fail(self._at(), "here ')' was expected")
+            self._fail(self._at(), "expected ')'")
         return tuple(values)
 
     def _value(self) -> str:
         start = self._at()
         kind, value = self._next("a value")
         if kind == "sign":
-            self._fail(start, "here a value was expected; put one with such a sign in quotes")
+            self._fail(start, "expected a value; put one that contains such a character in quotes")
         return value
 
     def _taken(self, value: str, kind: str = "word") -> bool:
@@ -158,7 +158,7 @@ class _Parser:
 
     def _next(self, expected: str) -> tuple[str, str]:
         if self.place >= len(self.tokens):
-            self._fail(len(self.text), f"here {expected} was expected")
+            self._fail(len(self.text), f"expected {expected}")
         kind, value, _ = self.tokens[self.place]
         self.place += 1
         return kind, value

@@ -1,4 +1,4 @@
-"""What a question may ask of maps and neurons: a tree of tests, the same on the command line, in Python and as JSON.
+"""Filters of maps and neurons: a tree of tests, the same on the command line, in Python and as JSON.
 
     Test("layer", "in", ("8-15", 20))             {"field": "layer", "op": "in", "value": ["8-15", 20]}
     And((a, b))  Or((a, b))  Not(a)               {"and": [a, b]}  {"or": [a, b]}  {"not": a}
@@ -56,13 +56,13 @@ class Test:
 
     def __post_init__(self) -> None:
         if self.field not in FIELDS:
-            raise unknown("field to ask for", self.field, FIELDS, "atlas query --help")
+            raise unknown("field", self.field, FIELDS, "atlas query --help")
         effect, number = self.field.startswith("effect."), self.field in NUMBERS
         ops = COMPARES if effect else (*EQUALS, *COMPARES) if number else EQUALS
         if self.op not in ops:
-            raise UsageError(f"{self.field} is asked for with {' '.join(ops)}, not '{self.op}'")
+            raise UsageError(f"{self.field} takes one of {' '.join(ops)}, not '{self.op}'")
         if self.op == "in" and (not isinstance(self.value, tuple) or not self.value):
-            raise UsageError(f"{self.field} in needs values, for example {self.field} in {self._example()}")
+            raise UsageError(f"'{self.field} in' needs values, for example {self.field} in {self._example()}")
         values = self.value if self.op == "in" else (self.value,)
         checked = tuple(self._checked(v, number or effect) for v in values)
         object.__setattr__(self, "value", checked if self.op == "in" else checked[0])
@@ -80,8 +80,8 @@ class Test:
                 raise UsageError(f"{self.field} is a name, for example {self._example()}; not {value!r}")
             return value
         if isinstance(value, str) and self.op == "in" and self.field in WHOLE:
-            found = _RANGE.fullmatch(value)
-            if found and int(found[1]) <= int(found[2]):
+            range_match = _RANGE.fullmatch(value)
+            if range_match and int(range_match[1]) <= int(range_match[2]):
                 return value
         try:
             if isinstance(value, bool):
@@ -90,10 +90,10 @@ class Test:
             whole = int(number) if math.isfinite(number) and number == int(number) else None
         except (TypeError, ValueError, OverflowError):
             number, whole = math.nan, None
-        wrong = not math.isfinite(number) or abs(number) > 1e30
+        out_of_range = not math.isfinite(number) or abs(number) > 1e30
         if self.field == "percentile" and not 0 <= number <= 100:
             raise UsageError(f"percentile is a number from 0 to 100, for example {self._example()}; not {value!r}")
-        if wrong or (self.field in WHOLE and (whole is None or not 0 <= whole < 2**31)):
+        if out_of_range or (self.field in WHOLE and (whole is None or not 0 <= whole < 2**31)):
             kind = "a whole number" if self.field in WHOLE else "a number"
             raise UsageError(f"{self.field} is {kind}, for example {self._example()}; not {value!r}")
         return whole if self.field in WHOLE else number
@@ -110,22 +110,28 @@ class Test:
 
 @dataclass(frozen=True, slots=True)
 class And:
+    """Passes what every part passes; without parts, everything."""
+
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
+    """Passes what any part passes."""
+
     parts: tuple[Filter, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Not:
+    """Passes what the part does not pass."""
+
     part: Filter
 
 
 Filter: TypeAlias = Test | And | Or | Not
 EVERYTHING = And(())
-"""The filter that everything passes."""
+"""The filter that every neuron passes."""
 
 
 def tests(tree: Filter) -> Iterator[Test]:
@@ -140,7 +146,7 @@ def tests(tree: Filter) -> Iterator[Test]:
 
 
 def conjuncts(tree: Filter) -> Iterator[Test]:
-    """The tests that everything must pass: those that are not below `or` and `not`."""
+    """The tests that every neuron must pass: those that are not below `or` or `not`."""
     for part in tree.parts if isinstance(tree, And) else (tree,):
         if isinstance(part, Test):
             yield part
@@ -159,14 +165,14 @@ def bounded(tree: Filter) -> Filter:
         node, depth = waiting.pop()
         count += isinstance(node, Test)
         if count > LARGEST or depth > DEEPEST:
-            raise UsageError(f"that asks for too much: at most {LARGEST} tests, {DEEPEST} levels deep")
+            raise UsageError(f"the filter is too large: at most {LARGEST} tests, {DEEPEST} levels deep")
         below = () if isinstance(node, Test) else (node.part,) if isinstance(node, Not) else node.parts
         waiting += [(part, depth + 1) for part in below]
     return tree
 
 
 def both(*trees: Filter) -> Filter:
-    """What passes all of them, as flat as can be."""
+    """The filter that passes what all of them pass, flattened."""
     parts: list[Filter] = []
     for tree in trees:
         parts += tree.parts if isinstance(tree, And) else [tree]
@@ -183,54 +189,54 @@ def as_json(tree: Filter) -> dict[str, Any]:
     return {"and" if isinstance(tree, And) else "or": [as_json(part) for part in tree.parts]}
 
 
-def from_json(said: Any) -> Filter:
+def from_json(payload: Any) -> Filter:
     """The tree of `as_json`.
 
     Raises:
-        UsageError: it is none; the message says which part.
+        UsageError: the payload is not a filter; the message shows which part.
     """
     try:
-        return bounded(_from_json(said, 0))
+        return bounded(_from_json(payload, 0))
     except RecursionError:  # an object too deep to be shown
-        raise UsageError(f"that asks for too much: at most {DEEPEST} levels deep") from None
+        raise UsageError(f"the filter is too large: at most {DEEPEST} levels deep") from None
 
 
-def _from_json(said: Any, depth: int) -> Filter:
+def _from_json(payload: Any, depth: int) -> Filter:
     if depth > DEEPEST:
-        raise UsageError(f"that asks for too much: at most {DEEPEST} levels deep")
-    if isinstance(said, Mapping) and set(said) == {"field", "op", "value"}:
-        field, op, value = said["field"], said["op"], said["value"]
+        raise UsageError(f"the filter is too large: at most {DEEPEST} levels deep")
+    if isinstance(payload, Mapping) and set(payload) == {"field", "op", "value"}:
+        field, op, value = payload["field"], payload["op"], payload["value"]
         if isinstance(field, str) and isinstance(op, str):
             return Test(field, op, tuple(value) if isinstance(value, list) else value)
-    elif isinstance(said, Mapping) and set(said) == {"not"}:
-        return Not(_from_json(said["not"], depth + 1))
-    elif isinstance(said, Mapping) and set(said) in ({"and"}, {"or"}):
-        ((word, parts),) = said.items()
+    elif isinstance(payload, Mapping) and set(payload) == {"not"}:
+        return Not(_from_json(payload["not"], depth + 1))
+    elif isinstance(payload, Mapping) and set(payload) in ({"and"}, {"or"}):
+        ((word, parts),) = payload.items()
         if isinstance(parts, list) and (parts or word == "and"):
-            found = tuple(_from_json(part, depth + 1) for part in parts)
-            return And(found) if word == "and" else Or(found)
-    shown = repr(said)
+            trees = tuple(_from_json(part, depth + 1) for part in parts)
+            return And(trees) if word == "and" else Or(trees)
+    shown = repr(payload)
     raise UsageError(
-        f"no filter: {shown[:80]}{'...' if len(shown) > 80 else ''}; "
+        f"not a filter: {shown[:80]}{'...' if len(shown) > 80 else ''}; "
         'write {"field": ..., "op": ..., "value": ...}, {"and": [...]}, {"or": [...]} or {"not": ...}'
     )
 
 
 def spans(values: tuple[Any, ...]) -> list[tuple[int, int]]:
     """Whole numbers and ranges, as pairs of first and last."""
-    found = []
+    ranges = []
     for value in values:
         low, _, high = str(value).partition("-")
-        found.append((int(low), int(high or low)))
-    return found
+        ranges.append((int(low), int(high or low)))
+    return ranges
 
 
 def fits(stored: str, pattern: str) -> bool:
-    """Whether a name fits a pattern, in which `*` and `?` stand for any text and any character, and nothing else does
-    for anything but itself."""
+    """Whether a name fits a pattern, in which `*` stands for any text, `?` for any character, and nothing else is
+    special."""
     return fnmatch.fnmatchcase(stored, pattern.replace("[", "[[]"))
 
 
 def is_glob(name: str, value: str) -> bool:
-    """Whether a name stands for others: of concepts, `*` alone is that of a map over all of them."""
+    """Whether a value is a pattern; the concept `*` is not one, but the name of a map over all concepts."""
     return (name, value) != ("concept", "*") and any(sign in value for sign in "*?")

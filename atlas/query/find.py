@@ -1,4 +1,4 @@
-"""Neurons of stored maps that pass a filter: which maps are meant, and the one statement that answers."""
+"""Neurons of stored maps that pass a filter: the maps that the filter is about, and the statement that answers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from atlas.errors import UsageError
 from atlas.query import paging
 from atlas.query.compare_maps import TOP, size_sql
+from atlas.query.concept_forms import replace_surface_forms, values_of
 from atlas.query.filter_sql import MEASURED, Condition, Members, of_map
 from atlas.query.filters import EVERYTHING as ALL
-from atlas.query.filters import OF_MAPS, And, Filter, Not, Or, Test, as_json, conjuncts, is_glob, tests
+from atlas.query.filters import OF_MAPS, Filter, as_json, conjuncts, is_glob, tests
 from atlas.query.map_spec import COORDINATES, MapSpec, pin_notes
-from atlas.query.no_such_map import nothing, require_one_run, require_stored
+from atlas.query.no_such_map import no_such_map, require_one_run, require_stored
 from atlas.query.paging import SHOWN, Order
-from atlas.query.resolve_maps import OPEN, StoredMap, narrowed, versions_of
+from atlas.query.resolve_maps import OPEN, StoredMap, narrow, versions_of
 from atlas.query.selection_rules import BY_PLACE, EVERY, Rule, bound, placed, selected
 from atlas.query.statements import Query, find_maps, tokens_of
 
@@ -27,7 +28,7 @@ Selections = Callable[[str], Members]
 """A saved selection by its name."""
 
 IDENTITY = ("concept", *(name for name in OPEN if name != "tap"))
-"""What tells the maps of one model's weights apart, but for older versions."""
+"""The names that tell the maps of one model's weights apart, except for older versions."""
 
 _NAMED = """named AS (
     SELECT m.map_id, mo.name AS model, coalesce(d.name, '') AS dataset, coalesce(c.name, '*') AS concept, m.method,
@@ -43,14 +44,14 @@ agreeing AS (
     WHERE s.map_id IN (SELECT unnest($peers::INTEGER[])) AND s.rank <= {size_sql("m.neurons", str(TOP))}
         AND {placed("s", "SELECT unnest($peers::INTEGER[])")}
     GROUP BY ALL)"""
-"""Who agrees: methods that have a neuron in the top 2 % of their whole map, however many neurons are asked for."""
+"""Methods that have a neuron in the top 2 % of their whole map, however many neurons are requested."""
 
 
 @dataclass(frozen=True, slots=True)
 class NeuronQuery:
-    """What is asked. rule: only what it chooses from each whole map. sort: fields, a minus sign before one for the
-    largest first. limit: None for all. after: the cursor that the page before ended with. each: every neuron once, with
-    the map in which it ranks best."""
+    """A query for neurons. rule: only what it chooses from each whole map. sort: fields, with a minus sign for the
+    largest first. limit: None for all. after: the cursor of the previous page. each: every neuron once, with the map in
+    which it ranks best."""
 
     where: Filter = ALL
     rule: Rule | None = None
@@ -60,76 +61,79 @@ class NeuronQuery:
     each: bool = False
 
     def where_is_of_maps(self) -> bool:
-        """Whether every neuron of the maps that are meant passes."""
+        """Whether the filter tests names of maps only, so that every neuron of those maps passes."""
         return all(test.field in OF_MAPS for test in tests(self.where))
 
 
 @dataclass(frozen=True)
 class ResolvedMaps:
-    """The maps that are meant, of each what the filter still asks of its neurons, and the selections it names."""
+    """The maps that a filter is about, for each the tests that remain for its neurons, and the selections it names."""
 
     chosen: tuple[StoredMap, ...]
-    left: tuple[Filter | bool, ...]
+    remaining: tuple[Filter | bool, ...]
     selections: Mapping[str, Members]
 
     @property
     def ids(self) -> list[int]:
+        """The maps' ids, in order."""
         return [c["map_id"] for c in self.chosen]
 
     @cached_property
-    def differ(self) -> list[str]:
+    def differing_names(self) -> list[str]:
         """The names in which the maps differ."""
         return [name for name in SHOWN if len({c[_column(name)] for c in self.chosen}) > 1]
 
 
-def meant(connection: Connection, tree: Filter, selections: Selections) -> ResolvedMaps:
+def resolve(connection: Connection, tree: Filter, selections: Selections) -> ResolvedMaps:
     """The newest maps that a filter is about. Names that no test mentions are filled in, as for a single map; without a
-    concept, those of every concept are meant, but not those over all concepts.
+    concept, these are the maps of every concept, but not those over all concepts.
 
     Raises:
         UsageError: there is none; the message says which name does not match.
     """
-    tree, assumed = _synonyms(connection, tree)
+    tree, synonym_notes = replace_surface_forms(connection, tree)
     mentioned = {t.field for t in tests(tree)}
-    which = replace(exactly(tree), mentioned=" ".join(sorted(mentioned)))
-    if which.run is not None:
-        require_one_run(connection, which.run)
-    members = {v: selections(v) for v in _values(tree, "selection")}
-    stored = find_maps(which, versions="run" in mentioned).run(connection).to_pylist()
+    spec = replace(required_names(tree), mentioned=" ".join(sorted(mentioned)))
+    if spec.run is not None:
+        require_one_run(connection, spec.run)
+    members = {v: selections(v) for v in values_of(tree, "selection")}
+    stored = find_maps(spec, versions="run" in mentioned).run(connection).to_pylist()
     if not stored:
-        raise nothing(connection, which)
-    of_all = "*" in _values(tree, "concept")
-    left = {r["map_id"]: of_map(tree, r, members) for r in stored if of_all or r["concept"] != "*"}
-    rows = [r for r in stored if left.get(r["map_id"], False) is not False]
+        raise no_such_map(connection, spec)
+    of_all = "*" in values_of(tree, "concept")
+    remaining = {r["map_id"]: of_map(tree, r, members) for r in stored if of_all or r["concept"] != "*"}
+    rows = [r for r in stored if remaining.get(r["map_id"], False) is not False]
     if not rows:
-        raise UsageError(_none_meant(stored, members))
+        raise UsageError(_no_map_left(stored, members))
     require_stored(connection, tree, rows)
-    rows, notes = narrowed(rows, [name for name in OPEN if name not in mentioned])
+    rows, notes = narrow(rows, [name for name in OPEN if name not in mentioned])
     if "fingerprint" not in mentioned and len({r["fingerprint"] for r in rows}) > 1:
         rows, more = _one_weights(rows)
         notes = [*notes, *more]
-    apart = (*IDENTITY, *(_column(name) for name in ("run", "fingerprint", "tap") if name in mentioned))
-    first = {tuple(r[name] for name in apart): r["map_id"] for r in reversed(rows)}
-    rows = [r for r in rows if r["map_id"] in set(first.values())]
-    said = (*assumed, *pin_notes(which), *notes, *(versions_of(rows) if "run" not in mentioned else ()))
-    return ResolvedMaps(tuple(StoredMap(r, said) for r in rows), tuple(left[r["map_id"]] for r in rows), members)
+    identity = (*IDENTITY, *(_column(name) for name in ("run", "fingerprint", "tap") if name in mentioned))
+    newest = {tuple(r[name] for name in identity): r["map_id"] for r in reversed(rows)}
+    rows = [r for r in rows if r["map_id"] in set(newest.values())]
+    defaults = (*synonym_notes, *pin_notes(spec), *notes, *(versions_of(rows) if "run" not in mentioned else ()))
+    return ResolvedMaps(
+        tuple(StoredMap(r, defaults) for r in rows), tuple(remaining[r["map_id"]] for r in rows), members
+    )
 
 
-def _none_meant(stored: Sequence[Mapping[str, Any]], members: Mapping[str, Members]) -> str:
-    there = {r["fingerprint"] for r in stored}
-    for name, found in members.items():
-        if found.fingerprint not in there:
-            return f"the selection '{name}' is of neurons of other weights ({found.fingerprint[:12]}) than these maps"
-    return "no stored map is meant by that (`atlas concepts` and `atlas runs` list what there is)"
+def _no_map_left(stored: Sequence[Mapping[str, Any]], members: Mapping[str, Members]) -> str:
+    stored_weights = {r["fingerprint"] for r in stored}
+    for name, neurons in members.items():
+        if neurons.fingerprint not in stored_weights:
+            return f"the selection '{name}' has neurons of other weights ({neurons.fingerprint[:12]}) than these maps"
+    return "no stored map matches (`atlas concepts` and `atlas runs` list what is stored)"
 
 
 def _one_weights(rows: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """Of each model's name the maps of its newest weights: numbers of two weights are not of one model."""
+    """The maps of the newest weights of each model name: scores of different weights cannot be compared."""
     notes: list[str] = []
     kept: list[dict[str, Any]] = []
     for model in dict.fromkeys(r["model"] for r in rows):
-        mine, more = narrowed([r for r in rows if r["model"] == model], ["fingerprint"])
-        kept += mine
+        of_newest_weights, more = narrow([r for r in rows if r["model"] == model], ["fingerprint"])
+        kept += of_newest_weights
         notes += more
     return [r for r in rows if r in kept], notes
 
@@ -139,100 +143,102 @@ def _column(name: str) -> str:
 
 
 def find(
-    ask: NeuronQuery,
-    found: ResolvedMaps,
-    by: Order,
+    query: NeuronQuery,
+    maps: ResolvedMaps,
+    sort_order: Order,
     peers: Sequence[int],
     null_ids: Sequence[int] | None = None,
 ) -> Query:
-    """The statement that answers; it asks for one row more than the limit, to tell whether there are more.
+    """The statement that answers; it fetches one row more than the limit, to tell whether there are more.
 
-    found: the maps that are meant. by: the order of the rows (`order`). peers: of one map, the other methods' maps,
-    whose tops say who agrees. null_ids: of each map, the map that z is measured against.
+    sort_order: of the rows (`order`). peers: where there is one map, the other methods' maps, whose tops tell which
+    methods agree. null_ids: for each map, the map that z is measured against.
 
     Raises:
-        UsageError: a cursor of another question.
+        UsageError: the cursor belongs to another question.
     """
-    differ = found.differ
-    z = any(name == "z" for name, _ in by) or _z(ask)
-    first = ask.limit is not None and by[0] == ("rank", False) and ask.after is None and _is_whole(ask, found)
-    passing, condition = _passing(ask, found, z=z, first=first)
-    behind = ""
-    if ask.after is not None:
-        last = paging.read(ask.after, by, question(ask, found))
-        behind = f"\n    WHERE {paging.beyond(by, last, condition.bind)}"
-    alone, agree = len(found.chosen) == 1, len(found.chosen) == 1 and bool(peers)
-    values = bound(ask.rule or EVERY, found.ids, null_ids or found.ids, z=z) | condition.parameters
-    values |= {"limit": None if ask.limit is None else ask.limit + 1} | (
-        {"first": (ask.limit or 0) + 1} if first else {}
-    )
-    values |= {"peers": list(peers)} if agree else {}
-    agreeing = _AGREEING if agree else ""
-    methods = "coalesce(a.methods, [])" if agree else "[]::VARCHAR[]"
-    columns = [*differ, "best.score", "best.rank", "best.percentile", *(["best.z"] if z else [])]
+    differing = maps.differing_names
+    z = any(name == "z" for name, _ in sort_order) or _uses_z(query)
+    by_rank = query.limit is not None and sort_order[0] == ("rank", False)
+    best_only = by_rank and query.after is None and _passes_all(query, maps)
+    passing, condition = _passing(query, maps, z=z, first=best_only)
+    after_last = ""
+    if query.after is not None:
+        last = paging.read(query.after, sort_order, query_digest(query, maps))
+        after_last = f"\n    WHERE {paging.beyond(sort_order, last, condition.bind)}"
+    one_map = len(maps.chosen) == 1
+    with_peers = one_map and bool(peers)
+    values = bound(query.rule or EVERY, maps.ids, null_ids or maps.ids, z=z) | condition.parameters
+    values["limit"] = None if query.limit is None else query.limit + 1
+    values |= {"first": (query.limit or 0) + 1} if best_only else {}
+    values |= {"peers": list(peers)} if with_peers else {}
+    agreeing = _AGREEING if with_peers else ""
+    methods = "coalesce(a.methods, [])" if with_peers else "[]::VARCHAR[]"
+    columns = [*differing, "best.score", "best.rank", "best.percentile", *(["best.z"] if z else [])]
+    rows = (_best_of_each_neuron(z) if query.each else "passing") + (" JOIN named USING (map_id)" if differing else "")
     return Query(
         f"""
 WITH {passing},
 best AS (
-    SELECT * FROM {_each(z) if ask.each else "passing"}{" JOIN named USING (map_id)" if differ else ""}{behind}
-    ORDER BY {paging.order_sql(by)}
+    SELECT * FROM {rows}{after_last}
+    ORDER BY {paging.order_sql(sort_order)}
     LIMIT $limit){agreeing}
 SELECT best.component, best.layer, best.neuron, {", ".join(columns)},
-       d.tokens[1:5] AS tokens{f", {methods} AS also_found_by" if alone else ""}
+       d.tokens[1:5] AS tokens{f", {methods} AS also_found_by" if one_map else ""}
 FROM best
 {tokens_of("best")}
-{"LEFT JOIN agreeing a ON a.layer = best.layer AND a.neuron = best.neuron" if agree else ""}
-ORDER BY {paging.order_sql(tuple((f"best.{n}" if n in paging.LAST else n, down) for n, down in by))}""".strip(),
+{"LEFT JOIN agreeing a ON a.layer = best.layer AND a.neuron = best.neuron" if with_peers else ""}
+ORDER BY {paging.order_sql(tuple((f"best.{n}" if n in paging.LAST else n, down) for n, down in sort_order))}""".strip(),
         values,
     )
 
 
-def counts(ask: NeuronQuery, found: ResolvedMaps, null_ids: Sequence[int]) -> Query:
-    """How many neurons of each map pass: what the maps differ in, passing, kept (all that could), neurons."""
-    differ = found.differ
-    passing, condition = _passing(ask, found, z=_z(ask), first=False)
-    names = ", ".join(differ)
+def counts(query: NeuronQuery, maps: ResolvedMaps, null_ids: Sequence[int]) -> Query:
+    """How many neurons of each map pass: the names in which the maps differ, passing, kept (stored scores), neurons."""
+    differing = maps.differing_names
+    passing, condition = _passing(query, maps, z=_uses_z(query), first=False)
+    names = ", ".join(differing)
     return Query(
         f"""
 WITH {passing},
 counted AS (SELECT map_id, count(*) AS passing FROM passing GROUP BY map_id)
-SELECT {f"{names}, " if differ else ""}coalesce(passing, 0) AS passing, kept, neurons
-FROM maps LEFT JOIN counted USING (map_id){" JOIN named USING (map_id)" if differ else ""}
+SELECT {f"{names}, " if differing else ""}coalesce(passing, 0) AS passing, kept, neurons
+FROM maps LEFT JOIN counted USING (map_id){" JOIN named USING (map_id)" if differing else ""}
 WHERE map_id IN (SELECT unnest($maps::INTEGER[]))
-ORDER BY passing DESC{f", {names}" if differ else ""}""".strip(),
-        bound(ask.rule or EVERY, found.ids, null_ids, z=_z(ask)) | condition.parameters,
+ORDER BY passing DESC{f", {names}" if differing else ""}""".strip(),
+        bound(query.rule or EVERY, maps.ids, null_ids, z=_uses_z(query)) | condition.parameters,
     )
 
 
-def _z(ask: NeuronQuery) -> bool:
-    return any(test.field == "z" for test in tests(ask.where))
+def _uses_z(query: NeuronQuery) -> bool:
+    return any(test.field == "z" for test in tests(query.where))
 
 
-def by_place(ask: NeuronQuery) -> bool:
-    """Whether the best of each map are asked for, so that neurons without a place of their own do not count."""
-    if ask.rule is not None:
-        return ask.rule.name in BY_PLACE and ask.rule != EVERY
-    return ask.limit is not None and not ask.sort and ask.where_is_of_maps()
+def by_place(query: NeuronQuery) -> bool:
+    """Whether the query asks for the best of each map, so that neurons without a place of their own do not count."""
+    if query.rule is not None:
+        return query.rule.name in BY_PLACE and query.rule != EVERY
+    return query.limit is not None and not query.sort and query.where_is_of_maps()
 
 
-def _is_whole(ask: NeuronQuery, found: ResolvedMaps) -> bool:
+def _passes_all(query: NeuronQuery, maps: ResolvedMaps) -> bool:
     """Whether every neuron of every map passes."""
-    return ask.rule is None and all(left is True for left in found.left)
+    return query.rule is None and all(remaining is True for remaining in maps.remaining)
 
 
-def _passing(ask: NeuronQuery, found: ResolvedMaps, *, z: bool, first: bool) -> tuple[str, Condition]:
+def _passing(query: NeuronQuery, maps: ResolvedMaps, *, z: bool, first: bool) -> tuple[str, Condition]:
     """Common table expressions, the last of them `passing`: what the rule chooses and the filter lets through."""
-    condition = Condition(found.selections)
-    passes = condition.groups(list(zip(found.ids, found.left, strict=True)))
-    effects = MEASURED if any(test.field.startswith("effect.") for test in tests(ask.where)) else ""
-    named = _NAMED if found.differ else ""
-    chosen = selected(ask.rule or EVERY, z=z, first=first, zeros=not by_place(ask))
+    condition = Condition(maps.selections)
+    passes = condition.groups(list(zip(maps.ids, maps.remaining, strict=True)))
+    effects = MEASURED if any(test.field.startswith("effect.") for test in tests(query.where)) else ""
+    named = _NAMED if maps.differing_names else ""
+    chosen = selected(query.rule or EVERY, z=z, first=first, zeros=not by_place(query))
     return f"{effects}{named}{chosen},\npassing AS (\n    SELECT * FROM chosen WHERE {passes})", condition
 
 
-def _each(z: bool) -> str:
-    """Of each neuron the row of the map in which it ranks best, of equal ranks the oldest map's."""
-    # Rank and map in one number: the least of it names both, in one pass without sorting.
+def _best_of_each_neuron(z: bool) -> str:
+    """For each neuron, its row in the map in which it ranks best; of equal ranks, the oldest map's."""
+    # Rank and map packed into one number: its minimum gives both, in one pass without sorting.
     key = "rank::BIGINT << 32 | map_id"
     more = f", arg_min(z, {key}) AS z" if z else ""
     return f"""(
@@ -244,59 +250,21 @@ def _each(z: bool) -> str:
         JOIN (SELECT map_id, model_id, neurons FROM maps) USING (map_id))"""
 
 
-def order(ask: NeuronQuery, found: ResolvedMaps) -> Order:
+def order(query: NeuronQuery, maps: ResolvedMaps) -> Order:
     """See `atlas.query.paging.order`."""
-    return paging.order(ask.sort, found.differ)
+    return paging.order(query.sort, maps.differing_names)
 
 
-def question(ask: NeuronQuery, found: ResolvedMaps) -> str:
+def query_digest(query: NeuronQuery, resolved: ResolvedMaps) -> str:
     """What a cursor belongs to: the filter, the rule, the order and the maps that answer."""
-    maps = sorted([str(c[name]) for name in (*IDENTITY, "run_id")] for c in found.chosen)
-    return paging.digest([as_json(ask.where), str(ask.rule), list(ask.sort), ask.each, maps])
+    identities = sorted([str(c[name]) for name in (*IDENTITY, "run_id")] for c in resolved.chosen)
+    return paging.digest([as_json(query.where), str(query.rule), list(query.sort), query.each, identities])
 
 
-def exactly(tree: Filter) -> MapSpec:
-    """The names that every map must have which the filter is about: plain tests that are not below `or` and `not`."""
+def required_names(tree: Filter) -> MapSpec:
+    """The names that every matching map must have: from equality tests that are not below `or` or `not`."""
     names: dict[str, str] = {}
     for test in conjuncts(tree):
         if test.op == "=" and test.field in COORDINATES and not is_glob(test.field, str(test.value)):
             names.setdefault(test.field, str(test.value))
     return MapSpec(**names)
-
-
-def _values(tree: Filter, name: str) -> list[str]:
-    found = [t.value if t.op == "in" else (t.value,) for t in tests(tree) if t.field == name]
-    return list(dict.fromkeys(v for values in found for v in values))
-
-
-def _synonyms(connection: Connection, tree: Filter) -> tuple[Filter, list[str]]:
-    """The filter with concepts in place of their surface forms, and what was taken for what."""
-    taken: dict[str, tuple[str, ...]] = {}
-    query = """
-SELECT DISTINCT name FROM concepts
-WHERE list_contains(list_transform(forms, lambda f: lower(f)), lower($form)) ORDER BY name"""
-    for value in _values(tree, "concept"):
-        if is_glob("concept", value) or value == "*":
-            continue
-        known = connection.execute("SELECT 1 FROM concepts WHERE name = $name LIMIT 1", {"name": value}).fetchall()
-        if not known:
-            names = tuple(r[0] for r in connection.execute(query, {"form": value}).fetchall())
-            taken |= {value: names} if names else {}
-    notes = [f"concept={','.join(names)} ('{form}' is one of its forms)" for form, names in taken.items()]
-    return (_renamed(tree, taken) if taken else tree), notes
-
-
-def _renamed(tree: Filter, names: Mapping[str, tuple[str, ...]]) -> Filter:
-    if isinstance(tree, Test):
-        if tree.field != "concept":
-            return tree
-        values = tree.value if tree.op == "in" else (tree.value,)
-        new = tuple(name for v in values for name in names.get(v, (v,)))
-        if tree.op == "in" or len(new) == 1:
-            return replace(tree, value=new if tree.op == "in" else new[0])
-        found = Test("concept", "in", new)
-        return found if tree.op == "=" else Not(found)
-    if isinstance(tree, Not):
-        return Not(_renamed(tree.part, names))
-    parts = tuple(_renamed(part, names) for part in tree.parts)
-    return And(parts) if isinstance(tree, And) else Or(parts)

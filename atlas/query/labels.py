@@ -1,4 +1,4 @@
-"""Stored labels: which there are, which neurons have them, and how they lie over the layers."""
+"""Stored labels: which exist, which neurons have them, and how they are distributed over the layers."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def listing(path: Path) -> pa.Table:
 
 
 def labelled(path: Path, run: str, label: str | None = None, *, top: int | None = None) -> NeuronSet:
-    """The neurons that a run labelled, the clearest first. A neuron with two labels is there twice.
+    """The neurons that a run labelled, highest score first. A neuron with two labels has two rows.
 
     run: the beginning of its id. label: only this one.
 
     Raises:
-        UsageError: no run with labels begins so, or several do; no such label.
+        UsageError: no run with labels has this prefix, or several do; no such label.
     """
     with open_readonly(path) as connection:
         row = _run(connection, run)
@@ -60,8 +60,8 @@ def labelled(path: Path, run: str, label: str | None = None, *, top: int | None 
         ]
         if label is not None and label not in labels:
             raise unknown("label of this run", label, labels, "atlas labels ls")
-        asked = {**row["run"], "label": label, "top": 2**31 - 1 if top is None else top}
-        rows = Query(_NEURONS.strip(), asked).run(connection)
+        parameters = {**row["run"], "label": label, "top": 2**31 - 1 if top is None else top}
+        rows = Query(_NEURONS.strip(), parameters).run(connection)
     return NeuronSet(rows, {"fingerprint": row["fingerprint"], "labels": {"run_id": row["run"]["run"], "label": label}})
 
 
@@ -69,21 +69,21 @@ def layers(path: Path, run: str) -> tuple[pa.Table, pa.Table]:
     """For every layer and label, the neurons and how many of them have another label too; for every two labels, the
     neurons that have both."""
     with open_readonly(path) as connection:
-        asked = _run(connection, run)["run"]
-        return Query(_LAYERS.strip(), asked).run(connection), Query(_OVERLAPS.strip(), asked).run(connection)
+        parameters = _run(connection, run)["run"]
+        return Query(_LAYERS.strip(), parameters).run(connection), Query(_OVERLAPS.strip(), parameters).run(connection)
 
 
 def _run(connection: Any, prefix: str) -> dict[str, Any]:
-    """The one run with labels that begins so, as a query's parameters, and its model's fingerprint."""
+    """The one run with labels whose id has this prefix, as a query's parameters, and its model's fingerprint."""
     query = """
 SELECT DISTINCT l.run_id, m.fingerprint FROM labels l JOIN runs r USING (run_id) LEFT JOIN models m USING (model_id)
 ORDER BY l.run_id"""
-    there = connection.execute(query).fetchall()
-    mine = [row for row in there if row[0].startswith(prefix)]
-    if len(mine) == 1:
-        return {"run": {"run": mine[0][0]}, "fingerprint": mine[0][1]}
-    if mine:
+    rows = connection.execute(query).fetchall()
+    matching = [row for row in rows if row[0].startswith(prefix)]
+    if len(matching) == 1:
+        return {"run": {"run": matching[0][0]}, "fingerprint": matching[0][1]}
+    if matching:
         raise UsageError(
-            f"several runs with labels begin with '{prefix}': {', '.join(row[0][:12] for row in mine[:5])}"
+            f"several runs with labels begin with '{prefix}': {', '.join(row[0][:12] for row in matching[:5])}"
         )
-    raise unknown("run with labels", prefix, [row[0][:8] for row in there], "atlas labels ls")
+    raise unknown("run with labels", prefix, [row[0][:8] for row in rows], "atlas labels ls")

@@ -138,9 +138,9 @@ COORDINATES: Mapping[str, Coordinate] = {f.name: f.metadata[COORDINATE] for f in
 
 
 def by_place(name: str, *, default: Any, kw_only: bool = False) -> Any:
-    """A coordinate once more, that is given by place too."""
-    [again] = (f for f in fields(Coordinates) if f.name == name)
-    return field(default=default, metadata=again.metadata, kw_only=kw_only)
+    """A coordinate declared once more, so that it can also be given by position."""
+    [declared] = (f for f in fields(Coordinates) if f.name == name)
+    return field(default=default, metadata=declared.metadata, kw_only=kw_only)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(by_place, field))
@@ -150,7 +150,7 @@ def _with_places(cls: type[Any]) -> type[Any]:
 
 @_with_places
 class OfConcept(Coordinates):
-    """Coordinates of which the concept and the method may be given by place: `("dog", "contribution")`."""
+    """Coordinates whose concept and method may be given by position: `("dog", "contribution")`."""
 
     concept: str | None = by_place("concept", default=None, kw_only=False)
     method: str | None = by_place("method", default=None, kw_only=False)
@@ -158,8 +158,8 @@ class OfConcept(Coordinates):
 
 @dataclass(frozen=True)
 class MapSpec(OfConcept):
-    """Which maps are meant. fingerprint: of the model's weights. mentioned: other names that are not left open, with
-    spaces between."""
+    """Which maps are requested. fingerprint: of the model's weights. mentioned: other names that are not left open,
+    separated by spaces."""
 
     fingerprint: str | None = field(default=None, kw_only=True)
     mentioned: str | None = field(default=None, kw_only=True)
@@ -173,7 +173,7 @@ class MapSpec(OfConcept):
         columns = {name: about.sql for name, about in COORDINATES.items() if name != "run"}
         columns["fingerprint"] = "mo.fingerprint"
         parts, values = ["r.status = 'done'"], {}
-        pinned = held(self)
+        pinned = active_pins(self)
         for name, column in columns.items():
             value = getattr(self, name) or getattr(pinned, name, None)
             if name == "concept" and value == "*":
@@ -181,7 +181,7 @@ class MapSpec(OfConcept):
             elif value is not None:
                 parts.append(f"{column} = ${name}")
                 values[name] = value
-        if self.method is None:  # those of swapped answers are asked for by name
+        if self.method is None:  # maps of swapped answers must be named
             parts.append(f"m.method NOT LIKE '%.{ANSWER}' AND m.method NOT LIKE '%.{ANSWER}.%'")
         if self.run is not None:
             parts.append("starts_with(m.run_id, $run)")
@@ -192,27 +192,27 @@ class MapSpec(OfConcept):
         return " AND ".join(parts), values
 
 
-def held(which: MapSpec) -> Pins:
-    """The pins that hold for a question: see above."""
+def active_pins(spec: MapSpec) -> Pins:
+    """The pins that apply to a question: none where it names a run; only pins of what it leaves open otherwise."""
     pins = current()
-    if pins == NOTHING or _said(which, "run"):
+    if pins == NOTHING or _is_named(spec, "run"):
         return NOTHING
-    model = None if _said(which, "model") or _said(which, "fingerprint") else pins.model
-    dataset = None if _said(which, "dataset") else pins.dataset
-    others = any(
-        None not in (said, pinned) and said != pinned
-        for said, pinned in ((which.model, pins.model), (which.dataset, pins.dataset))
+    model = None if _is_named(spec, "model") or _is_named(spec, "fingerprint") else pins.model
+    dataset = None if _is_named(spec, "dataset") else pins.dataset
+    other_setting = any(
+        None not in (asked_name, pinned_name) and asked_name != pinned_name
+        for asked_name, pinned_name in ((spec.model, pins.model), (spec.dataset, pins.dataset))
     )
-    return Pins(model, dataset, () if others else pins.runs)
+    return Pins(model, dataset, () if other_setting else pins.runs)
 
 
-def _said(which: MapSpec, name: str) -> bool:
-    return getattr(which, name) is not None or name in (which.mentioned or "").split()
+def _is_named(spec: MapSpec, name: str) -> bool:
+    return getattr(spec, name) is not None or name in (spec.mentioned or "").split()
 
 
-def pin_notes(which: MapSpec) -> tuple[str, ...]:
-    """What the pins filled in, to be said with the answer."""
-    found = held(which)
-    said = [f"{n}={v}" for n, v in (("model", found.model), ("dataset", found.dataset)) if v is not None]
-    said += [f"run={','.join(run[:8] for run in found.runs)}"] if found.runs else []
-    return tuple(f"{text} (pinned; `atlas use`)" for text in said)
+def pin_notes(spec: MapSpec) -> tuple[str, ...]:
+    """What the pins filled in, to be reported with the answer."""
+    pins = active_pins(spec)
+    notes = [f"{n}={v}" for n, v in (("model", pins.model), ("dataset", pins.dataset)) if v is not None]
+    notes += [f"run={','.join(run[:8] for run in pins.runs)}"] if pins.runs else []
+    return tuple(f"{text} (pinned; `atlas use`)" for text in notes)

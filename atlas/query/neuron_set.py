@@ -19,14 +19,14 @@ LAYERS = pa.schema(
 
 
 class NeuronSet(Answer):
-    """An answer whose rows are neurons of one model, in an order, each with the columns of the question that found it.
+    """An answer whose rows are neurons of one model, in order, with the columns of the question that found them.
 
-    Sets combine: `&`, `-` and `|`; provenance keeps both sides'.
+    Sets combine with `&`, `-` and `|`; the provenance keeps that of both sides.
     """
 
     @property
     def defaults(self) -> tuple[str, ...]:
-        """What was left open and filled in for the set, or for those that it is made of."""
+        """What was left open and filled in for the set, or for the sets that it was made from."""
         return tuple(dict.fromkeys(_defaults(self.provenance)))
 
     def __iter__(self) -> Iterator[Neuron]:
@@ -40,30 +40,30 @@ class NeuronSet(Answer):
         return f"NeuronSet({len(self)} neurons: {shown}{', ...' if len(self) > 4 else ''})"
 
     def __and__(self, other: NeuronSet) -> NeuronSet:
-        """The neurons in both, in this one's order and with its columns."""
-        return self._keep("and", other, lambda n, theirs: n in theirs)
+        """The neurons in both sets, in the order and with the columns of this one."""
+        return self._keep("and", other, lambda n, other_neurons: n in other_neurons)
 
     def __sub__(self, other: NeuronSet) -> NeuronSet:
-        """The neurons of this one that the other does not have."""
-        return self._keep("minus", other, lambda n, theirs: n not in theirs)
+        """The neurons of this set that are not in the other."""
+        return self._keep("minus", other, lambda n, other_neurons: n not in other_neurons)
 
     def __or__(self, other: NeuronSet) -> NeuronSet:
-        """This one's neurons, then those that only the other has; columns that both have."""
+        """The neurons of this set, then those that only the other has; with the columns of both."""
         extra = other - self
         common = [name for name in self.table.column_names if name in extra.table.column_names]
         rows = pa.concat_tables([self.table.select(common), extra.table.select(common)], promote_options="permissive")
         return NeuronSet(rows, self._together("or", other))
 
     def _keep(self, word: str, other: NeuronSet, test: Callable[[Neuron, frozenset[Neuron]], bool]) -> NeuronSet:
-        theirs = frozenset(other.neurons)
-        mask = [test(n, theirs) for n in self.neurons]
+        other_neurons = frozenset(other.neurons)
+        mask = [test(n, other_neurons) for n in self.neurons]
         return NeuronSet(self.table.filter(pa.array(mask, pa.bool_())), self._together(word, other))
 
     def _together(self, word: str, other: NeuronSet) -> dict[str, Any]:
-        mine, theirs = self.provenance.get("fingerprint"), other.provenance.get("fingerprint")
-        if mine != theirs or mine is None:
-            raise UsageError("these neurons belong to two models; choose one with model=...")
-        return {"fingerprint": mine, "set": word, "left": self.provenance, "right": other.provenance}
+        fingerprint, other_fingerprint = self.provenance.get("fingerprint"), other.provenance.get("fingerprint")
+        if fingerprint != other_fingerprint or fingerprint is None:
+            raise UsageError("these sets have neurons of two models; choose one with [[model]]")
+        return {"fingerprint": fingerprint, "set": word, "left": self.provenance, "right": other.provenance}
 
 
 def _defaults(provenance: Mapping[str, Any]) -> Iterator[str]:
@@ -74,7 +74,7 @@ def _defaults(provenance: Mapping[str, Any]) -> Iterator[str]:
 
 
 def neuron_set(neurons: Sequence[Neuron], provenance: Mapping[str, Any]) -> NeuronSet:
-    """Neurons with no column but their address."""
+    """A set of neurons with their addresses as the only columns."""
     columns = {
         "component": pa.array([n.component for n in neurons], pa.string()),
         "layer": pa.array([n.layer for n in neurons], pa.int16()),
@@ -88,21 +88,21 @@ def everything_but(neurons: NeuronSet, layers: int, width: int) -> NeuronSet:
 
     layers, width: of the model.
     """
-    taken = frozenset(neurons.neurons)
-    left = [(y, i) for y in range(layers) for i in range(width) if Neuron(LANGUAGE, y, i) not in taken]
+    excluded = frozenset(neurons.neurons)
+    addresses = [(y, i) for y in range(layers) for i in range(width) if Neuron(LANGUAGE, y, i) not in excluded]
     columns = {
-        "component": pa.array([LANGUAGE] * len(left), pa.string()),
-        "layer": pa.array([y for y, _ in left], pa.int16()),
-        "neuron": pa.array([i for _, i in left], pa.int32()),
+        "component": pa.array([LANGUAGE] * len(addresses), pa.string()),
+        "layer": pa.array([y for y, _ in addresses], pa.int16()),
+        "neuron": pa.array([i for _, i in addresses], pa.int32()),
     }
     origin = {"fingerprint": neurons.provenance["fingerprint"], "set": "complement", "of": neurons.provenance}
     return NeuronSet(pa.table(columns), origin)
 
 
 def layer_distribution(neurons: Iterable[Neuron], layers: int) -> pa.Table:
-    """How neurons lie over the layers of their model, one row a layer, also where there is none.
+    """How neurons are distributed over the layers of their model, one row a layer, empty layers included.
 
-    layers: of the language model; another component has as many rows as its last neuron needs. count: neurons of the
+    layers: of the language model; another component has rows up to its last neuron's layer. count: neurons of the
     layer. share: of all of them. cumulative: the share of this layer and those before. enrichment: share over 1 /
     layers, what neurons drawn evenly over the layers would give.
     """

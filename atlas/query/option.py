@@ -9,7 +9,7 @@ from typing import Any, TypeVar, dataclass_transform
 from atlas.errors import UsageError
 
 OPTION = "option"
-"""The key of a field's metadata under which its `Described` is."""
+"""The key of a field's metadata that holds its `Described`."""
 
 T = TypeVar("T")
 
@@ -18,9 +18,9 @@ T = TypeVar("T")
 class Described:
     """What a field is for, and how the command line spells it.
 
-    flags: its options, `--name` by default. argument: given by place, without a flag. least: of a number that is
-    given. several: of a field of several values, how the command line takes them: COMMAS, REPEATED or PAIRS. of: what
-    the field belongs to, where a class has fields of several things.
+    flags: its options, `--name` by default. argument: given by position, without a flag. least: the smallest number
+    allowed. several: how the command line takes several values: COMMAS, REPEATED or PAIRS. of: what the field belongs
+    to, where a class has fields of several things.
     """
 
     help: str

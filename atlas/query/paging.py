@@ -1,7 +1,7 @@
-"""Pages of an answer: a complete order of its rows, and a cursor that goes on behind the last row of a page.
+"""Pages of an answer: a total order of its rows, and a cursor that continues after the last row of a page.
 
-A cursor holds the question it belongs to and the last row's place in the order, so that it stays right whatever else is
-stored, and is refused where it is of another question or newer maps answer it now.
+A cursor holds a digest of its question and the last row's place in the order, so that it stays valid whatever else is
+stored, and is refused for another question or where newer maps now answer it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ Order = tuple[tuple[str, bool], ...]
 
 
 def order(sort: Sequence[str], differ: Sequence[str]) -> Order:
-    """The order of an answer's rows: as asked (a minus sign: the largest first; by rank where nothing is asked), then
-    by the names in which its maps differ and by neuron, so that no two rows have the same place.
+    """The order of an answer's rows: as requested (a minus sign: the largest first; by rank by default), then by the
+    names in which its maps differ and by neuron, so that no two rows have the same place.
 
     Raises:
         UsageError: no such field.
@@ -46,23 +46,24 @@ def order(sort: Sequence[str], differ: Sequence[str]) -> Order:
 
 
 def column(name: str) -> str:
-    """A column to order by; z of a map without spread is nothing, and comes last whichever way."""
+    """A column to order by; z of a map without spread is NULL, and counts as the smallest."""
     return "coalesce(z, '-inf'::DOUBLE)" if name == "z" else name
 
 
 def order_sql(by: Order) -> str:
+    """SQL for the order: the terms of ORDER BY."""
     return ", ".join(f"{column(name)}{' DESC' if largest else ''}" for name, largest in by)
 
 
 def beyond(by: Order, last: Sequence[Any], bind: Callable[[Any], str]) -> str:
     """SQL for the rows behind a place in the order."""
-    found: list[str] = []
+    alternatives: list[str] = []
     same: list[str] = []
     for (name, largest), value in zip(by, last, strict=True):
         bound = f"{bind('-inf' if value is None else value)}{_CASTS.get(name, '')}"
-        found.append(" AND ".join([*same, f"{column(name)} {'<' if largest else '>'} {bound}"]))
+        alternatives.append(" AND ".join([*same, f"{column(name)} {'<' if largest else '>'} {bound}"]))
         same.append(f"{column(name)} = {bound}")
-    return "(" + " OR ".join(f"({part})" for part in found) + ")"
+    return "(" + " OR ".join(f"({part})" for part in alternatives) + ")"
 
 
 _CASTS = {"score": "::FLOAT", "z": "::DOUBLE", "percentile": "::DOUBLE"}
@@ -74,30 +75,30 @@ def digest(question: Any) -> str:
 
 
 def cursor(by: Order, row: Mapping[str, Any], question: str) -> str:
-    """The cursor that goes on behind a row."""
-    said = json.dumps([question, *(row[name] for name, _ in by)], separators=(",", ":"))
-    return base64.urlsafe_b64encode(said.encode()).decode().rstrip("=")
+    """The cursor that continues after a row."""
+    payload = json.dumps([question, *(row[name] for name, _ in by)], separators=(",", ":"))
+    return base64.urlsafe_b64encode(payload.encode()).decode().rstrip("=")
 
 
 def read(text: str, by: Order, question: str) -> list[Any]:
     """The place in the order that a cursor stands for.
 
     Raises:
-        UsageError: it is damaged, or of another question.
+        UsageError: it is damaged, or belongs to another question.
     """
     try:
-        said = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        its, *last = said
+        payload = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        stored_question, *last = payload
     except (ValueError, TypeError, RecursionError):
-        raise UsageError("--after takes the cursor that the page before ended with; this is none") from None
-    if its != question or len(last) != len(by):
+        raise UsageError("[[after]] takes the cursor at the end of the previous page; this is not a cursor") from None
+    if stored_question != question or len(last) != len(by):
         raise UsageError(
-            "this cursor is of another question, or newer maps answer it now; ask again without --after "
-            "(the filter, --select and --sort must be the same on every page)"
+            "this cursor belongs to another question, or newer maps now answer it; ask again without [[after]] "
+            "(the filter, [[select]] and [[sort]] must be the same on every page)"
         )
     for (name, _), value in zip(by, last, strict=True):
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        wanted = number or (name == "z" and value is None) if name in (*NUMBERS, "layer", "neuron") else False
-        if not wanted and not (name not in NUMBERS and isinstance(value, str)):
-            raise UsageError("--after takes the cursor that the page before ended with; this one was changed")
+        fits_number = number or (name == "z" and value is None) if name in (*NUMBERS, "layer", "neuron") else False
+        if not fits_number and not (name not in NUMBERS and isinstance(value, str)):
+            raise UsageError("[[after]] takes the cursor at the end of the previous page; this one was changed")
     return list(last)

@@ -1,4 +1,4 @@
-"""A question: a frozen dataclass of what is asked, and the function that answers it."""
+"""A question: a frozen dataclass with its fields, and the function that answers it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ A = TypeVar("A", bound=Answer, covariant=True)
 
 
 class Question(ABC, Generic[A]):
-    """What can be asked of an atlas. Its fields are made by `option` and `required` of `atlas.query.option`.
+    """A question to an atlas. Its fields are made by `option` and `required` of `atlas.query.option`.
 
     examples: command lines that ask it.
     """
@@ -24,10 +24,10 @@ class Question(ABC, Generic[A]):
     examples: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be asked. A question that has rules of its own calls this too.
+        """Refuse values that are not allowed. A question with checks of its own calls this too.
 
         Raises:
-            UsageError: a number below its least.
+            UsageError: a number below its minimum.
         """
         check_least(self)
 
@@ -47,14 +47,14 @@ class Question(ABC, Generic[A]):
         """
 
     def any_found(self, answer: Answer) -> bool:
-        """Whether an answer has what was asked for: any row, where a question does not say otherwise."""
+        """Whether an answer has what was asked for: any row, unless a question defines it otherwise."""
         return len(answer) > 0
 
-    def maps(self, **others: Any) -> MapSpec:
-        """The coordinates among its fields, with others put in their place."""
-        given = {name: getattr(self, name) for name in COORDINATES if hasattr(self, name)}
-        return MapSpec(**(given | others))
+    def maps(self, **replacements: Any) -> MapSpec:
+        """The coordinates among its fields, with replacements by name."""
+        coordinates = {name: getattr(self, name) for name in COORDINATES if hasattr(self, name)}
+        return MapSpec(**(coordinates | replacements))
 
     def given(self) -> Mapping[str, Any]:
-        """The fields that are not as they are by default."""
+        """The fields that differ from their defaults."""
         return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}  # type: ignore[arg-type]

@@ -1,5 +1,4 @@
-"""The one way from what a person gives by name (an option, a keyword) to a filter and a question: `--token bark`,
-`token="bark"`."""
+"""The one way from options and keywords, `--token bark` or `token="bark"`, to a filter and a query."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ def build_filter(
     z: str | None = None,
     where: str | Filter | Mapping[str, Any] | None = None,
 ) -> Filter:
-    """What passes everything given.
+    """The filter of what passes every given condition.
 
     names: of maps, such as {"concept": "dog", "method": None}. layers: `8-15` or numbers. token: a decoded one. label:
     `image`, or `miner:image`. selection: a saved one's name, or a set of several. effect: `suppression>0.5`.
@@ -49,9 +48,9 @@ def build_filter(
     for name, value in (("token", token), ("label", label), ("selection", selection)):
         parts += [Test(name, "=", value)] if value is not None else []
     for name, value in (("score", score), ("rank", rank), ("percentile", percentile), ("z", z)):
-        parts += [_comparison(name, value, f"--{name} '>=4'")] if value is not None else []
+        parts += [_comparison(name, value, f"[[{name}=>=4]]")] if value is not None else []
     if effect is not None:
-        parts.append(_comparison("effect.", effect, "--effect 'suppression>0.5'"))
+        parts.append(_comparison("effect.", effect, "[[effect=suppression>0.5]]"))
     if isinstance(where, Test | And | Or | Not):
         parts.append(where)
     elif where is not None:
@@ -67,7 +66,7 @@ def build_request(
     after: str | None = None,
     each: bool = False,
 ) -> NeuronQuery:
-    """A question: see `Atlas.query`.
+    """A query for neurons: see `Atlas.query`.
 
     Raises:
         UsageError: select is not a rule.
@@ -78,7 +77,7 @@ def build_request(
 
 
 def _comparison(name: str, text: str, example: str) -> Test:
-    found = parse(f"{name}{text}" if name.endswith(".") else f"{name} {text}")
-    if not isinstance(found, Test):
-        raise UsageError(f"'{text}' is more than one comparison; write for example {example}, or use --where")
-    return found
+    test = parse(f"{name}{text}" if name.endswith(".") else f"{name} {text}")
+    if not isinstance(test, Test):
+        raise UsageError(f"'{text}' is more than one comparison; write for example {example}, or use [[where]]")
+    return test

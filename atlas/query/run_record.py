@@ -1,4 +1,4 @@
-"""Everything that made a run's numbers, as facts by name; and what two runs differ in."""
+"""Everything that determined a run's numbers, as facts by name; and the facts in which two runs differ."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ FROM maps WHERE run_id = $run
 GROUP BY method, source, target, reduce, tap, parameters, concept_id IS NULL ORDER BY ALL"""
 _COUNTED = ("exemplars", "labels", "effects", "measures", "points", "vectors")
 LONGEST = 2000
-"""Characters of a value in the table; the JSON form has all."""
+"""Characters of a value shown in the table; the JSON form has all."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """whole: the run's record as plain objects."""
+    """What is recorded of a run. facts: as plain objects."""
 
-    whole: Mapping[str, Any]
+    facts: Mapping[str, Any]
 
     def flat(self) -> Iterator[tuple[str, Any]]:
-        """Every fact with its name; what maps of one kind have in common is one fact."""
-        for name, value in self.whole.items():
+        """Every fact with its name; maps of one kind together are one fact."""
+        for name, value in self.facts.items():
             if name == "maps":
                 yield from ((f"maps.{kind}", about) for kind, about in value.items())
             else:
@@ -54,10 +54,10 @@ class RunRecord:
 def facts(path: Path, run: str) -> RunRecord:
     """Everything recorded of a run.
 
-    run: the beginning of its id.
+    run: a prefix of its id.
 
     Raises:
-        UsageError: none, or several, begin so.
+        UsageError: no run has this prefix, or several have.
     """
     with open_readonly(path) as connection:
         return _facts(connection, run_named(connection, run))
@@ -66,40 +66,42 @@ def facts(path: Path, run: str) -> RunRecord:
 def _facts(connection: Connection, run_id: str) -> RunRecord:
     values = {"run": run_id}
     (row,) = Query(_RUN.strip(), values).run(connection).to_pylist()
-    whole: dict[str, Any] = {name: row.pop(name) for name in ("run_id", "kind", "status", "started_at", "finished_at")}
+    record: dict[str, Any] = {name: row.pop(name) for name in ("run_id", "kind", "status", "started_at", "finished_at")}
     read = {name: json.loads(row.pop(name)) for name in ("job", "environment", "outcome")}
     names = ("model_name", "model_revision", "fingerprint", "model_type", "layers", "width", "d_model")
-    whole["model"] = {name.removeprefix("model_"): row[name] for name in names}
+    record["model"] = {name.removeprefix("model_"): row[name] for name in names}
     of_dataset = ("dataset_name", "dataset_revision", "licence", "dataset_path")
-    whole["dataset"] = {name.removeprefix("dataset_"): row[name] for name in of_dataset}
-    whole |= read
-    whole["maps"] = {}
-    for found in Query(_MAPS.strip(), values).run(connection).to_pylist():
-        kind = " ".join(found.pop(name) for name in ("method", "source", "target", "reduce", "tap"))
-        of_kind = {**found, "parameters": json.loads(found["parameters"])}
-        whole["maps"][kind if found["concepts"] else f"{kind} *"] = of_kind
+    record["dataset"] = {name.removeprefix("dataset_"): row[name] for name in of_dataset}
+    record |= read
+    record["maps"] = {}
+    for maps_row in Query(_MAPS.strip(), values).run(connection).to_pylist():
+        kind = " ".join(maps_row.pop(name) for name in ("method", "source", "target", "reduce", "tap"))
+        of_kind = {**maps_row, "parameters": json.loads(maps_row["parameters"])}
+        record["maps"][kind if maps_row["concepts"] else f"{kind} *"] = of_kind
     counts = {}
     for table in _COUNTED:
         query = f"SELECT count(*) FROM {table} WHERE run_id = $run"
         counts[table] = connection.execute(query, values).fetchall()[0][0]
-    whole["rows"] = {name: count for name, count in counts.items() if count}
-    return RunRecord(whole)
+    record["rows"] = {name: count for name, count in counts.items() if count}
+    return RunRecord(record)
 
 
 def difference(path: Path, first: str, second: str) -> pa.Table:
     """The facts in which two runs differ: fact, first, second (text; null where a run has no such fact)."""
     with open_readonly(path) as connection:
-        one, other = (dict(_facts(connection, run_named(connection, run)).flat()) for run in (first, second))
+        first_facts, second_facts = (
+            dict(_facts(connection, run_named(connection, run)).flat()) for run in (first, second)
+        )
     rows = [
-        {"fact": name, "first": _short(one.get(name)), "second": _short(other.get(name))}
-        for name in dict.fromkeys([*one, *other])
-        if one.get(name) != other.get(name) or (name in one) != (name in other)
+        {"fact": name, "first": _short(first_facts.get(name)), "second": _short(second_facts.get(name))}
+        for name in dict.fromkeys([*first_facts, *second_facts])
+        if first_facts.get(name) != second_facts.get(name) or (name in first_facts) != (name in second_facts)
     ]
     return pa.Table.from_pylist(rows, schema=pa.schema([(n, pa.string()) for n in ("fact", "first", "second")]))
 
 
 def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf of plain objects with its place: `job.methods.contribution.norm`. Lists of plain values are leaves."""
+    """Every leaf of plain objects with its path: `job.methods.contribution.norm`. Lists of plain values are leaves."""
     if isinstance(value, Mapping) and value:
         for key, part in value.items():
             yield from flat(part, f"{name}.{key}" if name else str(key))
@@ -114,20 +116,20 @@ def _short(value: Any) -> str | None:
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters; --json has all)"
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}... ({len(text)} characters; the JSON form has all)"
 
 
 def run_named(connection: Connection, prefix: str) -> str:
-    """The one run, of any kind and status, whose id begins so.
+    """The id of the one run, of any kind and status, with this prefix.
 
     Raises:
-        UsageError: none, or several.
+        UsageError: no run has this prefix, or several have.
     """
     ids = [str(r[0]) for r in connection.execute("SELECT run_id FROM runs ORDER BY started_at").fetchall()]
-    mine = [i for i in ids if i.startswith(prefix)] if prefix else []
-    if len(mine) == 1:
-        return mine[0]
-    if mine:
-        several = ", ".join(i[: max(8, len(prefix) + 4)] for i in mine[:5])
-        raise UsageError(f"several runs begin with '{prefix}': {several}; give more of it (`atlas runs`)")
+    matching = [i for i in ids if i.startswith(prefix)] if prefix else []
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        several = ", ".join(i[: max(8, len(prefix) + 4)] for i in matching[:5])
+        raise UsageError(f"several runs begin with '{prefix}': {several}; give more characters (`atlas runs`)")
     raise unknown("run", prefix, [i[:8] for i in ids], "atlas runs")

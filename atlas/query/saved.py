@@ -39,12 +39,14 @@ class Selection:
     note: str | None = None
 
     def as_set(self) -> NeuronSet:
+        """The neurons as a set whose provenance names the selection."""
         return neuron_set(
             self.neurons, {"fingerprint": self.fingerprint, "selection": self.name, "of": self.provenance}
         )
 
 
 def file_of(atlas: Path, name: str) -> Path:
+    """Where a selection of this name is stored."""
     return atlas / "selections" / f"{name}.json"
 
 
@@ -52,29 +54,34 @@ def save(atlas: Path, name: str, neurons: NeuronSet, *, note: str | None = None,
     """Save neurons under a name.
 
     Raises:
-        UsageError: a bad name, no neurons, neurons of several models, or a name that is taken and not to be replaced.
+        UsageError: a bad name, no neurons, neurons of several models, or a name that exists and is not to be replaced.
     """
     from atlas.store.ledger import now
 
     check_name(name, "a selection")
-    fingerprint, found = neurons.provenance.get("fingerprint"), tuple(dict.fromkeys(neurons.neurons))
-    if not found:
-        raise UsageError("there are no neurons to save; ask for more (a larger --top, another --where)")
+    fingerprint, members = neurons.provenance.get("fingerprint"), tuple(dict.fromkeys(neurons.neurons))
+    if not members:
+        raise UsageError("there are no neurons to save; ask for more (a larger [[top]], another [[where]])")
     if fingerprint is None:
-        raise UsageError("these neurons belong to several models; choose one with --model")
+        raise UsageError("these neurons belong to several models; choose one with [[model]]")
     file = file_of(atlas, name)
-    made = Selection(name, str(fingerprint), found, dict(neurons.provenance), now(), note)
-    said = {"format": FORMAT, "name": name, "fingerprint": made.fingerprint, "neurons": [str(n) for n in found]}
-    said |= {"provenance": made.provenance, "created_at": made.created_at, "note": note}
-    text = json.dumps(said, indent=1, ensure_ascii=False) + "\n"
+    selection = Selection(name, str(fingerprint), members, dict(neurons.provenance), now(), note)
+    payload = {
+        "format": FORMAT,
+        "name": name,
+        "fingerprint": selection.fingerprint,
+        "neurons": [str(n) for n in members],
+    }
+    payload |= {"provenance": selection.provenance, "created_at": selection.created_at, "note": note}
+    text = json.dumps(payload, indent=1, ensure_ascii=False) + "\n"
     try:
         with folder_lock(atlas):
             if file.exists() and not replace:
-                raise UsageError(f"a selection called '{name}' is there already; give another name, or --replace")
+                raise UsageError(f"a selection called '{name}' already exists; give another name, or use [[replace]]")
             write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     except OSError as error:
         raise unwritable(atlas, error) from error
-    return made
+    return selection
 
 
 def read(file: Path) -> Selection:
@@ -84,16 +91,21 @@ def read(file: Path) -> Selection:
         IntegrityError: it is damaged.
     """
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-        if said["format"] != FORMAT or said["name"] != file.stem:
-            raise ValueError(f"it is of another format, or of '{said['name']}'")
-        neurons = tuple(Neuron.parse(text) for text in said["neurons"])
-        texts = (said["name"], said["fingerprint"], said["created_at"], said["note"] or "")
-        if not neurons or not all(isinstance(t, str) for t in texts) or not isinstance(said["provenance"], dict):
+        payload = json.loads(file.read_text(encoding="utf-8"))
+        if payload["format"] != FORMAT or payload["name"] != file.stem:
+            raise ValueError(f"it has another format, or is the selection '{payload['name']}'")
+        neurons = tuple(Neuron.parse(text) for text in payload["neurons"])
+        texts = (payload["name"], payload["fingerprint"], payload["created_at"], payload["note"] or "")
+        if not neurons or not all(isinstance(t, str) for t in texts) or not isinstance(payload["provenance"], dict):
             raise ValueError("a part is missing")
-        check_name(said["name"], "a selection")
+        check_name(payload["name"], "a selection")
         return Selection(
-            said["name"], said["fingerprint"], neurons, said["provenance"], said["created_at"], said["note"]
+            payload["name"],
+            payload["fingerprint"],
+            neurons,
+            payload["provenance"],
+            payload["created_at"],
+            payload["note"],
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError, UsageError, RecursionError) as error:
         raise IntegrityError(
@@ -102,20 +114,20 @@ def read(file: Path) -> Selection:
 
 
 def names(atlas: Path) -> list[str]:
-    """Every saved selection."""
+    """The names of every saved selection, sorted."""
     return sorted(file.stem for file in (atlas / "selections").glob("*.json"))
 
 
 def listing(atlas: Path) -> pa.Table:
-    """Every saved selection: how many neurons, of which concepts and model, when, why."""
+    """Every saved selection: its neurons' number, concepts, methods, models, filter and weights, its date and note."""
     rows = []
     for name in names(atlas):
-        found = read(file_of(atlas, name))
-        maps = found.provenance.get("maps", [])
+        selection = read(file_of(atlas, name))
+        maps = selection.provenance.get("maps", [])
         about = {key: ", ".join(dict.fromkeys(str(m[key]) for m in maps)) for key in ("concept", "method", "model")}
-        rows.append({"name": name, "neurons": len(found.neurons), **about, "where": _where(found.provenance)})
-        rows[-1]["weights"] = found.fingerprint[:12]
-        rows[-1] |= {"created_at": found.created_at, "note": found.note}
+        rows.append({"name": name, "neurons": len(selection.neurons), **about, "where": _where(selection.provenance)})
+        rows[-1]["weights"] = selection.fingerprint[:12]
+        rows[-1] |= {"created_at": selection.created_at, "note": selection.note}
     text = ("concept", "method", "model", "where", "weights", "created_at", "note")
     types = [("name", pa.string()), ("neurons", pa.int64()), *((key, pa.string()) for key in text)]
     return pa.Table.from_pylist(rows, schema=pa.schema(types))

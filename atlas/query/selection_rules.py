@@ -1,6 +1,6 @@
-"""Selection rules: which neurons of a stored map count, written `name:amount` (`atlas query --select`).
+"""Selection rules: which neurons of a stored map are chosen, written `name:amount` (`atlas query --select`).
 
-A rule is about one map and sees all of it; over several maps it is applied to each by itself.
+A rule applies to one whole map; with several maps, to each separately.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from atlas.errors import UsageError, unknown
 
 MAD, MEAN_AD = 1.482602218505602, 1.2533141373155003
-"""What a normal distribution's median, and mean, absolute deviation is multiplied by to give its standard deviation."""
+"""Factors that turn a normal distribution's median and mean absolute deviation into its standard deviation."""
 
 
 class Measure(NamedTuple):
@@ -39,7 +39,7 @@ RULES: Mapping[str, Measure] = {
     "z": Measure(Z, ">=", -1e9, 1e9, "so many robust standard deviations above the median"),
 }
 EXAMPLES = {"z": "for example 4", "above": "for example 0.5"}
-"""What is said of a rule whose amount has no bounds worth telling."""
+"""Shown for a rule whose amount has no useful bounds."""
 
 NULL_NAMES = ("concept", "method", "source", "target", "reduce")
 
@@ -76,20 +76,22 @@ class Rule:
             raise unknown("selection rule", name, RULES, "atlas query --help")
         amount_text, _, null = rest.partition(",")
         rule = RULES[name]
-        whole = name in ("top", "per_layer")
+        is_count = name in ("top", "per_layer")
         try:
-            amount = float(int(amount_text)) if whole else float(amount_text)
+            amount = float(int(amount_text)) if is_count else float(amount_text)
         except (ValueError, OverflowError):  # a whole number may have more digits than a float has room for
             amount = float("nan")
         if not rule.least <= amount <= rule.most:
             bounds = EXAMPLES.get(name, f"{rule.least:g} to {rule.most:g}")
-            if whole:
+            if is_count:
                 bounds = f"at least {rule.least:g}"
-            number = "a whole number" if whole else "a number"
-            raise UsageError(f"--select {name} needs {number}, {bounds}: {rule.meaning}; '{text}' has none")
+            number = "a whole number" if is_count else "a number"
+            raise UsageError(
+                f"the rule {name} needs {number}, {bounds}: {rule.meaning}; '{text}' has none ([[select]])"
+            )
         if null and name != "z":
             raise UsageError(f"only z is measured against another map; write {name}:{amount_text}")
-        return cls(name, amount, names_given(null, "--select z:4,") if null else {})
+        return cls(name, amount, names_given(null, "[[select]] z:4,") if null else {})
 
     def __str__(self) -> str:
         amount = int(self.amount) if self.amount == int(self.amount) else self.amount
@@ -103,22 +105,24 @@ class Rule:
 
 
 EVERY = Rule("percentile", 0.0)
-"""The rule that leaves nothing out."""
+"""The rule that chooses every neuron."""
 
 
 def names_given(text: str, option: str) -> dict[str, str]:
     """Read `concept=cat,source=text`: names in which one map differs from another.
 
     Raises:
-        UsageError: not `name=value`, or a name that tells no two maps apart.
+        UsageError: not `name=value`, or a name in which maps cannot differ.
     """
-    given: dict[str, str] = {}
+    names_by_kind: dict[str, str] = {}
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals or not value or name not in NULL_NAMES:
-            raise UsageError(f"'{part}' names no map; write {option}concept=cat (or {', '.join(NULL_NAMES[1:])})")
-        given[name] = value
-    return given
+            raise UsageError(
+                f"'{part}' does not name a map; write {option}concept=cat (or {', '.join(NULL_NAMES[1:])})"
+            )
+        names_by_kind[name] = value
+    return names_by_kind
 
 
 # Every score of a map, or as many evenly spaced ones of a map that does not keep all.
@@ -127,14 +131,14 @@ _WHOLE = """SELECT map_id, score FROM scores JOIN maps USING (map_id) WHERE kept
 
 
 BY_PLACE = ("top", "per_layer", "percentile")
-"""The rules that choose by a neuron's place among the others."""
+"""The rules that choose by a neuron's rank among the others."""
 
 
 def placed(alias: str, maps: str = "SELECT unnest($maps::INTEGER[])") -> str:
     """SQL: whether a row of scores has a place of its own.
 
-    Most scores of a map may be exactly 0, and the order of these is drawn by lot: they are in no top and have no
-    percentile, where the map's best score is above 0. maps: a SELECT of the ids of the maps that are asked.
+    Most scores of a map may be exactly 0, and their order is random: where the map's best score is above 0, they are in
+    no top and have no percentile. maps: a SELECT of the ids of the maps.
     """
     positive = f"SELECT map_id FROM scores WHERE map_id IN ({maps}) AND rank = 1 AND score > 0"
     return f"({alias}.score <> 0 OR {alias}.map_id NOT IN ({positive}))"
@@ -143,9 +147,9 @@ def placed(alias: str, maps: str = "SELECT unnest($maps::INTEGER[])") -> str:
 def selected(rule: Rule, *, z: bool = False, first: bool = False, zeros: bool = True) -> str:
     """Common table expressions, the last of them `chosen`: the rows of the maps $maps that the rule chooses.
 
-    Its columns are what filters test, `placed` among them. z: with a column of that name. first: of each map the $first
-    best alone, where no others are needed. zeros: also neurons without a place of their own (`placed`), where the rule
-    does not choose by place. Every choice of text here is from RULES; what the user wrote is bound ($amount, $maps,
+    Its columns are those that filters test, `placed` among them. z: add a column of that name. first: only the $first
+    best of each map, where no others are needed. zeros: also neurons without a place of their own (`placed`), where the
+    rule does not choose by place. All SQL text here is from RULES; what the user wrote is bound ($amount, $maps,
     $nulls).
     """
     measure = RULES[rule.name]

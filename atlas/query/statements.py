@@ -1,7 +1,7 @@
-"""The questions an atlas answers: one question, one function, one SQL statement, one Arrow table.
+"""SQL statements over an atlas: one function, one statement, one Arrow table.
 
-Those that compare maps are in `atlas.query.compare_maps`. Percentiles are of all the map's neurons: 100 for the best,
-100/n for the last of n.
+Those that compare maps are in `atlas.query.compare_maps`. Percentiles are over all of a map's neurons: 100 for the
+best, 100/n for the last of n.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One SQL statement and its parameters, before it is run: what `--explain` shows."""
+    """One SQL statement and its parameters, before it is run; `--explain` shows it."""
 
     sql: str
     parameters: Mapping[str, Any]
 
     def run(self, connection: duckdb.DuckDBPyConnection) -> pa.Table:
-        found: pa.Table = connection.sql(self.sql, params=dict(self.parameters)).to_arrow_table()
-        return found
+        """The rows as an Arrow table."""
+        table: pa.Table = connection.sql(self.sql, params=dict(self.parameters)).to_arrow_table()
+        return table
 
     def explained(self) -> str:
-        """The SQL with its parameters beside it, as text."""
+        """The SQL, with its parameters below it, as text."""
         values = "\n".join(f"-- ${name} = {value!r}" for name, value in self.parameters.items())
         return f"{self.sql}\n{values}" if values else self.sql
 
@@ -41,16 +42,16 @@ _ONE_MAP = "m.model_id, d.name, c.name, m.method, m.source, m.target, m.reduce, 
 _BEST = f"""QUALIFY row_number() OVER (
     PARTITION BY {_ONE_MAP}
     ORDER BY m.examples DESC, r.finished_at DESC, m.map_id DESC) = 1"""
-"""Of the versions of one map that of the most examples: a later, smaller run replaces nothing. Of equals the newest."""
+"""The version of a map with the most examples, of equals the newest: a later, smaller run replaces nothing."""
 
 
-def find_maps(which: MapSpec, *, versions: bool = False) -> Query:
-    """The map of the most examples, of equals the newest, of every (model, dataset, concept, method, source, target,
-    reduction) meant, newest first.
+def find_maps(spec: MapSpec, *, versions: bool = False) -> Query:
+    """The maps that match, newest first: for every (model, dataset, concept, method, source, target, reduction) the
+    version with the most examples, of equals the newest.
 
-    versions: the others too.
+    versions: all versions.
     """
-    where, values = which.where()
+    where, values = spec.where()
     return Query(
         f"""
 SELECT m.map_id, m.run_id, m.model_id, mo.name AS model, mo.fingerprint, coalesce(c.name, '*') AS concept,
@@ -74,25 +75,25 @@ ORDER BY r.finished_at DESC, m.map_id""".strip(),
 
 
 def tokens_of(alias: str, model: str | None = None) -> str:
-    """The join after which `d.tokens` are those that the neurons of a table raise most.
+    """The join after which `d.tokens` are the tokens that the neurons of a table raise most.
 
-    alias: the table's, with component, layer and neuron. model: whose, by default the table's own model_id.
+    alias: of the table, which has component, layer and neuron. model: SQL for the model's id, by default the table's.
     """
     return f"""LEFT JOIN decodings d ON d.model_id = {model or f"{alias}.model_id"} AND d.component = {alias}.component
     AND d.layer = {alias}.layer AND d.neuron = {alias}.neuron AND NOT d.norm AND d.side = 'top'"""
 
 
 def runs_beginning(prefix: str) -> Query:
-    """The finished runs with maps whose id begins so."""
+    """The finished runs with maps whose id has this prefix."""
     sql = """
 SELECT run_id FROM runs
 WHERE starts_with(run_id, $prefix) AND status = 'done' AND kind = 'ingest' ORDER BY run_id"""
     return Query(sql.strip(), {"prefix": prefix})
 
 
-def mapping_runs(which: MapSpec) -> Query:
-    """The runs that have maps which are meant, also where a newer run has the same map."""
-    where, values = which.where()
+def mapping_runs(spec: MapSpec) -> Query:
+    """The runs that have matching maps, including those for which a newer run has the same map."""
+    where, values = spec.where()
     return Query(
         f"""
 SELECT DISTINCT m.run_id
@@ -136,21 +137,20 @@ def strongest_examples(neuron: Neuron, model_id: int) -> Query:
     """The examples on which a neuron has its largest values, of the newest run that kept any, by source."""
     return Query(
         """
-WITH mine AS (
+WITH of_neuron AS (
     SELECT x.*, r.finished_at, r.dataset_id
     FROM exemplars x JOIN runs r USING (run_id)
     WHERE r.model_id = $model_id AND x.component = $component AND x.layer = $layer AND x.neuron = $neuron)
-SELECT mine.source, mine.rank, mine.value, mine.token, mine.role, mine.position, e.task, e.prompt, e.answer, e.media,
-       e.concepts
-FROM mine JOIN examples e ON e.example_id = mine.example_id AND e.dataset_id = mine.dataset_id
-QUALIFY dense_rank() OVER (PARTITION BY mine.source ORDER BY mine.finished_at DESC, mine.run_id) = 1
-ORDER BY mine.source, mine.rank""".strip(),
+SELECT n.source, n.rank, n.value, n.token, n.role, n.position, e.task, e.prompt, e.answer, e.media, e.concepts
+FROM of_neuron n JOIN examples e ON e.example_id = n.example_id AND e.dataset_id = n.dataset_id
+QUALIFY dense_rank() OVER (PARTITION BY n.source ORDER BY n.finished_at DESC, n.run_id) = 1
+ORDER BY n.source, n.rank""".strip(),
         {**_address(neuron), "model_id": model_id},
     )
 
 
 def model_layers(fingerprint: str) -> Query:
-    """How many layers the language model of these weights has."""
+    """The number of layers of the language model with these weights."""
     sql = "SELECT DISTINCT layers FROM models WHERE fingerprint = $fingerprint"
     return Query(sql, {"fingerprint": fingerprint})
 
@@ -186,7 +186,7 @@ FROM edits e JOIN models m USING (model_id) ORDER BY e.name, e.version""",
 
 
 def effects(run: str | None = None, edit: str | None = None, concept: str | None = None) -> Query:
-    """What edits and ablations were measured to do: of one run, edit and concept, or of all."""
+    """Measured effects of edits and ablations: of one run, edit and concept, or of all."""
     return Query(
         """
 SELECT e.edit, e.method, e.dose, e.reduce, e.target, e.concept, e.source, e.task, e.subset, e.condition, e.metric,
@@ -200,7 +200,7 @@ ORDER BY r.finished_at, e.source, e.task, e.subset, e.condition, e.metric""".str
 
 
 def measures(run: str | None, name: str | None) -> Query:
-    """What was measured of layers and models, of one run or all, of one name or all."""
+    """Measures of layers and models: of one run or all, of one name or all."""
     return Query(
         """
 SELECT m.name, m.method, m.concept, m.source, m.layer, m.first, m.second, m.condition, m.value, m.low, m.high,
@@ -213,5 +213,5 @@ ORDER BY r.finished_at, m.name, m.method, m.concept, m.source, m.layer, m.first,
 
 
 def listing(name: str) -> Query:
-    """Everything of one kind: models, datasets, runs, concepts or edits."""
+    """The list of one kind: models, datasets, runs, concepts or edits."""
     return Query(LISTS[name].strip(), {})

@@ -12,7 +12,7 @@ import pyarrow as pa
 from atlas.errors import UsageError
 from atlas.query import statements
 from atlas.query.answer import Answer
-from atlas.query.execute import by_filter, of_meant
+from atlas.query.execute import by_filter, by_resolved_maps
 from atlas.query.find import NeuronQuery, ResolvedMaps
 from atlas.query.map_spec import MapSpec, OfConcept
 from atlas.query.neuron_set import NeuronSet, layer_distribution
@@ -127,5 +127,5 @@ def _each(
     found = {}
     for value, chosen in zip(values, choose_several(connection, which, name, values), strict=True):
         request = NeuronQuery(build_filter(same_but(chosen, {"run": which.run})), rule, limit=None)
-        found[value] = of_meant(connection, request, ResolvedMaps((chosen,), (True,), {}))
+        found[value] = by_resolved_maps(connection, request, ResolvedMaps((chosen,), (True,), {}))
     return found

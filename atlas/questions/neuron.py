@@ -91,7 +91,7 @@ class Neuron(Coordinates, Question[Profile]):
             )
         said = ("model=", "fingerprint=", "dataset=", "run=")
         provenance: dict[str, Any] = {"model": chosen["model"], "fingerprint": chosen["fingerprint"]}
-        provenance["assumed"] = [a for a in chosen.assumed if a.startswith(said)]
+        provenance["assumed"] = [a for a in chosen.defaults if a.startswith(said)]
         facts = {"neuron": str(neuron), "model": str(chosen["model"])}
         found = Profile(concepts, provenance, facts=facts, parts={"tokens": tokens, "exemplars": exemplars})
         found.neuron, found.model = neuron, str(chosen["model"])

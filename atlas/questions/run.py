@@ -26,4 +26,4 @@ class Run(Question[Answer]):
 
     def answer(self, path: Path) -> Answer:
         found = facts(path, self.run)
-        return Answer(found.table(), facts={"run": found.whole})
+        return Answer(found.table(), facts={"run": found.facts})

@@ -1,7 +1,7 @@
-"""A bundle asked as it lies, in a folder or behind a URL: its Parquet as the tables of an atlas, nothing copied.
+"""A bundle queried in place, in a folder or at a URL: its Parquet files as the tables of an atlas, without a copy.
 
 Ids that are local to a run's folder become those that `atlas import` into an empty atlas would give, so that a
-statement answers the same here and there. Edits are JSON and have no table here.
+statement has the same answer either way. Edits are JSON and have no table here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from atlas.store.run_manifest import OBJECTS, SHARDS, require_head, shard_rows
 
 _URL = re.compile(r"(https?|s3)://[^\s?#]+")
 
-_HTTPFS = """reading {location} needs DuckDB's extension httpfs, which is not installed and never fetched from here; \
+_HTTPFS = """reading {location} needs DuckDB's extension httpfs, which is not installed and is never downloaded automatically; \
 type once: python -c "import duckdb; duckdb.sql('INSTALL httpfs')", or use `atlas pull` or `atlas import` instead"""
 
 
@@ -42,12 +42,12 @@ type once: python -c "import duckdb; duckdb.sql('INSTALL httpfs')", or use `atla
 def attach_bundle(location: str) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open a bundle for questions: a DuckDB connection that can read the bundle's Parquet files and nothing else.
 
-    (These files it could also overwrite: DuckDB has no finer setting, and `answered` takes statements that read.)
+    (It could also overwrite these files: DuckDB has no finer setting, but `answered` accepts only reading statements.)
 
     It has the tables of `atlas.store.schema` (models, datasets, concepts, runs, and every table of a run's folder,
-    empty where no run has it) but for edits, changes and indexes. Settings are locked and were read back; statements
-    are the caller's to limit (`atlas.api.user_sql.answered`). Only bundle.json and the manifests are checked by their
-    sums.
+    empty where no run has it) except edits, changes and indexes. Settings are locked and were read back; the caller
+    must limit the statements (`atlas.api.user_sql.answered`). Only bundle.json and the manifests are checked by their
+    checksums.
 
     location: a folder, or its URL: http://, https:// or s3:// (credentials are those of DuckDB's httpfs).
 
@@ -86,7 +86,7 @@ def _first(error: Exception) -> str:
 
 
 class _Local:
-    """A folder: no link of it is followed."""
+    """A folder; links in it are not followed."""
 
     def __init__(self, folder: Path):
         require_plain(folder)
@@ -119,16 +119,16 @@ class _Remote:
             f"SELECT filename, content FROM read_blob([{', '.join(map(literal, places))}]) WHERE size <= {LARGEST_JSON}"
         )
         try:
-            found = {places[place]: bytes(content) for place, content in connection.execute(query).fetchall()}
+            contents = {places[place]: bytes(content) for place, content in connection.execute(query).fetchall()}
         except duckdb.HTTPException:
             raise
         except duckdb.IOException as error:
             raise UsageError(f"there is no bundle at {self.location}: {_first(error)}") from error
-        if NAME in names and not found:
-            raise UsageError(f"there is no bundle at {self.location}: no {NAME}, or one too large")
-        if set(found) != set(names):
+        if NAME in names and not contents:
+            raise UsageError(f"there is no bundle at {self.location}: {NAME} is missing or too large")
+        if set(contents) != set(names):
             raise IntegrityError(f"{self.location} lacks files that its {NAME} names, or they are too large")
-        return found
+        return contents
 
     def place(self, name: str) -> str:
         return f"{self.location}/{name}"
@@ -142,27 +142,28 @@ def _manifest(listing: Listing, run: str, content: bytes) -> dict[str, Any]:
 
     name = f"runs/{run}/{MANIFEST}"
     if (len(content), hashlib.sha256(content).hexdigest()) != listing.files[name]:
-        raise IntegrityError(f"{name} is not what {NAME} says (sha256), it was changed or cut; fetch it again")
-    found = plain_json(content, name)
+        raise IntegrityError(f"{name} does not match {NAME} (sha256): it was changed or cut; fetch it again")
+    manifest = plain_json(content, name)
     try:
-        require_head(found)
-        if found["run"]["run_id"] != run or not REVISION.fullmatch(found["schema"]):
-            raise IntegrityError(f"{name} is of another run, or names no schema")
-        maps = found["files"].get("maps.parquet", {"rows": 0})["rows"]
+        require_head(manifest)
+        if manifest["run"]["run_id"] != run or not REVISION.fullmatch(manifest["schema"]):
+            raise IntegrityError(f"{name} belongs to another run, or does not name a schema")
+        maps = manifest["files"].get("maps.parquet", {"rows": 0})["rows"]
         if type(maps) is not int or not 0 <= maps < 1 << 31:
             raise IntegrityError(f"{name} has an impossible number of maps")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise IntegrityError(f"{name} is damaged: {error}") from error
-    return found
+    return manifest
 
 
 class _Ids:
-    """Ids of models, datasets and concepts as an import gives them: in the order in which the runs finished."""
+    """Ids of models, datasets and concepts as an import would assign them: in the order in which the runs finished."""
 
     def __init__(self) -> None:
         self.rows: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {"models": {}, "datasets": {}, "concepts": {}}
 
     def of(self, table: str, key: tuple[Any, ...], row: Mapping[str, Any]) -> int:
+        """The id of a row by its key; a new one where the key is new."""
         known = self.rows[table]
         name = f"{table[:-1]}_id"
         return int(known.setdefault(key, {name: len(known) + 1, **row})[name])
@@ -179,22 +180,22 @@ def _create(
     parts: dict[str, list[str]] = {name: [] for name in SHARDS}
     for place, (run, manifest) in enumerate(manifests):
         model, dataset = manifest["model"], manifest["dataset"]
-        at: dict[str, Any] = {"model_id": None, "dataset_id": None}
+        ids_of_run: dict[str, Any] = {"model_id": None, "dataset_id": None}
         if model:
-            at["model_id"] = ids.of("models", (model["name"], model["revision"], model["fingerprint"]), model)
+            ids_of_run["model_id"] = ids.of("models", (model["name"], model["revision"], model["fingerprint"]), model)
         if dataset:
-            at["dataset_id"] = ids.of("datasets", (dataset["name"], dataset["revision"]), dataset)
-        owner = {"dataset_id": at["dataset_id"]}
+            ids_of_run["dataset_id"] = ids.of("datasets", (dataset["name"], dataset["revision"]), dataset)
+        owner = {"dataset_id": ids_of_run["dataset_id"]}
         concepts = [ids.of("concepts", (owner["dataset_id"], c["name"]), owner | c) for c in manifest["concepts"]]
-        said = manifest["run"]
-        runs.append({**said, **at, "status": DONE, **{name: json_text(said[name]) for name in OBJECTS}})
-        numbers = {name: str(value) if value else "NULL" for name, value in at.items()}
-        numbers |= {"map_id": f"map_id + {first}", "concept_id": f"{concepts or '[NULL]'}[concept_id + 1]"}
+        run_row = manifest["run"]
+        runs.append({**run_row, **ids_of_run, "status": DONE, **{name: json_text(run_row[name]) for name in OBJECTS}})
+        id_sql = {name: str(value) if value else "NULL" for name, value in ids_of_run.items()}
+        id_sql |= {"map_id": f"map_id + {first}", "concept_id": f"{concepts or '[NULL]'}[concept_id + 1]"}
         for name, table in SHARDS.items():
             file = files.get(f"runs/{run}/{name}.parquet")
             if file is not None:
                 values = [
-                    f'({numbers[c.name]})::INTEGER AS "{c.name}"' if c.name in numbers else f'"{c.name}"'
+                    f'({id_sql[c.name]})::INTEGER AS "{c.name}"' if c.name in id_sql else f'"{c.name}"'
                     for c in table.columns
                 ]
                 rows = shard_rows(table, file, manifest["schema"])
@@ -217,7 +218,7 @@ def _view(name: str, queries: Sequence[str], shared: Mapping[str, tuple[str, ...
         return union
     if len(queries) == 1:
         return f"SELECT * EXCLUDE (place) FROM ({union})"
-    key = ", ".join(shared[name])  # the row that came first stays
+    key = ", ".join(shared[name])  # the first row is kept
     return f"SELECT * EXCLUDE (place) FROM ({union}) QUALIFY place = min(place) OVER (PARTITION BY {key})"
 
 

@@ -15,7 +15,7 @@ _LICENCES = {
     "mit license": "mit",
     "apache-2.0": "apache-2.0",
 }
-"""Licences by the names that the Hub has for them; any other is `other`, and stands in full in the text."""
+"""Licences by the Hub's names for them; any other is `other`, and given in full in the text."""
 
 _ATLAS = "Neuron atlas: which neurons of a multimodal language model carry a concept (software)."
 _DAI = "Dai et al., Knowledge Neurons in Pretrained Transformers (2022)"
@@ -36,19 +36,19 @@ _PAPERS = {
 
 
 def citation(methods: Iterable[str]) -> dict[str, Any]:
-    """What to cite of a bundle whose maps are of these methods."""
+    """What to cite for a bundle whose maps are of these methods."""
     return {"text": _ATLAS, "papers": sorted({_PAPERS[m] for m in methods if m in _PAPERS})}
 
 
-def card(said: Mapping[str, Any], tables: Iterable[str]) -> str:
-    """README.md of a bundle. said: its bundle.json. tables: the Parquet tables that any of its runs has."""
+def card(bundle: Mapping[str, Any], tables: Iterable[str]) -> str:
+    """README.md of a bundle. bundle: its bundle.json. tables: the Parquet tables that any of its runs has."""
     parts = [
-        _front(said, sorted(tables)),
-        _lead(said),
-        _runs(said),
-        _sources(said),
-        _use(said, sorted(tables)),
-        _cite(said),
+        _front(bundle, sorted(tables)),
+        _lead(bundle),
+        _runs(bundle),
+        _sources(bundle),
+        _use(bundle, sorted(tables)),
+        _cite(bundle),
     ]
     return "\n".join(parts)
 
@@ -57,13 +57,13 @@ def _licence(text: str) -> str:
     return _LICENCES.get(text.partition(",")[0].strip().lower(), "other")
 
 
-def _front(said: Mapping[str, Any], tables: list[str]) -> str:
+def _front(bundle: Mapping[str, Any], tables: list[str]) -> str:
     """The YAML in front; JSON strings are YAML strings."""
-    licences = sorted({_licence(d["licence"]) for d in said["datasets"]}) or ["other"]
+    licences = sorted({_licence(d["licence"]) for d in bundle["datasets"]}) or ["other"]
     lines = ["---", "license:", *(f"- {name}" for name in licences)]
     if "other" in licences:
         lines += ["license_name: as-the-datasets-state"]
-    lines += [f"pretty_name: {json.dumps(_title(said), ensure_ascii=False)}", "tags:"]
+    lines += [f"pretty_name: {json.dumps(_title(bundle), ensure_ascii=False)}", "tags:"]
     lines += [f"- {tag}" for tag in ("neuron-atlas", "interpretability", "multimodal", "neurons")]
     lines += ["configs:"] if tables else []
     for table in tables:
@@ -71,30 +71,30 @@ def _front(said: Mapping[str, Any], tables: list[str]) -> str:
     return "\n".join([*lines, "---", ""])
 
 
-def _title(said: Mapping[str, Any]) -> str:
-    models = ", ".join(dict.fromkeys(m["name"] for m in said["models"])) or "no model"
+def _title(bundle: Mapping[str, Any]) -> str:
+    models = ", ".join(dict.fromkeys(m["name"] for m in bundle["models"])) or "no model"
     return f"Neurons of {models}"
 
 
-def _lead(said: Mapping[str, Any]) -> str:
-    maps, scores = (sum(run[key] for run in said["runs"]) for key in ("maps", "scores"))
-    text = f"# {_title(said)}\n\n"
+def _lead(bundle: Mapping[str, Any]) -> str:
+    maps, scores = (sum(run[key] for run in bundle["runs"]) for key in ("maps", "scores"))
+    text = f"# {_title(bundle)}\n\n"
     text += (
-        "Which neurons of a multimodal language model carry a concept, with everything that made the numbers: a bundle "
+        "Which neurons of a multimodal language model carry a concept, with everything that determined the numbers: "
     )
-    text += f"written by `atlas export` ({said['program']}, schema {said['schema']}).\n\n"
-    counts = {"run": len(said["runs"]), "map": maps, "score": scores}
-    counts |= {"edit": len(said["edits"]), "selection": len(said["selections"])}
+    text += f"a bundle written by `atlas export` ({bundle['program']}, schema {bundle['schema']}).\n\n"
+    counts = {"run": len(bundle["runs"]), "map": maps, "score": scores}
+    counts |= {"edit": len(bundle["edits"]), "selection": len(bundle["selections"])}
     text += ", ".join(f"{n:,} {what}{'' if n == 1 else 's'}" for what, n in counts.items()) + "."
-    if said["filter"] is not None:
-        text += f" A part of an atlas: `{json.dumps(said['filter'], ensure_ascii=False)}`."
+    if bundle["filter"] is not None:
+        text += f" A part of an atlas: `{json.dumps(bundle['filter'], ensure_ascii=False)}`."
     return text + "\n"
 
 
-def _runs(said: Mapping[str, Any]) -> str:
+def _runs(bundle: Mapping[str, Any]) -> str:
     lines = ["## Runs", "", "| run | kind | model | dataset | methods | concepts | maps | scores | examples |"]
     lines.append("|---|---|---|---|---|--:|--:|--:|--:|")
-    for run in said["runs"]:
+    for run in bundle["runs"]:
         cells = [run["run_id"][:8], run["kind"], run["model"] or "", run["dataset"] or "", ", ".join(run["methods"])]
         counts = [f"{run[key]:,}" for key in ("concepts", "maps", "scores", "examples")]
         lines.append("| " + " | ".join([*map(_cell, cells), *counts]) + " |")
@@ -105,11 +105,11 @@ def _cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
-def _sources(said: Mapping[str, Any]) -> str:
+def _sources(bundle: Mapping[str, Any]) -> str:
     lines = ["## Models and datasets", "", "| model | revision | sha256 of the weights |", "|---|---|---|"]
-    lines += [f"| {_cell(m['name'])} | {m['revision'] or ''} | `{m['fingerprint']}` |" for m in said["models"]]
+    lines += [f"| {_cell(m['name'])} | {m['revision'] or ''} | `{m['fingerprint']}` |" for m in bundle["models"]]
     lines += ["", "| dataset | revision | licence |", "|---|---|---|"]
-    lines += [f"| {_cell(d['name'])} | `{_cell(d['revision'])}` | {_cell(d['licence'])} |" for d in said["datasets"]]
+    lines += [f"| {_cell(d['name'])} | `{_cell(d['revision'])}` | {_cell(d['licence'])} |" for d in bundle["datasets"]]
     lines += [
         "",
         "Pictures and recordings are not here: examples name them, relative to the dataset's own folder. Prompts,",
@@ -118,11 +118,11 @@ def _sources(said: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _use(said: Mapping[str, Any], tables: list[str]) -> str:
-    one = "scores" if "scores" in tables else (tables or ["scores"])[0]
+def _use(bundle: Mapping[str, Any], tables: list[str]) -> str:
+    table_name = "scores" if "scores" in tables else (tables or ["scores"])[0]
     return f"""## Use
 
-As an atlas, checked against its sums before anything is stored:
+As an atlas, verified by checksums before anything is stored:
 
 ```console
 $ atlas pull OWNER/NAME           # from the Hub
@@ -134,14 +134,19 @@ As plain Parquet (`map_id`, `concept_id`, `model_id` and `dataset_id` are local 
 
 ```python
 import duckdb
-duckdb.sql("SELECT * FROM read_parquet('runs/*/{one}.parquet', filename=true)")
+duckdb.sql("SELECT * FROM read_parquet('runs/*/{table_name}.parquet', filename=true)")
 
 import pandas
-pandas.read_parquet("runs/RUN/{one}.parquet")
+pandas.read_parquet("runs/RUN/{table_name}.parquet")
 ```
 """
 
 
-def _cite(said: Mapping[str, Any]) -> str:
-    lines = ["## Cite", "", f"- {said['citation']['text']}", *(f"- {paper}" for paper in said["citation"]["papers"])]
+def _cite(bundle: Mapping[str, Any]) -> str:
+    lines = [
+        "## Cite",
+        "",
+        f"- {bundle['citation']['text']}",
+        *(f"- {paper}" for paper in bundle["citation"]["papers"]),
+    ]
     return "\n".join([*lines, "- The datasets above, as their authors ask."]) + "\n"

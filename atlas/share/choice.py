@@ -1,4 +1,4 @@
-"""What of an atlas is meant to go into a bundle."""
+"""The choice of what goes from an atlas into a bundle."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ OF_MAPS = ("concept", "method", "source", "target", "reduce")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What of an atlas goes into a bundle: each field the names or patterns that are meant, none for all.
+    """What goes from an atlas into a bundle: each field has names or patterns, none for all.
 
-    run, model, dataset, kind: choose whole runs. concept, method, source, target, reduce: choose maps, each run of
-    which is then written as an extract. edits: whether edits and selections come along: those of the runs' models, and
-    where maps are chosen those that came from such maps alone.
+    run, model, dataset, kind: choose whole runs. concept, method, source, target, reduce: choose maps; their runs are
+    then written as extracts. edits: whether to include edits and selections: those of the runs' models, and where maps
+    are chosen, only those that came from such maps.
     """
 
     run: tuple[str, ...] = ()
@@ -34,21 +34,22 @@ class Choice:
     reduce: tuple[str, ...] = ()
     edits: bool = True
 
-    def said(self) -> dict[str, Any] | None:
-        """As bundle.json has it: what was chosen, or None for everything."""
-        found: dict[str, Any] = {k: sorted(v) for k, v in asdict(self).items() if k != "edits" and v}
-        return (found | ({} if self.edits else {"edits": False})) or None
+    def as_json(self) -> dict[str, Any] | None:
+        """The choice as bundle.json has it; None for everything."""
+        fields: dict[str, Any] = {k: sorted(v) for k, v in asdict(self).items() if k != "edits" and v}
+        return (fields | ({} if self.edits else {"edits": False})) or None
 
     def of_maps(self) -> dict[str, list[str]]:
+        """The fields that choose maps, with their names or patterns."""
         return {name: sorted(getattr(self, name)) for name in OF_MAPS if getattr(self, name)}
 
 
-def _matches(name: str | None, asked: Iterable[str]) -> bool:
-    return name is not None and any(fits(name, word) for word in asked)
+def _matches(name: str | None, patterns: Iterable[str]) -> bool:
+    return name is not None and any(fits(name, word) for word in patterns)
 
 
-def chosen(manifests: Mapping[str, dict[str, Any]], choice: Choice) -> dict[str, dict[str, Any]]:
-    """The runs that `run`, `model`, `dataset` and `kind` mean."""
+def chosen_runs(manifests: Mapping[str, dict[str, Any]], choice: Choice) -> dict[str, dict[str, Any]]:
+    """The runs that match `run`, `model`, `dataset` and `kind`."""
     about = {
         run: {
             "model": portable_model(manifest["model"])["name"] if manifest["model"] else None,
@@ -63,29 +64,37 @@ def chosen(manifests: Mapping[str, dict[str, Any]], choice: Choice) -> dict[str,
             if not any(_matches(k, [word]) for k in known):
                 raise unknown(name, word, known, "atlas runs")
     for prefix in choice.run:
-        mine = [run for run in manifests if run.startswith(prefix)]
-        if len(mine) != 1:
+        matching = [run for run in manifests if run.startswith(prefix)]
+        if len(matching) != 1:
             raise unknown("finished run", prefix, [r[:8] for r in manifests], "atlas runs")
-    kept = {}
+    selected = {}
     for run, manifest in manifests.items():
         of_run = not choice.run or any(run.startswith(prefix) for prefix in choice.run)
         names = ("model", "dataset", "kind")
         if of_run and all(not getattr(choice, n) or _matches(about[run][n], getattr(choice, n)) for n in names):
-            kept[run] = manifest
-    if not kept and (manifests or choice.said()):
-        raise UsageError("no finished run is all of this; `atlas runs` lists them")
-    return kept
+            selected[run] = manifest
+    if not selected and (manifests or choice.as_json()):
+        raise UsageError("no finished run matches all of this; `atlas runs` lists them")
+    return selected
 
 
-def meant(name: str, value: str, asked: Iterable[str]) -> bool:
-    return _matches(value, asked) or (name == "method" and _matches(value.partition(".")[0], asked))
+def matches(name: str, value: str, patterns: Iterable[str]) -> bool:
+    """Whether a map's value of a field fits one of the patterns; a method's parts fit with it."""
+    return _matches(value, patterns) or (name == "method" and _matches(value.partition(".")[0], patterns))
 
 
-def of_chosen(provenance: Mapping[str, Any], concept: str | None, choice: Choice) -> bool:
-    """Whether an edit, or a selection, came from the chosen maps alone, or where no map is behind it, is of a concept
-    that is chosen. concept: the edit's."""
-    asked = choice.of_maps()
+def from_chosen_maps(provenance: Mapping[str, Any], concept: str | None, choice: Choice) -> bool:
+    """Whether an edit, or a selection, came only from chosen maps, or, if it came from no map, has a chosen concept.
+    concept: the edit's."""
+    patterns_by_name = choice.of_maps()
     maps = list(maps_of(provenance))
     if not maps:
-        return "concept" not in asked or (concept is not None and _matches(concept, asked["concept"]))
-    return all(meant(name, str(one[name]), words) for one in maps for name, words in asked.items() if name in one)
+        return "concept" not in patterns_by_name or (
+            concept is not None and _matches(concept, patterns_by_name["concept"])
+        )
+    return all(
+        matches(name, str(source_map[name]), words)
+        for source_map in maps
+        for name, words in patterns_by_name.items()
+        if name in source_map
+    )

@@ -1,27 +1,24 @@
-"""Write an atlas, or what is chosen of it, as a bundle. The form is in `atlas.share.listing`."""
+"""Write an atlas, or a part of it, as a bundle. The format is in `atlas.share.listing`."""
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from atlas.edits.files import read_edit, tensors_of
-from atlas.edits.single_file import without_folders
 from atlas.errors import IntegrityError, UsageError, unknown
-from atlas.query import saved as query_saved
 from atlas.share.card import card, citation
-from atlas.share.choice import OF_MAPS, Choice, chosen, meant, of_chosen
+from atlas.share.choice import OF_MAPS, Choice, chosen_runs, matches
+from atlas.share.export_edits import write_edits, write_json, write_selections
 from atlas.share.extract import write_companion, write_extract
 from atlas.share.listing import CARD, FORMAT, NAME
-from atlas.share.portable import folders, portable, portable_manifest, portable_model
-from atlas.store.atomic import sha256, write_atomically
+from atlas.share.portable import folders, portable_manifest
+from atlas.store.atomic import sha256
 from atlas.store.database import VERSION, literal, open_readonly, require_plain
 from atlas.store.duckdb_errors import unwritable
 from atlas.store.run_manifest import NAME as MANIFEST
@@ -30,7 +27,7 @@ from atlas.store.run_manifest import folder_of, read_manifest
 
 @dataclass(slots=True)
 class Exported:
-    """What a bundle has. runs: as bundle.json lists them."""
+    """The contents of a written bundle. runs: as bundle.json lists them. bytes: of all its files but README.md."""
 
     folder: Path
     runs: list[dict[str, Any]] = field(default_factory=list)
@@ -40,19 +37,19 @@ class Exported:
 
 
 def export(path: Path, folder: Path, choice: Choice | None = None) -> Exported:
-    """Write a bundle, whole or not at all: under a hidden name beside it, then renamed.
+    """Write a bundle, completely or not at all: under a hidden name beside it, then renamed.
 
     Raises:
-        UsageError: something is there already, or nothing in the atlas is meant by the choice.
+        UsageError: the folder already exists, or nothing in the atlas matches the choice.
         StoreUnavailable: the atlas is missing, being written, or of another version; or the folder cannot be written.
-        IntegrityError: a file of the atlas is not what its manifest says.
+        IntegrityError: a file of the atlas does not match its manifest.
     """
     choice = choice or Choice()
     folder = folder.absolute()
     if folder.exists() or folder.is_symlink():
-        raise UsageError(f"{folder} is there already; choose another name or remove it")
+        raise UsageError(f"{folder} already exists; choose another name or remove it")
     require_plain(folder)
-    manifests = _done(path)
+    manifests = _finished_runs(path)
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -61,11 +58,11 @@ def export(path: Path, folder: Path, choice: Choice | None = None) -> Exported:
         exported = Exported(folder)
         fingerprints = {m["model"]["fingerprint"] for m in written.values() if m["model"]}
         if choice.edits:
-            every = choice.said() is None
+            everything = choice.as_json() is None
             known = folders(m["model"]["name"] for m in manifests.values() if m["model"])
-            exported.edits = _edits(path, partial, choice, None if every else fingerprints, known)
-            exported.selections = _selections(path, partial, choice, None if every else fingerprints, known)
-        _finish(partial, exported, written, choice)
+            exported.edits = write_edits(path, partial, choice, None if everything else fingerprints, known)
+            exported.selections = write_selections(path, partial, choice, None if everything else fingerprints, known)
+        _write_listing(partial, exported, written, choice)
         partial.replace(folder)
     except OSError as error:
         raise unwritable(folder, error) from error
@@ -74,7 +71,7 @@ def export(path: Path, folder: Path, choice: Choice | None = None) -> Exported:
     return exported
 
 
-def _done(path: Path) -> dict[str, dict[str, Any]]:
+def _finished_runs(path: Path) -> dict[str, dict[str, Any]]:
     """The manifests of all finished runs, in the order in which they finished."""
     with open_readonly(path) as connection:
         query = "SELECT run_id FROM runs WHERE status = 'done' ORDER BY finished_at, run_id"
@@ -86,32 +83,32 @@ def _runs(
     path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]], choice: Choice
 ) -> dict[str, dict[str, Any]]:
     """Write the chosen runs, and return the manifests that the bundle has."""
-    written = chosen(manifests, choice)
+    written = chosen_runs(manifests, choice)
     if choice.of_maps():
         written = _extracts(path, folder, written, choice)
     else:
         for run, manifest in written.items():
             _copy_run(folder_of(path, run), folder_of(folder, run), manifest)
-    if choice.said() is not None:
+    if choice.as_json() is not None:
         _companions(path, folder, manifests, {manifest["run"]["run_id"] for manifest in written.values()})
-    found = {f.name: read_manifest(f, verify=False) for f in sorted(folder.glob("runs/*"))}
-    _require_concepts(folder, found)
-    return dict(sorted(found.items(), key=lambda item: (item[1]["run"]["finished_at"], item[0])))
+    bundled = {f.name: read_manifest(f, verify=False) for f in sorted(folder.glob("runs/*"))}
+    _require_concepts(folder, bundled)
+    return dict(sorted(bundled.items(), key=lambda item: (item[1]["run"]["finished_at"], item[0])))
 
 
 def _copy_run(source: Path, target: Path, manifest: Mapping[str, Any]) -> None:
-    """Copy a run, its shards to the byte."""
+    """Copy a run, its shards byte for byte."""
     target.mkdir(parents=True)
     for name, entry in manifest["files"].items():
         shutil.copyfile(source / name, target / name)
         if sha256(target / name) != entry["sha256"]:
-            raise IntegrityError(f"{source / name} is not what its manifest says (sha256); run the job again")
+            raise IntegrityError(f"{source / name} does not match its manifest (sha256); run the job again")
     _require_pointers(target, manifest)
-    _write_json(target / MANIFEST, portable_manifest(manifest))
+    write_json(target / MANIFEST, portable_manifest(manifest))
 
 
 def _require_pointers(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Refuse examples that name pictures and recordings by where they lie on this machine."""
+    """Refuse examples that name pictures and recordings by their absolute paths."""
     import duckdb
 
     if "examples.parquet" in manifest["files"]:
@@ -119,11 +116,11 @@ def _require_pointers(folder: Path, manifest: Mapping[str, Any]) -> None:
         query = f"SELECT pointer FROM (SELECT unnest(media) AS pointer FROM read_parquet({file}))"
         query += " WHERE starts_with(pointer, '/') OR regexp_matches(pointer, '^([A-Za-z]:[/\\\\]|~)') LIMIT 1"
         with duckdb.connect() as connection:
-            found = connection.execute(query).fetchall()
-        if found:
+            absolute = connection.execute(query).fetchall()
+        if absolute:
             raise UsageError(
-                f"run {folder.name[:8]} names media by their place on this machine ({found[0][0]}); leave it out, or "
-                "make it again with a dataset whose media are named relative to its folder"
+                f"run {folder.name[:8]} names media by absolute paths ({absolute[0][0]}); leave it out, or "
+                "run it again with a dataset whose media are named relative to its folder"
             )
 
 
@@ -142,54 +139,58 @@ def _extracts(
         names = ["map_id", "concept_id", *OF_MAPS[1:]]
         rows = pq.read_table(source / "maps.parquet", columns=names).to_pylist()
         for row in rows:
-            at = row["concept_id"]
-            row["concept"] = "*" if at is None else manifest["concepts"][at]["name"]
+            concept_id = row["concept_id"]
+            row["concept"] = "*" if concept_id is None else manifest["concepts"][concept_id]["name"]
             for name in OF_MAPS:
                 known[name].add(row[name])
-        maps = [row["map_id"] for row in rows if all(meant(n, row[n], asked) for n, asked in choice.of_maps().items())]
+        maps = [
+            row["map_id"]
+            for row in rows
+            if all(matches(n, row[n], patterns) for n, patterns in choice.of_maps().items())
+        ]
         if maps:
-            read_manifest(source)  # its sums: what is read below is what was stored
-            whole = portable_manifest(manifest)
-            extract = write_extract(source, folder, whole, choice.of_maps(), maps)
+            read_manifest(source)  # verifies the checksums of what is read below
+            portable_run = portable_manifest(manifest)
+            extract = write_extract(source, folder, portable_run, choice.of_maps(), maps)
             _require_pointers(folder_of(folder, extract), read_manifest(folder_of(folder, extract), verify=False))
             written[extract] = manifest
-    for name, asked in choice.of_maps().items():
-        for word in asked:
-            if not any(meant(name, k, [word]) for k in known[name]):
+    for name, patterns in choice.of_maps().items():
+        for word in patterns:
+            if not any(matches(name, k, [word]) for k in known[name]):
                 raise unknown(name, word, known[name], "atlas runs show RUN")
     if not written:
-        raise UsageError("no map is all of this; `atlas runs show RUN` lists a run's")
+        raise UsageError("no map matches all of this; `atlas runs show RUN` lists a run's maps")
     return written
 
 
-def _companions(path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]], taken: set[str]) -> None:
-    """Write what the chosen runs left out because another run of their model has it, as runs of their own."""
+def _companions(path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]], in_bundle: set[str]) -> None:
+    """Write what the chosen runs left out because another run of their model has it, as separate runs."""
     import pyarrow.parquet as pq
 
-    here = {f.name: read_manifest(f, verify=False) for f in folder.glob("runs/*")}
-    models = {_model(m) for m in here.values()}
-    with_tokens = {_model(m) for m in here.values() if "decodings.parquet" in m["files"]}
+    bundled = {f.name: read_manifest(f, verify=False) for f in folder.glob("runs/*")}
+    models = {_model(m) for m in bundled.values()}
+    with_tokens = {_model(m) for m in bundled.values() if "decodings.parquet" in m["files"]}
     shown = [
         pq.read_table(folder_of(folder, run) / "examples.parquet", columns=["example_id"])
-        for run, manifest in here.items()
+        for run, manifest in bundled.items()
         if "examples.parquet" in manifest["files"]
     ]
     examples = pa.concat_tables(shown).group_by("example_id").aggregate([]) if shown else None
     for run, manifest in ((run, portable_manifest(m)) for run, m in manifests.items()):
-        if run in taken or _model(manifest) not in models or not manifest["model"]:
+        if run in in_bundle or _model(manifest) not in models or not manifest["model"]:
             continue
         rows = {
             name: manifest["files"].get(f"{name}.parquet", {"rows": 0})["rows"] for name in ("decodings", "responses")
         }
         tables = ["decodings"] if rows["decodings"] and _model(manifest) not in with_tokens else []
         if rows["responses"] and examples is not None:
-            theirs = pq.read_table(folder_of(path, run) / "responses.parquet", columns=["example_id"])
-            tables += ["responses"] if theirs.join(examples, "example_id", join_type="left semi").num_rows else []
+            responses = pq.read_table(folder_of(path, run) / "responses.parquet", columns=["example_id"])
+            tables += ["responses"] if responses.join(examples, "example_id", join_type="left semi").num_rows else []
         if tables:
             read_manifest(folder_of(path, run))
-            chosen = {"tables": tables, "for": sorted(here)}
-            given = examples if examples is not None else pa.table({"example_id": pa.array([], pa.string())})
-            write_companion(folder_of(path, run), folder, manifest, chosen, given)
+            chosen = {"tables": tables, "for": sorted(bundled)}
+            example_ids = examples if examples is not None else pa.table({"example_id": pa.array([], pa.string())})
+            write_companion(folder_of(path, run), folder, manifest, chosen, example_ids)
             with_tokens |= {_model(manifest)} if "decodings" in tables else set()
 
 
@@ -198,7 +199,7 @@ def _model(manifest: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _require_concepts(folder: Path, manifests: Mapping[str, Mapping[str, Any]]) -> None:
-    """Refuse measures of concepts that no run of the bundle names: where they come in, they would be about nothing."""
+    """Refuse measures of concepts that no run of the bundle names: an import could not relate them to any concept."""
     import pyarrow.parquet as pq
 
     known = {concept["name"] for manifest in manifests.values() for concept in manifest["concepts"]}
@@ -210,61 +211,15 @@ def _require_concepts(folder: Path, manifests: Mapping[str, Mapping[str, Any]]) 
                 if lost:
                     raise UsageError(
                         f"run {run[:8]} measures '{lost[0]}', which no chosen run has among its concepts; choose the "
-                        "run with the maps of it too (--run A,B)"
+                        "run with its maps too ([[run=A,B]])"
                     )
-
-
-def _write_json(file: Path, said: Mapping[str, Any]) -> None:
-    text = json.dumps(said, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def _edits(path: Path, folder: Path, choice: Choice, fingerprints: set[str] | None, known: Sequence[str]) -> list[str]:
-    """Write the edits of these weights and of the chosen maps, to the byte where they name no path of this machine."""
-    labels = []
-    for file in sorted((path / "edits").glob("*@*.json")):
-        edit = read_edit(file)
-        if fingerprints is not None and edit.fingerprint not in fingerprints:
-            continue
-        if not of_chosen(edit.provenance, edit.concept, choice):
-            continue
-        said = json.loads(file.read_text(encoding="utf-8"))
-        clean = said | {"provenance": portable(without_folders(said["provenance"]), *known)}
-        clean |= {"model": portable_model(said["model"])}
-        (folder / "edits").mkdir(exist_ok=True)
-        for tensors in tensors_of(file, verify=True):
-            shutil.copyfile(file.with_name(f"{tensors}.safetensors"), folder / "edits" / f"{tensors}.safetensors")
-        if clean == said:
-            shutil.copyfile(file, folder / "edits" / file.name)
-        else:
-            _write_json(folder / "edits" / file.name, clean)
-        labels.append(edit.label)
-    return labels
-
-
-def _selections(
-    path: Path, folder: Path, choice: Choice, fingerprints: set[str] | None, known: Sequence[str]
-) -> list[str]:
-    saved = []
-    for name in query_saved.names(path):
-        file = query_saved.file_of(path, name)
-        found = query_saved.read(file)
-        if fingerprints is not None and found.fingerprint not in fingerprints:
-            continue
-        if not of_chosen(found.provenance, None, choice):
-            continue
-        said = json.loads(file.read_text(encoding="utf-8"))
-        (folder / "selections").mkdir(exist_ok=True)
-        _write_json(query_saved.file_of(folder, name), said | {"provenance": portable(said["provenance"], *known)})
-        saved.append(name)
-    return saved
 
 
 def _about(folder: Path, run: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A run as bundle.json lists it."""
     import pyarrow.parquet as pq
 
-    of, methods = manifest["run"], list(manifest["run"]["job"].get("methods") or [])
+    run_row, methods = manifest["run"], list(manifest["run"]["job"].get("methods") or [])
     if "maps.parquet" in manifest["files"]:
         methods = pq.read_table(folder / "maps.parquet", columns=["method"])["method"].unique().to_pylist()
     rows = {
@@ -272,7 +227,7 @@ def _about(folder: Path, run: str, manifest: Mapping[str, Any]) -> dict[str, Any
     }
     return {
         "run_id": run,
-        "kind": of["kind"],
+        "kind": run_row["kind"],
         "model": (manifest["model"] or {}).get("name"),
         "dataset": (manifest["dataset"] or {}).get("name"),
         "methods": sorted(methods),
@@ -281,16 +236,16 @@ def _about(folder: Path, run: str, manifest: Mapping[str, Any]) -> dict[str, Any
     }
 
 
-def _finish(folder: Path, exported: Exported, manifests: Mapping[str, dict[str, Any]], choice: Choice) -> None:
+def _write_listing(folder: Path, exported: Exported, manifests: Mapping[str, dict[str, Any]], choice: Choice) -> None:
     """Write the card, and bundle.json last."""
     exported.runs = [_about(folder_of(folder, run), run, manifest) for run, manifest in manifests.items()]
     methods = {method.partition(".")[0] for run in exported.runs for method in run["methods"]}
     files = sorted(f for f in folder.rglob("*") if f.is_file())
-    said = {
+    listing = {
         "format": FORMAT,
         "schema": VERSION,
         "program": f"neuron-atlas {importlib.metadata.version('neuron-atlas')}",
-        "filter": choice.said(),
+        "filter": choice.as_json(),
         "runs": exported.runs,
         "models": _distinct(manifests, "model", ("name", "revision", "fingerprint")),
         "datasets": _distinct(manifests, "dataset", ("name", "revision", "licence")),
@@ -301,10 +256,10 @@ def _finish(folder: Path, exported: Exported, manifests: Mapping[str, dict[str, 
     }
     exported.bytes = sum(f.stat().st_size for f in files)
     tables = {f.stem for f in files if f.suffix == ".parquet"}
-    (folder / CARD).write_text(card(said, tables), encoding="utf-8")
-    _write_json(folder / NAME, said)
+    (folder / CARD).write_text(card(listing, tables), encoding="utf-8")
+    write_json(folder / NAME, listing)
 
 
 def _distinct(manifests: Mapping[str, dict[str, Any]], kind: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
-    found = {tuple(m[kind][n] for n in names): None for m in manifests.values() if m[kind]}
-    return [dict(zip(names, values, strict=True)) for values in sorted(found, key=repr)]
+    keys = {tuple(m[kind][n] for n in names): None for m in manifests.values() if m[kind]}
+    return [dict(zip(names, values, strict=True)) for values in sorted(keys, key=repr)]

@@ -1,7 +1,7 @@
-"""Some maps of a run as a run of its own, with what they need, for a bundle that leaves the rest out.
+"""Some maps of a run as a separate run, with everything they need, for a bundle that leaves the rest out.
 
-An extract's run id is a hash of the run's and of what was chosen, its times are the run's, and its job has the run's
-whole record: the same choice gives the same extract, to the byte.
+An extract's run id is a hash of the run's id and the choice, its times are the run's, and its job has the run's whole
+record: the same choice gives the same extract, byte for byte.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BATCH = 1 << 17
 
 
 def extract_id(run_id: str, chosen: Mapping[str, Any]) -> str:
-    """32 hex digits of a run and of what is chosen of it."""
+    """32 hex digits of a run's id and a choice of its maps."""
     text = json.dumps([run_id, chosen], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -36,8 +36,8 @@ def write_extract(
     """Write some maps of a run as an extract, with their scores and sketches, the exemplars of their sources, the
     examples that these name, the model's decoded tokens, and its answers to these examples.
 
-    source: the run's folder. target: the folder above `runs/`. manifest: the run's, as a bundle has it. chosen: plain
-    JSON, what the extract is named by. maps: local ids, at least one.
+    source: the run's folder. target: the folder above `runs/`. manifest: the run's, as a bundle has it. chosen: the
+    choice as plain JSON, which determines the id. maps: local ids, at least one.
 
     Returns:
         The extract's run id.
@@ -55,10 +55,10 @@ def write_extract(
         }
         concepts = [concept for concept in manifest["concepts"] if concept["name"] in names]
         places = {concept["name"]: place for place, concept in enumerate(concepts)}
-        now = [places.get(concept["name"]) for concept in manifest["concepts"]]
+        new_places = [places.get(concept["name"]) for concept in manifest["concepts"]]
         of_maps = f"* REPLACE (row_number() OVER (ORDER BY map_id) - 1 AS map_id, {literal(run)} AS run_id"
-        if now:
-            of_maps += f", {_list(now)}[concept_id + 1] AS concept_id"
+        if new_places:
+            of_maps += f", {_list(new_places)}[concept_id + 1] AS concept_id"
         tables = {
             "maps": pa.Table.from_batches(
                 list(reader.rows("maps", f"SELECT {of_maps}) FROM maps ORDER BY map_id")),
@@ -101,8 +101,8 @@ def write_companion(
 def _head(
     manifest: Mapping[str, Any], run: str, chosen: Mapping[str, Any], concepts: Sequence[Any], maps: int
 ) -> dict[str, Any]:
-    of = {"schema": manifest["schema"], **manifest["run"]}
-    record = {"run_id": run, "kind": KIND, "job": {"of": of, "filter": dict(chosen)}, "outcome": {"maps": maps}}
+    origin = {"schema": manifest["schema"], **manifest["run"]}
+    record = {"run_id": run, "kind": KIND, "job": {"of": origin, "filter": dict(chosen)}, "outcome": {"maps": maps}}
     record |= {name: manifest["run"][name] for name in ("environment", "started_at", "finished_at")}
     return {"run": record, "model": manifest["model"], "dataset": manifest["dataset"], "concepts": list(concepts)}
 
@@ -112,8 +112,8 @@ def _list(values: Sequence[int | None]) -> str:
 
 
 class _Reader:
-    """The shards of a run as SQL: `{scores}` in a query stands for the rows of scores.parquet; `maps` is a table of
-    those that were chosen, `chosen` their ids, and which they become."""
+    """The shards of a run as SQL: `{scores}` in a query stands for the rows of scores.parquet; `maps` is a table of the
+    chosen maps, `chosen` has their old and new ids."""
 
     def __init__(self, source: Path, manifest: Mapping[str, Any], maps: Sequence[int]):
         revision = str(manifest["schema"])
@@ -137,22 +137,23 @@ class _Reader:
         self.connection.close()
 
     def keep(self, name: str, query: str) -> None:
-        """Make a table of what a query finds."""
+        """Create a table of a query's rows."""
         self.connection.execute(f"CREATE TABLE {name} AS {query.format_map(self._rows)}")
 
     def put(self, name: str, rows: pa.Table) -> None:
-        """Make a table of rows: what is only registered, another cursor does not see."""
+        """Create a table of these rows; one that is only registered would not be visible to other cursors."""
         self.connection.register("given", rows)
         self.connection.execute(f"CREATE TABLE {name} AS SELECT * FROM given")
         self.connection.unregister("given")
 
     def column(self, query: str) -> list[Any]:
+        """The first column of a query's rows."""
         return [row[0] for row in self.connection.execute(query).fetchall()]
 
     def rows(self, table: str, query: str) -> Iterator[pa.RecordBatch]:
-        """What a query finds, with exactly the columns of a table. One at a time: queries share the connection."""
-        wanted = schema.arrow_schema(SHARDS[table])
-        names = ", ".join(f'"{name}"' for name in wanted.names)
+        """A query's rows, with exactly the columns of a table. One at a time: queries share the connection."""
+        target = schema.arrow_schema(SHARDS[table])
+        names = ", ".join(f'"{name}"' for name in target.names)
         text = f"SELECT {names} FROM ({query.format_map(self._rows)})"
         for batch in self.connection.cursor().sql(text).to_arrow_reader(_BATCH):
-            yield from pa.Table.from_batches([batch]).cast(wanted).to_batches()
+            yield from pa.Table.from_batches([batch]).cast(target).to_batches()

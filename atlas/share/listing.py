@@ -1,8 +1,8 @@
-"""A bundle: an atlas, or a part of it, as a folder to hand on. Parquet and JSON only; what it says is checked by sums.
+"""A bundle: an atlas, or a part of it, as a folder to share. Parquet and JSON only, verified by checksums.
 
     README.md           a dataset card for people and for the Hub; nothing reads it back
     bundle.json         what is in the bundle, written last
-    runs/<id>/          as in the atlas (`atlas.store.run_manifest`), but for paths of the machine that made it
+    runs/<id>/          as in the atlas (`atlas.store.run_manifest`), without paths of the machine that made it
     edits/              `<name>@<version>.json`, and deltas, `<sha256>.safetensors`
     selections/         `<name>.json`
 
@@ -54,20 +54,20 @@ REVISION = re.compile("[0-9]{4}")
 LABEL = re.compile(_VERSION)
 """A version of an edit: name@number."""
 
-NOT_OURS = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError, MemoryError)
-"""What reading another's malformed data raises."""
+MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, OverflowError, MemoryError)
+"""Exceptions that reading malformed data raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What bundle.json says, held to its form. files: (bytes, sha256) by name; runs, edits and selections by name."""
+    """The checked content of bundle.json. files: (bytes, sha256) by name; runs, edits and selections by name."""
 
     schema: str
     files: Mapping[str, tuple[int, str]]
     runs: tuple[str, ...]
     edits: tuple[str, ...]
     selections: tuple[str, ...]
-    said: Mapping[str, Any]
+    payload: Mapping[str, Any]
 
 
 def safe_name(name: str) -> bool:
@@ -81,7 +81,7 @@ def read_listing(folder: Path) -> Listing:
     Raises:
         UsageError: no bundle there.
         StoreUnavailable: a newer program wrote it.
-        IntegrityError: damaged, or with names that no bundle has.
+        IntegrityError: it is damaged, or has names that no bundle can have.
     """
     file = folder / NAME
     if not folder.is_dir() or not (file.exists() or file.is_symlink()):
@@ -93,94 +93,94 @@ def small_file(file: Path) -> bytes:
     """The bytes of a JSON file of a bundle.
 
     Raises:
-        IntegrityError: no plain file, or too large to be one.
+        IntegrityError: it is not a plain file, or too large.
     """
     about = file.lstat()
     if not stat.S_ISREG(about.st_mode):
         raise IntegrityError(f"{file} is not a plain file")
     if about.st_size > LARGEST_JSON:
-        raise IntegrityError(f"{file} has {about.st_size:,} bytes; such a file has {LARGEST_JSON:,} at most")
+        raise IntegrityError(f"{file} has {about.st_size:,} bytes; at most {LARGEST_JSON:,} are allowed")
     return file.read_bytes()
 
 
 def plain_json(content: bytes, where: str) -> dict[str, Any]:
-    """A JSON object from bytes that anybody may have written.
+    """A JSON object from untrusted bytes.
 
     Raises:
-        IntegrityError: they are none, or have numbers that JSON does not.
+        IntegrityError: they are not a JSON object, or have numbers that JSON does not allow.
     """
 
     def refuse(word: str) -> None:
-        raise ValueError(f"{word} is not a number of JSON")
+        raise ValueError(f"{word} is not a JSON number")
 
     try:
-        found = json.loads(content.decode("utf-8"), parse_constant=refuse)
-        json.dumps(found, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is not text
-    except NOT_OURS as error:
+        payload = json.loads(content.decode("utf-8"), parse_constant=refuse)
+        json.dumps(payload, ensure_ascii=False).encode("utf-8")  # half of a surrogate pair is not text
+    except MALFORMED as error:
         raise IntegrityError(f"{where} is damaged: {_short(error)}") from error
-    if not isinstance(found, dict):
+    if not isinstance(payload, dict):
         raise IntegrityError(f"{where} is damaged: it is not an object")
-    return found
+    return payload
 
 
 def parse_listing(content: bytes, where: str) -> Listing:
     """See `read_listing`. where: the bundle, for messages."""
-    said = plain_json(content, f"{NAME} of {where}")
-    form, revision = said.get("format"), said.get("schema")
+    payload = plain_json(content, f"{NAME} of {where}")
+    form, revision = payload.get("format"), payload.get("schema")
     if type(form) is int and form > FORMAT:
         raise StoreUnavailable(f"the bundle {where} has format {form}; `pip install --upgrade neuron-atlas`")
     if type(form) is not int or form != FORMAT:
-        raise IntegrityError(f"{NAME} of {where} is of no bundle of format {FORMAT}")
+        raise IntegrityError(f"{NAME} of {where} is not that of a bundle of format {FORMAT}")
     if not isinstance(revision, str) or not REVISION.fullmatch(revision):
-        raise IntegrityError(f"{NAME} of {where} names no schema")
+        raise IntegrityError(f"{NAME} of {where} does not name a schema")
     if revision > VERSION:
         raise StoreUnavailable(
-            f"the bundle {where} has schema {revision}, newer than {VERSION}, the newest this program knows; "
+            f"the bundle {where} has schema {revision}, newer than {VERSION}, the newest that this program knows; "
             "`pip install --upgrade neuron-atlas`"
         )
-    files = _files(said.get("files"), where)
-    runs = _texts([r.get("run_id") if isinstance(r, dict) else r for r in _list(said, "runs", where)], "runs", where)
-    edits, saved = (_texts(_list(said, key, where), key, where) for key in ("edits", "selections"))
-    found = {
+    files = _files(payload.get("files"), where)
+    runs = _texts([r.get("run_id") if isinstance(r, dict) else r for r in _list(payload, "runs", where)], "runs", where)
+    edits, saved = (_texts(_list(payload, key, where), key, where) for key in ("edits", "selections"))
+    names_by_kind = {
         "runs": {m[1] for m in map(_RUN_FILE.fullmatch, files) if m},
         "edits": {m[1] for m in map(_EDIT.fullmatch, files) if m},
         "selections": {m[1] for m in map(_SELECTION.fullmatch, files) if m},
     }
     for key, names in (("runs", runs), ("edits", edits), ("selections", saved)):
-        if len(set(names)) != len(names) or set(names) != found[key]:
-            raise IntegrityError(f"{NAME} of {where} lists other {key} than files")
+        if len(set(names)) != len(names) or set(names) != names_by_kind[key]:
+            raise IntegrityError(f"{NAME} of {where} lists {key} that do not match its files")
     for run in runs:
         if f"runs/{run}/{MANIFEST}" not in files:
             raise IntegrityError(f"run {run[:12]} of {where} has no {MANIFEST}")
-    return Listing(revision, files, runs, edits, saved, said)
+    return Listing(revision, files, runs, edits, saved, payload)
 
 
-def _files(said: Any, where: str) -> dict[str, tuple[int, str]]:
-    if not isinstance(said, dict):
-        raise IntegrityError(f"{NAME} of {where} lists no files")
-    found = {}
-    for name, entry in said.items():
+def _files(entries: Any, where: str) -> dict[str, tuple[int, str]]:
+    if not isinstance(entries, dict):
+        raise IntegrityError(f"{NAME} of {where} has no list of files")
+    files = {}
+    for name, entry in entries.items():
         if not safe_name(name):
-            raise IntegrityError(f"{NAME} of {where} names {name[:200]!r}, which no bundle has; nothing was read")
+            raise IntegrityError(f"{NAME} of {where} names {name[:200]!r}, which no bundle can have; nothing was read")
         size, digest = (entry.get("bytes"), entry.get("sha256")) if isinstance(entry, dict) else (None, None)
         if type(size) is not int or not 0 <= size < 1 << 63 or not isinstance(digest, str):
-            raise IntegrityError(f"{NAME} of {where} has no size and sum of {name}")
+            raise IntegrityError(f"{NAME} of {where} has no size and checksum of {name}")
         if not _SUM.fullmatch(digest) or (name.endswith(".json") and size > LARGEST_JSON):
-            raise IntegrityError(f"{NAME} of {where} has an impossible size or sum of {name}")
-        found[name] = (size, digest)
-    return found
+            raise IntegrityError(f"{NAME} of {where} has an impossible size or checksum of {name}")
+        files[name] = (size, digest)
+    return files
 
 
-def _list(said: Mapping[str, Any], key: str, where: str) -> list[Any]:
-    if not isinstance(said.get(key), list):
+def _list(payload: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    if not isinstance(payload.get(key), list):
         raise IntegrityError(f"{NAME} of {where} has no list of {key}")
-    return list(said[key])
+    return list(payload[key])
 
 
-def _texts(found: list[Any], key: str, where: str) -> tuple[str, ...]:
-    if not all(isinstance(name, str) for name in found):
+def _texts(values: list[Any], key: str, where: str) -> tuple[str, ...]:
+    if not all(isinstance(name, str) for name in values):
         raise IntegrityError(f"{NAME} of {where} has {key} that are not names")
-    return tuple(found)
+    return tuple(values)
 
 
 def _short(error: BaseException) -> str:
@@ -188,7 +188,7 @@ def _short(error: BaseException) -> str:
 
 
 def plain_file(folder: Path, name: str) -> Path:
-    """A file of a bundle; no link leads to it, within the bundle, but those of the Hub's cache, which are followed.
+    """A file of a bundle, reached without links, except those of the Hub's cache, which are followed.
 
     Raises:
         IntegrityError: it is missing, or a link, a folder, a pipe or a device.
@@ -209,13 +209,13 @@ def plain_file(folder: Path, name: str) -> Path:
     return at
 
 
-STORED, THERE, RENAMED, REFUSED = "stored", "there already", "renamed", "refused"
+STORED, ALREADY_STORED, RENAMED, REFUSED = "stored", "already there", "renamed", "refused"
 
 
 @dataclass(frozen=True, slots=True)
 class ImportOutcome:
-    """What became of one thing. kind: run, edit or selection. outcome: stored, there already, renamed (`note` says from
-    what), or refused (`note` says why)."""
+    """The outcome of importing one thing. kind: run, edit or selection. outcome: stored, already there, renamed (`note`
+    has the old name), or refused (`note` says why)."""
 
     kind: str
     name: str

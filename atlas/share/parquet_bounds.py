@@ -1,7 +1,7 @@
-"""How much a Parquet file from elsewhere is when it is read, before it is: 13 KB can say five gigabytes.
+"""Limits on the memory that an untrusted Parquet file needs, checked before it is read: 13 KB can expand to gigabytes.
 
-The footers first, then every value once, in a process that may have only so much memory. Then no reader meets a row
-group of more rows than ours have, nor rows that are much larger than any of ours.
+The footers are checked first, then every value is read once, in a process with limited memory. After that no reader
+meets a row group of more rows than ours have, or rows that are much larger than any of ours.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ GROUP_BYTES = 2 * GIB
 """Bytes of a row group's rows when they are read."""
 
 GAIN, FREE = 10_000, 256 << 20
-"""A file is at most so many times as large when it is read, and so many bytes more."""
+"""A file may expand to at most GAIN times its size plus FREE bytes."""
 
 _MEMORY = 4 * GIB
 _SECONDS = 3600.0
 _STREAM, _STREAM_BYTES = 2048, 192 << 20
-"""Rows that are looked at together, and their bytes when they are read."""
+"""Rows that are read together, and their limit in bytes."""
 
 
 def require_bounded(files: Sequence[Path]) -> None:
-    """Refuse Parquet files that are more than a bundle's can be.
+    """Refuse Parquet files that are larger than a bundle's can be.
 
     Raises:
         IntegrityError: with the file and what is too large.
@@ -42,7 +42,7 @@ def require_bounded(files: Sequence[Path]) -> None:
             "atlas.share.parquet_bounds:measure", {"files": [str(f) for f in files]}, memory=_MEMORY, seconds=_SECONDS
         )
     except NeedsMemory as error:
-        raise IntegrityError(f"a file of it needs more than {_MEMORY / GIB:g} GiB to be read") from error
+        raise IntegrityError(f"one of its files needs more than {_MEMORY / GIB:g} GiB to be read") from error
     except TookTooLong as error:
         raise AtlasError(f"reading its files took longer than {_SECONDS:g} s") from error
 
@@ -54,13 +54,15 @@ def _require_footer(file: Path) -> None:
     for number in range(about.num_row_groups):
         group = about.row_group(number)
         if group.num_rows > ROW_GROUP:
-            raise IntegrityError(f"{file} has a row group of {group.num_rows:,} rows; ours have {ROW_GROUP:,} at most")
+            raise IntegrityError(
+                f"{file} has a row group of {group.num_rows:,} rows; at most {ROW_GROUP:,} are allowed"
+            )
         if not 0 <= group.total_byte_size <= GROUP_BYTES:
             raise IntegrityError(f"{file} has a row group of {group.total_byte_size:,} bytes, more than can be read")
 
 
 def measure(files: Sequence[str], ready: Callable[[], None]) -> Found:
-    """Read every value of the files, and hold their sizes to the bounds: in a process of its own."""
+    """Read every value of the files, and check their sizes; runs in a separate process."""
     import duckdb
 
     ready()
@@ -69,9 +71,9 @@ def measure(files: Sequence[str], ready: Callable[[], None]) -> Found:
             try:
                 _require_sizes(file, connection.from_parquet(str(file)).to_arrow_reader(_STREAM))
             except (duckdb.Error, pa.ArrowException, OSError) as error:
-                if "Out of Memory" in str(error):  # Arrow says it of DuckDB's rows as an OSError
+                if "Out of Memory" in str(error):  # raised by Arrow as an OSError about DuckDB's rows
                     raise IntegrityError(
-                        f"{file} has {file.stat().st_size:,} bytes, and too many to be read"
+                        f"{file} has {file.stat().st_size:,} bytes, and needs too much memory to be read"
                     ) from error
                 raise IntegrityError(f"{file} cannot be read: {error}") from error
     return {}, None
@@ -83,6 +85,6 @@ def _require_sizes(file: Path, batches: Iterable[pa.RecordBatch]) -> None:
     for batch in batches:
         rows, window, total = rows + batch.num_rows, window + batch.nbytes, total + batch.nbytes
         if batch.nbytes > _STREAM_BYTES or window > GROUP_BYTES or total > GAIN * size + FREE:
-            raise IntegrityError(f"{file} has {size:,} bytes, and too many ({total:,} or more) when it is read")
+            raise IntegrityError(f"{file} has {size:,} bytes, and expands to too many ({total:,} or more)")
         if rows >= together:
             rows = window = 0

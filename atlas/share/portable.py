@@ -1,4 +1,4 @@
-"""What an atlas records, without where things lie on the machine that recorded it."""
+"""Records of an atlas without the paths of the machine that made them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _USUAL += " project projects root run scratch srv storage sys tmp usr var work w
 
 
 def _pattern() -> re.Pattern[str]:
-    """Absolute paths below a folder that is usual, or here; `/m/01g` (a class of OpenImages) is none."""
+    """Absolute paths below a common root folder or one of this machine; `/m/01g` (a class of OpenImages) is not one."""
     try:
-        here = [folder.name for folder in Path("/").iterdir() if folder.is_dir()]
+        root_folders = [folder.name for folder in Path("/").iterdir() if folder.is_dir()]
     except OSError:
-        here = []
-    roots = "|".join(sorted({re.escape(name) for name in (*_USUAL.split(), *here)}))
+        root_folders = []
+    roots = "|".join(sorted({re.escape(name) for name in (*_USUAL.split(), *root_folders)}))
     inside = r"[^\s'\"<>|:;,]*"
     return re.compile(rf"(?<![\w/.~-])(?:file://)?(?:(?:~|/(?:{roots}))(?:/{inside})+|[A-Za-z]:[\\/]{inside})")
 
@@ -28,15 +28,15 @@ _PATHS = _pattern()
 
 
 def portable(value: Any, *known: str | None) -> Any:
-    """Plain JSON data in which the last name stands for every absolute path, in keys too.
+    """Plain JSON data with every absolute path replaced by its last name, in keys too.
 
-    known: folders that must not stand there, whatever they look like.
+    known: folders to replace whatever they look like.
     """
     if isinstance(value, str):
         for folder in known:
             if folder and len(folder) > 1:
                 value = value.replace(folder, Path(folder).name)
-        return _PATHS.sub(lambda found: re.split(r"[\\/]", found[0].rstrip("/\\"))[-1], value)
+        return _PATHS.sub(lambda path_match: re.split(r"[\\/]", path_match[0].rstrip("/\\"))[-1], value)
     if isinstance(value, Mapping):
         return {portable(key, *known): portable(part, *known) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -47,27 +47,27 @@ def portable(value: Any, *known: str | None) -> Any:
 def portable_manifest(manifest: Mapping[str, Any]) -> dict[str, Any]:
     """A run's manifest as a bundle has it: the dataset without its path, a model's folder by its last name, the run's
     record without any path. Rows are untouched."""
-    found = dict(manifest)
+    bundled = dict(manifest)
     path = (manifest["dataset"] or {}).get("path")
     if manifest["model"]:
-        found["model"] = portable_model(manifest["model"])
+        bundled["model"] = portable_model(manifest["model"])
     if path is not None:
-        found["dataset"] = {**manifest["dataset"], "path": None}
+        bundled["dataset"] = {**manifest["dataset"], "path": None}
     known = [path, *folders([manifest["model"]["name"]] if manifest["model"] else [])]
     of_run = {name: portable(manifest["run"][name], *known) for name in ("job", "environment", "outcome")}
-    found["run"] = {**manifest["run"], **of_run}
-    return found
+    bundled["run"] = {**manifest["run"], **of_run}
+    return bundled
 
 
 def portable_model(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's row, with the last name of its folder where it has that for a name: its weights have their sum."""
+    """A model's row; a name that is a folder becomes its last part, as the fingerprint identifies the weights."""
     name = str(row["name"])
     plain = PurePosixPath(name).name if name.startswith(("/", "~")) else PureWindowsPath(name).name
     return {**row, "name": plain if _is_folder(name) and plain else name}
 
 
 def folders(names: Iterable[str]) -> list[str]:
-    """Those of models' names that are folders of this machine, the longest first."""
+    """The models' names that are folders, the longest first."""
     return sorted(filter(_is_folder, names), key=len, reverse=True)
 
 

@@ -1,4 +1,4 @@
-"""A bundle unpacked as an atlas of its own, and checked as one, before anything of it is stored."""
+"""A bundle unpacked as a separate atlas, and checked as one, before anything of it is stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from atlas.errors import AtlasError, IntegrityError
 from atlas.share.listing import (
     LABEL,
     LARGEST_JSON,
-    NOT_OURS,
+    MALFORMED,
     REVISION,
     Listing,
     plain_file,
@@ -30,12 +30,12 @@ from atlas.store.run_manifest import SHARDS, folder_of
 
 _CHUNK = 1 << 20
 _LAYERS, _WIDTH = 10_000, 50_000_000
-"""No model has more; what a bundle claims of its own is held to these, so that it cannot claim any number of rows."""
+"""No model has more; limits what a bundle may claim, so that it cannot claim any number of rows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """A bundle that was checked. folder: an atlas of its own. manifests: by run, in the order in which they finished.
+    """A checked bundle. folder: a separate atlas. manifests: by run, in the order in which they finished.
     edits: by `name@version`."""
 
     folder: Path
@@ -45,14 +45,14 @@ class Unpacked:
 
 
 def unpack(bundle: Path, folder: Path) -> Unpacked:
-    """Copy a bundle into an empty folder, and hold it to everything that an atlas must be.
+    """Copy a bundle into an empty folder, and check everything that holds for an atlas.
 
-    What is checked is the copy: what happens to the bundle meanwhile changes nothing.
+    The copy is checked, so that later changes of the bundle have no effect.
 
     Raises:
         UsageError: no bundle there.
         StoreUnavailable: a newer program wrote it.
-        IntegrityError: it is not what its sums say, or impossible as an atlas.
+        IntegrityError: it does not match its checksums, or cannot be an atlas.
     """
     listing = read_listing(bundle)
     sources = {name: plain_file(bundle, name) for name in sorted(listing.files)}
@@ -62,11 +62,11 @@ def unpack(bundle: Path, folder: Path) -> Unpacked:
     needed = sum(size for size, _ in listing.files.values())
     if needed > shutil.disk_usage(folder).free:
         raise AtlasError(
-            f"the bundle has {needed / 1e6:,.0f} MB, more than is free where the atlas is; free some space"
+            f"the bundle has {needed / 1e6:,.0f} MB, more than is free on the disk of the atlas; free some space"
         )
     for name, file in sources.items():
         _copy(file, folder / name, *listing.files[name])
-    with _blamed(bundle, folder):
+    with _as_damage(bundle, folder):
         manifests = {run: _manifest(folder, listing, run) for run in listing.runs}
         require_bounded([folder / name for name in sorted(listing.files) if name.endswith(".parquet")])
         ordered = dict(sorted(manifests.items(), key=lambda item: (item[1]["run"]["finished_at"], item[0])))
@@ -78,71 +78,74 @@ def unpack(bundle: Path, folder: Path) -> Unpacked:
 
 
 def _copy(source: Path, target: Path, size: int, digest: str) -> None:
-    """Copy a file and its sum in one pass; no link is followed, and no more is read than was announced."""
+    """Copy a file and compute its checksum in one pass; links are not followed, and no more than `size` is read."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    found = hashlib.sha256()
-    left = size + 1
+    hasher = hashlib.sha256()
+    remaining = size + 1
     handle = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as reading, target.open("wb") as writing:
-        while left > 0 and (chunk := reading.read(min(_CHUNK, left))):
-            found.update(chunk)
+        while remaining > 0 and (chunk := reading.read(min(_CHUNK, remaining))):
+            hasher.update(chunk)
             writing.write(chunk)
-            left -= len(chunk)
+            remaining -= len(chunk)
         writing.flush()
         os.fsync(writing.fileno())
-    if left != 1 or found.hexdigest() != digest:
+    if remaining != 1 or hasher.hexdigest() != digest:
         raise _altered(source, "sha256")
 
 
 def _altered(file: Path, what: str) -> IntegrityError:
-    return IntegrityError(f"{file} is not what bundle.json says ({what}), it was changed or cut; fetch it again")
+    return IntegrityError(f"{file} does not match bundle.json ({what}): it was changed or cut; fetch it again")
 
 
 @contextmanager
-def _blamed(bundle: Path, folder: Path) -> Iterator[None]:
-    """Whatever goes wrong in the block is the bundle's fault: nothing else is read there. Its copy goes by its name."""
+def _as_damage(bundle: Path, folder: Path) -> Iterator[None]:
+    """Turn errors of the block into errors about the bundle, as nothing else is read there; messages name the bundle
+    and not its copy."""
     import duckdb
     import pyarrow as pa
     import sqlalchemy as sa
 
-    def said(error: Exception) -> str:
+    def message(error: Exception) -> str:
         return " ".join(str(error).replace(str(folder), str(bundle)).split())[:600]
 
     try:
         yield
     except IntegrityError as error:
-        raise IntegrityError(said(error)) from error
+        raise IntegrityError(message(error)) from error
     except duckdb.OutOfMemoryException as error:
         raise AtlasError(f"checking the bundle {bundle} needs more memory than there is") from error
     except OSError as error:
-        if error.errno is not None:  # the disk's; Arrow says it of a file that is not a Parquet, without a number
+        if error.errno is not None:  # a disk error; Arrow raises one without a number for a file that is not Parquet
             raise
-        raise IntegrityError(f"the bundle {bundle} is damaged: {said(error)}") from error
-    except (*NOT_OURS, duckdb.Error, pa.ArrowException, sa.exc.SQLAlchemyError) as error:
-        raise IntegrityError(f"the bundle {bundle} is damaged: {type(error).__name__}: {said(error)}") from error
+        raise IntegrityError(f"the bundle {bundle} is damaged: {message(error)}") from error
+    except (*MALFORMED, duckdb.Error, pa.ArrowException, sa.exc.SQLAlchemyError) as error:
+        raise IntegrityError(f"the bundle {bundle} is damaged: {type(error).__name__}: {message(error)}") from error
 
 
 def _manifest(folder: Path, listing: Listing, run: str) -> dict[str, Any]:
-    """The manifest of a run, which must name the files that the bundle has of it, with the same sums."""
+    """The manifest of a run, which must list the same files and checksums as the bundle."""
     from atlas.store.run_manifest import read_manifest
 
     file = folder_of(folder, run) / MANIFEST
-    said = plain_json(small_file(file), str(file))
-    revision = said.get("schema")
+    payload = plain_json(small_file(file), str(file))
+    revision = payload.get("schema")
     if not isinstance(revision, str) or not REVISION.fullmatch(revision):
-        raise IntegrityError(f"{file} names no schema")
+        raise IntegrityError(f"{file} does not name a schema")
     manifest = read_manifest(file.parent, verify=False)
-    theirs = {f"runs/{run}/{name}": (e["bytes"], e["sha256"]) for name, e in manifest["files"].items()}
-    ours = {n: about for n, about in listing.files.items() if n.startswith(f"runs/{run}/") and not n.endswith(MANIFEST)}
-    if theirs != ours:
-        raise IntegrityError(f"{file} and bundle.json name other files, or other sums of them")
+    in_manifest = {f"runs/{run}/{name}": (e["bytes"], e["sha256"]) for name, e in manifest["files"].items()}
+    in_listing = {
+        n: about for n, about in listing.files.items() if n.startswith(f"runs/{run}/") and not n.endswith(MANIFEST)
+    }
+    if in_manifest != in_listing:
+        raise IntegrityError(f"{file} and bundle.json list different files or checksums")
     if not all(type(e["rows"]) is int and 0 <= e["rows"] < 1 << 40 for e in manifest["files"].values()):
         raise IntegrityError(f"{file} has an impossible number of rows")
     return manifest
 
 
 def _require_run(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Rows in the numbers that maps and model allow, and by the rules that our own runs are written by."""
+    """Check the numbers of rows against maps and model, and the rows by the rules of our own runs."""
     import duckdb
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -163,15 +166,17 @@ def _require_run(folder: Path, manifest: Mapping[str, Any]) -> None:
         maps = pq.read_table(folder / "maps.parquet", columns=["kept" if "kept" in columns else "neurons"])
         kept = pc.sum(pc.cast(maps.column(0), "int64")).as_py() or 0
     if kept != rows["scores"]:
-        raise IntegrityError(f"{folder.name[:12]}: its maps keep {kept} scores, and it has {rows['scores']}")
+        raise IntegrityError(f"{folder.name[:12]}: its maps have {kept} scores, and its file has {rows['scores']}")
     require_rows(folder, manifest)
     if rows["effects"]:
         with duckdb.connect() as connection:
             effects = connection.from_parquet(str(folder / "effects.parquet"))
             labels = [label for (label,) in effects.project("edit").distinct().fetchall()]
-        wrong = [label for label in labels if "@" in label and not LABEL.fullmatch(label)]
-        if wrong:
-            raise IntegrityError(f"{folder.name[:12]}: it has effects of {wrong[0][:100]!r}, which names no edit")
+        bad_labels = [label for label in labels if "@" in label and not LABEL.fullmatch(label)]
+        if bad_labels:
+            raise IntegrityError(
+                f"{folder.name[:12]}: it has effects of {bad_labels[0][:100]!r}, which is not an edit's label"
+            )
 
 
 def _edit(folder: Path, label: str) -> Edit:
@@ -184,7 +189,7 @@ def _edit(folder: Path, label: str) -> Edit:
     plain_json(small_file(file), str(file))
     edit = read_edit(file)
     if edit.label != label:
-        raise IntegrityError(f"{file} is of {edit.label}, not of {label}")
+        raise IntegrityError(f"{file} has the edit {edit.label}, not {label}")
     try:
         require_fits(edit.intervention, edit.model)
     except ValueError as error:
@@ -193,9 +198,9 @@ def _edit(folder: Path, label: str) -> Edit:
 
 
 def _require_atlas(folder: Path, manifests: Mapping[str, Any], edits: Mapping[str, Edit]) -> None:
-    """Make the bundle's own database, and check it: `atlas db check` of what would come in.
+    """Build a database of the bundle's files, and check it like `atlas db check`.
 
-    The database is for this alone; that of the atlas is loaded from the files, as here.
+    It is used for this check only; the atlas's own database is loaded from the files too.
     """
     from atlas.edits.files import read_stored
     from atlas.edits.rows import load_edit

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atlas.query import compare_maps
-from atlas.query.map_spec import OF_PINNED, MapSpec, held
+from atlas.query.map_spec import OF_PINNED, MapSpec, active_pins
 from atlas.query.resolve_maps import first_answer, preferred
 from atlas.query.statements import Query
 
@@ -48,7 +48,7 @@ def _every(which: MapSpec) -> tuple[str, dict[str, Any]]:
     columns |= {"fingerprint": "m.fingerprint"}
     values = {name: value for name in columns if (value := getattr(which, name)) is not None}
     asked = "".join(f" AND {columns[name]} = ${name}" for name in values)
-    if runs := held(replace(which, model=None, dataset=None)).runs:
+    if runs := active_pins(replace(which, model=None, dataset=None)).runs:
         asked += f" AND {OF_PINNED.format(kind='evaluate')}"
         values["pinned"] = list(runs)
     return (

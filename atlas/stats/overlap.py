@@ -257,7 +257,7 @@ def of_concepts(
     if side == "target" and which.source is None:  # pictures may be asked for in text alone
         pinned = choose_several(connection, which, side, between)[0]
         which = replace(which, source=str(pinned["source"]))
-        notes = [note for note in pinned.assumed if note.startswith("source=")]
+        notes = [note for note in pinned.defaults if note.startswith("source=")]
     first = choose_concepts(connection, replace(which, **{side: between[0]}), concepts)
     same = {name: first[0][name] for name in EVERYTHING if name not in (side, "component")}
     second = choose_concepts(connection, replace(which, **same, **{side: between[1]}), concepts)
@@ -268,7 +268,7 @@ def of_concepts(
     if not both:
         raise UsageError(f"no concept has maps of both {' and '.join(between)} (`atlas concepts` lists what there is)")
     chosen = [c for maps in both.values() for c in maps]
-    chosen[0] = StoredMap(chosen[0].row, (*notes, *chosen[0].assumed))
+    chosen[0] = StoredMap(chosen[0].row, (*notes, *chosen[0].defaults))
     loudness = loudness_of(connection, chosen)
     _require_kept(chosen, loudness, top)
     pair = [first[0], second[0]]

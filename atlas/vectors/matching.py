@@ -79,7 +79,7 @@ def match(connection: Connection, first: str, second: str, which: MapSpec, top: 
     best = _best(connection, mine[shared.index(which.concept)], models[0], top)
     rows = _matched(best, left, right, [int(m["width"]) for m in models], seed)
     found = pa.Table.from_pylist(_told(connection, rows, models[1]), schema=COLUMNS)
-    assumed = dict.fromkeys(a for c in (*mine, *theirs) for a in c.assumed if not a.startswith("run="))
+    assumed = dict.fromkeys(a for c in (*mine, *theirs) for a in c.defaults if not a.startswith("run="))
     return Matched(found, (models[0], models[1]), tuple(shared), tuple(assumed))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from atlas.live.finite import NotFinite, broken_rows, refusal
+from atlas.live.finite import NotFinite, broken_rows, not_finite
 from atlas.live.hooks import Capture
 
 Note = tuple[str, Tensor, tuple[int, ...]]
@@ -54,7 +54,7 @@ class Finiteness:
         for (what, broken, numbers), wrong in zip(notes, answers, strict=True):
             if wrong:
                 whose = [name(number) for number, bad in zip(numbers, broken.tolist(), strict=True) if bad]
-                raise refusal(what, list(dict.fromkeys(whose)), self.dtype)
+                raise not_finite(what, list(dict.fromkeys(whose)), self.dtype)
 
 
 def check_state(method: str, of: Any, state: Mapping[str, Tensor]) -> None:

@@ -116,7 +116,7 @@ def _by_layer(matrix: np.ndarray, width: int) -> Layers:
 
 
 def _assumed(first: Sequence[str], chosen: Sequence[StoredMap]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*first, *(a for one in chosen for a in one.assumed if not a.startswith("run="))]))
+    return tuple(dict.fromkeys([*first, *(a for one in chosen for a in one.defaults if not a.startswith("run="))]))
 
 
 def _of(which: MapSpec, model: Mapping[str, Any]) -> MapSpec:

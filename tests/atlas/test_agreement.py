@@ -139,7 +139,7 @@ def test_a_dataset_that_has_something_to_compare_is_taken(
     [
         ({"reference": "ablaton"}, "no stored method called 'ablaton'; did you mean 'ablation'"),
         ({"concept": "zebra"}, "no stored concept called 'zebra'"),
-        ({"reference": "random", "concept": "dog"}, "method 'random' has no map of concept 'dog'; it has of: 'cat'"),
+        ({"reference": "random", "concept": "dog"}, "method 'random' has no map of concept 'dog', only of: 'cat'"),
         ({"source": "x"}, "no stored source called 'x'; there are: image"),
         ({"dataset": "coco"}, "no stored dataset called 'coco'; there are: scenes"),
     ],

@@ -168,14 +168,14 @@ def test_media_named_by_their_place_on_the_machine_are_refused(empty: Path, make
     run.tables["examples"] = table.set_column(at, table.schema.field(at), [[["/home/ada/x.jpg"]]])
     with engine.connect_writer(empty) as connection:
         load_run(connection, run.write(empty))
-    with pytest.raises(UsageError, match="place on this machine"):
+    with pytest.raises(UsageError, match="by absolute paths"):
         export(empty, tmp_path / "b")
     assert not (tmp_path / "b").exists() and not (tmp_path / ".b.partial").exists()
 
 
 def test_an_export_does_not_replace_anything(origin: Path, tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="already exists"):
         export(origin, tmp_path / "b")
 
 
@@ -217,7 +217,7 @@ def test_the_card_is_one_that_the_hub_reads(bundle: Path) -> None:
 
 def test_what_is_there_already_is_left(origin: Path, bundle: Path, dump: Dump) -> None:
     before = dump(origin)
-    assert {o for _, _, o in outcomes(bundle, origin)} == {"there already"}
+    assert {o for _, _, o in outcomes(bundle, origin)} == {"already there"}
     assert dump(origin) == before, "also where the origin's data lie"
 
 
@@ -284,10 +284,10 @@ def test_an_edit_of_a_taken_name_becomes_the_next_version(empty: Path, bundle: P
     files = tree(empty / "edits") | tree(empty / "selections")
     again = {c.name: c.outcome for c in import_bundle(bundle, empty) if c.kind != "run"}
     assert again == {
-        "soft@3": "there already",
-        "soft@2": "there already",
-        "swap@1": "there already",
-        "dogs-2": "there already",
+        "soft@3": "already there",
+        "soft@2": "already there",
+        "swap@1": "already there",
+        "dogs-2": "already there",
     }
     assert tree(empty / "edits") | tree(empty / "selections") == files
 
@@ -432,7 +432,7 @@ def test_what_a_chosen_run_left_to_another_comes_along(origin: Path, tmp_path: P
     assert asked(tmp_path / "x.atlas", "SELECT tokens FROM decodings") == [([" dog", "Ġdog's"],)]
     assert check(tmp_path / "x.atlas") == []
     rest = export(origin, tmp_path / "c")
-    assert {o for _, _, o in outcomes(rest.folder, tmp_path / "x.atlas")} == {"stored", "there already"}
+    assert {o for _, _, o in outcomes(rest.folder, tmp_path / "x.atlas")} == {"stored", "already there"}
     assert check(tmp_path / "x.atlas") == []
 
 
@@ -553,7 +553,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], type[AtlasError], str]] = {
     "a changed byte": (
         lambda b: rewrite(a_run(b) / "scores.parquet", "rank", lambda v: v[::-1]),
         IntegrityError,
-        "is not what",
+        "does not match",
     ),
     "an edit changed": (lambda b: swapped(b / "edits" / "soft@1.json", "0.5", "0.6"), IntegrityError, "sha256"),
     "a selection changed": (lambda b: swapped(b / "selections" / "dogs.json", "1/3", "1/2"), IntegrityError, "sha256"),
@@ -562,58 +562,78 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], type[AtlasError], str]] = {
         IntegrityError,
         "sha256",
     ),
-    "a cut file": (lambda b: os.truncate(a_run(b) / "scores.parquet", 99), IntegrityError, "is not what"),
+    "a cut file": (lambda b: os.truncate(a_run(b) / "scores.parquet", 99), IntegrityError, "does not match"),
     "a missing file": (lambda b: (a_run(b) / "scores.parquet").unlink(), IntegrityError, "is missing"),
-    "a changed manifest": (lambda b: change(a_run(b) / "manifest.json", schema="0003"), IntegrityError, "is not what"),
+    "a changed manifest": (
+        lambda b: change(a_run(b) / "manifest.json", schema="0003"),
+        IntegrityError,
+        "does not match",
+    ),
     "a link to a file": (
         lambda b: replaced_by(b, lambda f: f.symlink_to(b.parent / "real.parquet")),
         IntegrityError,
         "is a link",
     ),
     "a link to a folder": (linked_folder, IntegrityError, "is a link"),
-    "a pipe": (lambda b: replaced_by(b, lambda f: os.mkfifo(f)), IntegrityError, "not a plain file"),
-    "a folder": (lambda b: replaced_by(b, lambda f: f.mkdir()), IntegrityError, "not a plain file"),
+    "a pipe": (lambda b: replaced_by(b, lambda f: os.mkfifo(f)), IntegrityError, "is not a plain file"),
+    "a folder": (lambda b: replaced_by(b, lambda f: f.mkdir()), IntegrityError, "is not a plain file"),
     "bundle.json a link": (
         lambda b: ((b / "bundle.json").rename(b / "x"), (b / "bundle.json").symlink_to("x")),
         IntegrityError,
         "is a link",
     ),
-    "a name above": (lambda b: rename_entry(b, "runs/../../x.parquet"), IntegrityError, "no bundle has"),
-    "an absolute name": (lambda b: rename_entry(b, "/etc/passwd"), IntegrityError, "no bundle has"),
-    "a drive": (lambda b: rename_entry(b, "C:/x.json"), IntegrityError, "no bundle has"),
-    "a backslash": (lambda b: rename_entry(b, "selections\\x.json"), IntegrityError, "no bundle has"),
-    "a line feed": (lambda b: rename_entry(b, "selections/x.json\n"), IntegrityError, "no bundle has"),
-    "a database": (lambda b: an_outsider(b, "atlas.duckdb"), IntegrityError, "no bundle has"),
-    "an index": (lambda b: an_outsider(b, "vectors/x.faiss"), IntegrityError, "no bundle has"),
-    "an unknown table": (lambda b: an_outsider(b, f"runs/{'a' * 64}/edits.parquet"), IntegrityError, "no bundle has"),
-    "a hidden selection": (lambda b: an_outsider(b, "selections/.x.json"), IntegrityError, "no bundle has"),
+    "a name above": (lambda b: rename_entry(b, "runs/../../x.parquet"), IntegrityError, "no bundle can have"),
+    "an absolute name": (lambda b: rename_entry(b, "/etc/passwd"), IntegrityError, "no bundle can have"),
+    "a drive": (lambda b: rename_entry(b, "C:/x.json"), IntegrityError, "no bundle can have"),
+    "a backslash": (lambda b: rename_entry(b, "selections\\x.json"), IntegrityError, "no bundle can have"),
+    "a line feed": (lambda b: rename_entry(b, "selections/x.json\n"), IntegrityError, "no bundle can have"),
+    "a database": (lambda b: an_outsider(b, "atlas.duckdb"), IntegrityError, "no bundle can have"),
+    "an index": (lambda b: an_outsider(b, "vectors/x.faiss"), IntegrityError, "no bundle can have"),
+    "an unknown table": (
+        lambda b: an_outsider(b, f"runs/{'a' * 64}/edits.parquet"),
+        IntegrityError,
+        "no bundle can have",
+    ),
+    "a hidden selection": (lambda b: an_outsider(b, "selections/.x.json"), IntegrityError, "no bundle can have"),
     "a size of no number": (lambda b: in_entry(b, bytes=True), IntegrityError, "no size"),
     "a size below zero": (lambda b: in_entry(b, bytes=-1), IntegrityError, "no size"),
-    "a claim of petabytes": (lambda b: in_entry(b, bytes=1 << 60), IntegrityError, "is not what"),
+    "a claim of petabytes": (lambda b: in_entry(b, bytes=1 << 60), IntegrityError, "does not match"),
     "a claim beyond numbers": (lambda b: in_entry(b, bytes=10**30), IntegrityError, "no size"),
     "a sum of no digits": (lambda b: in_entry(b, sha256="x" * 64), IntegrityError, "impossible"),
     "a newer schema": (lambda b: change(b / "bundle.json", schema="9999"), StoreUnavailable, "newer than"),
     "a newer form": (lambda b: change(b / "bundle.json", format=FORMAT + 1), StoreUnavailable, "--upgrade"),
     "no form": (lambda b: change(b / "bundle.json", format="1"), IntegrityError, "format"),
-    "no schema": (lambda b: change(b / "bundle.json", schema=4), IntegrityError, "no schema"),
+    "no schema": (lambda b: change(b / "bundle.json", schema=4), IntegrityError, "does not name a schema"),
     "no text": (lambda b: bytes_of(b, b"\xff\xfe{}"), IntegrityError, "damaged"),
     "no JSON": (lambda b: bytes_of(b, b"{"), IntegrityError, "damaged"),
-    "no object": (lambda b: bytes_of(b, b"[]"), IntegrityError, "not an object"),
-    "not a number": (lambda b: bytes_of(b, b'{"format": NaN}'), IntegrityError, "not a number"),
+    "no object": (lambda b: bytes_of(b, b"[]"), IntegrityError, "is not an object"),
+    "not a number": (lambda b: bytes_of(b, b'{"format": NaN}'), IntegrityError, "not a JSON number"),
     "a number too long": (lambda b: bytes_of(b, b'{"format": ' + b"9" * 5000 + b"}"), IntegrityError, "damaged"),
     "a deep nest": (lambda b: bytes_of(b, b"[" * 200_000), IntegrityError, "damaged"),
     "half a character": (lambda b: bytes_of(b, b'{"a": "\\ud800"}'), IntegrityError, "damaged"),
-    "files of no form": (lambda b: change(b / "bundle.json", files=[]), IntegrityError, "lists no files"),
-    "a run without files": (lambda b: change(b / "bundle.json", runs=[]), IntegrityError, "other runs"),
-    "runs of no form": (lambda b: change(b / "bundle.json", runs=[{"run_id": 3}]), IntegrityError, "not names"),
-    "an edit without file": (lambda b: change(b / "bundle.json", edits=["a@1"]), IntegrityError, "other edits"),
+    "files of no form": (lambda b: change(b / "bundle.json", files=[]), IntegrityError, "has no list of files"),
+    "a run without files": (
+        lambda b: change(b / "bundle.json", runs=[]),
+        IntegrityError,
+        "lists runs that do not match its files",
+    ),
+    "runs of no form": (
+        lambda b: change(b / "bundle.json", runs=[{"run_id": 3}]),
+        IntegrityError,
+        "that are not names",
+    ),
+    "an edit without file": (
+        lambda b: change(b / "bundle.json", edits=["a@1"]),
+        IntegrityError,
+        "lists edits that do not match its files",
+    ),
     "another run's id": (lambda b: in_manifest(b, "run", run_id="ab" * 16), IntegrityError, "is of run"),
     "a run unfinished": (lambda b: in_manifest(b, "run", finished_at=None), IntegrityError, "finished_at"),
     "a model of a trillion": (lambda b: in_manifest(b, "model", layers=2**31 - 1), IntegrityError, "layers of"),
     "a model too small": (lambda b: in_manifest(b, "model", width=2), IntegrityError, "beyond the model"),
     "a concept that stands for all": (lambda b: concepts_called(b, "*"), IntegrityError, r"a concept called '\*'"),
     "a concept without a name": (lambda b: concepts_called(b, " "), IntegrityError, "a concept called ' '"),
-    "a table unnamed": (lambda b: in_manifest(b, "files", **{"edits.parquet": {}}), IntegrityError, "not a shard"),
+    "a table unnamed": (lambda b: in_manifest(b, "files", **{"edits.parquet": {}}), IntegrityError, "is not a shard"),
     "no files": (
         lambda b: (change(a_run(b) / "manifest.json", files=None), sign_only(b)),
         IntegrityError,
@@ -639,7 +659,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], type[AtlasError], str]] = {
     "more kept than there": (
         lambda b: in_rows(b, "maps", "kept", lambda v: [10**6 for _ in v]),
         IntegrityError,
-        "its maps keep",
+        "its maps have",
     ),
     "an exemplar of nothing": (
         lambda b: in_rows(b, "exemplars", "example_id", lambda v: ["e" * 32]),
@@ -654,14 +674,14 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], type[AtlasError], str]] = {
     "effects of no edit": (
         lambda b: in_rows(b, "effects", "edit", lambda v: ["no-dog@x"]),
         IntegrityError,
-        "names no edit",
+        "is not an edit's label",
     ),
     "no Parquet": (
         lambda b: ((a_run(b) / "labels.parquet").write_bytes(b"PAR1 nothing PAR1"), sign(b)),
         IntegrityError,
         "damaged|not an object",
     ),
-    "an edit's other name": (other_edit_name, IntegrityError, "not of soft@9"),
+    "an edit's other name": (other_edit_name, IntegrityError, "not soft@9"),
     "an edit of no neuron": (
         lambda b: in_edit(b, "soft@1", changes=changes(b, layer=5)),
         IntegrityError,
@@ -708,7 +728,7 @@ def bomb(bundle: Path, column: str, rows: int, text: str) -> None:
 BOMBS: dict[str, Any] = {
     "many rows": (lambda b: bomb(b, "label", 5_000_000, "x"), "a row group of 1,048,576 rows"),
     "one text again and again": (lambda b: bomb(b, "label", 5000, "x" * 1_000_000), "too many"),
-    "a long text": (lambda b: bomb(b, "label", 1, "x" * 300_000_000), "too many .* when it is read"),
+    "a long text": (lambda b: bomb(b, "label", 1, "x" * 300_000_000), "expands to too many"),
 }
 
 

@@ -35,7 +35,7 @@ def test_a_name_that_is_stored_for_other_concepts_is_said_to_be(
     scores = {(0, n): float(n) for n in range(8)}
     store_maps(empty, make_run(1), {"contribution": {"dog": scores}, "miner": {None: scores}})
     atlas = Atlas.open(empty)
-    with pytest.raises(UsageError, match=r"^method 'miner' has no map of concept 'dog'; it has of: '\*' \(`atlas conc"):
+    with pytest.raises(UsageError, match=r"^method 'miner' has no map of concept 'dog', only of: '\*' \(`atlas conc"):
         atlas.query("dog", "miner")
     with pytest.raises(UsageError, match="no stored method called 'mine'; there are: contribution"):
         atlas.query("dog", "mine")

@@ -390,10 +390,10 @@ class _Reversed:
 def test_a_cursor_is_of_its_question_alone(atlas: Atlas) -> None:
     first = atlas.query(where="concept in dog,cat", top=5)
     for other in ({"where": "concept in dog,horse"}, {"where": "concept in dog,cat", "sort": "-score"}):
-        with pytest.raises(UsageError, match="of another question"):
+        with pytest.raises(UsageError, match="belongs to another question"):
             atlas.query(top=5, after=first.provenance["next"], **other)
     for text in ("", "x", "bm8", first.provenance["next"][:-3]):
-        with pytest.raises(UsageError, match="--after|this cursor"):
+        with pytest.raises(UsageError, match="after takes|this cursor"):
             atlas.query(where="concept in dog,cat", top=5, after=text)
 
 
@@ -417,7 +417,7 @@ def test_layers_of_a_keyword(atlas: Atlas) -> None:
     of = partial(atlas.query, where=OPEN, top=None)
     assert list(of(layers=1)) == list(of(layers=[1])) == list(of(layers="1"))
     for none in ([], ""):
-        with pytest.raises(UsageError, match="layer in needs values|is not a set of layers"):
+        with pytest.raises(UsageError, match="'layer in' needs values|is not a set of layers"):
             of(layers=none)
 
 

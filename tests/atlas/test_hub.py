@@ -132,7 +132,7 @@ def test_a_repository_without_a_bundle_and_an_unknown_revision(atlas: Any, hub: 
     hub.repositories[NAME] = Repository()
     hub.repositories[NAME].commit({"README.md": b"# another thing"}, "first")
     code, _, err = atlas("pull", NAME, "--atlas", tmp_path / "x.atlas")
-    assert code == 2 and "holds no bundle" in err
+    assert code == 2 and "is not a bundle" in err
     code, _, err = atlas("pull", NAME, "--revision", "v9", "--atlas", tmp_path / "x.atlas")
     assert code == 2 and "no such revision" in err
 
@@ -147,7 +147,7 @@ def test_what_was_altered_on_the_hub_is_refused_and_what_was_mended_is_fetched_a
     hub.repositories[NAME].commit(files | {name: altered}, "bad")
     new = tmp_path / "new.atlas"
     code, out, err = atlas("pull", NAME, "--atlas", new)
-    assert (code, out) == (4, "") and "is not what bundle.json says (sha256)" in err
+    assert (code, out) == (4, "") and "does not match bundle.json (sha256)" in err
     assert not new.exists()
     hub.repositories[NAME].commit(files, "good")
     assert atlas("pull", NAME, "--atlas", new)[0] == 0

@@ -252,5 +252,5 @@ def test_maps_of_no_concept_have_no_row_a_concept(
     empty: Path, make_run: Callable[..., Any], store_maps: Callable[..., None]
 ) -> None:
     store_maps(empty, make_run(0, layers=LAYERS, width=WIDTH), {"lape": {None: MEANS["image"]}})
-    with pytest.raises(UsageError, match="these maps are of no single concept"):
+    with pytest.raises(UsageError, match="these maps are over all concepts"):
         Atlas.open(empty).shared(concepts="all")

@@ -43,7 +43,7 @@ def test_a_later_smaller_run_replaces_nothing_and_is_told(empty: Path, keep: Sto
     old = keep(1, 3, examples=20)
     assert best(empty) == ("0/3", [])
     new = keep(2, 5, examples=2)
-    note = f"run={old[:8]} (of 20 examples; a newer one has 2, --run {new[:8]} takes it)"
+    note = f"run={old[:8]} (20 examples; run={new[:8]} is newer but has 2)"
     assert best(empty) == ("0/3", [note]) and best(empty, run=new[:8]) == ("0/5", [])
     third = keep(3, 6, examples=20)
     assert best(empty) == ("0/6", [f"run={third[:8]} (the newest of 3; `atlas runs` lists them)"])
@@ -54,7 +54,7 @@ def test_several_maps_of_several_runs_are_told(empty: Path, keep: Store) -> None
     new = keep(2, 5, examples=2)
     found = Atlas.open(empty).query(where="concept in dog,cat", top=2)
     assert [str(n) for n in found.neurons] == ["0/3", "0/3"]
-    assert any("1 of 2 maps are in several runs" in a and f"--run {new[:8]}" in a for a in found.provenance["assumed"])
+    assert any("1 of 2 maps are in several runs" in a and f"run={new[:8]}" in a for a in found.provenance["assumed"])
 
 
 def test_a_pinned_model_answers_whatever_is_stored_later(empty: Path, keep: Store) -> None:
@@ -81,7 +81,7 @@ def test_pinned_runs_answer_alone(empty: Path, keep: Store) -> None:
     new = keep(2, 5, examples=50, concepts=("dog", "cat"))
     assert best(empty) == ("0/3", [f"run={old[:8]} (pinned; `atlas use`)"])
     assert best(empty, run=new[:8])[0] == "0/5"
-    with pytest.raises(UsageError, match=f"'cat'.*only maps of run={old[:8]} .pinned.*were looked at"):
+    with pytest.raises(UsageError, match=f"'cat'.*only maps of run={old[:8]} .pinned.*were searched"):
         atlas.query("cat")
     assert atlas.use("tiny").runs == (old,)
     keep(3, 6, name="other", fingerprint="a" * 64)

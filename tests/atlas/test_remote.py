@@ -118,7 +118,7 @@ def test_links_of_a_bundle_are_not_followed(bundle: Path) -> None:
         (lambda b: change(b / "bundle.json", schema="9999"), StoreUnavailable, "newer"),
         (lambda b: (b / "bundle.json").unlink(), UsageError, "no bundle"),
         (lambda b: (b / "bundle.json").write_text("{"), IntegrityError, "damaged"),
-        (lambda b: change(a_run(b) / "manifest.json", concepts=[]), IntegrityError, "is not what"),
+        (lambda b: change(a_run(b) / "manifest.json", concepts=[]), IntegrityError, "does not match"),
         (lambda b: (change(a_run(b) / "manifest.json", run=3), resign(b)), IntegrityError, "damaged|manifest"),
         (lambda b: (change(a_run(b) / "manifest.json", files=None), resign(b)), IntegrityError, "damaged"),
         (lambda b: (change(a_run(b) / "manifest.json", schema=None), resign(b)), IntegrityError, "damaged"),
@@ -174,7 +174,7 @@ def test_a_url_is_read_as_a_folder_is(bundle: Path, tmp_path: Path) -> None:
         with pytest.raises(duckdb.Error, match="disabled"):
             connection.execute(f"SELECT * FROM read_text('{bundle}/bundle.json')")
     change(a_run(bundle) / "manifest.json", schema="0003")
-    with duckdb.connect() as connection, pytest.raises(IntegrityError, match="is not what"):
+    with duckdb.connect() as connection, pytest.raises(IntegrityError, match="does not match"):
         _open(str(bundle), Installed(connection), remote=True)
     for name, error, match in (
         (f"runs/{a_run(bundle).name}/manifest.json", IntegrityError, "lacks files"),

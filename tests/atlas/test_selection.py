@@ -215,7 +215,7 @@ def test_parts_of_methods_maps_of_no_concept_and_token_roles(
         ({"concept": "dog", "methods": ("contribution", "activaton")}, "did you mean 'activation'"),
         (
             {"concept": "cat", "methods": ("contribution", "sparse")},
-            "method 'sparse' has no map of concept 'cat'; it has of: 'dog'",
+            "method 'sparse' has no map of concept 'cat', only of: 'dog'",
         ),
         ({"concept": "dog", "methods": ("contribution", "random"), "agree": 3}, "1 to 2 here, not 3"),
         ({"supercategory": "plant"}, "no stored supercategory called 'plant'; there are: animal"),
@@ -241,8 +241,8 @@ def test_votes_that_cannot_be(atlas: Atlas, asked: dict[str, Any], message: str)
         ("above:inf", "for example 0.5"),
         ("above:0.5,concept=cat", "only z is measured against another map"),
         ("top:5,concept=cat", "only z is measured against another map; write top:5"),
-        ("z:4,cat", "'cat' names no map; write --select z:4,concept=cat"),
-        ("z:4,layer=3", "'layer=3' names no map"),
+        ("z:4,cat", "'cat' does not name a map; write select z:4,concept=cat"),
+        ("z:4,layer=3", "'layer=3' does not name a map"),
     ],
 )
 def test_what_is_no_rule(text: str, message: str) -> None:

@@ -29,7 +29,7 @@ def test_a_selection_comes_back_with_what_it_came_from(atlas: Atlas) -> None:
     listed = {row["name"]: row for row in atlas.selections().to_pylist()}
     assert listed["dog"]["neurons"] == 30 and listed["cat"]["note"] == "about a cat"
     assert (listed["cat"]["concept"], listed["cat"]["method"]) == ("cat", "contribution")
-    with pytest.raises(UsageError, match="there already; give another name, or --replace"):
+    with pytest.raises(UsageError, match="already exists; give another name, or use replace"):
         atlas.save_selection("dog", wanted)
     atlas.save_selection("dog", atlas.selection("cat"), replace=True)
     assert list(atlas.selection("dog")) == list(atlas.selection("cat"))
@@ -112,7 +112,7 @@ def test_a_damaged_file_is_refused(change: object, atlas: Atlas) -> None:
 def test_neurons_of_other_weights_are_in_no_map(atlas: Atlas) -> None:
     file = saved.file_of(atlas.path, "cat")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"fingerprint": "0" * 64}))
-    with pytest.raises(UsageError, match="is of neurons of other weights"):
+    with pytest.raises(UsageError, match="has neurons of other weights"):
         atlas.query("dog", selection="cat")
     assert len(atlas.query("dog", where="selection != cat", top=5)) == 5
     with pytest.raises(UsageError, match="two models"):

@@ -33,7 +33,7 @@ def test_a_bundle_goes_out_and_comes_in(run: Any, stored_atlas: Path, tmp_path: 
     code, out, err = run("import", folder, "--atlas", new, "--csv")
     assert (code, err) == (0, "")
     assert read(out) == [{"kind": "run", "name": row["name"], "outcome": "stored", "note": ""}]
-    assert read(run("import", folder, "--atlas", new, "--csv")[1])[0]["outcome"] == "there already"
+    assert read(run("import", folder, "--atlas", new, "--csv")[1])[0]["outcome"] == "already there"
     assert run("db", "check", "--atlas", new)[:2] == (0, "")
     question = ("query", "--concept", "dog", "--method", "contribution", "--source", "image", "--format", "csv")
     assert run(*question, "--atlas", new) == run(*question, "--atlas", stored_atlas)
@@ -67,7 +67,7 @@ def test_a_changed_bundle_is_refused_with_exit_code_4(run: Any, bundle: Path, tm
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     code, out, err = run("import", bundle, "--atlas", tmp_path / "x.atlas")
     assert (code, out) == (4, "")
-    assert err.startswith("atlas: ") and "is not what bundle.json says (sha256)" in err and err.count("\n") == 1
+    assert err.startswith("atlas: ") and "does not match bundle.json (sha256)" in err and err.count("\n") == 1
 
 
 def test_what_is_refused_is_a_row_and_exit_code_4(run: Any, own_atlas: Path, bundle: Path) -> None:
@@ -87,7 +87,7 @@ def test_what_is_refused_is_a_row_and_exit_code_4(run: Any, own_atlas: Path, bun
     ("arguments", "code", "match"),
     [
         (("import", "{tmp}/none", "--atlas", "{tmp}/x.atlas"), 2, "there is no bundle at"),
-        (("export", "{tmp}", "--atlas", "{atlas}"), 2, "is there already"),
+        (("export", "{tmp}", "--atlas", "{atlas}"), 2, "already exists"),
         (("export", "{tmp}/b", "--concept", "dgo", "--atlas", "{atlas}"), 2, "did you mean 'dog'"),
         (("export", "{tmp}/b", "--atlas", "{tmp}/none.atlas"), 3, "there is no atlas at"),
         (("sql", "--bundle", "{tmp}/none", "SELECT 1"), 2, "there is no bundle at"),

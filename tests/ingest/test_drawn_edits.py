@@ -175,4 +175,4 @@ def test_a_picture_of_an_answer_is_saved(tmp_path: Path, capsys: pytest.CaptureF
         assert main([*asked[:-1], str(tmp_path / name)]) == 2
         assert wanted in capsys.readouterr().err
     assert main(["generate", "--model", "tiny-llava", "--prompt", "draw a dog.", "--draw", str(file)]) == 5
-    assert "tiny-llava draws no pictures; leave out what asks for them" in capsys.readouterr().err
+    assert "tiny-llava draws no pictures; ask for text" in capsys.readouterr().err

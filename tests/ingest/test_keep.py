@@ -55,7 +55,7 @@ def test_percentiles_stay_those_of_the_whole_map(cut: Path, stored_atlas: Path) 
     found, whole = (Atlas.open(p).query("dog", "contribution", top=10, **question) for p in (cut, stored_atlas))
     assert list(found) == list(whole)
     assert found.to_arrow()["percentile"] == whole.to_arrow()["percentile"]
-    assert f"kept={KEPT} (the best of 128 neurons; others are not stored)" in found.provenance["assumed"]
+    assert f"kept={KEPT} (the best of 128 neurons; the others are not stored)" in found.provenance["assumed"]
 
 
 def test_layers_of_two_maps_say_what_these_keep(cut: Path) -> None:
@@ -63,7 +63,7 @@ def test_layers_of_two_maps_say_what_these_keep(cut: Path) -> None:
     found = Atlas.open(cut).layers("dog", methods=two, source="text", reduce="mean", select="top:5")
     counts = {name: count for name, count in found.facts["neurons"].items() if name in two}
     assert counts == dict.fromkeys(two, 5)
-    assert f"kept={KEPT} (the best of 128 neurons; others are not stored)" in found.defaults
+    assert f"kept={KEPT} (the best of 128 neurons; the others are not stored)" in found.defaults
 
 
 def test_the_sketch_is_the_maps_quantiles(cut: Path, stored_atlas: Path) -> None:
@@ -105,14 +105,16 @@ def test_rules_that_stay_within_what_is_kept_are_exact(rule: str, cut: Path, sto
 
 @pytest.mark.parametrize("rule", ["z:-1", "top:21", "percentile:50", "fraction:0", "per_layer:1", "above:-9"])
 def test_rules_that_may_reach_below_are_refused(rule: str, cut: Path) -> None:
-    with pytest.raises(UsageError, match=rf"may reach below what the map keeps, its best {KEPT} of 128 neurons"):
+    with pytest.raises(
+        UsageError, match=rf"may need neurons that the map does not store: it has the best {KEPT} of 128"
+    ):
         Atlas.open(cut).select(rule, "dog", "contribution", source="text", reduce="mean")
 
 
 def test_what_needs_whole_maps_says_so_or_leaves_them_out(cut: Path) -> None:
     atlas = Atlas.open(cut)
     assert len(atlas.query("dog", top=KEPT)) == KEPT
-    with pytest.raises(UsageError, match="may reach below"):
+    with pytest.raises(UsageError, match="may need neurons that the map does not store"):
         atlas.query("dog", top=KEPT + 1)
     assert atlas.shared("dog", "contribution", top=KEPT).facts["top"] == KEPT
     with pytest.raises(UsageError, match="too few for this comparison; ask for a smaller --top"):

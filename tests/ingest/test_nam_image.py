@@ -269,7 +269,7 @@ def test_a_job_without_pictures_keeps_its_id_whatever_the_segmenter() -> None:
 
 def test_what_cannot_be_drawn_is_said(llava_folder: Path, empty_atlas: Path) -> None:
     content = {"model": str(llava_folder), "concepts": ["dog"], "tasks": ["draw"], "sources": ["text"]}
-    with pytest.raises(Unsupported, match="draws no pictures; leave out what asks for them"):
+    with pytest.raises(Unsupported, match="draws no pictures; ask for text"):
         ingest(empty_atlas, make_job({**content, "methods": {"contribution": {}}}), Execution())
     with pytest.raises(UsageError, match="nam_image explains pictures, and no example is answered so"):
         ingest(empty_atlas, make_job({**content, "tasks": ["does"], "methods": {"nam_image": {}}}), Execution())
@@ -277,7 +277,7 @@ def test_what_cannot_be_drawn_is_said(llava_folder: Path, empty_atlas: Path) -> 
         ingest(empty_atlas, make_job({**content, "methods": {"nam_text": {}}}), Execution())
     with pytest.raises(UsageError, match="no drawing option called 'step'"):
         job_of(drawing={"step": 3})
-    with pytest.raises(UsageError, match="4 looks at 3 steps: looks are from 1 to the steps"):
+    with pytest.raises(UsageError, match="looks must be from 1 to the number of steps, 3, not 4"):
         job_of(drawing={"steps": 3, "looks": 4})
 
 

@@ -163,14 +163,14 @@ Behind = Callable[[Tensor], Tensor]
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda stream: stream * 2, "changes its hidden states behind layer 1 by itself"),
-        (lambda stream: stream + torch.randn(()), "layer 0 does not give the same when it is run again"),
+        (lambda stream: stream * 2, "changes its hidden states after layer 1"),
+        (lambda stream: stream + torch.randn(()), "layer 0 does not give the same output when it is run again"),
     ],
 )
 def test_layers_that_cannot_be_run_again_are_refused(random_llava: Any, change: Behind, message: str) -> None:
     live = LiveModel(*random_llava(seed=5), name="odd")
     norm, layer = live.layout.norm, live.layout.layers[0]
-    if "by itself" in message:
+    if "changes its hidden states" in message:
         plain = norm.register_forward_pre_hook(lambda _m, args: (change(args[0]),))
     else:
         plain = layer.register_forward_hook(lambda _m, _a, out: change(out))

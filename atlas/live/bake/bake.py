@@ -1,4 +1,4 @@
-"""An edit as weights: the model itself becomes the edited one, and a plain checkpoint for tools that know no hooks.
+"""An edit as weights: the model itself becomes the edited one, for a plain checkpoint without hooks.
 
 Changing a neuron to gain * x + bias, and its write vector w to w + d, is the same as gain * (w + d) in its column of
 the down projection and bias * (w + d) more in that projection's bias.
@@ -30,9 +30,9 @@ HOOKS = "apply it with hooks instead: `atlas edit apply`, or `with edit.on(model
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """What one layer's down projection was: columns, (d_model, k), at index, (k,) int64; its bias, (d_model,), where
-    that is changed and was there."""
+class OriginalColumns:
+    """The original numbers of one layer's down projection: columns, (d_model, k), at index, (k,) int64; its bias,
+    (d_model,), where it has one that changes."""
 
     index: Tensor
     columns: Tensor
@@ -42,11 +42,11 @@ class Kept:
 class Baked:
     """A model whose weights an edit has changed.
 
-    kept: layer -> what it was. neurons: how many were changed. numbers: how many numbers of the weights are others now.
-    switched: whether the config's `mlp_bias` had to be switched on; the last three stay when it is restored.
+    kept: layer -> its original numbers. neurons: how many were changed. numbers: how many numbers of the weights
+    changed. switched: whether the config's `mlp_bias` had to be switched on; the last three stay when it is restored.
     """
 
-    def __init__(self, module: Any, layout: Layout, kept: Mapping[int, Kept], *, switched: bool):
+    def __init__(self, module: Any, layout: Layout, kept: Mapping[int, OriginalColumns], *, switched: bool):
         self._module, self._layout = module, layout
         self.kept, self.switched = dict(kept), switched
         self.neurons = sum(len(was.index) for was in kept.values())
@@ -66,13 +66,13 @@ class Baked:
 
 
 def bake(model: LiveModel | Any, edit: StoredEdit | Edit | Intervention) -> Baked:
-    """Change a model's weights in place, so that it does by itself what the edit's hooks do.
+    """Change a model's weights in place, so that it does without hooks what the edit's hooks do.
 
     model: a `LiveModel`, a HuggingFace model or a pipeline. Computed in float32 and rounded once, to the weights' own
-    precision. Of a neuron that is infinite the product with a gain of 0 is not a number, which hooks avoid.
+    precision. An infinite neuron times a gain of 0 is NaN here, which hooks avoid.
 
     Raises:
-        UsageError: other weights than the edit was made for, a neuron they do not have, numbers too large for them.
+        UsageError: other weights than the edit was made for, a neuron they lack, or numbers too large for them.
         Unsupported: what cannot be written into weights (changes at some positions, noise, a constant at the gate tap
             or where there is no bias), or weights that cannot be changed (quantised, shared, not in memory).
     """
@@ -85,13 +85,15 @@ def bake(model: LiveModel | Any, edit: StoredEdit | Edit | Intervention) -> Bake
     _check_weights(module, layout, layers)
     if isinstance(edit, Edit):
         require_own(edit, model)
-    new = {layer: _columns(layout.down[layer], mine, intervention) for layer, mine in layers.items()}
+    new = {layer: _new_columns(layout.down[layer], changes, intervention) for layer, changes in layers.items()}
     lacking = [
         y for y, (_, _, bias) in new.items() if bias is not None and getattr(layout.down[y], "bias", None) is None
     ]
     if lacking:
         _check_switch(module, layout, lacking[0])
-    baked = Baked(module, layout, {y: _kept(layout.down[y], *n) for y, n in new.items()}, switched=bool(lacking))
+    baked = Baked(
+        module, layout, {y: _original_columns(layout.down[y], *n) for y, n in new.items()}, switched=bool(lacking)
+    )
     try:
         if lacking:
             _switch(module, layout, on=True)
@@ -111,9 +113,9 @@ def _changes(intervention: Intervention, layout: Layout) -> dict[int, Sequence[C
     for change in intervention.changes:
         at_gate = intervention.tap == GATE and layout.gates[change.neuron.layer] is not None
         if change.where != EVERYWHERE:
-            raise Unsupported(f"the edit acts where {change.where} only, and weights act everywhere; {HOOKS}")
+            raise Unsupported(f"the edit acts only where {change.where}, and weights act everywhere; {HOOKS}")
         if change.noise:
-            raise Unsupported(f"the edit draws noise anew at every position, and weights are constant; {HOOKS}")
+            raise Unsupported(f"the edit draws new noise at every position, and weights are constant; {HOOKS}")
         if at_gate and change.bias:
             raise Unsupported(
                 "the edit adds a constant at the gate tap, where it is multiplied by the other projection; "
@@ -126,56 +128,60 @@ def _check_weights(module: Any, layout: Layout, layers: Mapping[int, Sequence[Ch
     """Raise Unsupported where the down projections are anything but plain matrices in memory."""
     config = getattr(module.config, "quantization_config", None)
     if getattr(module, "is_quantized", False) or getattr(module, "quantization_method", None) or config is not None:
-        raise Unsupported(f"this model is quantised, and a rounded edit is another one; load it without, or {HOOKS}")
-    every = [id(p) for _, p in module.named_parameters(remove_duplicate=False)]
+        raise Unsupported(
+            f"this model is quantised, and a rounded edit is another edit; load it without quantisation, or {HOOKS}"
+        )
+    parameter_ids = [id(p) for _, p in module.named_parameters(remove_duplicate=False)]
     for layer in layers:
         down: Any = layout.down[layer]
         weight: Any = getattr(down, "weight", None)
         floating = type(weight) is nn.Parameter and weight.dtype in (*DTYPES.values(), torch.float64)
         if type(down) not in (nn.Linear, Conv1D) or not floating:
             raise Unsupported(
-                f"the down projection of layer {layer} is a {type(down).__module__}.{type(down).__name__} and no plain "
-                f"torch.nn.Linear with float weights (quantised, or an adapter?); load the model without, or {HOOKS}"
+                f"the down projection of layer {layer} is a {type(down).__module__}.{type(down).__name__} and not a "
+                f"plain torch.nn.Linear with float weights (quantised, or an adapter?); load a plain model, or {HOOKS}"
             )
         if weight.is_meta:
             raise Unsupported(
                 f"the weights of layer {layer} are not in memory (device_map?); load them all, or {HOOKS}"
             )
-        if every.count(id(weight)) > 1:
+        if parameter_ids.count(id(weight)) > 1:
             raise Unsupported(f"the down projection of layer {layer} is shared with another layer; {HOOKS}")
 
 
-New = tuple[Tensor, Tensor, Tensor | None]
-"""Which columns of a down projection, (k,) int64; what they become, (d_model, k); what its bias becomes, (d_model,)."""
+NewColumns = tuple[Tensor, Tensor, Tensor | None]
+"""Columns of a down projection, (k,) int64; their new values, (d_model, k); the new bias, (d_model,), if it changes."""
 
 
 @torch.no_grad()
-def _columns(down: Any, mine: Sequence[Change], intervention: Intervention) -> New:
+def _new_columns(down: Any, changes: Sequence[Change], intervention: Intervention) -> NewColumns:
     device, dtype = down.weight.device, down.weight.dtype
     exact = torch.promote_types(dtype, torch.float32)
-    index = torch.tensor([c.neuron.index for c in mine], device=device)
-    gain, bias = (torch.tensor(v, dtype=exact, device=device) for v in ([c.gain for c in mine], [c.bias for c in mine]))
+    index = torch.tensor([c.neuron.index for c in changes], device=device)
+    gain, bias = (
+        torch.tensor(v, dtype=exact, device=device) for v in ([c.gain for c in changes], [c.bias for c in changes])
+    )
     write = columns_of(down)[:, index].to(exact)
-    for i, change in enumerate(mine):
+    for i, change in enumerate(changes):
         if (delta := intervention.delta(change)) is not None:
             write[:, i] += torch.from_numpy(np.asarray(delta)).to(write)
-    columns, added = (gain * write).to(dtype), None
-    if any(c.bias for c in mine):
+    columns, new_bias = (gain * write).to(dtype), None
+    if any(c.bias for c in changes):
         before = 0 if down.bias is None else down.bias.to(exact)
-        added = (before + write @ bias).to(dtype)
-    if not all(bool(t.isfinite().all()) for t in (columns, added) if t is not None):
+        new_bias = (before + write @ bias).to(dtype)
+    if not all(bool(t.isfinite().all()) for t in (columns, new_bias) if t is not None):
         raise UsageError(f"the edit's numbers are too large for {str(dtype).removeprefix('torch.')} weights; {HOOKS}")
-    return index, columns, added
+    return index, columns, new_bias
 
 
-def _kept(down: Any, index: Tensor, _columns: Tensor, bias: Tensor | None) -> Kept:
+def _original_columns(down: Any, index: Tensor, _columns: Tensor, bias: Tensor | None) -> OriginalColumns:
     old = down.bias.detach().clone() if bias is not None and down.bias is not None else None
-    return Kept(index, columns_of(down)[:, index].detach().clone(), old)
+    return OriginalColumns(index, columns_of(down)[:, index].detach().clone(), old)
 
 
 @torch.no_grad()
 def _write(down: Any, index: Tensor, columns: Tensor, bias: Tensor | None) -> int:
-    """Write into a down projection; how many numbers are others now."""
+    """Write into a down projection; returns how many numbers changed."""
     changed = int((columns_of(down)[:, index] != columns).sum())
     columns_of(down)[:, index] = columns
     if bias is not None:
@@ -191,22 +197,22 @@ def _linears(layout: Layout) -> list[nn.Linear]:
 
 def _configs(module: Any) -> list[Any]:
     """The configs of the language model, each once: its modules may keep copies."""
-    found = [module.config.get_text_config(decoder=True)]
+    configs = [module.config.get_text_config(decoder=True)]
     for part in module.modules():
         config = getattr(part, "config", None)
-        if type(config) is type(found[0]) and all(config is not other for other in found):
-            found.append(config)
-    return found
+        if type(config) is type(configs[0]) and all(config is not known for known in configs):
+            configs.append(config)
+    return configs
 
 
 def _check_switch(module: Any, layout: Layout, layer: int) -> None:
     """Raise Unsupported where this architecture has no biases in its FFNs, to be switched on by `mlp_bias`."""
     refused = Unsupported(
         f"the constant needs a bias on the down projection of layer {layer}, "
-        f"which the architecture {type(module).__name__} has not; {HOOKS}"
+        f"which the architecture {type(module).__name__} does not have; {HOOKS}"
     )
     names = {id(part): name for name, part in module.named_modules()}
-    wanted = {f"{names[id(linear)]}.bias" for linear in _linears(layout)}
+    new_biases = {f"{names[id(linear)]}.bias" for linear in _linears(layout)}
     config = copy.deepcopy(module.config)
     text = config.get_text_config(decoder=True)
     if getattr(text, "mlp_bias", None) is not False:
@@ -217,7 +223,7 @@ def _check_switch(module: Any, layout: Layout, layer: int) -> None:
             twin = type(module)(config)  # what will be built when the checkpoint is loaded
     except Exception as error:
         raise refused from error
-    if {n for n, _ in twin.named_parameters()} - {n for n, _ in module.named_parameters()} != wanted:
+    if {n for n, _ in twin.named_parameters()} - {n for n, _ in module.named_parameters()} != new_biases:
         raise refused
 
 

@@ -1,4 +1,4 @@
-"""A baked edit as a HuggingFace checkpoint: the edited weights, a model card, and what undoes them bit for bit."""
+"""A baked edit as a HuggingFace checkpoint: the edited weights, a model card, and a file that undoes the edit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from atlas.edits.edit import Edit
 from atlas.edits.library import StoredEdit
 from atlas.edits.reference_values import maps_of
 from atlas.errors import AtlasError, IntegrityError, UsageError
-from atlas.live.bake.bake import HOOKS, Baked, Kept, bake
+from atlas.live.bake.bake import HOOKS, Baked, OriginalColumns, bake
 from atlas.live.layout import columns_of
 from atlas.live.model import LiveModel
 
@@ -29,33 +29,39 @@ FORMAT = "neuron-atlas baked edit 1"
 
 
 def save_baked(live: LiveModel, edit: StoredEdit | Edit, out: Path) -> Baked:
-    """Write a checkpoint with an edit in its weights, whole or not at all; plain transformers loads it. The live model
-    is afterwards what it was.
+    """Write a checkpoint with an edit in its weights, completely or not at all; plain transformers loads it. The live
+    model is unchanged afterwards.
 
     out: the folder to make: weights in the live model's precision, config, processor, a model card, and
     `atlas_edit.safetensors`, which undoes it.
 
     Returns:
-        What was changed, restored already.
+        What was changed; the live model is already restored.
 
     Raises:
         UsageError: the folder has files in it, or the edit changes no number of these weights.
-        AtlasError: it cannot be written (a full disk). Otherwise as `bake`.
+        AtlasError: it cannot be written (a full disk).
+        Other errors: see `bake`.
     """
     edit = edit.data if isinstance(edit, StoredEdit) else edit
     check_free(out)
-    exact = exactly(live)
+    exact_base = exact_hash(live)
     baked = bake(live, edit)
-    kept = dict(baked.kept)
+    originals = dict(baked.kept)
     try:
         if not baked.numbers:
             raise UsageError(f"{edit.label} changes no weight in {live.dtype}: it does nothing, or too little; {HOOKS}")
-        with _finished(out) as folder:
+        with _completed_folder(out) as folder:
             _save(live, folder)
-            said = {"edit": edit.label, "base": edit.fingerprint, "baked": live.fingerprint, "mlp_bias": baked.switched}
-            said |= {"exact_base": exact, "exact_baked": exactly(live)}
-            _write_undo(folder / UNDO, kept, said)
-            card = _card(edit, said, baked)
+            header = {
+                "edit": edit.label,
+                "base": edit.fingerprint,
+                "baked": live.fingerprint,
+                "mlp_bias": baked.switched,
+            }
+            header |= {"exact_base": exact_base, "exact_baked": exact_hash(live)}
+            _write_undo(folder / UNDO, originals, header)
+            card = _card(edit, header, baked)
             (folder / CARD).write_text(card, encoding="utf-8")
     finally:
         baked.restore()
@@ -63,43 +69,45 @@ def save_baked(live: LiveModel, edit: StoredEdit | Edit, out: Path) -> Baked:
 
 
 def unbake(folder: Path, out: Path) -> str:
-    """Write the checkpoint that `save_baked` was given, bit for bit, from the one that it wrote.
+    """Write the original checkpoint, bit for bit, from the one that `save_baked` wrote.
 
     Returns:
         The label of the edit that was taken out.
 
     Raises:
         UsageError: `folder` is not a baked checkpoint, or `out` has files in it.
-        IntegrityError: its weights are not those that were written, or its undo file is damaged.
+        IntegrityError: its weights changed since they were written, or its undo file is damaged.
         AtlasError: it cannot be written.
     """
     check_free(out)
-    said, tensors = _read_undo(folder / UNDO)
+    header, tensors = _read_undo(folder / UNDO)
     live = LiveModel.load(folder, dtype="auto")
-    if exactly(live) != said["exact_baked"]:
+    if exact_hash(live) != header["exact_baked"]:
         raise IntegrityError(
             f"the weights in {folder} (fingerprint {live.fingerprint[:12]}) are not those that were baked "
-            f"({said['baked'][:12]}); they were changed since, and without {said['edit']} would not be the original"
+            f"({header['baked'][:12]}); they changed since, so taking {header['edit']} out would not give the original"
         )
-    Baked(live.model, live.layout, _as_kept(live, tensors, folder), switched=bool(said["mlp_bias"])).restore()
-    if exactly(live) != said["exact_base"]:
+    Baked(
+        live.model, live.layout, _original_columns(live, tensors, folder), switched=bool(header["mlp_bias"])
+    ).restore()
+    if exact_hash(live) != header["exact_base"]:
         raise IntegrityError(
-            f"{folder / UNDO} does not give the base model {said['base'][:12]} back; load that instead"
+            f"{folder / UNDO} does not restore the base model {header['base'][:12]}; load that model instead"
         )
-    with _finished(out) as fresh:
+    with _completed_folder(out) as fresh:
         _save(live, fresh)
-    return str(said["edit"])
+    return str(header["edit"])
 
 
 def check_free(out: Path) -> None:
     """Raise UsageError where a checkpoint would overwrite something."""
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        raise UsageError(f"{out} is there already and not empty; choose another folder with --out")
+        raise UsageError(f"{out} already exists and is not empty; choose another folder with [[out]]")
 
 
 @contextmanager
-def _finished(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes it at the block's end; after an error nothing is left.
+def _completed_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder that is moved to `out` at the block's end; after an error nothing is left.
 
     Raises:
         AtlasError: it cannot be written.
@@ -121,13 +129,13 @@ def _finished(out: Path) -> Iterator[Path]:
             raise
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise AtlasError(
-            f"cannot write {out} ({reason}); nothing of it was kept: free some space, or give another folder with --out"
+            f"cannot write {out} ({reason}); nothing was kept: free some space, or give another folder with [[out]]"
         ) from error
 
 
-def exactly(live: LiveModel) -> str:
-    """64 hex digits of every bit of every parameter: a fingerprint rounds them."""
-    return _sum({name: parameter.detach().cpu() for name, parameter in live.model.named_parameters()})
+def exact_hash(live: LiveModel) -> str:
+    """64 hex digits of every bit of every parameter; a fingerprint rounds them first."""
+    return _hash_of({name: parameter.detach().cpu() for name, parameter in live.model.named_parameters()})
 
 
 def _save(live: LiveModel, folder: Path) -> None:
@@ -135,21 +143,21 @@ def _save(live: LiveModel, folder: Path) -> None:
     live.encoder.processor.save_pretrained(folder)
 
 
-def _sum(tensors: Mapping[str, Tensor]) -> str:
-    found = hashlib.sha256()
+def _hash_of(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
-        found.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
-        found.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        digest.update(f"{name}{tensor.dtype}{list(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
-def _write_undo(file: Path, kept: Mapping[int, Kept], said: Mapping[str, Any]) -> None:
+def _write_undo(file: Path, originals: Mapping[int, OriginalColumns], facts: Mapping[str, Any]) -> None:
     tensors: dict[str, Tensor] = {}
-    for layer, was in kept.items():
-        tensors |= {f"{layer}.index": was.index, f"{layer}.columns": was.columns}
-        tensors |= {} if was.bias is None else {f"{layer}.bias": was.bias}
+    for layer, original in originals.items():
+        tensors |= {f"{layer}.index": original.index, f"{layer}.columns": original.columns}
+        tensors |= {} if original.bias is None else {f"{layer}.bias": original.bias}
     tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    header = json.dumps({"format": FORMAT, **said, "sha256": _sum(tensors)}, ensure_ascii=False)
+    header = json.dumps({"format": FORMAT, **facts, "sha256": _hash_of(tensors)}, ensure_ascii=False)
     save_file(tensors, file, metadata={"atlas_edit": header})
 
 
@@ -166,39 +174,41 @@ def _read_undo(file: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     try:
         with safe_open(file, "pt") as handle:
-            said = json.loads((handle.metadata() or {}).get("atlas_edit", "{}"))
+            header = json.loads((handle.metadata() or {}).get("atlas_edit", "{}"))
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-        if said.get("format") != FORMAT:
-            raise ValueError(f"its format is {said.get('format')}, not '{FORMAT}'")
-        if not {"edit", "base", "baked", "exact_base", "exact_baked", "mlp_bias"} <= said.keys() or said[
+        if header.get("format") != FORMAT:
+            raise ValueError(f"its format is {header.get('format')}, not '{FORMAT}'")
+        if not {"edit", "base", "baked", "exact_base", "exact_baked", "mlp_bias"} <= header.keys() or header[
             "sha256"
-        ] != _sum(tensors):
-            raise ValueError("its content is not what its sum says")
+        ] != _hash_of(tensors):
+            raise ValueError("its content does not match its checksum")
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         raise IntegrityError(f"{file} is damaged ({error}); load the base model instead") from error
-    return said, tensors
+    return header, tensors
 
 
-def _as_kept(live: LiveModel, tensors: Mapping[str, Tensor], folder: Path) -> dict[int, Kept]:
-    found = {}
+def _original_columns(live: LiveModel, tensors: Mapping[str, Tensor], folder: Path) -> dict[int, OriginalColumns]:
+    originals = {}
     try:
         for layer in sorted({int(name.partition(".")[0]) for name in tensors}):
             weight: Any = columns_of(live.layout.down[layer])
             index, columns = tensors[f"{layer}.index"], tensors[f"{layer}.columns"]
             if columns.dtype != weight.dtype or columns.shape != weight[:, index].shape:
-                raise ValueError(f"layer {layer} has {weight.dtype} weights {tuple(weight.shape)}, its columns others")
-            found[layer] = Kept(index, columns, tensors.get(f"{layer}.bias"))
+                raise ValueError(f"layer {layer} has {weight.dtype} weights {tuple(weight.shape)}, its columns do not")
+            originals[layer] = OriginalColumns(index, columns, tensors.get(f"{layer}.bias"))
     except (KeyError, ValueError, IndexError) as error:
-        raise IntegrityError(f"{folder / UNDO} is not of the weights beside it ({error})") from error
-    return found
+        raise IntegrityError(
+            f"{folder / UNDO} does not belong to the weights beside it ({error}); load the base model instead"
+        ) from error
+    return originals
 
 
-def _card(edit: Edit, said: Mapping[str, Any], baked: Baked) -> str:
+def _card(edit: Edit, header: Mapping[str, Any], baked: Baked) -> str:
     """The model card."""
     base = str(edit.model["name"])
     facts = {
-        "Base model": f"{base}, revision {edit.model.get('revision') or 'not known'}, fingerprint `{said['base']}`",
-        "These weights": f"fingerprint `{said['baked']}`",
+        "Base model": f"{base}, revision {edit.model.get('revision') or 'not known'}, fingerprint `{header['base']}`",
+        "These weights": f"fingerprint `{header['baked']}`",
         "Edit": f"`{edit.label}`, of {edit.created_at}, {_origin(edit)}",
         "Concept": edit.concept or "not one concept",
         "Note": " ".join((edit.note or "none").split()),
@@ -220,7 +230,7 @@ def _card(edit: Edit, said: Mapping[str, Any], baked: Baked) -> str:
 
 
 def _origin(edit: Edit) -> str:
-    """What made the edit, in a few words."""
+    """How the edit was made, in a few words."""
     if edit.solver is not None:
         return f"computed by the solver `{edit.solver}`"
     if composed := edit.provenance.get("composed"):

@@ -2,14 +2,13 @@
 
 MiniGPT-4 (Zhu et al. 2023) is BLIP-2's eyes and a Llama language model with one trained projection between them; GILL
 (Koh et al. 2023) is OPT and CLIP with trained projections, eight token embeddings and a mapper. Their authors publish
-only what they trained, as torch files. This is the only place that reads such a file, and never anything in it but
+only what they trained, as torch files. `atlas.live.bake.torch_file` reads these, and never anything in them but
 tensors (`weights_only`); what is written is safetensors and JSON.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +18,10 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
+from atlas.live.bake.torch_file import read_torch
 from atlas.live.draw.diffusion import FOLDER
 from atlas.live.load.completeness import is_model, read_weights
-from atlas.live.load.load_errors import reading
+from atlas.live.load.load_errors import explain_load_errors
 
 MINIGPT4_TEMPLATE = (  # its own dialogue; IMAGE is as many placeholders as there are queries
     "{% for m in messages %}{{ '###Human: ' if m['role'] == 'user' else '###Assistant: ' }}"
@@ -39,46 +39,12 @@ GILL_TEMPLATE = (  # pictures come before the first token of the text, in traini
 ).replace("IMAGE", GILL_IMAGE)
 IMG = tuple(f"[IMG{n}]" for n in range(8))
 ROWS = "model.input_embeddings.weight"
-TORCH_FILE = (b"PK\x03\x04", b"\x80")  # a zip archive, or what torch wrote before 1.6
-
-
-def read_torch(file: Path, key: str) -> dict[str, Tensor]:
-    """The tensors of a torch file under a key, by name, without what distributed training puts before the names.
-
-    Raises:
-        UsageError: no such file, more in it than tensors, or not the key.
-    """
-    try:
-        with file.open("rb") as opened:
-            begin = opened.read(4)
-        if not begin.startswith(TORCH_FILE):
-            raise UsageError(f"{file} is not a torch checkpoint; give the file that the authors publish")
-        whole = torch.load(file, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {file}") from None
-    except IsADirectoryError:
-        raise UsageError(f"{file} is a folder; give the checkpoint in it") from None
-    except (UsageError, MemoryError):
-        raise
-    except Exception as error:  # whatever a damaged or a dangerous file makes the unpickler say
-        raise UsageError(f"{file} {_why_not(error)}; give the file that the authors publish") from None
-    found = whole.get(key) if isinstance(whole, Mapping) else None
-    if not isinstance(found, Mapping):
-        raise UsageError(f"{file} has nothing under '{key}'; it is not the official checkpoint")
-    return {name.replace("module.", ""): value for name, value in found.items() if isinstance(value, Tensor)}
-
-
-def _why_not(error: Exception) -> str:
-    """Why a torch file was not read. Torch's own words also say how to read it all the same, and are not passed on."""
-    called = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if called is not None:
-        return f"is not a checkpoint of tensors alone: it asks to run {called[1]}, and was not read"
-    return "is not a checkpoint of tensors alone, or is damaged"
+MAPPER = "model.gen_text_hidden_fcs.0"
 
 
 def _part(loader: Any, folder: Path, what: str) -> Any:
-    """What transformers loads from a folder; of a model every weight, which may be a part of a larger one's."""
-    with reading(folder, what):
+    """Load a part with transformers from a folder; a model must have every weight, but may be part of a larger one."""
+    with explain_load_errors(folder, what):
         if is_model(loader):
             return read_weights(loader, folder, part=True)
         return loader.from_pretrained(folder)
@@ -86,40 +52,43 @@ def _part(loader: Any, folder: Path, what: str) -> Any:
 
 def _check_free(out: Path) -> None:
     if out.exists() and any(out.iterdir()):
-        raise UsageError(f"the folder {out} is not empty; give another --out")
+        raise UsageError(f"the folder {out} is not empty; give another [[out]]")
 
 
 @torch.no_grad()
-def _take(parameter: Tensor, tensors: Mapping[str, Tensor], name: str) -> None:
+def _copy_into(parameter: Tensor, tensors: Mapping[str, Tensor], name: str) -> None:
     if name not in tensors or tensors[name].shape != parameter.shape:
-        there = tuple(tensors[name].shape) if name in tensors else "none"
-        raise UsageError(f"the checkpoint's {name} is {there}, where these parts need {tuple(parameter.shape)}")
+        stored = tuple(tensors[name].shape) if name in tensors else "none"
+        raise UsageError(
+            f"the checkpoint's {name} is {stored}, but these parts need {tuple(parameter.shape)}; give the parts that "
+            "it was trained with"
+        )
     parameter.copy_(tensors[name])
 
 
-def _alone(tokenizer: Any, text: str) -> list[int]:
-    """The token that a text is, where it is one."""
+def _single_token(tokenizer: Any, text: str) -> list[int]:
+    """The text's token in a list, where it is one token; else an empty list."""
     ids = tokenizer(text, add_special_tokens=False).input_ids
     return list(ids) if len(ids) == 1 else []
 
 
 def _separators(tokenizer: Any) -> list[int]:
-    """The tokens with which "###" begins behind a word, a space and a line's end.
+    """The tokens with which "###" begins after a word, a space and a line's end.
 
-    Of Llama these are "\u2581###", and "##" where "###" is that and "#". A tokenizer that spells it by single "#" has
-    none that ends an answer and nothing else.
+    For Llama these are "\u2581###", and "##" where "###" is "##" and "#". A tokenizer that spells it with single "#"
+    has none that ends only answers.
     """
-    found: list[int] = []
+    ids: list[int] = []
     for before in ("x", "x ", "x\n"):
         short, long = (tokenizer(text, add_special_tokens=False).input_ids for text in (before, f"{before}###"))
         same = next((i for i, (a, b) in enumerate(zip(short, long, strict=False)) if a != b), len(short))
         if tokenizer.decode([long[same]]).strip() in ("##", "###"):
-            found.append(long[same])
-    return found
+            ids.append(long[same])
+    return ids
 
 
 def _ends(before: int | Sequence[int] | None, more: Sequence[int]) -> list[int]:
-    """The ids that end an answer: those before, and more."""
+    """The ids that end an answer: those of `before`, then those of `more`."""
     known = [] if before is None else [before] if isinstance(before, int) else list(before)
     return list(dict.fromkeys([*known, *more]))
 
@@ -127,15 +96,15 @@ def _ends(before: int | Sequence[int] | None, more: Sequence[int]) -> list[int]:
 def minigpt4(checkpoint: Path, blip2: Path, language: Path, out: Path) -> None:
     """Write MiniGPT-4 as a BLIP-2 with a Llama language model.
 
-    checkpoint: the official file, of which `llama_proj` is read. blip2: a BLIP-2 folder with the eyes that it was
-    trained with (for the official files, blip2-flan-t5-xxl), of which vision tower, Q-Former and queries are taken.
+    checkpoint: the official file, from which `llama_proj` is read. blip2: the folder of the BLIP-2 that it was trained
+    with (for the official files, blip2-flan-t5-xxl), from which vision tower, Q-Former and queries are taken.
     language: the Llama (Vicuna) folder.
 
     Its answers end at "###", as in the official demo, which looks for two spellings of it: the token "\u2581###", and
-    "##" with "#" behind it. Generation ends at single tokens: of the second spelling the first, "##", ends an answer.
+    "##" followed by "#". Generation ends at single tokens: in the second spelling the first, "##", ends an answer.
 
     Raises:
-        UsageError: a part cannot be read, or the projection is of other widths.
+        UsageError: a part cannot be read, or the projection has other widths.
     """
     import transformers
 
@@ -148,7 +117,7 @@ def minigpt4(checkpoint: Path, blip2: Path, language: Path, out: Path) -> None:
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     words.resize_token_embeddings(max(len(tokenizer), words.config.vocab_size))
     ends = _ends(words.generation_config.eos_token_id, _separators(tokenizer))
-    words.config.eos_token_id = ends  # what a BLIP-2 asks while it sees a picture is the language model's own
+    words.config.eos_token_id = ends  # with a picture, BLIP-2 reads the language model's own
     queries = eyes.config.num_query_tokens
     config = transformers.Blip2Config(
         vision_config=eyes.config.vision_config.to_dict(),
@@ -163,13 +132,13 @@ def minigpt4(checkpoint: Path, blip2: Path, language: Path, out: Path) -> None:
     model.query_tokens.data.copy_(eyes.query_tokens)
     model.language_model.load_state_dict(words.state_dict())
     for name in ("weight", "bias"):
-        _take(getattr(model.language_projection, name), tensors, f"llama_proj.{name}")
+        _copy_into(getattr(model.language_projection, name), tensors, f"llama_proj.{name}")
     model.generation_config = words.generation_config
     model.generation_config.eos_token_id = ends
     pictures = _part(transformers.AutoImageProcessor, blip2, "the picture processor")
     tokenizer.chat_template = MINIGPT4_TEMPLATE.replace("IMAGE", "<image>" * queries)
     model.save_pretrained(out)
-    # Without a number of queries the processor puts none in front: the dialogue says where they are.
+    # Without a number of queries the processor adds none: the dialogue has them already.
     transformers.Blip2Processor(pictures, tokenizer, None).save_pretrained(out)
 
 
@@ -183,7 +152,7 @@ def gill(checkpoint: Path, language: Path, vision: Path, diffusion: Path, out: P
     the official code cuts them (it keeps one with which an answer begins, here the answer is then empty).
 
     Raises:
-        UsageError: a part cannot be read, or what was trained is of other widths.
+        UsageError: a part cannot be read, or the trained tensors have other widths.
     """
     import transformers
 
@@ -208,19 +177,9 @@ def gill(checkpoint: Path, language: Path, vision: Path, diffusion: Path, out: P
     }
     config = GillConfig(text_config=words.config, vision_config=eyes.config, **sizes)
     model: Any = GillForConditionalGeneration(config)
-    model.language_model.load_state_dict(words.state_dict())
-    model.vision_tower.load_state_dict(eyes.state_dict())
-    rows = _img_rows(tensors, len(tokenizer), config.get_text_config().word_embed_proj_dim)
-    with torch.no_grad():
-        ids = torch.tensor(config.img_token_ids)
-        for table in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
-            table[ids] = rows.to(table)
-    for name in ("weight", "bias"):
-        _take(getattr(model.visual_projection, name), tensors, f"model.visual_embeddings.{name}")
-    for name, parameter in model.mapper.named_parameters():
-        _take(parameter, tensors, f"{MAPPER}.{name}")
+    _fill_gill(model, words, eyes, tensors)
     model.generation_config = words.generation_config
-    line_end = _alone(tokenizer, "\n")
+    line_end = _single_token(tokenizer, "\n")
     model.generation_config.eos_token_id = _ends(words.generation_config.eos_token_id, line_end)
     pictures = _part(transformers.AutoImageProcessor, vision, "the picture processor")
     options: dict[str, Any] = {
@@ -234,53 +193,70 @@ def gill(checkpoint: Path, language: Path, vision: Path, diffusion: Path, out: P
     shutil.copytree(diffusion, out / FOLDER)
 
 
-MAPPER = "model.gen_text_hidden_fcs.0"
+@torch.no_grad()
+def _fill_gill(model: Any, words: Any, eyes: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Copy the parts' weights and the trained tensors into a GILL model."""
+    model.language_model.load_state_dict(words.state_dict())
+    model.vision_tower.load_state_dict(eyes.state_dict())
+    vocabulary = len(words.get_input_embeddings().weight)
+    rows = _img_rows(tensors, vocabulary, model.config.get_text_config().word_embed_proj_dim)
+    ids = torch.tensor(model.config.img_token_ids)
+    for table in {model.get_input_embeddings().weight, model.get_output_embeddings().weight}:
+        table[ids] = rows.to(table)
+    for name in ("weight", "bias"):
+        _copy_into(getattr(model.visual_projection, name), tensors, f"model.visual_embeddings.{name}")
+    for name, parameter in model.mapper.named_parameters():
+        _copy_into(parameter, tensors, f"{MAPPER}.{name}")
 
 
 def _arguments(file: Path) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        # The first ones that were published count the tokens to draw with and to retrieve with apart.
-        names = [name for name in ("num_tokens", "num_gen_tokens", "num_ret_tokens") if name in found]
-        counts = {int(found[name]) for name in names}
-        if found["text_fc_mode"] != "gill_mapper" or counts != {len(IMG)} or not found.get("share_ret_gen", True):
+        arguments: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        # The first published ones count the tokens for drawing and for retrieval separately.
+        names = [name for name in ("num_tokens", "num_gen_tokens", "num_ret_tokens") if name in arguments]
+        counts = {int(arguments[name]) for name in names}
+        if (
+            arguments["text_fc_mode"] != "gill_mapper"
+            or counts != {len(IMG)}
+            or not arguments.get("share_ret_gen", True)
+        ):
             raise UsageError(
-                f"{file} is of another kind of GILL than the one with a mapper of {len(IMG)} tokens, the same to draw "
-                "and to retrieve with"
+                f"{file} is of another kind of GILL; give one with a mapper of {len(IMG)} tokens that are used both "
+                "to draw and to retrieve"
             )
-        layers = list(found.get("text_emb_layers", [-1]))
+        layers = list(arguments.get("text_emb_layers", [-1]))
         if layers != [-1]:
             raise UsageError(
-                f"{file} says that the mapper reads the layers {layers} (text_emb_layers), where the last alone is "
+                f"{file} says that the mapper reads the layers {layers} (text_emb_layers), and only the last can be "
                 "read here; give a checkpoint with [-1]"
             )
-        int(found["n_visual_tokens"])
+        int(arguments["n_visual_tokens"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{file} is not the model_args.json of a GILL checkpoint: {error!r}") from error
-    return found
+    return arguments
 
 
 def _img_rows(tensors: Mapping[str, Tensor], vocabulary: int, width: int) -> Tensor:
-    """(8, width) embeddings of [IMG0..7]: all that the published file has; of a whole vocabulary, the last."""
+    """(8, width) embeddings of [IMG0..7]: the only rows of the published file, or the last ones of a vocabulary."""
     table = tensors.get(ROWS)
     if table is None or tuple(table.shape) not in ((len(IMG), width), (vocabulary, width)):
-        there = "none" if table is None else tuple(table.shape)
+        stored = "none" if table is None else tuple(table.shape)
         raise UsageError(
-            f"the checkpoint's {ROWS} is {there}, where these parts need {(len(IMG), width)}, or {(vocabulary, width)} "
-            "of a whole vocabulary; give the OPT that it was trained with as --language"
+            f"the checkpoint's {ROWS} is {stored}, but these parts need {(len(IMG), width)}, or {(vocabulary, width)} "
+            "for a whole vocabulary; give the OPT that it was trained with as [[language]]"
         )
     return table[-len(IMG) :]
 
 
 def _mapper(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """The mapper's sizes, as its tensors have them; the number of heads is the official one."""
+    """The mapper's sizes, read from its tensors; the number of heads is the official one."""
     try:
         queries, width = tensors[f"{MAPPER}.query_embs"].shape[1:]
         prompt_width = tensors[f"{MAPPER}.model.weight"].shape[0]
         ffn = tensors[f"{MAPPER}.tfm.encoder.layers.0.linear1.weight"].shape[0]
     except KeyError as error:
         raise UsageError(f"the checkpoint has no {error}; it is not GILL's with a mapper") from error
-    deep = {
+    layer_counts = {
         side: len({name.split(".")[6] for name in tensors if name.startswith(f"{MAPPER}.tfm.{side}.layers.")})
         for side in ("encoder", "decoder")
     }
@@ -289,7 +265,7 @@ def _mapper(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         "mapper_queries": int(queries),
         "prompt_width": int(prompt_width),
         "mapper_ffn_dim": int(ffn),
-        "mapper_encoder_layers": deep["encoder"],
-        "mapper_decoder_layers": deep["decoder"],
+        "mapper_encoder_layers": layer_counts["encoder"],
+        "mapper_decoder_layers": layer_counts["decoder"],
         "mapper_heads": 4,
     }

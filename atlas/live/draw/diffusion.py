@@ -1,4 +1,4 @@
-"""The drawing half of a model like GILL: a Stable Diffusion pipeline, asked with embeddings and not with words."""
+"""The drawing half of a model like GILL: a Stable Diffusion pipeline, prompted with embeddings instead of words."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor
 from atlas.errors import AtlasWarning, Unsupported, UsageError
 from atlas.live.hooks import watching
 from atlas.live.load.checkpoints import quiet
-from atlas.live.load.fingerprint import fingerprint, settled
+from atlas.live.load.fingerprint import fingerprint, stable_settings
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +25,10 @@ FOLDER = "diffusion"  # where a model's folder keeps the pipeline
 
 
 class Painter:
-    """pipeline: a diffusers StableDiffusionPipeline (unet, vae, scheduler, text_encoder, tokenizer)."""
+    """Draws pictures with a diffusion pipeline.
+
+    pipeline: a diffusers StableDiffusionPipeline (unet, vae, scheduler, text_encoder, tokenizer).
+    """
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
@@ -61,6 +64,7 @@ class Painter:
 
     @property
     def device(self) -> torch.device:
+        """Where the diffusion model runs."""
         device: torch.device = self.pipeline.unet.device
         return device
 
@@ -72,8 +76,8 @@ class Painter:
         settings = [dict(getattr(parts[name], "config", {})) for name in ("unet", "vae", "scheduler")]
         backend = getattr(parts["tokenizer"], "backend_tokenizer", None)
         words = backend.to_str() if backend is not None else sorted(parts["tokenizer"].get_vocab().items())
-        told = settled([weights, settings, parts["text_encoder"].config.to_dict(), words])
-        return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
+        settings_of_all = stable_settings([weights, settings, parts["text_encoder"].config.to_dict(), words])
+        return hashlib.sha256(json.dumps(settings_of_all, sort_keys=True, default=str).encode()).hexdigest()
 
     @torch.no_grad()
     def encode(self, captions: Sequence[str]) -> Tensor:
@@ -99,7 +103,7 @@ class Painter:
         guidance: weight of classifier-free guidance (Ho & Salimans 2022) against the empty caption; 1 is none.
 
         Raises:
-            UsageError: not one seed for each row, or no step.
+            UsageError: another number of seeds than of rows, or no step.
         """
         return self.paint_watched(prompt_embeds, seeds=seeds, steps=steps, guidance=guidance)[0]
 
@@ -108,31 +112,33 @@ class Painter:
         self, prompt_embeds: Tensor, *, seeds: Sequence[int], steps: int, guidance: float
     ) -> tuple[list[Image], list[tuple[Tensor, Tensor]]]:
         """The pictures of `paint`, and for every step its time and the noisy latents, (batch, channel, height, width),
-        that the diffusion model was asked about."""
+        that the diffusion model was given."""
         if len(seeds) != len(prompt_embeds):
-            raise UsageError(f"{len(prompt_embeds)} pictures need as many seeds, not {len(seeds)}")
+            raise UsageError(f"{len(prompt_embeds)} pictures need one seed each, not {len(seeds)} seeds")
         if steps < 1:
             raise UsageError(f"a picture takes at least one step, not {steps}")
         if not len(seeds):
             return [], []
         empty = self.encode([""]).expand(len(prompt_embeds), -1, -1)
-        path: list[tuple[Tensor, Tensor]] = []
-        with watching(self.pipeline.unet, lambda args, kwargs: path.append(_asked(args, kwargs, len(seeds)))):
-            made = self.pipeline(
+        steps_seen: list[tuple[Tensor, Tensor]] = []
+        with watching(
+            self.pipeline.unet, lambda args, kwargs: steps_seen.append(_step_inputs(args, kwargs, len(seeds)))
+        ):
+            output = self.pipeline(
                 prompt_embeds=prompt_embeds.detach().to(self.device),
                 negative_prompt_embeds=empty,
                 num_inference_steps=steps,
                 guidance_scale=guidance,
                 latents=self._noise(seeds),
             )
-        if blackened := sum(made.nsfw_content_detected or ()):
+        if blackened := sum(output.nsfw_content_detected or ()):
             warnings.warn(
                 f"the safety checker of the diffusion pipeline blackened {blackened} of {len(seeds)} pictures",
                 AtlasWarning,
                 stacklevel=2,
             )
-        drawn: list[Image] = made.images
-        return drawn, path
+        drawn: list[Image] = output.images
+        return drawn, steps_seen
 
     def _noise(self, seeds: Sequence[int]) -> Tensor:
         """Drawn on the CPU, so that a seed's picture does not depend on the device."""
@@ -142,13 +148,13 @@ class Painter:
             self.device
         )
 
-    def says(self, latents: Tensor, time: Tensor, prompt_embeds: Tensor) -> Tensor:
-        """What the diffusion model makes of noisy latents at a time under a prompt; the same shape as the latents."""
-        found: Tensor = self.pipeline.unet(latents, time, encoder_hidden_states=prompt_embeds).sample
-        return found
+    def predict_noise(self, latents: Tensor, time: Tensor, prompt_embeds: Tensor) -> Tensor:
+        """The noise that the diffusion model predicts in latents at a time under a prompt; of the latents' shape."""
+        noise: Tensor = self.pipeline.unet(latents, time, encoder_hidden_states=prompt_embeds).sample
+        return noise
 
 
-def _asked(args: tuple[Any, ...], kwargs: dict[str, Any], count: int) -> tuple[Tensor, Tensor]:
-    """The time and the last `count` latents: with guidance, those with the prompt come behind those without."""
+def _step_inputs(args: tuple[Any, ...], kwargs: dict[str, Any], count: int) -> tuple[Tensor, Tensor]:
+    """The time and the last `count` latents: with guidance, those with the prompt come after those without."""
     latents, time = (*args, *(kwargs[k] for k in ("sample", "timestep") if k in kwargs))[:2]
     return torch.as_tensor(time), latents[-count:]

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 class GillDrawer:
-    """Pictures by a diffusion model that eight tokens ask (GILL, Koh et al. 2023).
+    """Pictures by a diffusion model that is prompted by eight tokens (GILL, Koh et al. 2023).
 
-    How much the states decide inside a mask is the energy of the guidance that they exert there: with u(x_t, c) what
-    the diffusion model says of the noisy picture x_t at step t under the prompt c,
+    The influence of the states inside a mask is the energy of the guidance that they exert there: with u(x_t, c) the
+    noise that the diffusion model predicts in the noisy picture x_t at step t under the prompt c,
 
         y = mean over the looks t of  sum over the mask of |u(x_t, c) - u(x_t, empty)|^2 / sum of the mask
 
@@ -48,14 +48,15 @@ class GillDrawer:
 
     @property
     def dtype(self) -> torch.dtype:
-        found: torch.dtype = next(self.model.mapper.parameters()).dtype
-        return found
+        """The precision of the mapper."""
+        precision: torch.dtype = next(self.model.mapper.parameters()).dtype
+        return precision
 
     @torch.no_grad()
     def draw(self, states: Tensor, tokens: Tensor, seeds: Sequence[int], how: DrawOptions) -> Drawn:
         prompt = self.model.prompt_embeds(states.to(self.dtype)).float()
         pictures, path = self.painter.paint_watched(prompt, seeds=seeds, steps=how.steps, guidance=how.guidance)
-        # The middles of as many equal stretches of the way: neither the bare noise nor the finished picture alone.
+        # The middle steps of `looks` equal stretches: neither the pure noise nor the finished picture only.
         chosen = [path[(2 * i + 1) * len(path) // (2 * how.looks)] for i in range(how.looks)]
         return Drawn(pictures, chosen)
 
@@ -63,8 +64,8 @@ class GillDrawer:
         with torch.enable_grad():
             leaf = states.detach().float().requires_grad_(True)
             energy = self.energy(leaf, drawn, masks)
-            [found] = torch.autograd.grad(energy.sum(), leaf)
-        return found
+            [gradient] = torch.autograd.grad(energy.sum(), leaf)
+        return gradient
 
     def energy(self, states: Tensor, drawn: Drawn, masks: Tensor) -> Tensor:
         """(B,): y of each picture, differentiable by the states."""
@@ -74,7 +75,7 @@ class GillDrawer:
         total = torch.zeros(len(prompt), device=prompt.device)
         for step, latents in drawn.memory:
             weight = torch.nn.functional.adaptive_avg_pool2d(masks[:, None].to(latents), latents.shape[-2:])
-            pull = self.painter.says(latents, step, prompt) - self.painter.says(latents, step, empty)
+            pull = self.painter.predict_noise(latents, step, prompt) - self.painter.predict_noise(latents, step, empty)
             total = total + (pull**2 * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp(min=1e-6)
         return total / len(drawn.memory)
 

@@ -1,4 +1,4 @@
-"""GILL (Koh, Fried, Salakhutdinov 2023, arXiv 2305.17216) as a model of transformers: it sees, answers and draws.
+"""GILL (Koh, Fried, Salakhutdinov 2023, arXiv 2305.17216) as a transformers model: it sees, answers and draws.
 
 A frozen language model (OPT) reads a picture as a few visual tokens and answers in words or with the eight tokens
 [IMG0] to [IMG7], whose last hidden states a small transformer turns into the prompt of a diffusion model (see
@@ -38,10 +38,13 @@ IMG_TOKENS = 8
 
 
 class GillConfig(PreTrainedConfig):
-    """visual_tokens: tokens that a picture becomes. image_token_id: its placeholder in input_ids, repeated that often.
+    """GILL's configuration.
+
+    visual_tokens: tokens that a picture becomes. image_token_id: its placeholder in input_ids, repeated that often.
     img_token_ids: ids of [IMG0], [IMG1], ...; by default the last eight of the vocabulary. The mapper's sizes are by
     default the official ones: a transformer of `mapper_width` with `mapper_queries` learned queries, whose outputs are
-    the prompt's (queries, prompt_width)."""
+    the prompt's (queries, prompt_width).
+    """
 
     model_type = "gill"
     sub_configs_defaults = {  # noqa: RUF012
@@ -121,7 +124,7 @@ class PictureTokens(LogitsProcessor):
 
 
 class GillForConditionalGeneration(PreTrainedModel, GenerationMixin):
-    """The language model with its eyes and the mapper; `Painter` makes pictures of what the mapper says."""
+    """The language model, the vision tower and the mapper, whose output `Painter` draws."""
 
     config_class = GillConfig
     base_model_prefix = "gill"
@@ -203,13 +206,13 @@ class GillForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if input_ids is None:
             raise UsageError("GILL places pictures by their placeholders in input_ids; give input_ids")
         places = input_ids == self.config.image_token_id
-        seen = self.visual_embeds(pixel_values).to(embeds)
-        if places.sum() != seen.shape[0] * seen.shape[1]:
+        visual = self.visual_embeds(pixel_values).to(embeds)
+        if places.sum() != visual.shape[0] * visual.shape[1]:
             raise UsageError(
-                f"{len(seen)} pictures are {seen.shape[0] * seen.shape[1]} visual tokens, but input_ids has "
+                f"{len(visual)} pictures are {visual.shape[0] * visual.shape[1]} visual tokens, but input_ids has "
                 f"{int(places.sum())} placeholders"
             )
-        return embeds.masked_scatter(places[..., None].expand_as(embeds), seen)
+        return embeds.masked_scatter(places[..., None].expand_as(embeds), visual)
 
     def prepare_inputs_for_generation(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(*args, **kwargs)  # type: ignore[misc]
@@ -224,18 +227,18 @@ class GillForConditionalGeneration(PreTrainedModel, GenerationMixin):
         logits_processor: Any = None,
         **kwargs: Any,
     ) -> Any:
-        """As any model's `generate`, with [IMG1..7] forced behind [IMG0] (GILL, section 3.3)."""
+        """Like any model's `generate`, with [IMG1..7] forced after [IMG0] (GILL, section 3.3)."""
         processors = LogitsProcessorList([*(logits_processor or ()), PictureTokens(self.config.img_token_ids)])
         return super().generate(inputs, generation_config, processors, **kwargs)  # type: ignore[misc]
 
     def image_states(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
         """(batch, 8, d_model): the states at the [IMG] tokens of each row's last picture.
 
-        hidden: (batch, position, d_model) behind the final norm, `hidden_states[-1]` of OPT. input_ids: (batch,
-        position), what the model read to give them.
+        hidden: (batch, position, d_model) after the final norm, `hidden_states[-1]` of OPT. input_ids: (batch,
+        position), the model's input for them.
 
         Raises:
-            UsageError: a row has no [IMG0], or not the seven others behind it.
+            UsageError: a row has no [IMG0], or not the seven others after it.
         """
         ids = torch.tensor(self.config.img_token_ids, device=input_ids.device)
         runs = (input_ids.unfold(1, len(ids), 1) == ids).all(-1) if input_ids.shape[1] >= len(ids) else ids[:0]
@@ -246,14 +249,14 @@ class GillForConditionalGeneration(PreTrainedModel, GenerationMixin):
         return hidden[torch.arange(len(hidden), device=last.device)[:, None], places]
 
     def prompt_embeds(self, states: Tensor) -> Tensor:
-        """(batch, queries, prompt_width) from `image_states`: what the diffusion model takes for an encoded caption."""
+        """(batch, queries, prompt_width) from `image_states`: the diffusion model's prompt, in place of a caption."""
         ids = torch.tensor(self.config.img_token_ids, device=states.device)
         prompt: Tensor = self.mapper(states, self.get_input_embeddings()(ids))
         return prompt
 
     @torch.no_grad()
     def imagine(self, input_ids: Tensor, **inputs: Any) -> Tensor:
-        """(batch, queries, prompt_width) of the last picture in each row that `generate` gave, or that was written.
+        """(batch, queries, prompt_width) of the last picture in each row, generated or written.
 
         inputs: attention_mask where rows are padded, pixel_values where they have pictures.
         """
@@ -282,7 +285,7 @@ class GillProcessor(ProcessorMixin):
 
 
 def register() -> None:
-    """Make the Auto classes of transformers know GILL; as often as one likes."""
+    """Register GILL with the Auto classes of transformers; may be called repeatedly."""
     AutoConfig.register(GillConfig.model_type, GillConfig, exist_ok=True)
     for auto in (AutoModelForImageTextToText, AutoModelForMultimodalLM):
         auto.register(GillConfig, GillForConditionalGeneration, exist_ok=True)

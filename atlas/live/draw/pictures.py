@@ -1,4 +1,4 @@
-"""The states of an answer that make a picture, and the pictures that they make."""
+"""The states of an answer that make a picture, and the resulting pictures."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
 
 
 def positions(live: LiveModel, prompts: Sequence[Prompt], starts: Sequence[int]) -> Tensor:
-    """(B, J) where the states of the answers' pictures are, in a batch whose answers begin at `starts`.
+    """(B, J) positions of the states of the answers' pictures, in a batch whose answers begin at `starts`.
 
     Raises:
         Unsupported: the pictures have different numbers of tokens.
     """
     places = [live.drawer.places(prompt.answer) or [] for prompt in prompts]
     if len({len(p) for p in places}) != 1:
-        raise Unsupported("the pictures of a batch have different numbers of tokens; use --batch-size 1")
+        raise Unsupported("the pictures of a batch have different numbers of tokens; use [[batch_size=1]]")
     first = torch.tensor(starts, device=live.device)[:, None]
     return first + torch.tensor(places, device=live.device) + live.drawer.offset
 
 
 def states_of(live: LiveModel, prompts: Sequence[Prompt]) -> tuple[Capture, Tensor, Tensor]:
-    """The traced pass of answered prompts; (B, J) where their pictures' states are, and (B, J) the tokens there."""
+    """The traced pass of answered prompts; the positions of their pictures' states, (B, J), and the tokens, (B, J)."""
     batch = live.batch(prompts)
     with tracing(live.layout) as capture:
         live.forward(batch)

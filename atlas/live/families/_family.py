@@ -1,4 +1,4 @@
-"""The needs that a family may have."""
+"""The needs that a model family may have."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ def _none(_: Any) -> Sequence[int]:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """token_types: what the model must be given for every token, also where a prompt has no media; answer_type: what
-    the tokens of an answer have there. picture_ids: of a config, the ids that stand for parts of a picture and are no
+    """What a family needs beyond what its modules show.
+
+    token_types: inputs that the model needs for every token, also where a prompt has no media; answer_type: their value
+    for the tokens of an answer. picture_ids: config -> the ids that stand for parts of a picture and are not
     placeholders; masks_pictures: whether the model rules them out in its answers. picture_tokens: (model, a prompt's
     extras) -> the ids that its pictures become, where pictures in a batch would change each other. embed: (model, ids)
-    -> their embeddings, where ids go beyond the words. drawer: of a live model that draws, its
-    `atlas.live.draw.drawer.Drawer`. unquantised: modules that quantisation leaves as they are, with the head, in
-    place of HuggingFace's own choice.
+    -> their embeddings, where ids go beyond the words. drawer: live model -> its `atlas.live.draw.drawer.Drawer`.
+    unquantised: modules that quantisation leaves alone, with the head, in place of HuggingFace's own choice.
     """
 
     token_types: tuple[str, ...] = ()

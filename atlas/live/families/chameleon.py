@@ -8,6 +8,7 @@ from atlas.live.families._family import Family
 
 
 def picture_ids(config: Any) -> list[int]:
+    """The ids of picture tokens, sorted."""
     return sorted(token for name, token in config.vocabulary_map.items() if name.startswith("IMGIMG"))
 
 

@@ -1,4 +1,4 @@
-"""Which part of a picture a model is shown, and how any-resolution models lay it out in tokens."""
+"""Which part of a picture a model sees, and how any-resolution models lay it out in tokens."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 import torch
 
 Box = tuple[float, float, float, float]
-"""top, left, bottom, right: shares of the picture's height and width; below 0 or above 1 where it was filled up."""
+"""top, left, bottom, right: shares of the picture's height and width; below 0 or above 1 where it was padded."""
 
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass
 class _Canvas:
-    """What is made of a picture: (height, width) of it all, and where in it the picture begins and how large it is."""
+    """A processed picture: (height, width) of the whole, and where in it the picture begins and how large it is."""
 
     size: list[int]
     at: list[float]
@@ -30,13 +30,13 @@ class _Canvas:
         self.size = list(size)
 
     def cut(self, size: Sequence[int]) -> None:
-        """The middle of that size; where it is larger, filled up around."""
+        """Cut out the middle of that size; where it is larger, pad around."""
         for i, new in enumerate(size):
             self.at[i] -= (self.size[i] - new) // 2
         self.size = list(size)
 
     def fill(self) -> None:
-        """A square, by filling up around the shorter side."""
+        """Pad the shorter side to a square."""
         side = max(self.size)
         for i, old in enumerate(self.size):
             self.at[i] += (side - old) // 2
@@ -48,11 +48,11 @@ class _Canvas:
         return -top / tall, -left / wide, (height - top) / tall, (width - left) / wide
 
 
-def kept(pictures: Any, size: Sequence[int]) -> Box:
+def kept_part(pictures: Any, size: Sequence[int]) -> Box:
     """The part of a picture of (height, width) that its processor keeps.
 
     Most squeeze a picture into their square and keep all of it. CLIP's resize the shorter edge and cut the middle out;
-    LLaVA's may fill up to a square first, and Janus' does so behind resizing.
+    LLaVA's may pad to a square first, and Janus' does so after resizing.
     """
     name, fills = type(pictures).__name__, bool(getattr(pictures, "do_pad", False))
     canvas = _Canvas(list(size), [0.0, 0.0], [float(edge) for edge in size])
@@ -70,24 +70,24 @@ def kept(pictures: Any, size: Sequence[int]) -> Box:
     return canvas.box
 
 
-def _resized(wanted: Any, size: Sequence[int]) -> Sequence[int]:
-    """(height, width) that a processor's `size` makes of others."""
-    short, long = wanted.get("shortest_edge"), wanted.get("longest_edge")
+def _resized(target: Any, size: Sequence[int]) -> Sequence[int]:
+    """(height, width) after a processor's resizing by its `size` setting."""
+    short, long = target.get("shortest_edge"), target.get("longest_edge")
     if short and long:
         from transformers.image_transforms import get_size_with_aspect_ratio
 
-        found: Sequence[int] = get_size_with_aspect_ratio(tuple(size), short, long)
-        return found
+        resized: Sequence[int] = get_size_with_aspect_ratio(tuple(size), short, long)
+        return resized
     if short:
         return [short if edge == min(size) else int(short * edge / min(size)) for edge in size]
-    return [wanted.get("height"), wanted.get("width")]
+    return [target.get("height"), target.get("width")]
 
 
 def fine_grid(config: Any, size: Sequence[int]) -> tuple[int, int, Box]:
     """(rows, columns, box) of the fine tokens that LLaVA-NeXT and LLaVA-OneVision make of a picture of (height, width).
 
-    By the models' own functions: the picture is fitted into the best of some resolutions, tile by tile, and rows and
-    columns of what was filled up are left out again. OneVision shrinks what would be too many tokens.
+    Uses the models' own functions: the picture is fitted into the best of several resolutions, tile by tile, and padded
+    rows and columns are removed. OneVision shrinks grids that would have too many tokens.
     """
     from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape, unpad_image
 
@@ -95,10 +95,10 @@ def fine_grid(config: Any, size: Sequence[int]) -> tuple[int, int, Box]:
     side = tile // config.vision_config.patch_size
     shape = get_anyres_image_grid_shape(list(size), config.image_grid_pinpoints, tile)
     rows, columns = (tiles * side for tiles in shape)
-    left_in = unpad_image(torch.arange(rows * columns).view(1, rows, columns), list(size))[0]
-    if not left_in.numel():  # of a very thin picture nothing is left
-        return left_in.shape[0], left_in.shape[1], WHOLE
-    first, last = divmod(int(left_in[0, 0]), columns), divmod(int(left_in[-1, -1]), columns)
+    unpadded = unpad_image(torch.arange(rows * columns).view(1, rows, columns), list(size))[0]
+    if not unpadded.numel():  # nothing is left of a very thin picture
+        return unpadded.shape[0], unpadded.shape[1], WHOLE
+    first, last = divmod(int(unpadded[0, 0]), columns), divmod(int(unpadded[-1, -1]), columns)
     ends = []
     for i in range(2):  # the picture keeps its shape, in the middle
         target, scale = shape[i] * tile, min(n * tile / edge for n, edge in zip(shape, size, strict=True))
@@ -106,10 +106,10 @@ def fine_grid(config: Any, size: Sequence[int]) -> tuple[int, int, Box]:
         at = (target - extent) // 2
         cell = tile / side
         ends.append(((first[i] * cell - at) / extent, ((last[i] + 1) * cell - at) / extent))
-    rows, columns = left_in.shape
-    most = getattr(config, "vision_aspect_ratio", None)
-    if most is not None:
-        ratio = math.sqrt(rows * columns / (int(most.removeprefix("anyres_max_")) * side**2))
+    rows, columns = unpadded.shape
+    limit = getattr(config, "vision_aspect_ratio", None)
+    if limit is not None:
+        ratio = math.sqrt(rows * columns / (int(limit.removeprefix("anyres_max_")) * side**2))
         if ratio > 1.1:
             rows, columns = int(rows // ratio), int(columns // ratio)
     (top, bottom), (left, right) = ends

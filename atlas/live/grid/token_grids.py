@@ -1,6 +1,6 @@
-"""Where in a picture each of its tokens looks: the grids that a prompt's image tokens form, for heatmaps.
+"""The grids that a prompt's image tokens form, for heatmaps: where in a picture each token looks.
 
-Found from the prompt itself: how many tokens a picture became, and what its processor said of its size. Models that
+Derived from the prompt itself: how many tokens a picture became, and the size that its processor reports. Models that
 read a picture through queries (Q-Former) or as one pooled vector (GILL) have tokens without a place, and no grid.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atlas.live.encode import Encoder, Prompt
-from atlas.live.grid.crops import WHOLE, Box, fine_grid, kept
+from atlas.live.grid.crops import WHOLE, Box, fine_grid, kept_part
 from atlas.live.media import IMAGE, VIDEO
 
 CROP = re.compile(r"<row_(\d+)_col_(\d+)>\s*$")
@@ -21,8 +21,11 @@ CROP = re.compile(r"<row_(\d+)_col_(\d+)>\s*$")
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """positions: rows of columns, each a position of the prompt. picture: which of the prompt's, from 0. box: the part
-    of the picture that it covers (processors cut). frame: of a video, which step of time; else 0."""
+    """The tokens of one picture as a grid.
+
+    positions: rows of columns, each a position of the prompt. picture: its number in the prompt, from 0. box: the part
+    of the picture that the grid covers (processors crop). frame: the time step of a video; else 0.
+    """
 
     picture: int
     positions: tuple[tuple[int, ...], ...]
@@ -33,25 +36,25 @@ class Grid:
 def grids(encoder: Encoder, prompt: Prompt, config: Any) -> list[Grid]:
     """Every grid of a prompt's pictures (or of its video); none where the tokens have no place.
 
-    Any-resolution families have several of one picture: the whole of it coarsely, and finer ones.
+    Any-resolution families have several for one picture: a coarse one of the whole picture, and finer ones.
     """
     if getattr(config, "num_query_tokens", None) or getattr(config, "visual_tokens", None):
         return []
-    found: list[Grid] = []
+    result: list[Grid] = []
     for kind in (IMAGE, VIDEO):
         runs = _runs(prompt.ids, encoder.role_of.media_ids.get(kind))
         if f"{kind}_grid_thw" in prompt.extras:
-            found += _timed(runs, prompt.extras[f"{kind}_grid_thw"].tolist(), encoder)
+            result += _timed(runs, prompt.extras[f"{kind}_grid_thw"].tolist(), encoder)
         elif kind == IMAGE and runs:
-            found += _pictures(runs, prompt, encoder, config)
-    return found
+            result += _pictures(runs, prompt, encoder, config)
+    return result
 
 
 def _runs(ids: Sequence[int], token: int | None) -> list[list[int]]:
-    """The stretches of a token, as positions."""
+    """The positions of a token, as runs of consecutive ones."""
     runs: list[list[int]] = []
-    for i, one in enumerate(ids):
-        if one == token:
+    for i, token_id in enumerate(ids):
+        if token_id == token:
             if runs and runs[-1][-1] == i - 1:
                 runs[-1].append(i)
             else:
@@ -60,21 +63,21 @@ def _runs(ids: Sequence[int], token: int | None) -> list[list[int]]:
 
 
 def _rows(positions: Sequence[int], columns: int, skip: int = 0) -> tuple[tuple[int, ...], ...]:
-    """Rows of so many columns, `skip` tokens after each left out."""
+    """Rows of `columns` positions each, leaving out `skip` tokens after each row."""
     step = columns + skip
     return tuple(tuple(positions[i : i + columns]) for i in range(0, len(positions) - columns + 1, step))
 
 
 def _timed(runs: list[list[int]], shapes: list[list[int]], encoder: Encoder) -> list[Grid]:
-    """Qwen-VL: each medium says its patches in time, height and width; merge_size by merge_size are a token."""
+    """Qwen-VL: each medium gives its patches in time, height and width; merge_size by merge_size make a token."""
     merge = encoder.processor.image_processor.merge_size
-    every, found = [p for run in runs for p in run], []
+    remaining, result = [p for run in runs for p in run], []
     for number, (steps, height, width) in enumerate(shapes):
         rows, columns = height // merge, width // merge
         for step in range(steps):
-            mine, every = every[: rows * columns], every[rows * columns :]
-            found.append(Grid(number, _rows(mine, columns), frame=step))
-    return found
+            step_positions, remaining = remaining[: rows * columns], remaining[rows * columns :]
+            result.append(Grid(number, _rows(step_positions, columns), frame=step))
+    return result
 
 
 def _pictures(runs: list[list[int]], prompt: Prompt, encoder: Encoder, config: Any) -> list[Grid]:
@@ -84,23 +87,23 @@ def _pictures(runs: list[list[int]], prompt: Prompt, encoder: Encoder, config: A
     sizes = prompt.extras["image_sizes"].tolist() if "image_sizes" in prompt.extras else None
     if sizes is not None and getattr(config, "image_grid_pinpoints", None):
         return list(_any_resolution([p for run in runs for p in run], sizes, config))
-    found: list[Grid] = []
-    for number, run in enumerate(runs if kind == "internvl" else _apart(runs, prompt, sizes)):
+    result: list[Grid] = []
+    for number, run in enumerate(runs if kind == "internvl" else _one_run_each(runs, prompt, sizes)):
         if kind == "emu3" and sizes is not None:
             rows, columns = (edge // encoder.processor.downsample_ratio for edge in sizes[number])
-            found.append(Grid(number, _rows(run, columns, skip=1)[:rows]))
+            result.append(Grid(number, _rows(run, columns, skip=1)[:rows]))
         elif kind == "internvl":  # several tiles, the last of which is the whole picture
             tile = int(encoder.processor.image_seq_length)
-            found.append(Grid(number, _rows(run[-tile:], math.isqrt(tile))))
+            result.append(Grid(number, _rows(run[-tile:], math.isqrt(tile))))
         elif (side := math.isqrt(len(run))) ** 2 == len(run):
             known = number < len(prompt.sizes)
-            box = kept(encoder.processor.image_processor, prompt.sizes[number]) if known else WHOLE
-            found.append(Grid(number, _rows(run, side), box))
-    return found
+            box = kept_part(encoder.processor.image_processor, prompt.sizes[number]) if known else WHOLE
+            result.append(Grid(number, _rows(run, side), box))
+    return result
 
 
-def _apart(runs: list[list[int]], prompt: Prompt, sizes: list[list[int]] | None) -> list[list[int]]:
-    """One stretch a picture: pictures of the same size that stand side by side are one stretch, cut evenly."""
+def _one_run_each(runs: list[list[int]], prompt: Prompt, sizes: list[list[int]] | None) -> list[list[int]]:
+    """One run for each picture: adjacent pictures of the same size make one run, which is cut evenly."""
     pixels = prompt.extras.get("pixel_values")
     count = len(sizes) if sizes is not None else len(pixels) if pixels is not None and pixels.dim() == 4 else len(runs)
     if len(runs) != 1 or count < 2:
@@ -112,7 +115,7 @@ def _apart(runs: list[list[int]], prompt: Prompt, sizes: list[list[int]] | None)
 
 
 def _any_resolution(positions: list[int], sizes: list[list[int]], config: Any) -> Iterator[Grid]:
-    """LLaVA-NeXT and OneVision: the picture coarsely, then finely in rows that each end with a token of their own."""
+    """LLaVA-NeXT and OneVision: a coarse grid, then a fine one whose rows each end with a separator token."""
     side = config.vision_config.image_size // config.vision_config.patch_size
     fine = [fine_grid(config, size) for size in sizes]
     if len(positions) != sum(side * side + rows * (columns + 1) for rows, columns, _ in fine):
@@ -126,20 +129,20 @@ def _any_resolution(positions: list[int], sizes: list[list[int]], config: Any) -
 
 
 def _crops(runs: list[list[int]], prompt: Prompt, encoder: Encoder) -> list[Grid]:
-    """Idefics 3: crops in rows and columns, named before each, and the whole picture behind them."""
-    found: list[Grid] = []
-    number, mine = 0, list[tuple[int, int, list[int]]]()
+    """Idefics 3: crops in rows and columns, each preceded by its name, followed by the whole picture."""
+    result: list[Grid] = []
+    number, crops = 0, list[tuple[int, int, list[int]]]()
     for run in runs:
         before = encoder.tokenizer.decode(list(prompt.ids[max(0, run[0] - 32) : run[0]]))
         named = CROP.search(before)
         if named is not None:
-            mine.append((int(named[1]) - 1, int(named[2]) - 1, run))
+            crops.append((int(named[1]) - 1, int(named[2]) - 1, run))
             continue
-        rows = max((row for row, _, _ in mine), default=0) + 1
-        columns = max((column for _, column, _ in mine), default=0) + 1
-        for row, column, crop in mine:
+        rows = max((row for row, _, _ in crops), default=0) + 1
+        columns = max((column for _, column, _ in crops), default=0) + 1
+        for row, column, crop in crops:
             box = (row / rows, column / columns, (row + 1) / rows, (column + 1) / columns)
-            found.append(Grid(number, _rows(crop, math.isqrt(len(crop))), box))
-        found.append(Grid(number, _rows(run, math.isqrt(len(run)))))
-        number, mine = number + 1, []
-    return found
+            result.append(Grid(number, _rows(crop, math.isqrt(len(crop))), box))
+        result.append(Grid(number, _rows(run, math.isqrt(len(run)))))
+        number, crops = number + 1, []
+    return result

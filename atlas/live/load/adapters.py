@@ -1,4 +1,4 @@
-"""Adapters (LoRA) that lie beside a checkpoint: merged into its weights, so that these say which model it is."""
+"""Adapters (LoRA) beside a checkpoint: merged into its weights, so that these identify the model."""
 
 from __future__ import annotations
 
@@ -8,70 +8,70 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import Unsupported, UsageError
-from atlas.live.load.completeness import tell
+from atlas.live.load.completeness import warn
 from atlas.live.load.remote_code import find_file, read_object
 
 CONFIG = "adapter_config.json"
 
 
 def check_base(name: str | Path, revision: str | None) -> None:
-    """Refuse what is an adapter and nothing else.
+    """Refuse a folder with an adapter and no model.
 
     Raises:
-        UsageError: it is; the message has the model that it is for.
+        UsageError: it is one; the message has the model that it is for.
     """
-    found = find_file(name, revision, CONFIG)
-    if found is not None and find_file(name, revision, "config.json") is None:
-        base = read_object(found).get("base_model_name_or_path") or "a model that it does not name"
+    adapter = find_file(name, revision, CONFIG)
+    if adapter is not None and find_file(name, revision, "config.json") is None:
+        base = read_object(adapter).get("base_model_name_or_path") or "a model that it does not name"
         raise UsageError(
-            f"'{name}' is an adapter alone, for {base}: copy its {CONFIG} and adapter_model.safetensors into a folder "
+            f"'{name}' is only an adapter, for {base}: copy its {CONFIG} and adapter_model.safetensors into a folder "
             "with that model's files, and give that"
         )
 
 
-def merged(model: Any, name: str | Path, revision: str | None, *, quantized: bool) -> Any:
-    """The model with the adapter that lies beside it in its weights, where there is one; both are said.
+def merge_adapter(model: Any, name: str | Path, revision: str | None, *, quantized: bool) -> Any:
+    """The model with the adapter beside it merged into its weights, if there is one; warns that it was or was not.
 
     Raises:
-        UsageError: the adapter is damaged, or not of this model.
-        Unsupported: it is none of those that become weights, or there are none to add it to.
+        UsageError: the adapter is damaged, or not for this model.
+        Unsupported: its kind cannot be merged, or the weights are quantised.
     """
-    found = find_file(name, revision, CONFIG)
-    if found is None:
+    adapter = find_file(name, revision, CONFIG)
+    if adapter is None:
         return model
     if importlib.util.find_spec("peft") is None:
-        tell(
-            f"an adapter ({CONFIG}) lies beside '{name}' and is not loaded: this is the model without it; "
-            "with it: pip install 'neuron-atlas[peft]'"
+        warn(
+            f"an adapter ({CONFIG}) is beside '{name}' and was not loaded: this is the model without it; "
+            "to load it: pip install 'neuron-atlas[peft]'"
         )
         return model
-    kind = str(read_object(found).get("peft_type"))
+    kind = str(read_object(adapter).get("peft_type"))
     if kind != "LORA":
         raise Unsupported(
-            f"the adapter beside '{name}' is of the kind {kind}, which does not become weights (LORA does)"
+            f"the adapter beside '{name}' is of the kind {kind}, which cannot be merged into weights (LORA can)"
         )
     if quantized:
         raise Unsupported(
-            f"an adapter lies beside '{name}', which cannot be added to quantised weights; leave out --quantization, "
-            "or move the adapter away"
+            f"an adapter is beside '{name}', which cannot be merged into quantised weights; leave out "
+            "[[quantization]], or move the adapter away"
         )
-    made = _merge(model, name, revision)
-    tell(f"the adapter beside '{name}' was added to its weights")
-    return made
+    merged_model = _merge(model, name, revision)
+    warn(f"the adapter beside '{name}' was merged into its weights")
+    return merged_model
 
 
 def _merge(model: Any, name: str | Path, revision: str | None) -> Any:
     import peft
 
-    at: dict[str, Any] = {} if Path(name).is_dir() or revision is None else {"revision": revision}
+    source: dict[str, Any] = {} if Path(name).is_dir() or revision is None else {"revision": revision}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what it says is looked at here
-        around = peft.PeftModel(model, peft.PeftConfig.from_pretrained(str(name), **at))
-        said = around.load_adapter(str(name), "default", torch_device="cpu", **at)
-        wrong = sorted({*said.missing_keys, *said.unexpected_keys})
-        if wrong:
+        warnings.simplefilter("ignore")  # its report is checked here
+        wrapped = peft.PeftModel(model, peft.PeftConfig.from_pretrained(str(name), **source))
+        report = wrapped.load_adapter(str(name), "default", torch_device="cpu", **source)
+        unmatched = sorted({*report.missing_keys, *report.unexpected_keys})
+        if unmatched:
             raise UsageError(
-                f"the adapter beside '{name}' is not of this model: {len(wrong):,} of its weights do not match "
-                f"({', '.join(wrong[:2])}); give the model that it was trained on"
+                f"the adapter beside '{name}' is not for this model: {len(unmatched):,} of its weights do not match "
+                f"({', '.join(unmatched[:2])}); give the model that it was trained on"
             )
-        return around.merge_and_unload()
+        return wrapped.merge_and_unload()

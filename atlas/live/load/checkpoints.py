@@ -1,4 +1,4 @@
-"""Checkpoints to models: which class, in which precision, on which device, and what is missing for it here."""
+"""Checkpoints to models: which class, in which precision, on which device, and which packages are missing."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import torch
 
 from atlas.errors import Unsupported, UsageError
 from atlas.live import families
-from atlas.live.chat_template import tell_template
+from atlas.live.chat_template import warn_without_template
 from atlas.live.encode import TokenRoles
-from atlas.live.load.adapters import check_base, merged
-from atlas.live.load.completeness import check_vocabulary, read_weights, tell_training
-from atlas.live.load.load_errors import reading
+from atlas.live.load.adapters import check_base, merge_adapter
+from atlas.live.load.completeness import check_vocabulary, read_weights, warn_of_unfinished_training
+from atlas.live.load.load_errors import explain_load_errors
 from atlas.live.load.processors import load_processor
-from atlas.live.load.remote_code import check_own
+from atlas.live.load.remote_code import check_own_code
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 QUANTIZATIONS = ("8bit", "4bit")
@@ -35,7 +35,7 @@ class Loading:
     device: "cpu", "cuda", ..., or "auto" for a GPU where there is one. dtype: one of DTYPES or "auto", the
     checkpoint's own. device_map: spread over devices. quantization: one of QUANTIZATIONS, by bitsandbytes. attention:
     HuggingFace's implementation ("sdpa", "eager", ...), by default its own choice. trust_remote_code: run the code
-    that lies beside the checkpoint; of a hub id only at a pinned revision, and never another repository's.
+    in the checkpoint; with a hub id only at a pinned revision, and never another repository's.
 
     Raises:
         UsageError: an unknown dtype or quantization.
@@ -56,26 +56,30 @@ class Loading:
             raise UsageError(f"no quantization called '{self.quantization}'; there are: {', '.join(QUANTIZATIONS)}")
 
 
-def read_config(name: str | Path, how: Loading) -> Any:
+def read_config(name: str | Path, loading: Loading) -> Any:
     """The config of a folder or a hub id.
 
     Raises:
-        UsageError: there is none, or code that is not pinned, or of another repository, was to be trusted.
+        UsageError: there is none, or it needs code that is not pinned or is in another repository.
     """
     import transformers
 
-    if how.trust_remote_code and not Path(name).is_dir() and not re.fullmatch("[0-9a-f]{40}", how.revision or ""):
-        raise UsageError("--trust-remote-code runs code of the hub: pin it with --revision and all 40 hex digits")
+    if (
+        loading.trust_remote_code
+        and not Path(name).is_dir()
+        and not re.fullmatch("[0-9a-f]{40}", loading.revision or "")
+    ):
+        raise UsageError("[[trust_remote_code]] runs code from the hub: pin it with [[revision]] and all 40 hex digits")
     if Path(name).is_absolute() and not Path(name).exists():
         raise UsageError(
             f"there is no folder {name}; give a model's folder, its HuggingFace id, or a name of `atlas models`"
         )
     kind = transformers.AutoConfig
-    options = {"revision": how.revision, "trust_remote_code": how.trust_remote_code}
-    with reading(name):
-        check_base(name, how.revision)
-        if how.trust_remote_code:
-            check_own(name, how.revision)
+    options = {"revision": loading.revision, "trust_remote_code": loading.trust_remote_code}
+    with explain_load_errors(name):
+        check_base(name, loading.revision)
+        if loading.trust_remote_code:
+            check_own_code(name, loading.revision)
         try:
             return kind.from_pretrained(name, **options)
         except ValueError as error:
@@ -90,14 +94,14 @@ def read_config(name: str | Path, how: Loading) -> Any:
 
 
 def commit_of(name: str, revision: str | None) -> str | None:
-    """The commit of a hub id that was loaded, by where its config lies in the cache; None where that does not tell."""
+    """The commit of a loaded hub id, from its config's path in the cache; None where that does not have it."""
     from transformers.utils.hub import cached_file
 
     try:
-        found = cached_file(name, "config.json", revision=revision, local_files_only=True)
+        config_file = cached_file(name, "config.json", revision=revision, local_files_only=True)
     except OSError:
         return None
-    commit = Path(found).parent.name if found else ""
+    commit = Path(config_file).parent.name if config_file else ""
     return commit if re.fullmatch("[0-9a-f]{40}", commit) else None
 
 
@@ -106,74 +110,74 @@ def takes(config: Any) -> frozenset[str]:
     return frozenset({"text", *TokenRoles(config, None).media_ids})
 
 
-def load(name: str | Path, how: Loading) -> tuple[Any, Any, Any]:
+def load(name: str | Path, loading: Loading) -> tuple[Any, Any, Any]:
     """(model, processor, config) of a folder or a hub id.
 
     Raises:
-        UsageError: no such model, or its files are damaged, incomplete or not of one model.
+        UsageError: no such model, or its files are damaged, incomplete or do not belong together.
         Unsupported: this machine lacks a device, a package or the memory for it.
     """
-    config = read_config(name, how)
-    options = _options(how, config)
-    # It tells at every 8-bit layer of every pass that its inputs are cast to float16, which is how it works.
+    config = read_config(name, loading)
+    options = _options(loading, config)
+    # It reports at every 8-bit layer of every pass that inputs are cast to float16, which is how it works.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
-    with reading(name), quiet():
-        model = read_weights(model_class(config), name, revision=how.revision, **options)
-        model = merged(model, name, how.revision, quantized=how.quantization is not None)
-        processor = load_processor(name, how.revision, config, trust_remote_code=how.trust_remote_code)
-        tell_training(name, how.revision)
-        tell_template(name, processor)
+    with explain_load_errors(name), quiet():
+        model = read_weights(model_class(config), name, revision=loading.revision, **options)
+        model = merge_adapter(model, name, loading.revision, quantized=loading.quantization is not None)
+        processor = load_processor(name, loading.revision, config, trust_remote_code=loading.trust_remote_code)
+        warn_of_unfinished_training(name, loading.revision)
+        warn_without_template(name, processor)
         tokenizer = getattr(processor, "tokenizer", processor)
         check_vocabulary(name, tokenizer, len(model.get_input_embeddings().weight))
     _keep_order(model)
     if "device_map" not in options:
-        model.to(find_device(how.device))
+        model.to(find_device(loading.device))
     return model, processor, config
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars, and none of the libraries' remarks about what they fall back to, while the block lasts."""
+    """Silence progress bars and the libraries' remarks about fallbacks while the block lasts."""
     import transformers
 
-    talk = transformers.utils.logging
-    before, others = talk.get_verbosity(), logging.getLogger("bitsandbytes")
-    level = others.level
-    talk.disable_progress_bar()
-    talk.set_verbosity_error()
-    others.setLevel(logging.ERROR)
+    hf_logging = transformers.utils.logging
+    verbosity, bitsandbytes_log = hf_logging.get_verbosity(), logging.getLogger("bitsandbytes")
+    level = bitsandbytes_log.level
+    hf_logging.disable_progress_bar()
+    hf_logging.set_verbosity_error()
+    bitsandbytes_log.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        talk.set_verbosity(before)
-        others.setLevel(level)
+        hf_logging.set_verbosity(verbosity)
+        bitsandbytes_log.setLevel(level)
 
 
-def _options(how: Loading, config: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"dtype": DTYPES.get(how.dtype, "auto")}
-    if how.trust_remote_code:
-        found["trust_remote_code"] = True
-    if how.attention is not None:
-        found["attn_implementation"] = how.attention
-    if how.device_map is not None:
+def _options(loading: Loading, config: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {"dtype": DTYPES.get(loading.dtype, "auto")}
+    if loading.trust_remote_code:
+        options["trust_remote_code"] = True
+    if loading.attention is not None:
+        options["attn_implementation"] = loading.attention
+    if loading.device_map is not None:
         _require("accelerate", "spreading a model over devices", "device-map")
-        found["device_map"] = how.device_map
-    if how.quantization is not None:
+        options["device_map"] = loading.device_map
+    if loading.quantization is not None:
         import transformers
 
         for package in ("accelerate", "bitsandbytes"):
             _require(package, "quantization", "quantization")
-        bits: dict[str, Any] = {f"load_in_{how.quantization}": True}
+        bits: dict[str, Any] = {f"load_in_{loading.quantization}": True}
         bits["llm_int8_skip_modules"] = list(families.of(config).unquantised) or None
-        found["quantization_config"] = transformers.BitsAndBytesConfig(**bits)
+        options["quantization_config"] = transformers.BitsAndBytesConfig(**bits)
         # A quantised model is placed while it is loaded.
-        found.setdefault("device_map", {"": str(find_device(how.device))})
-    return found
+        options.setdefault("device_map", {"": str(find_device(loading.device))})
+    return options
 
 
 def _keep_order(model: Any) -> None:
-    """Have a CPU compute 4-bit layers, if there are any, alike with gradients and without, in the model's own precision
-    and of any size: by itself bitsandbytes takes bfloat16, and another order, where no gradient is wanted."""
+    """Make a CPU compute 4-bit layers the same way with and without gradients, in the model's own precision and of any
+    size: by default bitsandbytes uses bfloat16, and another order, where no gradient is needed."""
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
@@ -191,15 +195,15 @@ def model_class(config: Any) -> Any:
     for name in config.architectures or ():
         if hasattr(transformers, name):
             return getattr(transformers, name)
-    own = getattr(config, "auto_map", None) or {}
-    return getattr(transformers, next((name for name in AUTO if name in own), AUTO[0]))
+    auto_map = getattr(config, "auto_map", None) or {}
+    return getattr(transformers, next((name for name in AUTO if name in auto_map), AUTO[0]))
 
 
-def sketch(config: Any, how: Loading) -> Any:
-    """A model of this config with untrained weights (inside `torch.device("meta")`, with none)."""
+def sketch(config: Any, loading: Loading) -> Any:
+    """A model of this config with untrained weights (inside `torch.device("meta")`, without weights)."""
     kind = model_class(config)
     if kind.__name__ in AUTO:
-        return kind.from_config(config, trust_remote_code=how.trust_remote_code)
+        return kind.from_config(config, trust_remote_code=loading.trust_remote_code)
     return kind(config)
 
 
@@ -213,7 +217,7 @@ def find_device(device: str) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
-        torch.zeros(1, device=chosen).item()  # not only made: the device "meta" makes tensors without values
+        torch.zeros(1, device=chosen).item()  # read back, as the device "meta" makes tensors without values
     except (RuntimeError, AssertionError) as error:
-        raise Unsupported(f"this machine has no device '{device}'; use --device cpu or auto") from error
+        raise Unsupported(f"this machine has no device '{device}'; use [[device=cpu]] or auto") from error
     return chosen

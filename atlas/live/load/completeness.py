@@ -1,4 +1,4 @@
-"""Whether a checkpoint has every weight of its model, and what lies beside it that decides which model it is.
+"""Whether a checkpoint has every weight of its model, and other files that decide which model it is.
 
 transformers draws at random whatever weight a checkpoint lacks: another model at every load.
 """
@@ -21,14 +21,14 @@ SHOWN = 3
 """How many names of weights a message has."""
 
 WRAPPERS = (
-    "save the model itself and not what is around it (DataParallel: model.module, torch.compile: model._orig_mod, "
+    "save the model itself and not its wrapper (DataParallel: model.module, torch.compile: model._orig_mod, "
     "PEFT: model.merge_and_unload())"
 )
 LEARNED = ("running_mean", "running_var")
 """Buffers that training fills; the class itself makes all others."""
 
 OPTIMISER = ("optimizer.pt", "optimizer.bin", "scheduler.pt")
-"""What a training that is to go on leaves beside the weights."""
+"""Files that an unfinished training leaves beside the weights."""
 
 
 def is_model(loader: Any) -> bool:
@@ -39,82 +39,93 @@ def is_model(loader: Any) -> bool:
 def read_weights(
     kind: Any, name: str | Path, *, part: bool = False, unused: tuple[str, ...] = (), **options: Any
 ) -> Any:
-    """`kind.from_pretrained(name, ...)`, of which no weight is random.
+    """`kind.from_pretrained(name, ...)`, without random weights.
 
-    part: of a checkpoint that holds more than this, so that what is left over is not worth a word. unused: the
-    beginnings of names of weights that nothing here reads, which may be lacking.
+    part: the checkpoint holds more than this, so that unused weights are not reported. unused: prefixes of names of
+    weights that nothing here reads, which may be missing.
 
     Raises:
         UsageError: the checkpoint lacks weights, or has them in other shapes.
     """
-    # An adapter is not loaded by transformers, which would leave it beside the weights: see `atlas.live.load.adapters`.
-    ours = {"output_loading_info": True, "ignore_mismatched_sizes": True, "adapter_kwargs": {"subfolder": "no-adapter"}}
-    model, said = kind.from_pretrained(name, **ours, **options)
-    _check(name, model, said, part=part, unused=unused)
+    # Keeps transformers from loading an adapter unmerged: see `atlas.live.load.adapters`.
+    loading_options = {
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+        "adapter_kwargs": {"subfolder": "no-adapter"},
+    }
+    model, report = kind.from_pretrained(name, **loading_options, **options)
+    _check(name, model, report, part=part, unused=unused)
     return model
 
 
-def _check(name: str | Path, model: nn.Module, said: Mapping[str, Any], *, part: bool, unused: tuple[str, ...]) -> None:
+def _check(
+    name: str | Path, model: nn.Module, report: Mapping[str, Any], *, part: bool, unused: tuple[str, ...]
+) -> None:
     kind = type(model).__name__
-    others = sorted((key, tuple(there), tuple(here)) for key, there, here in said["mismatched_keys"])
-    if others:
-        key, there, here = others[0]
-        more = f", and {len(others) - 1:,} more" if others[1:] else ""
+    mismatched = sorted(
+        (key, tuple(stored_shape), tuple(config_shape)) for key, stored_shape, config_shape in report["mismatched_keys"]
+    )
+    if mismatched:
+        key, stored_shape, config_shape = mismatched[0]
+        more = f", and {len(mismatched) - 1:,} more" if mismatched[1:] else ""
         raise UsageError(
-            f"the checkpoint '{name}' is not of the {kind} that its config.json describes: {key} is {there} in the "
-            f"weights and {here} by the config{more}; give the config.json that was saved with the weights"
+            f"the checkpoint '{name}' is not the {kind} that its config.json describes: {key} is {stored_shape} in "
+            f"the weights and {config_shape} in the config{more}; use the config.json that was saved with the weights"
         )
-    made = {n for n, _ in model.named_buffers() if not n.endswith(LEARNED)}
-    missing = sorted(key for key in set(said["missing_keys"]) - made if not key.startswith(unused))
-    left = sorted(said["unexpected_keys"])
+    made_by_class = {n for n, _ in model.named_buffers() if not n.endswith(LEARNED)}
+    missing = sorted(key for key in set(report["missing_keys"]) - made_by_class if not key.startswith(unused))
+    unexpected = sorted(report["unexpected_keys"])
     if missing:
         raise UsageError(
-            f"the checkpoint '{name}' lacks {len(missing):,} weights of its {kind} ({_some(missing)}), which would be "
-            f"random, and others at every load; {_instead(missing, left)}"
+            f"the checkpoint '{name}' lacks {len(missing):,} weights of its {kind} ({_first_names(missing)}), which "
+            f"would be random, and different at every load; {_remedy(missing, unexpected)}"
         )
-    if left and not part:
-        tell(
-            f"the checkpoint '{name}' has {len(left):,} weights that a {kind} does not have and that are left out "
-            f"({_some(left)})"
+    if unexpected and not part:
+        warn(
+            f"the checkpoint '{name}' has {len(unexpected):,} weights that a {kind} does not have; they are left out "
+            f"({_first_names(unexpected)})"
         )
 
 
-def _instead(missing: Collection[str], left: list[str]) -> str:
-    """What the checkpoint has in the place of missing weights, and what to do."""
-    prefix = _prefix(missing, left)
+def _remedy(missing: Collection[str], unexpected: list[str]) -> str:
+    """What the checkpoint has in place of missing weights, and what to do."""
+    prefix = _prefix(missing, unexpected)
     if prefix:
         return f"its own names begin with '{prefix}': {WRAPPERS}"
-    if left:
-        return f"it has other names instead ({_some(left)}): give them the model's, or the checkpoint another config"
-    return "give the whole checkpoint: all of its files, and of a part (a projector, an adapter) the model around it"
+    if unexpected:
+        shown = _first_names(unexpected)
+        return (
+            f"it has other names instead ({shown}): rename them to the model's, or give the checkpoint another config"
+        )
+    return "give the whole checkpoint: all of its files, and for a part (a projector, an adapter) the model around it"
 
 
-def _prefix(missing: Collection[str], left: list[str]) -> str:
-    """What stands before the names in a checkpoint that a wrapper of the model wrote; "" where that is not so."""
-    parts = left[0].split(".") if left else []
+def _prefix(missing: Collection[str], unexpected: list[str]) -> str:
+    """The prefix of the names in a checkpoint that a wrapper of the model wrote; "" for other checkpoints."""
+    parts = unexpected[0].split(".") if unexpected else []
     for count in range(1, len(parts)):
         prefix = "".join(f"{part}." for part in parts[:count])
-        bare = [key.removeprefix(prefix) for key in left if key.startswith(prefix)]
+        bare = [key.removeprefix(prefix) for key in unexpected if key.startswith(prefix)]
         # Older checkpoints have their names without the first part, which transformers adds.
-        if len(bare) == len(left) and any(key in missing or f"model.{key}" in missing for key in bare):
+        if len(bare) == len(unexpected) and any(key in missing or f"model.{key}" in missing for key in bare):
             return prefix
     return ""
 
 
-def _some(keys: Collection[str]) -> str:
+def _first_names(keys: Collection[str]) -> str:
     return ", ".join(list(keys)[:SHOWN]) + (", ..." if len(keys) > SHOWN else "")
 
 
-def tell(text: str) -> None:
-    """Warn of a checkpoint, on behalf of whoever called the caller's caller."""
+def warn(text: str) -> None:
+    """Warn of a checkpoint, at the line that called the caller's caller."""
     warnings.warn(text, AtlasWarning, stacklevel=4)
 
 
-def tell_training(name: str | Path, revision: str | None) -> None:
-    """Warn of a checkpoint that a training wrote before it was done."""
+def warn_of_unfinished_training(name: str | Path, revision: str | None) -> None:
+    """Warn of a checkpoint that was saved before its training ended."""
     state = find_file(name, revision, "trainer_state.json")
-    said = read_object(state)
-    step, last = (said.get(key) for key in ("global_step", "max_steps"))
+    progress = read_object(state)
+    step, last = (progress.get(key) for key in ("global_step", "max_steps"))
     if isinstance(step, int) and isinstance(last, int) and step >= last > 0:
         return
     folder = Path(name)
@@ -124,25 +135,27 @@ def tell_training(name: str | Path, revision: str | None) -> None:
         signs += sorted(path.name for path in folder.glob("global_step*") if path.is_dir())
     if signs:
         when = f" at step {step:,} of {last:,}" if isinstance(step, int) and isinstance(last, int) and last > 0 else ""
-        tell(f"'{name}' was saved in the middle of a training{when} ({_some(signs)}); its last weights may be others")
+        warn(
+            f"'{name}' was saved in the middle of training{when} ({_first_names(signs)}); the final weights may differ"
+        )
 
 
 def check_vocabulary(name: str | Path, tokenizer: Any, rows: int) -> None:
-    """Warn where a tokenizer and the embedding are not of one size: the vocabulary was padded, or resized.
+    """Warn where a tokenizer and the embedding have different sizes: the vocabulary was padded, or resized.
 
     Raises:
-        UsageError: the tokenizer has no words, as transformers makes one of a folder without its files.
+        UsageError: the tokenizer has no words, as transformers makes from a folder without tokenizer files.
     """
     tokens = len(tokenizer)
     if tokens <= len(set(tokenizer.all_special_ids)) + 1:
         raise UsageError(
-            f"'{name}' has no tokenizer (tokenizer.json, or tokenizer.model); put the one beside the weights that they "
-            "were trained with"
+            f"'{name}' has no tokenizer (tokenizer.json, or tokenizer.model); put the one that "
+            "they were trained with beside the weights"
         )
     if tokens < rows:
-        tell(f"'{name}' has embeddings of {rows:,} tokens and a tokenizer of {tokens:,}: the others stand for no text")
+        warn(f"'{name}' has embeddings of {rows:,} tokens and a tokenizer of {tokens:,}: the others stand for no text")
     if tokens > rows:
-        tell(
+        warn(
             f"'{name}' has a tokenizer of {tokens:,} tokens and embeddings of {rows:,}: a prompt with one of the "
             "others is refused; give the tokenizer that the weights were saved with"
         )
@@ -150,7 +163,7 @@ def check_vocabulary(name: str | Path, tokenizer: Any, rows: int) -> None:
 
 @torch.no_grad()
 def check_finite(model: nn.Module) -> None:
-    """Refuse weights that are NaN or infinite, of which everything would be.
+    """Refuse weights that are NaN or infinite, which would make every result so.
 
     Raises:
         UsageError: some are; the message names them.
@@ -158,15 +171,17 @@ def check_finite(model: nn.Module) -> None:
     bounds: dict[torch.device, list[Tensor]] = {}
     named = [(name, p) for name, p in model.named_parameters() if p.is_floating_point() and p.numel()]
     for name, parameter in named:
-        whole = offloaded(model, name) if parameter.is_meta else parameter.detach()
-        whole = whole.to(torch.bfloat16) if whole.element_size() == 1 else whole  # which torch compares none of
-        bounds.setdefault(parameter.device, []).append(torch.stack(whole.aminmax()).float())
-    # One look at each device's answer, and not one for each weight.
-    found = {device: iter(torch.stack(some).isfinite().all(1).tolist()) for device, some in bounds.items()}
-    bad = [name for name, parameter in named if not next(found[parameter.device])]
+        weight = offloaded(model, name) if parameter.is_meta else parameter.detach()
+        weight = (
+            weight.to(torch.bfloat16) if weight.element_size() == 1 else weight
+        )  # torch cannot compare one-byte floats
+        bounds.setdefault(parameter.device, []).append(torch.stack(weight.aminmax()).float())
+    # One transfer for each device, and not one for each weight.
+    finite = {device: iter(torch.stack(extremes).isfinite().all(1).tolist()) for device, extremes in bounds.items()}
+    bad = [name for name, parameter in named if not next(finite[parameter.device])]
     if bad:
         kinds = sorted({str(parameter.dtype).removeprefix("torch.") for name, parameter in named if name in bad})
         raise UsageError(
-            f"the model has weights that are NaN or infinite: {_some(bad)} ({len(bad):,} of {len(named):,} tensors, "
-            f"{', '.join(kinds)}); use another --dtype (bfloat16 or float32), or a checkpoint that is not damaged"
+            f"the model has weights that are NaN or infinite: {_first_names(bad)} ({len(bad):,} of {len(named):,} "
+            f"tensors, {', '.join(kinds)}); use [[dtype=bfloat16]] or float32, or a checkpoint that is not damaged"
         )

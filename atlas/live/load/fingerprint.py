@@ -1,4 +1,4 @@
-"""Which weights these are: a content hash that the precision a checkpoint is loaded in does not change."""
+"""Which weights a model has: a content hash that does not depend on the precision they are loaded in."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter, in the order of the names, and what quantised projections keep in buffers instead.
+    """Every parameter, ordered by name, and the buffers that quantised projections have instead.
 
     Raises:
         Unsupported: some cannot be read.
     """
     named: dict[str, Tensor] = dict(model.named_parameters())
     if any(value.is_meta for value in named.values()):
-        # Weights put on the disk are no longer one tensor where they are tied.
+        # Tied weights that are kept on disk are no longer one tensor.
         tied = getattr(model, "all_tied_weights_keys", None) or {}
         named = {name: value for name, value in named.items() if tied.get(name) not in named}
     for name, module in model.named_modules():
         if hasattr(module, "in_features") and type(module) is not nn.Linear:
-            kept = {f"{name}.{buffer}": value for buffer, value in module.named_buffers()}
-            if not kept and next(module.parameters(), None) is None:
+            buffers = {f"{name}.{buffer}": value for buffer, value in module.named_buffers()}
+            if not buffers and next(module.parameters(), None) is None:
                 raise Unsupported(
-                    f"the weights of {name} ({type(module).__name__}) cannot be read, so it cannot be told which "
-                    "model this is; an edit goes on any weights with .on(model, any_weights=True)"
+                    f"the weights of {name} ({type(module).__name__}) cannot be read, so the model cannot be "
+                    "identified; to edit any weights, use .on(model, any_weights=True)"
                 )
-            named |= kept
+            named |= buffers
     for name in sorted(named):
         yield name, offloaded(model, name) if named[name].is_meta else named[name].detach()
 
 
 def offloaded(model: nn.Module, name: str) -> Tensor:
-    """A weight that accelerate keeps on the disk or on the CPU until its module is called."""
+    """A weight that accelerate keeps on disk or on the CPU until its module is called."""
     parts = name.split(".")
     for cut in reversed(range(len(parts))):
         hook: Any = getattr(model.get_submodule(".".join(parts[:cut])), "_hf_hook", None)
-        for one in getattr(hook, "hooks", (hook,)):
-            if getattr(one, "offload", False):
-                found: Tensor = one.weights_map[".".join(parts[cut:])]
-                return found
-    raise Unsupported(f"the weights {name} are nowhere (device 'meta'); load the model with its weights")
+        for offloader in getattr(hook, "hooks", (hook,)):
+            if getattr(offloader, "offload", False):
+                weight: Tensor = offloader.weights_map[".".join(parts[cut:])]
+                return weight
+    raise Unsupported(f"the weights {name} have no values (device 'meta'); load the model with its weights")
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def fingerprint(model: nn.Module) -> str:
     Rounding makes a float32 checkpoint and the same checkpoint loaded as bfloat16 one model, so an edit
     found in one precision applies in the other; any change of at least one part in 128 in any weight gives
     another fingerprint. The answer is remembered until a parameter's content changes, however it was written to.
-    A quantised copy has another fingerprint; a copy spread over devices, or partly on the disk, has the same.
+    A quantised copy has another fingerprint; a copy spread over devices, or partly on disk, has the same.
 
     Raises:
         Unsupported: weights that cannot be read.
@@ -95,42 +95,42 @@ def fingerprint(model: nn.Module) -> str:
 
 
 def configuration(model: Any, processor: Any) -> str:
-    """64 hex digits of what decides a model's numbers beside its weights: its config and generation config, and the
+    """64 hex digits of what determines a model's numbers besides its weights: its config and generation config, and the
     processor's tokenizer, chat template and settings for pictures, sound and videos."""
     tokenizer = getattr(processor, "tokenizer", processor)
     pictures = getattr(processor, "image_processor", None)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     generation = getattr(model, "generation_config", None)
     parts = [
-        settled(model.config.to_dict()),
-        settled(generation.to_dict()) if generation is not None else None,
+        stable_settings(model.config.to_dict()),
+        stable_settings(generation.to_dict()) if generation is not None else None,
         backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()),
         getattr(processor, "chat_template", None),
-        settled(pictures.to_dict()) if pictures is not None else None,
+        stable_settings(pictures.to_dict()) if pictures is not None else None,
     ]
-    # Only where there are any, so that models without them keep the hash that they had before these counted.
+    # Only where present, so that models without them keep the hash that they had before these were included.
     ears = getattr(processor, "feature_extractor", None) or getattr(processor, "audio_processor", None)
     if ears is not None and ears is not pictures:
-        parts.append({"sound": _reader(ears)})
+        parts.append({"sound": _processor_settings(ears)})
     videos = getattr(processor, "video_processor", None)
     if videos is not None and videos is not pictures:
-        parts.append({"video": _reader(videos)})
+        parts.append({"video": _processor_settings(videos)})
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _reader(part: Any) -> Any:
-    """The class and the settings of what reads a medium; `Frames` has those of the picture processor, which count
-    already."""
+def _processor_settings(part: Any) -> Any:
+    """The class and the settings of a medium's processor; `Frames` has those of the picture processor, which are
+    already included."""
     settings = part.to_dict() if hasattr(part, "to_dict") else {}
-    return [type(part).__name__, {k: v for k, v in settled(settings).items() if k != "processor_class"}]
+    return [type(part).__name__, {k: v for k, v in stable_settings(settings).items() if k != "processor_class"}]
 
 
 _PASSING = {"_name_or_path", "name_or_path", "transformers_version", "dtype", "torch_dtype", "architectures"}
 _PASSING |= {"_diffusers_version", "_use_default_values"}
 
 
-def settled(content: Any) -> Any:
-    """A config without where it came from, which library wrote it and the precision it is loaded in."""
+def stable_settings(content: Any) -> Any:
+    """A config without its path, the library version that wrote it and the precision it is loaded in."""
     if isinstance(content, dict):
-        return {str(k): settled(v) for k, v in content.items() if k not in _PASSING}
-    return [settled(v) for v in content] if isinstance(content, list | tuple) else content
+        return {str(k): stable_settings(v) for k, v in content.items() if k not in _PASSING}
+    return [stable_settings(v) for v in content] if isinstance(content, list | tuple) else content

@@ -1,4 +1,4 @@
-"""Parts of HuggingFace models that are not the atlas's subject: what encoders and metrics of models load."""
+"""Loading of HuggingFace models that are not the atlas's subject: those of encoders and metrics."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from atlas.errors import UsageError
 
 
 def load_part(loader: Any, model: str, revision: str, *, needed: str, failed: str, **options: Any) -> Any:
-    """`loader.from_pretrained`, quiet; a model must have all of its weights, but for a pooler that is not used.
+    """`loader.from_pretrained` without output; a model must have all of its weights, except an unused pooler.
 
-    needed: the error where no model is given. failed: the beginning of the error where it cannot be loaded.
+    needed: the message where no model is given. failed: the beginning of the message where it cannot be loaded.
 
     Raises:
         UsageError: no model is given, or it cannot be loaded.
@@ -23,7 +23,7 @@ def load_part(loader: Any, model: str, revision: str, *, needed: str, failed: st
         raise UsageError(needed)
     before = logging.get_verbosity()
     logging.disable_progress_bar()
-    logging.set_verbosity_error()  # weights that are left out on purpose are not worth a table
+    logging.set_verbosity_error()  # else it prints a table of the unused weights
     try:
         if not is_model(loader):
             return loader.from_pretrained(model, revision=revision or None, **options)
@@ -36,6 +36,7 @@ def load_part(loader: Any, model: str, revision: str, *, needed: str, failed: st
 
 
 def first_line(error: Exception) -> str:
+    """The first line of an exception's message, or its type where there is none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 

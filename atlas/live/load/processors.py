@@ -1,7 +1,7 @@
 """A model's own processor, also on machines without torchvision.
 
-Processors that own a video processor cannot be made without torchvision, although their picture processors can. They
-are made here without it; models that read two frames a patch get their videos from the picture processor instead.
+Processors with a video processor need torchvision, although their picture processors do not. They are made here without
+it; models that read two frames a patch read videos through the picture processor instead.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def load_processor(name: str | Path, revision: str | None, config: Any, **option
 
 
 def has_torchvision() -> bool:
+    """Whether torchvision is installed."""
     return importlib.util.find_spec("torchvision") is not None
 
 
@@ -74,7 +75,7 @@ def without_video(kind: Any) -> Any:
     """The same processor class without its video processor, for machines that have no torchvision.
 
     It loads, calls and saves as the original does. Where its picture processor has two frames a patch (the Qwen-VL
-    families), frames are read by that: see `Frames`.
+    families), it reads the frames: see `Frames`.
     """
 
     class NoVideo(kind):  # type: ignore[misc]
@@ -90,14 +91,14 @@ def without_video(kind: Any) -> Any:
 
     if kind.__name__ == "SmolVLMProcessor":
         _without_required(NoVideo, kind)
-    NoVideo.__name__ = kind.__name__  # what is saved as the processor's class
+    NoVideo.__name__ = kind.__name__  # saved as the processor's class
     return NoVideo
 
 
 def _without_required(cls: Any, kind: Any) -> None:
     """SmolVLM's processor requires a video processor by position, and asks it for frames in every chat."""
 
-    # With its parameters by name: from_pretrained reads them from the function's code.
+    # Named parameters, as from_pretrained reads them from the function's code.
     def init(  # type: ignore[no-untyped-def]
         self, image_processor, tokenizer, video_processor=None, image_seq_len=169, chat_template=None, **kwargs
     ) -> None:
@@ -108,8 +109,8 @@ def _without_required(cls: Any, kind: Any) -> None:
 
 
 class Frames:
-    """Stands for a Qwen-VL video processor: every `temporal_patch_size` frames share a patch, as there, but sizes and
-    limits are those of the picture processor.
+    """Replaces a Qwen-VL video processor: every `temporal_patch_size` frames share a patch, as there, but sizes
+    and limits are those of the picture processor.
 
     Called with clips, each a list of pictures of one size; the last picture is repeated to fill its patches.
     """
@@ -122,11 +123,11 @@ class Frames:
         from transformers import BatchFeature
         from transformers.video_utils import VideoMetadata
 
-        made = [self._clip(frames) for frames in videos]
+        clips = [self._clip(frames) for frames in videos]
         return BatchFeature(
             {
-                "pixel_values_videos": np.concatenate([patches for patches, _ in made]),
-                "video_grid_thw": np.array([grid for _, grid in made], dtype=np.int64),
+                "pixel_values_videos": np.concatenate([patches for patches, _ in clips]),
+                "video_grid_thw": np.array([grid for _, grid in clips], dtype=np.int64),
                 "video_metadata": [
                     VideoMetadata(total_num_frames=len(f), fps=1.0, frames_indices=list(range(len(f)))) for f in videos
                 ],
@@ -137,14 +138,14 @@ class Frames:
         """(patches, channel * frame * height * width) and the grid: patches in time, height and width."""
         depth = self.temporal_patch_size
         padded = [*frames, *[frames[-1]] * (-len(frames) % depth)]
-        found = self.pictures(padded, return_tensors="np")
-        grids = {tuple(grid) for grid in found["image_grid_thw"].tolist()}
+        features = self.pictures(padded, return_tensors="np")
+        grids = {tuple(grid) for grid in features["image_grid_thw"].tolist()}
         if len(grids) != 1:
             raise ValueError("the frames of a video have different sizes")
         [(_, rows, columns)] = grids
         side = self.pictures.patch_size
-        # A picture fills all frames of its patches with itself: keep one, and put the neighbours' beside it.
-        single = found["pixel_values"].reshape(len(padded), rows * columns, -1, depth, side * side)[:, :, :, 0]
-        whole = single.reshape(-1, depth, *single.shape[1:]).transpose(0, 2, 3, 1, 4)
+        # A picture fills all frames of its patches with itself: keep one, and put its neighbours' beside it.
+        single = features["pixel_values"].reshape(len(padded), rows * columns, -1, depth, side * side)[:, :, :, 0]
+        patches = single.reshape(-1, depth, *single.shape[1:]).transpose(0, 2, 3, 1, 4)
         steps = len(padded) // depth
-        return whole.reshape(steps * rows * columns, -1), [steps, rows, columns]
+        return patches.reshape(steps * rows * columns, -1), [steps, rows, columns]

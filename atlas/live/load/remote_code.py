@@ -1,7 +1,7 @@
-"""Code that comes with a checkpoint: all of it is the checkpoint's own, so that a pinned revision pins it.
+"""Code that comes with a checkpoint: it must be in the checkpoint's own repository, so that a revision pins it.
 
-An `auto_map` may name another repository ("owner/repo--module.Class"). transformers then takes the code from there, as
-it is on that day, whatever revision of the checkpoint was asked for.
+An `auto_map` may name another repository ("owner/repo--module.Class"). transformers then takes the newest code from
+there, whatever revision of the checkpoint was requested.
 """
 
 from __future__ import annotations
@@ -23,53 +23,53 @@ FILES = (
 """Where transformers looks for an `auto_map`."""
 
 
-def check_own(name: str | Path, revision: str | None) -> None:
+def check_own_code(name: str | Path, revision: str | None) -> None:
     """Refuse a checkpoint, a folder or a hub id, whose code would come from another repository.
 
     Raises:
-        UsageError: it would; the message names the repository.
+        UsageError: it would come from another repository; the message names it.
     """
     for file in FILES:
-        found = find_file(name, revision, file)
-        for reference in _references(read_object(found)):
-            other, mark, _ = reference.partition("--")
-            if mark and other != str(name):  # a hub id that names itself is read at the revision that was asked for
+        path = find_file(name, revision, file)
+        for reference in _references(read_object(path)):
+            repository, mark, _ = reference.partition("--")
+            if mark and repository != str(name):  # its own repository is read at the given revision
                 raise UsageError(
-                    f"{file} of '{name}' takes its code from another repository, {other}, which --revision does not "
-                    f"pin; download {other}, read its .py files, put them beside the model in a folder, take "
-                    f"'{other}--' out of {file}, and give that folder"
+                    f"{file} of '{name}' takes its code from another repository, {repository}, which [[revision]] "
+                    f"does not pin; download {repository}, read its .py files, put them beside the model in a folder, "
+                    f"take '{repository}--' out of {file}, and give that folder"
                 )
 
 
 def find_file(name: str | Path, revision: str | None, file: str) -> Path | None:
-    """A file of a checkpoint, a folder or a hub id; None where it has none."""
+    """The path of a file of a checkpoint (a folder or a hub id); None where it does not have the file."""
     if Path(name).is_dir():
         return Path(name) / file if (Path(name) / file).is_file() else None
     from transformers.utils.hub import cached_file
 
-    # As transformers itself looks for files that not every checkpoint has.
+    # As transformers itself looks for optional files.
     missing = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
-    found = cached_file(str(name), file, revision=revision, **missing)
-    return None if found is None else Path(found)
+    cached = cached_file(str(name), file, revision=revision, **missing)
+    return None if cached is None else Path(cached)
 
 
 def read_object(file: Path | None) -> dict[str, Any]:
-    """The JSON object in a file; empty where there is none, or what is there is transformers' to refuse."""
+    """The JSON object in a file; empty without one, or where the content is for transformers to refuse."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
+        content = json.loads(file.read_text(encoding="utf-8")) if file is not None else {}
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def _references(found: Any, inside: bool = False) -> Iterator[str]:
-    """Every text under an `auto_map`, at any depth: processors' settings lie in one another."""
-    if isinstance(found, str):
+def _references(content: Any, inside: bool = False) -> Iterator[str]:
+    """Every text under an `auto_map`, at any depth: processors' settings are nested."""
+    if isinstance(content, str):
         if inside:
-            yield found
-    elif isinstance(found, list):
-        for one in found:
-            yield from _references(one, inside)
-    elif isinstance(found, dict):
-        for key, one in found.items():
-            yield from _references(one, inside or key == "auto_map")
+            yield content
+    elif isinstance(content, list):
+        for part in content:
+            yield from _references(part, inside)
+    elif isinstance(content, dict):
+        for key, part in content.items():
+            yield from _references(part, inside or key == "auto_map")

@@ -62,13 +62,16 @@ def test_edits_of_the_same_neurons_are_told(live: LiveModel) -> None:
     clean = logits(live)
     one, two, three = edit_of(live, "one", 1, 2, 3), edit_of(live, "two", 3, 4), edit_of(live, "three", 5)
     one.attach(live)
-    with pytest.warns(AtlasWarning, match=r"edit two@1 changes 1 neurons \(0/3\) that one@1 changes before it"):
+    with pytest.warns(
+        AtlasWarning,
+        match=r"edit two@1 changes 1 neurons \(0/3\) that one@1, which is attached to this model, changes first",
+    ):
         two.attach(live)
     with pytest.warns(AtlasWarning) as told, two.on(live):
         pass
-    assert [str(w.message)[:54] for w in told] == [
-        "edit two@1 changes 1 neurons (0/3) that one@1 changes ",
-        "edit two@1 changes 2 neurons (0/3, 0/4) that two@1 cha",
+    assert [str(w.message)[:45] for w in told] == [
+        "edit two@1 changes 1 neurons (0/3) that one@1",
+        "edit two@1 changes 2 neurons (0/3, 0/4) that ",
     ]
     three.attach(live)
     assert [a.edit.label for a in attached(live)] == ["one@1", "two@1", "three@1"]

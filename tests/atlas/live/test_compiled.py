@@ -26,7 +26,7 @@ def clean() -> Any:
 def test_a_compiled_model_that_is_handed_in_is_the_one_it_was_made_of(random_llava: Any) -> None:
     model, processor = random_llava()
     plain = LiveModel(model, processor, name="plain")
-    with pytest.warns(AtlasWarning, match="LlavaForConditionalGeneration was compiled .* as it was before that"):
+    with pytest.warns(AtlasWarning, match="LlavaForConditionalGeneration was compiled .* its uncompiled original"):
         live = LiveModel(torch.compile(model, backend="eager"), processor, name="compiled")  # type: ignore[arg-type]
     assert live.model is model and live.identity == plain.identity
     batch = live.batch([live.encoder.prompt("what is this ?", answer="a dog")])

@@ -10,7 +10,7 @@ from typing import Any
 import families
 import pytest
 
-from atlas.live.load.fingerprint import configuration, settled
+from atlas.live.load.fingerprint import configuration, stable_settings
 from atlas.live.load.processors import load_processor
 
 
@@ -70,11 +70,11 @@ def test_models_that_neither_hear_nor_see_videos_keep_their_hash(name: str) -> N
     tokenizer = getattr(processor, "tokenizer", processor)
     pictures = getattr(processor, "image_processor", None)
     parts = [
-        settled(model.config.to_dict()),
-        settled(model.generation_config.to_dict()),
+        stable_settings(model.config.to_dict()),
+        stable_settings(model.generation_config.to_dict()),
         tokenizer.backend_tokenizer.to_str(),
         processor.chat_template,
-        None if pictures is None else settled(pictures.to_dict()),
+        None if pictures is None else stable_settings(pictures.to_dict()),
     ]
     text = json.dumps(parts, sort_keys=True, default=str)
     assert configuration(model, processor) == hashlib.sha256(text.encode()).hexdigest()

@@ -123,12 +123,12 @@ def test_what_is_no_official_checkpoint_is_refused(parts: dict[str, Path], tmp_p
         ("danger.pth", "is not a checkpoint of tensors alone: it asks to run (builtins.)?print, and was not read"),
         ("pickle.pth", "is not a checkpoint of tensors alone"),
         ("cut.pth", "is not a checkpoint of tensors alone, or is damaged"),
-        ("text.pth", "is not a torch checkpoint; give the file that the authors publish"),
+        ("text.pth", "is not a torch checkpoint; give the file that the authors published"),
         ("png.pth", "is not a torch checkpoint"),
         (".", "is a folder; give the checkpoint in it"),
         ("none.pth", "there is no file"),
-        ("empty.pth", "has nothing under 'model'"),
-        ("other.pth", "llama_proj.weight is \\(3, 3\\), where these parts need \\(32, 16\\)"),
+        ("empty.pth", "has no tensors under 'model'"),
+        ("other.pth", "llama_proj.weight is \\(3, 3\\), but these parts need \\(32, 16\\)"),
     ):
         with pytest.raises(UsageError, match=match) as found:
             convert.minigpt4(tmp_path / name, parts["blip2"], parts["vicuna"], tmp_path / "out")

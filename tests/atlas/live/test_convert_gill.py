@@ -165,8 +165,8 @@ def test_other_checkpoints_of_gill_are_read_or_refused(
         assert torch.equal(found.get_input_embeddings().weight[ids], rows), name
     for n, (match, table, arguments) in enumerate(
         [
-            ("input_embeddings.weight is none, where these parts need \\(8, 32\\)", "none", {}),
-            ("input_embeddings.weight is \\(9, 32\\), where .* give the OPT", torch.zeros(9, 32), {}),
+            ("input_embeddings.weight is none, but these parts need \\(8, 32\\)", "none", {}),
+            ("input_embeddings.weight is \\(9, 32\\), but .* give the OPT", torch.zeros(9, 32), {}),
             ("input_embeddings.weight is \\(8, 16\\)", torch.zeros(8, 16), {}),
             ("reads the layers \\[-1, -2\\] \\(text_emb_layers\\)", None, {"text_emb_layers": [-1, -2]}),
             ("another kind of GILL", None, {"num_tokens": None}),

@@ -86,7 +86,7 @@ TOLD = [
     ("config.json", "null", "config.json is not a JSON object; fetch the file again"),
     ("generation_config.json", "a list", "generation_config.json is not a JSON object"),
     ("processor_config.json", "a web page", "processor_config.json is damaged or cut"),
-    ("chat_template.jinja", "half", "this model's chat template does not show what the user says"),
+    ("chat_template.jinja", "half", "this model's chat template leaves out the user's text"),
 ]
 
 

@@ -53,7 +53,7 @@ def test_a_processors_turns_are_parts(llava: LiveModel) -> None:
 
 
 def test_a_recording_that_is_longer_than_what_the_model_hears_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encode, "_told", set())
+    monkeypatch.setattr(encode, "_warned_lengths", set())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         live = LiveModel(*families.build("Qwen2-Audio"), name="ears")
@@ -66,6 +66,6 @@ def test_a_recording_that_is_longer_than_what_the_model_hears_is_told_once(monke
 
 def test_an_empty_prompt_is_refused(llava: LiveModel) -> None:
     for prompt in ("", " \n"):
-        with pytest.raises(UsageError, match="the prompt is empty, and nothing is shown"):
+        with pytest.raises(UsageError, match="the prompt is empty and has no media"):
             llava.encoder.prompt(prompt)
     assert llava.encoder.prompt("", pictures(1)).ids

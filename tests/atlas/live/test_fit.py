@@ -54,10 +54,10 @@ def test_a_tokenizers_template_that_wants_parts_gets_parts(random_llava: Any) ->
 @pytest.mark.parametrize(
     ("template", "said"),
     [
-        ("{% for m in messages %}{{ m['content'", "does not show what the user says: unexpected end of template"),
-        ("hello", "does not show what the user says; give the template"),
-        ("{{ raise_exception('roles must alternate') }}", "what the user says: roles must alternate"),
-        ("{{ messages[7]['content'] }}", "what the user says: .*no element 7"),
+        ("{% for m in messages %}{{ m['content'", "leaves out the user's text: unexpected end of template"),
+        ("hello", "leaves out the user's text; put the template"),
+        ("{{ raise_exception('roles must alternate') }}", "the user's text: roles must alternate"),
+        ("{{ messages[7]['content'] }}", "the user's text: .*no element 7"),
     ],
 )
 def test_a_template_that_cannot_be_used_is_told(template: str, said: str, random_llava: Any) -> None:
@@ -79,9 +79,9 @@ def test_a_template_that_leaves_pictures_out_is_told(random_llava: Any, picture:
 @pytest.mark.parametrize("text", ["what is <image> ?", "<image>"])
 def test_a_placeholder_in_the_users_text_is_told(text: str, llava: LiveModel, picture: Image.Image) -> None:
     for media in ([], [picture]):
-        with pytest.raises(UsageError, match=r"the text '.*' has '<image>' in it, which stands for a picture"):
+        with pytest.raises(UsageError, match=r"the text '.*' contains '<image>', which this model reads as a picture"):
             llava.encoder.prompt(text, media)
-    with pytest.raises(UsageError, match="the text 'an <image>' has '<image>'"):
+    with pytest.raises(UsageError, match="the text 'an <image>' contains '<image>'"):
         llava.encoder.prompt("what is this ?", answer="an <image>")
 
 
@@ -104,7 +104,7 @@ def test_an_answer_ends_where_the_context_does(opt: LiveModel) -> None:
         ids = opt.generate([prompt], max_new_tokens=500)[0]
     assert len(prompt.ids) + len(ids) == 128
     full = Prompt((*prompt.ids, *ids))
-    with pytest.raises(UsageError, match="a prompt of 128 tokens leaves an answer no room in 128"):
+    with pytest.raises(UsageError, match="a prompt of 128 tokens leaves no room for an answer in 128"):
         opt.generate([full], max_new_tokens=1)
 
 
@@ -182,7 +182,7 @@ def test_what_the_models_own_code_raises_is_one_line_and_what_ours_does_is_not(r
         patch.setattr(hooks, "first_of", lambda *_: 1 // 0)
         with pytest.raises(ZeroDivisionError):
             live.forward(batch)
-    with pytest.raises(Unsupported, match="no decoder layers; look at num_hidden_layers"):
+    with pytest.raises(Unsupported, match="no decoder layers; check num_hidden_layers"):
         model, processor = random_llava()
         model.model.language_model.layers = torch.nn.ModuleList()
         LiveModel(model, processor, name="random")

@@ -12,7 +12,7 @@ import torch
 from family_checks import shown
 from PIL import Image
 
-from atlas.live.grid.crops import fine_grid, kept
+from atlas.live.grid.crops import fine_grid, kept_part
 from atlas.live.grid.token_grids import Grid, grids
 from atlas.live.hooks import tracing
 from atlas.live.media import Clip
@@ -127,7 +127,7 @@ def processors() -> dict[str, Any]:
 def test_what_is_changed_in_a_picture_changes_where_its_box_says(name: str, size: tuple[int, int]) -> None:
     """Bands across and down the picture: those outside the box change nothing, those inside the rows that they are."""
     made = processors()[name]
-    box, plain = kept(made, size), np.full((*size, 3), 90, np.uint8)
+    box, plain = kept_part(made, size), np.full((*size, 3), 90, np.uint8)
     before = np.asarray(made(Image.fromarray(plain))["pixel_values"][0])
     side = before.shape[1]
     assert before.shape == (3, side, side)

@@ -179,7 +179,7 @@ def test_code_that_comes_with_a_model_runs_only_when_it_is_trusted(
 
     monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     folder = remote(tmp_path / "own", llava_folder)
-    with pytest.raises(UsageError, match="comes with code of its own; read it, then --trust-remote-code"):
+    with pytest.raises(UsageError, match="comes with code of its own; read it, then use trust_remote_code"):
         LiveModel.load(folder)
     live = LiveModel.load(folder, trust_remote_code=True)
     assert type(live.model).__name__ == "OwnForCausalLM" and live.takes == {"text"}
@@ -195,7 +195,7 @@ def test_code_that_comes_with_a_model_runs_only_when_it_is_trusted(
 
 @pytest.mark.parametrize("revision", [None, "main", "v1.0", "abc123"])
 def test_code_of_the_hub_is_pinned(revision: str | None) -> None:
-    with pytest.raises(UsageError, match="pin it with --revision and all 40 hex digits"):
+    with pytest.raises(UsageError, match="pin it with revision and all 40 hex digits"):
         LiveModel.load("owner/model", trust_remote_code=True, revision=revision)
 
 
@@ -223,7 +223,7 @@ def test_code_of_another_repository_is_refused(
     folder = remote(tmp_path / "own", llava_folder)
     known = json.loads((folder / file).read_text()) if (folder / file).is_file() else {}
     (folder / file).write_text(json.dumps(known | value))
-    match = f"^{file} of .* from another repository, other/repo, which --revision does not pin; download other/repo"
+    match = f"^{file} of .* from another repository, other/repo, which revision does not pin; download other/repo"
     with pytest.raises(UsageError, match=match):
         LiveModel.load(folder, trust_remote_code=True)
     there = {name.name: str(name) for name in folder.iterdir()}
@@ -231,7 +231,7 @@ def test_code_of_another_repository_is_refused(
     with pytest.raises(UsageError, match=match):
         LiveModel.load("owner/model", trust_remote_code=True, revision="0" * 40)
     # The repository itself, by its whole name, is as pinned as without.
-    remote_code.check_own("other/repo", "0" * 40)
+    remote_code.check_own_code("other/repo", "0" * 40)
     assert not asked
 
 

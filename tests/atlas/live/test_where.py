@@ -232,7 +232,7 @@ def test_without_a_tokenizer_text_cannot_be_told_from_special_tokens() -> None:
     places = PassPositions(TokenRoles(Config, None))
     places.look((), {"input_ids": torch.tensor([[1, 3, 3, 9]])})
     for names in (("text",), ("special",), ("special", "image")):
-        with pytest.raises(Unsupported, match=r"told apart by the tokenizer: .on\(model, processor=...\)"):
+        with pytest.raises(Unsupported, match=r"needs the tokenizer; give it with .on\(model, processor=...\)"):
             places.mask(Positions(names))
     assert places.mask(Positions(("image",))).tolist() == [[False, True, True, False]]
     assert places.mask(Positions(("special_text",))).tolist() == [[True, False, False, True]]

@@ -61,7 +61,7 @@ WRONG: dict[str, tuple[Callable[[Tensors], Tensors], str]] = {
     "one layer less": (without("language_model.model.layers.1."), r"lacks 9 weights of its .*layers.1.input_layernorm"),
     "another shape": (
         narrow,
-        r"not of the Llava.*linear_1.weight is \(31, 16\) in the weights and \(32, 16\) by the config; give the config",
+        r"not the Llava.*linear_1.weight is \(31, 16\) in the weights and \(32, 16\) in the config; use the config",
     ),
 }
 
@@ -114,7 +114,7 @@ def test_tied_weights_are_not_missing(tmp_path: Path, opt: LiveModel) -> None:
 
 def test_weights_that_the_model_does_not_have_are_said(tmp_path: Path, llava_folder: Path) -> None:
     folder = changed(llava_folder, tmp_path / "more", lambda t: t | {"value_head.weight": torch.ones(2)})
-    match = r"has 1 weights that a LlavaForConditionalGeneration does not have and that are left out \(value_head.weig"
+    match = r"has 1 weights that a LlavaForConditionalGeneration does not have; they are left out \(value_head.weig"
     with pytest.warns(AtlasWarning, match=match):
         live = LiveModel.load(folder)
     assert live.fingerprint == LiveModel.load(llava_folder).fingerprint
@@ -125,9 +125,9 @@ def test_weights_that_the_model_does_not_have_are_said(tmp_path: Path, llava_fol
     [
         ({"trainer_state.json": '{"global_step": 500, "max_steps": 1000}'}, r"at step 500 of 1,000 \(trainer_state"),
         ({"trainer_state.json": '{"global_step": 1000, "max_steps": 1000}', "optimizer.pt": ""}, None),
-        ({"trainer_state.json": "{"}, r"middle of a training \(trainer_state.json\)"),
-        ({"optimizer.pt": "", "scheduler.pt": ""}, r"middle of a training \(optimizer.pt, scheduler.pt\)"),
-        ({"global_step80/x": ""}, r"middle of a training \(global_step80\)"),
+        ({"trainer_state.json": "{"}, r"middle of training \(trainer_state.json\)"),
+        ({"optimizer.pt": "", "scheduler.pt": ""}, r"middle of training \(optimizer.pt, scheduler.pt\)"),
+        ({"global_step80/x": ""}, r"middle of training \(global_step80\)"),
     ],
 )
 def test_a_checkpoint_of_a_training_under_way_is_said(
@@ -169,7 +169,7 @@ ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "owner/base", "r": 2,
 def test_an_adapter_alone_names_its_base(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps(ADAPTER))
     (tmp_path / "adapter_model.safetensors").write_bytes(b"")
-    with pytest.raises(UsageError, match="is an adapter alone, for owner/base: copy its adapter_config.json and adapt"):
+    with pytest.raises(UsageError, match="is only an adapter, for owner/base: copy its adapter_config.json and adapt"):
         LiveModel.load(tmp_path)
 
 
@@ -180,7 +180,7 @@ def test_without_peft_an_adapter_beside_a_model_is_said(
     (folder / "adapter_config.json").write_text(json.dumps(ADAPTER))
     usual = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda n: None if n == "peft" else usual(n))
-    with pytest.warns(AtlasWarning, match=r"lies beside .* and is not loaded: .* pip install 'neuron-atlas\[peft\]'"):
+    with pytest.warns(AtlasWarning, match=r"is beside .* and was not loaded: .* pip install 'neuron-atlas\[peft\]'"):
         live = LiveModel.load(folder)
     assert live.fingerprint == LiveModel.load(llava_folder).fingerprint
 
@@ -202,7 +202,7 @@ def adapted(folder: Path, llava_folder: Path, seed: int = 0) -> tuple[Path, torc
 def test_an_adapter_is_merged_and_its_weights_say_which_model_it_is(tmp_path: Path, llava_folder: Path) -> None:
     pytest.importorskip("peft")
     folder, expected = adapted(tmp_path / "model", llava_folder)
-    with pytest.warns(AtlasWarning, match="the adapter beside '.*' was added to its weights"):
+    with pytest.warns(AtlasWarning, match="the adapter beside '.*' was merged into its weights"):
         live = LiveModel.load(folder)
     plain = LiveModel.load(llava_folder)
     torch.testing.assert_close(live.layout.down[1].weight, expected)
@@ -219,19 +219,19 @@ def test_an_adapter_is_merged_and_its_weights_say_which_model_it_is(tmp_path: Pa
 def test_an_adapter_of_another_model_or_kind_is_refused(tmp_path: Path, llava_folder: Path) -> None:
     pytest.importorskip("peft")
     folder, _ = adapted(tmp_path / "model", llava_folder)
-    with pytest.raises(Unsupported, match="cannot be added to quantised weights"):
+    with pytest.raises(Unsupported, match="cannot be merged into quantised weights"):
         LiveModel.load(folder, quantization="8bit")
     at = folder / "adapter_model.safetensors"
     tensors = {name.replace("layers.1.", "layers.0."): value for name, value in load_file(at).items()}
     save_file(tensors, at, metadata={"format": "pt"})
-    with pytest.raises(UsageError, match="is not of this model: 4 of its weights do not match"):
+    with pytest.raises(UsageError, match="is not for this model: 4 of its weights do not match"):
         LiveModel.load(folder)
     (folder / "adapter_config.json").write_text(json.dumps(ADAPTER | {"peft_type": "PROMPT_TUNING"}))
-    with pytest.raises(Unsupported, match="of the kind PROMPT_TUNING, which does not become weights"):
+    with pytest.raises(Unsupported, match="of the kind PROMPT_TUNING, which cannot be merged into weights"):
         LiveModel.load(folder)
 
 
 def test_a_model_without_weights_is_refused_when_it_is_handed_in(random_llava: Any) -> None:
     model, processor = random_llava()
-    with pytest.raises(Unsupported, match="are nowhere .device 'meta'.; load the model with its weights"):
+    with pytest.raises(Unsupported, match="have no values .device 'meta'.; load the model with its weights"):
         LiveModel(model.to("meta"), processor, name="empty")
