@@ -100,15 +100,15 @@ def apply(
     chosen = output.chosen()
     stored = Atlas(resolve(atlas)).edit(name)  # read, and the database closed, before the model is loaded
     picture_file(draw)
-    from ingest.run.generate import ask, beside, open_media
+    from ingest.run.generate import generate_answer, open_media, side_by_side
 
     media = open_media(image, audio, video)
     made_for = stored.data.model
     live = live_model(which, how, str(made_for["name"]), made_for["revision"])
     noise = seed if draw else None
-    without, before = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=noise)
+    without, before = generate_answer(live, prompt, media, max_new_tokens=max_new_tokens, seed=noise)
     with stored.on(live):
-        edited, after = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=noise)
+        edited, after = generate_answer(live, prompt, media, max_new_tokens=max_new_tokens, seed=noise)
     rows = [{"edit": "(none)", "answer": without}, {"edit": stored.data.label, "answer": edited}]
     show(pa.Table.from_pylist(rows), chosen)
     if draw is not None:
@@ -117,7 +117,7 @@ def apply(
                 say(f"the answer of {label} has no picture")
         if before is None and after is None:
             raise AtlasError("nothing was drawn; ask for a picture (`draw a red dog.`), or leave out --draw")
-        beside([before, after]).save(draw)
+        side_by_side([before, after]).save(draw)
         say(f"drawn: {draw}")
 
 

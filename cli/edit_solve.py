@@ -101,7 +101,7 @@ def solve(
         best = top if about is None or select else top or 20
         neurons = neurons_of(Atlas(path), maps, select=select, top=best, layers=layers, labels=labels, of=of)
     from ingest.job import ModelSpec, make_job
-    from ingest.solve.solve import Asked, Wanted
+    from ingest.solve.solve import PromptDataset, SolveSpec
     from ingest.solve.solve import solve as start
     from ingest.solve.swaps import Swap
 
@@ -114,7 +114,7 @@ def solve(
         _draw(path, name, said, str(goal or wanted), content, execution, neurons, note)
         return
     goal = goal if goal or solver != "minimal_norm" else wanted
-    what = Wanted(solver, Swap(said, wanted), pairs(param or []), goal, 64 if keep is None else keep)
+    what = SolveSpec(solver, Swap(said, wanted), pairs(param or []), goal, 64 if keep is None else keep)
     with progressing(no_progress) as progress:
         edit, solution = start(
             path,
@@ -122,7 +122,7 @@ def solve(
             what,
             make_job(content),
             execution,
-            asked=Asked(*asks, said) if asks else None,
+            asked=PromptDataset(*asks, said) if asks else None,
             neurons=neurons,
             note=note,
             progress=progress,

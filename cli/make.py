@@ -198,12 +198,12 @@ def generate(
     Example: atlas generate --model tiny-gill --prompt "draw a red dog." --draw dog.png
     """
     picture_file(draw)
-    from ingest.run.generate import ask, open_media
+    from ingest.run.generate import generate_answer, open_media
 
     media = open_media(image, audio, video)
     which.tell("tiny-llava")
     live = live_model(which, how, "tiny-llava")
-    said, picture = ask(live, prompt, media, max_new_tokens=max_new_tokens, seed=seed if draw else None)
+    said, picture = generate_answer(live, prompt, media, max_new_tokens=max_new_tokens, seed=seed if draw else None)
     tell(said)
     if draw is not None:
         if picture is None:

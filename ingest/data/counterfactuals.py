@@ -44,7 +44,7 @@ def default_inpainter(dataset: Dataset) -> str:
     return "exact" if hasattr(dataset, "background") else "classical"
 
 
-def elsewhere(region: np.ndarray, seed: int) -> np.ndarray:
+def moved_region(region: np.ndarray, seed: int) -> np.ndarray:
     """The same shape elsewhere, wholly inside the picture: (height, width) bool.
 
     Of `TRIES` random places the one that shares the fewest pixels with the region, as a large thing leaves no other.
@@ -62,7 +62,7 @@ def elsewhere(region: np.ndarray, seed: int) -> np.ndarray:
     return min(found, key=lambda m: int((m & region).sum()))
 
 
-class Twins:
+class Counterfactuals:
     """The counterfactual pictures of one dataset by one inpainter, kept on disk by the content that they come from.
 
     A diffusion pipeline counts by its name, folder or revision: one whose weights changed needs another name.
@@ -89,7 +89,7 @@ class Twins:
                 found = open_image(file)
                 if found.size == picture.size:
                     return found
-        region = elsewhere(region, seed) if draw else region
+        region = moved_region(region, seed) if draw else region
         made = self.inpainter.fill(picture, region, dataset=self.dataset, media=media, seed=seed)
         if self.inpainter.cached:
             with suppress(OSError):  # a full disk costs time, not the run

@@ -83,7 +83,7 @@ def spans(text: str, words: Sequence[str], others: Sequence[str] = ()) -> list[t
     return [s for s in found if not any(a <= s[0] and s[1] <= b and b - a > s[1] - s[0] for a, b in taken)]
 
 
-def mentioned(text: str, mention: Mention, concepts: Mapping[str, Concept]) -> list[tuple[int, int]]:
+def mention_spans(text: str, mention: Mention, concepts: Mapping[str, Concept]) -> list[tuple[int, int]]:
     """Character ranges of the words that stand for a mention's concept, in order.
 
     Its own words where it has any; else the concept's forms, outside the forms of other concepts and what is unlike it.
@@ -95,7 +95,9 @@ def mentioned(text: str, mention: Mention, concepts: Mapping[str, Concept]) -> l
     return spans(text, concept.forms, [*others, *concept.unlike])
 
 
-def marked(examples: Sequence[Example], concepts: Mapping[str, Concept], wanted: Sequence[str], most: int) -> list[str]:
+def mark_words(
+    examples: Sequence[Example], concepts: Mapping[str, Concept], wanted: Sequence[str], most: int
+) -> list[str]:
     """Reference answers with the words in brackets that stand for a concept, another concept each as long as there
     are any: what a job would look at, to be read before it is run.
 
@@ -108,7 +110,7 @@ def marked(examples: Sequence[Example], concepts: Mapping[str, Concept], wanted:
         for mention in example.mentions:
             if example.answer is None or mention.concept not in wanted or mention.concept in found:
                 continue
-            if where := mentioned(example.answer, mention, concepts):
+            if where := mention_spans(example.answer, mention, concepts):
                 (start, end), text = where[0], example.answer
                 found[mention.concept] = f"{text[:start]}[{text[start:end]}]{text[end:]}"
     return list(found.values())[:most]
@@ -144,7 +146,7 @@ def find_targets(
     for mention in example.mentions:
         if mention.concept not in wanted:
             continue
-        found = [tokens_of(s, ends) for s in mentioned(answer, mention, concepts)]
+        found = [tokens_of(s, ends) for s in mention_spans(answer, mention, concepts)]
         found = [f for f in found if f][: 1 if occurrences == "first" else None]
         if tokens == "first":
             found = [f[:1] for f in found]

@@ -39,7 +39,7 @@ def concepts_of(categories: Sequence[Mapping[str, Any]]) -> dict[Id, Concept]:
     return found
 
 
-class Captions:
+class CaptionMentions:
     """What the captions of some pictures mention.
 
     picture: the first that each caption stands under. mentions: its concepts, in order, of those that are wanted. A

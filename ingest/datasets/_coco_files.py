@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import IntegrityError
-from ingest.datasets._coco_layout import Places, caption_files, instance_files, picture_folders, subset_of
+from ingest.datasets._coco_layout import PictureFinder, caption_files, instance_files, picture_folders, subset_of
 from ingest.datasets._coco_masks import require_pixels
-from ingest.datasets._coco_rows import Id, identity, place, require
-from ingest.datasets._files import tell
+from ingest.datasets._coco_rows import Id, normalise_rows, normalised_id, picture_pointers
+from ingest.datasets._files import warn_left_out
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class CocoFiles:
     """What the annotation files say: pycocotools' index of the instances, captions and pointers to the pictures by
     image id, every category there is (the index may be narrowed), sha256 of the bytes and of what was left out."""
 
@@ -29,14 +29,14 @@ class Files:
     categories: Sequence[Mapping[str, Any]]
     digest: str
 
-    def narrowed(self, whole: Mapping[str, Any]) -> Files:
+    def narrowed(self, whole: Mapping[str, Any]) -> CocoFiles:
         """With these rows alone."""
         ids = {image["id"] for image in whole["images"]}
         captions = {number: texts for number, texts in self.captions.items() if number in ids}
         return replace(self, index=index_of(whole), captions=captions)
 
 
-def read(root: Path, subset: str) -> Files:
+def read(root: Path, subset: str) -> CocoFiles:
     """Read the files with instances, and with captions if there are any, whose path has `subset` in it.
 
     Raises:
@@ -53,21 +53,21 @@ def read(root: Path, subset: str) -> Files:
             part["licenses"] = []
         for key, rows in whole.items():
             rows += [row for row in part.get(key, []) if key in ("images", "annotations") or row not in rows]
-    require(root, whole, [subset_of(file, root) for file in chosen])
-    pointers = place(root, whole["images"], Places(root, picture_folders(root, chosen)))
+    normalise_rows(root, whole, [subset_of(file, root) for file in chosen])
+    pointers = picture_pointers(root, whole["images"], PictureFinder(root, picture_folders(root, chosen)))
     require_pixels(root, [image for image in whole["images"] if image["id"] in pointers], whole["annotations"])
     listed = {image["id"] for image in whole["images"]}
     strange = [
         f"{row['id']} of picture {row['image_id']}" for row in whole["annotations"] if row["image_id"] not in listed
     ]
-    tell(f"{root}: annotations of pictures that are not listed", strange, len(whole["annotations"]))
+    warn_left_out(f"{root}: annotations of pictures that are not listed", strange, len(whole["annotations"]))
     captions: dict[Id, list[str]] = {image["id"]: [] for image in whole["images"]}
     for file in caption_files(root, subset):
         _read_captions(file, _parsed(file, digest, ("annotations",))["annotations"], captions)
     if lost := [image for image in whole["images"] if image["id"] not in pointers]:
         digest.update(json.dumps([image["id"] for image in lost]).encode())
         whole["images"] = [image for image in whole["images"] if image["id"] in pointers]
-    files = Files(None, captions, pointers, whole["categories"], digest.hexdigest())
+    files = CocoFiles(None, captions, pointers, whole["categories"], digest.hexdigest())
     return files.narrowed(whole)
 
 
@@ -75,7 +75,7 @@ def _read_captions(file: Path, rows: Sequence[Mapping[str, Any]], captions: Mapp
     """Add a file's captions to those of its pictures: one, or a list of them, a row."""
     lost, empty = [], []
     for at, row in enumerate(rows):
-        number, given = identity(row.get("image_id")), row.get("caption")
+        number, given = normalised_id(row.get("image_id")), row.get("caption")
         said = [text.strip() for text in (given if isinstance(given, list) else [given]) if isinstance(text, str)]
         texts = [text for text in said if text]
         if not texts:
@@ -84,8 +84,8 @@ def _read_captions(file: Path, rows: Sequence[Mapping[str, Any]], captions: Mapp
             lost.append(f"row {at} of picture {row.get('image_id')!r:.40}")
         else:
             captions[number] += texts
-    tell(f"{file}: captions of pictures that are not listed", lost, len(rows))
-    tell(f"{file}: captions without a word", empty, len(rows))
+    warn_left_out(f"{file}: captions of pictures that are not listed", lost, len(rows))
+    warn_left_out(f"{file}: captions without a word", empty, len(rows))
 
 
 def _parsed(file: Path, digest: Any, keys: Sequence[str]) -> dict[str, Any]:

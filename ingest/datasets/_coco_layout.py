@@ -9,7 +9,7 @@ from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
 from atlas.errors import UsageError
-from ingest.datasets._files import Listed
+from ingest.datasets._files import FolderListing
 
 INSTANCES = (
     "annotations/instances*.json",  # COCO, CVAT
@@ -73,11 +73,11 @@ def picture_folders(root: Path, files: Sequence[Path]) -> list[str]:
     return [folder.relative_to(root).as_posix() for folder in found] + ["."]
 
 
-class Places:
+class PictureFinder:
     """Finds pictures by the names that annotation files give them: below a folder, of another machine, or a URL."""
 
     def __init__(self, root: Path, folders: Sequence[str]):
-        self._root, self._folders, self._listed = root, folders, Listed()
+        self._root, self._folders, self._listed = root, folders, FolderListing()
 
     def find(self, name: str) -> tuple[str, int] | None:
         """The pointer to a file with this name, or with the longest end of it that there is, and how many folders at

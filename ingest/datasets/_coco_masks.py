@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import IntegrityError
-from ingest.datasets._files import tell
+from ingest.datasets._files import warn_left_out
 
 
 def mask_of(instance: Mapping[str, Any], height: int, width: int) -> np.ndarray:
@@ -79,7 +79,7 @@ def require_pixels(root: Path, images: Sequence[Mapping[str, Any]], rows: Sequen
         if not _is_within(row["bbox"], *sizes[row["image_id"]])
     ]
     what = f"{root}: boxes that reach out of the picture or have no inside (COCO's are [x, y, width, height] in pixels)"
-    tell(what, outside, len(boxes), "cut to what is in it")
+    warn_left_out(what, outside, len(boxes), "cut to what is in it")
 
 
 def _first_numbers(row: Mapping[str, Any]) -> list[float]:

@@ -12,8 +12,8 @@ from typing import Any
 from atlas.errors import IntegrityError, UsageError
 from ingest.data.examples import BadMedia
 from ingest.data.media import size_of
-from ingest.datasets._coco_layout import Places
-from ingest.datasets._files import EVERY, require_inside, tell, tell_alike
+from ingest.datasets._coco_layout import PictureFinder
+from ingest.datasets._files import EVERY, require_inside, warn_case_variants, warn_left_out
 
 LARGEST = 100_000
 """Pixels of a picture's side: a larger one is a mistake, and its mask would take all memory."""
@@ -25,7 +25,7 @@ IDS = {"images": ("id",), "annotations": ("image_id", "category_id"), "categorie
 Id = int | str
 
 
-def identity(value: Any) -> Id | None:
+def normalised_id(value: Any) -> Id | None:
     """An id in the one form that all files are compared in: 7, 7.0, "7" and "000007" are the number 7, other texts
     themselves; None where it is neither a number nor a text, or a float that may stand for several whole numbers."""
     if isinstance(value, float) and value.is_integer():
@@ -36,7 +36,7 @@ def identity(value: Any) -> Id | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def require(root: Path, whole: Mapping[str, list[Any]], subsets: Sequence[str]) -> None:
+def normalise_rows(root: Path, whole: Mapping[str, list[Any]], subsets: Sequence[str]) -> None:
     """Bring ids and names into one form, number annotations without an id; refuse rows that nothing can be made of.
 
     subsets: what tells the files apart.
@@ -48,7 +48,7 @@ def require(root: Path, whole: Mapping[str, list[Any]], subsets: Sequence[str]) 
     for key, fields in IDS.items():
         for row in whole[key]:
             for field in fields:
-                number = identity(row.get(field))
+                number = normalised_id(row.get(field))
                 if number is None:
                     raise IntegrityError(_bad(root, key, field, row))
                 row[field] = number
@@ -72,10 +72,10 @@ def require(root: Path, whole: Mapping[str, list[Any]], subsets: Sequence[str]) 
         if times > 1:
             hint = f"; give one file with subset={subsets[-1]}" if len(subsets) > 1 else ""
             raise IntegrityError(f"{root}: two {key} have the {name} {twice!r}{hint}")
-    tell_alike([category["name"] for category in whole["categories"]])
+    warn_case_variants([category["name"] for category in whole["categories"]])
     known = {category["id"] for category in whole["categories"]}
     for number, row in enumerate(whole["annotations"], 1):
-        own = identity(row.get("id"))
+        own = normalised_id(row.get("id"))
         row["id"] = f"number {number}" if own is None else own
         if row["category_id"] not in known:
             raise IntegrityError(f"{root}: annotation {row['id']} has category {row['category_id']}, which is none")
@@ -98,7 +98,7 @@ def _used(whole: Mapping[str, list[Any]]) -> list[Any]:
     return [row for row in whole["categories"] if row["id"] in used or first[row["name"]] is row]
 
 
-def place(root: Path, images: Sequence[dict[str, Any]], places: Places) -> dict[Id, str]:
+def picture_pointers(root: Path, images: Sequence[dict[str, Any]], places: PictureFinder) -> dict[Id, str]:
     """The pointer of each picture by its id; those that have none or no size are left out, and it is said.
 
     Raises:
@@ -128,13 +128,13 @@ def place(root: Path, images: Sequence[dict[str, Any]], places: Places) -> dict[
             left.append(str(error))
             continue
         pointers[row["id"]] = pointer
-    tell(f"{root}: pictures", left, len(images))
+    warn_left_out(f"{root}: pictures", left, len(images))
     return pointers
 
 
 def _measure(root: Path, row: dict[str, Any], pointer: str) -> None:
     """Make the picture's width and height whole numbers; from the picture where the file has none."""
-    given = [identity(row.get(side) or None) for side in ("width", "height")]
+    given = [normalised_id(row.get(side) or None) for side in ("width", "height")]
     if None in given:
         given = list(size_of(root / pointer))
     if not all(isinstance(side, int) and 1 <= side <= LARGEST for side in given):

@@ -23,17 +23,17 @@ EVERY = "*"
 """The name of what the atlas keeps over all concepts of a dataset; no concept can have it."""
 
 
-def order(seed: int, purpose: str, key: object) -> str:
+def sort_key(seed: int, purpose: str, key: object) -> str:
     """Hex digits to sort by: an order of the keys that the seed draws, the same on every machine."""
     return hashlib.sha256(f"{seed}/{purpose}/{key}".encode()).hexdigest()
 
 
 def split_of(key: object) -> str:
     """ "held_out" for about one picture (speaker, ...) in five, by a hash of its id: the same in every subset."""
-    return HELD_OUT if int(order(0, "split", key)[:8], 16) % 5 == 0 else FIND
+    return HELD_OUT if int(sort_key(0, "split", key)[:8], 16) % 5 == 0 else FIND
 
 
-def check(kind: str, asked: Sequence[str], known: Iterable[str]) -> None:
+def check_names(kind: str, asked: Sequence[str], known: Iterable[str]) -> None:
     """Raises UsageError for the first name that is not known, with the nearest that is."""
     names = list(known)
     for name in asked:
@@ -54,7 +54,7 @@ def require_inside(name: str) -> None:
         raise BadMedia(f"the name '{name}' leads out of the dataset's folder")
 
 
-def inside(root: Path, media: str) -> Path:
+def resolve_media(root: Path, media: str) -> Path:
     """The file behind a pointer, links followed.
 
     Raises:
@@ -72,7 +72,7 @@ def inside(root: Path, media: str) -> Path:
     return path
 
 
-def folder(path: str | None, name: str) -> Path:
+def dataset_folder(path: str | None, name: str) -> Path:
     """The dataset's folder.
 
     Raises:
@@ -86,7 +86,7 @@ def folder(path: str | None, name: str) -> Path:
     return root
 
 
-def only(root: Path, patterns: Sequence[str], layout: str) -> Path:
+def find_one_file(root: Path, patterns: Sequence[str], layout: str) -> Path:
     """The one file that a pattern finds, the first pattern that finds any.
 
     Raises:
@@ -127,7 +127,7 @@ def read_json(file: Path) -> Any:
         raise UsageError(f"{file} is not JSON, or cut: {error}; download it again") from error
 
 
-def table_of(file: Path) -> list[tuple[str, Mapping[str, str | None]]]:
+def read_csv(file: Path) -> list[tuple[str, Mapping[str, str | None]]]:
     """The rows of a CSV file, each with its file and line, for messages; columns by their names in small letters.
 
     Cells are separated as the first line's are: by commas, semicolons, tabs or bars.
@@ -154,7 +154,7 @@ def table_of(file: Path) -> list[tuple[str, Mapping[str, str | None]]]:
     return [(where, dict(zip_longest(names, row))) for where, row in cells[1:]]
 
 
-def lines_of(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
+def read_jsonl(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
     """The rows of a file with a JSON object a line, each with its file and line, for messages.
 
     Raises:
@@ -177,7 +177,7 @@ def lines_of(file: Path) -> list[tuple[str, Mapping[str, Any]]]:
     return found
 
 
-def rows_of(file: Path, key: str | None) -> list[Mapping[str, Any]]:
+def read_json_rows(file: Path, key: str | None) -> list[Mapping[str, Any]]:
     """The rows of a JSON file: the list itself, or the list under `key`.
 
     Raises:
@@ -195,14 +195,14 @@ def rows_of(file: Path, key: str | None) -> list[Mapping[str, Any]]:
     return found
 
 
-def tell(what: str, left: Sequence[str], of: int, done: str = "left out") -> None:
+def warn_left_out(what: str, left: Sequence[str], of: int, done: str = "left out") -> None:
     """Warn that some of many rows are left out (or what is done with them), with the first of them."""
     if left:
         more = f", and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
         warnings.warn(f"{what}: {len(left):,} of {of:,} {done}: {'; '.join(left[:SHOWN])}{more}", AtlasWarning, 4)
 
 
-def tell_alike(names: Sequence[str]) -> None:
+def warn_case_variants(names: Sequence[str]) -> None:
     """Warn of concepts whose names differ in capitals alone."""
     alike: dict[str, list[str]] = {}
     for name in names:
@@ -223,7 +223,7 @@ def require_unique(rows: Sequence[Mapping[str, Any]], key: str, file: Path) -> N
         seen.add(value)
 
 
-def words(value: object, where: str) -> str:
+def stripped_text(value: object, where: str) -> str:
     """A text with its outer white space gone.
 
     where: file, row and field, for the message.
@@ -240,9 +240,9 @@ def words(value: object, where: str) -> str:
     return value.strip()
 
 
-def line(value: object, where: str) -> str:
+def one_line(value: object, where: str) -> str:
     """The same in one line, with single spaces."""
-    return " ".join(words(value, where).split())
+    return " ".join(stripped_text(value, where).split())
 
 
 def identifier(value: object, where: str) -> str:
@@ -251,17 +251,17 @@ def identifier(value: object, where: str) -> str:
     Raises:
         UsageError: neither.
     """
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else words(value, where)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else stripped_text(value, where)
 
 
-def placed(root: Path, folders: Sequence[str], names: Iterable[str]) -> list[str]:
+def media_pointers(root: Path, folders: Sequence[str], names: Iterable[str]) -> list[str]:
     """Each name's pointer: below the first folder that has it, else below the first there could be.
 
     Raises:
         BadMedia: a name leads out of the folder.
         UsageError: not one of them is there.
     """
-    listed, found, pointers, first = Listed(), False, [], ""
+    listed, found, pointers, first = FolderListing(), False, [], ""
     for given in names:
         require_inside(given)
         name = PurePosixPath(given.replace("\\", "/")).as_posix()  # "./a.png" is a.png, and in its split
@@ -275,7 +275,7 @@ def placed(root: Path, folders: Sequence[str], names: Iterable[str]) -> list[str
     return pointers
 
 
-class Listed:
+class FolderListing:
     """Whether files are there; every folder is read once, as there may be a hundred thousand files."""
 
     def __init__(self) -> None:

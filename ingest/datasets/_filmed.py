@@ -19,7 +19,7 @@ FRAMES = 4
 STEP = 3  # pixels from frame to frame
 
 
-class Filmed:
+class SceneVideos:
     """The half of `scenes.Scenes` that is filmed. Clips are addressed "film/find/0", "film/held_out/0" and so on: the
     scenes of these numbers, which show one thing."""
 
@@ -49,7 +49,7 @@ class Filmed:
                 yield Example(VIDEO, task, split, wording, thing.fact(task), (mention(thing, task),), (media,))
 
 
-def _moved(scene: _scene.Scene, ways: list[int], frame: int) -> tuple[_scene.Placed, ...]:
+def _moved(scene: _scene.Scene, ways: list[int], frame: int) -> tuple[_scene.PlacedThing, ...]:
     """Each thing so many steps on its way, as far as the picture goes."""
     ends = (_scene.SIZE - thing.size for thing in scene.things)
     places = zip(scene.things, ways, ends, strict=True)

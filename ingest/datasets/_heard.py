@@ -10,7 +10,7 @@ import numpy as np
 
 from ingest.data.examples import AUDIO, Concept, Example, Mention
 from ingest.datasets import _sounds
-from ingest.datasets._files import check
+from ingest.datasets._files import check_names
 from ingest.datasets._sound_words import ALONE, SOUNDING, sound_questions
 from ingest.datasets._voices import RATE
 from ingest.datasets._world import Thing, led_by, mention
@@ -19,7 +19,7 @@ PREFIX = "sound/"
 VERSION = 1  # raised whenever the same address would give other samples
 
 
-class Heard:
+class SceneRecordings:
     """The half of `scenes.Scenes` that is heard. Recordings are addressed "sound/find/0", "sound/held_out/0", ..."""
 
     seed: int
@@ -40,7 +40,7 @@ class Heard:
         Raises:
             BadMedia, UsageError: not an address, or not a concept, of this world.
         """
-        check("concept", [concept], self.concepts)
+        check_names("concept", [concept], self.concepts)
         return self._recording(media).mask(concept)
 
     def audio_counterfactual(self, media: str, concept: str) -> tuple[np.ndarray, int]:
@@ -49,7 +49,7 @@ class Heard:
         Raises:
             BadMedia, UsageError: not an address, or not a concept, of this world.
         """
-        check("concept", [concept], self.concepts)
+        check_names("concept", [concept], self.concepts)
         return self._recording(media).without(concept).render(), RATE
 
     def audio_caption(self, media: str) -> str:

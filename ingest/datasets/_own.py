@@ -7,12 +7,12 @@ from typing import Any
 
 from atlas.errors import UsageError
 from ingest.data.examples import Concept, Example, Mention
-from ingest.data.targets import mentioned
+from ingest.data.targets import mention_spans
 from ingest.datasets._coco_words import forms
-from ingest.datasets._files import EVERY, line, tell, tell_alike
+from ingest.datasets._files import EVERY, one_line, warn_case_variants, warn_left_out
 
 
-def names_of(value: Any, where: str) -> tuple[str, ...]:
+def concept_names(value: Any, where: str) -> tuple[str, ...]:
     """The concepts of a row: a name, names with semicolons between, or a list of names.
 
     Raises:
@@ -20,7 +20,7 @@ def names_of(value: Any, where: str) -> tuple[str, ...]:
     """
     texts = value.split(";") if isinstance(value, str) else [] if value is None else value
     given = texts if isinstance(texts, list) else [texts]
-    found = [line(name, f"{where}, a concept") for name in given if name != ""]
+    found = [one_line(name, f"{where}, a concept") for name in given if name != ""]
     if not found:
         raise UsageError(f"{where} names no concept; each row needs one")
     for name in found:
@@ -31,11 +31,11 @@ def names_of(value: Any, where: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def concepts(names: Iterable[str]) -> dict[str, Concept]:
+def build_concepts(names: Iterable[str]) -> dict[str, Concept]:
     """A concept for each name, in order, with its plural and synonyms as forms; names that differ in capitals alone are
     told."""
     names = sorted(set(names))
-    tell_alike(names)
+    warn_case_variants(names)
     return {name: Concept(name, forms(name)) for name in names}
 
 
@@ -49,18 +49,18 @@ def mentions_of(
         UsageError: the given words are not in the answer.
     """
     if words not in (None, ""):
-        said = line(words, f"{where}, the words")
-        if answer is None or not mentioned(answer, Mention("", said), {}):
+        said = one_line(words, f"{where}, the words")
+        if answer is None or not mention_spans(answer, Mention("", said), {}):
             raise UsageError(f"{where}: the words '{said}' are not in the answer")
         return tuple(Mention(name, said) for name in names)
     found = []
     for name in names:
         plain = Mention(name)
-        found.append(plain if answer is None or mentioned(answer, plain, known) else Mention(name, answer))
+        found.append(plain if answer is None or mention_spans(answer, plain, known) else Mention(name, answer))
     return tuple(found)
 
 
-def once(examples: Iterable[tuple[str, Example]], root: object) -> Iterator[Example]:
+def without_repeats(examples: Iterable[tuple[str, Example]], root: object) -> Iterator[Example]:
     """The examples without those that are equal to an earlier one, which is told. Each comes with where it is read."""
     first: dict[str, str] = {}
     again, count = [], 0
@@ -71,4 +71,4 @@ def once(examples: Iterable[tuple[str, Example]], root: object) -> Iterator[Exam
             continue
         first[example.id] = where.rpartition(": ")[2]
         yield example
-    tell(f"{root}: equal rows", again, count)
+    warn_left_out(f"{root}: equal rows", again, count)

@@ -50,7 +50,7 @@ GROUND: dict[str, RGB] = dict(
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedThing:
     """A thing in a scene: `left`, `top` and `size` in pixels; its square never meets another thing's."""
 
     name: str
@@ -61,7 +61,7 @@ class Placed:
     size: int
     mirrored: bool
 
-    def meets(self, other: Placed) -> bool:
+    def meets(self, other: PlacedThing) -> bool:
         near = abs(2 * self.left + self.size - 2 * other.left - other.size) < 2 * MARGIN
         beside = self.left + self.size <= other.left or other.left + other.size <= self.left
         above = self.top + self.size <= other.top or other.top + other.size <= self.top
@@ -72,7 +72,7 @@ class Placed:
 class Scene:
     """things: from left to right. grain: seed of the ground's texture."""
 
-    things: tuple[Placed, ...]
+    things: tuple[PlacedThing, ...]
     background: str
     ground: RGB
     grain: int
@@ -110,7 +110,7 @@ def compose(seed: int, split: str, number: int) -> Scene:
     rng = random.Random(f"scene {seed}/{split}/{number}")
     first, count = leading(number)
     names = [first, *rng.sample([thing.name for thing in DRAWN if thing.name != first], count - 1)]
-    placed: list[Placed] = []
+    placed: list[PlacedThing] = []
     while len(placed) < count:
         fresh = _place(rng, names[len(placed)], count)
         # A crowd that leaves no room for the next thing is cleared, and all are placed anew.
@@ -121,11 +121,11 @@ def compose(seed: int, split: str, number: int) -> Scene:
     return Scene(tuple(ordered), background, ground, rng.getrandbits(32))
 
 
-def _place(rng: random.Random, name: str, count: int) -> Placed:
+def _place(rng: random.Random, name: str, count: int) -> PlacedThing:
     size = rng.randint(*SIZES[count])
     colour = rng.choice(COLOURS)
     left, top = rng.randint(0, SIZE - size), rng.randint(0, SIZE - size)
-    return Placed(name, colour, _vary(rng, BODY[colour], 9), left, top, size, rng.random() < 0.5)
+    return PlacedThing(name, colour, _vary(rng, BODY[colour], 9), left, top, size, rng.random() < 0.5)
 
 
 def _vary(rng: random.Random, colour: RGB, spread: int) -> RGB:
@@ -157,7 +157,7 @@ def mask(scene: Scene, name: str) -> np.ndarray:
     return found
 
 
-def _layer(thing: Placed) -> tuple[np.ndarray, np.ndarray]:
+def _layer(thing: PlacedThing) -> tuple[np.ndarray, np.ndarray]:
     """A thing's (size, size, 4) pixels, and which of them are shown."""
     layer = np.asarray(draw(thing.name, thing.size, thing.body, mirrored=thing.mirrored), np.uint32)
     return layer, layer[..., 3] >= FAINT

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from ingest.datasets._world import FACTS, ORDER, SLOTS, THINGS, Thing, opened, picture_questions, with_article
+from ingest.datasets._world import FACTS, ORDER, SLOTS, THINGS, Thing, picture_questions, with_article, with_openings
 
 SOUNDING = tuple(thing for thing in THINGS if thing.kind in ("animal", "vehicle"))
 NOISES = ("wind", "rain", "hum", "hiss")
@@ -23,7 +23,7 @@ _HEARD = {
 
 def sound_questions(task: str, split: str) -> tuple[str, ...]:
     """Ways to ask `task` of a recording; see `_world.wordings` for the splits."""
-    return opened(_HEARD[task], split) if task in _HEARD else picture_questions(task, split)
+    return with_openings(_HEARD[task], split) if task in _HEARD else picture_questions(task, split)
 
 
 def sound_caption(names: Sequence[str], manner: str, noise: str) -> str:

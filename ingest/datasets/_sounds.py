@@ -31,7 +31,7 @@ _ADDRESS = re.compile(rf"sound/({FIND}|{HELD_OUT})/(0|[1-9][0-9]{{0,6}})")
 
 
 @dataclass(frozen=True, slots=True)
-class Voiced:
+class SoundingThing:
     """A thing in a recording. onset, duration: in samples. loudness: its peak. take: seed of this very sound."""
 
     name: str
@@ -50,7 +50,7 @@ class Recording:
     """things: in the order in which they begin. manner: how they follow each other. background: the noise.
     level: its root mean square. grain: its seed."""
 
-    things: tuple[Voiced, ...]
+    things: tuple[SoundingThing, ...]
     manner: str
     background: str
     level: float
@@ -84,7 +84,7 @@ class Recording:
 
 
 @lru_cache(maxsize=64)
-def _layer(thing: Voiced) -> np.ndarray:
+def _layer(thing: SoundingThing) -> np.ndarray:
     samples = np.zeros(SAMPLES, np.float32)
     sound = _rounded(thing.loudness * voice(thing.name, thing.take, thing.duration))
     samples[thing.onset : thing.onset + thing.duration] = sound
@@ -129,5 +129,5 @@ def compose(seed: int, split: str, number: int) -> Recording:
     things = []
     for name, (start, end) in zip(names, stretches(rng, manner), strict=True):
         onset, loudness = int(start * SAMPLES), rng.uniform(*LOUDNESS[manner])
-        things.append(Voiced(name, onset, int(end * SAMPLES) - onset, loudness, rng.getrandbits(32)))
+        things.append(SoundingThing(name, onset, int(end * SAMPLES) - onset, loudness, rng.getrandbits(32)))
     return Recording(tuple(things), manner, rng.choice(NOISES), rng.uniform(*QUIET), rng.getrandbits(32))

@@ -15,7 +15,7 @@ from atlas.store.atomic import sha256
 from ingest.data.examples import AUDIO, FIND, HELD_OUT, IMAGE, VIDEO, BadMedia, Concept, Example, Mention
 from ingest.data.media import open_audio, open_image
 from ingest.data.video import FRAMES, open_clip
-from ingest.datasets._files import check, inside, order
+from ingest.datasets._files import check_names, resolve_media, sort_key
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -25,7 +25,7 @@ RULES = 1  # raised whenever the same examples would be given in another order
 UNSEEN = {AUDIO: "is a recording, no picture", VIDEO: "is a video, no picture"}
 
 
-class Tasks:
+class TaskDataset:
     """Examples that a loader read; see `ingest.data.examples.Dataset`, `Recordings` and `Films` there.
 
     Examples of equal content count once. The split is the loader's, by `split_of` of the picture, speaker, ...
@@ -75,10 +75,10 @@ class Tasks:
         Raises:
             UsageError: a source, split, concept or task that the dataset does not have.
         """
-        check("source", [source], self.all_tasks)
-        check("split", [split], (FIND, HELD_OUT))
-        check("concept", concepts, self.concepts)
-        check("task", tasks, self.all_tasks[source])
+        check_names("source", [source], self.all_tasks)
+        check_names("split", [split], (FIND, HELD_OUT))
+        check_names("concept", concepts, self.concepts)
+        check_names("task", tasks, self.all_tasks[source])
         wanted: dict[tuple[str, str], list[str]] = {(task, name): [] for task in tasks for name in concepts}
         for number, example in self._examples.items():
             for key in [(example.task, mention.concept) for mention in example.mentions]:
@@ -86,7 +86,7 @@ class Tasks:
                     wanted[key].append(number)
         chosen: list[str] = []
         for (_, name), numbers in wanted.items():
-            chosen += sorted(numbers, key=lambda number: order(seed, name, number))[:per_concept]
+            chosen += sorted(numbers, key=lambda number: sort_key(seed, name, number))[:per_concept]
         return [self._examples[number] for number in dict.fromkeys(chosen)]
 
     def count(self, tasks: Mapping[str, Sequence[str]], splits: Sequence[str]) -> int:
@@ -132,7 +132,7 @@ class Tasks:
     def digest(self, media: str) -> str:
         """The sha256 of the file's bytes, or "missing"."""
         try:
-            path = inside(self._root, media)
+            path = resolve_media(self._root, media)
             return sha256(path) if path.is_file() else "missing"
         except (OSError, BadMedia):
             return "missing"
@@ -144,18 +144,18 @@ class Tasks:
             UsageError: no such concept.
             BadMedia: as `image`.
         """
-        check("concept", [concept], self.concepts)
+        check_names("concept", [concept], self.concepts)
         picture = self.image(media)
         return np.zeros((picture.height, picture.width), dtype=bool)
 
     def _file(self, media: str) -> Path:
-        path = inside(self._root, media)
+        path = resolve_media(self._root, media)
         if media not in self._sources:
             raise BadMedia(f"'{media}' is not a medium of the dataset at {self._root}")
         return path
 
 
-def whole(name: str) -> Concept:
+def single_concept(name: str) -> Concept:
     """The one concept of a dataset without concepts of its own: every example mentions it, by its answer's words.
 
     It has no other words, so a job that looks for concepts in answers (mentions = "vocabulary") finds none.
@@ -163,6 +163,6 @@ def whole(name: str) -> Concept:
     return Concept(name, (name,))
 
 
-def answered(name: str, answer: str) -> tuple[Mention, ...]:
+def answer_mention(name: str, answer: str) -> tuple[Mention, ...]:
     """The mention of such a concept: the whole answer stands for it."""
     return (Mention(name, answer),)

@@ -161,10 +161,10 @@ def wordings(task: str, split: str) -> tuple[str, ...]:
     Held out is every combination of an opening with a question that the other split never combines;
     each opening and each question alone occurs in both.
     """
-    return opened(_ASKED[task], split)
+    return with_openings(_ASKED[task], split)
 
 
-def opened(questions: Sequence[str], split: str) -> tuple[str, ...]:
+def with_openings(questions: Sequence[str], split: str) -> tuple[str, ...]:
     """The split's combinations of the openings with four questions: three quarters to find with, a quarter held out."""
     pairs = product(enumerate(OPENINGS), enumerate(questions))
     held_out = {FIND: False, HELD_OUT: True}[split]

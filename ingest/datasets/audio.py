@@ -17,8 +17,8 @@ from pathlib import Path
 
 from atlas.errors import UsageError
 from ingest.data.examples import AUDIO, Concept, Example, Mention
-from ingest.datasets._files import folder, line, only, placed, split_of, table_of
-from ingest.datasets._tasks import Tasks
+from ingest.datasets._files import dataset_folder, find_one_file, media_pointers, one_line, read_csv, split_of
+from ingest.datasets._tasks import TaskDataset
 
 NAME, TASK = "audio", "sound"
 TABLES = ("meta/esc50.csv", "clips.csv", "meta/*.csv", "*.csv")
@@ -35,7 +35,7 @@ TAKE = re.compile(r"(?P<original>.*\d)-[A-Z](-\d+)?")
 
 def build(
     path: str | None = None, *, question: str = "What do you hear? Answer with one or two words.", part: str = "all"
-) -> Tasks:
+) -> TaskDataset:
     """Read a folder of labelled recordings.
 
     question: what is asked of each. part: only these labels, joined by "+"; "all" for every one.
@@ -46,17 +46,17 @@ def build(
             an unknown label in `part`; not one recording there.
         BadMedia: a file's name leads out of the folder.
     """
-    root = folder(path, NAME)
-    table = only(root, TABLES, LAYOUT)
-    listed = table_of(table)
-    names = [line(_of(row, FILES, table), f"{where}, the file") for where, row in listed]
-    labels = [line(_of(row, LABELS, table), f"{where}, the label") for where, row in listed]
+    root = dataset_folder(path, NAME)
+    table = find_one_file(root, TABLES, LAYOUT)
+    listed = read_csv(table)
+    names = [one_line(_of(row, FILES, table), f"{where}, the file") for where, row in listed]
+    labels = [one_line(_of(row, LABELS, table), f"{where}, the label") for where, row in listed]
     rows = [row for _, row in listed]
     concepts = {label: _concept(label) for label in sorted(set(labels))}
     wanted = set(labels) if part == "all" else set(part.split("+"))
     for label in sorted(wanted - set(labels)):
         raise UsageError(f"{table} has no label '{label}'; there are: {', '.join(sorted(set(labels)))}")
-    pointers = placed(root, FOLDERS, names)
+    pointers = media_pointers(root, FOLDERS, names)
 
     def read() -> Iterator[Example]:
         for row, pointer, label in zip(rows, pointers, labels, strict=True):
@@ -65,7 +65,7 @@ def build(
                 split = split_of(_original(row, pointer))
                 yield Example(AUDIO, TASK, split, question, said, (Mention(said, said),), (pointer,))
 
-    return Tasks(
+    return TaskDataset(
         NAME,
         root,
         licence=_licence(rows),

@@ -27,10 +27,10 @@ from atlas.store.atomic import sha256
 from ingest.data.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Concept, Example, Mention
 from ingest.data.media import MAX_PIXELS, open_image
 from ingest.datasets import _coco_files
-from ingest.datasets._coco_captions import Captions, concepts_of
+from ingest.datasets._coco_captions import CaptionMentions, concepts_of
 from ingest.datasets._coco_masks import mask_of
 from ingest.datasets._coco_rows import Id
-from ingest.datasets._files import check, folder, inside, order, split_of
+from ingest.datasets._files import check_names, dataset_folder, resolve_media, sort_key, split_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -49,7 +49,9 @@ class Coco:
 
     name = "coco"
 
-    def __init__(self, root: Path, files: _coco_files.Files, *, options: Mapping[str, Any], max_pixels: int) -> None:
+    def __init__(
+        self, root: Path, files: _coco_files.CocoFiles, *, options: Mapping[str, Any], max_pixels: int
+    ) -> None:
         self.path = str(root)
         self.max_pixels = max_pixels
         self._root = root
@@ -83,9 +85,9 @@ class Coco:
             UsageError: a source, split, concept or task that the dataset does not have.
         """
         for kind, asked, known in (("source", [source], self.tasks), ("split", [split], (FIND, HELD_OUT))):
-            check(kind, asked, known)
-        check("concept", concepts, self.concepts)
-        check("task", tasks, self.tasks[source])
+            check_names(kind, asked, known)
+        check_names("concept", concepts, self.concepts)
+        check_names("task", tasks, self.tasks[source])
         if not tasks:
             return []
         if source == TEXT:
@@ -102,7 +104,7 @@ class Coco:
         Raises:
             BadMedia: missing, corrupt, too large, outside the folder, or of another shape than its masks.
         """
-        path = inside(self._root, media)
+        path = resolve_media(self._root, media)
         record = self._record(media)
         found = open_image(path, self.max_pixels)
         # A picture may be kept smaller than COCO's; turned on its side its masks would be wrong.
@@ -114,7 +116,7 @@ class Coco:
     def digest(self, media: str) -> str:
         """The sha256 of the file's bytes, or "missing"."""
         try:
-            return sha256(inside(self._root, media))
+            return sha256(resolve_media(self._root, media))
         except (OSError, BadMedia):
             return "missing"
 
@@ -127,7 +129,7 @@ class Coco:
             BadMedia: no such picture.
             IntegrityError: an outline is not of any form COCO has.
         """
-        check("concept", [concept], self.concepts)
+        check_names("concept", [concept], self.concepts)
         record = self._record(media)
         shown = np.zeros((record["height"], record["width"]), dtype=bool)
         for instance in self._index.imgToAnns[record["id"]]:
@@ -139,7 +141,7 @@ class Coco:
         """The pictures of a split that show the concept, in the order that the seed decides; what the model says of one
         is judged by its human captions."""
         ids = [number for number in self._showing[concept] if split_of(number) == split]
-        ids.sort(key=lambda number: (concept not in self._said[number], order(seed, concept, number)))
+        ids.sort(key=lambda number: (concept not in self._said[number], sort_key(seed, concept, number)))
         return [self._picture(number, split) for number in ids]
 
     def _picture(self, number: Id, split: str) -> Example:
@@ -149,7 +151,7 @@ class Coco:
     def _sayings(self, concept: str, split: str, seed: int) -> list[Example]:
         """The human captions of a split that mention the concept, in the order that the seed decides."""
         texts = [text for text in self._mentioning[concept] if self._caption_split[text] == split]
-        texts.sort(key=lambda text: order(seed, concept, text))
+        texts.sort(key=lambda text: sort_key(seed, concept, text))
         return [self._saying(text, split) for text in texts]
 
     def _saying(self, text: str, split: str) -> Example:
@@ -172,8 +174,8 @@ class Coco:
         return _inverse(self._shown)
 
     @cached_property
-    def _captions(self) -> Captions:
-        return Captions(self._texts, self._every, self.concepts, self._shown)
+    def _captions(self) -> CaptionMentions:
+        return CaptionMentions(self._texts, self._every, self.concepts, self._shown)
 
     @cached_property
     def _mentioning(self) -> Mapping[str, list[str]]:
@@ -220,7 +222,7 @@ def build(
         UsageError: no folder given, not a COCO folder, no such class, or no pictures.
         IntegrityError: an annotation file is damaged.
     """
-    root = folder(path, "coco")
+    root = dataset_folder(path, "coco")
     files = _coco_files.read(root, subset)
     wanted = tuple(name.strip() for name in classes.split(",") if name.strip())
     options: dict[str, Any] = {}
@@ -233,20 +235,22 @@ def build(
     return found
 
 
-def _narrowed(files: _coco_files.Files, classes: Sequence[str], max_samples: int, seed: int) -> _coco_files.Files:
+def _narrowed(
+    files: _coco_files.CocoFiles, classes: Sequence[str], max_samples: int, seed: int
+) -> _coco_files.CocoFiles:
     """The files without the categories and pictures that are not wanted."""
     if not classes and max_samples <= 0:
         return files
     whole = dict(files.index.dataset)
     if classes:
-        check("class", classes, [category["name"] for category in whole["categories"]])
+        check_names("class", classes, [category["name"] for category in whole["categories"]])
         whole["categories"] = [category for category in whole["categories"] if category["name"] in classes]
         kept = {c["id"] for c in whole["categories"]}
         whole["annotations"] = [a for a in whole["annotations"] if a["category_id"] in kept]
         shown = {a["image_id"] for a in whole["annotations"]}
         whole["images"] = [image for image in whole["images"] if image["id"] in shown]
     if max_samples > 0:
-        whole["images"] = sorted(whole["images"], key=lambda i: order(seed, "", i["id"]))[:max_samples]
+        whole["images"] = sorted(whole["images"], key=lambda i: sort_key(seed, "", i["id"]))[:max_samples]
     if not whole["images"]:
         raise UsageError(f"no picture shows {', '.join(classes)}; there is nothing to ingest")
     return files.narrowed(whole)

@@ -18,9 +18,20 @@ from typing import Any
 from atlas.errors import UsageError
 from ingest.data.examples import IMAGE, BadMedia, Concept, Example
 from ingest.datasets._coco_words import spaced_name
-from ingest.datasets._files import folder, line, lines_of, only, placed, require_inside, split_of, table_of, tell, words
-from ingest.datasets._own import concepts, mentions_of, names_of, once
-from ingest.datasets._tasks import Tasks
+from ingest.datasets._files import (
+    dataset_folder,
+    find_one_file,
+    media_pointers,
+    one_line,
+    read_csv,
+    read_jsonl,
+    require_inside,
+    split_of,
+    stripped_text,
+    warn_left_out,
+)
+from ingest.datasets._own import build_concepts, concept_names, mentions_of, without_repeats
+from ingest.datasets._tasks import TaskDataset
 
 NAME, TASK = "folder", "name"
 TABLES = ("metadata.csv", "metadata.jsonl", "*.csv", "*.jsonl")
@@ -37,7 +48,7 @@ Row = tuple[str, str, tuple[str, ...], Mapping[str, Any]]
 
 def build(
     path: str | None = None, *, question: str = "What is this? Answer with one or two words.", table: str = ""
-) -> Tasks:
+) -> TaskDataset:
     """Read a folder of pictures. question: what is asked where the table does not say. table: its name below PATH, or
     "none" to read class folders beside one; else the one that is there. About one picture in five is held out.
 
@@ -46,30 +57,30 @@ def build(
             file that is outside the folder; not one picture there.
         BadMedia: a table outside the folder.
     """
-    root = folder(path, NAME)
+    root = dataset_folder(path, NAME)
     patterns = (table,) if table else TABLES
     require_inside(table or "none")
     has_table = table != "none" and (table or any(file for pattern in TABLES for file in root.glob(pattern)))
-    rows = _table(only(root, patterns, LAYOUT), root) if has_table else _classes(root)
-    known = concepts(name for _, _, names, _ in rows for name in names)
-    pointers = placed(root, (".", "images"), [name for _, name, _, _ in rows])
+    rows = _table(find_one_file(root, patterns, LAYOUT), root) if has_table else _classes(root)
+    known = build_concepts(name for _, _, names, _ in rows for name in names)
+    pointers = media_pointers(root, (".", "images"), [name for _, name, _, _ in rows])
 
     def read() -> Iterator[tuple[str, Example]]:
         for row, pointer in zip(rows, pointers, strict=True):
             yield row[0], _example(row, pointer, question, known)
 
-    examples = list(once(read(), root))
+    examples = list(without_repeats(read(), root))
     unanswered = {example.task for example in examples if example.answer is None}
     metrics = {example.task: ("label",) for example in examples if example.task not in unanswered}
-    return Tasks(NAME, root, licence="not stated", concepts=known.values(), metrics=metrics, examples=examples)
+    return TaskDataset(NAME, root, licence="not stated", concepts=known.values(), metrics=metrics, examples=examples)
 
 
 def _example(row: Row, pointer: str, question: str, known: Mapping[str, Concept]) -> Example:
     where, _, names, more = row
     given = {key: more.get(key) for key in MORE}
-    prompt = words(given["prompt"], f"{where}, the prompt") if given["prompt"] not in (None, "") else question
-    answer = line(given["answer"], f"{where}, the answer") if given["answer"] not in (None, "") else None
-    task = line(given["task"], f"{where}, the task") if given["task"] not in (None, "") else TASK
+    prompt = stripped_text(given["prompt"], f"{where}, the prompt") if given["prompt"] not in (None, "") else question
+    answer = one_line(given["answer"], f"{where}, the answer") if given["answer"] not in (None, "") else None
+    task = one_line(given["task"], f"{where}, the task") if given["task"] not in (None, "") else TASK
     mentions = mentions_of(names, answer, given["words"], known, where)
     return Example(IMAGE, task, split_of(pointer), prompt, answer, mentions, (pointer,))
 
@@ -78,21 +89,23 @@ def _table(file: Path, root: Path) -> list[Row]:
     rows: list[Row] = []
     read = [(where, {key.lower(): value for key, value in row.items()}) for where, row in _lines(file)]
     for where, row in read:
-        name = line(_of(row, FILES, where), f"{where}, the file")
+        name = one_line(_of(row, FILES, where), f"{where}, the file")
         if Path(name).is_absolute() and Path(name).is_relative_to(root.absolute()):
             name = Path(name).relative_to(root.absolute()).as_posix()
         try:
             require_inside(name)
         except BadMedia as error:
             raise UsageError(f"{where}: {error}") from error
-        rows.append((where, name, names_of(_of(row, LABELS, where), where), row))
+        rows.append((where, name, concept_names(_of(row, LABELS, where), where), row))
     unread = dict.fromkeys(key for _, row in read for key in row if key not in _read(row))
-    tell(f"{file}: columns that mean nothing here ({', '.join(MORE)} do)", list(unread), len(read[0][1]), "not read")
+    warn_left_out(
+        f"{file}: columns that mean nothing here ({', '.join(MORE)} do)", list(unread), len(read[0][1]), "not read"
+    )
     return rows
 
 
 def _lines(file: Path) -> Sequence[tuple[str, Mapping[str, Any]]]:
-    return lines_of(file) if file.suffix == ".jsonl" else table_of(file)
+    return read_jsonl(file) if file.suffix == ".jsonl" else read_csv(file)
 
 
 def _read(row: Mapping[str, Any]) -> set[str]:
@@ -127,16 +140,18 @@ def _classes(root: Path) -> list[Row]:
         for file in sorted(file for file in top.rglob("*") if file.is_file() and not file.name.startswith(".")):
             name = file.relative_to(root).as_posix()
             if file.suffix.lower() in PICTURES and answer:
-                rows.append((name, name, names_of(answer, name), {"answer": answer}))
+                rows.append((name, name, concept_names(answer, name), {"answer": answer}))
             else:
                 other.append(name)
         if len(rows) == before:
             empty.append(top.relative_to(root).as_posix())
     if not rows:
         raise UsageError(f"{root} has no pictures in folders of their own and no table; expected is {LAYOUT}")
-    tell(f"{root}: folders without a picture", empty, len(tops) + len(parts))
+    warn_left_out(f"{root}: folders without a picture", empty, len(tops) + len(parts))
     loose = [file.name for file in _pictures(sorted(root.iterdir()))]
-    tell(f"{root}: files that are not pictures of a class", [*loose, *other], len(rows) + len(loose) + len(other))
+    warn_left_out(
+        f"{root}: files that are not pictures of a class", [*loose, *other], len(rows) + len(loose) + len(other)
+    )
     return rows
 
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from atlas.errors import UsageError
 from ingest.data.examples import TEXT, Concept, Example, Mention
-from ingest.datasets._files import check, folder, read_text, split_of, words
-from ingest.datasets._tasks import Tasks
+from ingest.datasets._files import check_names, dataset_folder, read_text, split_of, stripped_text
+from ingest.datasets._tasks import TaskDataset
 
 NAME, TASK = "mmlu", "multiple_choice"
 PARTS = {"test": "test", "val": "validation"}
@@ -40,7 +40,7 @@ class Question:
 Subjects = Mapping[str, Sequence[Question]]
 
 
-def build(path: str | None = None, *, part: str = "test", shots: int = 5, max_characters: int = 8000) -> Tasks:
+def build(path: str | None = None, *, part: str = "test", shots: int = 5, max_characters: int = 8000) -> TaskDataset:
     """Read an MMLU folder, of CSV files as first published or of Parquet files as on the HuggingFace hub.
 
     part: test | val. shots: so many questions of the subject's dev set, answered, in front of each. max_characters: of
@@ -50,10 +50,10 @@ def build(path: str | None = None, *, part: str = "test", shots: int = 5, max_ch
     Raises:
         UsageError: no such folder, files or part; a file that is cut or not MMLU's; a subject with too few shots.
     """
-    check("part", [part], PARTS)
+    check_names("part", [part], PARTS)
     if shots < 0 or max_characters < 1:
         raise UsageError("shots must be at least 0 and max_characters at least 1")
-    root = folder(path, NAME)
+    root = dataset_folder(path, NAME)
     asked = _read(root, part)
     dev = _read(root, "dev") if shots else {}
     for subject in asked:
@@ -75,7 +75,7 @@ def build(path: str | None = None, *, part: str = "test", shots: int = 5, max_ch
     forms = {subject: (subject.lower(), subject.lower().replace("_", " ")) for subject in asked}
     concepts = [Concept(subject, tuple(dict.fromkeys(forms[subject]))) for subject in asked]
     metrics = {TASK: ("multiple_choice",)}
-    return Tasks(NAME, root, licence="MIT", concepts=concepts, metrics=metrics, examples=read())
+    return TaskDataset(NAME, root, licence="MIT", concepts=concepts, metrics=metrics, examples=read())
 
 
 def _prompt(subject: str, shots: Sequence[Question], question: Question, limit: int) -> str:
@@ -128,7 +128,10 @@ def _parquet(file: Path) -> Iterator[tuple[str, Question]]:
         where = f"{file}: row {number}"
         answer = row["answer"]
         letter = LETTERS[answer] if isinstance(answer, int) and 0 <= answer < len(LETTERS) else answer
-        yield words(row["subject"], f"{where}, the subject"), _question(row["question"], row["choices"], letter, where)
+        yield (
+            stripped_text(row["subject"], f"{where}, the subject"),
+            _question(row["question"], row["choices"], letter, where),
+        )
 
 
 def _question(text: object, choices: object, answer: object, where: str) -> Question:
@@ -137,4 +140,4 @@ def _question(text: object, choices: object, answer: object, where: str) -> Ques
     letter = str(answer).strip()
     if len(letter) != 1 or letter not in LETTERS:
         raise UsageError(f"{where} has the answer {answer!r}, which is none of A, B, C, D")
-    return Question(words(text, f"{where}, the question"), tuple(choice.strip() for choice in choices), letter)
+    return Question(stripped_text(text, f"{where}, the question"), tuple(choice.strip() for choice in choices), letter)

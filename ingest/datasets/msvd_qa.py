@@ -16,8 +16,18 @@ from pathlib import Path
 from atlas.errors import UsageError
 from ingest.data.examples import VIDEO, Example
 from ingest.data.video import FRAMES
-from ingest.datasets._files import check, folder, identifier, line, only, placed, read_text, rows_of, split_of
-from ingest.datasets._tasks import Tasks, answered, whole
+from ingest.datasets._files import (
+    check_names,
+    dataset_folder,
+    find_one_file,
+    identifier,
+    media_pointers,
+    one_line,
+    read_json_rows,
+    read_text,
+    split_of,
+)
+from ingest.datasets._tasks import TaskDataset, answer_mention, single_concept
 
 NAME, TASK = "msvd_qa", "vqa"
 PARTS = ("test", "val", "train")
@@ -32,7 +42,7 @@ def build(
     part: str = "test",
     instruction: str = "Answer in a single word or a short phrase.",
     frames: int = FRAMES,
-) -> Tasks:
+) -> TaskDataset:
     """Read an MSVD-QA folder.
 
     part: test | val | train. instruction: words that follow each question on a line of theirs. frames: how many of each
@@ -43,28 +53,28 @@ def build(
         UsageError: no such folder, file or part; a file that is cut or not MSVD-QA's; not one video there.
         BadMedia: a video's name leads out of the folder.
     """
-    check("part", [part], PARTS)
+    check_names("part", [part], PARTS)
     if frames < 1:
         raise UsageError(f"frames={frames}: a video needs at least 1")
-    root = folder(path, NAME)
-    file = only(root, [f"{part}_qa.json"], LAYOUT)
-    rows = rows_of(file, None)
+    root = dataset_folder(path, NAME)
+    file = find_one_file(root, [f"{part}_qa.json"], LAYOUT)
+    rows = read_json_rows(file, None)
     ids = [identifier(row.get("video_id"), f"{file}: the video_id of row {n}") for n, row in enumerate(rows)]
     media = _pointers(root, ids)
 
     def read() -> Iterator[Example]:
         for number, (row, video) in enumerate(zip(rows, ids, strict=True)):
-            asked = line(row.get("question"), f"{file}: the question of row {number}")
+            asked = one_line(row.get("question"), f"{file}: the question of row {number}")
             prompt = f"{asked}\n{instruction}" if instruction else asked
-            answer = line(row.get("answer"), f"{file}: the answer of row {number}")
-            yield Example(VIDEO, TASK, split_of(video), prompt, answer, answered(NAME, answer), (media[video],))
+            answer = one_line(row.get("answer"), f"{file}: the answer of row {number}")
+            yield Example(VIDEO, TASK, split_of(video), prompt, answer, answer_mention(NAME, answer), (media[video],))
 
     metrics = {TASK: ("exact", "vqa_any")}
-    return Tasks(
+    return TaskDataset(
         NAME,
         root,
         licence="research use",
-        concepts=[whole(NAME)],
+        concepts=[single_concept(NAME)],
         metrics=metrics,
         examples=read(),
         frames=frames,
@@ -82,7 +92,7 @@ def _pointers(root: Path, ids: list[str]) -> dict[str, str]:
         stems[video] = f"vid{video}" if names is None else names[f"vid{video}"]
     endings = _endings(root)
     files = [f"{stem}{endings.get(stem, ENDINGS[0])}" for stem in stems.values()]
-    return dict(zip(stems, placed(root, FOLDERS, files), strict=True))
+    return dict(zip(stems, media_pointers(root, FOLDERS, files), strict=True))
 
 
 def _names(file: Path) -> Mapping[str, str]:

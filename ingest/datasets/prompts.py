@@ -18,15 +18,15 @@ from typing import Any
 from atlas.errors import UsageError
 from atlas.store.atomic import expanded
 from ingest.data.examples import TEXT, Concept, Example
-from ingest.datasets._files import folder, identifier, line, lines_of, split_of, words
-from ingest.datasets._own import concepts, mentions_of, names_of, once
-from ingest.datasets._tasks import Tasks
+from ingest.datasets._files import dataset_folder, identifier, one_line, read_jsonl, split_of, stripped_text
+from ingest.datasets._own import build_concepts, concept_names, mentions_of, without_repeats
+from ingest.datasets._tasks import TaskDataset
 
 NAME, TASK, FILE = "prompts", "fact", "prompts.jsonl"
 KEYS = ("prompt", "answer", "concepts", "words", "references", "task", "fact")
 
 
-def build(path: str | None = None) -> Tasks:
+def build(path: str | None = None) -> TaskDataset:
     """Read a file of prompts. About one fact in five is held out.
 
     Raises:
@@ -34,24 +34,24 @@ def build(path: str | None = None) -> Tasks:
             known; words that are not in the answer.
     """
     file = _file(path)
-    rows = lines_of(file)
+    rows = read_jsonl(file)
     for where, row in rows:
         if strange := sorted(set(row) - set(KEYS)):
             raise UsageError(f"{where} has {', '.join(strange)[:80]}; a row has {', '.join(KEYS)}")
-    names = [names_of(row.get("concepts"), where) for where, row in rows]
-    known = concepts(name for some in names for name in some)
+    names = [concept_names(row.get("concepts"), where) for where, row in rows]
+    known = build_concepts(name for some in names for name in some)
 
     def read() -> Iterator[tuple[str, Example]]:
         for (where, row), some in zip(rows, names, strict=True):
             yield where, _example(row, some, known, where)
 
-    found = Tasks(
+    found = TaskDataset(
         NAME,
         file.parent,
         licence="not stated",
         concepts=known.values(),
-        metrics={line(row.get("task", TASK), f"{where}, the task"): ("exact", "label") for where, row in rows},
-        examples=once(read(), file),
+        metrics={one_line(row.get("task", TASK), f"{where}, the task"): ("exact", "label") for where, row in rows},
+        examples=without_repeats(read(), file),
     )
     found.path = str(expanded(path or ""))
     return found
@@ -61,20 +61,20 @@ def _file(path: str | None) -> Path:
     file = expanded(path or "")
     if path and file.is_file():
         return file
-    found = folder(path, NAME) / FILE
+    found = dataset_folder(path, NAME) / FILE
     if not found.is_file():
         raise UsageError(f"{found.parent} has no {FILE}; use --dataset {NAME}:FILE")
     return found
 
 
 def _example(row: Mapping[str, Any], names: Sequence[str], known: Mapping[str, Concept], where: str) -> Example:
-    prompt = words(row.get("prompt"), f"{where}, the prompt")
-    answer = line(row.get("answer"), f"{where}, the answer")
-    task = line(row.get("task", TASK), f"{where}, the task")
+    prompt = stripped_text(row.get("prompt"), f"{where}, the prompt")
+    answer = one_line(row.get("answer"), f"{where}, the answer")
+    task = one_line(row.get("task", TASK), f"{where}, the task")
     more = row.get("references", [])
     if not isinstance(more, list):
         raise UsageError(f"{where}: the references are not a list of texts")
-    right = tuple(dict.fromkeys([answer, *(line(text, f"{where}, a reference") for text in more)]))
+    right = tuple(dict.fromkeys([answer, *(one_line(text, f"{where}, a reference") for text in more)]))
     mentions = mentions_of(names, answer, row.get("words"), known, where)
     fact = fact_of(row, names, task, answer, where)
     references = right if len(right) > 1 else ()

@@ -19,8 +19,8 @@ from atlas.errors import UsageError, unknown
 from ingest.data.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, VIDEO, BadMedia, Concept, Example, Mention
 from ingest.datasets import _scene
 from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_wordings
-from ingest.datasets._filmed import FILM, Filmed
-from ingest.datasets._heard import PREFIX, Heard
+from ingest.datasets._filmed import FILM, SceneVideos
+from ingest.datasets._heard import PREFIX, SceneRecordings
 from ingest.datasets._sound_words import SOUND_TASKS
 from ingest.datasets._world import (
     BACKGROUNDS,
@@ -54,7 +54,7 @@ TASKS = {
 }
 
 
-class Scenes(Heard, Filmed):
+class Scenes(SceneRecordings, SceneVideos):
     """The world under one seed; see `ingest.data.examples.Recordings` and `Films`.
 
     Pictures are addressed "find/0", "find/1", ... and "held_out/0", ..., recordings "sound/find/0", ..., clips

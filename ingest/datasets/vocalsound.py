@@ -16,8 +16,8 @@ from pathlib import Path
 
 from atlas.errors import UsageError
 from ingest.data.examples import AUDIO, Concept, Example, Mention
-from ingest.datasets._files import check, folder, line, read_text, rows_of, split_of
-from ingest.datasets._tasks import Tasks
+from ingest.datasets._files import check_names, dataset_folder, one_line, read_json_rows, read_text, split_of
+from ingest.datasets._tasks import TaskDataset
 
 NAME, TASK = "vocalsound", "sound"
 PARTS = {"all": "", "train": "tr", "val": "val", "test": "te"}
@@ -41,7 +41,7 @@ PROMPT = (
 )
 
 
-def build(path: str | None = None, *, part: str = "all") -> Tasks:
+def build(path: str | None = None, *, part: str = "all") -> TaskDataset:
     """Read a VocalSound folder.
 
     part: all | train | val | test; all but "all" need datafiles/ or meta/. About one speaker in five is held out.
@@ -50,13 +50,13 @@ def build(path: str | None = None, *, part: str = "all") -> Tasks:
         UsageError: no such folder or part; no recordings; a name without a label; a listing that is cut or names no
             recording that is there.
     """
-    check("part", [part], PARTS)
-    root = folder(path, NAME)
+    check_names("part", [part], PARTS)
+    root = dataset_folder(path, NAME)
     found = _recordings(root)
     if part != "all":
         found = _chosen(root, found, PARTS[part])
     metrics = {TASK: ("label",)}
-    return Tasks(
+    return TaskDataset(
         NAME, root, licence="CC BY-SA 4.0", concepts=SOUNDS.values(), metrics=metrics, examples=_examples(found)
     )
 
@@ -81,7 +81,8 @@ def _chosen(root: Path, found: dict[str, str], short: str) -> dict[str, str]:
     listing, speakers = root / "datafiles" / f"{short}.json", root / "meta" / f"{short}_meta.csv"
     if listing.is_file():
         names = [
-            line(row.get("wav"), f"{listing}: the wav of row {n}") for n, row in enumerate(rows_of(listing, "data"))
+            one_line(row.get("wav"), f"{listing}: the wav of row {n}")
+            for n, row in enumerate(read_json_rows(listing, "data"))
         ]
         wanted = {name.replace("\\", "/").rpartition("/")[2] for name in names}  # its authors' folders come first
         chosen = {name: media for name, media in found.items() if name in wanted}

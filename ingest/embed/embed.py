@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class EmbedSpec:
     """What vectors are wanted. which: the model, and the maps that profiles and best concepts are read from. encoder:
     NAME or NAME:ID_OR_FOLDER, with its options; wording: of the texts that it encodes. loaded: a job's dtype and
     quantization, of the live model."""
@@ -46,7 +46,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
+class EmbeddedRun:
     """A run of vectors. fresh: False where it had been made before. assumed: what was left open."""
 
     run_id: str
@@ -72,7 +72,7 @@ class _Plan:
     assumed: tuple[str, ...]
 
 
-def embed(atlas: Path, asked: Asked, progress: Progress = lambda done, total: None) -> Embedded:
+def embed(atlas: Path, asked: EmbedSpec, progress: Progress = lambda done, total: None) -> EmbeddedRun:
     """Make a space's vectors and store them as a run; the same job is not run twice.
 
     progress: is told how many texts are embedded, or how many layers are done.
@@ -90,7 +90,7 @@ def embed(atlas: Path, asked: Asked, progress: Progress = lambda done, total: No
         if not run.done:
             batches = vector_batches(run.run_id, made.layers(progress))
             run.finish({"rows": rows, "dimension": made.dimension}, {"vectors": batches})
-    return Embedded(run.run_id, asked.space, not run.done, rows, made.dimension, made.assumed)
+    return EmbeddedRun(run.run_id, asked.space, not run.done, rows, made.dimension, made.assumed)
 
 
 def vector_batches(run_id: str, layers: Layers) -> Iterator[pa.RecordBatch]:
@@ -123,7 +123,7 @@ def _of(which: MapSpec, model: Mapping[str, Any]) -> MapSpec:
     return replace(which, model=None, fingerprint=str(model["fingerprint"]))
 
 
-def _decoded(atlas: Path, asked: Asked) -> _Plan:
+def _decoded(atlas: Path, asked: EmbedSpec) -> _Plan:
     opened = open_encoder(asked.encoder, {"device": asked.execution.device, **asked.options})
     encoder = require(opened, "text")
     with open_readonly(atlas) as connection:
@@ -142,7 +142,7 @@ def _decoded(atlas: Path, asked: Asked) -> _Plan:
     return _Plan(job, model, encoder.dimension, layers, _assumed(assumed, chosen))
 
 
-def _profiles(atlas: Path, asked: Asked) -> _Plan:
+def _profiles(atlas: Path, asked: EmbedSpec) -> _Plan:
     with open_readonly(atlas) as connection:
         model, assumed = pick_model(connection, asked.which.model)
         chosen = whole_maps(connection, _of(asked.which, model))
@@ -157,7 +157,7 @@ def _profiles(atlas: Path, asked: Asked) -> _Plan:
     )
 
 
-def _directions(atlas: Path, asked: Asked) -> _Plan:
+def _directions(atlas: Path, asked: EmbedSpec) -> _Plan:
     with open_readonly(atlas) as connection:
         model, assumed = pick_model(connection, asked.which.model)
     live = live_model(model, asked.execution, asked.loaded)

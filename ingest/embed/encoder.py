@@ -44,7 +44,7 @@ class Encoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class OpenedEncoder:
     """An encoder, its file's name, and its parameters but those that change no number."""
 
     name: str
@@ -62,7 +62,7 @@ RUNNING = ("device", "batch_size", "revision")
 """Parameters that change no number beyond rounding, or say where the content is found that `identity` is of."""
 
 
-def open_encoder(spec: str, options: Mapping[str, Any] | None = None) -> Opened:
+def open_encoder(spec: str, options: Mapping[str, Any] | None = None) -> OpenedEncoder:
     """An encoder by NAME or NAME:ID_OR_FOLDER, with its options.
 
     Raises:
@@ -72,10 +72,10 @@ def open_encoder(spec: str, options: Mapping[str, Any] | None = None) -> Opened:
     module = registry.load(ingest.encoders, name)
     parameters = registry.resolve(name, module.build, dict(options or {}))
     kept = {key: value for key, value in parameters.items() if key not in RUNNING}
-    return Opened(name, module.build(model, **parameters), kept)
+    return OpenedEncoder(name, module.build(model, **parameters), kept)
 
 
-def require(opened: Opened, modality: str) -> Encoder:
+def require(opened: OpenedEncoder, modality: str) -> Encoder:
     """The encoder, which must encode this.
 
     Raises:

@@ -21,7 +21,7 @@ from atlas.token_roles import ROLES
 from atlas.vectors.neighbours import described_neurons, near_vector
 from atlas.vectors.spaces import DECODED, choose_space, pick_model
 from ingest.embed.embed import live_model
-from ingest.embed.encoder import DEFAULT, Opened, open_encoder, require
+from ingest.embed.encoder import DEFAULT, OpenedEncoder, open_encoder, require
 from ingest.job import Execution
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ ROBUST = 1.4826
 
 
 @dataclass(frozen=True, slots=True)
-class Sought:
+class SearchSpec:
     """What to search with: the model's name, the encoder (None: that of the space, or the live model) and options.
     positions: of the live model's values, one of POSITIONS. prompt: what it is asked (None: PROMPTS).
     loaded: its dtype and quantization, as a job has them."""
@@ -55,7 +55,7 @@ class Sought:
     prompt: str | None = None
 
 
-def by_text(atlas: Path, text: str, sought: Sought) -> NeuronSet:
+def by_text(atlas: Path, text: str, sought: SearchSpec) -> NeuronSet:
     """The neurons whose decoded tokens and concepts lie nearest to a text, by the encoder of the space.
 
     Raises:
@@ -81,7 +81,7 @@ def _spec(atlas: Path, model: str | None) -> str:
     return DEFAULT
 
 
-def by_medium(atlas: Path, medium: Medium, sought: Sought) -> NeuronSet:
+def by_medium(atlas: Path, medium: Medium, sought: SearchSpec) -> NeuronSet:
     """The neurons near a picture or a recording, by an encoder of such and the space it made; or without an encoder,
     those that are active on it, or on a video, in the live model: see `active`.
 
@@ -89,7 +89,7 @@ def by_medium(atlas: Path, medium: Medium, sought: Sought) -> NeuronSet:
         Unsupported: the encoder, or the model, takes no such medium.
     """
     if sought.encoder is None:
-        return active(atlas, medium, sought)
+        return most_active(atlas, medium, sought)
     opened = open_encoder(sought.encoder, {"device": sought.execution.device, **sought.options})
     encoder = require(opened, kind_of(medium))
     if isinstance(medium, Sound):
@@ -99,13 +99,13 @@ def by_medium(atlas: Path, medium: Medium, sought: Sought) -> NeuronSet:
     return _near(atlas, opened, vectors[0], sought)
 
 
-def _near(atlas: Path, opened: Opened, vector: np.ndarray, sought: Sought) -> NeuronSet:
+def _near(atlas: Path, opened: OpenedEncoder, vector: np.ndarray, sought: SearchSpec) -> NeuronSet:
     with open_readonly(atlas) as connection:
         space, defaults = choose_space(connection, DECODED, sought.model, identity=opened.encoder.identity)
     return near_vector(atlas, vector, space, top=sought.top, defaults=defaults)
 
 
-def active(atlas: Path, medium: Medium, sought: Sought) -> NeuronSet:
+def most_active(atlas: Path, medium: Medium, sought: SearchSpec) -> NeuronSet:
     """The neurons whose value on a picture, recording or video lies farthest above their usual one: component, layer,
     neuron, value, usual, z, tokens, concept; the largest z first.
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PICTURE, DRAWN, PROBABILITY, BECAME, OVERLAP = "picture", "drawn", "drawn_probability", "became", "region_overlap"
 
 
-class DrawingExaminer:
+class DrawingEvaluator:
     """Held-out requests; every picture is drawn from the same noise under every condition.
 
     goal: the concept that an edit makes of another, for `became`. pictures: of each call of `ask`, in the order of

@@ -24,19 +24,19 @@ from atlas.neurons import Neuron
 from ingest.data.examples import IMAGE
 from ingest.draw.picture_judge import PictureJudge, judge_for
 from ingest.evaluate.controls import Controls, controls_for
-from ingest.evaluate.drawn import DrawingExaminer
-from ingest.evaluate.effects import Evaluation, of_model, store_effects, stored_effects, summarise
+from ingest.evaluate.drawn import DrawingEvaluator
+from ingest.evaluate.effects import Evaluation, model_effect, store_effects, stored_effects, summarise
 from ingest.evaluate.from_edit import concept_of, solving_again, swap_of
-from ingest.evaluate.generated import REFERENCES, AnswerExaminer, check_measures, chosen_metrics, plugin_metrics
+from ingest.evaluate.generated import REFERENCES, AnswerEvaluator, check_measures, chosen_metrics, plugin_metrics
 from ingest.evaluate.teacher_forced import Scores, TeacherForced
-from ingest.evaluate.word_swap import SwapExaminer
+from ingest.evaluate.word_swap import SwapEvaluator
 from ingest.job import Execution, Job
 from ingest.run import prepare
 from ingest.run.resolve import identity
-from ingest.run.session import ask, run_of
+from ingest.run.session import prepare_job, run_of
 
 
-class Puts(Protocol):
+class Evaluator(Protocol):
     """Whatever puts held-out questions to a model as it is."""
 
     live: LiveModel
@@ -44,21 +44,23 @@ class Puts(Protocol):
     def ask(self) -> Scores: ...
 
 
-def under(examiner: Puts, intervention: Intervention) -> Scores:
+def evaluate_with(evaluator: Evaluator, intervention: Intervention) -> Scores:
     """The scores with an intervention."""
-    with changing(examiner.live, intervention):
-        return examiner.ask()
+    with changing(evaluator.live, intervention):
+        return evaluator.ask()
 
 
-def under_random(examiner: Puts, intervention: Intervention, seeds: int, controls: Controls) -> list[Scores]:
+def evaluate_with_random(
+    evaluator: Evaluator, intervention: Intervention, seeds: int, controls: Controls
+) -> list[Scores]:
     """The scores with the same changes made to as many random neurons, once a seed; none where the intervention is of
     whole layers."""
     if whole_layers(intervention.neurons, controls.width):
         return []
-    return [under(examiner, moved(intervention, controls, seed)) for seed in range(seeds)]
+    return [evaluate_with(evaluator, on_random_neurons(intervention, controls, seed)) for seed in range(seeds)]
 
 
-def moved(
+def on_random_neurons(
     intervention: Intervention, controls: Controls, seed: int, values: Mapping[Neuron, float] | None = None
 ) -> Intervention:
     """The same changes to as many random neurons.
@@ -113,11 +115,11 @@ def evaluate(
     """
     measures = measures or Measures()
     check_measures(measures.metrics, measures.options, measures.against)
-    asked = ask(job, execution)
+    asked = prepare_job(job, execution)
     job, dataset = asked.job, asked.dataset
     live = prepare.load_model(job, execution)
     require_own(edit, live)
-    notes = [f"asks {prepare.asked_of(job, dataset, asked.examples)}"]
+    notes = [f"asks {prepare.describe_examples(job, dataset, asked.examples)}"]
     judge = judge_for(live, asked.examples, list(dataset.concepts.values()), measures.judge, notes)
     drawing = controls_for(atlas, live, controls, edit.intervention.tap, tell=notes if seeds else [])
     more: dict[str, Any] = {
@@ -136,75 +138,75 @@ def evaluate(
     with run_of(atlas, "evaluate", asked, live, execution, identity=own, more=more) as run:
         if run.done:
             return Evaluation(run.run_id, False, stored_effects(atlas, run.run_id), {})
-        examiner = TeacherForced(live, dataset, job, execution, run.record)
+        evaluator = TeacherForced(live, dataset, job, execution, run.record)
         concept = concept_of(edit, dataset)
         if concept is None and edit.concept is not None:
             notes.append(f"{dataset.name} has no concept '{edit.concept}': all of its questions count as others")
-        if concept is not None and concept not in examiner.concepts() and edit.solver is None:
+        if concept is not None and concept not in evaluator.concepts() and edit.solver is None:
             raise UsageError(
                 f"no {job.split} example of {job.dataset} asks about '{concept}'; "
                 "give --concepts with it in, other --tasks, or the --dataset that has it"
             )
-        examiners = {examiner: concept} | _further(edit, concept, examiner, measures, judge, notes)
-        rows = _rows(atlas, edit, examiners, seeds, drawing, notes)
-        for examiner_of_pictures in (e for e in examiners if isinstance(e, DrawingExaminer)):
+        evaluators = {evaluator: concept} | _further(edit, concept, evaluator, measures, judge, notes)
+        rows = _rows(atlas, edit, evaluators, seeds, drawing, notes)
+        for picture_evaluator in (e for e in evaluators if isinstance(e, DrawingEvaluator)):
             if measures.pictures is not None:
-                count = examiner_of_pictures.save(measures.pictures)
+                count = picture_evaluator.save(measures.pictures)
                 notes.append(f"{count} pictures, before and with the edit, are in {measures.pictures}")
         labels = {"run_id": run.run_id, "edit": edit.label, "concept": concept}
         rows = [{**labels, **row} for row in rows]
-        skipped = examiner.feed.skipped.plain()
-        store_effects(run.record, examiner.examples, rows, skipped, examiner.feed.made)
+        skipped = evaluator.feed.skipped.plain()
+        store_effects(run.record, evaluator.examples, rows, skipped, evaluator.feed.made)
     return Evaluation(run.run_id, True, tuple(rows), skipped, tuple(notes))
 
 
 def _further(
     edit: Edit,
     concept: str | None,
-    examiner: TeacherForced,
+    evaluator: TeacherForced,
     measures: Measures,
     judge: PictureJudge | None,
     notes: list[str],
-) -> dict[Puts, str | None]:
+) -> dict[Evaluator, str | None]:
     """What is asked besides, and the concept that its scores are split by: whole answers of a word swap, and answers
     that metrics judge."""
-    feed, batch_size, found = examiner.feed, examiner.batch_size, dict[Puts, str | None]()
+    feed, batch_size, found = evaluator.feed, evaluator.batch_size, dict[Evaluator, str | None]()
     if (swap := swap_of(edit)) is not None:
-        swapping = SwapExaminer(feed, examiner.examples, swap, batch_size, concept or swap.said)
+        swapping = SwapEvaluator(feed, evaluator.examples, swap, batch_size, concept or swap.said)
         if not swapping.cases:
             notes.append(
                 f"the model says '{swap.said}' in no held-out answer; success is not measured (try other --tasks)"
             )
         found[swapping] = swapping.concept
-    tasks = sorted({e.task for e in examiner.examples})
+    tasks = sorted({e.task for e in evaluator.examples})
     metrics = chosen_metrics(feed.dataset, tasks, measures.metrics, measures.options, tell=notes)
     said = edit.provenance.get("solver", {})
     goal = said.get("goal") if said.get("target") == IMAGE else None
     if judge is not None:
-        found[DrawingExaminer(feed, examiner.examples, judge, batch_size, goal)] = concept
+        found[DrawingEvaluator(feed, evaluator.examples, judge, batch_size, goal)] = concept
     if metrics:
-        found[AnswerExaminer(feed, examiner.examples, metrics, concept, batch_size, measures.against)] = concept
+        found[AnswerEvaluator(feed, evaluator.examples, metrics, concept, batch_size, measures.against)] = concept
     return found
 
 
 def _rows(
     atlas: Path,
     edit: Edit,
-    examiners: Mapping[Puts, str | None],
+    evaluators: Mapping[Evaluator, str | None],
     seeds: int,
     controls: Controls,
     notes: list[str],
 ) -> list[dict[str, Any]]:
-    """The effects of every condition, as every examiner sees it, split by its concept."""
-    live = next(iter(examiners)).live
-    found: list[dict[str, list[Scores]]] = [{} for _ in examiners]
+    """The effects of every condition, as every evaluator sees it, split by its concept."""
+    live = next(iter(evaluators)).live
+    found: list[dict[str, list[Scores]]] = [{} for _ in evaluators]
 
     seconds: dict[str, float] = {}
 
     def under_all(condition: str, intervention: Intervention | None) -> None:
-        for examiner, scores in zip(examiners, found, strict=True):
+        for evaluator, scores in zip(evaluators, found, strict=True):
             started = time.perf_counter()
-            asked = examiner.ask() if intervention is None else under(examiner, intervention)
+            asked = evaluator.ask() if intervention is None else evaluate_with(evaluator, intervention)
             # Of the teacher-forced questions, which come first: answers from before may be stored ones.
             seconds.setdefault(condition, time.perf_counter() - started)
             scores.setdefault(condition, []).append(asked)
@@ -213,9 +215,9 @@ def _rows(
     under_all("edit", edit.intervention)
     for control in random_controls(atlas, edit, live, seeds, controls, notes):
         under_all("random", control)
-    rows = [row for about, s in zip(examiners.values(), found, strict=True) for row in summarise(s, about)]
-    rows += [of_model(condition, "seconds", seconds[condition]) for condition in ("before", "edit")]
-    return [*rows, of_model("edit", "changed_parameters", edit.intervention.parameters(live.layout.d_model))]
+    rows = [row for about, s in zip(evaluators.values(), found, strict=True) for row in summarise(s, about)]
+    rows += [model_effect(condition, "seconds", seconds[condition]) for condition in ("before", "edit")]
+    return [*rows, model_effect("edit", "changed_parameters", edit.intervention.parameters(live.layout.d_model))]
 
 
 def random_controls(
@@ -242,7 +244,7 @@ def random_controls(
         )
     if edit.solver is None:
         values = own_values(atlas, edit)
-        return [moved(edit.intervention, controls, seed, values) for seed in range(seeds)]
+        return [on_random_neurons(edit.intervention, controls, seed, values) for seed in range(seeds)]
     found = []
     try:
         again = solving_again(edit, live)

@@ -18,7 +18,7 @@ from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO, Example
 from ingest.evaluate.teacher_forced import ACCURACY, KL, UNCHANGED, Scores
 from ingest.run import arrow_tables
 from ingest.run.encode_examples import Response
-from ingest.run.record import Record
+from ingest.run.record import RunRecord
 
 POOLED = "*"
 """The task of an effect that pools all tasks."""
@@ -60,7 +60,7 @@ Group = tuple[str, str, str]
 """source, task (or POOLED), subset ("concept" or "others")."""
 
 
-def grouped(scores: Scores, concept: str | None) -> dict[Group, np.ndarray]:
+def group_questions(scores: Scores, concept: str | None) -> dict[Group, np.ndarray]:
     """The questions of every group, by their places. "others" are about another concept, in an example that does not
     mention this one; without a concept everything is "others"."""
     groups: dict[Group, list[int]] = {}
@@ -77,7 +77,7 @@ def summarise(conditions: Mapping[str, Sequence[Scores]], concept: str | None) -
     """One row for every group, condition and metric. conditions: name -> the scores, one for each seed."""
     rows = []
     first = next(iter(conditions.values()))[0]  # every condition was asked the same
-    groups, clusters = grouped(first, concept), [asked.cluster for asked in first.asked]
+    groups, clusters = group_questions(first, concept), [asked.cluster for asked in first.asked]
     for condition, repeats in conditions.items():
         for (source, task, subset), index in groups.items():
             for metric in repeats[0].values:
@@ -103,7 +103,7 @@ def _interval(values: np.ndarray, clusters: Sequence[str], metric: str, *, drawn
     return of_clusters(values, clusters, share=metric in SHARES, drawn=drawn, bounds=bounds)
 
 
-def of_model(condition: str, metric: str, value: float) -> dict[str, Any]:
+def model_effect(condition: str, metric: str, value: float) -> dict[str, Any]:
     """The effect that is about no example."""
     row: dict[str, Any] = {"source": POOLED, "task": POOLED, "subset": MODEL, "condition": condition, "metric": metric}
     nothing = {"low": None, "high": None, "clusters": None, "effective": None}
@@ -123,7 +123,7 @@ class Evaluation:
 
 
 def store_effects(
-    record: Record,
+    record: RunRecord,
     examples: Sequence[Example],
     found: Sequence[Mapping[str, Any]],
     skipped: Mapping[str, Any],

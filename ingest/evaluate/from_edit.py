@@ -12,8 +12,8 @@ from atlas.neurons import Neuron
 from ingest.data.examples import FIND, IMAGE, Dataset
 from ingest.job import DataSpec, make_job, open_dataset
 from ingest.run.resolve import complete
-from ingest.solve.drawing import again
-from ingest.solve.solve import Wanted, build_solver, pose
+from ingest.solve.drawing import solving_drawing_again
+from ingest.solve.solve import SolveSpec, build_problem, build_solver
 from ingest.solve.swaps import Swap
 
 
@@ -31,17 +31,17 @@ def solving_again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], I
     """Solve a solved edit's problem once more on other neurons."""
     said = edit.provenance["solver"]
     if said.get("target") == IMAGE:
-        return again(edit, live)
-    wanted = Wanted(said["name"], Swap(**said["swap"]), said["params"], said["goal"], said["keep"])
+        return solving_drawing_again(edit, live)
+    wanted = SolveSpec(said["name"], Swap(**said["swap"]), said["params"], said["goal"], said["keep"])
     solver, _ = build_solver(wanted)
     if edit.provenance.get("asked"):
-        from ingest.solve.solve import Asked
+        from ingest.solve.solve import PromptDataset
 
-        dataset: Dataset = Asked(**edit.provenance["asked"])
+        dataset: Dataset = PromptDataset(**edit.provenance["asked"])
     else:
         dataset = open_dataset(DataSpec(dataset=edit.provenance["dataset"], options=edit.provenance["options"]))
     job = complete(make_job({**edit.provenance["job"], "split": FIND}), dataset, live.takes)
-    problem = pose(live, dataset, job, wanted, said.get("batch_size", 16))
+    problem = build_problem(live, dataset, job, wanted, said.get("batch_size", 16))
     return lambda neurons: solver.solve(replace(problem, neurons=list(neurons))).intervention
 
 

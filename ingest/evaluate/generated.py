@@ -72,7 +72,7 @@ def plugin_metrics(dataset: Dataset, tasks: Iterable[str], names: Sequence[str] 
     return registry.origins({ingest.metrics: usual if names is None else names})
 
 
-class AnswerExaminer:
+class AnswerEvaluator:
     """Held-out examples whose generated answers are judged; the first time they are asked is what comes before.
 
     metrics: task -> its metrics; examples of other tasks are left out. A question counts as about a concept where its
@@ -105,7 +105,7 @@ class AnswerExaminer:
 
     def ask(self) -> Scores:
         """Every metric of every answer; the caller's `with` block decides how the model is edited."""
-        answers = answered(self.feed, self.asked, self.batch_size, first=not self._before)
+        answers = generate_answers(self.feed, self.asked, self.batch_size, first=not self._before)
         self._before = self._before or answers
         values: dict[str, np.ndarray] = {}
         for task, metrics in self.metrics.items():
@@ -133,7 +133,7 @@ class AnswerExaminer:
         return QuestionKey(example.source, example.task, concept or "", mentioned, example.cluster)
 
 
-def answered(
+def generate_answers(
     feed: ExampleEncoder, asked: Sequence[tuple[Example, Prompt]], batch_size: int, *, first: bool
 ) -> list[str]:
     """The model's greedy answers as text, in the order of what is asked; batches of like length.

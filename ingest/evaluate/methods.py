@@ -30,8 +30,8 @@ from atlas.store.database import open_readonly
 from ingest.data.examples import IMAGE, TEXT, Dataset, Example
 from ingest.draw.picture_judge import judge_for
 from ingest.evaluate.controls import Controls, controls_for
-from ingest.evaluate.drawn import DRAWN, DrawingExaminer
-from ingest.evaluate.edit import Puts, under, under_random
+from ingest.evaluate.drawn import DRAWN, DrawingEvaluator
+from ingest.evaluate.edit import Evaluator, evaluate_with, evaluate_with_random
 from ingest.evaluate.effects import POOLED, Evaluation, store_effects, stored_effects, summarise
 from ingest.evaluate.teacher_forced import ACCURACY, Scores, TeacherForced
 from ingest.job import Execution, Job, open_dataset
@@ -39,7 +39,7 @@ from ingest.run import prepare
 from ingest.run.encode_examples import Response, Skipped
 from ingest.run.map_step import Progress
 from ingest.run.resolve import complete, identity, tasks_by_source
-from ingest.run.session import Asked, run_of
+from ingest.run.session import PreparedJob, run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +108,10 @@ def ablate_tops(
     named, job = bool(job.concepts), complete(job, dataset, live.takes)
     job = replace(job, sources=tuple(source for source, tasks in tasks_by_source(job, dataset).items() if tasks))
     job = _surveyed(atlas, job, named=named, methods=methods, model=live.name)
-    asked = Asked(job, dataset, prepare.collect(job, dataset))
+    asked = PreparedJob(job, dataset, prepare.collect(job, dataset))
     if target is None and all(example.target == IMAGE for example in asked.examples):
         target = IMAGE
-    notes = [f"asks {prepare.asked_of(job, dataset, asked.examples)}"]
+    notes = [f"asks {prepare.describe_examples(job, dataset, asked.examples)}"]
     chosen = _chosen(atlas, job, dataset, live, methods, tops, reduce, target, notes)
     judging = judge_for(live, asked.examples, list(dataset.concepts.values()), judge, notes)
     drawing = controls_for(path, live, controls, PRODUCT, tell=notes if seeds else [])
@@ -131,14 +131,16 @@ def ablate_tops(
         if run.done:
             return Evaluation(run.run_id, False, stored_effects(path, run.run_id), {})
         for source, tasks in tasks_by_source(job, dataset).items():
-            examiner = TeacherForced(live, dataset, replace(job, sources=(source,), tasks=tasks), execution, run.record)
-            examples += examiner.examples
-            skipped.merge(examiner.feed.skipped.plain())
-            made += examiner.feed.made
-            examiners: list[Puts] = [examiner]
+            evaluator = TeacherForced(
+                live, dataset, replace(job, sources=(source,), tasks=tasks), execution, run.record
+            )
+            examples += evaluator.examples
+            skipped.merge(evaluator.feed.skipped.plain())
+            made += evaluator.feed.made
+            evaluators: list[Evaluator] = [evaluator]
             if judging is not None:
-                examiners.append(DrawingExaminer(examiner.feed, examiner.examples, judging, execution.batch_size))
-            before = {one: one.ask() for one in examiners}
+                evaluators.append(DrawingEvaluator(evaluator.feed, evaluator.examples, judging, execution.batch_size))
+            before = {one: one.ask() for one in evaluators}
             for question, neurons in chosen.items():
                 if question.source == source:
                     rows += _answered(before, run.run_id, question, neurons, seeds, drawing)
@@ -177,7 +179,7 @@ def _chosen(
     counts = {share: count_of(share, len(live.layout.layers) * live.layout.width) for share in tops}
     chosen = {}
     for method, source in itertools.product(methods, job.sources):
-        known = mapped(atlas.path, method, source, live.name)
+        known = mapped_concepts(atlas.path, method, source, live.name)
         for concept in job.concepts:
             if len(methods) > 1 and concept not in known:
                 continue  # a filter may have found nothing, a method of pictures has no map from text
@@ -199,27 +201,27 @@ def _chosen(
 
 
 def _answered(
-    before: Mapping[Puts, Scores],
+    before: Mapping[Evaluator, Scores],
     run_id: str,
     question: Question,
     neurons: Sequence[Neuron],
     seeds: int,
     controls: Controls,
 ) -> list[dict[str, Any]]:
-    """before: what each examiner found in the model as it is."""
+    """before: what each evaluator found in the model as it is."""
     zeroed = Intervention(make_changes(neurons, set_to=0.0))
     labels = {"run_id": run_id, "edit": question.label, "concept": question.concept, "method": question.method}
     labels |= {"dose": question.share, "reduce": question.reduce, "target": question.target}
     rows = []
-    for examiner, scores in before.items():
-        asked = {"before": [scores], "edit": [under(examiner, zeroed)]}
-        if random := under_random(examiner, zeroed, seeds, controls):
+    for evaluator, scores in before.items():
+        asked = {"before": [scores], "edit": [evaluate_with(evaluator, zeroed)]}
+        if random := evaluate_with_random(evaluator, zeroed, seeds, controls):
             asked["random"] = random
         rows += [{**labels, **row} for row in summarise(asked, question.concept)]
     return rows
 
 
-def mapped(path: Path, method: str, source: str, model: str) -> set[str]:
+def mapped_concepts(path: Path, method: str, source: str, model: str) -> set[str]:
     """The concepts that have a map of this method, source and model."""
     with open_readonly(path) as connection:
         rows = find_maps(MapSpec(method=method, source=source, model=model)).run(connection)
@@ -228,7 +230,7 @@ def mapped(path: Path, method: str, source: str, model: str) -> set[str]:
 
 def _surveyed(atlas: Atlas, job: Job, *, named: bool, methods: Sequence[str], model: str) -> Job:
     """The job with the concepts that the atlas has all these methods' maps of, unless they were named."""
-    have = [mapped(atlas.path, method, source, model) for method in methods for source in job.sources]
+    have = [mapped_concepts(atlas.path, method, source, model) for method in methods for source in job.sources]
     known = [concepts for concepts in have if concepts or len(methods) == 1]
     both = [c for c in job.concepts if all(c in concepts for concepts in known)]
     return job if named or not both else replace(job, concepts=tuple(both))
@@ -261,7 +263,7 @@ def averages(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist(out)
 
 
-def pooled(rows: Iterable[Mapping[str, Any]], source: str, subset: str, condition: str) -> float:
+def pooled_accuracy(rows: Iterable[Mapping[str, Any]], source: str, subset: str, condition: str) -> float:
     """The mean accuracy over concepts, all tasks together."""
     key = (source, POOLED, subset, condition, "accuracy")
     names = ("source", "task", "subset", "condition", "metric")

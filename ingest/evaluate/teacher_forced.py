@@ -17,7 +17,7 @@ from ingest.data.examples import TEXT, Dataset, Example
 from ingest.job import Execution, Job
 from ingest.run import prepare
 from ingest.run.encode_examples import ExampleEncoder, batches
-from ingest.run.record import Record
+from ingest.run.record import RunRecord
 
 ACCURACY, LOG_PROBABILITY, KL, UNCHANGED = "accuracy", "log_probability", "kl", "unchanged"
 
@@ -50,7 +50,9 @@ class TeacherForced:
     are kept: (tokens asked about, vocabulary) float32 on the CPU.
     """
 
-    def __init__(self, live: LiveModel, dataset: Dataset, job: Job, execution: Execution, record: Record | None = None):
+    def __init__(
+        self, live: LiveModel, dataset: Dataset, job: Job, execution: Execution, record: RunRecord | None = None
+    ):
         """record: the run that the questions are put for; its model's stored answers are not made again."""
         self.live, self.batch_size = live, execution.batch_size
         self.examples: list[Example] = prepare.collect(job, dataset)
@@ -85,7 +87,7 @@ class TeacherForced:
                     logp = self.live.logits(trace.final_at_targets()[1]).log_softmax(-1)
                 if first:
                     self._before.append(logp.cpu())
-                for name, values in measured(trace, logp, self._before[number].to(logp)).items():
+                for name, values in pair_metrics(trace, logp, self._before[number].to(logp)).items():
                     found[name].append(values.cpu())
                 number += 1
                 for row, concept in zip(trace.pairs.tolist(), trace.concepts, strict=True):
@@ -96,7 +98,7 @@ class TeacherForced:
         return Scores(tuple(asked), whole)
 
 
-def measured(trace: Trace, logp: Tensor, before: Tensor) -> dict[str, Tensor]:
+def pair_metrics(trace: Trace, logp: Tensor, before: Tensor) -> dict[str, Tensor]:
     """(P,) each metric of each pair. logp, before: (K, vocabulary) log-probabilities now and of the unedited model."""
     mine = logp.gather(-1, trace.tokens[:, None])[:, 0]
     choice = logp.argmax(-1)

@@ -18,15 +18,15 @@ from atlas.neurons import PRODUCT
 from ingest.attribution.trace import Item, shortest_first, traced
 from ingest.data.examples import Example
 from ingest.data.targets import spans
-from ingest.evaluate.generated import answered
+from ingest.evaluate.generated import generate_answers
 from ingest.evaluate.teacher_forced import QuestionKey, Scores
 from ingest.run.encode_examples import ExampleEncoder, batches
-from ingest.solve.swaps import Case, Swap, make_cases, replaced, spoken
+from ingest.solve.swaps import Swap, SwapCase, make_cases, replace_word, spoken_cases
 
 OTHERS = ""
 
 
-class SwapExaminer:
+class SwapEvaluator:
     """Held-out examples, put to a model under any number of conditions; the first time is what is compared with.
 
     cases: those whose answer has the word and in which the model says it. concept: what their effects are filed under.
@@ -36,7 +36,7 @@ class SwapExaminer:
         self.live: LiveModel = feed.live
         self.feed, self.swap, self.batch_size, self.concept = feed, swap, batch_size, concept
         numbered = list(enumerate(examples))
-        self.cases: list[Case] = spoken(self.live, make_cases(feed, numbered, swap, batch_size), batch_size)
+        self.cases: list[SwapCase] = spoken_cases(self.live, make_cases(feed, numbered, swap, batch_size), batch_size)
         mine = {case.number for case in self.cases}
         others = [(n, e) for n, e in numbered if n not in mine and not self._about(e)]
         self.prompts: list[tuple[Example, Prompt]] = []
@@ -55,7 +55,7 @@ class SwapExaminer:
     @torch.no_grad()
     def ask(self) -> Scores:
         """Every metric of every example; the caller's `with` block decides how the model is edited."""
-        answers = answered(self.feed, self.prompts, self.batch_size, first=not self._before)
+        answers = generate_answers(self.feed, self.prompts, self.batch_size, first=not self._before)
         self._before = self._before or answers
         count, cases = len(self.prompts), len(self.cases)
         values = {name: np.full(count, np.nan) for name in ("whole_success", "whole_unchanged", "said")}
@@ -77,10 +77,10 @@ class SwapExaminer:
         ]
         return Scores(tuple(asked), values)
 
-    def _wanted(self, number: int, case: Case) -> str:
+    def _wanted(self, number: int, case: SwapCase) -> str:
         """The model's own answer from before with the word replaced; where it did not say the word, the reference's."""
         assert self.swap.wanted is not None, "asked of replacements only"
-        text, places = replaced(self._before[number], self.swap.said, self.swap.wanted)
+        text, places = replace_word(self._before[number], self.swap.said, self.swap.wanted)
         return text if places else self.live.encoder.decode(case.wanted.answer).strip()
 
     def _forced(self, items: Sequence[Item]) -> dict[str, np.ndarray]:

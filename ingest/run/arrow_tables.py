@@ -45,14 +45,14 @@ def collect_maps(state: State, job: Job) -> list[tuple[str, NeuronMap]]:
     return found
 
 
-def scored(found: Sequence[tuple[str, NeuronMap]]) -> list[tuple[str, NeuronMap]]:
+def with_scores(found: Sequence[tuple[str, NeuronMap]]) -> list[tuple[str, NeuronMap]]:
     """The maps with a score: one without would stand before an older run's, and answer nothing."""
     return [(name, m) for name, m in found if not m.scores.isnan().all()]
 
 
-def without_map(found: Sequence[tuple[str, NeuronMap]]) -> dict[str, list[str]]:
+def concepts_without_map(found: Sequence[tuple[str, NeuronMap]]) -> dict[str, list[str]]:
     """method -> the concepts of which it has parts, or maps without a score, and, as no neuron passed, no map."""
-    have = {(name, m.source, m.concept) for name, m in scored(found)}
+    have = {(name, m.source, m.concept) for name, m in with_scores(found)}
     lacking: dict[str, set[str]] = {}
     for name, m in found:
         method, dot, _ = name.partition(".")
@@ -62,7 +62,7 @@ def without_map(found: Sequence[tuple[str, NeuronMap]]) -> dict[str, list[str]]:
     return {method: sorted(concepts) for method, concepts in sorted(lacking.items())}
 
 
-def ranked(found: NeuronMap, seed: int = 0, keep: int | None = None) -> dict[str, np.ndarray]:
+def rank_columns(found: NeuronMap, seed: int = 0, keep: int | None = None) -> dict[str, np.ndarray]:
     """layer, neuron, score, rank of a map in the order of its neurons, without what has no score.
 
     Equal scores come in an order that `seed` draws: most scores of a map may be exactly 0, and any order that maps
@@ -83,7 +83,7 @@ def ranked(found: NeuronMap, seed: int = 0, keep: int | None = None) -> dict[str
     }
 
 
-def kept(found: NeuronMap, job: Job) -> int:
+def kept_count(found: NeuronMap, job: Job) -> int:
     """How many of a map's scores are stored. Maps over all concepts are what others are measured against: all."""
     count = int(np.isfinite(found.scores.numpy()).sum())
     return count if found.concept is None or job.keep == ALL else min(count, kept_top(job.keep))
@@ -112,7 +112,7 @@ def maps_table(run_id: str, job: Job, found: Sequence[tuple[str, NeuronMap]], co
                 "neurons": finite.size,
                 "mean": float(finite.mean()) if finite.size else 0.0,
                 "std": float(finite.std()) if finite.size else 0.0,
-                "kept": kept(m, job),
+                "kept": kept_count(m, job),
             }
         )
     return pa.Table.from_pylist(rows, schema=arrow_schema(maps))
@@ -122,7 +122,9 @@ def score_batches(run_id: str, job: Job, found: Sequence[tuple[str, NeuronMap]])
     """One batch a map, so that memory holds one map at a time."""
     schema = arrow_schema(scores)
     for i, (_, m) in enumerate(found):
-        columns = ranked(m, int(hashlib.sha256(f"{run_id} {i}".encode()).hexdigest()[:15], 16), kept(m, job))
+        columns = rank_columns(
+            m, int(hashlib.sha256(f"{run_id} {i}".encode()).hexdigest()[:15], 16), kept_count(m, job)
+        )
         ids = np.full(len(columns["rank"]), i, dtype=np.int32)
         yield pa.RecordBatch.from_arrays([pa.array(ids), *(pa.array(c) for c in columns.values())], schema=schema)
 
@@ -137,7 +139,7 @@ def sketches_table(job: Job, found: Sequence[tuple[str, NeuronMap]]) -> pa.Table
     for i, (_, m) in enumerate(found):
         values = m.scores.numpy()
         ordered = np.sort(values[np.isfinite(values)])[::-1]
-        if kept(m, job) < ordered.size:
+        if kept_count(m, job) < ordered.size:
             ranks = np.unique(np.linspace(1, ordered.size, SKETCH).round().astype(np.int32))
             columns = [np.full(len(ranks), i, dtype=np.int32), ranks, ordered[ranks - 1]]
             parts.append(pa.table([pa.array(c) for c in columns], schema=arrow_schema(sketches)))

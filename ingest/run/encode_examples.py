@@ -19,7 +19,7 @@ from atlas.live.encode import Prompt
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
 from ingest.attribution.trace import Item
-from ingest.data.counterfactuals import Twins
+from ingest.data.counterfactuals import Counterfactuals
 from ingest.data.examples import AUDIO, IMAGE, VIDEO, BadMedia, Dataset, Example, Mention
 from ingest.data.targets import NONE, Target, find_targets, negative_targets
 from ingest.job import Job
@@ -85,7 +85,7 @@ class ExampleEncoder:
         self.responses = {} if responses is None else responses
         self.made: list[Response] = []
         self.skipped = Skipped()
-        self.twins = Twins(dataset, job.inpainter, job.inpainting) if job.inpainter else None
+        self.twins = Counterfactuals(dataset, job.inpainter, job.inpainting) if job.inpainter else None
         self._draws = null_draws(job) if job.inpainter else 0
         self._pictures: dict[str, Image] = {}
         self._encoding = Lock()  # a second thread encodes ahead, and a tokenizer is one thread's at a time

@@ -38,7 +38,7 @@ def open_media(
     return found
 
 
-def ask(
+def generate_answer(
     live: LiveModel, prompt: str, media: Sequence[Medium], *, max_new_tokens: int = 50, seed: int | None = None
 ) -> tuple[str, Image | None]:
     """The model's greedy answer; with a seed, also the picture that it draws, None where the answer has none. The
@@ -61,7 +61,7 @@ def ask(
     return " ".join(filter(None, (next(around), PICTURE, next(around)))), picture
 
 
-def beside(pictures: Sequence[Image | None]) -> Image:
+def side_by_side(pictures: Sequence[Image | None]) -> Image:
     """Pictures in a row, a few pixels apart."""
     import PIL.Image
 

@@ -14,9 +14,9 @@ from ingest.job import ALL, Execution, Job
 from ingest.run import arrow_tables
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.map_step import Progress, State, map_all
-from ingest.run.prepare import TOLD, load_model, tell_unjudged
+from ingest.run.prepare import SHOWN, load_model, warn_unjudged
 from ingest.run.resolve import identity, require_targets
-from ingest.run.session import ModelSession, ask, run_of
+from ingest.run.session import ModelSession, prepare_job, run_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,10 @@ def ingest(
     Raises:
         AtlasError: of any kind; what had been computed by then is kept and the next call goes on from it.
     """
-    asked = ask(job, execution)
+    asked = prepare_job(job, execution)
     job, examples = asked.job, asked.examples
     require_targets(job, examples)
-    tell_unjudged(job, asked.dataset, examples)
+    warn_unjudged(job, asked.dataset, examples)
     begin(job, len(examples))
     live = load_model(job, execution)
     own = identity(live, job, asked.dataset, examples)
@@ -54,8 +54,8 @@ def ingest(
             return Outcome(run.run_id, False, {})
         state = map_all(live, run.encoder, job, execution, asked.numbered, run.portions, progress)
         every = arrow_tables.collect_maps(state, job)
-        found = arrow_tables.scored(every)
-        empty = arrow_tables.without_map(every)
+        found = arrow_tables.with_scores(every)
+        empty = arrow_tables.concepts_without_map(every)
         if not found:
             run.record.forget_portions()  # nothing in them is worth going on from
             raise AtlasError(_nothing(run.encoder, job, empty))
@@ -86,7 +86,7 @@ def _tables(run: ModelSession, state: State, found: Sequence[tuple[str, NeuronMa
 def _nothing(feed: ExampleEncoder, job: Job, empty: Mapping[str, Sequence[str]]) -> str:
     skipped = feed.skipped
     if empty:
-        names = "; ".join(f"{method}: {', '.join(concepts[:TOLD])}" for method, concepts in empty.items())
+        names = "; ".join(f"{method}: {', '.join(concepts[:SHOWN])}" for method, concepts in empty.items())
         return f"no neuron has a score, so there is nothing to store ({names}); give other methods or --method-option"
     if skipped.media:
         pointer, reason = next(iter(skipped.media.items()))

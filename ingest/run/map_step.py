@@ -20,7 +20,7 @@ from atlas.neurons import parse_layers
 from atlas.store.atomic import write_atomically
 from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TEXT_TARGET, Method
 from ingest.attribution.exemplars import Exemplars
-from ingest.attribution.finite import Finiteness, check_state
+from ingest.attribution.finite import FiniteCheck, check_state
 from ingest.attribution.trace import ATTENTION, Item, Trace, shortest_first, traced
 from ingest.data.examples import Example
 from ingest.draw.drawings import Drawings
@@ -96,7 +96,7 @@ def map_portion(
     grad = any(GRADIENT in method.needs for method in state.methods.values())
     attention = any(ATTENTION in method.needs for method in state.methods.values())
     layers = parse_layers(job.layers) if job.layers else None
-    finite, ids = Finiteness(live.dtype), {number: example.id for number, example in portion}
+    finite, ids = FiniteCheck(live.dtype), {number: example.id for number, example in portion}
     how: dict[str, Any] = {"layers": layers, "tap": job.tap, "grad": grad, "later": finite}
     drawings = Drawings(live, feed.dataset, job) if any(e.target == IMAGE_TARGET for _, e in portion) else None
     cut = stretches(portion, job, execution.batch_size)
@@ -196,7 +196,7 @@ def read_portion(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] |
 
 
 @contextmanager
-def noting_kept(folder: Path, examples: Sequence[Numbered]) -> Iterator[None]:
+def note_stored_portions(folder: Path, examples: Sequence[Numbered]) -> Iterator[None]:
     """Note on an interrupt of the block of how many examples the portions are stored: "32 of 468"."""
     try:
         yield

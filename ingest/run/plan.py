@@ -15,7 +15,7 @@ from atlas.neurons import parse_layers
 from ingest import zoo
 from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TWIN
 from ingest.attribution.reductions import AUROC, BINS, COHENS_D
-from ingest.data.targets import marked
+from ingest.data.targets import mark_words
 from ingest.job import ALL, Execution, Job, kept_top, open_dataset
 from ingest.run.prepare import collect, completed, loading
 from ingest.run.resolve import needs, null_draws
@@ -85,7 +85,7 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
         rows.append(("ablation", f"{_seconds(most / speed)} at most", "neurons that are zero cost nothing"))
     rows += [
         ("words", text, "in brackets: what would be explained")
-        for text in marked(examples, dataset.concepts, job.concepts, SHOWN)
+        for text in mark_words(examples, dataset.concepts, job.concepts, SHOWN)
     ]
     return [dict(zip(("what", "how_much", "reckoned_from"), row, strict=True)) for row in rows]
 

@@ -17,7 +17,7 @@ from ingest.data.examples import BOTH, FIND, HELD_OUT, Dataset, Example, splits_
 from ingest.job import Execution, Job, ModelSpec
 from ingest.run.resolve import complete, tasks_by_source
 
-TOLD = 10
+SHOWN = 10
 """How many concepts a message names."""
 
 
@@ -71,7 +71,7 @@ def collect(job: Job, dataset: Dataset) -> list[Example]:
     return list({e.id: e for e in found}.values())
 
 
-def asked_of(job: Job, dataset: Dataset, examples: Sequence[Example]) -> str:
+def describe_examples(job: Job, dataset: Dataset, examples: Sequence[Example]) -> str:
     """How many of how many examples a job takes, where the dataset can tell, and of which split."""
     count = getattr(dataset, "count", None)
     there = "" if count is None else f" of {count(tasks_by_source(job, dataset), splits_of(job.split)):,}"
@@ -91,7 +91,7 @@ def negatives(job: Job, dataset: Dataset, source: str, split: str, tasks: Sequen
     return clean[: job.negatives]
 
 
-def tell_unjudged(job: Job, dataset: Dataset, examples: Sequence[Example]) -> None:
+def warn_unjudged(job: Job, dataset: Dataset, examples: Sequence[Example]) -> None:
     """Warn of concepts that neurons are sought for and that the held-out split, which judges them, does not have."""
     lacking: dict[str, list[str]] = {}
     for source, tasks in tasks_by_source(job, dataset).items() if job.split == FIND else ():
@@ -103,8 +103,8 @@ def tell_unjudged(job: Job, dataset: Dataset, examples: Sequence[Example]) -> No
         for name in sorted(sought - judged):
             lacking.setdefault(name, []).append(source)
     if lacking:
-        names = ", ".join(f"{name} ({' and '.join(sources)})" for name, sources in list(lacking.items())[:TOLD])
-        more = f", and {len(lacking) - TOLD} more" if len(lacking) > TOLD else ""
+        names = ", ".join(f"{name} ({' and '.join(sources)})" for name, sources in list(lacking.items())[:SHOWN])
+        more = f", and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
         warnings.warn(
             f"no held-out examples of {names}{more}: what is found for them cannot be judged (`atlas evaluate`); "
             "about one picture or fact in five is held out, so they need more of them",

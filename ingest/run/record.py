@@ -40,10 +40,10 @@ PATIENCE = 60.0
 VERSIONED = ("neuron-atlas", "torch", "transformers", "tokenizers", "numpy", "duckdb", "sqlalchemy")
 
 
-class Record:
+class RunRecord:
     """One run of a model on a dataset, named by its resolved job.
 
-    record = Record(atlas, "ingest", plain, live, dataset, execution)
+    record = RunRecord(atlas, "ingest", plain, live, dataset, execution)
     if not record.begun():
         with record.running():
             ...
@@ -113,7 +113,7 @@ class Record:
         return True
 
     def _has_elsewhere(self, table: str) -> bool:
-        """Whether another run of the same model has the table in its folder; rows in the database alone do not count."""
+        """Whether another run of the same model has the table in its folder; rows in the database do not count."""
         for file in self.atlas.glob(f"runs/*/{table}.parquet"):
             if file.parent != self.folder and (file.parent / MANIFEST).is_file():
                 model = read_manifest(file.parent, verify=False)["model"] or {}
@@ -128,7 +128,7 @@ class Record:
         Raises:
             StoreUnavailable: another process runs the same job.
         """
-        with only_one(self.folder), _ledgered(self.atlas, self.run_id), interruptible():
+        with folder_lock(self.folder), _ledgered(self.atlas, self.run_id), interruptible():
             yield
 
     def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -159,7 +159,7 @@ class Record:
         shutil.rmtree(self.folder / "shards", ignore_errors=True)
 
 
-class Derived(Record):
+class DerivedRun(RunRecord):
     """A run made from stored runs of one model: it loads neither model nor dataset, and has no concepts of its own.
 
     model: the columns of `models` but the id, as stored.
@@ -236,7 +236,7 @@ def environment(live: LiveModel, execution: Execution) -> dict[str, Any]:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the run's folder: a second process with the same job is told so instead of writing beside the first.
 
     Raises:

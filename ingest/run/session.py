@@ -14,13 +14,13 @@ from ingest.data.examples import Dataset, Example
 from ingest.job import Execution, Job, open_dataset
 from ingest.run import arrow_tables, prepare
 from ingest.run.encode_examples import ExampleEncoder
-from ingest.run.map_step import noting_kept
-from ingest.run.record import Derived, Record
+from ingest.run.map_step import note_stored_portions
+from ingest.run.record import DerivedRun, RunRecord
 from ingest.run.resolve import resolved
 
 
 @dataclass(frozen=True)
-class Asked:
+class PreparedJob:
     """A job with everything filled in, its dataset, and the examples that it takes of it, in a fixed order."""
 
     job: Job
@@ -33,7 +33,7 @@ class Asked:
         return list(enumerate(self.examples))
 
 
-def ask(job: Job, execution: Execution) -> Asked:
+def prepare_job(job: Job, execution: Execution) -> PreparedJob:
     """What a job asks of its dataset; no weight of the model is loaded.
 
     Raises:
@@ -41,13 +41,13 @@ def ask(job: Job, execution: Execution) -> Asked:
     """
     dataset = open_dataset(job)
     job = prepare.completed(job, dataset, execution)
-    return Asked(job, dataset, prepare.collect(job, dataset))
+    return PreparedJob(job, dataset, prepare.collect(job, dataset))
 
 
 class Session:
     """A run that was begun. done: the same run is stored already, and nothing is to be computed."""
 
-    def __init__(self, record: Record, done: bool):
+    def __init__(self, record: RunRecord, done: bool):
         self.record, self.done = record, done
 
     @property
@@ -62,7 +62,7 @@ class Session:
 class ModelSession(Session):
     """A run of a live model on a dataset's examples."""
 
-    def __init__(self, record: Record, done: bool, asked: Asked, live: LiveModel, execution: Execution):
+    def __init__(self, record: RunRecord, done: bool, asked: PreparedJob, live: LiveModel, execution: Execution):
         super().__init__(record, done)
         self.asked, self.live, self.execution = asked, live, execution
 
@@ -96,7 +96,7 @@ class ModelSession(Session):
 def run_of(
     atlas: Path,
     kind: str,
-    asked: Asked,
+    asked: PreparedJob,
     live: LiveModel,
     execution: Execution,
     *,
@@ -116,14 +116,14 @@ def run_of(
     extra = dict(more or {})
     if "plugins" in plain and "plugins" in extra:
         extra["plugins"] = plain["plugins"] | extra["plugins"]
-    record = Record(atlas, kind, plain | extra, live, asked.dataset, execution)
+    record = RunRecord(atlas, kind, plain | extra, live, asked.dataset, execution)
     if record.begun():
         yield ModelSession(record, True, asked, live, execution)
         return
     with ExitStack() as stack:
         session = ModelSession(record, False, asked, live, execution)
         if resumes:
-            stack.enter_context(noting_kept(session.portions, asked.numbered))
+            stack.enter_context(note_stored_portions(session.portions, asked.numbered))
         stack.enter_context(record.running())
         yield session
 
@@ -131,7 +131,7 @@ def run_of(
 @contextmanager
 def derived_run(atlas: Path, kind: str, plain: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[Session]:
     """A run made from stored runs of one model; the block computes it, unless it is `done`."""
-    record = Derived(atlas, kind, plain, model)
+    record = DerivedRun(atlas, kind, plain, model)
     if record.begun():
         yield Session(record, True)
         return

@@ -43,7 +43,7 @@ CUT = 1e-3
 """Singular values below so much of the largest count as none: what they would take is all norm and no move."""
 
 
-class Requests:
+class DrawingRequests:
     """What the model draws of one concept: its mean final residuals and neuron values at the picture's states.
 
     residual: (J, d_model). values: (J, layers, neurons).
@@ -75,7 +75,7 @@ class Requests:
         return residual / len(self.prompts), values / len(self.prompts)
 
 
-def least(values: Tensor, change: Tensor) -> Tensor:
+def least_norm_deltas(values: Tensor, change: Tensor) -> Tensor:
     """(K, d_model): pinv(A) dH for (J, K) values and (J, d_model) the change.
 
     Raises:
@@ -88,12 +88,12 @@ def least(values: Tensor, change: Tensor) -> Tensor:
 
 
 def minimal_norm(
-    requests: Requests, goal: Requests, neurons: Sequence[Neuron], seed: int
+    requests: DrawingRequests, goal: DrawingRequests, neurons: Sequence[Neuron], seed: int
 ) -> tuple[Intervention, dict[str, Any]]:
     """The edit, and the report."""
     neurons = sorted(set(neurons))
     change = goal.residual - requests.residual
-    deltas = least(_of(requests.values, neurons), change)
+    deltas = least_norm_deltas(_of(requests.values, neurons), change)
     intervention = Intervention(tuple(Change(n, write=i) for i, n in enumerate(neurons)), deltas=deltas.numpy())
     with changing(requests.live, intervention):
         moved = requests.observe()[0] - requests.residual
@@ -101,7 +101,7 @@ def minimal_norm(
     loudest = requests.values.pow(2).sum(0).flatten().topk(len(neurons)).indices
     loud = [Neuron(LANGUAGE, *divmod(int(i), width)) for i in loudest]
     drawn = [_of(requests.values, matched_random(neurons, width, seed + i)) for i in range(DRAWS)]
-    random = [(least(values, change), values) for values in drawn if values.any()]
+    random = [(least_norm_deltas(values, change), values) for values in drawn if values.any()]
     reach = [_along(values @ found, change) for found, values in random]
     own = _along(_of(requests.values, neurons) @ deltas, change)
     # Near-silent neurons can be changed little because little comes of it: their norm tells nothing.
@@ -113,7 +113,7 @@ def minimal_norm(
         "distance": float(change.norm()),
         "moved": _along(moved, change),
         "distance_left": float((change - moved).norm()),
-        "energy_null_norm": float(least(_of(requests.values, loud), change).norm()),
+        "energy_null_norm": float(least_norm_deltas(_of(requests.values, loud), change).norm()),
         "random_draws": DRAWS,
         "random_that_reach": len(norms),
         "random_norm_median": float(np.median(norms)) if norms else float("inf"),
@@ -156,7 +156,7 @@ def solve_drawing(
     if neurons.provenance["fingerprint"] != live.fingerprint:
         raise UsageError("these neurons are of other weights than the model has now; ingest it again")
     started = time.perf_counter()
-    requests, wanted = (Requests(live, dataset, job, concept, execution.batch_size) for concept in (said, goal))
+    requests, wanted = (DrawingRequests(live, dataset, job, concept, execution.batch_size) for concept in (said, goal))
     intervention, report = minimal_norm(requests, wanted, neurons.neurons, job.seed)
     kept = ("tasks", "per_concept", "seed", "max_new_tokens", "segmenter", "segmenting", "drawing")
     plain = {n: list(v) if isinstance(v := getattr(job, n), tuple) else v for n in kept}
@@ -174,10 +174,12 @@ def solve_drawing(
     return edit_library.new(atlas, name, intervention, about, model=model_row(live), note=note), report
 
 
-def again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], Intervention]:
+def solving_drawing_again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], Intervention]:
     """Solve such an edit's problem once more on other neurons."""
     said = edit.provenance["solver"]
     dataset = open_dataset(DataSpec(dataset=edit.provenance["dataset"], options=edit.provenance["options"]))
     job = make_job({**edit.provenance["job"], "dataset": edit.provenance["dataset"], "split": FIND})
-    here, there = (Requests(live, dataset, job, c, said["batch_size"]) for c in (said["swap"]["said"], said["goal"]))
+    here, there = (
+        DrawingRequests(live, dataset, job, c, said["batch_size"]) for c in (said["swap"]["said"], said["goal"])
+    )
     return lambda neurons: minimal_norm(here, there, neurons, said["seed"])[0]

@@ -22,7 +22,7 @@ from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest.attribution.trace import Item, shortest_first
 from ingest.run.encode_examples import batches
-from ingest.solve.swaps import Case
+from ingest.solve.swaps import SwapCase
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Problem:
     """
 
     live: LiveModel
-    cases: Sequence[Case]
+    cases: Sequence[SwapCase]
     suppress: bool = False
     keep: Sequence[Item] = ()
     goals: Sequence[Item] = ()
@@ -82,7 +82,7 @@ Writes = Mapping[int, tuple[Tensor, Tensor]]
 """layer -> the neurons whose write vectors change, (k,) int64, and by what, (k, d_model)."""
 
 
-class Piece:
+class CachedBatch:
     """One batch, traced once: restarted at the lowest edited layer for every step.
 
     rows, positions, tokens: (K,), of each token of the words that are to be said (or not). case_of: (K,) its row.
@@ -155,18 +155,18 @@ class Piece:
         return highest[~highest.isinf()].mean()
 
 
-def pieces(problem: Problem, lowest: int, *, keep: bool = True) -> list[Piece]:
+def cached_batches(problem: Problem, lowest: int, *, keep: bool = True) -> list[CachedBatch]:
     """The problem's cases, and what is to be kept, in cached batches."""
     made = []
     cases = shortest_first([case.item() for case in problem.cases])
     for some in batches(cases, problem.batch_size):
-        made.append(Piece(problem.live, some, lowest, change=True))
+        made.append(CachedBatch(problem.live, some, lowest, change=True))
     for some in batches(shortest_first(list(problem.keep) if keep else []), problem.batch_size):
-        made.append(Piece(problem.live, some, lowest, change=False))
+        made.append(CachedBatch(problem.live, some, lowest, change=False))
     return made
 
 
-def objective(piece: Piece, writes: Writes, weights: Weights, *, suppress: bool) -> tuple[Tensor, Tensor]:
+def objective(piece: CachedBatch, writes: Writes, weights: Weights, *, suppress: bool) -> tuple[Tensor, Tensor]:
     """The loss of one batch without the norm term, and the (K,) probabilities of the words' tokens.
 
     For a wanted word: max_i NLL_i + kl * KL(before || now) + repetition * max_i -log(1 - p(token i again)); for one
@@ -212,7 +212,7 @@ def learn(
     writes_of: the deltas that the parameters stand for now. Returns the report: epochs, losses, the worst probability
     before and after.
     """
-    ready = pieces(problem, lowest, keep=bool(weights.keep))
+    ready = cached_batches(problem, lowest, keep=bool(weights.keep))
     with torch.no_grad():
         before = _worst([p.said(p.traced()).exp().cpu() for p in ready if p.change], suppress=problem.suppress)
     optimiser = torch.optim.Adam(list(parameters), lr=descent.lr)

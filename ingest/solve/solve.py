@@ -28,7 +28,7 @@ from ingest.run.map_step import Progress
 from ingest.run.record import family_plugin, model_row
 from ingest.run.resolve import complete, plugins_of, tasks_by_source
 from ingest.solve.problem import Problem, Solution, Solver
-from ingest.solve.swaps import Case, Swap, make_cases, spoken
+from ingest.solve.swaps import Swap, SwapCase, make_cases, spoken_cases
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SolveSpec:
     """What to compute. solver: a file of `ingest/solvers`, with its parameters. swap: the words. goal: the concept to
     move to, for solvers of representations. keep: how many examples of other concepts must stay as they are."""
 
@@ -47,7 +47,7 @@ class Wanted:
     keep: int = 64
 
 
-def build_solver(wanted: Wanted) -> tuple[Solver, dict[str, Any]]:
+def build_solver(wanted: SolveSpec) -> tuple[Solver, dict[str, Any]]:
     """The solver and all of its parameters.
 
     Raises:
@@ -61,11 +61,11 @@ def build_solver(wanted: Wanted) -> tuple[Solver, dict[str, Any]]:
 def solve(
     atlas: Path,
     name: str,
-    wanted: Wanted,
+    wanted: SolveSpec,
     job: Job,
     execution: Execution,
     *,
-    asked: Asked | None = None,
+    asked: PromptDataset | None = None,
     neurons: NeuronSet | None = None,
     note: str | None = None,
     progress: Progress = lambda done, total: None,
@@ -84,7 +84,7 @@ def solve(
     if neurons is not None and neurons.provenance["fingerprint"] != live.fingerprint:
         raise UsageError("these neurons are of other weights than the model has now; ingest it again")
     job = _about(live, job, dataset, wanted)
-    problem = pose(live, dataset, job, wanted, execution.batch_size, neurons, progress)
+    problem = build_problem(live, dataset, job, wanted, execution.batch_size, neurons, progress)
     started = time.perf_counter()
     solution = solver.solve(problem)
     seconds = round(time.perf_counter() - started, 3)
@@ -101,7 +101,7 @@ def solve(
     return edit_library.new(atlas, name, solution.intervention, about, model=model_row(live), note=note), solution
 
 
-def _plain(wanted: Wanted) -> dict[str, Any]:
+def _plain(wanted: SolveSpec) -> dict[str, Any]:
     return {"swap": asdict(wanted.swap), "goal": wanted.goal, "keep": wanted.keep}
 
 
@@ -111,17 +111,17 @@ def _job(job: Job) -> dict[str, Any]:
     return {n: list(v) if isinstance(v := getattr(job, n), tuple) else v for n in names}
 
 
-def _about(live: LiveModel, job: Job, dataset: Dataset, wanted: Wanted) -> Job:
+def _about(live: LiveModel, job: Job, dataset: Dataset, wanted: SolveSpec) -> Job:
     """The job with the concepts whose answers may have the word: those it names, that of the word, else all."""
     named = [c.name for c in dataset.concepts.values() if wanted.swap.said.lower() in c.forms]
     return complete(replace(job, concepts=job.concepts or tuple(named)), dataset, live.takes)
 
 
-def pose(
+def build_problem(
     live: LiveModel,
     dataset: Dataset,
     job: Job,
-    wanted: Wanted,
+    wanted: SolveSpec,
     batch_size: int,
     neurons: NeuronSet | None = None,
     progress: Progress = lambda done, total: None,
@@ -135,7 +135,7 @@ def pose(
         live,
         _cases(live, dataset, job, wanted.swap, batch_size),
         suppress=wanted.swap.wanted is None,
-        keep=kept(live, dataset, job, wanted, batch_size),
+        keep=keep_items(live, dataset, job, wanted, batch_size),
         goals=_goals(live, dataset, job, wanted, batch_size),
         neurons=None if neurons is None else list(dict.fromkeys(neurons.neurons)),
         batch_size=batch_size,
@@ -144,13 +144,13 @@ def pose(
     )
 
 
-def _cases(live: LiveModel, dataset: Dataset, job: Job, swap: Swap, batch_size: int) -> list[Case]:
+def _cases(live: LiveModel, dataset: Dataset, job: Job, swap: Swap, batch_size: int) -> list[SwapCase]:
     """The examples of the job in which the model says the word.
 
     Raises:
         UsageError: there are none.
     """
-    asked = isinstance(dataset, Asked)
+    asked = isinstance(dataset, PromptDataset)
     feed = ExampleEncoder(live, dataset, job, bad_media="fail" if asked else "skip")
     examples = prepare.collect(replace(job, negatives=0), dataset)
     found = make_cases(feed, list(enumerate(examples)), swap, batch_size)
@@ -162,7 +162,7 @@ def _cases(live: LiveModel, dataset: Dataset, job: Job, swap: Swap, batch_size: 
             f"no answer of {len(examples)} says '{swap.said}'; choose other --concepts, --tasks or --sources "
             "(`atlas datasets NAME` lists tasks)"
         )
-    cases = spoken(live, found, batch_size)
+    cases = spoken_cases(live, found, batch_size)
     if not cases:
         raise UsageError(
             f"'{swap.said}' is already absent: the model says it in none of {len(found)} answers; "
@@ -171,7 +171,7 @@ def _cases(live: LiveModel, dataset: Dataset, job: Job, swap: Swap, batch_size: 
     return cases
 
 
-def kept(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_size: int) -> list[Item]:
+def keep_items(live: LiveModel, dataset: Dataset, job: Job, wanted: SolveSpec, batch_size: int) -> list[Item]:
     """Answers of the other concepts, without the word, that must stay as they are."""
     if not wanted.keep or len(job.concepts) == len(dataset.concepts):
         return []
@@ -183,10 +183,10 @@ def kept(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_size
     return [i for i in found if not spans(live.encoder.decode(i.prompt.answer), [wanted.swap.said])][: wanted.keep]
 
 
-def _goals(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_size: int) -> list[Item]:
+def _goals(live: LiveModel, dataset: Dataset, job: Job, wanted: SolveSpec, batch_size: int) -> list[Item]:
     if wanted.goal is None:
         return []
-    if isinstance(dataset, Asked):
+    if isinstance(dataset, PromptDataset):
         raise UsageError(f"{wanted.solver} moves to another concept's examples; leave out --prompt and --image")
     if wanted.goal not in dataset.concepts:
         raise unknown("concept", wanted.goal, dataset.concepts, f"atlas concepts --dataset {dataset.name}")
@@ -198,7 +198,7 @@ def _goals(live: LiveModel, dataset: Dataset, job: Job, wanted: Wanted, batch_si
     return found
 
 
-class Asked:
+class PromptDataset:
     """One prompt with its pictures as a dataset: its answer is the model's own."""
 
     name, revision, licence = "asked", "", ""

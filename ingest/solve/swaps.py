@@ -32,7 +32,7 @@ class Swap:
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class SwapCase:
     """One prompt whose answer is to change.
 
     number: its place among the examples. said: with the answer as it is. wanted: with the answer as it is to be (the
@@ -71,7 +71,7 @@ def words_at(encoder: Encoder, prompt: Prompt, word: str) -> list[tuple[int, ...
     return [tuple(tokens_of(span, ends)) for span in spans(encoder.decode(prompt.answer), [word])]
 
 
-def begun(encoder: Encoder, prompt: Prompt, at: tuple[int, ...]) -> tuple[int, ...]:
+def with_blank_prefix(encoder: Encoder, prompt: Prompt, at: tuple[int, ...]) -> tuple[int, ...]:
     """A word's tokens with those before it that write nothing alone: a space, the first bytes of a character."""
     first, special = at[0], set(encoder.tokenizer.all_special_ids)
     ends = [0, *encoder.ends(prompt.answer)]
@@ -83,7 +83,7 @@ def begun(encoder: Encoder, prompt: Prompt, at: tuple[int, ...]) -> tuple[int, .
 
 def make_cases(
     feed: ExampleEncoder, examples: Sequence[tuple[int, Example]], swap: Swap, batch_size: int
-) -> list[Case]:
+) -> list[SwapCase]:
     """The examples whose answer (the reference, else the model's own) has the word; every occurrence is to change."""
     check_words(feed.live.encoder, swap)
     found = []
@@ -94,24 +94,26 @@ def make_cases(
     return found
 
 
-def _case(feed: ExampleEncoder, number: int, example: Example, said: Prompt, swap: Swap) -> Case | None:
+def _case(feed: ExampleEncoder, number: int, example: Example, said: Prompt, swap: Swap) -> SwapCase | None:
     encoder = feed.live.encoder
     at = words_at(encoder, said, swap.said)
     if not at or not all(at):
         return None
     if swap.wanted is None:  # a word that is never begun is never said
-        return Case(number, said, said, begun(encoder, said, at[0]), tuple(tokens[0] for tokens in at))
-    text, places = replaced(encoder.decode(said.answer).strip(), swap.said, swap.wanted)
+        return SwapCase(number, said, said, with_blank_prefix(encoder, said, at[0]), tuple(tokens[0] for tokens in at))
+    text, places = replace_word(encoder.decode(said.answer).strip(), swap.said, swap.wanted)
     wanted = feed.prompt(replace(example, answer=text))
     assert wanted is not None, "a picture that was open is open"
     there = words_at(encoder, wanted, swap.wanted)
     if len(there) <= places[-1] or not all(there):
         return None  # the tokenizer writes the word otherwise
-    tokens = (begun(encoder, wanted, there[place]) for place in places)
-    return Case(number, said, wanted, begun(encoder, said, at[0]), tuple(token for some in tokens for token in some))
+    tokens = (with_blank_prefix(encoder, wanted, there[place]) for place in places)
+    return SwapCase(
+        number, said, wanted, with_blank_prefix(encoder, said, at[0]), tuple(token for some in tokens for token in some)
+    )
 
 
-def replaced(text: str, said: str, wanted: str) -> tuple[str, list[int]]:
+def replace_word(text: str, said: str, wanted: str) -> tuple[str, list[int]]:
     """The text with every occurrence of a word replaced by another, and which of the other's occurrences these are."""
     out, places, last = "", [], 0
     for first, end in spans(text, [said]):
@@ -121,7 +123,7 @@ def replaced(text: str, said: str, wanted: str) -> tuple[str, list[int]]:
     return out + text[last:], places
 
 
-def spoken(live: LiveModel, cases: Sequence[Case], batch_size: int) -> list[Case]:
+def spoken_cases(live: LiveModel, cases: Sequence[SwapCase], batch_size: int) -> list[SwapCase]:
     """The cases in which the model does say the word: each of its tokens is the model's first choice."""
     ordered = shortest_first([case.item(original=True) for case in cases])
     said: set[int] = set()

@@ -23,7 +23,7 @@ from atlas.store.database import open_readonly
 from ingest.data.examples import Example
 from ingest.evaluate.edit import Measures, evaluate
 from ingest.evaluate.effects import POOLED, summarise
-from ingest.evaluate.generated import AnswerExaminer, check_measures, chosen_metrics
+from ingest.evaluate.generated import AnswerEvaluator, check_measures, chosen_metrics
 from ingest.evaluate.metric import Judged, judge, load_metrics
 from ingest.evaluate.teacher_forced import Scores
 from ingest.job import Execution, Job
@@ -46,14 +46,14 @@ def examined(
     concept: str | None = "dog",
     tasks: Any = None,
     against: str = "references",
-) -> AnswerExaminer:
+) -> AnswerEvaluator:
     tasks = tasks or dict.fromkeys(("caption", "name"), load_metrics(list(METRICS), METRICS))
-    return AnswerExaminer(feed_of(live, examples), list(examples), tasks, concept, 3, against)
+    return AnswerEvaluator(feed_of(live, examples), list(examples), tasks, concept, 3, against)
 
 
-def ask(examiner: AnswerExaminer, intervention: Intervention) -> Scores:
-    with changing(examiner.live, intervention):
-        return examiner.ask()
+def ask(evaluator: AnswerEvaluator, intervention: Intervention) -> Scores:
+    with changing(evaluator.live, intervention):
+        return evaluator.ask()
 
 
 def by_hand(judged: Judged | None) -> Mapping[str, float]:
@@ -73,12 +73,12 @@ def test_every_number_is_that_of_a_plain_loop(against: str, speaking: Any) -> No
         replace(SPOKEN[10], answer="meows"),
     ]
     live, nothing = speaking, Intervention(())
-    examiner = examined(live, examples, against=against)
-    prompts = [prompt for _, prompt in examiner.asked]
+    evaluator = examined(live, examples, against=against)
+    prompts = [prompt for _, prompt in evaluator.asked]
     before = [answer(live, prompt, nothing) for prompt in prompts]
     changed = 0
     for intervention in (nothing, SILENT):
-        scores = ask(examiner, intervention)
+        scores = ask(evaluator, intervention)
         after = [answer(live, prompt, intervention) for prompt in prompts]
         changed += sum(a != b for a, b in zip(after, before, strict=True))
         for i, one in enumerate(examples):
@@ -96,16 +96,16 @@ def test_every_number_is_that_of_a_plain_loop(against: str, speaking: Any) -> No
 
 def test_an_answer_without_anything_to_judge_by_has_no_number(speaking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = [replace(SPOKEN[8], answer=None), replace(SPOKEN[9], answer=None), SPOKEN[10]]
-    examiner = examined(speaking, examples)
+    evaluator = examined(speaking, examples)
     plain = LiveModel.generate
 
     def generate(self: LiveModel, prompts: Sequence[Prompt], **options: Any) -> list[list[int]]:
         found = plain(self, prompts, **options)
-        first = examiner.asked[0][1].ids
+        first = evaluator.asked[0][1].ids
         return [[] if p.ids == first else ids for p, ids in zip(prompts, found, strict=True)]
 
     monkeypatch.setattr(LiveModel, "generate", generate)
-    scores = examiner.ask()
+    scores = evaluator.ask()
     assert np.isnan(scores.values["exact"]).tolist() == [True, False, False]
     rows = [r for r in summarise({"before": [scores]}, "dog") if (r["metric"], r["task"]) == ("exact", POOLED)]
     assert [(r["subset"], r["value"], r["examples"]) for r in rows] == [("concept", 1.0, 1), ("others", 1.0, 1)]
@@ -117,9 +117,9 @@ def test_each_task_has_its_own_metrics_and_others_are_not_asked(speaking: Any) -
     scores = examined(speaking, [*captions, *names], tasks=tasks).ask()
     assert np.isnan(scores.values["exact"]).tolist() == [False] * 4 + [True] * 2
     assert np.isnan(scores.values["rouge_l"]).tolist() == [True] * 4 + [False] * 2
-    examiner = examined(speaking, [*captions, *names], tasks={"name": tasks["name"]})
-    assert [e for e, _ in examiner.asked] == names
-    assert examiner.ask().values.keys() == {"rouge_l"}
+    evaluator = examined(speaking, [*captions, *names], tasks={"name": tasks["name"]})
+    assert [e for e, _ in evaluator.asked] == names
+    assert evaluator.ask().values.keys() == {"rouge_l"}
 
 
 def test_effects_are_of_the_concept_and_of_the_others(speaking: Any) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 from atlas.errors import AtlasWarning, IntegrityError, UsageError
 from ingest.data.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Example
 from ingest.datasets import coco
-from ingest.datasets._coco_rows import identity
+from ingest.datasets._coco_rows import normalised_id
 
 HEIGHT, WIDTH = 8, 12
 SQUARE = [[2, 1, 7, 1, 7, 4, 2, 4]]
@@ -66,7 +66,7 @@ def media(root: Path, **options: Any) -> set[str]:
     + [(value, None) for value in (None, True, 7.5, 2.0**53 + 2, float("nan"), float("inf"), "", " ", [7], {})],
 )
 def test_ids_have_one_form(value: Any, wanted: Any) -> None:
-    assert identity(value) == wanted
+    assert normalised_id(value) == wanted
 
 
 @pytest.mark.parametrize("form", [str, float, lambda n: f"{n:012}", lambda n: f"{n}.0"])

@@ -19,8 +19,8 @@ from atlas.store.database import open_readonly
 from ingest.data.examples import Example, Mention
 from ingest.evaluate.controls import ACTIVATION, LAYERS, controls_for
 from ingest.evaluate.edit import evaluate
-from ingest.evaluate.effects import POOLED, grouped, summarise, table
-from ingest.evaluate.methods import ablate_tops, averages, pooled
+from ingest.evaluate.effects import POOLED, group_questions, summarise, table
+from ingest.evaluate.methods import ablate_tops, averages, pooled_accuracy
 from ingest.evaluate.teacher_forced import ACCURACY, LOG_PROBABILITY, QuestionKey, Scores, TeacherForced
 from ingest.job import Execution, Job, open_dataset
 from ingest.run import prepare
@@ -37,12 +37,12 @@ def held_out(small_job: Job) -> Job:
 def test_what_is_right_is_counted_as_a_plain_loop_counts_it(llava: Any, held_out: Job) -> None:
     dataset = open_dataset(held_out)
     job = complete(held_out, dataset, EYES)
-    examiner = TeacherForced(llava, dataset, job, Execution(batch_size=4))
-    scores = examiner.ask()
+    evaluator = TeacherForced(llava, dataset, job, Execution(batch_size=4))
+    scores = evaluator.ask()
     expected: dict[tuple[str, str, str], list[tuple[bool, float]]] = {}
-    for source, items in examiner.items.items():
+    for source, items in evaluator.items.items():
         for item in items:
-            example = examiner.examples[item.number]
+            example = evaluator.examples[item.number]
             ids = torch.tensor([item.prompt.ids + item.prompt.answer])
             with torch.no_grad():
                 logits = llava.model(input_ids=ids, **item.prompt.extras).logits[0]
@@ -68,7 +68,7 @@ def test_groups_leave_out_what_is_neither_the_concepts_nor_the_others() -> None:
         QuestionKey("image", "caption", "dog", both, "c.jpg"),
         QuestionKey("image", "caption", "cat", both, "c.jpg"),  # another concept in a picture of the dog: neither
     )
-    groups = grouped(Scores(asked, {ACCURACY: np.array([1.0, 0, 1, 1])}), "dog")
+    groups = group_questions(Scores(asked, {ACCURACY: np.array([1.0, 0, 1, 1])}), "dog")
     assert groups["image", POOLED, "concept"].tolist() == [0, 2]
     assert groups["image", POOLED, "others"].tolist() == [1]
     assert ("image", "caption", "others") not in groups
@@ -155,11 +155,11 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
     dataset = open_dataset(held_out)
     job = replace(complete(held_out, dataset, EYES), sources=("text",))
     neurons = Atlas.open(own_atlas).query("dog", "contribution", source="text", top=10)
-    examiner = TeacherForced(llava, dataset, job, Execution())
+    evaluator = TeacherForced(llava, dataset, job, Execution())
     from atlas.edits.edit import Intervention, make_changes
 
     with changing(llava, Intervention(make_changes(list(neurons), set_to=0.0))):
-        scores = examiner.ask()
+        scores = evaluator.ask()
     mine = [p for a, p in zip(scores.asked, scores.values[LOG_PROBABILITY], strict=True) if a.concept == "dog"]
     (row,) = [
         r
@@ -171,7 +171,7 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
     assert averages(done.rows).num_rows == 2 * 2 * 4  # sources, subsets, three tasks and all of them
     each = [r["value"] for r in done.rows if r["task"] == POOLED and r["metric"] == "accuracy"
             and (r["source"], r["subset"], r["condition"]) == ("text", "others", "before")]  # fmt: skip
-    assert pooled(done.rows, "text", "others", "before") == pytest.approx(np.mean(each))
+    assert pooled_accuracy(done.rows, "text", "others", "before") == pytest.approx(np.mean(each))
 
 
 def test_the_control_of_a_mean_edit_sets_random_neurons_to_their_own_means(
@@ -186,8 +186,8 @@ def test_the_control_of_a_mean_edit_sets_random_neurons_to_their_own_means(
     edit = atlas.edit("calm").data
     assert edit.provenance["change"]["mean"] is True
     seen: list[list[Change]] = []
-    plain = ingest.evaluate.edit.under
-    monkeypatch.setattr(ingest.evaluate.edit, "under", lambda e, i: seen.append(list(i.changes)) or plain(e, i))
+    plain = ingest.evaluate.edit.evaluate_with
+    monkeypatch.setattr(ingest.evaluate.edit, "evaluate_with", lambda e, i: seen.append(list(i.changes)) or plain(e, i))
     evaluate(own_atlas, edit, held_out, Execution(), seeds=2)
     means = reference_values(own_atlas, edit.provenance)
     assert len(seen) == 3  # the edit and two draws
@@ -239,9 +239,9 @@ def test_all_examples_are_asked_where_none_need_be_held_out(held_out: Job, tmp_p
         examples = prepare.collect(job, dataset)
         counts[split] = len(examples)
         named = "find and held_out" if split == "all" else split
-        assert prepare.asked_of(job, dataset, examples) == (
+        assert prepare.describe_examples(job, dataset, examples) == (
             f"{len(examples):,} of {len(examples):,} examples of prompts:{file}, split {named}"
         )
         few = prepare.collect(replace(job, per_concept=2), dataset)
-        assert prepare.asked_of(job, dataset, few).startswith(f"{len(few)} of {len(examples)} examples")
+        assert prepare.describe_examples(job, dataset, few).startswith(f"{len(few)} of {len(examples)} examples")
     assert counts["find"] + counts["held_out"] == counts["all"] == 40 and counts["held_out"] > 2

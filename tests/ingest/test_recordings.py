@@ -16,7 +16,7 @@ from atlas.live.media import Sound
 from ingest.data.examples import BadMedia
 from ingest.data.media import open_audio
 from ingest.datasets import audio
-from ingest.datasets._files import table_of
+from ingest.datasets._files import read_csv
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -187,7 +187,7 @@ def test_tables_as_spreadsheets_write_them(tmp_path: Path, separator: str, encod
     rows = [["File Name", " LABEL"], ["a.wav", '"a; long, one|\t"'], ["b.wav", "dög"]]
     text = newline.join(separator.join(row) for row in rows)
     (tmp_path / "x.csv").write_bytes(text.encode(encoding))
-    found = [row for _, row in table_of(tmp_path / "x.csv")]
+    found = [row for _, row in read_csv(tmp_path / "x.csv")]
     assert found == [
         {"file name": "a.wav", "label": "a; long, one|\t"},
         {"file name": "b.wav", "label": "dög"},
@@ -208,7 +208,7 @@ def test_a_folder_of_recordings_with_such_a_table(tmp_path: Path, header: str) -
 def test_a_table_of_another_encoding_says_what_to_do(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "x.csv").write_bytes("file,label\na.wav,dög\n".encode(encoding))
     with pytest.raises(UsageError, match=r"x.csv is not UTF-8 \(byte \d+\); save it in UTF-8"):
-        table_of(tmp_path / "x.csv")
+        read_csv(tmp_path / "x.csv")
 
 
 def test_a_recording_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,4 +235,4 @@ def test_a_recording_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_table_that_would_be_misread(tmp_path: Path, content: str, match: str) -> None:
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(UsageError, match=match):
-        table_of(tmp_path / "x.csv")
+        read_csv(tmp_path / "x.csv")
