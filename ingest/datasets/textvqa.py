@@ -37,11 +37,11 @@ LAYOUT = "TextVQA_0.5.1_val.json beside train_images/ with the pictures"
 def build(path: str | None = None, *, part: str = "val", instruction: str = "") -> TaskDataset:
     """Read a TextVQA folder.
 
-    part: val | train. instruction: words of your own that follow each question on a line of theirs; MINER has none.
+    part: val | train. instruction: added to each question on a line of its own; MINER has none.
     About one picture in five is held out, whatever the part.
 
     Raises:
-        UsageError: no such folder, file or part; a file that is cut or not TextVQA's; not one picture there.
+        UsageError: no such folder, file or part; a file that is truncated or not TextVQA's; no picture exists.
         BadMedia: a picture's id leads out of the folder.
     """
     check_names("part", [part], PARTS)
@@ -55,12 +55,12 @@ def build(path: str | None = None, *, part: str = "val", instruction: str = "") 
     def read() -> Iterator[Example]:
         for number, (row, image, pointer) in enumerate(zip(rows, ids, media, strict=True)):
             where = f"of row {number}"
-            asked = one_line(row.get("question"), f"{file}: the question {where}")
-            prompt = f"{asked}\n{instruction}" if instruction else asked
-            said = _answers(row, f"{file}: an answer {where}")
-            [(answer, _)] = Counter(said).most_common(1)
+            question = one_line(row.get("question"), f"{file}: the question {where}")
+            prompt = f"{question}\n{instruction}" if instruction else question
+            answers = _answers(row, f"{file}: an answer {where}")
+            [(answer, _)] = Counter(answers).most_common(1)
             mentions = answer_mention(NAME, answer)
-            yield Example(IMAGE, TASK, split_of(image), prompt, answer, mentions, (pointer,), said)
+            yield Example(IMAGE, TASK, split_of(image), prompt, answer, mentions, (pointer,), answers)
 
     metrics = {TASK: ("vqa", "vqa_any")}
     return TaskDataset(
@@ -69,10 +69,10 @@ def build(path: str | None = None, *, part: str = "val", instruction: str = "") 
 
 
 def _answers(row: Mapping[str, Any], where: str) -> tuple[str, ...]:
-    """Every answer that is not blank, as a person may have left it."""
-    found = row.get("answers")
-    given = found if isinstance(found, list) else []
-    said = [one_line(answer, where) for answer in given if not (isinstance(answer, str) and not answer.strip())]
-    if not said:
-        raise UsageError(f"{where} is not there; the test part has none to judge by, so take val or train")
-    return tuple(said)
+    """Every answer that is not blank."""
+    raw_answers = row.get("answers")
+    listed = raw_answers if isinstance(raw_answers, list) else []
+    answers = [one_line(answer, where) for answer in listed if not (isinstance(answer, str) and not answer.strip())]
+    if not answers:
+        raise UsageError(f"{where} is missing; the test part has no answers, so use val or train")
+    return tuple(answers)

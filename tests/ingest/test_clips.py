@@ -54,8 +54,8 @@ def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.avi").write_bytes(whole[:100])
     for name, match in (
         ("empty", "no pictures"),
-        ("text.avi", "no video"),
-        ("cut.avi", "no video"),
+        ("text.avi", "not a video"),
+        ("cut.avi", "not a video"),
         ("none", "missing"),
     ):
         with pytest.raises(BadMedia, match=match):

@@ -94,7 +94,7 @@ def test_a_word_with_another_sense_needs_a_box(tmp_path: Path) -> None:
 
 def test_a_word_that_no_box_shows_mostly_is_told(tmp_path: Path) -> None:
     pictures = [(f"A puppy, number {n}.", ["dog"] if n == 0 else ["bear"]) for n in range(5)]
-    with pytest.warns(AtlasWarning, match="no box of their pictures shows.*dog in 4 of 5, as in 'A puppy, number 1.'"):
+    with pytest.warns(AtlasWarning, match="no box confirms.*dog in 4 of 5, as in 'A puppy, number 1.'"):
         assert len(mentions(folder(tmp_path, pictures))) == 5
 
 

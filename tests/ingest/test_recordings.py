@@ -225,7 +225,7 @@ def test_a_recording_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ("file,label\na.wav,a dog, a cat\n", r"x.csv: line 2 has 3 cells, and there are 2 columns"),
+        ("file,label\na.wav,a dog, a cat\n", r"x.csv: line 2 has 3 cells for 2 columns"),
         ("file,file\na.wav,dog\n", "has two columns file"),
         ("file,label\n", "has no rows"),
         ("", "has no rows"),
