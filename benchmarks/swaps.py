@@ -71,7 +71,7 @@ def pairs(live: LiveModel) -> None:
         mine: Job = completed(replace(job, concepts=(said,)), dataset, Execution())
         problem = build_problem(live, dataset, mine, SolveSpec("word_swap", swap), 16)
         evaluator = held_out(live, said, swap)
-        evaluator.ask()
+        evaluator.evaluate()
         for name in ("word_swap", "rank_one", "fine_tune"):
             found, seconds = solved(name, problem)
             row: tuple[float, ...] = (*measured(evaluator, [found]), len(found.neurons), seconds)
@@ -118,7 +118,7 @@ def steps(live: LiveModel) -> None:
             live.forward(piece.batch)
         final = capture.norm_out
         assert final is not None
-        loss = piece.worst(-piece.said(final)) + piece.drift(final)
+        loss = piece.worst(-piece.word_log_probs(final)) + piece.drift(final)
         loss = loss + 10 * piece.worst(piece.unlikely(final, behind=1))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

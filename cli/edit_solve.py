@@ -122,7 +122,7 @@ def solve(
             what,
             make_job(content),
             execution,
-            asked=PromptDataset(*asks, said) if asks else None,
+            prompt_dataset=PromptDataset(*asks, said) if asks else None,
             neurons=neurons,
             note=note,
             progress=progress,

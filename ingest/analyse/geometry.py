@@ -117,7 +117,7 @@ def measure(
     if ablated is not None and ablated.fingerprint != live.fingerprint:
         raise UsageError(f"{ablated.name} is of other weights than {live.name} has now; make it again for this model")
     more = _asked(settings, ablated)
-    with run_of(atlas, "geometry", asked, live, execution, identity=live.identity, more=more) as run:
+    with run_of(atlas, "geometry", asked, live, execution, identity=live.identity, extra_fields=more) as run:
         if run.done:
             return GeometryRun(run.run_id, False, stored_measures(atlas, run.run_id), {})
         seen = _look(live, run.encoder, asked.job, execution, settings, ablated, asked.examples, progress)

@@ -96,7 +96,7 @@ def measure(
     if max(ks) > len(layers) * live.layout.width or min(ks) < 1:
         raise UsageError(f"--top must lie between 1 and {len(layers) * live.layout.width}")
     more = {"properties": list(ks)}
-    with run_of(atlas, "properties", asked, live, execution, identity=live.identity, more=more) as run:
+    with run_of(atlas, "properties", asked, live, execution, identity=live.identity, extra_fields=more) as run:
         if run.done:
             return GeometryRun(run.run_id, False, stored_measures(atlas, run.run_id), {})
         rows = [{"run_id": run.run_id, **row} for row in _measured(run, name, method, layers, ks, progress)]
@@ -109,17 +109,17 @@ def _measured(
     run: ModelSession, name: str, method: PairMethod, layers: Sequence[int], ks: Sequence[int], progress: Progress
 ) -> Iterator[dict[str, Any]]:
     """The rows of every source, one pass over its examples each."""
-    job, size = run.asked.job, run.execution.batch_size
+    job, size = run.prepared.job, run.execution.batch_size
     done = 0
     for source in job.sources:
         if method.sources is not None and source not in method.sources:
             continue
         seen: dict[str, ConceptSums] = {}
-        for some in batches([(n, e) for n, e in run.asked.numbered if e.source == source], 4 * size):
+        for some in batches([(n, e) for n, e in run.prepared.numbered if e.source == source], 4 * size):
             for chosen in batches(shortest_first(run.encoder.items(some, size)), size):
                 _gather(run.live, method, job, chosen, source, max(ks), seen)
             done += len(some)
-            progress(done, len(run.asked.examples))
+            progress(done, len(run.prepared.examples))
         part = {c.part for c in seen.values()}.pop() if seen else ""
         labels = {"method": f"{name}.{part}" if part else name, "source": source, "layer": None}
         yield from ({**labels, **row} for row in _rows(run.live, layers, seen, ks))

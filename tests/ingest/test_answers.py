@@ -53,7 +53,7 @@ def examined(
 
 def ask(evaluator: AnswerEvaluator, intervention: Intervention) -> Scores:
     with changing(evaluator.live, intervention):
-        return evaluator.ask()
+        return evaluator.evaluate()
 
 
 def by_hand(judged: Judged | None) -> Mapping[str, float]:
@@ -74,7 +74,7 @@ def test_every_number_is_that_of_a_plain_loop(against: str, speaking: Any) -> No
     ]
     live, nothing = speaking, Intervention(())
     evaluator = examined(live, examples, against=against)
-    prompts = [prompt for _, prompt in evaluator.asked]
+    prompts = [prompt for _, prompt in evaluator.prompts]
     before = [answer(live, prompt, nothing) for prompt in prompts]
     changed = 0
     for intervention in (nothing, SILENT):
@@ -90,8 +90,8 @@ def test_every_number_is_that_of_a_plain_loop(against: str, speaking: Any) -> No
         if against == "before" and intervention is nothing:
             assert scores.values["exact"].tolist() == [1.0] * len(examples)
     assert changed > 2
-    assert [a.concept for a in scores.asked] == ["dog", "dog", "", "", "dog", "dog", ""]
-    assert [(a.source, a.task) for a in scores.asked] == [(e.source, e.task) for e in examples]
+    assert [a.concept for a in scores.questions] == ["dog", "dog", "", "", "dog", "dog", ""]
+    assert [(a.source, a.task) for a in scores.questions] == [(e.source, e.task) for e in examples]
 
 
 def test_an_answer_without_anything_to_judge_by_has_no_number(speaking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,11 +101,11 @@ def test_an_answer_without_anything_to_judge_by_has_no_number(speaking: Any, mon
 
     def generate(self: LiveModel, prompts: Sequence[Prompt], **options: Any) -> list[list[int]]:
         found = plain(self, prompts, **options)
-        first = evaluator.asked[0][1].ids
+        first = evaluator.prompts[0][1].ids
         return [[] if p.ids == first else ids for p, ids in zip(prompts, found, strict=True)]
 
     monkeypatch.setattr(LiveModel, "generate", generate)
-    scores = evaluator.ask()
+    scores = evaluator.evaluate()
     assert np.isnan(scores.values["exact"]).tolist() == [True, False, False]
     rows = [r for r in summarise({"before": [scores]}, "dog") if (r["metric"], r["task"]) == ("exact", POOLED)]
     assert [(r["subset"], r["value"], r["examples"]) for r in rows] == [("concept", 1.0, 1), ("others", 1.0, 1)]
@@ -114,18 +114,18 @@ def test_an_answer_without_anything_to_judge_by_has_no_number(speaking: Any, mon
 def test_each_task_has_its_own_metrics_and_others_are_not_asked(speaking: Any) -> None:
     captions, names = SPOKEN[2:6], SPOKEN[8:10]
     tasks = {"caption": load_metrics(["exact"], {}), "name": load_metrics(["rouge_l"], {})}
-    scores = examined(speaking, [*captions, *names], tasks=tasks).ask()
+    scores = examined(speaking, [*captions, *names], tasks=tasks).evaluate()
     assert np.isnan(scores.values["exact"]).tolist() == [False] * 4 + [True] * 2
     assert np.isnan(scores.values["rouge_l"]).tolist() == [True] * 4 + [False] * 2
     evaluator = examined(speaking, [*captions, *names], tasks={"name": tasks["name"]})
-    assert [e for e, _ in evaluator.asked] == names
-    assert evaluator.ask().values.keys() == {"rouge_l"}
+    assert [e for e, _ in evaluator.prompts] == names
+    assert evaluator.evaluate().values.keys() == {"rouge_l"}
 
 
 def test_effects_are_of_the_concept_and_of_the_others(speaking: Any) -> None:
     examples = [SPOKEN[2], SPOKEN[4], replace(SPOKEN[5], answer="a bee")]
     for concept, groups in (("dog", {"concept": [1.0], "others": [1.0, 0.0]}), (None, {"others": [1.0, 1.0, 0.0]})):
-        scores = examined(speaking, examples, concept).ask()
+        scores = examined(speaking, examples, concept).evaluate()
         rows = summarise({"before": [scores]}, concept)
         found = {r["subset"]: r["value"] for r in rows if (r["metric"], r["task"]) == ("exact", POOLED)}
         assert found == {subset: pytest.approx(np.mean(values)) for subset, values in groups.items()}
@@ -143,7 +143,7 @@ def test_a_metric_that_needs_the_picture_gets_it(speaking: Any, monkeypatch: pyt
 
     monkeypatch.setattr(ingest.metrics.exact, "NEEDS_IMAGE", True, raising=False)
     examples = [SPOKEN[2], SPOKEN[9]]
-    scores = examined(speaking, examples, tasks={task: {"exact": Picture()} for task in ("caption", "name")}).ask()
+    scores = examined(speaking, examples, tasks={task: {"exact": Picture()} for task in ("caption", "name")}).evaluate()
     picture = World([]).image(examples[0].media[0])
     assert scores.values["looks"].tolist() == [float(np.asarray(picture).mean()), 0.0]
 
@@ -166,23 +166,23 @@ def test_metrics_are_those_that_the_dataset_names(monkeypatch: pytest.MonkeyPatc
     metrics = {"caption": ("exact", "rouge_l"), "name": ("rouge_l",), "other": ("exact",)}
     world = World([], metrics)
     told: list[str] = []
-    found = chosen_metrics(world, ["caption", "name", "plain"], None, {}, tell=told)
+    found = chosen_metrics(world, ["caption", "name", "plain"], None, {}, notes=told)
     assert {task: list(some) for task, some in found.items()} == {"caption": ["exact", "rouge_l"], "name": ["rouge_l"]}
-    assert told == [] and chosen_metrics(world, ["plain"], None, {}, tell=told) == {}
-    assert chosen_metrics(world, ["caption"], [], {}, tell=told) == {}
+    assert told == [] and chosen_metrics(world, ["plain"], None, {}, notes=told) == {}
+    assert chosen_metrics(world, ["caption"], [], {}, notes=told) == {}
     lacking(monkeypatch, "rouge_l")
-    found = chosen_metrics(world, ["caption", "name"], None, {}, tell=told)
+    found = chosen_metrics(world, ["caption", "name"], None, {}, notes=told)
     assert {task: list(some) for task, some in found.items()} == {"caption": ["exact"]}
     assert told == ["rouge_l was left out: rouge_l needs: pip install 'neuron-atlas[metrics]'"]
 
 
 def test_metrics_that_are_named_are_for_every_task_and_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     world, told = World([], {"caption": ("rouge_l",)}), list[str]()
-    found = chosen_metrics(world, ["caption", "plain"], ["exact"], {}, tell=told)
+    found = chosen_metrics(world, ["caption", "plain"], ["exact"], {}, notes=told)
     assert {task: list(some) for task, some in found.items()} == {"caption": ["exact"], "plain": ["exact"]}
     lacking(monkeypatch, "rouge_l")
     with pytest.raises(Unsupported, match="rouge_l needs: pip install"):
-        chosen_metrics(world, ["caption"], ["exact", "rouge_l"], {}, tell=told)
+        chosen_metrics(world, ["caption"], ["exact", "rouge_l"], {}, notes=told)
     assert told == []
 
 
@@ -190,8 +190,8 @@ def test_what_is_no_metric_is_refused_before_a_model_is_loaded(
     own_atlas: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World([], {"caption": ("exact",)})
-    with pytest.raises(UsageError, match="options for 'bleu', which is none of these .* .exact.; add it to --met"):
-        chosen_metrics(world, ["caption"], None, {"bleu": {"smooth": "1"}}, tell=[])
+    with pytest.raises(UsageError, match="options for 'bleu', which is not among these .* .exact.; add it to met"):
+        chosen_metrics(world, ["caption"], None, {"bleu": {"smooth": "1"}}, notes=[])
     for measures, message in (
         (Measures(("rogue_l",)), "no metric called 'rogue_l'; .*rouge_l"),
         (Measures(options={"bluert": {}}), "no metric called 'bluert'; .*bleurt"),

@@ -355,7 +355,7 @@ def test_roboflow_has_a_file_a_split_and_its_pictures_beside_it(tmp_path: Path) 
         write(tmp_path / split / "_annotations.coco.json", rows("1.png"))
         picture(tmp_path / split / "1.png")
     assert media(tmp_path, subset="valid") == {"valid/1.png"}
-    with pytest.raises(IntegrityError, match="read one file with option='subset=valid'"):
+    with pytest.raises(IntegrityError, match="read one file with --option subset=valid"):
         coco.build(str(tmp_path))
     with pytest.raises(UsageError, match=r"with 'test' in its name; it has train/_annotations.coco.json, valid/"):
         coco.build(str(tmp_path), subset="test")
@@ -436,7 +436,7 @@ def test_a_folder_in_a_pictures_place(tmp_path: Path) -> None:
 def test_a_clone_without_its_large_files(tmp_path: Path) -> None:
     root = simple(tmp_path, rows("1.png", "2.png"))
     (root / "images" / "1.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    with pytest.raises(BadMedia, match=r"1\.png is a pointer of Git LFS, .*`git lfs pull`"):
+    with pytest.raises(BadMedia, match=r"1\.png is a Git LFS pointer, .*`git lfs pull`"):
         coco.build(str(root)).image("images/1.png")
 
 

@@ -134,7 +134,7 @@ def test_a_clip_judges_among_all_concepts(gill: Path, tmp_path: Path) -> None:
     judge = judge_for(live, examples, concepts, str(small_encoders.clip(tmp_path)), notes)
     assert isinstance(judge, ZeroShotJudge) and not notes
     evaluator = DrawingEvaluator(ExampleEncoder(live, WORLD, job), examples, judge, 4, goal="dog")
-    scores = evaluator.ask()
+    scores = evaluator.evaluate()
     assert 0 < scores.values["drawn_probability"].max() < 0.9
     assert np.isnan(scores.values["became"]).all(), "a dog that was asked for did not become one"
 
@@ -182,7 +182,10 @@ def test_where_nothing_was_drawn_or_found_it_is_said(empty_atlas: Path, capsys: 
     job += ["--draw-option", "steps=4"]
     for more, wanted in (
         (["--max-new-tokens", "4"], "no answer to 2 requests has a picture; give a larger --max-new-tokens"),
-        (["--segment-option", "distance=600"], "the segmenter 'colour' found no region of what was asked for (dog 2x)"),
+        (
+            ["--segment-option", "distance=600"],
+            "the segmenter 'colour' found no region of the requested concepts (dog 2x)",
+        ),
     ):
         assert main([*job, *more]) == 1
         assert wanted in " ".join(capsys.readouterr().err.split())
@@ -200,7 +203,7 @@ def test_pictures_of_an_earlier_evaluation_are_replaced(tmp_path: Path, gill: Pa
     judge = judge_for(live, examples, list(WORLD.concepts.values()), None, [])
     assert judge is not None
     evaluator = DrawingEvaluator(ExampleEncoder(live, WORLD, job), examples, judge, 4)
-    evaluator.ask()
+    evaluator.evaluate()
     assert evaluator.save(tmp_path) == len(examples)
     assert {file.name for file in tmp_path.glob("*.png")} == {"mine.png", "000-dog-before.png"}
     assert Image.open(tmp_path / "000-dog-before.png").size == (32, 32)

@@ -49,7 +49,7 @@ def test_the_least_change_is_the_pseudo_inverses() -> None:
     torch.testing.assert_close(
         least_norm_deltas(one, change[:1]), one.T @ change[:1] / (one**2).sum(), atol=1e-5, rtol=1e-4
     )
-    with pytest.raises(UsageError, match="silent where pictures are asked for"):
+    with pytest.raises(UsageError, match="all 0 where pictures are requested"):
         least_norm_deltas(torch.zeros(3, 2), change)
 
 
@@ -120,7 +120,7 @@ def test_what_is_asked_wrongly_is_refused(drawn: Path, capsys: pytest.CaptureFix
         (["--target", "image", "--method", "nam_image"], "makes one concept of another"),
         (["--to", "cta", "--target", "image", "--method", "nam_image"], "no concept called 'cta'; did you mean"),
         (["--to", "cow", "--target", "image", "--method", "nam_image"], "no find example of cow"),
-        (["--to", "dog", "--target", "image", "--method", "nam_image"], "'dog' is to become itself"),
+        (["--to", "dog", "--target", "image", "--method", "nam_image"], "'dog' would become itself"),
         (["--to", "cat", "--target", "image", "--solver", "rank_one"], "rank_one changes what is said"),
         (["--to", "cat", "--target", "image", "--keep", "3", "--prompt", "x"], "--prompt and --keep: of edits of what"),
         (["--to", "cat", "--target", "sound"], "--target text or image, not 'sound'"),

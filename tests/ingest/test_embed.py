@@ -170,7 +170,7 @@ def test_texts_are_searched_with_the_encoder_that_made_the_space(own_atlas: Path
     with pytest.raises(UsageError, match="the space 'decoded' was never built; `atlas index build --space decoded`"):
         by_text(own_atlas, "dog", SearchSpec())
     embed(own_atlas, EmbedSpec("decoded", encoder=encoder["hf"]))
-    with pytest.raises(UsageError, match="made by the encoder hf; say where it is: --encoder hf:ID_OR_FOLDER"):
+    with pytest.raises(UsageError, match="made by the encoder hf; say where it is: encoder='hf:ID_OR_FOLDER'"):
         by_text(own_atlas, "dog", SearchSpec())
     with pytest.raises(UsageError, match="was never built by this encoder"):
         by_text(own_atlas, "dog", SearchSpec(encoder=encoder["clip"]))

@@ -38,7 +38,7 @@ def test_what_is_right_is_counted_as_a_plain_loop_counts_it(llava: Any, held_out
     dataset = open_dataset(held_out)
     job = complete(held_out, dataset, EYES)
     evaluator = TeacherForced(llava, dataset, job, Execution(batch_size=4))
-    scores = evaluator.ask()
+    scores = evaluator.evaluate()
     expected: dict[tuple[str, str, str], list[tuple[bool, float]]] = {}
     for source, items in evaluator.items.items():
         for item in items:
@@ -52,7 +52,9 @@ def test_what_is_right_is_counted_as_a_plain_loop_counts_it(llava: Any, held_out
             logp = np.mean([float(logits[p - 1].log_softmax(-1)[t]) for p, t in zip(places, tokens, strict=True)])
             expected.setdefault((source, example.task, item.targets[0].concept), []).append((right, float(logp)))
     found: dict[tuple[str, str, str], list[tuple[bool, float]]] = {}
-    for asked, right, logp in zip(scores.asked, scores.values[ACCURACY], scores.values[LOG_PROBABILITY], strict=True):
+    for asked, right, logp in zip(
+        scores.questions, scores.values[ACCURACY], scores.values[LOG_PROBABILITY], strict=True
+    ):
         found.setdefault((asked.source, asked.task, asked.concept), []).append((bool(right), float(logp)))
     assert found.keys() == expected.keys()
     for key, values in expected.items():
@@ -159,8 +161,8 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
     from atlas.edits.edit import Intervention, make_changes
 
     with changing(llava, Intervention(make_changes(list(neurons), set_to=0.0))):
-        scores = evaluator.ask()
-    mine = [p for a, p in zip(scores.asked, scores.values[LOG_PROBABILITY], strict=True) if a.concept == "dog"]
+        scores = evaluator.evaluate()
+    mine = [p for a, p in zip(scores.questions, scores.values[LOG_PROBABILITY], strict=True) if a.concept == "dog"]
     (row,) = [
         r
         for r in done.rows
@@ -207,9 +209,9 @@ def test_pandas_is_named_where_it_is_missing(stored_atlas: Path, monkeypatch: py
 def test_controls_are_as_loud_where_the_atlas_knows(
     own_atlas: Path, empty_atlas: Path, held_out: Job, llava: Any
 ) -> None:
-    tell: list[str] = []
-    found = controls_for(own_atlas, llava, None, "product", tell=tell)
-    assert found.kind == ACTIVATION and tell == [] and sorted(found.loudness) == [0, 1]
+    notes: list[str] = []
+    found = controls_for(own_atlas, llava, None, "product", notes=notes)
+    assert found.kind == ACTIVATION and notes == [] and sorted(found.loudness) == [0, 1]
     with open_readonly(own_atlas) as connection:
         rows = connection.sql(
             "SELECT s.layer, s.neuron, avg(s.score) FROM scores s JOIN maps m USING (map_id)"
@@ -217,13 +219,13 @@ def test_controls_are_as_loud_where_the_atlas_knows(
         ).fetchall()
     assert len(rows) == 128
     assert all(found.loudness[layer][n] == pytest.approx(value, rel=1e-5) for layer, n, value in rows)
-    assert controls_for(own_atlas, llava, "layers", "product", tell=tell).kind == LAYERS and tell == []
-    assert controls_for(empty_atlas, llava, None, "product", tell=tell).kind == LAYERS
-    assert len(tell) == 1 and "--methods activation --tap product` stores them" in tell[0]
+    assert controls_for(own_atlas, llava, "layers", "product", notes=notes).kind == LAYERS and notes == []
+    assert controls_for(empty_atlas, llava, None, "product", notes=notes).kind == LAYERS
+    assert len(notes) == 1 and "--methods activation --tap product` stores them" in notes[0]
     with pytest.raises(UsageError, match="--methods activation --tap product"):
-        controls_for(empty_atlas, llava, "activation", "product", tell=tell)
+        controls_for(empty_atlas, llava, "activation", "product", notes=notes)
     with pytest.raises(UsageError, match="no kind of controls called 'loud'"):
-        controls_for(own_atlas, llava, "loud", "product", tell=tell)
+        controls_for(own_atlas, llava, "loud", "product", notes=notes)
 
 
 def test_all_examples_are_asked_where_none_need_be_held_out(held_out: Job, tmp_path: Path) -> None:

@@ -189,5 +189,5 @@ def test_the_feed_gives_every_concept_its_twins(world: scenes.Scenes, llava: Any
 
 def test_two_stage_wants_pictures(world: scenes.Scenes) -> None:
     job = make_job({"methods": {"two_stage": {}}, "sources": ["text"]})
-    with pytest.raises(UsageError, match="two_stage scores examples with image; add it to --sources"):
+    with pytest.raises(UsageError, match="two_stage scores examples with source image; add it to sources"):
         complete(job, world, EYES)

@@ -79,20 +79,20 @@ def test_odd_headers(tmp_path: Path, content: bytes) -> None:
 
 def test_a_float_file_that_was_cut_is_not_read_as_a_shorter_one(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_bytes(chunks(form(3, 32), FLOATS)[:-8])
-    with pytest.raises(BadMedia, match=r"x.wav is cut: 16 of 24 bytes"):
+    with pytest.raises(BadMedia, match=r"x.wav is truncated: it has 16 of 24 bytes"):
         open_audio(tmp_path / "x.wav")
 
 
 def test_a_file_that_was_never_finished(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_bytes(chunks(form(), SIXTEEN, riff=0, data=0))
-    with pytest.raises(BadMedia, match="x.wav was never finished: its header says 0 bytes of sound, and 12 follow"):
+    with pytest.raises(BadMedia, match="x.wav is unfinished: its header says 0 bytes of sound, and 12 follow"):
         open_audio(tmp_path / "x.wav")
 
 
 def test_a_header_that_says_less_than_there_is(tmp_path: Path) -> None:
     long = (b"data", np.full(40, 0.5 * 32_768).astype("<i2").tobytes())
     (tmp_path / "x.wav").write_bytes(chunks(form(), long, data=20))
-    with pytest.raises(BadMedia, match="x.wav has 80 bytes of sound or more, and its header says 20"):
+    with pytest.raises(BadMedia, match="x.wav has at least 80 bytes of sound, and its header says 20"):
         open_audio(tmp_path / "x.wav")
     (tmp_path / "x.wav").write_bytes(chunks(form(), SIXTEEN) + bytes(40))
     np.testing.assert_array_equal(open_audio(tmp_path / "x.wav")[0], KNOWN)
@@ -107,7 +107,7 @@ def test_a_rate_that_no_recording_has(tmp_path: Path, rate: int) -> None:
 
 def test_channels_that_cancel_each_other_are_no_silence(tmp_path: Path) -> None:
     soundfile.write(str(tmp_path / "x.wav"), np.stack([KNOWN, -KNOWN], 1), 8000, subtype="PCM_16")
-    with pytest.raises(BadMedia, match="silent when its channels are averaged, as they cancel each other; keep one"):
+    with pytest.raises(BadMedia, match="silent when its channels are averaged, as they cancel out; keep one"):
         open_audio(tmp_path / "x.wav")
 
 
@@ -174,7 +174,7 @@ def test_what_a_model_would_not_hear_is_left_out_by_name(
     [example] = dataset.examples(source="audio", split="find", **asked)
     feed = ExampleEncoder(tiny_audio, dataset, make_job({"model": "tiny-audio"}))
     assert feed.prompt(example) is None
-    assert feed.skipped.media[example.media[0]].endswith("is too short for tiny-audio, which hears nothing of it")
+    assert feed.skipped.media[example.media[0]].endswith("is too short for tiny-audio, which makes no token of it")
 
 
 # Tables

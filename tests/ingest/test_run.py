@@ -179,7 +179,7 @@ def test_two_processes_with_the_same_job(empty_atlas: Path, small_job: Job, stor
     (folder,) = (stored_atlas / "runs").iterdir()
     with (
         folder_lock(empty_atlas / "runs" / folder.name),
-        pytest.raises(StoreUnavailable, match="another process is running this very job"),
+        pytest.raises(StoreUnavailable, match="another process is running the same job"),
     ):
         ingest(empty_atlas, small_job, Execution())
 

@@ -65,7 +65,7 @@ def examined(live: LiveModel, examples: Sequence[Example], swap: Swap, concept: 
 
 def ask(evaluator: SwapEvaluator, intervention: Intervention) -> Scores:
     with changing(evaluator.live, intervention):
-        return evaluator.ask()
+        return evaluator.evaluate()
 
 
 @pytest.mark.parametrize("swap", [CAT, Swap("dog")], ids=["cat", "nothing"])
@@ -117,30 +117,30 @@ def test_the_first_answers_are_made_once_and_stored(speaking: Any, monkeypatch: 
 
     monkeypatch.setattr(LiveModel, "generate", generate)
     count = len(evaluator.prompts)
-    evaluator.ask()
-    assert sum(asked) == count == len(evaluator.feed.made)
-    assert {r.text.strip() for r in evaluator.feed.made} == {e.answer for e, _ in evaluator.prompts}
-    second = SwapEvaluator(evaluator.feed, SPOKEN, CAT, 3, "dog")  # other questions about the same examples
-    second.ask()
-    assert sum(asked) == count == len(evaluator.feed.made)
-    second.ask()  # as an edit would be: said anew, and not stored
-    assert sum(asked) == 2 * count and len(evaluator.feed.made) == count
+    evaluator.evaluate()
+    assert sum(asked) == count == len(evaluator.encoder.made)
+    assert {r.text.strip() for r in evaluator.encoder.made} == {e.answer for e, _ in evaluator.prompts}
+    second = SwapEvaluator(evaluator.encoder, SPOKEN, CAT, 3, "dog")  # other questions about the same examples
+    second.evaluate()
+    assert sum(asked) == count == len(evaluator.encoder.made)
+    second.evaluate()  # as an edit would be: said anew, and not stored
+    assert sum(asked) == 2 * count and len(evaluator.encoder.made) == count
 
 
 def test_what_is_about_the_concept_without_its_word_is_neither(speaking: Any) -> None:
     examples = [*SPOKEN[:1], example("two dogs", prompt="two what ?"), example("a cat", media="5", mentions=("dog",))]
     evaluator = examined(speaking, examples, CAT)
     assert [e for e, _ in evaluator.prompts] == examples[:1]
-    scores = evaluator.ask()
-    assert [a.concept for a in scores.asked] == ["dog"]
+    scores = evaluator.evaluate()
+    assert [a.concept for a in scores.questions] == ["dog"]
 
 
 def test_where_the_model_never_says_the_word_what_else_changes_is_still_measured(speaking: Any) -> None:
     examples = [replace(e, answer="a butterfly") if i == 0 else e for i, e in enumerate(SPOKEN)]
     evaluator = examined(speaking, examples, Swap("butterfly", "bee"), "butterfly")
     assert evaluator.cases == []
-    scores = evaluator.ask()
-    assert set(scores.values["whole_unchanged"].tolist()) == {1.0} and len(scores.asked) == len(SPOKEN) - 1
+    scores = evaluator.evaluate()
+    assert set(scores.values["whole_unchanged"].tolist()) == {1.0} and len(scores.questions) == len(SPOKEN) - 1
     rows = summarise({"before": [scores]}, "butterfly")
     assert {(r["subset"], r["metric"]) for r in rows} == {("others", "whole_unchanged")}
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_solved_again_is_said(
     small_world._examples = []  # the examples are gone
     done: list[str] = []
     assert random_controls(empty_atlas, edit, speaking, 2, BY_LAYERS, done) == []
-    assert len(done) == 1 and done[0].startswith("0 of 2 random controls: it could not be solved on others (")
+    assert len(done) == 1 and done[0].startswith("0 of 2 random controls: the edit could not be solved on others (")
 
 
 @pytest.mark.parametrize("words", [CAT, Swap("red", "hot")], ids=["a concept's word", "no concept's word"])
@@ -227,7 +227,7 @@ def test_an_evaluation_has_success_beside_what_else_changes(
     evaluator = SwapEvaluator(feed_of(speaking, SPOKEN), [e for e in SPOKEN if e.split == "held_out"], words, 3, "dog")
     ask(evaluator, Intervention(()))
     scores = ask(evaluator, edit.intervention)
-    mine = [i for i, a in enumerate(scores.asked) if a.source == "text" and a.concept == "dog"]
+    mine = [i for i, a in enumerate(scores.questions) if a.source == "text" and a.concept == "dog"]
     for metric in ("success", "said", "wanted_probability"):
         found = value["concept", metric, "edit"][0]
         assert found == pytest.approx(float(scores.values[metric][mine].mean()), rel=1e-3, abs=1e-6)
@@ -237,7 +237,9 @@ def test_an_evaluation_has_success_beside_what_else_changes(
 def test_an_edit_by_one_question_is_measured_too(empty_atlas: Path, small_world: Any, speaking: Any) -> None:
     asked = ingest.solve.solve.PromptDataset("one word :", [], "dog")
     wanted = SolveSpec("word_swap", CAT, {"lr": 0.03, "epochs": 12})
-    edit, solution = solve(empty_atlas, "one", wanted, make_job({"max_new_tokens": 12}), Execution(), asked=asked)
+    edit, solution = solve(
+        empty_atlas, "one", wanted, make_job({"max_new_tokens": 12}), Execution(), prompt_dataset=asked
+    )
     assert edit.concept is None and edit.provenance["asked"]["prompt"] == "one word :"
     assert solution.report["worst_after"] > solution.report["worst_before"]
     done = evaluate(empty_atlas, edit, HELD_OUT, Execution(), seeds=1)
@@ -258,7 +260,7 @@ def test_a_composed_edit_is_measured_by_the_one_swap_of_its_parts(
     assert swap_of(Atlas.open(empty_atlas).edit("calm").data) is None
     done = evaluate(empty_atlas, both, HELD_OUT, Execution(batch_size=3), seeds=1, controls="layers")
     assert ("concept", "success", "random") in {(r["subset"], r["metric"], r["condition"]) for r in done.rows}
-    assert len(done.notes) == 2 and "make its very changes to other neurons: nothing is learned again" in done.notes[1]
+    assert len(done.notes) == 2 and "make its exact changes to other neurons: nothing is learned again" in done.notes[1]
     (first,) = random_controls(empty_atlas, both, speaking, 1, BY_LAYERS, [])
     assert np.array_equal(np.asarray(first.deltas), np.asarray(both.intervention.deltas))
     other = {"solver": {"swap": {"said": "cat", "wanted": "dog"}}}

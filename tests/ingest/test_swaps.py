@@ -190,9 +190,9 @@ def test_spoken_cases_are_those_in_which_every_token_is_the_first_choice(speakin
         ("  ", None, "empty; write --from dog"),
         ("dog", "", "empty"),
         ("dog", " ", "empty"),
-        ("dog", "dog", "'dog' is to become itself; give another --to"),
-        ("dog", "Dog", "is to become itself"),
-        ("dog", " dog ", "is to become itself"),
+        ("dog", "dog", "'dog' would become itself; give another --to"),
+        ("dog", "Dog", "would become itself"),
+        ("dog", " dog ", "would become itself"),
     ],
 )
 def test_words_that_cannot_be_swapped(said: str, wanted: str | None, message: str) -> None:

@@ -256,7 +256,7 @@ def test_too_few_shots_and_damaged_parquet_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="dev has 5 questions of abstract_algebra for 6 shots"):
         mmlu.build(str(tmp_path / "a"), shots=6)
     (tmp_path / "a" / "dev" / "virology_dev.csv").unlink()
-    with pytest.raises(UsageError, match="dev has 0 questions of virology for 5 shots; use option='shots=0'"):
+    with pytest.raises(UsageError, match="dev has 0 questions of virology for 5 shots; use --option shots=0"):
         mmlu.build(str(tmp_path / "a"))
     with pytest.raises(UsageError, match="shots must be at least 0"):
         mmlu.build(str(tmp_path / "a"), shots=-1)
@@ -520,13 +520,16 @@ def header(file: Path, at: int, value: bytes) -> None:
 @pytest.mark.parametrize(
     ("damage", "match"),
     [
-        (lambda f: f.unlink(), "is missing; the dataset's recordings must lie below its folder"),
-        (lambda f: f.write_bytes(b""), "is not a recording, corrupt or cut"),
-        (lambda f: f.write_bytes(b"hello" * 20), "is not a recording, corrupt or cut: .*Format not recognised"),
+        (lambda f: f.unlink(), "is missing; the dataset's recordings must be below its folder"),
+        (lambda f: f.write_bytes(b""), "is not a recording, or is corrupt or truncated"),
+        (
+            lambda f: f.write_bytes(b"hello" * 20),
+            "is not a recording, or is corrupt or truncated: .*Format not recognised",
+        ),
         (lambda f: f.write_bytes(f.read_bytes()[:30]), "is not a PCM recording, or corrupt"),
-        (lambda f: f.write_bytes(f.read_bytes()[:100]), "is cut: 56 of 160 bytes of sound are there"),
-        (lambda f: folders.sound(f, 0), "is a recording of nothing"),
-        (lambda f: header(f, 20, b"\x03\x00"), "is not a recording, corrupt or cut"),
+        (lambda f: f.write_bytes(f.read_bytes()[:100]), "is truncated: it has 56 of 160 bytes of sound"),
+        (lambda f: folders.sound(f, 0), "is an empty recording"),
+        (lambda f: header(f, 20, b"\x03\x00"), "is not a recording, or is corrupt or truncated"),
         (lambda f: header(f, 22, b"\x00\x00"), "is not a PCM recording, or corrupt: bad # of channels"),
         (lambda f: header(f, 24, b"\x00\x00\x00\x00"), "is corrupt: its header says 1 channels of 0 samples a second"),
         (lambda f: header(f, 24, b"\x01\x00\x00\x00"), "is corrupt: its header says 1 channels of 1 samples a second"),
