@@ -19,7 +19,7 @@ from _timing import interleaved, report
 
 from atlas.live.model import LiveModel
 from ingest.attribution.estimators import GRADIENT, Method
-from ingest.attribution.path_gradients import Paths
+from ingest.attribution.path_gradients import PathGradients
 from ingest.attribution.role_sums import prompt_masks, with_unions
 from ingest.attribution.trace import Item, Trace, traced
 from ingest.data.targets import Target
@@ -183,7 +183,7 @@ def modalities(live: LiveModel, trace: Trace) -> None:
 
 
 def paths(trace: Trace) -> None:
-    ours = Paths(20, "right", "predicting", "log_probability", 8192)
+    ours = PathGradients(20, "right", "predicting", "log_probability", 8192)
 
     def mine() -> torch.Tensor:
         return torch.stack([ours.attribute(trace, layer) for layer in trace.layers])

@@ -21,14 +21,14 @@ from atlas.live.hooks import tracing, writing
 from atlas.live.model import LiveModel
 from atlas.stats.random_neurons import matched_random
 from ingest.data.examples import HELD_OUT, IMAGE
-from ingest.evaluate.edit import under
-from ingest.evaluate.word_swap import SwapExaminer
+from ingest.evaluate.edit import evaluate_with
+from ingest.evaluate.word_swap import SwapEvaluator
 from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.run import prepare
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.prepare import completed
-from ingest.solve.problem import Piece, Problem, Weights, objective
-from ingest.solve.solve import Wanted, pose
+from ingest.solve.problem import CachedBatch, Problem, Weights, objective
+from ingest.solve.solve import SolveSpec, build_problem
 from ingest.solve.swaps import Swap
 
 PAIRS = (
@@ -38,19 +38,19 @@ PAIRS = (
 SEEDS = 3
 
 
-def held_out(live: LiveModel, said: str, swap: Swap) -> SwapExaminer:
+def held_out(live: LiveModel, said: str, swap: Swap) -> SwapEvaluator:
     """Captions of pictures of the thing; captions and questions, about pictures and in text, of all things."""
     job = make_job({"split": HELD_OUT, "per_concept": 1, "tasks": ["caption", "does", "lives"]})
     dataset = open_dataset(job)
     job = completed(job, dataset, Execution())
     mine = replace(job, concepts=(said,), sources=(IMAGE,), tasks=("caption",), per_concept=16)
     examples = {e.id: e for some in (mine, job) for e in prepare.collect(some, dataset)}
-    return SwapExaminer(ExampleEncoder(live, dataset, job), list(examples.values()), swap, 64, said)
+    return SwapEvaluator(ExampleEncoder(live, dataset, job), list(examples.values()), swap, 64, said)
 
 
-def measured(examiner: SwapExaminer, interventions: Sequence[Intervention]) -> tuple[float, float, float]:
+def measured(evaluator: SwapEvaluator, interventions: Sequence[Intervention]) -> tuple[float, float, float]:
     """success, whole answers with only the word replaced, other answers unchanged: means over the interventions."""
-    found = [under(examiner, i).values for i in interventions]
+    found = [evaluate_with(evaluator, i).values for i in interventions]
     names = ("success", "whole_success", "whole_unchanged")
     return tuple(float(np.mean([np.nanmean(values[n]) for values in found])) for n in names)  # type: ignore[return-value]
 
@@ -69,20 +69,20 @@ def pairs(live: LiveModel) -> None:
     for said, wanted in PAIRS:
         swap = Swap(said, wanted)
         mine: Job = completed(replace(job, concepts=(said,)), dataset, Execution())
-        problem = pose(live, dataset, mine, Wanted("word_swap", swap), 16)
-        examiner = held_out(live, said, swap)
-        examiner.ask()
+        problem = build_problem(live, dataset, mine, SolveSpec("word_swap", swap), 16)
+        evaluator = held_out(live, said, swap)
+        evaluator.evaluate()
         for name in ("word_swap", "rank_one", "fine_tune"):
             found, seconds = solved(name, problem)
-            row: tuple[float, ...] = (*measured(examiner, [found]), len(found.neurons), seconds)
+            row: tuple[float, ...] = (*measured(evaluator, [found]), len(found.neurons), seconds)
             table.setdefault(name, []).append(row)
             if name == "word_swap":
                 random = [matched_random(found.neurons, live.layout.width, seed) for seed in range(SEEDS)]
                 again = [solved(name, replace(problem, neurons=some)) for some in random]
-                row = (*measured(examiner, [i for i, _ in again]), row[3], float(np.mean([s for _, s in again])))
+                row = (*measured(evaluator, [i for i, _ in again]), row[3], float(np.mean([s for _, s in again])))
                 table.setdefault("word_swap on random neurons", []).append(row)
                 row = table[name][-1]
-                seen = f"{len(problem.cases)} seen, {len(examiner.cases)} held out"
+                seen = f"{len(problem.cases)} seen, {len(evaluator.cases)} held out"
                 print(f"{said:>6} -> {wanted:<7} {_percent(row[:3])}   {seen}, {seconds:.1f} s", flush=True)
     print(f"\n{len(PAIRS)} pairs, means (worst): success, whole answer, others unchanged; neurons; seconds")
     for name, rows in table.items():
@@ -99,11 +99,11 @@ def steps(live: LiveModel) -> None:
     """A step restarted at the lowest edited layer against one that runs the whole model."""
     job = make_job({"tasks": ["caption"], "sources": [IMAGE], "concepts": ["dog"]})
     dataset = open_dataset(job)
-    problem = pose(
-        live, dataset, completed(job, dataset, Execution()), Wanted("word_swap", Swap("dog", "cat"), keep=0), 16
+    problem = build_problem(
+        live, dataset, completed(job, dataset, Execution()), SolveSpec("word_swap", Swap("dog", "cat"), keep=0), 16
     )
     last = len(live.layout.layers) - 1
-    piece = Piece(live, [case.item() for case in problem.cases], last, change=True)
+    piece = CachedBatch(live, [case.item() for case in problem.cases], last, change=True)
     deltas = torch.zeros(5, live.layout.d_model, requires_grad=True)
     writes = {last: (torch.arange(5), deltas)}
 
@@ -118,7 +118,7 @@ def steps(live: LiveModel) -> None:
             live.forward(piece.batch)
         final = capture.norm_out
         assert final is not None
-        loss = piece.worst(-piece.said(final)) + piece.drift(final)
+        loss = piece.worst(-piece.word_log_probs(final)) + piece.drift(final)
         loss = loss + 10 * piece.worst(piece.unlikely(final, behind=1))
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()

@@ -19,7 +19,7 @@ from ingest.requests.left_out import left_out
 from ingest.requests.options import EXECUTION, JOB, ExampleOptions, LoadOptions, ModelOptions
 
 if TYPE_CHECKING:
-    from ingest.analyse.geometry import Ablated
+    from ingest.analyse.geometry import AblatedNeurons
 
 
 @described
@@ -57,10 +57,10 @@ def geometry(
     """
     chosen = output.chosen()
     path = existing(atlas)
-    from ingest.analyse.geometry import Settings, measure
+    from ingest.analyse.geometry import GeometrySettings, measure
     from ingest.job import make_job
 
-    settings = Settings(sample, neighbours, words(projections), points)
+    settings = GeometrySettings(sample, neighbours, words(projections), points)
     ablated = _ablated(path, edit, labels, of)
     job = make_job(job_options.content())
     note_model(job_options, job.model)
@@ -73,7 +73,7 @@ def geometry(
     show(_shown(done.rows, words(only)), chosen, more={"run": done.run_id})
 
 
-def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None = None) -> Ablated | None:
+def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None = None) -> AblatedNeurons | None:
     """The neurons to look without."""
     if (edit, labels, of).count(None) < 2:
         raise UsageError("look without the neurons of an --edit, of --labels or of --of, not both")
@@ -81,18 +81,18 @@ def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None = 
     from atlas.edits.edit import Intervention
     from atlas.edits.kinds import ablate, make_changes
     from atlas.query.labels import labelled
-    from ingest.analyse.geometry import Ablated
+    from ingest.analyse.geometry import AblatedNeurons
 
     if edit is not None:
         data = Atlas(path).edit(edit).data
-        return Ablated(data.label, data.intervention, data.fingerprint)
+        return AblatedNeurons(data.label, data.intervention, data.fingerprint)
     if labels is None and of is None:
         return None
     run, _, label = (labels or "").partition(":")
     found = labelled(path, run, label or None) if of is None else Atlas(path).selection(of)
     neurons = sorted(set(found.neurons))
     name = str(labels if of is None else of)
-    return Ablated(name, Intervention(make_changes(neurons, ablate())), found.provenance["fingerprint"])
+    return AblatedNeurons(name, Intervention(make_changes(neurons, ablate())), found.provenance["fingerprint"])
 
 
 def _shown(rows: pa.Table, only: tuple[str, ...]) -> pa.Table:

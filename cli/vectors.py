@@ -79,10 +79,10 @@ def build(
         how.refuse(f"none is needed for --space {space}")
     wording = Wording(tokens, concepts, share)
     which = MapSpec(None, method, source=source, target=target, reduce=reduce, model=model)
-    from ingest.embed.embed import Asked, embed
+    from ingest.embed.embed import EmbedSpec, embed
     from ingest.embed.encoder import DEFAULT
 
-    asked = Asked("", which, encoder or DEFAULT, pairs(option or []), wording, how.execution(), how.content())
+    asked = EmbedSpec("", which, encoder or DEFAULT, pairs(option or []), wording, how.execution(), how.content())
     ids, said = [], set()
     for name in wanted:
         try:
@@ -194,10 +194,10 @@ def search(
         say(f"matching words, not meanings: {why}")
         found = Search(text, top=top, model=model).answer(path)
     else:
-        from ingest.embed.search import Sought, by_medium, by_text
+        from ingest.embed.search import SearchSpec, by_medium, by_text
         from ingest.run.generate import open_media
 
-        sought = Sought(model, encoder, pairs(option or []), how.execution(), how.content(), top, positions, prompt)
+        sought = SearchSpec(model, encoder, pairs(option or []), how.execution(), how.content(), top, positions, prompt)
         found = by_text(path, text, sought) if text is not None else by_medium(path, open_media(*media)[0], sought)
     print_answer(found, chosen)
 

@@ -1,4 +1,4 @@
-"""A job: what to attribute, with which methods, on which examples. A run records it resolved, and is named by it."""
+"""A job: what to attribute, with which methods, on which examples. A run records it, resolved, and is named by it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from ingest.data.examples import BOTH, FIND, HELD_OUT, Dataset
 from ingest.data.targets import MENTIONS, OCCURRENCES, TOKENS
 
 ALL = "all"
-"""`keep` of a job whose maps are stored whole; `concepts` of one that takes every concept, as no names do."""
+"""`keep` of a job whose maps are stored whole; `concepts` of one that takes every concept, the same as none named."""
 
 
 def kept_top(keep: str) -> int:
-    """How many scores of a map `keep` means, where that is not all.
+    """How many scores of a map `keep` means, where it is not `all`.
 
     Raises:
         UsageError: not `all` or `top:N`.
@@ -31,7 +31,7 @@ def kept_top(keep: str) -> int:
     name, _, amount = keep.partition(":")
     if name != "top" or not amount.isdecimal() or int(amount) < 1:
         raise UsageError(
-            f"--keep is all, or top:N for the best N scores of each map, for example top:5000; not '{keep}'"
+            f"[[keep]] is all, or top:N for the best N scores of each map, for example top:5000; not '{keep}'"
         )
     return int(amount)
 
@@ -40,7 +40,7 @@ def kept_top(keep: str) -> int:
 class ModelSpec:
     """Which model, in which precision.
 
-    model: a folder, a HuggingFace id or an embedded name. quantization: "8bit", "4bit", or none.
+    model: a folder, a HuggingFace id or an embedded model's name. quantization: "8bit", "4bit", or "" for none.
     """
 
     model: str = "tiny-llava"
@@ -53,10 +53,10 @@ class ModelSpec:
 class DataSpec:
     """Which examples of which dataset.
 
-    dataset: `name` or `name:path`. concepts, sources, tasks: empty means all that the dataset has and, of sources, the
-    model takes; of tasks, the default ones. split: "find", "held_out", or "all" for both. per_concept: at most so many
-    examples of each concept and task, of each split. negatives: so many examples a source that show none of the
-    concepts. max_new_tokens: length of the model's own answers, where the dataset has none.
+    dataset: `name` or `name:path`. concepts, sources, tasks: empty means all concepts, all sources that the model
+    takes, and the default tasks. split: "find", "held_out", or "all" for both. per_concept: at most so many examples of
+    each concept and task, of each split. negatives: how many examples of each source show none of the concepts.
+    max_new_tokens: length of the model's own answers, where the dataset has none.
     """
 
     dataset: str = "scenes"
@@ -73,7 +73,7 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class Drawing:
-    """Where tasks ask for pictures: what finds concepts in those that a model draws, and how they are drawn.
+    """For tasks that ask for pictures: what finds concepts in the drawn pictures, and how they are drawn.
 
     segmenter, segmenting: its name and options. drawing: fields of `atlas.live.draw.drawer.DrawOptions`.
     """
@@ -85,14 +85,14 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How neurons are scored, and what is kept of it.
+    """How neurons are scored, and which scores are stored.
 
     methods: method -> its parameters. layers: which to score, for example 8-15; all by default. mentions: "shown", the
-    concepts that an example is said to show, or "vocabulary", every concept whose words are in the answer. occurrences,
-    tokens: see `ingest.data.targets`. inpainter, inpainting: what makes counterfactual pictures, and its options, where
-    a method needs them. swap_answers: whether every answer is also scored behind another concept's prompt
+    concepts that an example is labelled with, or "vocabulary", every concept whose words are in the answer.
+    occurrences, tokens: see `ingest.data.targets`. inpainter, inpainting: what makes counterfactual pictures, and its
+    options, where a method needs them. swap_answers: whether every answer is also scored after another concept's prompt
     (`ingest.run.swapped_answers`). exemplars: how many of the strongest examples to keep for each neuron. keep: "all"
-    scores of a concept's map, or "top:5000", the best so many and a sketch of the rest.
+    scores of a concept's map, or for example "top:5000", the 5000 best and a sketch of the rest.
     """
 
     methods: dict[str, dict[str, Any]] = field(default_factory=lambda: {"contribution": {}})
@@ -111,12 +111,12 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Job(Scoring, Drawing, DataSpec, ModelSpec):
-    """Everything that decides a number. Two equal resolved jobs have the same run id and give the same scores."""
+    """Everything that determines a number. Equal resolved jobs have the same run id and give the same scores."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How to run it: nothing here changes a number by more than rounding, so it is not part of the run's id.
+    """How to run a job: nothing here changes a number by more than rounding, so it is not part of the run's id.
 
     bad_media: "skip" (and report) or "fail". attention, trust_remote_code: see `atlas.live.load.checkpoints.Loading`.
     """
@@ -137,7 +137,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     """The fields of a job file: the same names as `Job`, with `[methods.NAME]` tables for parameters.
 
     Raises:
-        UsageError: no such file, no TOML, or an unknown field.
+        UsageError: no such file, not TOML, or an unknown field.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -156,7 +156,7 @@ S = TypeVar("S", ModelSpec, DataSpec, Job)
 
 
 def make_spec(kind: type[S], content: Mapping[str, Any]) -> S:
-    """A spec from plain values (a job file's, a command line's), of the types that its fields have.
+    """A spec from plain values (of a job file or a command line), checked against the types of its fields.
 
     Raises:
         UsageError: a value of the wrong type.
@@ -197,19 +197,19 @@ def make_job(content: Mapping[str, Any]) -> Job:
         kept_top(job.keep)
     if not job.methods:
         raise UsageError("the job names no method; `atlas methods` lists them")
-    methods = {name: _parameters(name, given) for name, given in job.methods.items()}
+    methods = {name: _parameters(name, parameters) for name, parameters in job.methods.items()}
     return replace(job, methods=methods, concepts=() if job.concepts == (ALL,) else job.concepts)
 
 
-def _parameters(name: str, given: Any) -> dict[str, Any]:
-    if not isinstance(given, Mapping):
-        raise UsageError(f"the job's methods.{name} is {given!r}; it must be a table of parameters")
-    read = {k: _from_file(v) if isinstance(v, str) and v.startswith("@") else v for k, v in given.items()}
-    return registry.resolve(name, registry.load(ingest.methods, name).build, read)
+def _parameters(name: str, parameters: Any) -> dict[str, Any]:
+    if not isinstance(parameters, Mapping):
+        raise UsageError(f"the job's methods.{name} is {parameters!r}; it must be a table of parameters")
+    values = {k: _from_file(v) if isinstance(v, str) and v.startswith("@") else v for k, v in parameters.items()}
+    return registry.resolve(name, registry.load(ingest.methods, name).build, values)
 
 
 def _from_file(value: str) -> str:
-    """`@FILE`: the file's words, joined by commas, so that the run records what was in it."""
+    """For `@FILE`, the file's words joined by commas, so that the run records the content."""
     try:
         return ",".join(Path(value[1:]).read_text(encoding="utf-8").split())
     except OSError as error:
@@ -217,10 +217,10 @@ def _from_file(value: str) -> str:
 
 
 def open_dataset(spec: DataSpec) -> Dataset:
-    """The dataset, with the concepts and sources that are asked of it checked.
+    """The spec's dataset; checks the spec's concepts and sources against it.
 
     Raises:
-        UsageError: an unknown dataset, concept, source or task; the message has the nearest name.
+        UsageError: an unknown dataset, concept or source; the message has the nearest name.
     """
     name, _, path = spec.dataset.partition(":")
     module = registry.load(ingest.datasets, name)

@@ -26,7 +26,7 @@ from atlas import Atlas
 from cli import render
 from cli.demo import FURTHER, STEPS, play
 from cli.main import make_app
-from ingest.evaluate.methods import mapped, pooled
+from ingest.evaluate.methods import mapped_concepts, pooled_accuracy
 
 WRITTEN_LATER = ("cli.md", "python.md", "embedded.md", "benchmarks.md")
 """Pages whose headings are written when the site is built, which follows links to them."""
@@ -166,12 +166,12 @@ def test_the_concepts_live_in_the_neurons_that_were_found(demo: tuple[Path, dict
     rows = [r for r in atlas.effects().to_pylist() if r["edit"].startswith("contribution:40:")]
     for source, most in (("text", 0.20), ("image", 0.35)):
         before, edit, random = (
-            {subset: pooled(rows, source, subset, condition) for subset in ("concept", "others")}
+            {subset: pooled_accuracy(rows, source, subset, condition) for subset in ("concept", "others")}
             for condition in ("before", "edit", "random")
         )
         assert before["concept"] >= 0.95 and edit["concept"] < most
         assert edit["others"] > 0.90
         assert all(abs(random[subset] - before[subset]) < 0.03 for subset in before)
-    concepts = mapped(demo[0], "contribution", "image", "tiny-llava")
+    concepts = mapped_concepts(demo[0], "contribution", "image", "tiny-llava")
     lifts = [atlas.shared(c, "contribution", top=40).facts["lift"] for c in concepts]
     assert len(concepts) >= 16 and sum(lifts) / len(lifts) >= 10

@@ -33,7 +33,7 @@ from ingest.evaluate.generated import plugin_metrics
 from ingest.evaluate.metric import load_metrics
 from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.run.ingest import ingest as run_ingest
-from ingest.solve.solve import Wanted, solve
+from ingest.solve.solve import SolveSpec, solve
 from ingest.solve.swaps import Swap
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -199,7 +199,7 @@ def test_a_solver_and_a_rule_of_plugins_are_recorded(site: Site, empty_atlas: Pa
     kind = registry.kind_of(ingest.label_rules)
     site.install("ruling", f"[neuron_atlas.{kind}]\nnone = ruling\n", rule)
     content = {"model": str(llava_folder), "concepts": ("dog",), "per_concept": 2, "sources": ("text",)}
-    swap = Wanted("ones", Swap("dog", "cat"))
+    swap = SolveSpec("ones", Swap("dog", "cat"))
     speaking = {"model": "tiny-llava", "sources": ("image",), "tasks": ("caption",)}
     edit, _ = solve(empty_atlas, "swap", swap, make_job(content | speaking), Execution())
     assert edit.provenance["solver"]["plugins"]["solvers"]["ones"]["distribution"] == "writing"

@@ -34,8 +34,9 @@ from atlas.store.run_manifest import OBJECTS, SHARDS, require_head, shard_rows
 
 _URL = re.compile(r"(https?|s3)://[^\s?#]+")
 
-_HTTPFS = """reading {location} needs DuckDB's extension httpfs, which is not installed and is never downloaded automatically; \
-type once: python -c "import duckdb; duckdb.sql('INSTALL httpfs')", or use `atlas pull` or `atlas import` instead"""
+_HTTPFS = """reading {location} needs DuckDB's extension httpfs, which is not installed and is never \
+downloaded automatically; type once: python -c "import duckdb; duckdb.sql('INSTALL httpfs')", \
+or use `atlas pull` or `atlas import` instead"""
 
 
 @contextmanager

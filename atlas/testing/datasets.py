@@ -232,7 +232,7 @@ def check_links(entry: Entry, open_at: Callable[[Path | None], Dataset], path: P
 
 def check_path(entry: Entry, open_at: Callable[[Path | None], Dataset]) -> None:
     """A path that is not given is refused with what to type, one that is not there, or has nothing, with its name."""
-    with entry.refused("no path", matching=f"--dataset {entry.name}:"):
+    with entry.refused("no path", matching=rf"dataset[= ]'?{re.escape(entry.name)}:"):
         open_at(None)
     with tempfile.TemporaryDirectory() as folder:
         with entry.refused("a path that is not there", matching="nowhere"):

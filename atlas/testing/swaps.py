@@ -19,7 +19,7 @@ from ingest.data.targets import Target
 from ingest.job import Job
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.solve.problem import Problem
-from ingest.solve.swaps import Case, Swap, make_cases
+from ingest.solve.swaps import Swap, SwapCase, make_cases
 
 PROMPT = "what is this ?"
 CONCEPTS = {"dog": Concept("dog", ("dog", "dogs")), "cat": Concept("cat", ("cat", "cats"))}
@@ -78,7 +78,7 @@ def feed_of(live: LiveModel, examples: Sequence[Example], **world: Any) -> Examp
     return ExampleEncoder(live, World(examples, **world), Job(max_new_tokens=12, concepts=tuple(CONCEPTS)))
 
 
-def cases_of(live: LiveModel, answers: Sequence[str | None], swap: Swap, *, pictures: bool = False) -> list[Case]:
+def cases_of(live: LiveModel, answers: Sequence[str | None], swap: Swap, *, pictures: bool = False) -> list[SwapCase]:
     """The cases of questions with these answers; each with a picture of its own, where the model sees any."""
     examples = [
         example(answer, media=str(i) if pictures else "", prompt=f"{'a ' * (i % 3)}{PROMPT}")

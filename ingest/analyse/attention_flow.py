@@ -28,7 +28,7 @@ NAMES = ("attention_contribution", "attention_share", "saliency", "saliency_shar
 LIMITS = {name: (0.0, 1.0 if name.endswith("share") else math.inf) for name in NAMES}
 
 
-class Flow:
+class AttentionFlow:
     """Sums over examples of one source. Needs passes traced with gradients and attention.
 
     sums: role -> (3, names, layers) float64, of the values, their squares and their cubes. counts: role -> examples
@@ -73,7 +73,7 @@ class Flow:
 
 
 def _of_layers(sums: np.ndarray, count: int, limits: tuple[float, float]) -> list[tuple[float, int, Interval]]:
-    """See `Flow.means`. sums: (3, layers), of the values, their squares and their cubes."""
+    """See `AttentionFlow.means`. sums: (3, layers), of the values, their squares and their cubes."""
     return [
         (float(total / count), count, of_sums(total, square, cube, count, limits))
         for total, square, cube in zip(*sums, strict=True)

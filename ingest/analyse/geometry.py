@@ -34,24 +34,24 @@ from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, parse_layers
 from atlas.store.database import open_readonly
 from atlas.store.schema import arrow_schema, measures
-from ingest.analyse.attention_flow import Flow
+from ingest.analyse.attention_flow import AttentionFlow
 from ingest.analyse.geometry_rows import flow_rows, place_rows, point_rows
 from ingest.analyse.representations import Representations
 from ingest.attribution.trace import Item, shortest_first, traced
 from ingest.data.examples import IMAGE, Example
 from ingest.evaluate.controls import LAYERS, Controls
-from ingest.evaluate.edit import moved
+from ingest.evaluate.edit import on_random_neurons
 from ingest.job import Execution, Job
 from ingest.run import prepare
 from ingest.run.encode_examples import ExampleEncoder, batches
 from ingest.run.map_step import Progress
-from ingest.run.session import ask, run_of
+from ingest.run.session import prepare_job, run_of
 
 PROJECTIONS = ("pca", "tsne")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class GeometrySettings:
     """sample: tokens of each role, and examples, that are kept. neighbours: of knn_mixing. projections: of points;
     points: tokens of each role that are drawn."""
 
@@ -69,7 +69,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Ablated:
+class AblatedNeurons:
     """The neurons to look without, and what they are: an edit's label or a run's labels."""
 
     name: str
@@ -78,7 +78,7 @@ class Ablated:
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class GeometryRun:
     """The stored measures. fresh: False where the same had been measured before."""
 
     run_id: str
@@ -88,21 +88,21 @@ class Measured:
 
 
 @dataclass
-class Seen:
+class Observations:
     """What one condition gathers, by source."""
 
     places: dict[str, Representations] = field(default_factory=dict)
-    flows: dict[str, Flow] = field(default_factory=dict)
+    flows: dict[str, AttentionFlow] = field(default_factory=dict)
 
 
 def measure(
     atlas: Path,
     job: Job,
     execution: Execution,
-    settings: Settings,
-    ablated: Ablated | None = None,
+    settings: GeometrySettings,
+    ablated: AblatedNeurons | None = None,
     progress: Progress = lambda done, total: None,
-) -> Measured:
+) -> GeometryRun:
     """Measure a model on a dataset's prompts and store the numbers, and points to draw, as a run of their own.
 
     Raises:
@@ -111,22 +111,22 @@ def measure(
     """
     if importlib.util.find_spec("sklearn") is None:
         raise Unsupported("the probe and t-SNE need scikit-learn: pip install 'neuron-atlas[analysis]'")
-    asked = ask(job, execution)
+    asked = prepare_job(job, execution)
     require_words("geometry", asked.examples)
     live = prepare.load_model(asked.job, execution)
     if ablated is not None and ablated.fingerprint != live.fingerprint:
         raise UsageError(f"{ablated.name} is of other weights than {live.name} has now; make it again for this model")
     more = _asked(settings, ablated)
-    with run_of(atlas, "geometry", asked, live, execution, identity=live.identity, more=more) as run:
+    with run_of(atlas, "geometry", asked, live, execution, identity=live.identity, extra_fields=more) as run:
         if run.done:
-            return Measured(run.run_id, False, stored_measures(atlas, run.run_id), {})
+            return GeometryRun(run.run_id, False, stored_measures(atlas, run.run_id), {})
         seen = _look(live, run.encoder, asked.job, execution, settings, ablated, asked.examples, progress)
         seed = asked.job.seed
         rows = pa.Table.from_pylist(_rows(run.run_id, seen, settings, seed), schema=arrow_schema(measures))
         ids = [e.id for e in asked.examples]
         points = point_rows(run.run_id, seen["before"].places, settings, seed, ids)
         outcome = run.finish({"measures": rows.num_rows}, {"measures": rows, "points": points})
-    return Measured(run.run_id, True, rows, outcome["skipped"])
+    return GeometryRun(run.run_id, True, rows, outcome["skipped"])
 
 
 def require_words(command: str, examples: Sequence[Example]) -> None:
@@ -136,7 +136,7 @@ def require_words(command: str, examples: Sequence[Example]) -> None:
         raise UsageError(f"atlas {command} looks at answers in words, and {drawn} asks for pictures; use other --tasks")
 
 
-def _asked(settings: Settings, ablated: Ablated | None) -> dict[str, Any]:
+def _asked(settings: GeometrySettings, ablated: AblatedNeurons | None) -> dict[str, Any]:
     """What the job says beyond model and examples."""
     without = None if ablated is None else digest(ablated.intervention)
     return {"methods": {}, "geometry": asdict(settings), "without": without, "tap": PRODUCT}
@@ -147,17 +147,17 @@ def _look(
     feed: ExampleEncoder,
     job: Job,
     execution: Execution,
-    settings: Settings,
-    ablated: Ablated | None,
+    settings: GeometrySettings,
+    ablated: AblatedNeurons | None,
     examples: Sequence[Example],
     progress: Progress,
-) -> dict[str, Seen]:
+) -> dict[str, Observations]:
     """Every batch under every condition: before; and with neurons to look without: edit, and random ones."""
     conditions: dict[str, Intervention | None] = {"before": None}
     if ablated is not None:
         conditions["edit"] = ablated.intervention
-        conditions["random"] = moved(ablated.intervention, Controls(LAYERS, live.layout.width), job.seed)
-    seen = {name: Seen() for name in conditions}
+        conditions["random"] = on_random_neurons(ablated.intervention, Controls(LAYERS, live.layout.width), job.seed)
+    seen = {name: Observations() for name in conditions}
     layers = check_layers(live.layout, parse_layers(job.layers) if job.layers else None)
     last = len(live.layout.layers)
     depths = [*layers, last] if last - 1 in layers else list(layers)
@@ -165,7 +165,7 @@ def _look(
     for source in job.sources:
         for mine in seen.values():
             mine.places[source] = Representations(depths, settings.sample, job.seed)
-            mine.flows[source] = Flow(layers)
+            mine.flows[source] = AttentionFlow(layers)
         numbered = [(n, e) for n, e in enumerate(examples) if e.source == source]
         for some in batches(numbered, 4 * execution.batch_size):
             items = shortest_first(feed.items(some, execution.batch_size))
@@ -178,13 +178,13 @@ def _look(
     return seen
 
 
-def _gather(live: LiveModel, items: Sequence[Item], source: str, layers: Sequence[int], seen: Seen) -> None:
+def _gather(live: LiveModel, items: Sequence[Item], source: str, layers: Sequence[int], seen: Observations) -> None:
     with traced(live, items, source, layers=layers, tap=PRODUCT, grad=True, attention=True) as trace:
         seen.places[source].update(trace)
         seen.flows[source].update(trace)
 
 
-def _rows(run_id: str, seen: Mapping[str, Seen], settings: Settings, seed: int) -> list[dict[str, Any]]:
+def _rows(run_id: str, seen: Mapping[str, Observations], settings: GeometrySettings, seed: int) -> list[dict[str, Any]]:
     usual = {"run_id": run_id, "method": None, "concept": None}
     out = []
     for condition, mine in seen.items():

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from atlas.stats.intervals import Interval, of_clusters
 from atlas.store.schema import arrow_schema, points
-from ingest.analyse.attention_flow import NAMES, Flow
+from ingest.analyse.attention_flow import NAMES, AttentionFlow
 from ingest.analyse.representation_metrics import cosine_distance, linear_cka, mixing, plane, probe, to_cluster
 from ingest.analyse.representations import Representations, Token, priority
 from ingest.attribution.role_sums import DISJOINT, SPECIAL, TEXT
@@ -22,7 +22,7 @@ HELD_OUT = 0.3
 """The share of examples on which the probe is judged."""
 
 
-class Drawing(Protocol):
+class ProjectionSettings(Protocol):
     @property
     def projections(self) -> tuple[str, ...]: ...
     @property
@@ -102,7 +102,7 @@ def held_out(places: Representations, roles: Sequence[str], seed: int) -> np.nda
     return np.array([number in apart for number, _ in tokens])
 
 
-def flow_rows(flow: Flow) -> Iterator[Row]:
+def flow_rows(flow: AttentionFlow) -> Iterator[Row]:
     for role, found in flow.means().items():
         for i, name in enumerate(NAMES):
             for j, layer in enumerate(flow.layers):
@@ -110,7 +110,7 @@ def flow_rows(flow: Flow) -> Iterator[Row]:
 
 
 def point_rows(
-    run_id: str, places: Mapping[str, Representations], drawing: Drawing, seed: int, ids: Sequence[str]
+    run_id: str, places: Mapping[str, Representations], drawing: ProjectionSettings, seed: int, ids: Sequence[str]
 ) -> pa.Table:
     """Coordinates of sampled tokens, every source, layer and projection by itself. ids: of the run's examples."""
     rows: list[Row] = []

@@ -15,7 +15,7 @@ import ingest.label_rules
 from atlas import registry
 from atlas.errors import UsageError
 from atlas.store.database import open_readonly
-from ingest.attribution.labels import Labels, labels_table
+from ingest.attribution.labels import LabelledNeurons, labels_table
 from ingest.run.session import derived_run
 
 
@@ -62,11 +62,11 @@ class Rule(Protocol):
 
     method: str
 
-    def label(self, runs: Sequence[RunMaps]) -> Iterator[Labels]: ...
+    def label(self, runs: Sequence[RunMaps]) -> Iterator[LabelledNeurons]: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
+class LabelRun:
     """A run of labels. fresh: False where the same labels had been made before. runs: what they were made from."""
 
     run_id: str
@@ -74,7 +74,7 @@ class Labelled:
     runs: tuple[str, ...]
 
 
-def make(atlas: Path, rule: str, runs: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> Labelled:
+def make(atlas: Path, rule: str, runs: Sequence[str] = (), given: Mapping[str, Any] | None = None) -> LabelRun:
     """Label neurons by a rule of `ingest/label_rules/`, from the maps of the runs (by default the newest of them).
 
     runs: beginnings of run ids. given: the rule's parameters.
@@ -97,7 +97,7 @@ def make(atlas: Path, rule: str, runs: Sequence[str] = (), given: Mapping[str, A
         if not run.done:
             table = labels_table(run.run_id, labels)
             run.finish({"labels": table.num_rows}, {"labels": table})
-    return Labelled(run.run_id, not run.done, ids)
+    return LabelRun(run.run_id, not run.done, ids)
 
 
 def find_runs(connection: Connection, wanted: Sequence[str], method: str) -> list[str]:

@@ -38,7 +38,7 @@ from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
 from atlas.stats.intervals import Interval, of_values
 from atlas.store.schema import arrow_schema, measures
-from ingest.analyse.geometry import Measured, require_words, stored_measures
+from ingest.analyse.geometry import GeometryRun, require_words, stored_measures
 from ingest.attribution.estimators import GRADIENT, TEXT_TARGET, PairMethod
 from ingest.attribution.trace import Item, shortest_first, traced
 from ingest.data.examples import IMAGE
@@ -48,7 +48,7 @@ from ingest.run import prepare
 from ingest.run.encode_examples import batches
 from ingest.run.map_step import Progress
 from ingest.run.resolve import methods, needs
-from ingest.run.session import ModelSession, ask, run_of
+from ingest.run.session import ModelSession, prepare_job, run_of
 
 REPEATS = 10
 MOST = 50
@@ -59,7 +59,7 @@ WORDS = 10
 
 
 @dataclass
-class Concept:
+class ConceptSums:
     """What is kept of one concept and source: each example's top neurons, best first, and sums over random halves."""
 
     tops: list[np.ndarray] = field(default_factory=list)
@@ -77,14 +77,14 @@ def measure(
     execution: Execution,
     ks: Sequence[int],
     progress: Progress = lambda done, total: None,
-) -> Measured:
+) -> GeometryRun:
     """Measure the job's one method on its concepts and store the numbers as a run of their own.
 
     Raises:
         UsageError: not exactly one method, or one without a map for each example; pictures are asked for or
             explained.
     """
-    asked = ask(job, execution)
+    asked = prepare_job(job, execution)
     (name, method), *others = methods(asked.job).items()
     if others or not isinstance(method, PairMethod) or not method.per_example:
         raise UsageError("properties are of one method that scores every example, such as contribution")
@@ -96,43 +96,49 @@ def measure(
     if max(ks) > len(layers) * live.layout.width or min(ks) < 1:
         raise UsageError(f"--top must lie between 1 and {len(layers) * live.layout.width}")
     more = {"properties": list(ks)}
-    with run_of(atlas, "properties", asked, live, execution, identity=live.identity, more=more) as run:
+    with run_of(atlas, "properties", asked, live, execution, identity=live.identity, extra_fields=more) as run:
         if run.done:
-            return Measured(run.run_id, False, stored_measures(atlas, run.run_id), {})
+            return GeometryRun(run.run_id, False, stored_measures(atlas, run.run_id), {})
         rows = [{"run_id": run.run_id, **row} for row in _measured(run, name, method, layers, ks, progress)]
         found = pa.Table.from_pylist(rows, schema=arrow_schema(measures))
         outcome = run.finish({"measures": found.num_rows}, {"measures": found})
-    return Measured(run.run_id, True, found, outcome["skipped"])
+    return GeometryRun(run.run_id, True, found, outcome["skipped"])
 
 
 def _measured(
     run: ModelSession, name: str, method: PairMethod, layers: Sequence[int], ks: Sequence[int], progress: Progress
 ) -> Iterator[dict[str, Any]]:
     """The rows of every source, one pass over its examples each."""
-    job, size = run.asked.job, run.execution.batch_size
+    job, size = run.prepared.job, run.execution.batch_size
     done = 0
     for source in job.sources:
         if method.sources is not None and source not in method.sources:
             continue
-        seen: dict[str, Concept] = {}
-        for some in batches([(n, e) for n, e in run.asked.numbered if e.source == source], 4 * size):
+        seen: dict[str, ConceptSums] = {}
+        for some in batches([(n, e) for n, e in run.prepared.numbered if e.source == source], 4 * size):
             for chosen in batches(shortest_first(run.encoder.items(some, size)), size):
                 _gather(run.live, method, job, chosen, source, max(ks), seen)
             done += len(some)
-            progress(done, len(run.asked.examples))
+            progress(done, len(run.prepared.examples))
         part = {c.part for c in seen.values()}.pop() if seen else ""
         labels = {"method": f"{name}.{part}" if part else name, "source": source, "layer": None}
         yield from ({**labels, **row} for row in _rows(run.live, layers, seen, ks))
 
 
 def _gather(
-    live: LiveModel, method: PairMethod, job: Job, items: Sequence[Item], source: str, k: int, seen: dict[str, Concept]
+    live: LiveModel,
+    method: PairMethod,
+    job: Job,
+    items: Sequence[Item],
+    source: str,
+    k: int,
+    seen: dict[str, ConceptSums],
 ) -> None:
     concepts, numbers, scores, words, part = _scored(live, method, job, items, source, shuffle=False)
     for p, concept in enumerate(concepts):
         if concept == NONE:
             continue
-        mine = seen.setdefault(concept, Concept())
+        mine = seen.setdefault(concept, ConceptSums())
         if len(mine.tops) < MOST:
             mine.tops.append(_top(scores[p], k, 2 * numbers[p]))
         mine.examples, mine.part = mine.examples + 1, part
@@ -194,7 +200,7 @@ def _top(scores: Tensor, k: int, draw: int) -> np.ndarray:
 
 
 def _rows(
-    live: LiveModel, layers: Sequence[int], seen: Mapping[str, Concept], ks: Sequence[int]
+    live: LiveModel, layers: Sequence[int], seen: Mapping[str, ConceptSums], ks: Sequence[int]
 ) -> Iterator[dict[str, Any]]:
     tokens = choices(live, WORDS)
     raised = torch.cat([tokens[layer, "top"] for layer in layers])  # (L * N, WORDS)
@@ -223,7 +229,7 @@ def _interval(name: str, condition: str, values: Sequence[float], examples: int)
 
 
 def _values(
-    concept: str, mine: Concept, seen: Mapping[str, Concept], k: int, says: np.ndarray
+    concept: str, mine: ConceptSums, seen: Mapping[str, ConceptSums], k: int, says: np.ndarray
 ) -> dict[tuple[str, str], list[float]]:
     """(property, condition) -> its values, whose mean it is; none where it cannot be told."""
     chance = [k / len(says)]
@@ -250,7 +256,7 @@ def _values(
     }
 
 
-def _best(name: str, concept: Concept, k: int) -> np.ndarray:
+def _best(name: str, concept: ConceptSums, k: int) -> np.ndarray:
     assert concept.total is not None
     return _top(concept.total, k, zlib.crc32(name.encode()))
 

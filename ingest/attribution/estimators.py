@@ -73,7 +73,7 @@ class Method(Protocol):
 
 
 @dataclass
-class Means:
+class RunningMeans:
     """Sums and counts of (layer, neuron) scores under a key, on the CPU in float64, so order does not matter.
 
     What comes from a GPU is first added up there, as every copy from it waits for all it has to do.
@@ -147,7 +147,7 @@ class PairMethod:
 
     def __init__(self) -> None:
         self.reductions = tuple(r for r in USUAL if r in self.supported)
-        self.pairs, self.squares = Means(), Means()
+        self.pairs, self.squares = RunningMeans(), RunningMeans()
         self.histograms: dict[str, Tensor] = {}
 
     def score(self, trace: Trace, layer: int) -> Tensor:

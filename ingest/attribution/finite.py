@@ -15,7 +15,7 @@ Note = tuple[str, Tensor, tuple[int, ...]]
 """What, of which rows it is not finite, (rows,) bool on the device, and the rows' examples."""
 
 
-class Finiteness:
+class FiniteCheck:
     """Notes of a pass (see `of_pass`), or of many. dtype: of the model, which the message names."""
 
     def __init__(self, dtype: str) -> None:
@@ -34,7 +34,7 @@ class Finiteness:
         """Note (B, T, N) values of some layers. what: with a place for the layer."""
         self.notes += [(what.format(y), broken_rows(values[y], real), tuple(numbers)) for y in sorted(values)]
 
-    def done(self, later: Finiteness | None) -> None:
+    def done(self, later: FiniteCheck | None) -> None:
         """Check, or leave that to another who looks at many passes."""
         if later is None:
             self.check()

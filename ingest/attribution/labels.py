@@ -14,7 +14,7 @@ from atlas.store.schema import arrow_schema, labels
 
 
 @dataclass(frozen=True, slots=True)
-class Labels:
+class LabelledNeurons:
     """One label and the neurons that have it. rule: what decided it, with its parameters. layers, neurons, scores:
     (neurons,), the score being the rule's own, larger for clearer."""
 
@@ -29,16 +29,16 @@ class Labels:
 class Labelling(Protocol):
     """A method that also labels neurons."""
 
-    def labels(self) -> Iterable[Labels]: ...
+    def labels(self) -> Iterable[LabelledNeurons]: ...
 
 
-def chosen(label: str, rule: str, layers: tuple[int, ...], where: np.ndarray, scores: np.ndarray) -> Labels:
+def chosen(label: str, rule: str, layers: tuple[int, ...], where: np.ndarray, scores: np.ndarray) -> LabelledNeurons:
     """The label for the neurons of a (layer, neuron) mask. scores: (layer, neuron)."""
     row, neuron = np.nonzero(where)
-    return Labels(label, rule, np.asarray(layers)[row], neuron, scores[row, neuron])
+    return LabelledNeurons(label, rule, np.asarray(layers)[row], neuron, scores[row, neuron])
 
 
-def labels_table(run_id: str, found: Iterable[Labels]) -> pa.Table:
+def labels_table(run_id: str, found: Iterable[LabelledNeurons]) -> pa.Table:
     parts = [
         pa.table(
             {

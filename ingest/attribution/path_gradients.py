@@ -40,7 +40,7 @@ class SlowPath(AtlasWarning):
     """A model's layers cannot be run at the last positions alone."""
 
 
-class Paths:
+class PathGradients:
     """Path-averaged gradients of a batch. tokens: at most so many positions run in one batch."""
 
     def __init__(self, steps: int, endpoints: str, positions: str, output: str, tokens: int):

@@ -48,7 +48,7 @@ def with_unions(masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class RoleSums:
     """Over one role's positions in each row of a batch. count: (B,). total, positive, mass: (L, B, N) sum of the
     values, number above zero, sum of their sizes."""
 
@@ -58,7 +58,7 @@ class Sums:
     mass: Tensor
 
 
-def sums(layers: Sequence[Tensor], masks: Mapping[str, Tensor]) -> dict[str, Sums]:
+def sums(layers: Sequence[Tensor], masks: Mapping[str, Tensor]) -> dict[str, RoleSums]:
     """For every disjoint role and every union: each layer's values (B, T, N), masks of the disjoint roles, (B, T)."""
     roles = torch.stack(list(masks.values()), 1).float()  # (B, R, T)
     found = roles.new_zeros(3, len(layers), *roles.shape[:2], layers[0].shape[-1])
@@ -72,11 +72,11 @@ def sums(layers: Sequence[Tensor], masks: Mapping[str, Tensor]) -> dict[str, Sum
             out[1].baddbmm_(mine, torch.gt(chunk, 0, out=buffer))
             out[2].baddbmm_(mine, torch.abs(chunk, out=buffer))
     counts = roles.sum(-1)
-    by_role = {role: Sums(counts[:, i], *found[..., i, :]) for i, role in enumerate(masks)}
+    by_role = {role: RoleSums(counts[:, i], *found[..., i, :]) for i, role in enumerate(masks)}
     for union, members in _unions(masks).items():
         of = [by_role[m] for m in members]
         parts = zip(*((s.count, s.total, s.positive, s.mass) for s in of), strict=True)
-        by_role[union] = Sums(*(torch.stack(part).sum(0) for part in parts))
+        by_role[union] = RoleSums(*(torch.stack(part).sum(0) for part in parts))
     return by_role
 
 
@@ -98,10 +98,10 @@ def peaks(layers: Sequence[Tensor], masks: Mapping[str, Tensor]) -> dict[str, Te
     return found
 
 
-def sums_of(trace: Trace) -> dict[str, Sums]:
+def sums_of(trace: Trace) -> dict[str, RoleSums]:
     """`sums` of all layers' values over the batch's prompts, computed once for all methods of a job."""
     if ("sums",) not in trace.shared:
         layers = [trace.capture.values[layer].detach() for layer in trace.layers]
         trace.shared["sums",] = sums(layers, prompt_masks(trace))
-    found: dict[str, Sums] = trace.shared["sums",]
+    found: dict[str, RoleSums] = trace.shared["sums",]
     return found

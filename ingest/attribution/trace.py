@@ -22,7 +22,7 @@ from atlas.live.norms import behind_ffn, direct_directions
 from atlas.neurons import PRODUCT
 from atlas.token_roles import ROLES
 from ingest.attribution.derivatives import Gradients, counted, differentiated
-from ingest.attribution.finite import Finiteness
+from ingest.attribution.finite import FiniteCheck
 from ingest.attribution.position_sums import sent
 from ingest.data.targets import Target
 
@@ -84,7 +84,7 @@ class Trace:
         self.live, self.batch, self.capture = live, batch, capture
         self.items, self.source, self.tap = items, source, tap
         self._gradients: dict[str, Gradients] = {}
-        self.finite = Finiteness(live.dtype)
+        self.finite = FiniteCheck(live.dtype)
         self.finite.of_pass(capture, batch.roles != PAD, [item.number for item in items])
         self.shared: dict[tuple[object, ...], Any] = {}
         if len({value.device for value in capture.values.values()} | {live.device}) > 1:
@@ -288,7 +288,7 @@ def traced(
     tap: str,
     grad: bool,
     attention: bool = False,
-    later: Finiteness | None = None,
+    later: FiniteCheck | None = None,
 ) -> Iterator[Trace]:
     """Run one teacher-forced pass over a batch and hand out its trace; the hooks live as long as the pass.
 

@@ -1,7 +1,7 @@
-"""Counterfactual twins: the same picture without the thing, and the same picture without another region of its size.
+"""Counterfactual twins: the same picture without the thing, and without another region of the same shape.
 
-The paper inpaints the object's region (Sato & Takagi 2025, section 3.3 of the method notes); how large a difference
-is by chance is told by inpainting the same shape elsewhere, which is the null of the automatic threshold.
+Sato & Takagi (2025, section 3.3) inpaint the object's region. Inpainting the same shape elsewhere shows how large a
+difference is by chance: it is the null of the automatic threshold.
 """
 
 from __future__ import annotations
@@ -30,42 +30,42 @@ TRIES = 64
 
 
 class Inpainter(Protocol):
-    """cached: whether its pictures are worth keeping for the next run."""
+    """Fills a region of a picture. cached: whether its pictures are worth keeping for later runs."""
 
     cached: bool
 
     def fill(self, picture: Image, region: np.ndarray, *, dataset: Dataset, media: str, seed: int) -> Image:
-        """The RGB picture, of the same size, with the region, (height, width) bool, filled from what is around it."""
+        """The RGB picture, of the same size, with the region, (height, width) bool, filled from its surroundings."""
         ...
 
 
 def default_inpainter(dataset: Dataset) -> str:
-    """`exact` for a dataset that knows what is behind its things, else `classical`."""
+    """`exact` for a dataset that knows the background behind its things, else `classical`."""
     return "exact" if hasattr(dataset, "background") else "classical"
 
 
-def elsewhere(region: np.ndarray, seed: int) -> np.ndarray:
-    """The same shape elsewhere, wholly inside the picture: (height, width) bool.
+def moved_region(region: np.ndarray, seed: int) -> np.ndarray:
+    """The same shape elsewhere in the picture: (height, width) bool.
 
-    Of `TRIES` random places the one that shares the fewest pixels with the region, as a large thing leaves no other.
+    Of `TRIES` random places, the one that shares the fewest pixels with the region: a large one always overlaps.
     """
     rows, columns = np.flatnonzero(region.any(1)), np.flatnonzero(region.any(0))
     shape = region[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     generator = np.random.default_rng(seed)
-    found = []
+    candidates = []
     for _ in range(TRIES):
         top = int(generator.integers(region.shape[0] - shape.shape[0] + 1))
         left = int(generator.integers(region.shape[1] - shape.shape[1] + 1))
         moved = np.zeros_like(region)
         moved[top : top + shape.shape[0], left : left + shape.shape[1]] = shape
-        found.append(moved)
-    return min(found, key=lambda m: int((m & region).sum()))
+        candidates.append(moved)
+    return min(candidates, key=lambda m: int((m & region).sum()))
 
 
-class Twins:
-    """The counterfactual pictures of one dataset by one inpainter, kept on disk by the content that they come from.
+class Counterfactuals:
+    """The counterfactual pictures of one dataset by one inpainter, cached on disk by the content they are made from.
 
-    A diffusion pipeline counts by its name, folder or revision: one whose weights changed needs another name.
+    A diffusion pipeline is identified by its name, folder or revision: one whose weights changed needs another name.
     """
 
     def __init__(self, dataset: Dataset, name: str, options: Mapping[str, Any]):
@@ -74,25 +74,25 @@ class Twins:
         self.folder = Path(platformdirs.user_cache_dir("neuron-atlas")) / "twins"
 
     def shown(self, media: str, concept: str) -> np.ndarray | None:
-        """The region of the concept, or None where the picture has none."""
+        """(height, width) bool: the region of the concept, or None where the picture does not show it."""
         region = self.dataset.mask(media, concept)
         return region if region.any() else None
 
     def without(self, media: str, picture: Image, region: np.ndarray, draw: int = 0) -> Image:
-        """The picture without the region; draw above 0: without the same shape at the draw-th random place instead."""
+        """The picture without the region; with `draw` above 0, without the same shape at a random place instead."""
         content = json.dumps([self.name, self.options, draw, list(region.shape)], sort_keys=True).encode()
         key = hashlib.sha256(content + np.packbits(region).tobytes() + picture.tobytes()).hexdigest()
         seed = int(key[:15], 16)
         file = self.folder / key[:2] / f"{key}.png"
         if self.inpainter.cached and file.is_file():
             with suppress(BadMedia):  # a damaged one is made again
-                found = open_image(file)
-                if found.size == picture.size:
-                    return found
-        region = elsewhere(region, seed) if draw else region
-        made = self.inpainter.fill(picture, region, dataset=self.dataset, media=media, seed=seed)
+                stored = open_image(file)
+                if stored.size == picture.size:
+                    return stored
+        region = moved_region(region, seed) if draw else region
+        filled = self.inpainter.fill(picture, region, dataset=self.dataset, media=media, seed=seed)
         if self.inpainter.cached:
             with suppress(OSError):  # a full disk costs time, not the run
                 file.parent.mkdir(parents=True, exist_ok=True)
-                write_atomically(file, lambda temporary: made.save(temporary, format="PNG"))
-        return made
+                write_atomically(file, lambda temporary: filled.save(temporary, format="PNG"))
+        return filled

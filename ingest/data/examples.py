@@ -1,4 +1,4 @@
-"""What a dataset hands to a job: concepts, and examples that show them.
+"""What a dataset gives a job: concepts, and examples that show them.
 
 A dataset is one file `ingest/datasets/<name>.py` with `build(path, **options) -> Dataset`; the file's
 name is the dataset's name on the command line, in the job and in the database.
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 IMAGE, TEXT, AUDIO, VIDEO = "image", "text", "audio", "video"
 FIND, HELD_OUT = "find", "held_out"
 BOTH = "all"
-"""`split` of a job that takes both: of a dataset that nothing was found on, nothing need be held out."""
+"""`split` of a job that takes both: on a dataset that no neurons were found on, nothing need be held out."""
 
 
 def splits_of(split: str) -> tuple[str, ...]:
-    """The splits of a dataset that a job's `split` means."""
+    """The splits of a dataset that a job's `split` stands for."""
     return (FIND, HELD_OUT) if split == BOTH else (split,)
 
 
@@ -39,7 +39,7 @@ class Concept:
 
     forms: surface forms to look for in an answer (singular, plurals, synonyms), lower case, the name first.
     category_id: the dataset's own id (COCO's 91-id numbering), where it has one.
-    unlike: longer phrases with one of the forms in them that do not mean the concept ("hot dog" for dog).
+    unlike: longer phrases that contain one of the forms and do not mean the concept ("hot dog" for dog).
     """
 
     name: str
@@ -53,8 +53,8 @@ class Concept:
 class Mention:
     """An example concerns this concept.
 
-    words: the words of the answer that stand for the concept ("barks" for dog), or None: any of the
-    concept's surface forms, wherever they occur in the answer.
+    words: the words of the answer that stand for the concept ("barks" for dog), or None: any of the concept's surface
+    forms in the answer.
     """
 
     concept: str
@@ -66,15 +66,15 @@ class Example:
     """One prompt with its media (pointers, never copies) and its reference answer.
 
     source: the modality that carries the concept in: "image", "text", "audio" or "video".
-    task: what is asked ("caption", "name", "does", ...); evaluations report each task by itself.
+    task: what is asked ("caption", "name", "does", ...); evaluations report each task separately.
     split: "find" (neurons are found on these) or "held_out" (edits are judged on these).
-    prompt: the user's words, without chat markup. With source "text" no media are given to the model.
-    answer: the answer that is teacher-forced and explained, or None: the model's own response stands in for it.
+    prompt: the user's words, without chat markup. With source "text" the model gets no media.
+    answer: the answer that is teacher-forced and explained, or None: the model's own response is used.
     media: pointers that `Dataset.image` resolves: a path below the dataset's root, or a scene's address.
-    target: what the answer is: "text", or "image" where the model is asked for a picture.
-    fact: what several examples without media are wordings of, where the dataset says so (see `cluster`).
+    target: the answer's modality: "text", or "image" where the model is asked for a picture.
+    fact: the fact that several examples without media are wordings of, where the dataset has it (see `cluster`).
     references: every answer that a metric compares a generated one with; empty: `answer` is the only one, and
-    where that is None there is nothing to judge by.
+    where that is None there is no reference.
     """
 
     source: str
@@ -90,7 +90,7 @@ class Example:
 
     @property
     def cluster(self) -> str:
-        """What examples share that tell nearly the same: their media, or the fact that they are wordings of.
+        """A key shared by examples that are nearly the same: their media, or the fact that they are wordings of.
 
         Without either, the same answer about the same concepts is one fact.
         """
@@ -101,10 +101,10 @@ class Example:
 
     @property
     def id(self) -> str:
-        """32 hex digits of the content: same example, same id, on every machine."""
+        """32 hex digits of the content: equal examples have equal ids on every machine."""
         content: list[object] = [self.source, self.task, self.prompt, self.answer, list(self.media)]
         content.append([[m.concept, m.words] for m in self.mentions])
-        if self.references:  # else the id is what it was before there were any
+        if self.references:  # added only where present, so that older ids stay
             content.append(list(self.references))
         if self.target != TEXT:
             content.append(self.target)
@@ -112,10 +112,12 @@ class Example:
 
 
 class Dataset(Protocol):
-    """name: as on the command line. path: what the user gave, or None. revision: hex digest of everything
-    that decides the examples (annotation bytes, generator version, seed), so equal revisions give equal
-    examples. all_tasks: every task there is, by source. tasks: those that are taken by default. metrics: for each task
-    whose generated answers are judged, the names of the metrics (files of `ingest/metrics`) that judge them."""
+    """Concepts, and examples that show them.
+
+    name: as on the command line. path: the user's, or None. revision: hex digest of everything that determines the
+    examples (annotation bytes, generator version, seed), so that equal revisions give equal examples. all_tasks: every
+    task, by source. tasks: the default ones. metrics: for each task whose generated answers are judged, the names of
+    the metrics (files of `ingest/metrics`) that judge them."""
 
     name: str
     path: str | None
@@ -130,7 +132,8 @@ class Dataset(Protocol):
         self, *, source: str, split: str, concepts: Sequence[str], tasks: Sequence[str], per_concept: int, seed: int
     ) -> list[Example]:
         """At most `per_concept` examples of each concept and task, in a fixed order that `seed` decides.
-        An example that shows two of the concepts appears once. `split` "find" and "held_out" never share one."""
+
+        An example that shows two of the concepts appears once. The splits "find" and "held_out" never share one."""
         ...
 
     def image(self, media: str) -> Image:
@@ -142,11 +145,11 @@ class Dataset(Protocol):
         ...
 
     def digest(self, media: str) -> str:
-        """What tells the picture's content: a hash of its bytes, or "missing" where there are none."""
+        """What identifies the picture's content: a hash of its bytes, or "missing" where it does not exist."""
         ...
 
     def mask(self, media: str, concept: str) -> np.ndarray:
-        """(height, width) bool: the picture's pixels that show the concept; all False where none does."""
+        """(height, width) bool: the picture's pixels that show the concept; all False where it is not shown."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Opening videos that someone else made, as a few frames spread evenly: limits first, content after."""
+"""Opening videos from untrusted files, as a few evenly spaced frames: limits first, content after."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 
 
 def open_clip(path: Path, frames: int = FRAMES) -> list[Image]:
-    """At most `frames` RGB pictures of a video, spread evenly over it, all of one size.
+    """At most `frames` RGB pictures of a video, evenly spaced, all of one size.
 
     path: a video file, read by OpenCV, or a folder of pictures in the order of their names.
 
     Raises:
-        BadMedia: missing, no video, corrupt, above a limit, or pictures of different sizes; the message has the path.
-        Unsupported: a file, and OpenCV is not installed.
+        BadMedia: missing, not a video, corrupt, above a limit, or pictures of several sizes; the message has the path.
+        Unsupported: the video is a file, and OpenCV is not installed.
     """
-    found = _folder(path, frames) if path.is_dir() else _file(path, frames)
-    if len({picture.size for picture in found}) != 1:
-        raise BadMedia(f"{path} has pictures of different sizes; a video's have one")
-    return found
+    pictures = _folder(path, frames) if path.is_dir() else _file(path, frames)
+    if len({picture.size for picture in pictures}) != 1:
+        raise BadMedia(f"{path} has pictures of different sizes; a video's pictures must have the same size")
+    return pictures
 
 
 def spread(count: int, frames: int) -> list[int]:
-    """At most `frames` places of `count`, the first and the last among them.
+    """At most `frames` of `count` indices, evenly spaced, including the first and the last.
 
     >>> spread(10, 4), spread(2, 8), spread(7, 1)
     ([0, 3, 6, 9], [0, 1], [0])
@@ -46,17 +46,17 @@ def spread(count: int, frames: int) -> list[int]:
 
 
 def _folder(path: Path, frames: int) -> list[Image]:
-    every = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith("."))
-    if not every:
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in PICTURES and not p.name.startswith("."))
+    if not files:
         raise BadMedia(f"{path} has no pictures ({', '.join(PICTURES)}) to make a video of")
-    return [open_image(every[i]) for i in spread(len(every), frames)]
+    return [open_image(files[i]) for i in spread(len(files), frames)]
 
 
 def _file(path: Path, frames: int) -> list[Image]:
     from PIL import Image
 
     require_file(path, "videos", MAX_BYTES)
-    # FFmpeg and OpenCV print on their own what is said here in one line; they read these when they first open a video.
+    # FFmpeg and OpenCV print errors of their own; they read these variables when they first open a video.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     try:
@@ -71,19 +71,19 @@ def _file(path: Path, frames: int) -> list[Image]:
             raise BadMedia(f"{path} is not a video, or corrupt")
         if width * height > MAX_PIXELS:
             raise BadMedia(f"{path} is {width} x {height} pixels, the limit is {MAX_PIXELS:,}")
-        found, wanted = [], set(spread(count, frames))
-        for place in range(max(wanted) + 1):  # one after another: seeking is inexact in many formats
-            there = reader.grab()
-            if place in wanted and there:
-                there, pixels = reader.retrieve()
-                if there:
-                    found.append(Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)))
-            if not there:
+        pictures, chosen = [], set(spread(count, frames))
+        for position in range(max(chosen) + 1):  # one after another: seeking is inexact in many formats
+            readable = reader.grab()
+            if position in chosen and readable:
+                readable, pixels = reader.retrieve()
+                if readable:
+                    pictures.append(Image.fromarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)))
+            if not readable:
                 break
     except cv2.error as error:
         raise BadMedia(f"{path} is corrupt: {error}") from error
     finally:
         reader.release()
-    if not found:
-        raise BadMedia(f"{path} is not a video, or cut: not one frame could be read")
-    return found
+    if not pictures:
+        raise BadMedia(f"{path} is not a video, or truncated: no frame could be read")
+    return pictures

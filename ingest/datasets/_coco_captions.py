@@ -1,4 +1,4 @@
-"""Which things COCO's human captions mention: words where they are plain, boxes where they have another sense."""
+"""Which concepts COCO's human captions mention: by unambiguous words, and by boxes where a word has another sense."""
 
 from __future__ import annotations
 
@@ -16,112 +16,115 @@ from ingest.datasets._coco_words import AMBIGUOUS, containing, forms, unlike
 from ingest.datasets._files import SHOWN, split_of
 
 LARGEST_ID = 2**31 - 1
-"""Of a category, as the atlas stores it; one that is larger, or a text, only tells the dataset's categories apart."""
+"""The largest category id that the atlas stores; larger ids, and texts, only tell the dataset's categories apart."""
 DOUBTFUL = 4
-"""Captions that must say a word before it is told that most of their pictures have no box of it."""
+"""How many captions must have a word before a warning says that most of their pictures have no box for it."""
 
 
 def concepts_of(categories: Sequence[Mapping[str, Any]]) -> dict[Id, Concept]:
     """A concept for each category, by its id; LVIS's categories bring synonyms."""
-    words: dict[str, tuple[str, ...]] = {}
+    forms_by_name: dict[str, tuple[str, ...]] = {}
     for row in categories:
-        given = row.get("synonyms")
-        more = [text for text in given if isinstance(text, str)] if isinstance(given, list) else []
-        words[row["name"]] = forms(row["name"], more)
-    longer = containing(words)
-    found: dict[Id, Concept] = {}
+        synonyms = row.get("synonyms")
+        extra_forms = [text for text in synonyms if isinstance(text, str)] if isinstance(synonyms, list) else []
+        forms_by_name[row["name"]] = forms(row["name"], extra_forms)
+    longer_forms = containing(forms_by_name)
+    by_id: dict[Id, Concept] = {}
     for row in categories:
-        name, number = row["name"], row["id"]
-        other = tuple(dict.fromkeys((*unlike(name), *sorted(longer[name]))))
-        above = row.get("supercategory") or None
-        own = number if isinstance(number, int) and abs(number) <= LARGEST_ID else None
-        found[number] = Concept(name, words[name], above, own, other)
-    return found
+        name, category_id = row["name"], row["id"]
+        unlike_phrases = tuple(dict.fromkeys((*unlike(name), *sorted(longer_forms[name]))))
+        supercategory = row.get("supercategory") or None
+        stored_id = category_id if isinstance(category_id, int) and abs(category_id) <= LARGEST_ID else None
+        by_id[category_id] = Concept(name, forms_by_name[name], supercategory, stored_id, unlike_phrases)
+    return by_id
 
 
-class Captions:
-    """What the captions of some pictures mention.
+class CaptionMentions:
+    """Which concepts the captions of some pictures mention.
 
-    picture: the first that each caption stands under. mentions: its concepts, in order, of those that are wanted. A
-    phrase counts as a whole: "hot dog" is not a dog, even where hot dogs are not wanted. A word with another sense
-    ("orange") or of several concepts counts where a picture of the caption shows the concept; `elsewise` has the
-    captions where none does.
+    picture: the first picture of each caption. mentions: each caption's chosen concepts, in order. A phrase counts as
+    a whole: "hot dog" is not a dog, even where hot dogs are not chosen. A word with another sense ("orange"), or of
+    several concepts, counts where a picture of the caption shows the concept; `elsewise` has the other captions.
     """
 
     def __init__(
         self,
         captions: Mapping[Id, Sequence[str]],
-        every: Iterable[Concept],
-        wanted: Mapping[str, Concept],
-        shown: Mapping[Id, Sequence[str]],
+        all_concepts: Iterable[Concept],
+        chosen: Mapping[str, Concept],
+        shown_concepts: Mapping[Id, Sequence[str]],
     ):
         self.by_picture = captions
         self.mentions: dict[str, list[str]] = {}
         self.elsewise: dict[str, list[str]] = defaultdict(list)
         self._unboxed: dict[str, list[str]] = defaultdict(list)
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._boxed: dict[str, set[str]] = defaultdict(set)
         self.picture: dict[str, Id] = {}
-        for number, texts in captions.items():
+        for picture_id, texts in captions.items():
             for text in texts:
-                self.picture.setdefault(text, number)
-                self._boxed[text] |= set(shown[number])
-        meant: dict[str, list[str]] = defaultdict(list)
+                self.picture.setdefault(text, picture_id)
+                self._boxed[text] |= set(shown_concepts[picture_id])
+        names_by_form: dict[str, list[str]] = defaultdict(list)
         phrases: list[str] = []
-        for concept in every:
+        for concept in all_concepts:
             for form in concept.forms:
-                meant[_spaced(form)].append(concept.name)
+                names_by_form[_spaced(form)].append(concept.name)
             phrases += [phrase for phrase in concept.unlike if not phrase.isalpha()]
-        search = pattern([*meant, *phrases])
+        search = pattern([*names_by_form, *phrases])
         for text in self._boxed:
-            said = dict.fromkeys(_spaced(form) for form in search.findall(text))
-            names = [name for form in said for name in self._meant(text, form, meant.get(form, ()), wanted)]
+            spaced_forms = dict.fromkeys(_spaced(form) for form in search.findall(text))
+            names = [
+                name for form in spaced_forms for name in self._meant(text, form, names_by_form.get(form, ()), chosen)
+            ]
             self.mentions[text] = list(dict.fromkeys(names))
         self._often = Counter(name for names in self.mentions.values() for name in names)
 
-    def _meant(self, text: str, form: str, names: Sequence[str], wanted: Mapping[str, Concept]) -> list[str]:
+    def _meant(self, text: str, form: str, names: Sequence[str], chosen: Mapping[str, Concept]) -> list[str]:
         """The concepts that a form stands for in a caption."""
-        found = [name for name in dict.fromkeys(names) if name in wanted]
-        boxed = [name for name in found if name in self._boxed[text]]
+        chosen_names = [name for name in dict.fromkeys(names) if name in chosen]
+        boxed_names = [name for name in chosen_names if name in self._boxed[text]]
         if form in AMBIGUOUS or len(set(names)) > 1:
-            for name in found if not boxed else ():
+            for name in chosen_names if not boxed_names else ():
                 self.elsewise[name].append(text)
-            return boxed
-        for name in found:
-            if name not in boxed:
+            return boxed_names
+        for name in chosen_names:
+            if name not in boxed_names:
                 self._unboxed[name].append(text)
-        return found
+        return chosen_names
 
-    def tell(self, concepts: Sequence[str]) -> None:
-        """Warn, once, of captions that were not taken for these concepts, and of words that mostly mean something
+    def warn(self, concepts: Sequence[str]) -> None:
+        """Warn, once, of captions that were left out for these concepts, and of words that mostly mean something
         else."""
-        left, doubt = [], []
+        left_out, doubtful = [], []
         for name in concepts:
-            away, without = self.elsewise.get(name, []), self._unboxed.get(name, [])
-            if away:
-                left.append(f"{name} {len(away)}x, as in {away[0]!r}")
-            of = self._often[name]
-            if of >= DOUBTFUL and 2 * len(without) > of:
-                doubt.append(f"{name} in {len(without)} of {of}, as in {without[0]!r}")
-        self._warn("left out, as their word has another sense and no box says that the thing is there", left)
-        self._warn("whose word no box of their pictures shows, most of all that have it (is it meant?)", doubt)
+            unboxed_ambiguous, unboxed = self.elsewise.get(name, []), self._unboxed.get(name, [])
+            if unboxed_ambiguous:
+                left_out.append(f"{name} {len(unboxed_ambiguous)}x, as in {unboxed_ambiguous[0]!r}")
+            total = self._often[name]
+            if total >= DOUBTFUL and 2 * len(unboxed) > total:
+                doubtful.append(f"{name} in {len(unboxed)} of {total}, as in {unboxed[0]!r}")
+        self._warn("left out, as their word has another sense and no box shows the thing", left_out)
+        self._warn("with a word that no box confirms, most of all captions with that word (is it meant?)", doubtful)
 
-    def _warn(self, what: str, told: Sequence[str]) -> None:
-        more = f"; and {len(told) - SHOWN} more concepts" if len(told) > SHOWN else ""
-        message = f"captions {what}: {'; '.join(told[:SHOWN])}{more}"
-        if told and message not in self._told:
-            self._told.add(message)
+    def _warn(self, subject: str, items: Sequence[str]) -> None:
+        remainder = f"; and {len(items) - SHOWN} more concepts" if len(items) > SHOWN else ""
+        message = f"captions {subject}: {'; '.join(items[:SHOWN])}{remainder}"
+        if items and message not in self._warned:
+            self._warned.add(message)
             warnings.warn(message, AtlasWarning, 5)
 
     def splits(self) -> dict[str, str]:
-        """Each caption's split: held out where one of its pictures is."""
-        found: dict[str, str] = {}
-        for number, texts in self.by_picture.items():
+        """Each caption's split: held out where any of its pictures is."""
+        split_by_caption: dict[str, str] = {}
+        for picture_id, texts in self.by_picture.items():
             for text in texts:
-                found[text] = HELD_OUT if HELD_OUT in (split_of(number), found.get(text)) else FIND
-        return found
+                split_by_caption[text] = (
+                    HELD_OUT if HELD_OUT in (split_of(picture_id), split_by_caption.get(text)) else FIND
+                )
+        return split_by_caption
 
 
 def _spaced(form: str) -> str:
-    """A form as it is compared: small letters, parts with spaces between."""
+    """A form as it is compared: lower case, its parts separated by single spaces."""
     return " ".join(re.sub(rf"[_{HYPHENS}]", " ", form.lower()).split())

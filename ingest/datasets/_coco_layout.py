@@ -9,7 +9,7 @@ from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
 from atlas.errors import UsageError
-from ingest.datasets._files import Listed
+from ingest.datasets._files import FolderListing
 
 INSTANCES = (
     "annotations/instances*.json",  # COCO, CVAT
@@ -29,31 +29,32 @@ EXPECTED = (
 
 
 def instance_files(root: Path, subset: str) -> list[Path]:
-    """The files with boxes whose path has `subset` in it, of the first layout that there is.
+    """The files with boxes whose path contains `subset`, of the first layout that is present.
 
     Raises:
-        UsageError: there is none; the message has what is expected.
+        UsageError: there are none; the message describes the expected layouts.
     """
     for pattern in INSTANCES:
-        every = sorted(file for file in root.glob(pattern) if file.is_file())
-        found = _of(every, root, subset)
-        if found:
-            return found
-        if every:
-            names = ", ".join(file.relative_to(root).as_posix() for file in every)
+        candidates = sorted(file for file in root.glob(pattern) if file.is_file())
+        matching = _of(candidates, root, subset)
+        if matching:
+            return matching
+        if candidates:
+            names = ", ".join(file.relative_to(root).as_posix() for file in candidates)
             raise UsageError(f"{root} has no {pattern} with '{subset}' in its name; it has {names}")
     if (root / "annotations").is_dir():
-        have = ", ".join(sorted(f.name for f in (root / "annotations").iterdir())[:5])
-        raise UsageError(f"{root / 'annotations'} has no instances*.json (it has {have or 'nothing'})")
-    raise UsageError(f"{root} is not a COCO folder; expected is {EXPECTED}")
+        entries = ", ".join(sorted(f.name for f in (root / "annotations").iterdir())[:5])
+        raise UsageError(f"{root / 'annotations'} has no instances*.json (it has {entries or 'nothing'})")
+    raise UsageError(f"{root} is not a COCO folder; expected: {EXPECTED}")
 
 
 def subset_of(file: Path, root: Path) -> str:
-    """What tells a file from the others of its layout: Roboflow's folder, or what is in its name."""
+    """What distinguishes a file from the others of its layout: Roboflow's folder, or the rest of its name."""
     return file.stem.partition("_")[2] if file.parent in (root, root / "annotations") else file.parent.name
 
 
 def caption_files(root: Path, subset: str) -> list[Path]:
+    """The files with captions whose path contains `subset`."""
     return [file for pattern in CAPTIONS for file in _of(sorted(root.glob(pattern)), root, subset)]
 
 
@@ -62,34 +63,34 @@ def _of(files: Sequence[Path], root: Path, subset: str) -> list[Path]:
 
 
 def picture_folders(root: Path, files: Sequence[Path]) -> list[str]:
-    """Where pictures may lie below the root, likeliest first: beside the file, images/ and its folders, data/ and its,
-    train2017/..., the root."""
+    """Where pictures may be below the root, likeliest first: beside the file, in images/ and its folders, in data/ and
+    its folders, in train2017/, ..., in the root."""
     beside = [file.parent for file in files if file.parent not in (root, root / "annotations")]
     below = sorted(f for f in root.iterdir() if f.is_dir() and f.name != "annotations" and not f.name.startswith("."))
-    first = [folder for name in ("images", "data") for folder in below if folder.name == name]
-    nested = [[top, *sorted(folder for folder in top.iterdir() if folder.is_dir())] for top in first]
-    others = [folder for folder in below if folder not in first]
-    found = dict.fromkeys([*beside, *(folder for some in nested for folder in some), *others])
-    return [folder.relative_to(root).as_posix() for folder in found] + ["."]
+    preferred = [folder for name in ("images", "data") for folder in below if folder.name == name]
+    nested = [[outer, *sorted(folder for folder in outer.iterdir() if folder.is_dir())] for outer in preferred]
+    remaining = [folder for folder in below if folder not in preferred]
+    ordered = dict.fromkeys([*beside, *(folder for folders in nested for folder in folders), *remaining])
+    return [folder.relative_to(root).as_posix() for folder in ordered] + ["."]
 
 
-class Places:
-    """Finds pictures by the names that annotation files give them: below a folder, of another machine, or a URL."""
+class PictureFinder:
+    """Finds pictures by their names in annotation files: a relative path, a path on another machine, or a URL."""
 
     def __init__(self, root: Path, folders: Sequence[str]):
-        self._root, self._folders, self._listed = root, folders, Listed()
+        self._root, self._folders, self._listed = root, folders, FolderListing()
 
     def find(self, name: str) -> tuple[str, int] | None:
-        """The pointer to a file with this name, or with the longest end of it that there is, and how many folders at
-        its beginning were left out; None where there is none."""
+        """The pointer to the file with this name, or with the longest end of it that exists, and how many leading
+        folders were dropped; None where no file matches."""
         parts = ends_of(name)
         if any(len(part.encode(errors="replace")) > 255 for part in parts):
             return None
-        for start in range(len(parts)):
-            for tail in _spellings("/".join(parts[start:])):
+        for dropped in range(len(parts)):
+            for tail in _spellings("/".join(parts[dropped:])):
                 for folder in self._folders:
                     if self._listed.has(self._root / folder / tail):
-                        return (tail if folder == "." else f"{folder}/{tail}"), start
+                        return (tail if folder == "." else f"{folder}/{tail}"), dropped
         return None
 
     def would_be(self, name: str) -> str:
@@ -99,15 +100,15 @@ class Places:
 
 
 def _spellings(name: str) -> list[str]:
-    """A name, and what it is where signs are written as in URLs or letters and their accents apart or together."""
-    plain = unquote(name)
-    if plain.count("/") != name.count("/") or "\0" in plain or ".." in plain.split("/"):
-        plain = name  # another path
-    return list(dict.fromkeys((name, plain, *(normalize(form, plain) for form in ("NFC", "NFD")))))
+    """A name as it stands, URL-unquoted, and in both Unicode normal forms."""
+    unquoted = unquote(name)
+    if unquoted.count("/") != name.count("/") or "\0" in unquoted or ".." in unquoted.split("/"):
+        unquoted = name  # another path
+    return list(dict.fromkeys((name, unquoted, *(normalize(form, unquoted) for form in ("NFC", "NFD")))))
 
 
 def ends_of(name: str) -> list[str]:
-    """A name's folders and file, without where it begins on another machine.
+    """A name's folders and file, without the beginning that belongs to another machine.
 
     >>> ends_of(r"C:\\data\\val\\1.jpg"), ends_of("http://host/val2017/1.jpg"), ends_of("/data/local-files/?d=a/1.jpg")
     (['data', 'val', '1.jpg'], ['val2017', '1.jpg'], ['a', '1.jpg'])
@@ -116,5 +117,5 @@ def ends_of(name: str) -> list[str]:
         name = unquote(urlsplit(name).path)
     name = name.rpartition("?d=")[2].replace("\\", "/")  # Label Studio's local files
     parts = [part for part in re.sub(r"^[a-zA-Z]:", "", name).split("/") if part not in ("", ".")]
-    climbed = [place for place, part in enumerate(parts) if part == ".."]
-    return parts[climbed[-1] + 1 :] if climbed else parts
+    parent_steps = [position for position, part in enumerate(parts) if part == ".."]
+    return parts[parent_steps[-1] + 1 :] if parent_steps else parts

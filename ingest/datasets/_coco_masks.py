@@ -6,9 +6,9 @@
     [[[x, y], ...], ...]            polygons, as points
     {"size": ..., "counts": ...}    run lengths: numbers, text, bytes, or bytes as Python prints them
     [{"size": ..., "counts": ...}]  several of these
-    [], [[]], null, or not there    the box stands for it
+    [], [[]], null, or absent       the box is used instead
 
-Any other form is refused by name.
+Any other form is refused, and the error names it.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import IntegrityError
-from ingest.datasets._files import tell
+from ingest.datasets._files import warn_left_out
 
 
 def mask_of(instance: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     """(height, width) bool of one instance: its outline, or its box where it has none.
 
     Raises:
-        IntegrityError: the outline is of no known form, or of another size than the picture.
+        IntegrityError: the outline has an unknown form, or another size than the picture.
     """
     try:
         return _mask(instance, height, width)
@@ -38,38 +38,38 @@ def mask_of(instance: Mapping[str, Any], height: int, width: int) -> np.ndarray:
 
 
 def _mask(instance: Mapping[str, Any], height: int, width: int) -> np.ndarray:
-    from pycocotools import mask as runs
+    from pycocotools import mask as rle
 
     outline = instance.get("segmentation")
-    found = [outline] if isinstance(outline, Mapping) else outline
-    if isinstance(found, list) and found and all(isinstance(part, Mapping) for part in found):
-        coded = runs.merge([_runs(part, height, width) for part in found])
+    parts = [outline] if isinstance(outline, Mapping) else outline
+    if isinstance(parts, list) and parts and all(isinstance(part, Mapping) for part in parts):
+        encoded = rle.merge([_runs(part, height, width) for part in parts])
     else:
         # A polygon needs three corners; with fewer it has no inside.
         polygons = [polygon for polygon in _polygons(outline) if len(polygon) >= 6] or [_corners(instance.get("bbox"))]
-        # It walks along every edge: one to a far point would take hours.
-        far = 10 * (height + width)
-        if not all(-far <= v <= far for polygon in polygons for v in polygon):
+        # pycocotools walks along every edge: one to a far point would take hours.
+        limit = 10 * (height + width)
+        if not all(-limit <= v <= limit for polygon in polygons for v in polygon):
             raise ValueError("a corner is far from the picture")
-        coded = runs.merge(runs.frPyObjects(polygons, height, width))
+        encoded = rle.merge(rle.frPyObjects(polygons, height, width))
     with warnings.catch_warnings():
-        # pycocotools 2.0 makes its arrays the way numpy 1 did.
+        # pycocotools 2.0 makes its arrays in a way that numpy 2 deprecates.
         warnings.simplefilter("ignore", DeprecationWarning)
-        pixels: np.ndarray = runs.decode(coded).astype(bool)
+        pixels: np.ndarray = rle.decode(encoded).astype(bool)
     return pixels
 
 
 def require_pixels(root: Path, images: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Refuse boxes and corners in parts of the picture; tell of boxes that stand for outlines and lie elsewhere.
+    """Refuse boxes and corners in fractions of the picture; warn of boxes used as outlines that lie outside it.
 
     Raises:
         IntegrityError: all numbers are between 0 and 1.
     """
-    numbers = [n for row in rows if (n := _first_numbers(row))]
-    if numbers and all(0 <= n <= 1 for some in numbers for n in some) and any(n % 1 for some in numbers for n in some):
+    coordinates = [n for row in rows for n in _first_numbers(row)]
+    if coordinates and all(0 <= n <= 1 for n in coordinates) and any(n % 1 for n in coordinates):
         raise IntegrityError(
-            f"{root}: all boxes and corners are between 0 and 1, parts of the picture; COCO's are pixels, so multiply "
-            "them by the picture's width and height"
+            f"{root}: all boxes and corners are between 0 and 1, fractions of the picture; COCO's are in pixels, so "
+            "multiply them by the picture's width and height"
         )
     sizes = {image["id"]: (image["width"], image["height"]) for image in images}
     boxes = [row for row in rows if row["image_id"] in sizes and not row.get("segmentation") and _is_box(row)]
@@ -78,30 +78,34 @@ def require_pixels(root: Path, images: Sequence[Mapping[str, Any]], rows: Sequen
         for row in boxes
         if not _is_within(row["bbox"], *sizes[row["image_id"]])
     ]
-    what = f"{root}: boxes that reach out of the picture or have no inside (COCO's are [x, y, width, height] in pixels)"
-    tell(what, outside, len(boxes), "cut to what is in it")
+    form = "COCO's are [x, y, width, height] in pixels"
+    subject = f"{root}: boxes that reach outside the picture or are empty ({form})"
+    warn_left_out(subject, outside, len(boxes), "clipped to the picture")
 
 
 def _first_numbers(row: Mapping[str, Any]) -> list[float]:
-    """The numbers of a row's box, or else of its first polygon; none where these are of another form."""
+    """The numbers of a row's box, or else of its first polygon; none where these have another form."""
     if _is_box(row):
         return list(row["bbox"])
-    found: Any = row.get("segmentation")
-    while isinstance(found, list) and found and isinstance(found[0], list):
-        found = found[0]
-    return found if isinstance(found, list) and all(map(_is_number, found)) else []
+    numbers: Any = row.get("segmentation")
+    while isinstance(numbers, list) and numbers and isinstance(numbers[0], list):
+        numbers = numbers[0]
+    return numbers if isinstance(numbers, list) and all(map(_is_number, numbers)) else []
 
 
 def _is_within(box: Sequence[float], width: int, height: int) -> bool:
-    """Whether a box has an inside and lies in the picture, up to what annotators draw over its edges."""
-    x, y, across, down = box
-    wide, high = 1 + width / 20, 1 + height / 20
-    return across > 0 < down and x >= -wide and y >= -high and x + across <= width + wide and y + down <= height + high
+    """Whether a box has an area and lies in the picture, give or take what annotators draw over its edges."""
+    x, y, box_width, box_height = box
+    x_margin, y_margin = 1 + width / 20, 1 + height / 20
+    if box_width <= 0 or box_height <= 0 or x < -x_margin or y < -y_margin:
+        return False
+    within: bool = x + box_width <= width + x_margin and y + box_height <= height + y_margin
+    return within
 
 
 def _runs(outline: Mapping[str, Any], height: int, width: int) -> Any:
-    """pycocotools' own form of run lengths, checked."""
-    from pycocotools import mask as runs
+    """Run lengths, checked, in pycocotools' own form."""
+    from pycocotools import mask as rle
 
     missing = {"size", "counts"} - set(outline)
     if missing:
@@ -117,8 +121,8 @@ def _runs(outline: Mapping[str, Any], height: int, width: int) -> Any:
     lengths = _lengths(counts) if isinstance(counts, str) else counts
     if sum(lengths) != height * width or not all(isinstance(n, int) for n in lengths):
         raise ValueError("its runs are not as long as the picture")
-    whole = {"size": [height, width], "counts": counts}
-    return whole if isinstance(counts, str) else runs.frPyObjects(whole, height, width)
+    encoded = {"size": [height, width], "counts": counts}
+    return encoded if isinstance(counts, str) else rle.frPyObjects(encoded, height, width)
 
 
 def _polygons(outline: Any) -> list[list[float]]:
@@ -126,7 +130,7 @@ def _polygons(outline: Any) -> list[list[float]]:
     if outline is None:
         return []
     if not isinstance(outline, list):
-        raise TypeError(f"it is {_named(outline)}, and neither polygons nor run lengths")
+        raise TypeError(f"it is {_named(outline)}, not polygons or run lengths")
     if not outline or all(_is_number(v) for v in outline) or all(_is_point(v) for v in outline):
         return [_flat(outline)]
     return [_flat(polygon) for polygon in outline]
@@ -135,13 +139,13 @@ def _polygons(outline: Any) -> list[list[float]]:
 def _flat(polygon: Any) -> list[float]:
     """The corners of one polygon, written as numbers or as points."""
     if not isinstance(polygon, list):
-        raise TypeError(f"a polygon of it is {_named(polygon)}")
+        raise TypeError(f"one of its polygons is {_named(polygon)}")
     numbers = [v for point in polygon for v in point] if all(map(_is_point, polygon)) else polygon
     for value in numbers:
         if not _is_number(value):
-            raise TypeError(f"a corner of it is {_named(value)}")
+            raise TypeError(f"one of its corners is {_named(value)}")
     if len(numbers) % 2:
-        raise ValueError(f"a polygon of it has {len(numbers)} numbers, an odd count of them")
+        raise ValueError(f"one of its polygons has {len(numbers)} numbers, an odd count")
     return [float(value) for value in numbers]
 
 
@@ -160,23 +164,23 @@ def _named(value: Any) -> str:
 
 
 def _lengths(text: str) -> list[int]:
-    """The run lengths that COCO writes as text: five bits a character, from the third on as differences."""
-    found: list[int] = []
-    at = 0
-    while at < len(text):
-        value, shift, more = 0, 0, True
-        while more:
-            bits = ord(text[at]) - 48
+    """Run lengths from COCO's text: five bits a character, each length from the third on stored as a difference."""
+    lengths: list[int] = []
+    position = 0
+    while position < len(text):
+        value, shift, continues = 0, 0, True
+        while continues:
+            bits = ord(text[position]) - 48
             if not 0 <= bits < 64 or shift > 60:
-                raise ValueError(f"'{text[at]}' is not a run length")
+                raise ValueError(f"'{text[position]}' is not a run length")
             value |= (bits & 31) << shift
-            at, shift, more = at + 1, shift + 5, bool(bits & 32)
+            position, shift, continues = position + 1, shift + 5, bool(bits & 32)
         if bits & 16:
             value -= 1 << shift
-        found.append(value + (found[-2] if len(found) > 2 else 0))
-        if found[-1] < 0:
+        lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
+        if lengths[-1] < 0:
             raise ValueError("a run has a negative length")
-    return found
+    return lengths
 
 
 def _is_box(row: Mapping[str, Any]) -> bool:
@@ -186,6 +190,6 @@ def _is_box(row: Mapping[str, Any]) -> bool:
 
 def _corners(box: Any) -> list[float]:
     if not _is_box({"bbox": box}):
-        raise ValueError("it has no corners, and there is no bbox of four numbers to stand for it")
+        raise ValueError("it has no corners, and no bbox of four numbers to use instead")
     x, y, width, height = box
     return [x, y, x + width, y, x + width, y + height, x, y + height]

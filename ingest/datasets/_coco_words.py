@@ -1,7 +1,7 @@
 """The words people use for COCO's categories: plurals and a few synonyms, as surface forms to look for.
 
-Kept short: a form must nearly always mean the category. So "glass" is not a form of wine glass, and "phone" is
-one of cell phone. A category's own name stays where it has another sense too; then the boxes decide (AMBIGUOUS).
+Kept short: a form must nearly always mean the category. So "glass" is not a form of wine glass, but "phone" is one of
+cell phone. A category's own name stays even where it has another sense; then the boxes decide (AMBIGUOUS).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PLURALS = {
     "tomato": "tomatoes",
     "potato": "potatoes",
 }
-"""Words whose plural no rule gives; equal to the word where it has none of its own."""
+"""Words with an irregular plural; equal to the word where it has none of its own."""
 
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "person": ("man", "woman", "child", "boy", "girl", "lady", "guy"),
@@ -97,7 +97,7 @@ UNLIKE: dict[str, tuple[str, ...]] = {
     "toilet": ("toilet paper",),
     "train": ("train track", "train station", "train platform"),
 }
-"""Phrases with a form of the category in them that mean something else."""
+"""Phrases that contain a form of the category and mean something else."""
 
 AMBIGUOUS = frozenset(
     "bear bears book books bowl fork jet jets mouse orange remote sink sinks tie ties train trains".split(" ")  # noqa: SIM905
@@ -107,32 +107,32 @@ AMBIGUOUS = frozenset(
 
 def plural(form: str) -> str:
     """The English plural of a form's last word: "wine glass" -> "wine glasses", "person" -> "people"."""
-    *before, word = form.split(" ")
+    *first_words, word = form.split(" ")
     if word in PLURALS:
-        many = PLURALS[word]
+        plural_word = PLURALS[word]
     elif re.search(r"(s|x|z|ch|sh)$", word):
-        many = f"{word}es"
+        plural_word = f"{word}es"
     elif re.search(r"[^aeiou]y$", word):
-        many = f"{word[:-1]}ies"
+        plural_word = f"{word[:-1]}ies"
     else:
-        many = f"{word}s"
-    return " ".join([*before, many])
+        plural_word = f"{word}s"
+    return " ".join([*first_words, plural_word])
 
 
 def forms(name: str, synonyms: Sequence[str] = ()) -> tuple[str, ...]:
     """The surface forms of a category: its name first, then plurals and synonyms, lower case, each once.
 
-    A name of one's own such as "Golden_Retriever" is also looked for with spaces, LVIS's "bow_(weapon)" without what is
-    in parentheses, and one with several names in it ("wall; building") by each of them. synonyms: more names.
+    A name such as "Golden_Retriever" is also looked for with spaces, LVIS's "bow_(weapon)" without its parentheses, and
+    one made of several names ("wall; building") by each of them. synonyms: more names.
     """
-    found = [" ".join(name.lower().split())]
-    for given in (*re.split(r"[;,/]", name), *synonyms):
-        spaced = spaced_name(given)
+    ordered_forms = [" ".join(name.lower().split())]
+    for raw_name in (*re.split(r"[;,/]", name), *synonyms):
+        spaced = spaced_name(raw_name)
         for form in (spaced, *SYNONYMS.get(spaced, ())) if spaced else ():
-            found += [form, plural(form)]
+            ordered_forms += [form, plural(form)]
         if spaced == "person":
-            found.append("persons")
-    return tuple(dict.fromkeys(found))
+            ordered_forms.append("persons")
+    return tuple(dict.fromkeys(ordered_forms))
 
 
 def spaced_name(name: str) -> str:
@@ -145,13 +145,16 @@ def unlike(name: str) -> tuple[str, ...]:
     return tuple(form for phrase in UNLIKE.get(spaced_name(name), ()) for form in (phrase, plural(phrase)))
 
 
-def containing(every: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
-    """For each category, the longer forms of others that have one of its forms in them, by all categories' forms."""
-    holding: dict[str, set[str]] = defaultdict(set)
-    for some in every.values():
-        for form in some:
+def containing(forms_by_name: Mapping[str, Sequence[str]]) -> dict[str, set[str]]:
+    """For each category, the longer forms of other categories that contain one of its own forms."""
+    longer_forms_of: dict[str, set[str]] = defaultdict(set)
+    for own_forms in forms_by_name.values():
+        for form in own_forms:
             words = form.split()
             for start, end in combinations(range(len(words) + 1), 2):
                 if end - start < len(words):
-                    holding[" ".join(words[start:end])].add(form)
-    return {name: {longer for form in some for longer in holding[form]} - set(some) for name, some in every.items()}
+                    longer_forms_of[" ".join(words[start:end])].add(form)
+    return {
+        name: {longer for form in own_forms for longer in longer_forms_of[form]} - set(own_forms)
+        for name, own_forms in forms_by_name.items()
+    }

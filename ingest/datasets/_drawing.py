@@ -1,7 +1,7 @@
 """How each drawn thing looks: shapes on a unit square, in one body colour and a few fixed accents.
 
-A shape is given in numbers from 0 to 1, x to the right and y downwards. `draw(name, ...)` is the way in; a
-function called `_<name>` draws the thing of that name.
+A shape is given in numbers from 0 to 1, x to the right and y downwards. Call `draw(name, ...)`; a function called
+`_<name>` draws the thing of that name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BLACK, WHITE, GREY, GLASS, WOOD, LEAF = (
 
 
 class Pen:
-    """Draws filled shapes with dark outlines; lengths are parts of the thing's size."""
+    """Draws filled shapes with dark outlines; lengths are fractions of the thing's size."""
 
     def __init__(self, size: int, body: RGB) -> None:
         self.size = size
@@ -40,26 +40,32 @@ class Pen:
         return [(x * (self.size - 1), y * (self.size - 1)) for x, y in points]
 
     def oval(self, x: float, y: float, rx: float, ry: float, fill: RGB, *, outline: bool = True) -> None:
+        """An ellipse around (x, y) with these radii."""
         box = self._at(((x - rx, y - ry), (x + rx, y + ry)))
         self._draw.ellipse([*box[0], *box[1]], fill, _edge(fill) if outline else None, self._outline)
 
     def box(self, x0: float, y0: float, x1: float, y1: float, fill: RGB, *, round_by: float = 0.0) -> None:
+        """A rectangle between two corners, rounded by a radius."""
         corners = self._at(((x0, y0), (x1, y1)))
         self._draw.rounded_rectangle([*corners[0], *corners[1]], round_by * self.size, fill, _edge(fill), self._outline)
 
     def shape(self, *points: Point, fill: RGB) -> None:
+        """A polygon."""
         corners = self._at(points)
         self._draw.polygon(corners, fill)
         self._draw.line([*corners, corners[0], corners[1]], _edge(fill), self._outline, joint="curve")
 
     def line(self, *points: Point, fill: RGB, width: float = 0.05) -> None:
+        """A line through points, without an outline."""
         self._draw.line(self._at(points), fill, max(1, round(width * self.size)), joint="curve")
 
     def arc(self, x: float, y: float, rx: float, ry: float, start: int, end: int, fill: RGB, width: float) -> None:
+        """Part of an ellipse's edge, clockwise between two angles in degrees (0 to the right)."""
         box = self._at(((x - rx, y - ry), (x + rx, y + ry)))
         self._draw.arc([*box[0], *box[1]], start, end, fill, max(1, round(width * self.size)))
 
     def half(self, x: float, y: float, rx: float, ry: float, start: int, end: int, fill: RGB) -> None:
+        """A slice of an ellipse, clockwise between two angles in degrees (0 to the right)."""
         box = self._at(((x - rx, y - ry), (x + rx, y + ry)))
         self._draw.pieslice([*box[0], *box[1]], start, end, fill, _edge(fill), self._outline)
 

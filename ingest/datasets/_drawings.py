@@ -1,4 +1,4 @@
-"""The ways to ask for a drawing of a thing of the small world, by its name or by a fact of it."""
+"""The ways to ask for a drawing of a thing of the small world, by its name or by a fact about it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DRAW_TASKS = ("draw", *DRAW_FACTS)
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What a drawing is to show; of an empty colour or background nothing is said, and any is right."""
+    """What a drawing should show; where the colour or background is empty, any is right."""
 
     name: str
     colour: str = ""
@@ -54,9 +54,9 @@ class Drawing:
         named = with_article(f"{self.colour} {self.name}".strip())
         return f"{named} on the {self.background}" if self.background else named
 
-    def shortened(self, rng: random.Random, unsaid: float) -> Drawing:
-        """The same with colour and background each left out with this probability."""
-        colour, background = ("" if rng.random() < unsaid else part for part in (self.colour, self.background))
+    def shortened(self, rng: random.Random, drop_rate: float) -> Drawing:
+        """The same, with colour and background each dropped with this probability."""
+        colour, background = ("" if rng.random() < drop_rate else part for part in (self.colour, self.background))
         return Drawing(self.name, colour, background)
 
 
@@ -64,11 +64,11 @@ def draw_wordings(task: str, split: str) -> tuple[str, ...]:
     """Ways to ask for a drawing, still with their {thing} or {word}; splits as those of `_world.wordings`."""
     pairs = product(enumerate(OPENINGS), enumerate(_ASKED[task]))
     held_out = {FIND: False, HELD_OUT: True}[split]
-    return tuple(opening + asked for (i, opening), (j, asked) in pairs if ((i + j) % 4 == 3) == held_out)
+    return tuple(opening + question for (i, opening), (j, question) in pairs if ((i + j) % 4 == 3) == held_out)
 
 
 def draw_requests(drawing: Drawing, task: str, split: str) -> Iterator[str]:
-    """Every way to ask for it; a fact says nothing of colour and background."""
+    """Every way to ask for a drawing; a request by a fact leaves colour and background open."""
     for wording in draw_wordings(task, split):
         if task == "draw":
             yield wording.format(thing=drawing.caption)
@@ -77,7 +77,7 @@ def draw_requests(drawing: Drawing, task: str, split: str) -> Iterator[str]:
 
 
 def draw_vocabulary() -> list[str]:
-    """Every word of the requests and of how they are answered, sorted; what is asked for is not among them."""
+    """Every word of the requests and their answers, sorted, without the words for what is asked for."""
     texts = [wording.format(thing="", word="") for task in _ASKED for wording in _ASKED[task]]
     letters = "".join(c if c.isalpha() else " " for c in " ".join([*texts, *OPENINGS, HERE]))
     return sorted(set(letters.split()))

@@ -1,4 +1,4 @@
-"""What of the small world moves: scenes whose things drift to the left or right, as clips of a few frames."""
+"""The videos of the small world: scenes whose things drift to the left or right, as clips of a few frames."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ FRAMES = 4
 STEP = 3  # pixels from frame to frame
 
 
-class Filmed:
-    """The half of `scenes.Scenes` that is filmed. Clips are addressed "film/find/0", "film/held_out/0" and so on: the
-    scenes of these numbers, which show one thing."""
+class SceneVideos:
+    """The part of `scenes.Scenes` with videos. Clips are addressed "film/find/0", "film/held_out/0" and so on: the
+    scenes with these numbers, each of one thing."""
 
     seed: int
     concepts: Mapping[str, Concept]
 
     def video(self, media: str) -> list[Image]:
-        """FRAMES RGB pictures of a clip's address.
+        """The FRAMES RGB pictures of a clip's address.
 
         Raises:
             BadMedia: not an address of this world.
@@ -37,11 +37,11 @@ class Filmed:
         split, number = _scene.parse(media.removeprefix(FILM))
         scene = _scene.compose(self.seed, split, number)
         rng = random.Random(f"film {self.seed}/{split}/{number}")
-        ways = [rng.choice((-STEP, STEP)) for _ in scene.things]
-        return [_scene.render(replace(scene, things=_moved(scene, ways, n))) for n in range(FRAMES)]
+        velocities = [rng.choice((-STEP, STEP)) for _ in scene.things]
+        return [_scene.render(replace(scene, things=_moved(scene, velocities, frame))) for frame in range(FRAMES)]
 
     def films(self, rng: random.Random, split: str, task: str, thing: Thing) -> Iterator[Example]:
-        """Examples without end, none of a thing that cannot be drawn."""
+        """Endless examples; none for a thing that cannot be drawn."""
         wordings = picture_questions(task, split)
         for number in led_by(rng, thing, DRAWN) if thing in DRAWN else ():
             if _scene.leading(number)[1] == 1:
@@ -49,8 +49,10 @@ class Filmed:
                 yield Example(VIDEO, task, split, wording, thing.fact(task), (mention(thing, task),), (media,))
 
 
-def _moved(scene: _scene.Scene, ways: list[int], frame: int) -> tuple[_scene.Placed, ...]:
-    """Each thing so many steps on its way, as far as the picture goes."""
-    ends = (_scene.SIZE - thing.size for thing in scene.things)
-    places = zip(scene.things, ways, ends, strict=True)
-    return tuple(replace(thing, left=min(max(thing.left + way * frame, 0), end)) for thing, way, end in places)
+def _moved(scene: _scene.Scene, velocities: list[int], frame: int) -> tuple[_scene.PlacedThing, ...]:
+    """Each thing after so many frames, kept inside the picture."""
+    limits = (_scene.SIZE - thing.size for thing in scene.things)
+    motions = zip(scene.things, velocities, limits, strict=True)
+    return tuple(
+        replace(thing, left=min(max(thing.left + velocity * frame, 0), limit)) for thing, velocity, limit in motions
+    )

@@ -1,4 +1,4 @@
-"""What datasets that a user writes by hand have in common: named concepts, and the words that stand for them."""
+"""What datasets written by hand have in common: named concepts, and the words that stand for them."""
 
 from __future__ import annotations
 
@@ -7,68 +7,68 @@ from typing import Any
 
 from atlas.errors import UsageError
 from ingest.data.examples import Concept, Example, Mention
-from ingest.data.targets import mentioned
+from ingest.data.targets import mention_spans
 from ingest.datasets._coco_words import forms
-from ingest.datasets._files import EVERY, line, tell, tell_alike
+from ingest.datasets._files import EVERY, one_line, warn_case_variants, warn_left_out
 
 
-def names_of(value: Any, where: str) -> tuple[str, ...]:
-    """The concepts of a row: a name, names with semicolons between, or a list of names.
+def concept_names(value: Any, where: str) -> tuple[str, ...]:
+    """The concepts of a row: a name, names separated by semicolons, or a list of names.
 
     Raises:
-        UsageError: there is none, or one that no option could name.
+        UsageError: there is none, or a name that no option could give.
     """
-    texts = value.split(";") if isinstance(value, str) else [] if value is None else value
-    given = texts if isinstance(texts, list) else [texts]
-    found = [line(name, f"{where}, a concept") for name in given if name != ""]
-    if not found:
+    raw_names = value.split(";") if isinstance(value, str) else [] if value is None else value
+    listed = raw_names if isinstance(raw_names, list) else [raw_names]
+    names = [one_line(name, f"{where}, a concept") for name in listed if name != ""]
+    if not names:
         raise UsageError(f"{where} names no concept; each row needs one")
-    for name in found:
+    for name in names:
         if "," in name:
-            raise UsageError(f"{where}: the concept '{name}' has a comma, which separates concepts in options; use ;")
+            raise UsageError(f"{where}: the concept '{name}' has a comma, which separates concepts; use ; instead")
         if name == EVERY:
             raise UsageError(f"{where}: the concept '{EVERY}' stands for all concepts; give it another name")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(names))
 
 
-def concepts(names: Iterable[str]) -> dict[str, Concept]:
-    """A concept for each name, in order, with its plural and synonyms as forms; names that differ in capitals alone are
-    told."""
+def build_concepts(names: Iterable[str]) -> dict[str, Concept]:
+    """A concept for each name, in order, with its plural and synonyms as forms; warns of names that differ only in
+    capitals."""
     names = sorted(set(names))
-    tell_alike(names)
+    warn_case_variants(names)
     return {name: Concept(name, forms(name)) for name in names}
 
 
 def mentions_of(
-    names: Iterable[str], answer: str | None, words: Any, known: Mapping[str, Concept], where: str
+    names: Iterable[str], answer: str | None, answer_words: Any, known: Mapping[str, Concept], where: str
 ) -> tuple[Mention, ...]:
-    """What stands for each concept: the words that are given; else its name or a form of it where that is in the
-    answer; else the whole answer. Without an answer, its forms in whatever the model answers.
+    """What stands for each concept: `answer_words` where given; else one of its forms where the answer has one; else
+    the whole answer. Without an answer, its forms in whatever the model answers.
 
     Raises:
-        UsageError: the given words are not in the answer.
+        UsageError: `answer_words` are not in the answer.
     """
-    if words not in (None, ""):
-        said = line(words, f"{where}, the words")
-        if answer is None or not mentioned(answer, Mention("", said), {}):
-            raise UsageError(f"{where}: the words '{said}' are not in the answer")
-        return tuple(Mention(name, said) for name in names)
-    found = []
+    if answer_words not in (None, ""):
+        own_words = one_line(answer_words, f"{where}, the words")
+        if answer is None or not mention_spans(answer, Mention("", own_words), {}):
+            raise UsageError(f"{where}: the words '{own_words}' are not in the answer")
+        return tuple(Mention(name, own_words) for name in names)
+    mentions = []
     for name in names:
         plain = Mention(name)
-        found.append(plain if answer is None or mentioned(answer, plain, known) else Mention(name, answer))
-    return tuple(found)
+        mentions.append(plain if answer is None or mention_spans(answer, plain, known) else Mention(name, answer))
+    return tuple(mentions)
 
 
-def once(examples: Iterable[tuple[str, Example]], root: object) -> Iterator[Example]:
-    """The examples without those that are equal to an earlier one, which is told. Each comes with where it is read."""
-    first: dict[str, str] = {}
-    again, count = [], 0
+def without_repeats(examples: Iterable[tuple[str, Example]], root: object) -> Iterator[Example]:
+    """The examples without repeats of earlier ones, of which it warns. Each comes with where it was read."""
+    first_place: dict[str, str] = {}
+    repeats, count = [], 0
     for where, example in examples:
         count += 1
-        if example.id in first:
-            again.append(f"{where} is the same as {first[example.id]}")
+        if example.id in first_place:
+            repeats.append(f"{where} is the same as {first_place[example.id]}")
             continue
-        first[example.id] = where.rpartition(": ")[2]
+        first_place[example.id] = where.rpartition(": ")[2]
         yield example
-    tell(f"{root}: equal rows", again, count)
+    warn_left_out(f"{root}: equal rows", repeats, count)

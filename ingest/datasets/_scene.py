@@ -16,7 +16,7 @@ from ingest.datasets._world import BACKGROUNDS, COLOURS, DRAWN, SLOTS, caption
 
 SIZE = 64  # pixels, both ways
 COUNTS = (1, 1, 2, 3)  # things in a scene, by turns
-CYCLE = len(DRAWN) * len(COUNTS)  # after so many scenes, every thing has led every count
+CYCLE = len(DRAWN) * len(COUNTS)  # after so many scenes, every thing has come first with every count
 LAST = 10**7
 MARGIN = 9  # least horizontal distance of two things' centres, in pixels
 SIZES = {1: (28, 46), 2: (24, 32), 3: (20, 27)}
@@ -50,7 +50,7 @@ GROUND: dict[str, RGB] = dict(
 
 
 @dataclass(frozen=True, slots=True)
-class Placed:
+class PlacedThing:
     """A thing in a scene: `left`, `top` and `size` in pixels; its square never meets another thing's."""
 
     name: str
@@ -61,7 +61,8 @@ class Placed:
     size: int
     mirrored: bool
 
-    def meets(self, other: Placed) -> bool:
+    def meets(self, other: PlacedThing) -> bool:
+        """Whether two things overlap, or are too close for one to be left of the other."""
         near = abs(2 * self.left + self.size - 2 * other.left - other.size) < 2 * MARGIN
         beside = self.left + self.size <= other.left or other.left + other.size <= self.left
         above = self.top + self.size <= other.top or other.top + other.size <= self.top
@@ -70,20 +71,22 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """things: from left to right. grain: seed of the ground's texture."""
+    """What a picture shows. things: from left to right. grain: seed of the ground's texture."""
 
-    things: tuple[Placed, ...]
+    things: tuple[PlacedThing, ...]
     background: str
     ground: RGB
     grain: int
 
     @property
     def caption(self) -> str:
+        """The reference caption, things from left to right."""
         return caption([(thing.colour, thing.name) for thing in self.things], self.background)
 
     def without(self, name: str) -> Scene:
-        kept = tuple(thing for thing in self.things if thing.name != name)
-        return Scene(kept, self.background, self.ground, self.grain)
+        """The same scene without this thing."""
+        remaining = tuple(thing for thing in self.things if thing.name != name)
+        return Scene(remaining, self.background, self.ground, self.grain)
 
 
 def parse(address: str) -> tuple[str, int]:
@@ -104,28 +107,30 @@ def leading(number: int) -> tuple[str, int]:
 
 
 def compose(seed: int, split: str, number: int) -> Scene:
-    """The scene of this number; equal arguments give equal scenes on every machine."""
+    """The scene with this number; equal arguments give equal scenes on every machine."""
     if not 0 <= number < LAST:
         raise UsageError(f"scenes are numbered from 0 to {LAST - 1}, not {number}")
     rng = random.Random(f"scene {seed}/{split}/{number}")
     first, count = leading(number)
     names = [first, *rng.sample([thing.name for thing in DRAWN if thing.name != first], count - 1)]
-    placed: list[Placed] = []
+    placed: list[PlacedThing] = []
     while len(placed) < count:
-        fresh = _place(rng, names[len(placed)], count)
-        # A crowd that leaves no room for the next thing is cleared, and all are placed anew.
-        placed = [*placed, fresh] if not any(map(fresh.meets, placed)) else placed if rng.random() < 0.95 else []
+        candidate = _place(rng, names[len(placed)], count)
+        if not any(map(candidate.meets, placed)):
+            placed.append(candidate)
+        elif rng.random() >= 0.95:  # there may be no room left: start again
+            placed = []
     background = rng.choice(BACKGROUNDS)
     ground = _vary(rng, GROUND[background], 6)
     ordered = sorted(placed, key=lambda thing: 2 * thing.left + thing.size)
     return Scene(tuple(ordered), background, ground, rng.getrandbits(32))
 
 
-def _place(rng: random.Random, name: str, count: int) -> Placed:
+def _place(rng: random.Random, name: str, count: int) -> PlacedThing:
     size = rng.randint(*SIZES[count])
     colour = rng.choice(COLOURS)
     left, top = rng.randint(0, SIZE - size), rng.randint(0, SIZE - size)
-    return Placed(name, colour, _vary(rng, BODY[colour], 9), left, top, size, rng.random() < 0.5)
+    return PlacedThing(name, colour, _vary(rng, BODY[colour], 9), left, top, size, rng.random() < 0.5)
 
 
 def _vary(rng: random.Random, colour: RGB, spread: int) -> RGB:
@@ -134,8 +139,8 @@ def _vary(rng: random.Random, colour: RGB, spread: int) -> RGB:
 
 
 def render(scene: Scene) -> Image.Image:
-    """The RGB picture. Blue is even on the ground and odd on things, so taking a thing away changes each of
-    its pixels and no other: its mask is exactly the difference to the counterfactual."""
+    """The RGB picture. Blue is even on the ground and odd on things, so removing a thing changes each of its pixels and
+    no other: its mask is exactly the difference from the counterfactual."""
     pixels = _ground(scene)
     for thing in scene.things:
         layer, shown = _layer(thing)
@@ -148,16 +153,16 @@ def render(scene: Scene) -> Image.Image:
 
 
 def mask(scene: Scene, name: str) -> np.ndarray:
-    """(SIZE, SIZE) bool: the pixels of this thing; all False where the scene has none."""
-    found = np.zeros((SIZE, SIZE), bool)
+    """(SIZE, SIZE) bool: the pixels of this thing; all False where it is not in the scene."""
+    pixels = np.zeros((SIZE, SIZE), bool)
     for thing in scene.things:
         if thing.name == name:
             shown = _layer(thing)[1]
-            found[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size] = shown
-    return found
+            pixels[thing.top : thing.top + thing.size, thing.left : thing.left + thing.size] = shown
+    return pixels
 
 
-def _layer(thing: Placed) -> tuple[np.ndarray, np.ndarray]:
+def _layer(thing: PlacedThing) -> tuple[np.ndarray, np.ndarray]:
     """A thing's (size, size, 4) pixels, and which of them are shown."""
     layer = np.asarray(draw(thing.name, thing.size, thing.body, mirrored=thing.mirrored), np.uint32)
     return layer, layer[..., 3] >= FAINT

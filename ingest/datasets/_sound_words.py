@@ -1,11 +1,11 @@
-"""The words of what the small world sounds like: its noises, captions, ways to ask, and what stands for a sound."""
+"""The words for the small world's sounds: noises, captions, ways to ask, and words that stand for a sound."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
 
-from ingest.datasets._world import FACTS, ORDER, SLOTS, THINGS, Thing, opened, picture_questions, with_article
+from ingest.datasets._world import FACTS, ORDER, SLOTS, THINGS, Thing, picture_questions, with_article, with_openings
 
 SOUNDING = tuple(thing for thing in THINGS if thing.kind in ("animal", "vehicle"))
 NOISES = ("wind", "rain", "hum", "hiss")
@@ -14,7 +14,7 @@ SOUND_TASKS = ("caption", "name", *FACTS, "kind")
 ALONE, THEN, AND = "alone", "then", "and"
 """How a recording's things follow each other: one thing alone, one after another, or the second within the first."""
 
-# Only what pictures are asked in words of seeing; all else is asked of sounds in the same words.
+# Questions that mention seeing need other words for sounds; all others are the same.
 _HEARD = {
     "name": ("what is this?", "what makes this sound?", "which thing do you hear?", "name the thing in the recording."),
     "caption": ("describe the recording.", "what is in the recording?", "write a caption.", "what do you hear?"),
@@ -23,7 +23,7 @@ _HEARD = {
 
 def sound_questions(task: str, split: str) -> tuple[str, ...]:
     """Ways to ask `task` of a recording; see `_world.wordings` for the splits."""
-    return opened(_HEARD[task], split) if task in _HEARD else picture_questions(task, split)
+    return with_openings(_HEARD[task], split) if task in _HEARD else picture_questions(task, split)
 
 
 def sound_caption(names: Sequence[str], manner: str, noise: str) -> str:
@@ -36,7 +36,7 @@ def sound_caption(names: Sequence[str], manner: str, noise: str) -> str:
 
 
 def stretches(rng: random.Random, manner: str) -> list[tuple[float, float]]:
-    """(start, end) of each thing, in parts of the recording; each is heard by itself for a while."""
+    """(start, end) of each thing, as fractions of the recording; each is heard by itself for a while."""
     if manner == ALONE:
         spans = [(0.0, rng.uniform(0.45, 0.75))]
     elif manner == THEN:
@@ -51,8 +51,8 @@ def stretches(rng: random.Random, manner: str) -> list[tuple[float, float]]:
 
 
 def sound_context(rng: random.Random, things: Sequence[Thing], manner: str, noise: str) -> list[tuple[str, ...]]:
-    """Words for each of SLOTS slots that stand where a recording's tokens stand: (sign, order) of each thing that is
-    heard there and AND within both, or the noise alone where no thing is heard. Things have pauses."""
+    """Words for each of SLOTS slots that stand in place of a recording's tokens: (sign, order) of each thing heard
+    there, with AND where both are, or the noise alone where no thing is heard. Things have pauses."""
     slots: list[list[str]] = [[] for _ in range(SLOTS)]
     spans = [(round(start * SLOTS), round(end * SLOTS)) for start, end in stretches(rng, manner)]
     for thing, order, (first, last) in zip(things, ORDER, spans, strict=False):
@@ -66,5 +66,5 @@ def sound_context(rng: random.Random, things: Sequence[Thing], manner: str, nois
 
 
 def sound_texts() -> list[str]:
-    """Texts with every word that is said of sounds, for `_world.vocabulary`."""
-    return [*(question for asked in _HEARD.values() for question in asked), *NOISES, f"{THEN} {AND} over the"]
+    """Texts with every word used about sounds, for `_world.vocabulary`."""
+    return [*(question for wordings in _HEARD.values() for question in wordings), *NOISES, f"{THEN} {AND} over the"]

@@ -1,6 +1,6 @@
 """A recording of the small world: which things sound when over which noise, and its samples, masks and counterfactuals.
 
-Samples are sums of layers that are each rounded to sixteen bits. So the sum is exact, taking a layer away changes just
+Samples are sums of layers that are each rounded to sixteen bits. So the sum is exact, removing a layer changes only
 its own samples, and machines whose sines differ in the last digit agree.
 """
 
@@ -31,8 +31,8 @@ _ADDRESS = re.compile(rf"sound/({FIND}|{HELD_OUT})/(0|[1-9][0-9]{{0,6}})")
 
 
 @dataclass(frozen=True, slots=True)
-class Voiced:
-    """A thing in a recording. onset, duration: in samples. loudness: its peak. take: seed of this very sound."""
+class SoundingThing:
+    """A thing in a recording. onset, duration: in samples. loudness: its peak. take: the seed of its sound."""
 
     name: str
     onset: int
@@ -50,7 +50,7 @@ class Recording:
     """things: in the order in which they begin. manner: how they follow each other. background: the noise.
     level: its root mean square. grain: its seed."""
 
-    things: tuple[Voiced, ...]
+    things: tuple[SoundingThing, ...]
     manner: str
     background: str
     level: float
@@ -58,11 +58,13 @@ class Recording:
 
     @property
     def caption(self) -> str:
+        """The reference caption, things in the order in which they begin."""
         return sound_caption([thing.name for thing in self.things], self.manner, self.background)
 
     def without(self, name: str) -> Recording:
-        kept = tuple(thing for thing in self.things if thing.name != name)
-        return Recording(kept, self.manner, self.background, self.level, self.grain)
+        """The same recording without this thing."""
+        remaining = tuple(thing for thing in self.things if thing.name != name)
+        return Recording(remaining, self.manner, self.background, self.level, self.grain)
 
     def render(self) -> np.ndarray:
         """(SAMPLES,) float32 between -1 and 1."""
@@ -72,19 +74,19 @@ class Recording:
         return samples
 
     def mask(self, name: str) -> np.ndarray:
-        """(SAMPLES,) bool: where this thing sounds, its shortest pauses too; all False where it does not."""
-        found = np.zeros(SAMPLES, bool)
+        """(SAMPLES,) bool: where this thing sounds, including short pauses; all False where it is not heard."""
+        sounding = np.zeros(SAMPLES, bool)
         for thing in self.things:
             if thing.name == name:
-                heard = np.flatnonzero(thing.layer())
-                breaks = np.flatnonzero(np.diff(heard) > PAUSE)
-                for start, end in zip(heard[[0, *(breaks + 1)]], heard[[*breaks, -1]], strict=True):
-                    found[start : end + 1] = True
-        return found
+                nonzero = np.flatnonzero(thing.layer())
+                breaks = np.flatnonzero(np.diff(nonzero) > PAUSE)
+                for start, end in zip(nonzero[[0, *(breaks + 1)]], nonzero[[*breaks, -1]], strict=True):
+                    sounding[start : end + 1] = True
+        return sounding
 
 
 @lru_cache(maxsize=64)
-def _layer(thing: Voiced) -> np.ndarray:
+def _layer(thing: SoundingThing) -> np.ndarray:
     samples = np.zeros(SAMPLES, np.float32)
     sound = _rounded(thing.loudness * voice(thing.name, thing.take, thing.duration))
     samples[thing.onset : thing.onset + thing.duration] = sound
@@ -112,22 +114,22 @@ def parse(address: str) -> tuple[str, int]:
 
 
 def leading(number: int) -> tuple[str, str]:
-    """A thing that is in the recording, and how things follow each other in it, known from its number alone."""
+    """One thing of the recording, and how its things follow each other, known from its number alone."""
     return SOUNDING[number % len(SOUNDING)].name, MANNERS[number // len(SOUNDING) % len(MANNERS)]
 
 
 def compose(seed: int, split: str, number: int) -> Recording:
-    """The recording of this number; equal arguments give equal recordings on every machine."""
+    """The recording with this number; equal arguments give equal recordings on every machine."""
     if not 0 <= number < LAST:
         raise UsageError(f"recordings are numbered from 0 to {LAST - 1}, not {number}")
     rng = random.Random(f"sound {seed}/{split}/{number}")
-    led, manner = leading(number)
-    names = [led]
+    first_name, manner = leading(number)
+    names = [first_name]
     if manner != ALONE:
-        names.append(rng.choice([thing.name for thing in SOUNDING if thing.name != led]))
+        names.append(rng.choice([thing.name for thing in SOUNDING if thing.name != first_name]))
         rng.shuffle(names)
     things = []
     for name, (start, end) in zip(names, stretches(rng, manner), strict=True):
         onset, loudness = int(start * SAMPLES), rng.uniform(*LOUDNESS[manner])
-        things.append(Voiced(name, onset, int(end * SAMPLES) - onset, loudness, rng.getrandbits(32)))
+        things.append(SoundingThing(name, onset, int(end * SAMPLES) - onset, loudness, rng.getrandbits(32)))
     return Recording(tuple(things), manner, rng.choice(NOISES), rng.uniform(*QUIET), rng.getrandbits(32))

@@ -11,7 +11,7 @@ RATE = 16_000  # samples a second
 
 Random = np.random.Generator
 Wave = NDArray[np.float64]
-Curve = Sequence[tuple[float, float]]  # (part of the whole, value), joined by straight lines
+Curve = Sequence[tuple[float, float]]  # (fraction of the length, value), joined by straight lines
 
 
 def _curve(points: Curve, n: int) -> Wave:
@@ -21,7 +21,7 @@ def _curve(points: Curve, n: int) -> Wave:
 
 
 def _tone(pitch: Wave, strengths: Sequence[float] = (1.0,)) -> Wave:
-    """Harmonics of a pitch in Hz that may glide; those too high for the rate are left out."""
+    """Harmonics of a pitch in Hz that may vary; those too high for the sampling rate are left out."""
     phase = 2 * np.pi * np.cumsum(pitch) / RATE
     wave = np.zeros(len(pitch))
     for number, strength in enumerate(strengths, 1):
@@ -35,17 +35,18 @@ def _saw(pitch: Wave, most: int = 24) -> Wave:
 
 
 def _shape(wave: Wave, peaks: Curve, floor: float = 0.0) -> Wave:
-    """Keep what lies around the peaks, (middle, width) in Hz each, and `floor` of all else."""
-    heights = np.fft.rfftfreq(len(wave), 1 / RATE)
-    kept = sum((np.exp(-0.5 * ((heights - middle) / width) ** 2) for middle, width in peaks), np.zeros(len(heights)))
-    return np.fft.irfft(np.fft.rfft(wave) * (floor + kept), len(wave))
+    """Keep the frequencies around the peaks, (middle, width) in Hz each, and `floor` of all others."""
+    frequencies = np.fft.rfftfreq(len(wave), 1 / RATE)
+    bells = (np.exp(-0.5 * ((frequencies - middle) / width) ** 2) for middle, width in peaks)
+    gain = sum(bells, np.zeros(len(frequencies)))
+    return np.fft.irfft(np.fft.rfft(wave) * (floor + gain), len(wave))
 
 
 def _band(wave: Wave, low: float, high: float) -> Wave:
-    """Keep what lies between two heights in Hz, with soft edges."""
-    heights = np.fft.rfftfreq(len(wave), 1 / RATE)
-    kept = 1 / (1 + (low / np.maximum(heights, 1.0)) ** 8) / (1 + (heights / high) ** 8)
-    return np.fft.irfft(np.fft.rfft(wave) * kept, len(wave))
+    """Keep the frequencies between two limits in Hz, with soft edges."""
+    frequencies = np.fft.rfftfreq(len(wave), 1 / RATE)
+    gain = 1 / (1 + (low / np.maximum(frequencies, 1.0)) ** 8) / (1 + (frequencies / high) ** 8)
+    return np.fft.irfft(np.fft.rfft(wave) * gain, len(wave))
 
 
 def _glide(first: Wave, last: Wave) -> Wave:
@@ -54,13 +55,13 @@ def _glide(first: Wave, last: Wave) -> Wave:
 
 
 def _hit(n: int, attack: float, decay: float) -> Wave:
-    """A loudness that rises within `attack` seconds and then falls to a third every `decay` seconds."""
+    """An envelope that rises within `attack` seconds and then falls to 1/e every `decay` seconds."""
     t = np.arange(n) / RATE
     return np.minimum(1.0, t / attack) * np.exp(-t / decay)
 
 
 def _swing(n: int, rate: float, depth: float, phase: float = 0.0) -> Wave:
-    """A loudness that swings `rate` times a second, down to 1 - depth."""
+    """An envelope that swings `rate` times a second between 1 and 1 - depth."""
     return 1 - depth * (0.5 + 0.5 * np.cos(2 * np.pi * rate * np.arange(n) / RATE + phase))
 
 
@@ -271,7 +272,7 @@ VOICES: dict[str, Callable[[Random, int], Wave]] = {
 
 
 def voice(name: str, seed: int, n: int) -> Wave:
-    """(n,) float64 with a peak of 1: the thing's sound, one of many by `seed`, faded at both ends."""
+    """(n,) float64 with a peak of 1: the thing's sound, varied by `seed`, faded at both ends."""
     wave = _unit(VOICES[name](np.random.default_rng(seed), n))
     edge = min(n // 4, RATE // 200)
     wave[:edge] *= np.linspace(0, 1, edge)
@@ -280,7 +281,7 @@ def voice(name: str, seed: int, n: int) -> Wave:
 
 
 def noise(name: str, seed: int, n: int) -> Wave:
-    """(n,) float64 with a root mean square of 1: what is heard under all things."""
+    """(n,) float64 with a root mean square of 1: the background noise."""
     rng = np.random.default_rng(seed)
     white = rng.standard_normal(n)
     if name == "wind":

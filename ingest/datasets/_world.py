@@ -12,8 +12,8 @@ from itertools import count, product
 
 from ingest.data.examples import FIND, HELD_OUT, Mention
 
-POOL = 512  # scenes led by a thing that its examples come from before any further ones
-SLOTS = 16  # tokens that a picture becomes, and words of a context
+POOL = 512  # scenes led by a thing that its examples are drawn from before further ones
+SLOTS = 16  # tokens of a picture, and words of a context
 
 FACTS = ("does", "lives", "has")
 REVERSED = tuple(f"{fact}_reverse" for fact in FACTS)
@@ -23,7 +23,7 @@ REVERSED = tuple(f"{fact}_reverse" for fact in FACTS)
 class Thing:
     """A thing of the world.
 
-    does, lives, has: its facts, one word each, no two things alike. kind: its supercategory, shared.
+    does, lives, has: its facts, one word each, unique to the thing. kind: its supercategory, shared.
     signs: the words a context uses where a picture would show the thing.
     pieces: the name's tokens, where it takes several.
     """
@@ -39,6 +39,7 @@ class Thing:
 
     @property
     def forms(self) -> tuple[str, ...]:
+        """The name and its plural."""
         return (self.name, self.plural or f"{self.name}s")
 
     def fact(self, task: str) -> str:
@@ -148,7 +149,8 @@ PICTURE_TASKS = ("caption", "name", *FACTS, "kind")
 
 
 def with_article(word: str) -> str:
-    """
+    """A word with its indefinite article.
+
     >>> with_article("umbrella"), with_article("dog")
     ('an umbrella', 'a dog')
     """
@@ -158,21 +160,21 @@ def with_article(word: str) -> str:
 def wordings(task: str, split: str) -> tuple[str, ...]:
     """Ways to ask `task`, still with their {thing} or {word}.
 
-    Held out is every combination of an opening with a question that the other split never combines;
-    each opening and each question alone occurs in both.
+    The held-out split combines openings and questions in ways that the other split never does; each opening and each
+    question alone occurs in both.
     """
-    return opened(_ASKED[task], split)
+    return with_openings(_ASKED[task], split)
 
 
-def opened(questions: Sequence[str], split: str) -> tuple[str, ...]:
-    """The split's combinations of the openings with four questions: three quarters to find with, a quarter held out."""
+def with_openings(questions: Sequence[str], split: str) -> tuple[str, ...]:
+    """The split's combinations of openings with four questions: three quarters for finding, a quarter held out."""
     pairs = product(enumerate(OPENINGS), enumerate(questions))
     held_out = {FIND: False, HELD_OUT: True}[split]
-    return tuple(opening + asked for (i, opening), (j, asked) in pairs if ((i + j) % 4 == 3) == held_out)
+    return tuple(opening + question for (i, opening), (j, question) in pairs if ((i + j) % 4 == 3) == held_out)
 
 
 def text_questions(thing: Thing, task: str, split: str) -> Iterator[tuple[str, str]]:
-    """(question, answer) about a thing with no picture: its facts, or which thing a fact belongs to."""
+    """(question, answer) about a thing without a picture: its facts, or which thing a fact belongs to."""
     for wording in wordings(task, split):
         if task in REVERSED:
             yield wording.format(word=thing.fact(task.removesuffix("_reverse"))), thing.name
@@ -187,13 +189,13 @@ def picture_questions(task: str, split: str) -> tuple[str, ...]:
 
 
 def mention(thing: Thing, task: str) -> Mention:
-    """What in the answer to `task` stands for the thing: the fact's word, or the name itself."""
+    """What stands for the thing in the answer to `task`: the fact's word, or the name itself."""
     return Mention(thing.name, thing.fact(task) if task in (*FACTS, "kind") else None)
 
 
 def led_by(rng: random.Random, thing: Thing, things: Sequence[Thing]) -> Iterator[int]:
-    """Numbers of scenes, or recordings, whose first thing this is of `things`, in an order that `rng` decides; every
-    count of things by turns."""
+    """Numbers of the scenes, or recordings, whose first thing this one of `things` is, in an order that `rng` decides;
+    every count of things comes by turns."""
     position = things.index(thing)
     order = list(range(POOL))
     for start in count(step=POOL):
@@ -201,13 +203,13 @@ def led_by(rng: random.Random, thing: Thing, things: Sequence[Thing]) -> Iterato
         yield from (position + len(things) * (start + turn) for turn in order)
 
 
-def caption(seen: list[tuple[str, str]], background: str) -> str:
-    """The caption of (colour, name) pairs from left to right; an empty colour is not spoken of.
+def caption(things: list[tuple[str, str]], background: str) -> str:
+    """The caption of (colour, name) pairs from left to right; an empty colour is not mentioned.
 
     >>> caption([("red", "car"), ("", "dog"), ("blue", "ball")], "grass")
     'a red car, a dog and a blue ball on the grass'
     """
-    parts = [with_article(f"{colour} {name}".strip()) for colour, name in seen]
+    parts = [with_article(f"{colour} {name}".strip()) for colour, name in things]
     listed = parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
     return f"{listed} on the {background}"
 
@@ -215,8 +217,8 @@ def caption(seen: list[tuple[str, str]], background: str) -> str:
 def context(
     rng: random.Random, things: Sequence[Thing], colours: Sequence[str], background: str
 ) -> list[tuple[str, ...]]:
-    """Words for each of SLOTS slots that stand where a picture's tokens stand: (sign, colour, order) where a
-    thing is, each thing within its own stretch from left to right, elsewhere the background alone."""
+    """Words for each of SLOTS slots that stand in place of a picture's tokens: (sign, colour, order) where a thing is,
+    each thing within its own stretch from left to right, elsewhere the background alone."""
     slots: list[tuple[str, ...]] = [(background,)] * SLOTS
     cuts = [0, *sorted(2 * cut for cut in rng.sample(range(1, SLOTS // 2), len(things) - 1)), SLOTS]
     for thing, colour, order, start, end in zip(things, colours, ORDER, cuts, cuts[1:], strict=False):
@@ -225,11 +227,10 @@ def context(
     return slots
 
 
-def vocabulary(more: Sequence[str] = ()) -> list[str]:
-    """Every word of the world that is one token, and the words of the texts `more`, sorted; names of several tokens
-    are not among them."""
+def vocabulary(extra_texts: Sequence[str] = ()) -> list[str]:
+    """Every single-token word of the world and of `extra_texts`, sorted; names of several tokens are left out."""
     texts = [wording.format(thing="a an the this thing", word="") for task in _ASKED for wording in _ASKED[task]]
-    texts += [*OPENINGS, *COLOURS, *BACKGROUNDS, *ORDER, "and", "on", *more]
+    texts += [*OPENINGS, *COLOURS, *BACKGROUNDS, *ORDER, "and", "on", *extra_texts]
     for thing in THINGS:
         texts += [thing.kind, *(thing.fact(fact) for fact in FACTS), *thing.signs]
         texts += [] if thing.pieces else [thing.name]

@@ -6,8 +6,8 @@
 or as others write it: annotations/lvis*.json (LVIS), FOLDER/_annotations.coco.json beside its pictures (Roboflow; one
 FOLDER with --option subset=FOLDER), result.json and images/ (Label Studio), labels.json and data/ (FiftyOne).
 
-Pictures are asked "Describe the image in few words." (Pan et al. 2024) and the model's own answer is explained.
-With source "text" the human captions that mention a concept are the answers, and no picture is given.
+The prompt for a picture is "Describe the image in few words." (Pan et al. 2024), and the model's own answer is
+explained. With source "text" the human captions that mention a concept are the answers, and no picture is given.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from atlas.store.atomic import sha256
 from ingest.data.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Concept, Example, Mention
 from ingest.data.media import MAX_PIXELS, open_image
 from ingest.datasets import _coco_files
-from ingest.datasets._coco_captions import Captions, concepts_of
+from ingest.datasets._coco_captions import CaptionMentions, concepts_of
 from ingest.datasets._coco_masks import mask_of
 from ingest.datasets._coco_rows import Id
-from ingest.datasets._files import check, folder, inside, order, split_of
+from ingest.datasets._files import check_names, dataset_folder, resolve_media, sort_key, split_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,33 +43,37 @@ RULES = 3  # raised whenever the same files would give other examples
 class Coco:
     """A COCO folder; see `ingest.data.examples.Dataset`.
 
-    The split follows from the image's id alone: about one in five is "held_out". A caption that stands under
-    pictures of both splits is held out.
+    The split follows from the image's id alone: about one in five is "held_out". A caption of pictures of both splits
+    is held out.
     """
 
     name = "coco"
 
-    def __init__(self, root: Path, files: _coco_files.Files, *, options: Mapping[str, Any], max_pixels: int) -> None:
+    def __init__(
+        self, root: Path, files: _coco_files.CocoFiles, *, options: Mapping[str, Any], max_pixels: int
+    ) -> None:
         self.path = str(root)
         self.max_pixels = max_pixels
         self._root = root
         self._index = files.index
         self._pointers = files.pointers
-        self._by_pointer = {files.pointers[number]: image for number, image in files.index.imgs.items()}
-        every = concepts_of(files.categories)
-        self._named = {number: every[number].name for number in files.index.cats}
-        self.concepts: Mapping[str, Concept] = {every[number].name: every[number] for number in files.index.cats}
-        self._texts, self._every = files.captions, every.values()
+        self._by_pointer = {files.pointers[picture_id]: image for picture_id, image in files.index.imgs.items()}
+        concepts_by_id = concepts_of(files.categories)
+        self._named = {category_id: concepts_by_id[category_id].name for category_id in files.index.cats}
+        self.concepts: Mapping[str, Concept] = {
+            concepts_by_id[category_id].name: concepts_by_id[category_id] for category_id in files.index.cats
+        }
+        self._texts, self._every = files.captions, concepts_by_id.values()
         words = [[*concept.forms, "", *concept.unlike] for concept in self.concepts.values()]
-        said = [RULES, files.digest, dict(options), words]
-        self.revision = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+        content = [RULES, files.digest, dict(options), words]
+        self.revision = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
         self.licence = _licence(files.index.dataset)
         self.all_tasks: Mapping[str, tuple[str, ...]] = {
             IMAGE: (CAPTION,),
             TEXT: (CAPTION,) if any(files.captions.values()) else (),
         }
         self.tasks = self.all_tasks
-        # Without human captions there is nothing to judge the model's by.
+        # Without human captions there is nothing to compare the model's with.
         self.metrics: Mapping[str, tuple[str, ...]] = dict.fromkeys(self.tasks[TEXT], ("bleu", "rouge_l", "cider"))
 
     def examples(
@@ -77,24 +81,24 @@ class Coco:
     ) -> list[Example]:
         """At most `per_concept` examples of each concept, in a fixed order that `seed` decides.
 
-        Of the pictures that show a concept those come first whose human captions mention it: there it is not a detail.
+        Pictures whose human captions mention the concept come first: in those it is not a mere detail.
 
         Raises:
             UsageError: a source, split, concept or task that the dataset does not have.
         """
-        for kind, asked, known in (("source", [source], self.tasks), ("split", [split], (FIND, HELD_OUT))):
-            check(kind, asked, known)
-        check("concept", concepts, self.concepts)
-        check("task", tasks, self.tasks[source])
+        for kind, names, known in (("source", [source], self.tasks), ("split", [split], (FIND, HELD_OUT))):
+            check_names(kind, names, known)
+        check_names("concept", concepts, self.concepts)
+        check_names("task", tasks, self.tasks[source])
         if not tasks:
             return []
         if source == TEXT:
-            self._captions.tell(concepts)
-        found: dict[str, Example] = {}
+            self._captions.warn(concepts)
+        by_id: dict[str, Example] = {}
         for name in concepts:
             chosen = self._pictures(name, split, seed) if source == IMAGE else self._sayings(name, split, seed)
-            found |= {example.id: example for example in chosen[:per_concept]}
-        return list(found.values())
+            by_id |= {example.id: example for example in chosen[:per_concept]}
+        return list(by_id.values())
 
     def image(self, media: str) -> Image:
         """The RGB photograph behind a pointer.
@@ -102,78 +106,78 @@ class Coco:
         Raises:
             BadMedia: missing, corrupt, too large, outside the folder, or of another shape than its masks.
         """
-        path = inside(self._root, media)
+        path = resolve_media(self._root, media)
         record = self._record(media)
-        found = open_image(path, self.max_pixels)
-        # A picture may be kept smaller than COCO's; turned on its side its masks would be wrong.
-        if abs(found.width * record["height"] / (found.height * record["width"]) - 1) > 0.05:
-            drawn = f"{record['width']} x {record['height']}"
-            raise BadMedia(f"{path} is {found.width} x {found.height} pixels, its masks were drawn on {drawn}")
-        return found
+        picture = open_image(path, self.max_pixels)
+        # A picture may be stored smaller than COCO's; one turned on its side would have the wrong masks.
+        if abs(picture.width * record["height"] / (picture.height * record["width"]) - 1) > 0.05:
+            expected = f"{record['width']} x {record['height']}"
+            raise BadMedia(f"{path} is {picture.width} x {picture.height} pixels, its masks were drawn on {expected}")
+        return picture
 
     def digest(self, media: str) -> str:
         """The sha256 of the file's bytes, or "missing"."""
         try:
-            return sha256(inside(self._root, media))
+            return sha256(resolve_media(self._root, media))
         except (OSError, BadMedia):
             return "missing"
 
     def mask(self, media: str, concept: str) -> np.ndarray:
-        """(height, width) bool, at the size in the annotation file: the pixels that show the concept, crowds among
-        them. An instance without an outline is its box.
+        """(height, width) bool, at the size in the annotation file: the pixels that show the concept, crowds included.
+        An instance without an outline counts as its box.
 
         Raises:
             UsageError: no such concept.
             BadMedia: no such picture.
-            IntegrityError: an outline is not of any form COCO has.
+            IntegrityError: an outline is not in any of COCO's forms.
         """
-        check("concept", [concept], self.concepts)
+        check_names("concept", [concept], self.concepts)
         record = self._record(media)
-        shown = np.zeros((record["height"], record["width"]), dtype=bool)
+        pixels = np.zeros((record["height"], record["width"]), dtype=bool)
         for instance in self._index.imgToAnns[record["id"]]:
             if self._named[instance["category_id"]] == concept:
-                shown |= mask_of(instance, *shown.shape)
-        return shown
+                pixels |= mask_of(instance, *pixels.shape)
+        return pixels
 
     def _pictures(self, concept: str, split: str, seed: int) -> list[Example]:
-        """The pictures of a split that show the concept, in the order that the seed decides; what the model says of one
-        is judged by its human captions."""
-        ids = [number for number in self._showing[concept] if split_of(number) == split]
-        ids.sort(key=lambda number: (concept not in self._said[number], order(seed, concept, number)))
-        return [self._picture(number, split) for number in ids]
+        """The pictures of a split that show the concept, in the order that the seed decides; their human captions are
+        the references."""
+        ids = [picture_id for picture_id in self._showing[concept] if split_of(picture_id) == split]
+        ids.sort(key=lambda picture_id: (concept not in self._said[picture_id], sort_key(seed, concept, picture_id)))
+        return [self._picture(picture_id, split) for picture_id in ids]
 
-    def _picture(self, number: Id, split: str) -> Example:
-        mentions, said = tuple(map(Mention, self._shown[number])), tuple(self._texts[number])
-        return Example(IMAGE, CAPTION, split, PROMPT, None, mentions, (self._pointers[number],), said)
+    def _picture(self, picture_id: Id, split: str) -> Example:
+        mentions, captions = tuple(map(Mention, self._shown[picture_id])), tuple(self._texts[picture_id])
+        return Example(IMAGE, CAPTION, split, PROMPT, None, mentions, (self._pointers[picture_id],), captions)
 
     def _sayings(self, concept: str, split: str, seed: int) -> list[Example]:
         """The human captions of a split that mention the concept, in the order that the seed decides."""
         texts = [text for text in self._mentioning[concept] if self._caption_split[text] == split]
-        texts.sort(key=lambda text: order(seed, concept, text))
+        texts.sort(key=lambda text: sort_key(seed, concept, text))
         return [self._saying(text, split) for text in texts]
 
     def _saying(self, text: str, split: str) -> Example:
-        told = self._captions  # what people say of one picture counts as one fact
-        mentions = tuple(map(Mention, told.mentions[text]))
-        return Example(TEXT, CAPTION, split, PROMPT, text, mentions, fact=f"picture {told.picture[text]}")
+        captions = self._captions  # all captions of one picture count as one fact
+        mentions = tuple(map(Mention, captions.mentions[text]))
+        return Example(TEXT, CAPTION, split, PROMPT, text, mentions, fact=f"picture {captions.picture[text]}")
 
     @cached_property
     def _shown(self) -> dict[Id, list[str]]:
         """What each picture shows, each concept once, in the order of the categories."""
-        order = {name: place for place, name in enumerate(self.concepts)}
-        found: dict[Id, list[str]] = {}
-        for number in _in_order(self._index.imgs):
-            names = {self._named[instance["category_id"]] for instance in self._index.imgToAnns[number]}
-            found[number] = sorted(names, key=order.__getitem__)
-        return found
+        position = {name: place for place, name in enumerate(self.concepts)}
+        names_by_picture: dict[Id, list[str]] = {}
+        for picture_id in _in_order(self._index.imgs):
+            names = {self._named[instance["category_id"]] for instance in self._index.imgToAnns[picture_id]}
+            names_by_picture[picture_id] = sorted(names, key=position.__getitem__)
+        return names_by_picture
 
     @cached_property
     def _showing(self) -> Mapping[str, list[Id]]:
         return _inverse(self._shown)
 
     @cached_property
-    def _captions(self) -> Captions:
-        return Captions(self._texts, self._every, self.concepts, self._shown)
+    def _captions(self) -> CaptionMentions:
+        return CaptionMentions(self._texts, self._every, self.concepts, self._shown)
 
     @cached_property
     def _mentioning(self) -> Mapping[str, list[str]]:
@@ -182,8 +186,11 @@ class Coco:
     @cached_property
     def _said(self) -> dict[Id, set[str]]:
         """Which concepts the human captions of each picture mention."""
-        told = self._captions
-        return {number: {n for text in texts for n in told.mentions[text]} for number, texts in told.by_picture.items()}
+        captions = self._captions
+        return {
+            picture_id: {name for text in texts for name in captions.mentions[text]}
+            for picture_id, texts in captions.by_picture.items()
+        }
 
     @cached_property
     def _caption_split(self) -> dict[str, str]:
@@ -197,7 +204,7 @@ class Coco:
         return record
 
     def require_pictures(self) -> None:
-        """Raises UsageError where not one of the pictures is there."""
+        """Raise UsageError where none of the pictures exists."""
         if not any((self._root / media).is_file() for media in self._by_pointer):
             raise UsageError(f"none of the pictures is below {self._root} (looked for {next(iter(self._by_pointer))})")
 
@@ -213,43 +220,45 @@ def build(
 ) -> Coco:
     """Read a COCO folder.
 
-    classes: only these categories, with commas between. max_samples: only so many pictures, chosen by `seed`; 0: all.
-    subset: only annotation files whose name has this in it, for example val2017. max_pixels: of one picture.
+    classes: only these categories, separated by commas. max_samples: at most so many pictures, chosen by `seed`; 0:
+    all. subset: only annotation files whose name contains this, for example val2017. max_pixels: of one picture.
 
     Raises:
         UsageError: no folder given, not a COCO folder, no such class, or no pictures.
         IntegrityError: an annotation file is damaged.
     """
-    root = folder(path, "coco")
+    root = dataset_folder(path, "coco")
     files = _coco_files.read(root, subset)
-    wanted = tuple(name.strip() for name in classes.split(",") if name.strip())
+    class_names = tuple(name.strip() for name in classes.split(",") if name.strip())
     options: dict[str, Any] = {}
-    if wanted:
-        options["classes"] = sorted(wanted)
+    if class_names:
+        options["classes"] = sorted(class_names)
     if max_samples > 0:
         options |= {"max_samples": max_samples, "seed": seed}
-    found = Coco(root, _narrowed(files, wanted, max_samples, seed), options=options, max_pixels=max_pixels)
-    found.require_pictures()
-    return found
+    dataset = Coco(root, _narrowed(files, class_names, max_samples, seed), options=options, max_pixels=max_pixels)
+    dataset.require_pictures()
+    return dataset
 
 
-def _narrowed(files: _coco_files.Files, classes: Sequence[str], max_samples: int, seed: int) -> _coco_files.Files:
-    """The files without the categories and pictures that are not wanted."""
+def _narrowed(
+    files: _coco_files.CocoFiles, classes: Sequence[str], max_samples: int, seed: int
+) -> _coco_files.CocoFiles:
+    """The files with the chosen classes and at most `max_samples` pictures."""
     if not classes and max_samples <= 0:
         return files
-    whole = dict(files.index.dataset)
+    content = dict(files.index.dataset)
     if classes:
-        check("class", classes, [category["name"] for category in whole["categories"]])
-        whole["categories"] = [category for category in whole["categories"] if category["name"] in classes]
-        kept = {c["id"] for c in whole["categories"]}
-        whole["annotations"] = [a for a in whole["annotations"] if a["category_id"] in kept]
-        shown = {a["image_id"] for a in whole["annotations"]}
-        whole["images"] = [image for image in whole["images"] if image["id"] in shown]
+        check_names("class", classes, [category["name"] for category in content["categories"]])
+        content["categories"] = [category for category in content["categories"] if category["name"] in classes]
+        category_ids = {c["id"] for c in content["categories"]}
+        content["annotations"] = [a for a in content["annotations"] if a["category_id"] in category_ids]
+        picture_ids = {a["image_id"] for a in content["annotations"]}
+        content["images"] = [image for image in content["images"] if image["id"] in picture_ids]
     if max_samples > 0:
-        whole["images"] = sorted(whole["images"], key=lambda i: order(seed, "", i["id"]))[:max_samples]
-    if not whole["images"]:
+        content["images"] = sorted(content["images"], key=lambda i: sort_key(seed, "", i["id"]))[:max_samples]
+    if not content["images"]:
         raise UsageError(f"no picture shows {', '.join(classes)}; there is nothing to ingest")
-    return files.narrowed(whole)
+    return files.narrowed(content)
 
 
 def _in_order(ids: Iterable[Id]) -> list[Id]:
@@ -258,17 +267,17 @@ def _in_order(ids: Iterable[Id]) -> list[Id]:
 
 
 def _inverse(lists: Mapping[Any, list[str]]) -> Mapping[str, list[Any]]:
-    found: dict[str, list[Any]] = defaultdict(list)
+    keys_by_name: dict[str, list[Any]] = defaultdict(list)
     for key, names in lists.items():
         for name in names:
-            found[name].append(key)
-    return found
+            keys_by_name[name].append(key)
+    return keys_by_name
 
 
-def _licence(whole: Mapping[str, Any]) -> str:
-    """The licences that the pictures have, by name."""
-    rows = [row for row in whole.get("licenses", []) if isinstance(row, Mapping)]
+def _licence(content: Mapping[str, Any]) -> str:
+    """The names of the pictures' licences."""
+    rows = [row for row in content.get("licenses", []) if isinstance(row, Mapping)]
     names = {row["id"]: row.get("name") for row in rows if isinstance(row.get("id"), int)}
-    numbers = [image.get("license") for image in whole["images"]]
+    numbers = [image.get("license") for image in content["images"]]
     used = sorted({str(names[n]) for n in numbers if isinstance(n, int) and names.get(n)})
     return "; ".join(used) or "unknown"

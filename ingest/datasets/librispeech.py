@@ -14,8 +14,8 @@ from pathlib import Path
 
 from atlas.errors import UsageError
 from ingest.data.examples import AUDIO, Example
-from ingest.datasets._files import folder, inside, line, read_text, require_inside, split_of
-from ingest.datasets._tasks import Tasks, answered, whole
+from ingest.datasets._files import dataset_folder, one_line, read_text, require_inside, resolve_media, split_of
+from ingest.datasets._tasks import TaskDataset, answer_mention, single_concept
 
 NAME, TASK = "librispeech", "transcribe"
 ENDINGS = (".flac", ".wav")
@@ -23,50 +23,52 @@ PROMPT = "Write down the speech in this recording, word for word, and nothing el
 LAYOUT = "test-clean/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt with the recordings beside it"
 
 
-def build(path: str | None = None, *, part: str = "test-clean") -> Tasks:
+def build(path: str | None = None, *, part: str = "test-clean") -> TaskDataset:
     """Read a LibriSpeech folder.
 
     part: the folder of recordings below it: test-clean, test-other, dev-clean, ...
     About one speaker in five is held out.
 
     Raises:
-        UsageError: no such folder or part; a transcript that is cut or not LibriSpeech's; not one recording there.
+        UsageError: no such folder or part; a transcript that is truncated or not LibriSpeech's; no recording exists.
         BadMedia: a transcript or a part that leads out of the folder.
     """
-    root = folder(path, NAME)
+    root = dataset_folder(path, NAME)
     require_inside(part)
     places = [place for place in (part, f"LibriSpeech/{part}") if (root / place).is_dir()]
     if not places:
-        raise UsageError(f"{root} has no folder {part}; expected is {LAYOUT}")
+        raise UsageError(f"{root} has no folder {part}; expected: {LAYOUT}")
     files = sorted((root / places[0]).glob("*/*/*.trans.txt"))
     if not files:
-        raise UsageError(f"{root / places[0]} has no transcripts; expected is {LAYOUT}")
-    found = [example for file in files for example in _utterances(root, file)]
-    if not any((root / example.media[0]).is_file() for example in found):
-        raise UsageError(f"none of the recordings is below {root / places[0]}; expected is {LAYOUT}")
+        raise UsageError(f"{root / places[0]} has no transcripts; expected: {LAYOUT}")
+    utterances = [example for file in files for example in _utterances(root, file)]
+    if not any((root / example.media[0]).is_file() for example in utterances):
+        raise UsageError(f"none of the recordings is below {root / places[0]}; expected: {LAYOUT}")
     metrics = {TASK: ("wer", "wrr")}
-    return Tasks(NAME, root, licence="CC BY 4.0", concepts=[whole(NAME)], metrics=metrics, examples=found)
+    return TaskDataset(
+        NAME, root, licence="CC BY 4.0", concepts=[single_concept(NAME)], metrics=metrics, examples=utterances
+    )
 
 
 def _utterances(root: Path, file: Path) -> Iterator[Example]:
     """The lines of one transcript: an utterance's id and its words."""
-    place = file.relative_to(root).parent
-    speaker, chapter = place.parts[-2:]
-    seen: set[str] = set()
-    for number, text in enumerate(read_text(inside(root, file.relative_to(root).as_posix())).splitlines(), 1):
+    folder = file.relative_to(root).parent
+    speaker, chapter = folder.parts[-2:]
+    names: set[str] = set()
+    for number, text in enumerate(read_text(resolve_media(root, file.relative_to(root).as_posix())).splitlines(), 1):
         where = f"{file}: line {number}"
-        name, _, said = text.strip().partition(" ")
-        head, _, count = name.rpartition("-")
-        if head != f"{speaker}-{chapter}" or not count.isdigit():
+        name, _, transcript = text.strip().partition(" ")
+        chapter_id, _, utterance_number = name.rpartition("-")
+        if chapter_id != f"{speaker}-{chapter}" or not utterance_number.isdigit():
             raise UsageError(f"{where} does not begin with an id such as {speaker}-{chapter}-0000: {text[:80]}")
-        if name in seen:
+        if name in names:
             raise UsageError(f"{where} is a second transcript of {name}")
-        seen.add(name)
-        answer = line(said, f"{where}, the words").lower()
+        names.add(name)
+        answer = one_line(transcript, f"{where}, the words").lower()
         ending = next((e for e in ENDINGS if (file.parent / f"{name}{e}").is_file()), ".flac")
-        media = (f"{place.as_posix()}/{name}{ending}",)
-        yield Example(AUDIO, TASK, split_of(speaker), PROMPT, answer, answered(NAME, answer), media)
-    sounds = [f for f in file.parent.iterdir() if f.suffix in ENDINGS and not f.name.startswith(".")]
-    unsaid = sorted(f.name for f in sounds if f.stem not in seen)
-    if unsaid:
-        raise UsageError(f"{file} is cut: it has no line for {unsaid[0]}; download it again")
+        media = (f"{folder.as_posix()}/{name}{ending}",)
+        yield Example(AUDIO, TASK, split_of(speaker), PROMPT, answer, answer_mention(NAME, answer), media)
+    recordings = [f for f in file.parent.iterdir() if f.suffix in ENDINGS and not f.name.startswith(".")]
+    missing = sorted(f.name for f in recordings if f.stem not in names)
+    if missing:
+        raise UsageError(f"{file} is truncated: it has no line for {missing[0]}; download it again")

@@ -1,7 +1,7 @@
 """scenes: a procedural world of small pictures and sounds with captions and facts, drawn from a seed.
 
-They have exact masks and exact counterfactuals, the same picture or recording without one thing. Each thing has facts
-that are its alone (what it does, where it lives, what it has), asked of pictures, of sounds and, with none, in text.
+They have exact masks and exact counterfactuals: the same picture or recording without one thing. Each thing has facts
+of its own (what it does, where it lives, what it has), asked about pictures, about sounds and in text alone.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from atlas.errors import UsageError, unknown
 from ingest.data.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, VIDEO, BadMedia, Concept, Example, Mention
 from ingest.datasets import _scene
 from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_wordings
-from ingest.datasets._filmed import FILM, Filmed
-from ingest.datasets._heard import PREFIX, Heard
+from ingest.datasets._filmed import FILM, SceneVideos
+from ingest.datasets._heard import PREFIX, SceneRecordings
 from ingest.datasets._sound_words import SOUND_TASKS
 from ingest.datasets._world import (
     BACKGROUNDS,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 GENERATOR = 1  # raised whenever the same seed would give other examples
 FILM_TASKS = ("name", *FACTS, "kind")
-CONTEXT = "context_"  # a task of pictures, asked of words that stand for a picture
+CONTEXT = "context_"  # a task of pictures, asked about words that stand in for a picture
 TASKS = {
     IMAGE: PICTURE_TASKS,
     TEXT: (*TEXT_TASKS, *(f"{CONTEXT}{task}" for task in (*FACTS, "name")), *DRAW_TASKS),
@@ -54,7 +54,7 @@ TASKS = {
 }
 
 
-class Scenes(Heard, Filmed):
+class Scenes(SceneRecordings, SceneVideos):
     """The world under one seed; see `ingest.data.examples.Recordings` and `Films`.
 
     Pictures are addressed "find/0", "find/1", ... and "held_out/0", ..., recordings "sound/find/0", ..., clips
@@ -82,23 +82,23 @@ class Scenes(Heard, Filmed):
     ) -> list[Example]:
         """At most `per_concept` examples of each concept and task, in a fixed order that `seed` decides.
 
-        Undrawn things have no examples with source "image", and none that ask for a drawing; silent ones none with
-        source "audio".
+        Undrawn things have no examples with source "image", and none that ask for a drawing; silent things have none
+        with source "audio".
 
         Raises:
             UsageError: a source, split, concept or task that the world does not have.
         """
-        for kind, asked, known in (("source", [source], TASKS), ("split", [split], (FIND, HELD_OUT))):
-            _check(kind, asked, known)
+        for kind, names, known in (("source", [source], TASKS), ("split", [split], (FIND, HELD_OUT))):
+            _check(kind, names, known)
         _check("concept", concepts, self.concepts)
         _check("task", tasks, TASKS[source])
-        found: dict[str, Example] = {}
+        by_id: dict[str, Example] = {}
         for task in tasks:
             for name in concepts:
                 rng = random.Random(f"examples {self.seed}/{seed}/{source}/{split}/{task}/{name}")
-                # A picture that shows two of the concepts is one example.
-                found |= {e.id: e for e in islice(self._stream(rng, source, split, task, BY_NAME[name]), per_concept)}
-        return list(found.values())
+                # A picture that shows two of the concepts is a single example.
+                by_id |= {e.id: e for e in islice(self._stream(rng, source, split, task, BY_NAME[name]), per_concept)}
+        return list(by_id.values())
 
     def image(self, media: str) -> Image:
         """The RGB picture of a scene's address.
@@ -109,16 +109,16 @@ class Scenes(Heard, Filmed):
         return _scene.render(self._scene(media))
 
     def digest(self, media: str) -> str:
-        """The address itself, for the world's revision decides what it shows; a recording's has its own version too."""
+        """The address itself, as the world's revision decides what it shows; a recording's has a version as well."""
         return self.audio_digest(media) if media.startswith(PREFIX) else media
 
     def mask(self, media: str, concept: str) -> np.ndarray:
-        """(height, width) bool: the pixels that show the concept, to the pixel what its counterfactual changes."""
+        """(height, width) bool: the pixels that show the concept, exactly those that its counterfactual changes."""
         _check("concept", [concept], self.concepts)
         return _scene.mask(self._scene(media), concept)
 
     def counterfactual(self, media: str, concept: str) -> Image:
-        """The same picture without the concept; the picture itself where it does not show it."""
+        """The same picture without the concept; the picture itself where it does not show the concept."""
         _check("concept", [concept], self.concepts)
         return _scene.render(self._scene(media).without(concept))
 
@@ -142,12 +142,12 @@ class Scenes(Heard, Filmed):
 
     def _scene(self, media: str) -> _scene.Scene:
         if media.startswith((PREFIX, FILM)):
-            raise BadMedia(f"'{media}' is a {'recording' if media.startswith(PREFIX) else 'video'}, no picture")
+            raise BadMedia(f"'{media}' is a {'recording' if media.startswith(PREFIX) else 'video'}, not a picture")
         split, number = _scene.parse(media)
         return _compose(self.seed, split, number)
 
     def _stream(self, rng: random.Random, source: str, split: str, task: str, thing: Thing) -> Iterator[Example]:
-        """Examples of one thing and task, without end where they never run out."""
+        """Examples of one thing and task; an endless stream where there is no last one."""
         if source == IMAGE:
             return self._pictures(rng, split, task, thing) if thing in DRAWN else iter(())
         if task in DRAW_TASKS:
@@ -163,7 +163,7 @@ class Scenes(Heard, Filmed):
         return (Example(TEXT, task, split, *pair, (mention(thing, task),)) for pair in pairs)
 
     def _pictures(self, rng: random.Random, split: str, task: str, thing: Thing) -> Iterator[Example]:
-        """Captions are of one to three things; what is asked of a picture is asked of one that shows one thing."""
+        """Captions are of pictures of one to three things, all other questions of pictures of one."""
         wordings = picture_questions(task, split)
         for number in led_by(rng, thing, DRAWN):
             media = f"{split}/{number}"
@@ -177,13 +177,13 @@ class Scenes(Heard, Filmed):
 
 
 def build(path: str | None = None, *, seed: int = 0) -> Scenes:
-    """The world of this seed.
+    """The world with this seed.
 
     Raises:
-        UsageError: a path was given; the world is drawn, not read.
+        UsageError: a path was given; the world is generated, not read.
     """
     if path is not None:
-        raise UsageError(f"scenes is drawn from a seed and reads no folder ('{path}'); use --dataset scenes")
+        raise UsageError(f"scenes is generated from a seed and reads no folder ('{path}'); use [[dataset=scenes]]")
     return Scenes(seed)
 
 
@@ -193,20 +193,22 @@ def _compose(seed: int, split: str, number: int) -> _scene.Scene:
 
 
 def _contexts(rng: random.Random, split: str, task: str, thing: Thing) -> Iterator[Example]:
-    """Sixteen words that stand for a picture of the thing, then a question about it."""
-    asked = task.removeprefix(CONTEXT)
-    for wording in _forever(picture_questions(asked, split)):
-        words = " ".join(seen[0] for seen in context(rng, [thing], [""], rng.choice(BACKGROUNDS)))
-        yield Example(TEXT, task, split, f"{words} {wording}", thing.fact(asked), (mention(thing, asked),))
+    """Prompts of sixteen words that stand in for a picture of the thing, and a question about it."""
+    question_task = task.removeprefix(CONTEXT)
+    for wording in _forever(picture_questions(question_task, split)):
+        words = " ".join(slot[0] for slot in context(rng, [thing], [""], rng.choice(BACKGROUNDS)))
+        yield Example(
+            TEXT, task, split, f"{words} {wording}", thing.fact(question_task), (mention(thing, question_task),)
+        )
 
 
 def _requests(rng: random.Random, split: str, task: str, thing: Thing) -> Iterator[Example]:
-    """Requests for pictures of the thing: by its name, with a colour and a ground, or by a fact of it."""
-    asked = draw_wordings(task, split)
-    for number in range(len(asked) * POOL if task == "draw" else len(asked)):
+    """Requests for pictures of the thing: by its name, with a colour and a background, or by a fact about it."""
+    wordings = draw_wordings(task, split)
+    for number in range(len(wordings) * POOL if task == "draw" else len(wordings)):
         drawing = Drawing(thing.name, rng.choice(COLOURS), rng.choice(BACKGROUNDS)).shortened(rng, 0.5)
         word = "" if task == "draw" else thing.fact(task.removeprefix("draw_"))
-        prompt = asked[number % len(asked)].format(thing=drawing.caption, word=word)
+        prompt = wordings[number % len(wordings)].format(thing=drawing.caption, word=word)
         yield Example(TEXT, task, split, prompt, None, (Mention(thing.name),), target=IMAGE)
 
 

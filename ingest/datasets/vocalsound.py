@@ -16,8 +16,8 @@ from pathlib import Path
 
 from atlas.errors import UsageError
 from ingest.data.examples import AUDIO, Concept, Example, Mention
-from ingest.datasets._files import check, folder, line, read_text, rows_of, split_of
-from ingest.datasets._tasks import Tasks
+from ingest.datasets._files import check_names, dataset_folder, one_line, read_json_rows, read_text, split_of
+from ingest.datasets._tasks import TaskDataset
 
 NAME, TASK = "vocalsound", "sound"
 PARTS = {"all": "", "train": "tr", "val": "val", "test": "te"}
@@ -33,7 +33,7 @@ SOUNDS = {
     "sneeze": Concept("sneeze", ("sneeze", "sneezes", "sneezing")),
     "sniff": Concept("sniff", ("sniff", "sniffs", "sniffing")),
 }
-"""The label in a file's name -> the concept, whose name is the answer."""
+"""Label in a file's name -> concept; the concept's name is the answer."""
 
 PROMPT = (
     "Which sound does the person in this recording make: laughter, sigh, cough, throat clearing, sneeze or sniff? "
@@ -41,56 +41,57 @@ PROMPT = (
 )
 
 
-def build(path: str | None = None, *, part: str = "all") -> Tasks:
+def build(path: str | None = None, *, part: str = "all") -> TaskDataset:
     """Read a VocalSound folder.
 
     part: all | train | val | test; all but "all" need datafiles/ or meta/. About one speaker in five is held out.
 
     Raises:
-        UsageError: no such folder or part; no recordings; a name without a label; a listing that is cut or names no
-            recording that is there.
+        UsageError: no such folder or part; no recordings; a name without a label; a listing that is truncated or names
+            no recording that exists.
     """
-    check("part", [part], PARTS)
-    root = folder(path, NAME)
-    found = _recordings(root)
+    check_names("part", [part], PARTS)
+    root = dataset_folder(path, NAME)
+    recordings = _recordings(root)
     if part != "all":
-        found = _chosen(root, found, PARTS[part])
+        recordings = _chosen(root, recordings, PARTS[part])
     metrics = {TASK: ("label",)}
-    return Tasks(
-        NAME, root, licence="CC BY-SA 4.0", concepts=SOUNDS.values(), metrics=metrics, examples=_examples(found)
+    return TaskDataset(
+        NAME, root, licence="CC BY-SA 4.0", concepts=SOUNDS.values(), metrics=metrics, examples=_examples(recordings)
     )
 
 
 def _recordings(root: Path) -> dict[str, str]:
     """File name -> pointer, of the first folder that has any."""
-    for place in FOLDERS:
-        entries = (root / place).iterdir() if (root / place).is_dir() else ()
+    for folder in FOLDERS:
+        entries = (root / folder).iterdir() if (root / folder).is_dir() else ()
         names = sorted(e.name for e in entries if e.suffix == ".wav" and not e.name.startswith("."))
         for name in names:
             match = FILE.fullmatch(name)
             if match is None or match["label"] not in SOUNDS:
                 known = ", ".join(SOUNDS)
-                raise UsageError(f"{root / place / name} is not named SPEAKER_N_LABEL.wav with a label of {known}")
+                raise UsageError(f"{root / folder / name} is not named SPEAKER_N_LABEL.wav with a label of {known}")
         if names:
-            return {name: name if place == "." else f"{place}/{name}" for name in names}
-    raise UsageError(f"{root} has no recordings; expected is {LAYOUT}")
+            return {name: name if folder == "." else f"{folder}/{name}" for name in names}
+    raise UsageError(f"{root} has no recordings; expected: {LAYOUT}")
 
 
-def _chosen(root: Path, found: dict[str, str], short: str) -> dict[str, str]:
-    """The recordings of one part: those that datafiles/ lists, else those of the speakers that meta/ lists."""
+def _chosen(root: Path, recordings: dict[str, str], short: str) -> dict[str, str]:
+    """The recordings of one part: those listed in datafiles/, else those of the speakers listed in meta/."""
     listing, speakers = root / "datafiles" / f"{short}.json", root / "meta" / f"{short}_meta.csv"
     if listing.is_file():
         names = [
-            line(row.get("wav"), f"{listing}: the wav of row {n}") for n, row in enumerate(rows_of(listing, "data"))
+            one_line(row.get("wav"), f"{listing}: the wav of row {n}")
+            for n, row in enumerate(read_json_rows(listing, "data"))
         ]
-        wanted = {name.replace("\\", "/").rpartition("/")[2] for name in names}  # its authors' folders come first
-        chosen = {name: media for name, media in found.items() if name in wanted}
+        listed_names = {name.replace("\\", "/").rpartition("/")[2] for name in names}  # its authors' folders come first
+        chosen = {name: media for name, media in recordings.items() if name in listed_names}
     elif speakers.is_file():
         try:
-            known = {row[0].strip() for row in csv.reader(read_text(speakers).splitlines()) if row}
+            listed_speakers = {row[0].strip() for row in csv.reader(read_text(speakers).splitlines()) if row}
         except csv.Error as error:
             raise UsageError(f"{speakers} is not a table: {error}; download it again") from error
-        chosen = {name: media for name, media in found.items() if name.partition("_")[0] in known}
+        chosen = {name: media for name, media in recordings.items() if name.partition("_")[0] in listed_speakers}
     else:
         raise UsageError(f"{root} does not say which part a recording is of: no {listing.name} or {speakers.name}")
     if not chosen:
@@ -98,8 +99,8 @@ def _chosen(root: Path, found: dict[str, str], short: str) -> dict[str, str]:
     return chosen
 
 
-def _examples(found: dict[str, str]) -> Iterator[Example]:
-    for name, media in found.items():
+def _examples(recordings: dict[str, str]) -> Iterator[Example]:
+    for name, media in recordings.items():
         match = FILE.fullmatch(name)
         assert match is not None
         sound = SOUNDS[match["label"]].name

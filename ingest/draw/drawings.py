@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class DrawnRegion:
     """One concept's region in one row's picture. mask: (height, width) from 0 to 1."""
 
     row: int
@@ -62,17 +62,17 @@ class Drawings:
         said = f"{self.seed}|{','.join(map(str, ids))}"
         return int(hashlib.sha256(said.encode()).hexdigest()[:8], 16)
 
-    def regions(self, items: Sequence[Item], drawn: Drawn) -> list[Region]:
+    def regions(self, items: Sequence[Item], drawn: Drawn) -> list[DrawnRegion]:
         """Of every concept that an item's targets name, and that the segmenter finds in its picture."""
         found = []
         for row, (item, picture) in enumerate(zip(items, drawn.pictures, strict=True)):
             for name in sorted({t.concept for t in item.targets}):
                 mask = self.segmenter.find(picture, self.concepts[name])
                 if mask is not None:
-                    found.append(Region(row, name, torch.from_numpy(mask.astype(np.float32))))
+                    found.append(DrawnRegion(row, name, torch.from_numpy(mask.astype(np.float32))))
         return found
 
-    def importance(self, states: Tensor, drawn: Drawn, regions: Sequence[Region]) -> dict[tuple[int, str], Tensor]:
+    def importance(self, states: Tensor, drawn: Drawn, regions: Sequence[DrawnRegion]) -> dict[tuple[int, str], Tensor]:
         """(row, concept) -> R, (J, d_model): the derivative of what the states decide in the region, by the states."""
         found: dict[tuple[int, str], Tensor] = {}
         waiting = list(regions)

@@ -14,7 +14,7 @@ from atlas.live.encode import Batch
 from atlas.live.hooks import Capture, tracing
 from atlas.live.model import LiveModel
 from atlas.live.norms import FrozenNorm
-from ingest.attribution.finite import Finiteness
+from ingest.attribution.finite import FiniteCheck
 from ingest.attribution.trace import LOG_PROBABILITY, Item, Trace
 from ingest.draw.drawings import Drawings
 
@@ -74,7 +74,7 @@ def drawn(
     layers: Sequence[int] | None,
     tap: str,
     grad: bool,
-    later: Finiteness | None = None,
+    later: FiniteCheck | None = None,
 ) -> Iterator[tuple[ImageTrace | None, list[str]]]:
     """One teacher-forced pass over requests and the answers to them, the pictures drawn and looked back on.
 

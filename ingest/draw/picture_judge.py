@@ -42,7 +42,7 @@ class PictureJudge(Protocol):
         ...
 
 
-class Classifier:
+class ClassifierJudge:
     """Softmax over all of a classifier's labels; those of a concept count together."""
 
     def __init__(self, model: Any, reader: Any):
@@ -71,7 +71,7 @@ class Classifier:
         )
 
 
-class ZeroShot:
+class ZeroShotJudge:
     """CLIP's similarity with "a photo of a NAME", softmax over the concepts at its own temperature."""
 
     def __init__(self, model: Any, reader: Any, prefix: str = "a photo of a "):
@@ -140,7 +140,9 @@ def load_judge(model: str | Path, *, device: str = "cpu") -> PictureJudge:
     config = load_part(transformers.AutoConfig, name, "", **said)
     if isinstance(config, transformers.CLIPConfig):
         clip = load_part(transformers.CLIPModel, name, "", **said)
-        return ZeroShot(clip.eval().to(find_device(device)), load_part(transformers.AutoProcessor, name, "", **said))
+        return ZeroShotJudge(
+            clip.eval().to(find_device(device)), load_part(transformers.AutoProcessor, name, "", **said)
+        )
     network = load_part(transformers.AutoModelForImageClassification, name, "", **said)
     reader = load_part(transformers.AutoImageProcessor, name, "", **said)
-    return Classifier(network.eval().to(find_device(device)), reader)
+    return ClassifierJudge(network.eval().to(find_device(device)), reader)

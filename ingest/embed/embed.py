@@ -1,5 +1,4 @@
-"""Vectors of every neuron of a model, in one of three spaces (see `atlas.vectors.spaces`), stored as a run of their
-own."""
+"""Vectors for every neuron of a model, in one of three spaces (see `atlas.vectors.spaces`), stored as a run."""
 
 from __future__ import annotations
 
@@ -31,10 +30,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What vectors are wanted. which: the model, and the maps that profiles and best concepts are read from. encoder:
-    NAME or NAME:ID_OR_FOLDER, with its options; wording: of the texts that it encodes. loaded: a job's dtype and
-    quantization, of the live model."""
+class EmbedSpec:
+    """Which vectors to make. which: the model, and the maps that profiles and best concepts are read from. encoder,
+    options: NAME or NAME:ID_OR_FOLDER, with its options. wording: of the texts that it encodes. loaded: a job's dtype
+    and quantization, for the live model."""
 
     space: str
     which: MapSpec = field(default_factory=MapSpec)
@@ -46,8 +45,8 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """A run of vectors. fresh: False where it had been made before. assumed: what was left open."""
+class EmbeddedRun:
+    """A run of vectors. fresh: False where it had been made before. assumed: defaults that were filled in."""
 
     run_id: str
     space: str
@@ -58,12 +57,12 @@ class Embedded:
 
 
 Layers = Iterable[np.ndarray]
-"""(width, dimension) float32 for each layer in turn, rows of length 1 or zeros."""
+"""(width, dimension) float32 for each layer in turn; rows have length 1 or are zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What a space's run is: its job, the model it is of, and its vectors, which are made when they are wanted."""
+    """How to make a space's run: its job, its model, and a function that makes its vectors."""
 
     job: dict[str, Any]
     model: dict[str, Any]
@@ -72,29 +71,29 @@ class _Plan:
     assumed: tuple[str, ...]
 
 
-def embed(atlas: Path, asked: Asked, progress: Progress = lambda done, total: None) -> Embedded:
+def embed(atlas: Path, spec: EmbedSpec, progress: Progress = lambda done, total: None) -> EmbeddedRun:
     """Make a space's vectors and store them as a run; the same job is not run twice.
 
-    progress: is told how many texts are embedded, or how many layers are done.
+    progress: called with how many texts are embedded, or how many layers are done.
 
     Raises:
-        UsageError: a space, model, map, encoder or option that does not exist, or maps that keep only their best.
-        Unsupported: a package or the model's weights are not to be had.
+        UsageError: an unknown space, model, map, encoder or option, or maps that keep only their best scores.
+        Unsupported: a package or the model's weights are missing.
     """
-    require_space(asked.space)
-    made = {DECODED: _decoded, DIRECTION: _directions}.get(asked.space, _profiles)(atlas, asked)
-    job = {"space": asked.space, "component": LANGUAGE, "model": made.model["fingerprint"], **made.job}
-    model = {name: value for name, value in made.model.items() if name != "model_id"}
-    rows = int(made.model["layers"]) * int(made.model["width"])
+    require_space(spec.space)
+    plan = {DECODED: _decoded, DIRECTION: _directions}.get(spec.space, _profiles)(atlas, spec)
+    job = {"space": spec.space, "component": LANGUAGE, "model": plan.model["fingerprint"], **plan.job}
+    model = {name: value for name, value in plan.model.items() if name != "model_id"}
+    rows = int(plan.model["layers"]) * int(plan.model["width"])
     with derived_run(atlas, KIND, job, model) as run:
         if not run.done:
-            batches = vector_batches(run.run_id, made.layers(progress))
-            run.finish({"rows": rows, "dimension": made.dimension}, {"vectors": batches})
-    return Embedded(run.run_id, asked.space, not run.done, rows, made.dimension, made.assumed)
+            batches = vector_batches(run.run_id, plan.layers(progress))
+            run.finish({"rows": rows, "dimension": plan.dimension}, {"vectors": batches})
+    return EmbeddedRun(run.run_id, spec.space, not run.done, rows, plan.dimension, plan.assumed)
 
 
 def vector_batches(run_id: str, layers: Layers) -> Iterator[pa.RecordBatch]:
-    """Rows of `vectors`, a batch for each layer of the language model."""
+    """The rows of `vectors`, one batch for each layer of the language model."""
     schema = arrow_schema(vectors)
     for layer, matrix in enumerate(layers):
         width, dimension = matrix.shape
@@ -115,67 +114,69 @@ def _by_layer(matrix: np.ndarray, width: int) -> Layers:
     return (matrix[start : start + width] for start in range(0, len(matrix), width))
 
 
-def _assumed(first: Sequence[str], chosen: Sequence[StoredMap]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys([*first, *(a for one in chosen for a in one.defaults if not a.startswith("run="))]))
+def _defaults(first: Sequence[str], chosen: Sequence[StoredMap]) -> tuple[str, ...]:
+    """What was filled in for the maps, each once, without which run they are of."""
+    of_maps = [default for stored_map in chosen for default in stored_map.defaults if not default.startswith("run=")]
+    return tuple(dict.fromkeys([*first, *of_maps]))
 
 
 def _of(which: MapSpec, model: Mapping[str, Any]) -> MapSpec:
     return replace(which, model=None, fingerprint=str(model["fingerprint"]))
 
 
-def _decoded(atlas: Path, asked: Asked) -> _Plan:
-    opened = open_encoder(asked.encoder, {"device": asked.execution.device, **asked.options})
+def _decoded(atlas: Path, spec: EmbedSpec) -> _Plan:
+    opened = open_encoder(spec.encoder, {"device": spec.execution.device, **spec.options})
     encoder = require(opened, "text")
     with open_readonly(atlas) as connection:
-        model, assumed = pick_model(connection, asked.which.model)
-        chosen = concept_maps(connection, _of(asked.which, model))
-        texts = neuron_texts(connection, model, chosen, asked.wording)
+        model, assumed = pick_model(connection, spec.which.model)
+        chosen = concept_maps(connection, _of(spec.which, model))
+        texts = neuron_texts(connection, model, chosen, spec.wording)
     if not any(texts):
-        raise UsageError(f"nothing is stored of {model['name']} as words; `atlas ingest` stores its decoded tokens")
+        raise UsageError(f"no words are stored for {model['name']}; `atlas ingest` stores its decoded tokens")
     maps = described(chosen) if chosen else None
-    job = {"encoder": opened.described(), "wording": asdict(asked.wording), "maps": maps, "texts": digest_of(texts)}
+    job = {"encoder": opened.described(), "wording": asdict(spec.wording), "maps": maps, "texts": digest_of(texts)}
     width = int(model["width"])
 
     def layers(progress: Progress) -> Layers:
         return _by_layer(encode_texts(encoder, texts, progress), width)
 
-    return _Plan(job, model, encoder.dimension, layers, _assumed(assumed, chosen))
+    return _Plan(job, model, encoder.dimension, layers, _defaults(assumed, chosen))
 
 
-def _profiles(atlas: Path, asked: Asked) -> _Plan:
+def _profiles(atlas: Path, spec: EmbedSpec) -> _Plan:
     with open_readonly(atlas) as connection:
-        model, assumed = pick_model(connection, asked.which.model)
-        chosen = whole_maps(connection, _of(asked.which, model))
-        found = unit(profiles(connection, chosen))
+        model, assumed = pick_model(connection, spec.which.model)
+        chosen = whole_maps(connection, _of(spec.which, model))
+        vectors_by_neuron = unit(profiles(connection, chosen))
     width = int(model["width"])
     return _Plan(
         {"maps": described(chosen)},
         model,
         len(chosen),
-        lambda progress: _by_layer(found, width),
-        _assumed(assumed, chosen),
+        lambda progress: _by_layer(vectors_by_neuron, width),
+        _defaults(assumed, chosen),
     )
 
 
-def _directions(atlas: Path, asked: Asked) -> _Plan:
+def _directions(atlas: Path, spec: EmbedSpec) -> _Plan:
     with open_readonly(atlas) as connection:
-        model, assumed = pick_model(connection, asked.which.model)
-    live = live_model(model, asked.execution, asked.loaded)
+        model, assumed = pick_model(connection, spec.which.model)
+    live = live_model(model, spec.execution, spec.loaded)
 
     def layers(progress: Progress) -> Layers:
-        deep = len(live.layout.layers)
-        for layer in range(deep):
-            progress(layer, deep)
+        layer_count = len(live.layout.layers)
+        for layer in range(layer_count):
+            progress(layer, layer_count)
             yield unit(live.layout.write_vectors(layer).detach().float().cpu().numpy().T)
 
     return _Plan({"dtype": live.dtype}, model, live.layout.d_model, layers, tuple(assumed))
 
 
 def live_model(model: Mapping[str, Any], execution: Execution, loaded: Mapping[str, Any]) -> LiveModel:
-    """The live model of a stored one, by its name and revision. loaded: a job's dtype and quantization.
+    """The live model of a stored one, by name and revision. loaded: a job's dtype and quantization.
 
     Raises:
-        UsageError: it cannot be loaded, or has other weights now.
+        UsageError: it cannot be loaded, or its weights are not the stored ones.
     """
     from ingest.run.prepare import load_model
 
@@ -184,8 +185,8 @@ def live_model(model: Mapping[str, Any], execution: Execution, loaded: Mapping[s
     )
     if live.fingerprint != model["fingerprint"]:
         raise UsageError(
-            f"{model['name']} has other weights now ({live.fingerprint[:12]}) than those that the atlas knows "
-            f"({str(model['fingerprint'])[:12]}); `atlas ingest` with it brings the new ones (if it was ingested "
-            "in another precision, give the same --quantization or --dtype; of several, the --model by its fingerprint)"
+            f"{model['name']} has other weights now ({live.fingerprint[:12]}) than those in the atlas "
+            f"({str(model['fingerprint'])[:12]}); `atlas ingest` adds the new ones (if it was ingested in another "
+            "precision, give the same [[quantization]] or [[dtype]]; of several, the [[model]] by its fingerprint)"
         )
     return live

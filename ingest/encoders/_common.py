@@ -76,7 +76,7 @@ class TextOnly:
         raise Unsupported("this encoder knows texts only")
 
 
-class Pair:
+class PairedEncoder:
     """The text half of a model that has texts and another modality (`media`: its processor) in one space."""
 
     def __init__(self, model: Any, tokenizer: Any, media: Any, *, prefix: str, batch_size: int, device: str):

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from atlas.errors import Unsupported
-from ingest.encoders._common import Pair, in_batches, load_pair
+from ingest.encoders._common import PairedEncoder, in_batches, load_pair
 
 
-class Clap(Pair):
+class Clap(PairedEncoder):
     modalities = frozenset({"text", "audio"})
 
     def sounds(self, sounds: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:

@@ -9,13 +9,13 @@ import numpy as np
 
 from atlas.errors import Unsupported
 from atlas.live.pixels import rgb
-from ingest.encoders._common import Pair, in_batches, load_pair
+from ingest.encoders._common import PairedEncoder, in_batches, load_pair
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-class Clip(Pair):
+class Clip(PairedEncoder):
     modalities = frozenset({"text", "image"})
 
     def images(self, images: Sequence[Image]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which random neurons stand beside those of an edit: of the same layers, or also about as loud."""
+"""Which random neurons an edit is compared with: of the same layers, or also about as active."""
 
 from __future__ import annotations
 
@@ -23,27 +23,25 @@ LAYERS, ACTIVATION = KINDS = ("layers", "activation")
 
 @dataclass(frozen=True)
 class Controls:
-    """How random neurons are drawn. kind: of the same layers, or of the same layers and mean |activation|.
-
-    loudness: layer -> (width,), of the second kind.
-    """
+    """How random neurons are drawn. kind: from the same layers, or from the same layers with about the same mean
+    |activation|. loudness: layer -> (width,) mean |activation|, for the second kind."""
 
     kind: str
     width: int
     loudness: Mapping[int, np.ndarray] = field(default_factory=dict)
 
     def draw(self, neurons: Sequence[Neuron], seed: int) -> list[Neuron]:
-        """As many other neurons, in the order of layers; see `matched_random`."""
+        """As many other neurons, ordered by layer; see `matched_random`."""
         return matched_random(neurons, self.width, seed, self.loudness if self.kind == ACTIVATION else None)
 
 
-def controls_for(atlas: Path, live: LiveModel, kind: str | None, tap: str, *, tell: list[str]) -> Controls:
-    """Those that were asked for; by default of the same mean |activation|, where the atlas has that of these weights.
+def controls_for(atlas: Path, live: LiveModel, kind: str | None, tap: str, *, notes: list[str]) -> Controls:
+    """The controls of this kind; by default of the same mean |activation|, where the atlas has that for these weights.
 
-    tell: gets a word where it has not.
+    notes: a note is added where it does not.
 
     Raises:
-        UsageError: no such kind; or mean activations are asked for, and none are stored.
+        UsageError: no such kind; or mean activations are requested, and none are stored.
     """
     if kind is not None and kind not in KINDS:
         raise unknown("kind of controls", kind, KINDS, "atlas evaluate --help")
@@ -53,11 +51,11 @@ def controls_for(atlas: Path, live: LiveModel, kind: str | None, tap: str, *, te
         loudness = stored_loudness(connection, live.fingerprint, tap)
     if len(loudness) == len(live.layout.layers):
         return Controls(ACTIVATION, live.layout.width, loudness)
-    lacking = (
+    hint = (
         f"no mean activations of {live.name} are stored (tap {tap}); "
         f"`atlas ingest --model {live.name} --methods activation --tap {tap}` stores them"
     )
     if kind == ACTIVATION:
-        raise UsageError(f"--controls activation: {lacking}")
-    tell.append(f"random neurons are of the same layers alone, so louder or quieter than the edit's: {lacking}")
+        raise UsageError(f"[[controls=activation]]: {hint}")
+    notes.append(f"random neurons are matched by layer only, and may be more or less active than the edit's: {hint}")
     return Controls(LAYERS, live.layout.width)

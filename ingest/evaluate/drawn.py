@@ -1,4 +1,4 @@
-"""Requests for pictures put to a model under any number of conditions, and the pictures judged."""
+"""Evaluate requests for pictures under any number of conditions: the pictures are drawn and judged."""
 
 from __future__ import annotations
 
@@ -21,101 +21,102 @@ if TYPE_CHECKING:
 PICTURE, DRAWN, PROBABILITY, BECAME, OVERLAP = "picture", "drawn", "drawn_probability", "became", "region_overlap"
 
 
-class DrawingExaminer:
-    """Held-out requests; every picture is drawn from the same noise under every condition.
+class DrawingEvaluator:
+    """Held-out requests; each picture is drawn from the same noise under every condition.
 
-    goal: the concept that an edit makes of another, for `became`. pictures: of each call of `ask`, in the order of
-    `asked`; None where the answer had none.
+    goal: the concept that an edit turns another one into, for `became`. pictures: of each call of `evaluate`, in the
+    order of `prompts`; None where the answer had no picture.
     """
 
     def __init__(
         self,
-        feed: ExampleEncoder,
+        encoder: ExampleEncoder,
         examples: Sequence[Example],
         judge: PictureJudge,
         batch_size: int,
         goal: str | None = None,
     ):
-        self.live, self.feed, self.judge, self.batch_size, self.goal = feed.live, feed, judge, batch_size, goal
-        self.drawings = Drawings(feed.live, feed.dataset, feed.job)
-        self.asked: list[tuple[Example, Prompt]] = []
+        self.live, self.encoder, self.judge, self.batch_size, self.goal = encoder.live, encoder, judge, batch_size, goal
+        self.drawings = Drawings(encoder.live, encoder.dataset, encoder.job)
+        self.prompts: list[tuple[Example, Prompt]] = []
         for example in examples:
-            prompt = feed.prompt(example) if example.target == IMAGE else None
+            prompt = encoder.prompt(example) if example.target == IMAGE else None
             if prompt is not None:
-                self.asked.append((example, Prompt(prompt.ids, (), prompt.extras)))
+                self.prompts.append((example, Prompt(prompt.ids, (), prompt.extras)))
         self.pictures: list[list[Image | None]] = []
         self._regions: list[np.ndarray | None] = []
 
-    def ask(self) -> Scores:
-        """picture: whether the answer has one. drawn: whether the judge sees the concept that was asked for, and
-        drawn_probability how sure it is, among all concepts that it knows. became: whether it sees the goal, NaN where
-        that was asked for. region_overlap: of the segmenter's region
-        with that of the first time (intersection over union)."""
+    def evaluate(self) -> Scores:
+        """The scores of every request with the model as it is now.
+
+        picture: whether the answer has one. drawn: whether the judge sees the requested concept; drawn_probability: its
+        probability among all concepts that the judge knows. became: whether the judge sees the goal, NaN where the goal
+        was requested. region_overlap: intersection over union of the segmenter's region and that of the first call."""
         first = not self.pictures
         pictures = self._draw(first)
         self.pictures.append(pictures)
-        known = self.judge.known(list(self.feed.dataset.concepts.values()))
-        place = {concept.name: i for i, concept in enumerate(known)}
+        known = self.judge.known(list(self.encoder.dataset.concepts.values()))
+        column = {concept.name: i for i, concept in enumerate(known)}
         count = len(pictures)
         values = {name: np.zeros(count) for name in (PICTURE, DRAWN, PROBABILITY, BECAME)}
-        there = [i for i, picture in enumerate(pictures) if picture is not None]
-        for some in batches(there, 32):
-            probabilities, best = self.judge.judge([p for i in some if (p := pictures[i]) is not None], known)
-            for at, i in enumerate(some):
-                mine = place[self.asked[i][0].mentions[0].concept]
+        drawn_rows = [i for i, picture in enumerate(pictures) if picture is not None]
+        for rows in batches(drawn_rows, 32):
+            probabilities, best = self.judge.judge([p for i in rows if (p := pictures[i]) is not None], known)
+            for position, i in enumerate(rows):
+                requested = column[self.prompts[i][0].mentions[0].concept]
                 values[PICTURE][i] = 1
-                values[DRAWN][i] = best[at] == mine
-                values[PROBABILITY][i] = probabilities[at, mine]
-                # What was asked for is not an effect: requests for the goal itself do not count.
+                values[DRAWN][i] = best[position] == requested
+                values[PROBABILITY][i] = probabilities[position, requested]
+                # Drawing what was requested is not an effect: requests for the goal itself do not count.
                 values[BECAME][i] = (
-                    np.nan if self.goal == known[mine].name else best[at] == place.get(str(self.goal), -2)
+                    np.nan if self.goal == known[requested].name else best[position] == column.get(str(self.goal), -2)
                 )
         if self.goal is None:
             del values[BECAME]
         values[OVERLAP] = self._overlaps(pictures, first)
-        told = tuple(
+        questions = tuple(
             QuestionKey(e.source, e.task, e.mentions[0].concept, frozenset(m.concept for m in e.mentions), e.cluster)
-            for e, _ in self.asked
+            for e, _ in self.prompts
         )
-        return Scores(told, values)
+        return Scores(questions, values)
 
     def _draw(self, first: bool) -> list[Image | None]:
-        """The pictures of the model's answers as it is now."""
-        found: list[Image | None] = [None] * len(self.asked)
+        """The pictures in the answers of the model as it is now."""
+        drawn_pictures: list[Image | None] = [None] * len(self.prompts)
         if first:
-            stored = self.feed.answers(self.asked, self.batch_size)
-            answers = [stored[example.id] for example, _ in self.asked]
+            stored = self.encoder.answers(self.prompts, self.batch_size)
+            answers = [stored[example.id] for example, _ in self.prompts]
         else:
             answers = []
-            for some in batches(self.asked, self.batch_size):
-                made = self.feed.generate([example for example, _ in some], [prompt for _, prompt in some])
-                answers += [tuple(ids) for ids in made]
+            for chunk in batches(self.prompts, self.batch_size):
+                generated = self.encoder.generate([example for example, _ in chunk], [prompt for _, prompt in chunk])
+                answers += [tuple(ids) for ids in generated]
         drawn = [i for i, ids in enumerate(answers) if self.live.drawer.places(ids) is not None]
-        for chosen in batches(drawn, self.batch_size):
-            prompts = [self.asked[i][1].answered(answers[i]) for i in chosen]
-            for i, picture in zip(chosen, self.drawings.pictures(prompts), strict=True):
-                found[i] = picture
-        return found
+        for rows in batches(drawn, self.batch_size):
+            prompts = [self.prompts[i][1].answered(answers[i]) for i in rows]
+            for i, picture in zip(rows, self.drawings.pictures(prompts), strict=True):
+                drawn_pictures[i] = picture
+        return drawn_pictures
 
     def _overlaps(self, pictures: Sequence[Image | None], first: bool) -> np.ndarray:
-        """NaN where there was no region the first time, 0 where there is none now."""
+        """NaN where there was no region in the first call, 0 where there is none now."""
         regions = [
             None if p is None else self.drawings.segmenter.find(p, self._concept(i)) for i, p in enumerate(pictures)
         ]
         if first:
             self._regions = regions
-        out = np.full(len(pictures), np.nan)
+        overlaps = np.full(len(pictures), np.nan)
         for i, (before, now) in enumerate(zip(self._regions, regions, strict=True)):
             if before is not None:
-                out[i] = 0.0 if now is None else float((before & now).sum() / max(1, (before | now).sum()))
-        return out
+                overlaps[i] = 0.0 if now is None else float((before & now).sum() / max(1, (before | now).sum()))
+        return overlaps
 
     def _concept(self, number: int) -> Concept:
-        return self.feed.dataset.concepts[self.asked[number][0].mentions[0].concept]
+        return self.encoder.dataset.concepts[self.prompts[number][0].mentions[0].concept]
 
     def save(self, folder: Path) -> int:
-        """Write each request's pictures before and with the edit, NUMBER-CONCEPT-before.png and -edit.png, in place of
-        those of an earlier evaluation; how many."""
+        """Write each request's pictures, NUMBER-CONCEPT-before.png and -edit.png, replacing those of an earlier
+        evaluation; returns how many."""
         folder.mkdir(parents=True, exist_ok=True)
         for old in (*folder.glob("[0-9][0-9][0-9]*-before.png"), *folder.glob("[0-9][0-9][0-9]*-edit.png")):
             old.unlink()
@@ -125,6 +126,6 @@ class DrawingExaminer:
                 if picture is not None:
                     picture.save(folder / f"{number:03d}-{self._concept(number).name.replace('/', '_')}-{when}.png")
                     count += 1
-        lines = [f"{n:03d}\t{e.mentions[0].concept}\t{e.prompt}" for n, (e, _) in enumerate(self.asked)]
+        lines = [f"{n:03d}\t{e.mentions[0].concept}\t{e.prompt}" for n, (e, _) in enumerate(self.prompts)]
         (folder / "requests.tsv").write_text("\n".join(["number\tconcept\trequest", *lines]) + "\n", encoding="utf-8")
         return count

@@ -1,4 +1,4 @@
-"""Scores of several conditions as effects: means with 95 % intervals, by source, task and subset, stored and shown."""
+"""Effects from the scores of several conditions: means with 95 % intervals by source, task and subset."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO, Example
 from ingest.evaluate.teacher_forced import ACCURACY, KL, UNCHANGED, Scores
 from ingest.run import arrow_tables
 from ingest.run.encode_examples import Response
-from ingest.run.record import Record
+from ingest.run.record import RunRecord
 
 POOLED = "*"
 """The task of an effect that pools all tasks."""
 
 RANDOM = "random"
-"""The condition under which neurons that were drawn at random stand in for those of the edit."""
+"""The condition under which randomly drawn neurons are changed in place of the edit's."""
 
 MODEL = "model"
-"""The subset of an effect that is about no example: how many parameters an edit changes, how long it took."""
+"""The subset of an effect that concerns no example: how many parameters an edit changes, how long it took."""
 
 SHARES = {ACCURACY, UNCHANGED, "success", "whole_success", "whole_unchanged", "said", "exact", "label"}
 SHARES |= {"picture", "drawn", "became"}
@@ -53,58 +53,58 @@ RANGES = {
     **dict.fromkeys((KL, "wer"), (0.0, math.inf)),
     "cider": (0.0, 10.0),
 }
-"""What values of a metric can be; its interval ends there."""
+"""The range of a metric's values; its intervals are cut off there."""
 
 
 Group = tuple[str, str, str]
 """source, task (or POOLED), subset ("concept" or "others")."""
 
 
-def grouped(scores: Scores, concept: str | None) -> dict[Group, np.ndarray]:
-    """The questions of every group, by their places. "others" are about another concept, in an example that does not
-    mention this one; without a concept everything is "others"."""
+def group_questions(scores: Scores, concept: str | None) -> dict[Group, np.ndarray]:
+    """The indices of each group's questions. "others" are about another concept, in an example that does not mention
+    this one; without a concept everything is "others"."""
     groups: dict[Group, list[int]] = {}
-    for i, asked in enumerate(scores.asked):
-        if asked.concept != concept and concept in asked.mentioned:
+    for i, question in enumerate(scores.questions):
+        if question.concept != concept and concept in question.mentioned:
             continue
-        subset = "concept" if asked.concept == concept else "others"
-        for task in (asked.task, POOLED):
-            groups.setdefault((asked.source, task, subset), []).append(i)
+        subset = "concept" if question.concept == concept else "others"
+        for task in (question.task, POOLED):
+            groups.setdefault((question.source, task, subset), []).append(i)
     return {key: np.array(index) for key, index in sorted(groups.items())}
 
 
 def summarise(conditions: Mapping[str, Sequence[Scores]], concept: str | None) -> list[dict[str, Any]]:
-    """One row for every group, condition and metric. conditions: name -> the scores, one for each seed."""
+    """One row for each group, condition and metric. conditions: name -> the scores, one for each seed."""
     rows = []
     first = next(iter(conditions.values()))[0]  # every condition was asked the same
-    groups, clusters = grouped(first, concept), [asked.cluster for asked in first.asked]
+    groups, clusters = group_questions(first, concept), [question.cluster for question in first.questions]
     for condition, repeats in conditions.items():
         for (source, task, subset), index in groups.items():
             for metric in repeats[0].values:
                 values = np.stack([s.values[metric][index] for s in repeats])
-                there = ~np.isnan(values).any(0)
-                if not there.any():
+                measured = ~np.isnan(values).any(0)
+                if not measured.any():
                     continue
-                mine = [clusters[i] for i in index[there]]
-                found = _interval(values[:, there], mine, metric, drawn=condition == RANDOM)
+                measured_clusters = [clusters[i] for i in index[measured]]
+                interval = _interval(values[:, measured], measured_clusters, metric, drawn=condition == RANDOM)
                 labels = {"source": source, "task": task, "subset": subset, "condition": condition, "metric": metric}
-                mean = float(values[:, there].mean())
+                mean = float(values[:, measured].mean())
                 rows.append(
                     labels
-                    | {"value": mean, "low": found.low, "high": found.high, "examples": int(there.sum())}
-                    | {"seeds": len(repeats), "clusters": found.clusters, "effective": found.effective}
+                    | {"value": mean, "low": interval.low, "high": interval.high, "examples": int(measured.sum())}
+                    | {"seeds": len(repeats), "clusters": interval.clusters, "effective": interval.effective}
                 )
     return rows
 
 
 def _interval(values: np.ndarray, clusters: Sequence[str], metric: str, *, drawn: bool) -> Interval:
-    """Of the mean of (draws, examples) values; where neurons were drawn at random, over the draws too."""
+    """The interval of the mean of (draws, examples) values; where neurons were drawn at random, over draws too."""
     bounds = RANGES.get(metric, (-math.inf, math.inf))
     return of_clusters(values, clusters, share=metric in SHARES, drawn=drawn, bounds=bounds)
 
 
-def of_model(condition: str, metric: str, value: float) -> dict[str, Any]:
-    """The effect that is about no example."""
+def model_effect(condition: str, metric: str, value: float) -> dict[str, Any]:
+    """A row for an effect that concerns no example."""
     row: dict[str, Any] = {"source": POOLED, "task": POOLED, "subset": MODEL, "condition": condition, "metric": metric}
     nothing = {"low": None, "high": None, "clusters": None, "effective": None}
     return row | {"value": value, "examples": 0, "seeds": 1} | nothing
@@ -113,7 +113,7 @@ def of_model(condition: str, metric: str, value: float) -> dict[str, Any]:
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """The stored effects of an edit. fresh: False where the same evaluation had been done before. skipped: what was
-    left out and why (see `ingest.run.encode_examples.Skipped`). notes: what else there is to say."""
+    left out and why (see `ingest.run.encode_examples.Skipped`). notes: remarks for the reader."""
 
     run_id: str
     fresh: bool
@@ -123,35 +123,35 @@ class Evaluation:
 
 
 def store_effects(
-    record: Record,
+    record: RunRecord,
     examples: Sequence[Example],
-    found: Sequence[Mapping[str, Any]],
+    effect_rows: Sequence[Mapping[str, Any]],
     skipped: Mapping[str, Any],
-    made: Sequence[Response],
+    answers: Sequence[Response],
 ) -> None:
-    """Finish a run whose result is effects. made: the answers that the model gave for it."""
+    """Finish a run whose result is effects. answers: those that the model gave for it."""
     content = {
         "examples": arrow_tables.examples_table(list({e.id: e for e in examples}.values())),
-        "responses": arrow_tables.responses_table(made),
-        "effects": pa.Table.from_pylist(list(found), schema=arrow_schema(effects)),
+        "responses": arrow_tables.responses_table(answers),
+        "effects": pa.Table.from_pylist(list(effect_rows), schema=arrow_schema(effects)),
     }
     record.finish({"examples": len(examples), "skipped": skipped}, content)
 
 
 def stored_effects(atlas: Path, run_id: str) -> tuple[dict[str, Any], ...]:
-    """The effects of a run that is done."""
+    """The effects of a finished run."""
     with open_readonly(atlas) as connection:
         query = "SELECT * FROM effects WHERE run_id = $run_id"
         return tuple(connection.sql(query, params={"run_id": run_id}).to_arrow_table().to_pylist())
 
 
 def table(rows: Iterable[Mapping[str, Any]], metrics: Sequence[str] = (ACCURACY,)) -> pa.Table:
-    """Effects for a person: one row a group and metric, a column for each condition, with intervals; shares in
-    percent. Of several metrics all tasks together."""
+    """Effects as a table to read: one row for each group and metric, a column with intervals for each condition; shares
+    in percent. With several metrics, all tasks are pooled."""
     groups: dict[tuple[Any, ...], dict[str, Any]] = {}
-    mine = [row for row in rows if row["metric"] in metrics and row["subset"] != MODEL]
-    several = len({row["metric"] for row in mine}) > 1
-    for row in mine:
+    shown_rows = [row for row in rows if row["metric"] in metrics and row["subset"] != MODEL]
+    several = len({row["metric"] for row in shown_rows}) > 1
+    for row in shown_rows:
         if several and row["task"] != POOLED:
             continue
         key = (row["source"], row["task"], row["subset"], metrics.index(row["metric"]))
@@ -159,26 +159,26 @@ def table(rows: Iterable[Mapping[str, Any]], metrics: Sequence[str] = (ACCURACY,
         if several:
             first = {"source": key[0], "subset": key[2], "metric": row["metric"]}
         counts = {"n": row["examples"], UNITS: _units(row), EFFECTIVE: None}
-        shown = groups.setdefault(key, first | counts)
-        known = [n for n in (shown[EFFECTIVE], row["effective"]) if n is not None]
-        shown[EFFECTIVE] = round(min(known), 1) if known else None
-        shown[row["condition"]] = _cell(row)
+        cells = groups.setdefault(key, first | counts)
+        effective_counts = [n for n in (cells[EFFECTIVE], row["effective"]) if n is not None]
+        cells[EFFECTIVE] = round(min(effective_counts), 1) if effective_counts else None
+        cells[row["condition"]] = _cell(row)
     return pa.Table.from_pylist([groups[key] for key in sorted(groups)])
 
 
 UNITS, EFFECTIVE = "of", "n_eff"
-"""The columns that say how many pictures, facts, ... the examples are of, and how many independent examples would tell
-as much (the fewest of the conditions)."""
+"""The columns with how many pictures, facts, ... the examples are of, and the effective number of independent examples
+(the smallest over conditions)."""
 
 UNIT = {TEXT: "fact", IMAGE: "picture", AUDIO: "recording", VIDEO: "video"}
 
 
 def _units(row: Mapping[str, Any]) -> str:
-    """ "3 facts": what an interval takes for independent."""
+    """The units that an interval takes to be independent, for example "3 facts"."""
     if row["clusters"] is None:  # stored before they were counted
         return ""
-    one = UNIT.get(str(row["source"]), "cluster")
-    return f"{row['clusters']} {one}{'' if row['clusters'] == 1 else 's'}"
+    unit = UNIT.get(str(row["source"]), "cluster")
+    return f"{row['clusters']} {unit}{'' if row['clusters'] == 1 else 's'}"
 
 
 def _cell(row: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a stored edit tells of itself: its concept, the words that it swaps, the problem that it solves."""
+"""What a stored edit's provenance says: its concept, the words that it swaps, the problem that it solves."""
 
 from __future__ import annotations
 
@@ -16,66 +16,66 @@ from atlas.questions.datasets import Datasets
 from ingest.data.examples import BOTH, FIND, HELD_OUT, IMAGE, Dataset
 from ingest.job import DataSpec, make_job, open_dataset
 from ingest.run.resolve import complete
-from ingest.solve.drawing import again
-from ingest.solve.solve import Wanted, build_solver, pose
+from ingest.solve.drawing import solving_drawing_again
+from ingest.solve.solve import SolveSpec, build_problem, build_solver
 from ingest.solve.swaps import Swap
 
 
 def concept_of(edit: Edit, dataset: Dataset) -> str | None:
-    """What an edit is about: its concept, else the one of the dataset whose word it swaps; None where the dataset has
-    nothing of it, so that all of its questions are about others."""
+    """What an edit is about: its concept, else the dataset's concept whose word it swaps; None where the dataset has no
+    such concept, so that all its questions are about others."""
     swap = swap_of(edit)
     if edit.concept in dataset.concepts or swap is None:
         return edit.concept if edit.concept in dataset.concepts else None
-    named = [c.name for c in dataset.concepts.values() if swap.said.lower() in c.forms]
-    return named[0] if len(named) == 1 else None
+    matching = [c.name for c in dataset.concepts.values() if swap.said.lower() in c.forms]
+    return matching[0] if len(matching) == 1 else None
 
 
 def solving_again(edit: Edit, live: LiveModel) -> Callable[[Sequence[Neuron]], Intervention]:
-    """Solve a solved edit's problem once more on other neurons."""
-    said = edit.provenance["solver"]
-    if said.get("target") == IMAGE:
-        return again(edit, live)
-    wanted = Wanted(said["name"], Swap(**said["swap"]), said["params"], said["goal"], said["keep"])
-    solver, _ = build_solver(wanted)
+    """A function that solves a solved edit's problem again on other neurons."""
+    record = edit.provenance["solver"]
+    if record.get("target") == IMAGE:
+        return solving_drawing_again(edit, live)
+    spec = SolveSpec(record["name"], Swap(**record["swap"]), record["params"], record["goal"], record["keep"])
+    solver, _ = build_solver(spec)
     if edit.provenance.get("asked"):
-        from ingest.solve.solve import Asked
+        from ingest.solve.solve import PromptDataset
 
-        dataset: Dataset = Asked(**edit.provenance["asked"])
+        dataset: Dataset = PromptDataset(**edit.provenance["asked"])
     else:
         dataset = open_dataset(DataSpec(dataset=edit.provenance["dataset"], options=edit.provenance["options"]))
     job = complete(make_job({**edit.provenance["job"], "split": FIND}), dataset, live.takes)
-    problem = pose(live, dataset, job, wanted, said.get("batch_size", 16))
+    problem = build_problem(live, dataset, job, spec, record.get("batch_size", 16))
     return lambda neurons: solver.solve(replace(problem, neurons=list(neurons))).intervention
 
 
 def own_examples(edit: Edit) -> dict[str, Any]:
-    """What of a job a solved edit asks for by default: its dataset's options, its tasks, and beside them the usual ones
-    of every source, where nothing is to change."""
-    told = edit.provenance.get("job", {})
+    """The job fields that a solved edit implies: its dataset's options, its tasks and, where nothing should change, the
+    default tasks of every source."""
+    job_record = edit.provenance.get("job", {})
     if edit.solver is None:
         return {}
     options = edit.provenance["options"]
-    asked = edit.provenance.get("asked")
-    if not told.get("tasks") and not asked:
+    prompt_record = edit.provenance.get("asked")
+    if not job_record.get("tasks") and not prompt_record:
         return {"options": options}
     dataset = open_dataset(DataSpec(dataset=edit.provenance["dataset"], options=options))
-    usual = [task for tasks in dataset.tasks.values() for task in tasks]
-    # What was one question's answer may be said in any that the dataset judges as a whole: its captions.
-    own = list(dataset.metrics) if asked else told["tasks"]
-    return {"tasks": list(dict.fromkeys([*own, *usual])), "options": options}
+    default_tasks = [task for tasks in dataset.tasks.values() for task in tasks]
+    # The answer to a single question may occur in any answer that the dataset judges as a whole: its captions.
+    own_tasks = list(dataset.metrics) if prompt_record else job_record["tasks"]
+    return {"tasks": list(dict.fromkeys([*own_tasks, *default_tasks])), "options": options}
 
 
 def swap_of(edit: Edit) -> Swap | None:
-    """The words that an edit swaps, where it does."""
-    swaps = {Swap(**said["swap"]) for said in solvers_of(edit.provenance) if said.get("target") != IMAGE}
+    """The words that an edit swaps; None where it does not swap words, or its parts swap different ones."""
+    swaps = {Swap(**record["swap"]) for record in solvers_of(edit.provenance) if record.get("target") != IMAGE}
     return swaps.pop() if len(swaps) == 1 else None
 
 
 def solvers_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """What was solved, of an edit or of the parts that it was composed of."""
-    mine = [provenance["solver"]] if "solver" in provenance else []
-    return mine + [said for part in provenance.get("parts", ()) for said in solvers_of(part)]
+    """The solver records of an edit, or of the parts that it was composed of."""
+    own_records = [provenance["solver"]] if "solver" in provenance else []
+    return own_records + [record for part in provenance.get("parts", ()) for record in solvers_of(part)]
 
 
 def unseen_split(edit: Edit, dataset: str | None) -> str:

@@ -1,7 +1,7 @@
-"""A method judged by what its neurons do: each concept's best neurons ablated, for all concepts, beside random ones.
+"""A method judged by what its neurons do: each concept's best neurons are ablated and compared with random ones.
 
-For every concept and source, the method's `top` neurons found from that source are set to zero, that source's held-out
-questions are asked and its requests for pictures drawn: about the concept (suppression: lower is better) and about the
+For every concept and source, the method's `top` neurons from that source are set to zero; that source's held-out
+questions are asked and its requests for pictures drawn, about the concept (suppression: lower is better) and about the
 others (retention).
 """
 
@@ -31,8 +31,8 @@ from atlas.store.database import open_readonly
 from ingest.data.examples import IMAGE, TEXT, Dataset, Example
 from ingest.draw.picture_judge import judge_for
 from ingest.evaluate.controls import Controls, controls_for
-from ingest.evaluate.drawn import DRAWN, DrawingExaminer
-from ingest.evaluate.edit import Puts, under, under_random
+from ingest.evaluate.drawn import DRAWN, DrawingEvaluator
+from ingest.evaluate.edit import Evaluator, evaluate_with, evaluate_with_random
 from ingest.evaluate.effects import POOLED, Evaluation, store_effects, stored_effects, summarise
 from ingest.evaluate.teacher_forced import ACCURACY, Scores, TeacherForced
 from ingest.job import Execution, Job, open_dataset
@@ -40,12 +40,12 @@ from ingest.run import prepare
 from ingest.run.encode_examples import Response, Skipped
 from ingest.run.map_step import Progress
 from ingest.run.resolve import complete, identity, tasks_by_source
-from ingest.run.session import Asked, run_of
+from ingest.run.session import PreparedJob, run_of
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One method's best neurons of one concept, found from one source. share: how many, as it was asked for. reduce,
+    """One method's best neurons of one concept, from one source. share: how many, as requested ("40" or "2%"). reduce,
     target: of the map that they were taken from."""
 
     method: str
@@ -57,13 +57,13 @@ class Question:
 
     @property
     def label(self) -> str:
-        """The name of what is ablated, under which the run keeps the neurons."""
+        """The name under which the run stores the ablated neurons."""
         method = self.method if self.target == TEXT else f"{self.method}[{self.target}]"
         return f"{method}:{self.share}:{self.reduce}:{self.concept}"
 
 
 def count_of(share: str, neurons: int) -> int:
-    """How many neurons "40" or "2%" is of all, at least one.
+    """How many neurons "40" or "2%" means, at least one.
 
     Raises:
         UsageError: neither.
@@ -77,7 +77,7 @@ def count_of(share: str, neurons: int) -> int:
     except ValueError:
         count = 0
     if not 0 < count <= neurons:
-        raise UsageError(f"--top {share} is not a number of neurons from 1 to {neurons}; write 40, or 2%")
+        raise UsageError(f"[[top]] {share} is not a number of neurons from 1 to {neurons}; write 40, or 2%")
     return count
 
 
@@ -97,59 +97,63 @@ def ablate_tops(
 ) -> Evaluation:
     """Ablate each concept's top neurons by each method, and store the effects (labels: `Question.label`).
 
-    A method with maps of one source only (of pictures, say) is asked about that source. target: of the maps; by
-    default "image" where nothing but pictures is asked for. judge: of drawn pictures, see `judge_for`.
+    A method with maps of only one source (of pictures, say) is evaluated on that source. target: of the maps; by
+    default "image" where every example asks for a picture. judge: of drawn pictures, see `judge_for`.
 
     Raises:
-        UsageError: the atlas has no such map of a concept; nothing to ask.
+        UsageError: the atlas has no such map of a concept; no question to ask.
     """
     dataset = open_dataset(job)
     live = prepare.load_model(job, execution)
-    named, job = bool(job.concepts), complete(job, dataset, live.takes)
+    concepts_named, job = bool(job.concepts), complete(job, dataset, live.takes)
     job = replace(job, sources=tuple(source for source, tasks in tasks_by_source(job, dataset).items() if tasks))
-    job = _surveyed(path, job, named=named, methods=methods, model=live.name)
-    asked = Asked(job, dataset, prepare.collect(job, dataset))
-    if target is None and all(example.target == IMAGE for example in asked.examples):
+    job = _surveyed(path, job, named=concepts_named, methods=methods, model=live.name)
+    prepared = PreparedJob(job, dataset, prepare.collect(job, dataset))
+    if target is None and all(example.target == IMAGE for example in prepared.examples):
         target = IMAGE
-    notes = [f"asks {prepare.asked_of(job, dataset, asked.examples)}"]
+    notes = [f"asks {prepare.describe_examples(job, dataset, prepared.examples)}"]
     chosen = _chosen(path, job, dataset, live, methods, tops, reduce, target, notes)
-    judging = judge_for(live, asked.examples, list(dataset.concepts.values()), judge, notes)
-    drawing = controls_for(path, live, controls, PRODUCT, tell=notes if seeds else [])
-    more: dict[str, Any] = {
+    picture_judge = judge_for(live, prepared.examples, list(dataset.concepts.values()), judge, notes)
+    chosen_controls = controls_for(path, live, controls, PRODUCT, notes=notes if seeds else [])
+    extra: dict[str, Any] = {
         "survey": {f"{q.label}|{q.source}": [str(n) for n in found] for q, found in chosen.items()},
         "seeds": seeds,
-        "controls": drawing.kind,
+        "controls": chosen_controls.kind,
         "methods": {method: {} for method in methods},
-        **({"judge": judging.identity} if judging is not None else {}),
+        **({"judge": picture_judge.identity} if picture_judge is not None else {}),
     }
     rows: list[dict[str, Any]] = []
     examples: list[Example] = []
-    made: list[Response] = []
+    answers: list[Response] = []
     skipped = Skipped()
-    own = identity(live, job, dataset, asked.examples)
-    with run_of(path, "evaluate", asked, live, execution, identity=own, more=more) as run:
+    model_identity = identity(live, job, dataset, prepared.examples)
+    with run_of(path, "evaluate", prepared, live, execution, identity=model_identity, extra_fields=extra) as run:
         if run.done:
             return Evaluation(run.run_id, False, stored_effects(path, run.run_id), {})
         for source, tasks in tasks_by_source(job, dataset).items():
-            examiner = TeacherForced(live, dataset, replace(job, sources=(source,), tasks=tasks), execution, run.record)
-            examples += examiner.examples
-            skipped.merge(examiner.feed.skipped.plain())
-            made += examiner.feed.made
-            examiners: list[Puts] = [examiner]
-            if judging is not None:
-                examiners.append(DrawingExaminer(examiner.feed, examiner.examples, judging, execution.batch_size))
-            before = {one: one.ask() for one in examiners}
+            evaluator = TeacherForced(
+                live, dataset, replace(job, sources=(source,), tasks=tasks), execution, run.record
+            )
+            examples += evaluator.examples
+            skipped.merge(evaluator.encoder.skipped.plain())
+            answers += evaluator.encoder.made
+            evaluators: list[Evaluator] = [evaluator]
+            if picture_judge is not None:
+                evaluators.append(
+                    DrawingEvaluator(evaluator.encoder, evaluator.examples, picture_judge, execution.batch_size)
+                )
+            unedited = {evaluator_of_source: evaluator_of_source.evaluate() for evaluator_of_source in evaluators}
             for question, neurons in chosen.items():
                 if question.source == source:
-                    rows += _answered(before, run.run_id, question, neurons, seeds, drawing)
+                    rows += _answered(unedited, run.run_id, question, neurons, seeds, chosen_controls)
                     progress(len({(r["source"], r["edit"]) for r in rows}), len(chosen))
-        store_effects(run.record, examples, rows, skipped.plain(), made)
+        store_effects(run.record, examples, rows, skipped.plain(), answers)
     return Evaluation(run.run_id, True, tuple(rows), skipped.plain(), tuple(notes))
 
 
-def _map_of(atlas: Path, live: LiveModel, concept: str, method: str, source: str, **more: Any) -> NeuronSet:
-    """The best neurons of a map of the live model's own weights. more: further fields of the question `Query`."""
-    question = Query(concept, method, source=source, model=live.name, **more)
+def _map_of(atlas: Path, live: LiveModel, concept: str, method: str, source: str, **fields: Any) -> NeuronSet:
+    """The best neurons of a map of the live model's own weights. fields: further fields of the question `Query`."""
+    question = Query(concept, method, source=source, model=live.name, **fields)
     neurons = question.ask(atlas)
     if neurons.provenance["fingerprint"] == live.fingerprint:
         return neurons
@@ -158,8 +162,8 @@ def _map_of(atlas: Path, live: LiveModel, concept: str, method: str, source: str
     except UsageError:
         raise UsageError(
             f"the {method} map of {concept}, {source}, is of other weights than {live.name} has now; "
-            f"`atlas ingest --model {live.name} --methods {method}` makes new ones, with the same --quantization "
-            "and --dtype"
+            f"`atlas ingest --model {live.name} --methods {method}` makes a new one; give it the same "
+            "[[quantization]] and [[dtype]]"
         ) from None
 
 
@@ -172,71 +176,73 @@ def _chosen(
     tops: Sequence[str],
     reduce: str | None,
     target: str | None,
-    tell: list[str],
+    notes: list[str],
 ) -> dict[Question, tuple[Neuron, ...]]:
     counts = {share: count_of(share, len(live.layout.layers) * live.layout.width) for share in tops}
     chosen = {}
     for method, source in itertools.product(methods, job.sources):
-        known = mapped(atlas, method, source, live.name)
+        mapped = mapped_concepts(atlas, method, source, live.name)
         for concept in job.concepts:
-            if len(methods) > 1 and concept not in known:
-                continue  # a filter may have found nothing, a method of pictures has no map from text
-            asked = {"dataset": dataset.name, "top": max(counts.values()), "reduce": reduce, "target": target}
-            found = _map_of(atlas, live, concept, method, source, **asked)
-            map_ = found.provenance["maps"][0]
+            if len(methods) > 1 and concept not in mapped:
+                continue  # a filter may leave no neuron, and a method of pictures has no map from text
+            arguments = {"dataset": dataset.name, "top": max(counts.values()), "reduce": reduce, "target": target}
+            best = _map_of(atlas, live, concept, method, source, **arguments)
+            stored_map = best.provenance["maps"][0]
             for share, top in counts.items():
-                question = Question(method, share, str(map_["reduce"]), source, concept, str(map_["target"]))
-                chosen[question] = found.neurons[:top]
-                if len(found) < top:
-                    tell.append(f"{question.label}: {len(found)} neurons, as no other has a score above 0")
+                question = Question(
+                    method, share, str(stored_map["reduce"]), source, concept, str(stored_map["target"])
+                )
+                chosen[question] = best.neurons[:top]
+                if len(best) < top:
+                    notes.append(f"{question.label}: {len(best)} neurons, as no other has a score above 0")
     for method in methods:
         if not any(question.method == method for question in chosen):
             raise UsageError(
-                f"the atlas has no {method} map of these concepts; `atlas ingest --methods {method}` makes some, "
+                f"the atlas has no {method} map of these concepts; `atlas ingest --methods {method}` makes them, "
                 "and `atlas concepts` lists what is stored"
             )
     return chosen
 
 
 def _answered(
-    before: Mapping[Puts, Scores],
+    unedited: Mapping[Evaluator, Scores],
     run_id: str,
     question: Question,
     neurons: Sequence[Neuron],
     seeds: int,
     controls: Controls,
 ) -> list[dict[str, Any]]:
-    """before: what each examiner found in the model as it is."""
+    """The effects of ablating one question's neurons. unedited: each evaluator's scores of the unedited model."""
     zeroed = Intervention(make_changes(neurons, kinds.ablate()))
     labels = {"run_id": run_id, "edit": question.label, "concept": question.concept, "method": question.method}
     labels |= {"dose": question.share, "reduce": question.reduce, "target": question.target}
     rows = []
-    for examiner, scores in before.items():
-        asked = {"before": [scores], "edit": [under(examiner, zeroed)]}
-        if random := under_random(examiner, zeroed, seeds, controls):
-            asked["random"] = random
-        rows += [{**labels, **row} for row in summarise(asked, question.concept)]
+    for evaluator, scores in unedited.items():
+        conditions = {"before": [scores], "edit": [evaluate_with(evaluator, zeroed)]}
+        if random_scores := evaluate_with_random(evaluator, zeroed, seeds, controls):
+            conditions["random"] = random_scores
+        rows += [{**labels, **row} for row in summarise(conditions, question.concept)]
     return rows
 
 
-def mapped(path: Path, method: str, source: str, model: str) -> set[str]:
-    """The concepts that have a map of this method, source and model."""
+def mapped_concepts(path: Path, method: str, source: str, model: str) -> set[str]:
+    """The concepts with a stored map of this method, source and model."""
     with open_readonly(path) as connection:
         rows = find_maps(MapSpec(method=method, source=source, model=model)).run(connection)
     return set(rows["concept"].to_pylist()) - {"*"}
 
 
 def _surveyed(atlas: Path, job: Job, *, named: bool, methods: Sequence[str], model: str) -> Job:
-    """The job with the concepts that the atlas has all these methods' maps of, unless they were named."""
-    have = [mapped(atlas, method, source, model) for method in methods for source in job.sources]
-    known = [concepts for concepts in have if concepts or len(methods) == 1]
-    both = [c for c in job.concepts if all(c in concepts for concepts in known)]
-    return job if named or not both else replace(job, concepts=tuple(both))
+    """The job with the concepts of which the atlas has maps of all these methods, unless concepts were named."""
+    mapped_by_source = [mapped_concepts(atlas, method, source, model) for method in methods for source in job.sources]
+    considered = [concepts for concepts in mapped_by_source if concepts or len(methods) == 1]
+    common = [c for c in job.concepts if all(c in concepts for concepts in considered)]
+    return job if named or not common else replace(job, concepts=tuple(common))
 
 
 def averages(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """The mean over concepts, and the worst concept, for every method, number of neurons, source, task, subset, metric
-    (right answers, and pictures that show what was asked for) and condition; all tasks together where there are several
+    """The mean over concepts, and the worst concept, by method, number of neurons, source, task, subset, metric (right
+    answers, and pictures that show the requested concept) and condition; all tasks pooled where there are several
     methods or numbers."""
     groups: dict[tuple[str, ...], dict[str, list[float]]] = {}
     names = ("method", "top", "source", "metric", "task", "subset")
@@ -248,21 +254,21 @@ def averages(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     several = len({key[:2] for key in groups}) > 1
     hidden = set() if several else {"method", "top"}
     hidden |= set() if any(key[3] == DRAWN for key in groups) else {"metric"}
-    out = []
+    averaged = []
     for key, by_condition in sorted(groups.items()):
-        shown: dict[str, Any] = dict(zip(names, key, strict=True))
-        if several and shown["task"] != POOLED:
+        cells: dict[str, Any] = dict(zip(names, key, strict=True))
+        if several and cells["task"] != POOLED:
             continue
-        shown |= {condition: f"{np.mean(values):.1%}" for condition, values in by_condition.items()}
-        worst = max if shown["subset"] == "concept" else min
-        shown["worst_concept"] = f"{worst(by_condition['edit']):.1%}"
-        shown["concepts"] = len(by_condition["edit"])
-        out.append({k: v for k, v in shown.items() if k not in hidden})
-    return pa.Table.from_pylist(out)
+        cells |= {condition: f"{np.mean(values):.1%}" for condition, values in by_condition.items()}
+        worst = max if cells["subset"] == "concept" else min
+        cells["worst_concept"] = f"{worst(by_condition['edit']):.1%}"
+        cells["concepts"] = len(by_condition["edit"])
+        averaged.append({k: v for k, v in cells.items() if k not in hidden})
+    return pa.Table.from_pylist(averaged)
 
 
-def pooled(rows: Iterable[Mapping[str, Any]], source: str, subset: str, condition: str) -> float:
-    """The mean accuracy over concepts, all tasks together."""
+def pooled_accuracy(rows: Iterable[Mapping[str, Any]], source: str, subset: str, condition: str) -> float:
+    """The mean accuracy over concepts, all tasks pooled."""
     key = (source, POOLED, subset, condition, "accuracy")
     names = ("source", "task", "subset", "condition", "metric")
     return float(np.mean([r["value"] for r in rows if tuple(r[n] for n in names) == key]))

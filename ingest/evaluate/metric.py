@@ -1,7 +1,7 @@
-"""Answers judged by metrics: what a metric gets, what it gives back, and how metrics are found by name.
+"""Answers judged by metrics: a metric's input and output, and how metrics are found by name.
 
-Every file of `ingest/metrics/` is one metric. A metric may have several values (`bleu` has bleu1 to bleu4); each is one
-number an answer, and the mean over answers is what is reported.
+Every file of `ingest/metrics/` is one metric. A metric may have several values (`bleu` has bleu1 to bleu4), each with
+one number an answer; the mean over answers is reported.
 """
 
 from __future__ import annotations
@@ -36,20 +36,22 @@ class Judged:
 
 
 class Metric(Protocol):
+    """Judges generated answers."""
+
     def score(self, judged: Sequence[Judged]) -> dict[str, np.ndarray]:
         """Name of the value -> (answers,) float64."""
         ...
 
 
 def load_metrics(names: Sequence[str], options: Mapping[str, Mapping[str, Any]]) -> dict[str, Metric]:
-    """The metrics of these names, each built with its own options, in the order given.
+    """The metrics with these names, each built with its own options, in the order given.
 
     Raises:
-        UsageError: no metric or option of that name, or options for a metric that is not asked for.
+        UsageError: no metric or option of that name, or options for a metric that is not among the names.
         Unsupported: a package or its data is missing; the message says what to type.
     """
-    if idle := sorted(set(options) - set(names)):
-        raise UsageError(f"options for '{idle[0]}', which is not among the metrics: {', '.join(names) or 'none'}")
+    if unused := sorted(set(options) - set(names)):
+        raise UsageError(f"options for '{unused[0]}', which is not among the metrics: {', '.join(names) or 'none'}")
     loaded: dict[str, Metric] = {}
     for name in names:
         build = registry.load(ingest.metrics, name).build
@@ -59,10 +61,10 @@ def load_metrics(names: Sequence[str], options: Mapping[str, Mapping[str, Any]])
 
 def judge(metrics: Mapping[str, Metric], judged: Sequence[Judged]) -> dict[str, np.ndarray]:
     """Every value of every metric: name -> (answers,) float64."""
-    found: dict[str, np.ndarray] = {}
+    values_by_name: dict[str, np.ndarray] = {}
     for name, metric in metrics.items():
         values = metric.score(judged)
-        if clash := set(values) & set(found):
+        if clash := set(values) & set(values_by_name):
             raise ValueError(f"{name} has a value that another metric has too: {', '.join(sorted(clash))}")
-        found |= values
-    return found
+        values_by_name |= values
+    return values_by_name

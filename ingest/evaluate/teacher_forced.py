@@ -1,4 +1,4 @@
-"""Held-out questions put to a model under any number of conditions: teacher-forced, word by word."""
+"""Evaluate held-out questions under any number of conditions: teacher-forced, word by word."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ingest.data.examples import TEXT, Dataset, Example
 from ingest.job import Execution, Job
 from ingest.run import prepare
 from ingest.run.encode_examples import ExampleEncoder, batches
-from ingest.run.record import Record
+from ingest.run.record import RunRecord
 
 ACCURACY, LOG_PROBABILITY, KL, UNCHANGED = "accuracy", "log_probability", "kl", "unchanged"
 
 
 @dataclass(frozen=True, slots=True)
 class QuestionKey:
-    """One thing asked of the model: the concept that an example's target stands for, all that it mentions, and which
-    other examples tell nearly the same (`Example.cluster`)."""
+    """What identifies a question: the concept that the target stands for, all concepts that the example mentions, and
+    the group of examples that are nearly the same (`Example.cluster`)."""
 
     source: str
     task: str
@@ -36,80 +36,87 @@ class QuestionKey:
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What was asked and, in the same order, what was measured: metric -> (questions,) float, NaN where it is not
-    measured."""
+    """Questions and, in the same order, their values: metric -> (questions,) float, NaN where it was not measured."""
 
-    asked: tuple[QuestionKey, ...]
+    questions: tuple[QuestionKey, ...]
     values: Mapping[str, np.ndarray]
 
 
 class TeacherForced:
     """Held-out questions, encoded once, put to a model under any number of conditions.
 
-    The first time they are put, to the model as it is, is what `kl` and `unchanged` compare with; its log-probabilities
-    are kept: (tokens asked about, vocabulary) float32 on the CPU.
+    `kl` and `unchanged` compare with the first call of `evaluate`, on the unedited model; its log-probabilities are
+    kept: (target tokens, vocabulary) float32 on the CPU.
     """
 
-    def __init__(self, live: LiveModel, dataset: Dataset, job: Job, execution: Execution, record: Record | None = None):
-        """record: the run that the questions are put for; its model's stored answers are not made again."""
+    def __init__(
+        self, live: LiveModel, dataset: Dataset, job: Job, execution: Execution, record: RunRecord | None = None
+    ):
+        """record: the run that needs the scores; its model's stored answers are reused."""
         self.live, self.batch_size = live, execution.batch_size
         self.examples: list[Example] = prepare.collect(job, dataset)
         responses = None if record is None else record.responses
-        self.feed = ExampleEncoder(live, dataset, job, bad_media=execution.bad_media, responses=responses)
+        self.encoder = ExampleEncoder(live, dataset, job, bad_media=execution.bad_media, responses=responses)
         self.items: dict[str, list[Item]] = {}
         for source in job.sources:
-            mine = [(n, e) for n, e in enumerate(self.examples) if e.source == source and e.target == TEXT]
-            self.items[source] = shortest_first(self.feed.items(mine, execution.batch_size))
+            numbered = [(n, e) for n, e in enumerate(self.examples) if e.source == source and e.target == TEXT]
+            self.items[source] = shortest_first(self.encoder.items(numbered, execution.batch_size))
         if not any(self.items.values()) and all(e.target == TEXT for e in self.examples):
-            raise UsageError("no held-out answer mentions a concept; give other --concepts or a larger --per-concept")
+            raise UsageError(
+                "no held-out answer mentions a concept; give other [[concepts]] or a larger [[per_concept]]"
+            )
         self._before: list[Tensor] = []
 
     def concepts(self) -> set[str]:
-        """What is asked about."""
-        asked = {m.concept for e in self.examples if e.target != TEXT for m in e.mentions}
-        return asked | {target.concept for items in self.items.values() for item in items for target in item.targets}
+        """The concepts that the questions are about."""
+        drawn_concepts = {m.concept for e in self.examples if e.target != TEXT for m in e.mentions}
+        return drawn_concepts | {
+            target.concept for items in self.items.values() for item in items for target in item.targets
+        }
 
     @torch.no_grad()
-    def ask(self) -> Scores:
+    def evaluate(self) -> Scores:
         """The model's score on every question as it is now; the caller's `with` block decides how it is edited.
 
         accuracy: whether every token of the words is the model's first choice. log_probability: the mean over their
-        tokens. kl: the mean KL(before || now) there. unchanged: whether the first choices are those of before.
+        tokens. kl: the mean KL(before || now) there. unchanged: whether the first choices are the same as before.
         """
-        asked: list[QuestionKey] = []
-        found: dict[str, list[Tensor]] = {name: [] for name in (ACCURACY, LOG_PROBABILITY, KL, UNCHANGED)}
-        number, first = 0, not self._before
+        questions: list[QuestionKey] = []
+        tensors_by_metric: dict[str, list[Tensor]] = {name: [] for name in (ACCURACY, LOG_PROBABILITY, KL, UNCHANGED)}
+        chunk_number, first = 0, not self._before
         for source, items in self.items.items():
-            for some in batches(items, self.batch_size):
-                with traced(self.live, some, source, layers=[], tap=PRODUCT, grad=False) as trace:
+            for chunk in batches(items, self.batch_size):
+                with traced(self.live, chunk, source, layers=[], tap=PRODUCT, grad=False) as trace:
                     logp = self.live.logits(trace.final_at_targets()[1]).log_softmax(-1)
                 if first:
                     self._before.append(logp.cpu())
-                for name, values in measured(trace, logp, self._before[number].to(logp)).items():
-                    found[name].append(values.cpu())
-                number += 1
+                for name, values in pair_metrics(trace, logp, self._before[chunk_number].to(logp)).items():
+                    tensors_by_metric[name].append(values.cpu())
+                chunk_number += 1
                 for row, concept in zip(trace.pairs.tolist(), trace.concepts, strict=True):
-                    example = self.examples[some[row].number]
+                    example = self.examples[chunk[row].number]
                     mentioned = frozenset(m.concept for m in example.mentions)
-                    asked.append(QuestionKey(source, example.task, concept, mentioned, example.cluster))
-        whole = {n: torch.cat(values).double().numpy() if values else np.zeros(0) for n, values in found.items()}
-        return Scores(tuple(asked), whole)
+                    questions.append(QuestionKey(source, example.task, concept, mentioned, example.cluster))
+        arrays = {
+            n: torch.cat(values).double().numpy() if values else np.zeros(0) for n, values in tensors_by_metric.items()
+        }
+        return Scores(tuple(questions), arrays)
 
 
-def measured(trace: Trace, logp: Tensor, before: Tensor) -> dict[str, Tensor]:
-    """(P,) each metric of each pair. logp, before: (K, vocabulary) log-probabilities now and of the unedited model."""
-    mine = logp.gather(-1, trace.tokens[:, None])[:, 0]
+def pair_metrics(trace: Trace, logp: Tensor, before: Tensor) -> dict[str, Tensor]:
+    """Each metric as (P,) values of the pairs. logp, before: (K, vocabulary) log-probabilities now and before."""
+    token_logp = logp.gather(-1, trace.tokens[:, None])[:, 0]
     choice = logp.argmax(-1)
     divergence = (before.exp() * (before - logp)).sum(-1).clamp(min=0)
     return {
         ACCURACY: (_missed(trace, choice != trace.tokens) == 0).float(),
-        LOG_PROBABILITY: trace.to_pairs(mine),
+        LOG_PROBABILITY: trace.to_pairs(token_logp),
         KL: trace.to_pairs(divergence),
         UNCHANGED: (_missed(trace, choice != before.argmax(-1)) == 0).float(),
     }
 
 
 def _missed(trace: Trace, wrong: Tensor) -> Tensor:
-    """(P,) how many of each pair's tokens are wrong, from (K,) bool."""
-    out = torch.zeros(len(trace.concepts), dtype=torch.long, device=wrong.device)
-    return out.index_add(0, trace.pair_of, wrong.long())
+    """(P,) the number of wrong tokens of each pair, from (K,) bool."""
+    counts = torch.zeros(len(trace.concepts), dtype=torch.long, device=wrong.device)
+    return counts.index_add(0, trace.pair_of, wrong.long())

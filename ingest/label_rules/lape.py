@@ -14,7 +14,7 @@ import numpy as np
 
 from atlas.errors import UsageError, unknown
 from ingest.analyse.labelling import RunMaps
-from ingest.attribution.labels import Labels, chosen
+from ingest.attribution.labels import LabelledNeurons, chosen
 from ingest.attribution.role_sums import DISJOINT
 
 DOMAINS = ("runs", "roles", "inputs")
@@ -30,7 +30,7 @@ class Lape:
             raise UsageError("the share is above 0 and at most 1, the quantile between 0 and 1")
         self.domains, self.role, self.share, self.quantile = domains, role, share, quantile
 
-    def label(self, runs: Sequence[RunMaps]) -> Iterator[Labels]:
+    def label(self, runs: Sequence[RunMaps]) -> Iterator[LabelledNeurons]:
         rates = self._rates(runs)
         if len(rates) < 2:
             raise UsageError(f"there is one domain ({', '.join(rates)}); name several --runs, or --param domains=roles")

@@ -16,7 +16,7 @@ import numpy as np
 
 from atlas.errors import UsageError, unknown
 from ingest.analyse.labelling import RunMaps
-from ingest.attribution.labels import Labels, chosen
+from ingest.attribution.labels import LabelledNeurons, chosen
 from ingest.attribution.miner_weights import METRICS, SPLITS, parse_weights
 from ingest.label_rules._strategies import PUBLISHED, RANDOM, TIES, select
 
@@ -32,7 +32,7 @@ class Miner:
         self.strategy, self.ratio, self.weights, self.split, self.seed = strategy, ratio, weights, split, seed
         self.ties = ties
 
-    def label(self, runs: Sequence[RunMaps]) -> Iterator[Labels]:
+    def label(self, runs: Sequence[RunMaps]) -> Iterator[LabelledNeurons]:
         if len({run.parameters["normalise"] for run in runs}) > 1:
             raise UsageError("these runs normalise their scores differently; choose runs with the same miner.normalise")
         metrics, weights = self._weighted(runs)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from atlas.stats.loudness import MEAN_ABSOLUTE
-from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, Means, NeuronMap, PairMethod
+from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, NeuronMap, PairMethod, RunningMeans
 from ingest.attribution.position_sums import least, sums
 from ingest.attribution.reductions import MEAN
 from ingest.attribution.trace import POSITIONS, Trace, one_of, sources_with
@@ -30,7 +30,7 @@ class Activation(PairMethod):
         super().__init__()
         self.positions, self.pool = one_of("positions", positions, POSITIONS), one_of("pool", pool, POOLS)
         self.sources = sources_with(positions)
-        self.overall = Means()
+        self.overall = RunningMeans()
         self.lowest: dict[str, Tensor] = {}
 
     def scores(self, trace: Trace) -> Mapping[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from atlas.errors import UsageError
 from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, PairMethod
-from ingest.attribution.path_gradients import ENDPOINTS, Paths
+from ingest.attribution.path_gradients import ENDPOINTS, PathGradients
 from ingest.attribution.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_with
 
 
@@ -28,7 +28,7 @@ class IntegratedGradients(PairMethod):
         one_of("endpoints", endpoints, ENDPOINTS)
         one_of("positions", positions, POSITIONS)
         self.sources = sources_with(positions)
-        self.paths = Paths(steps, endpoints, positions, one_of("output", output, OUTPUTS), tokens)
+        self.paths = PathGradients(steps, endpoints, positions, one_of("output", output, OUTPUTS), tokens)
 
     def score(self, trace: Trace, layer: int) -> Tensor:
         trace.require_product("integrated_gradients")

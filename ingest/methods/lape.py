@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor
 
-from ingest.attribution.estimators import TEXT_TARGET, Means, NeuronMap
+from ingest.attribution.estimators import TEXT_TARGET, NeuronMap, RunningMeans
 from ingest.attribution.reductions import MEAN
 from ingest.attribution.role_sums import PROMPT, sums_of
 from ingest.attribution.trace import Trace
@@ -30,7 +30,7 @@ class Lape:
     targets: frozenset[str] = frozenset({TEXT_TARGET})
 
     def __init__(self) -> None:
-        self.positive = Means()
+        self.positive = RunningMeans()
 
     def update(self, trace: Trace) -> None:
         self.positive.layers = trace.layers

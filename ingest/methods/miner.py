@@ -29,7 +29,7 @@ from torch import Tensor
 from ingest.attribution.estimators import TEXT_TARGET, NeuronMap
 from ingest.attribution.miner_weights import METRICS, parse_weights
 from ingest.attribution.reductions import MEAN
-from ingest.attribution.role_sums import ROWS, Sums, peaks, prompt_masks, sums_of, with_unions
+from ingest.attribution.role_sums import ROWS, RoleSums, peaks, prompt_masks, sums_of, with_unions
 from ingest.attribution.trace import ATTENTION, Trace, one_of
 
 NORMALISATIONS = ("published", "none")
@@ -94,7 +94,7 @@ class Miner:
                 yield NeuronMap(None, role, TEXT_TARGET, MEAN, scores.float(), self.layers, examples, part)
 
 
-def _simple(sums: Sums, peak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _simple(sums: RoleSums, peak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(L, B, N) each: prob, mean, max; of no meaning where the example lacks the role."""
     count = sums.count.clamp(min=1)[:, None]
     return sums.positive / count, sums.total / count, peak.nan_to_num(neginf=0.0)

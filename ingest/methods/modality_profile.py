@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from ingest.attribution.estimators import TEXT_TARGET, Means, NeuronMap
-from ingest.attribution.labels import Labels, chosen
+from ingest.attribution.estimators import TEXT_TARGET, NeuronMap, RunningMeans
+from ingest.attribution.labels import LabelledNeurons, chosen
 from ingest.attribution.reductions import MEAN
 from ingest.attribution.role_sums import DISJOINT, prompt_masks, sums_of
 from ingest.attribution.trace import Trace
@@ -41,7 +41,7 @@ class ModalityProfile:
                 f"the threshold is {threshold}; a share above 0.5, up to 1, tells one kind from the others"
             )
         self.threshold = threshold
-        self.sums = {name: Means() for name in ("mass", "rate", "mean")}
+        self.sums = {name: RunningMeans() for name in ("mass", "rate", "mean")}
 
     def update(self, trace: Trace) -> None:
         for means in self.sums.values():
@@ -75,7 +75,7 @@ class ModalityProfile:
             for part, maps in parts.items():
                 yield NeuronMap(None, role, TEXT_TARGET, MEAN, maps[role].float(), layers, positions, part)
 
-    def labels(self) -> Iterator[Labels]:
+    def labels(self) -> Iterator[LabelledNeurons]:
         """visual, text, audio or multimodal; the score is the largest kind's share."""
         mass = {role: mean for role, (mean, _) in self.sums["mass"].means().items()}
         kinds = {kind: [mass[r] for r in roles if r in mass] for kind, roles in KINDS.items()}

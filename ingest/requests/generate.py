@@ -72,9 +72,9 @@ class Generate(Request[Generated], LoadOptions, ModelOptions):
         with edit.on(live):
             edited = self._ask(live, media)
         if self.draw is not None and (without.picture or edited.picture):
-            from ingest.run.generate import beside
+            from ingest.run.generate import side_by_side
 
-            beside([without.picture, edited.picture]).save(self.draw)
+            side_by_side([without.picture, edited.picture]).save(self.draw)
         return without, edited
 
     def _media(self) -> list[Medium]:
@@ -85,7 +85,7 @@ class Generate(Request[Generated], LoadOptions, ModelOptions):
         return open_media(self.image, self.audio, self.video)
 
     def _ask(self, live: LiveModel, media: Sequence[Medium]) -> Generated:
-        from ingest.run.generate import ask
+        from ingest.run.generate import generate_answer
 
         noise = self.seed if self.draw else None
-        return Generated(*ask(live, self.prompt, media, max_new_tokens=self.max_new_tokens, seed=noise))
+        return Generated(*generate_answer(live, self.prompt, media, max_new_tokens=self.max_new_tokens, seed=noise))

@@ -15,7 +15,7 @@ from ingest.requests.request import Progress, Request, silent
 
 if TYPE_CHECKING:
     from atlas.edits.library import StoredEdit
-    from ingest.solve.solve import Asked
+    from ingest.solve.solve import PromptDataset
 
 KEEP = 64
 """Answers of other concepts that must stay, by default."""
@@ -102,33 +102,33 @@ class Solve(Request["StoredEdit"], LoadOptions, DataOptions, ModelOptions):
     def _of_words(self, path: Path, progress: Progress) -> StoredEdit:
         from atlas.edits.library import StoredEdit
         from ingest.job import make_job
-        from ingest.solve.solve import Wanted, solve
+        from ingest.solve.solve import SolveSpec, solve
         from ingest.solve.swaps import Swap
 
         goal = self.to_concept or (self.to if self.chosen_solver == "minimal_norm" else None)
         keep = KEEP if self.keep is None else self.keep
-        wanted = Wanted(self.chosen_solver, Swap(self.word, self.to), dict(self.param or {}), goal, keep)
+        spec = SolveSpec(self.chosen_solver, Swap(self.word, self.to), dict(self.param or {}), goal, keep)
         edit, _ = solve(
             path,
             self.name,
-            wanted,
+            spec,
             make_job(self.content()),
             self.execution(),
-            asked=self.question(),
+            prompt_dataset=self.question(),
             neurons=self.neurons,
             note=self.note,
             progress=progress,
         )
         return StoredEdit(edit)
 
-    def question(self) -> Asked | None:
+    def question(self) -> PromptDataset | None:
         """The one question that is asked, with its pictures by their whole paths."""
-        from ingest.solve.solve import Asked
+        from ingest.solve.solve import PromptDataset
 
         if self.prompt is None:
             return None
         pictures = [str(Path(name).resolve()) if Path(name).exists() else name for name in self.image or ()]
-        return Asked(self.prompt, pictures, self.word)
+        return PromptDataset(self.prompt, pictures, self.word)
 
     def _drawing(self, path: Path) -> StoredEdit:
         from atlas.edits.library import StoredEdit

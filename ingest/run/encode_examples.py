@@ -1,4 +1,4 @@
-"""Examples to encoded items: media opened, targets found, the model's own answers made where no reference is."""
+"""Examples to encoded items: open media, find targets, generate the model's own answers where there is no reference."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from atlas.live.encode import Prompt
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
 from ingest.attribution.trace import Item
-from ingest.data.counterfactuals import Twins
+from ingest.data.counterfactuals import Counterfactuals
 from ingest.data.examples import AUDIO, IMAGE, VIDEO, BadMedia, Dataset, Example, Mention
 from ingest.data.targets import NONE, Target, find_targets, negative_targets
 from ingest.job import Job
@@ -29,28 +29,33 @@ T = TypeVar("T")
 
 
 def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """The items in order, at most `size` at a time."""
     for begin in range(0, len(items), size):
         yield items[begin : begin + size]
 
 
 @dataclass
 class Skipped:
-    """What was left out and why: concepts whose words the answer lacks (a count each), concepts whose place in the
-    picture is not known where that is needed (a count each), concepts asked for of which no picture was drawn (a count
-    each), media (their error)."""
+    """What was left out and why.
+
+    unmentioned: concepts whose words the answer lacks. unplaced: concepts whose place in the picture is needed and not
+    known. undrawn: requested concepts of which no picture was drawn; a count each. media: pointer -> error.
+    """
 
     unmentioned: Counter[str] = field(default_factory=Counter)
     unplaced: Counter[str] = field(default_factory=Counter)
     undrawn: Counter[str] = field(default_factory=Counter)
     media: dict[str, str] = field(default_factory=dict)
 
-    def merge(self, other: Mapping[str, Mapping[str, object]]) -> None:
-        self.unmentioned.update({k: int(str(v)) for k, v in other["unmentioned"].items()})
-        self.unplaced.update({k: int(str(v)) for k, v in other["unplaced"].items()})
-        self.undrawn.update({k: int(str(v)) for k, v in other.get("undrawn", {}).items()})
-        self.media.update({k: str(v) for k, v in other["media"].items()})
+    def merge(self, counts: Mapping[str, Mapping[str, object]]) -> None:
+        """Add the counts and errors of another run, as `plain` gives them."""
+        self.unmentioned.update({k: int(str(v)) for k, v in counts["unmentioned"].items()})
+        self.unplaced.update({k: int(str(v)) for k, v in counts["unplaced"].items()})
+        self.undrawn.update({k: int(str(v)) for k, v in counts.get("undrawn", {}).items()})
+        self.media.update({k: str(v) for k, v in counts["media"].items()})
 
     def plain(self) -> dict[str, dict[str, object]]:
+        """All of it as JSON, sorted by name."""
         counted = {name: dict(sorted(getattr(self, name).items())) for name in ("unmentioned", "unplaced")}
         counted |= {"undrawn": dict(sorted(self.undrawn.items()))} if self.undrawn else {}
         return {**counted, "media": dict(sorted(self.media.items()))}
@@ -58,7 +63,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The model's own answer to an example. generation: hash of everything that decided it besides the model."""
+    """The model's own answer to an example. generation: hash of everything that determines it besides the model."""
 
     example_id: str
     generation: str
@@ -69,7 +74,7 @@ class Response:
 class ExampleEncoder:
     """Prepares the examples of one job for one model.
 
-    responses: answers that are known already, by (example id, generation); new ones are added to it and to `made`.
+    responses: known answers by (example id, generation); new ones are added to it and to `made`.
     """
 
     def __init__(
@@ -85,17 +90,17 @@ class ExampleEncoder:
         self.responses = {} if responses is None else responses
         self.made: list[Response] = []
         self.skipped = Skipped()
-        self.twins = Twins(dataset, job.inpainter, job.inpainting) if job.inpainter else None
+        self.twins = Counterfactuals(dataset, job.inpainter, job.inpainting) if job.inpainter else None
         self._draws = null_draws(job) if job.inpainter else 0
         self._pictures: dict[str, Image] = {}
-        self._encoding = Lock()  # a second thread encodes ahead, and a tokenizer is one thread's at a time
-        self.stopped = False  # set by another thread: nobody wants the items any more
+        self._encoding = Lock()  # a second thread encodes ahead, and a tokenizer is not thread-safe
+        self.stopped = False  # set by another thread when the items are no longer needed
 
     def items(self, examples: Sequence[tuple[int, Example]], batch_size: int) -> list[Item]:
-        """Encoded examples with at least one target; what is left out is counted in `skipped`.
+        """Encoded examples with at least one target; others are counted in `skipped`.
 
         Raises:
-            BadMedia: a picture cannot be opened and the job says to fail.
+            BadMedia: a medium cannot be opened and the job says to fail.
         """
         items = []
         for number, example, prompt in self.answered(examples, batch_size):
@@ -109,37 +114,37 @@ class ExampleEncoder:
         return items
 
     def answered(self, examples: Sequence[tuple[int, Example]], batch_size: int) -> list[tuple[int, Example, Prompt]]:
-        """The examples whose media open, encoded with their reference answers, or else with the model's own.
+        """The examples whose media can be opened, encoded with their reference answers, or else with the model's own.
 
         Raises:
-            BadMedia: a picture cannot be opened and the job says to fail.
+            BadMedia: a medium cannot be opened and the job says to fail.
         """
         prompts = [(number, e, prompt) for number, e in examples if (prompt := self.prompt(e)) is not None]
         answers = self.answers([(e, prompt) for _, e, prompt in prompts if e.answer is None], batch_size)
         return [(n, e, p if e.answer is not None else p.answered(answers[e.id])) for n, e, p in prompts]
 
     def _twins(self, example: Example, prompt: Prompt, targets: Sequence[Target]) -> dict[str, tuple[Prompt, ...]]:
-        """For each concept that the pictures show: the prompt without it, then without as much elsewhere."""
-        found: dict[str, tuple[Prompt, ...]] = {}
+        """For each concept that the pictures show: the prompt without it, then without equal regions elsewhere."""
+        by_concept: dict[str, tuple[Prompt, ...]] = {}
         if self.twins is None or example.source != IMAGE:
-            return found
+            return by_concept
         for concept in sorted({t.concept for t in targets} - {NONE}):
             regions = [self.twins.shown(pointer, concept) for pointer in example.media]
             if all(region is None for region in regions):
                 continue
-            made = []
+            variants = []
             for draw in range(self._draws + 1):
                 pictures = [
                     self._picture(p) if r is None else self.twins.without(p, self._picture(p), r, draw)
                     for p, r in zip(example.media, regions, strict=True)
                 ]
-                again = self.live.encoder.prompt(example.prompt, pictures, example.answer)
-                made.append(Prompt(prompt.ids, prompt.answer, again.extras))
-            found[concept] = tuple(made)
-        return found
+                without_concept = self.live.encoder.prompt(example.prompt, pictures, example.answer)
+                variants.append(Prompt(prompt.ids, prompt.answer, without_concept.extras))
+            by_concept[concept] = tuple(variants)
+        return by_concept
 
     def prompt(self, example: Example) -> Prompt | None:
-        """An example encoded, with its reference answer where it has one; None where its media do not open.
+        """An example encoded, with its reference answer where it has one; None where its media cannot be opened.
 
         Raises:
             AtlasError: it does not fit the model (`Encoder.prompt`); the message names the example.
@@ -151,7 +156,7 @@ class ExampleEncoder:
                 media = [self._medium(example.source, pointer) for pointer in example.media]
                 prompt = self.live.encoder.prompt(example.prompt, media, example.answer)
             if example.source == AUDIO and self.live.encoder.role_of.media_ids[AUDIO] not in prompt.ids:
-                raise BadMedia(f"{example.media[0]} is too short for {self.live.name}, which hears nothing of it")
+                raise BadMedia(f"{example.media[0]} is too short for {self.live.name}, which makes no token of it")
             return prompt
         except BadMedia as error:
             if self.bad_media == "fail":
@@ -162,7 +167,7 @@ class ExampleEncoder:
             raise type(error)(f"example {example.id}: {error}") from error
 
     def _medium(self, source: str, pointer: str) -> Medium:
-        """What the model is shown of an example of this source."""
+        """A medium in the form in which the model takes it, by the example's source."""
         dataset: Any = self.dataset
         if source == AUDIO:
             sound = Sound(*dataset.audio(pointer))
@@ -180,33 +185,33 @@ class ExampleEncoder:
         return picture
 
     def _targets(self, example: Example, prompt: Prompt) -> list[Target]:
-        wanted = self.job.concepts
+        job_concepts = self.job.concepts
         if example.target == IMAGE:
             return self._picture_targets(example, prompt)
         if self.job.mentions == "vocabulary":
-            example = replace(example, mentions=tuple(Mention(name) for name in wanted))
-        elif not any(mention.concept in wanted for mention in example.mentions):
+            example = replace(example, mentions=tuple(Mention(name) for name in job_concepts))
+        elif not any(mention.concept in job_concepts for mention in example.mentions):
             return negative_targets(len(prompt.answer))
         targets = find_targets(
             example,
             self.live.encoder.decode(prompt.answer),
             self.live.encoder.ends(prompt.answer),
             self.dataset.concepts,
-            wanted,
+            job_concepts,
             occurrences=self.job.occurrences,
             tokens=self.job.tokens,
         )
-        found = {t.concept for t in targets}
+        found_concepts = {t.concept for t in targets}
         if self.job.mentions == "shown":
             self.skipped.unmentioned.update(
-                m.concept for m in example.mentions if m.concept in wanted and m.concept not in found
+                m.concept for m in example.mentions if m.concept in job_concepts and m.concept not in found_concepts
             )
         elif not targets:
             return negative_targets(len(prompt.answer)) if self.job.negatives else []
         return targets
 
     def _picture_targets(self, example: Example, prompt: Prompt) -> list[Target]:
-        """The tokens of the picture in the model's answer, for every concept that was asked for."""
+        """The tokens of the picture in the model's answer, for every requested concept."""
         names = [m.concept for m in example.mentions if m.concept in self.job.concepts]
         places = self.live.drawer.places(prompt.answer)
         if places is None:
@@ -214,38 +219,39 @@ class ExampleEncoder:
             return []
         return [Target(name, place, 1 / len(places)) for name in names for place in places]
 
-    def answers(self, asked: Sequence[tuple[Example, Prompt]], batch_size: int) -> dict[str, tuple[int, ...]]:
-        """The unedited model's greedy answers, made once for each example: its id -> token ids."""
-        key = {e.id: self._generation(e) for e, _ in asked}
-        missing = [(e, p) for e, p in asked if (e.id, key[e.id]) not in self.responses]
-        for some in batches(sorted(missing, key=lambda pair: pair[0].target), batch_size):
-            answers = self.generate([e for e, _ in some], [p for _, p in some])
-            for (example, _), ids in zip(some, answers, strict=True):
+    def answers(self, prompted: Sequence[tuple[Example, Prompt]], batch_size: int) -> dict[str, tuple[int, ...]]:
+        """The unedited model's greedy answers, generated once for each example: its id -> token ids."""
+        key = {e.id: self._generation(e) for e, _ in prompted}
+        missing = [(e, p) for e, p in prompted if (e.id, key[e.id]) not in self.responses]
+        for chunk in batches(sorted(missing, key=lambda pair: pair[0].target), batch_size):
+            answers = self.generate([e for e, _ in chunk], [p for _, p in chunk])
+            for (example, _), ids in zip(chunk, answers, strict=True):
                 self.add(Response(example.id, key[example.id], self.live.encoder.decode(ids), tuple(ids)))
-        return {e.id: self.responses[e.id, key[e.id]].token_ids for e, _ in asked}
+        return {e.id: self.responses[e.id, key[e.id]].token_ids for e, _ in prompted}
 
     def generate(self, examples: Sequence[Example], prompts: Sequence[Prompt]) -> list[list[int]]:
-        """The model's greedy answers as it is now, in words or, where the examples ask for them, in pictures."""
-        length, found = self.job.max_new_tokens, list[list[int]]()
-        for target, some in groupby(zip(examples, prompts, strict=True), lambda pair: pair[0].target):
-            asked, names = [], []
-            for example, prompt in some:
-                asked.append(prompt)
+        """The greedy answers of the model as it is now, in words or, where the examples ask for them, in pictures."""
+        length, token_ids = self.job.max_new_tokens, list[list[int]]()
+        for target, group in groupby(zip(examples, prompts, strict=True), lambda pair: pair[0].target):
+            group_prompts, names = [], []
+            for example, prompt in group:
+                group_prompts.append(prompt)
                 names.append(f"example {example.id}")
             if target == IMAGE:
-                found += self.live.drawer.answers(asked, DrawOptions(**self.job.drawing), length)
+                token_ids += self.live.drawer.answers(group_prompts, DrawOptions(**self.job.drawing), length)
             else:
-                found += self.live.generate(asked, max_new_tokens=length, names=names)
-        return found
+                token_ids += self.live.generate(group_prompts, max_new_tokens=length, names=names)
+        return token_ids
 
     def add(self, response: Response) -> None:
+        """Keep an answer for later calls and for the run."""
         self.responses[response.example_id, response.generation] = response
         self.made.append(response)
 
     def _generation(self, example: Example) -> str:
         text = self.live.encoder.render(example.prompt, [example.source] * len(example.media))
         media = [self.dataset.digest(pointer) for pointer in example.media]
-        decided: list[object] = [text, list(example.media), media, self.dataset.revision, self.live.configuration]
-        decided += [self.job.max_new_tokens, "greedy", self.live.dtype]
-        decided += [self.job.drawing.get("side", 0)] if example.target == IMAGE else []
-        return hashlib.sha256(json.dumps(decided).encode()).hexdigest()[:32]
+        content: list[object] = [text, list(example.media), media, self.dataset.revision, self.live.configuration]
+        content += [self.job.max_new_tokens, "greedy", self.live.dtype]
+        content += [self.job.drawing.get("side", 0)] if example.target == IMAGE else []
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]

@@ -29,37 +29,53 @@ def open_media(
     images: Sequence[str] | None = None, audio: Sequence[str] | None = None, video: Sequence[str] | None = None
 ) -> list[Medium]:
     """Pictures, then recordings, then videos; see `open_picture`. A video may be a folder of pictures."""
-    found: list[Medium] = [open_picture(name) for name in images or ()]
+    media: list[Medium] = [open_picture(name) for name in images or ()]
     for name in audio or ():
-        own = _of_dataset(name)
-        found.append(Sound(*(own[0].audio(own[1]) if own else open_audio(_there(name, "recording")))))
+        dataset_pointer = _of_dataset(name)
+        media.append(
+            Sound(
+                *(
+                    dataset_pointer[0].audio(dataset_pointer[1])
+                    if dataset_pointer
+                    else open_audio(_existing(name, "recording"))
+                )
+            )
+        )
     for name in video or ():
-        own = _of_dataset(name)
-        found.append(Clip(tuple(own[0].video(own[1]) if own else open_clip(_there(name, "video")))))
-    return found
+        dataset_pointer = _of_dataset(name)
+        media.append(
+            Clip(
+                tuple(
+                    dataset_pointer[0].video(dataset_pointer[1])
+                    if dataset_pointer
+                    else open_clip(_existing(name, "video"))
+                )
+            )
+        )
+    return media
 
 
-def ask(
+def generate_answer(
     live: LiveModel, prompt: str, media: Sequence[Medium], *, max_new_tokens: int = 50, seed: int | None = None
 ) -> tuple[str, Image | None]:
-    """The model's greedy answer; with a seed, also the picture that it draws, None where the answer has none. The
-    tokens of a picture are told as PICTURE.
+    """The model's greedy answer; with a seed, also the picture that it draws, None where the answer has none. PICTURE
+    stands for a picture's tokens in the text.
 
     Raises:
-        Unsupported: a picture is wanted of a model that draws none.
+        Unsupported: a seed is given and the model cannot draw.
     """
     encoded = live.encoder.prompt(prompt, media)
     if seed is None:
         [ids] = live.generate([encoded], max_new_tokens=max_new_tokens)
         return live.encoder.decode(ids).strip(), None
-    drawer, how = live.drawer, DrawOptions()
-    [ids] = drawer.answers([encoded], how, max_new_tokens)
+    drawer, options = live.drawer, DrawOptions()
+    [ids] = drawer.answers([encoded], options, max_new_tokens)
     places = drawer.places(ids)
     if places is None:
         return live.encoder.decode(ids).strip(), None
-    around = (live.encoder.decode(some).strip() for some in (ids[: places[0]], ids[places[-1] + 1 :]))
-    [picture] = pictures_of(live, [encoded.answered(ids)], [seed], how)
-    return " ".join(filter(None, (next(around), PICTURE, next(around)))), picture
+    before, after = (live.encoder.decode(part).strip() for part in (ids[: places[0]], ids[places[-1] + 1 :]))
+    [picture] = pictures_of(live, [encoded.answered(ids)], [seed], options)
+    return " ".join(filter(None, (before, PICTURE, after))), picture
 
 
 def picture_file(path: Path | None) -> None:
@@ -75,7 +91,7 @@ def picture_file(path: Path | None) -> None:
         raise UsageError(f"there is no folder {path.parent}; make it first, or save the picture elsewhere")
 
 
-def beside(pictures: Sequence[Image | None]) -> Image:
+def side_by_side(pictures: Sequence[Image | None]) -> Image:
     """Pictures in a row, a few pixels apart."""
     import PIL.Image
 
@@ -90,16 +106,16 @@ def beside(pictures: Sequence[Image | None]) -> Image:
 
 
 def _of_dataset(name: str) -> tuple[Any, str] | None:
-    """The dataset and the pointer of a name like scenes:held_out/3; None for a file's name."""
+    """The dataset and the pointer in a name like scenes:held_out/3; None for a file's name."""
     dataset, colon, pointer = name.partition(":")
     if colon and not Path(name).exists() and dataset in registry.names(ingest.datasets):
         return open_dataset(DataSpec(dataset=dataset)), pointer
     return None
 
 
-def _there(name: str, what: str) -> Path:
+def _existing(name: str, kind: str) -> Path:
     if not Path(name).exists():
-        raise BadMedia(f"there is no {what} {name}; give a file, or DATASET:POINTER such as scenes:held_out/3")
+        raise BadMedia(f"there is no {kind} {name}; give a file, or DATASET:POINTER such as scenes:held_out/3")
     return Path(name)
 
 
@@ -109,8 +125,8 @@ def open_picture(name: str) -> Image:
     Raises:
         BadMedia: missing, corrupt or too large.
     """
-    own = _of_dataset(name)
-    if own is not None:
-        picture: Image = own[0].image(own[1])
+    dataset_pointer = _of_dataset(name)
+    if dataset_pointer is not None:
+        picture: Image = dataset_pointer[0].image(dataset_pointer[1])
         return picture
-    return open_image(_there(name, "picture file"))
+    return open_image(_existing(name, "picture file"))

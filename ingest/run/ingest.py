@@ -1,4 +1,4 @@
-"""A job from beginning to end: plan, map, merge, write the run folder, load it in one transaction."""
+"""A job from beginning to end: plan, map, merge, write the run folder and load it in one transaction."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ingest.job import ALL, Execution, Job
 from ingest.run import arrow_tables
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.map_step import Progress, State, map_all
-from ingest.run.prepare import TOLD, load_model, tell_unjudged
+from ingest.run.prepare import SHOWN, load_model, warn_unjudged
 from ingest.run.resolve import identity, require_targets
-from ingest.run.session import ModelSession, ask, run_of
+from ingest.run.session import ModelSession, prepare_job, run_of
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a job. fresh: False where the same job had been done before and nothing was run."""
+    """The result of a job. fresh: False where the same job had been done before and nothing was run."""
 
     run_id: str
     fresh: bool
@@ -35,46 +35,46 @@ def ingest(
     progress: Progress = lambda done, total: None,
     begin: Callable[[Job, int], None] = lambda job, examples: None,
 ) -> Outcome:
-    """Run a job into an atlas, or go on where it was interrupted; a finished job is not run again.
+    """Run a job into an atlas, or resume it where it was interrupted; a finished job is not run again.
 
-    begin: is told the whole job and how many examples it has, before the model is loaded.
+    begin: called with the complete job and the number of its examples before the model is loaded.
 
     Raises:
-        AtlasError: of any kind; what had been computed by then is kept and the next call goes on from it.
+        AtlasError: of any kind; what was computed is kept, and the next call resumes from it.
     """
-    asked = ask(job, execution)
-    job, examples = asked.job, asked.examples
+    prepared = prepare_job(job, execution)
+    job, examples = prepared.job, prepared.examples
     require_targets(job, examples)
-    tell_unjudged(job, asked.dataset, examples)
+    warn_unjudged(job, prepared.dataset, examples)
     begin(job, len(examples))
     live = load_model(job, execution)
-    own = identity(live, job, asked.dataset, examples)
-    with run_of(atlas, "ingest", asked, live, execution, identity=own, resumes=True) as run:
+    model_identity = identity(live, job, prepared.dataset, examples)
+    with run_of(atlas, "ingest", prepared, live, execution, identity=model_identity, resumes=True) as run:
         if run.done:
             return Outcome(run.run_id, False, {})
-        state = map_all(live, run.encoder, job, execution, asked.numbered, run.portions, progress)
-        every = arrow_tables.collect_maps(state, job)
-        found = arrow_tables.scored(every)
-        empty = arrow_tables.without_map(every)
-        if not found:
-            run.record.forget_portions()  # nothing in them is worth going on from
-            raise AtlasError(_nothing(run.encoder, job, empty))
+        state = map_all(live, run.encoder, job, execution, prepared.numbered, run.portions, progress)
+        all_maps = arrow_tables.collect_maps(state, job)
+        scored_maps = arrow_tables.with_scores(all_maps)
+        empty = arrow_tables.concepts_without_map(all_maps)
+        if not scored_maps:
+            run.record.forget_portions()  # resuming from them would fail again
+            raise AtlasError(_no_scores(run.encoder, job, empty))
         notes = [note for m in state.methods.values() for note in getattr(m, "notes", {}).values()]
-        outcome = {"pairs": state.pairs, "maps": len(found), "empty": empty, "notes": notes}
-        return Outcome(run.run_id, True, run.finish(outcome, _tables(run, state, found)))
+        outcome = {"pairs": state.pairs, "maps": len(scored_maps), "empty": empty, "notes": notes}
+        return Outcome(run.run_id, True, run.finish(outcome, _tables(run, state, scored_maps)))
 
 
-def _tables(run: ModelSession, state: State, found: Sequence[tuple[str, NeuronMap]]) -> dict[str, Any]:
-    """The run's tables beside its examples and answers."""
-    job, examples = run.asked.job, run.asked.examples
-    names = sorted(run.asked.dataset.concepts)
+def _tables(run: ModelSession, state: State, scored_maps: Sequence[tuple[str, NeuronMap]]) -> dict[str, Any]:
+    """The run's tables besides its examples and answers."""
+    job, examples = run.prepared.job, run.prepared.examples
+    names = sorted(run.prepared.dataset.concepts)
     tables: dict[str, Any] = {
-        "maps": arrow_tables.maps_table(run.run_id, job, found, names),
-        "scores": arrow_tables.score_batches(run.run_id, job, found),
+        "maps": arrow_tables.maps_table(run.run_id, job, scored_maps, names),
+        "scores": arrow_tables.score_batches(run.run_id, job, scored_maps),
         "exemplars": arrow_tables.exemplars_table(run.run_id, run.live, state.exemplars, [e.id for e in examples]),
     }
     if job.keep != ALL:
-        tables["sketches"] = arrow_tables.sketches_table(job, found)
+        tables["sketches"] = arrow_tables.sketches_table(job, scored_maps)
     labelled = [row for m in state.methods.values() if isinstance(m, Labelling) for row in m.labels()]
     if labelled:
         tables["labels"] = labels_table(run.run_id, labelled)
@@ -83,27 +83,28 @@ def _tables(run: ModelSession, state: State, found: Sequence[tuple[str, NeuronMa
     return tables
 
 
-def _nothing(feed: ExampleEncoder, job: Job, empty: Mapping[str, Sequence[str]]) -> str:
-    skipped = feed.skipped
+def _no_scores(encoder: ExampleEncoder, job: Job, empty: Mapping[str, Sequence[str]]) -> str:
+    """Why no neuron has a score, and what to change."""
+    skipped = encoder.skipped
     if empty:
-        names = "; ".join(f"{method}: {', '.join(concepts[:TOLD])}" for method, concepts in empty.items())
-        return f"no neuron has a score, so there is nothing to store ({names}); give other methods or --method-option"
+        names = "; ".join(f"{method}: {', '.join(concepts[:SHOWN])}" for method, concepts in empty.items())
+        return f"no neuron has a score, so there is nothing to store ({names}); give other [[methods]] or parameters"
     if skipped.media:
         pointer, reason = next(iter(skipped.media.items()))
         return f"no example could be used: {len(skipped.media)} media failed, the first: {pointer}: {reason}"
     if skipped.undrawn and not skipped.unmentioned:
         return (
-            f"no answer to {skipped.undrawn.total()} requests has a picture; give a larger --max-new-tokens, or ask "
+            f"no answer to {skipped.undrawn.total()} requests has a picture; give a larger [[max_new_tokens]], or ask "
             "for what the model draws (`atlas generate --draw picture.png` tries one request)"
         )
     if skipped.unplaced and not skipped.unmentioned:
         names = ", ".join(f"{c} {n}x" for c, n in skipped.unplaced.most_common(5))
         return (
-            f"the segmenter '{job.segmenter}' found no region of what was asked for ({names}); choose another "
-            "--segmenter or --segment-option (`--segmenter none` takes whole pictures)"
+            f"the segmenter '{job.segmenter}' found no region of the requested concepts ({names}); choose another "
+            "[[segmenter]] or other options for it ([[segmenter=none]] takes whole pictures)"
         )
     lacking = ", ".join(f"{c} {n}x" for c, n in skipped.unmentioned.most_common(5))
     return (
         f"no answer mentions the words of {', '.join(job.concepts[:5])} (not in the answer: {lacking}); "
-        "give other --concepts, or more examples with --per-concept"
+        "give other [[concepts]], or more examples with [[per_concept]]"
     )

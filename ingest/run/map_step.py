@@ -1,4 +1,4 @@
-"""The map step: examples in fixed portions, each portion's state in one file, so that an interrupted run goes on."""
+"""The map step: examples in fixed portions, each portion's state in one file, so that an interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from atlas.neurons import parse_layers
 from atlas.store.atomic import write_atomically
 from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TEXT_TARGET, Method
 from ingest.attribution.exemplars import Exemplars
-from ingest.attribution.finite import Finiteness, check_state
+from ingest.attribution.finite import FiniteCheck, check_state
 from ingest.attribution.trace import ATTENTION, Item, Trace, shortest_first, traced
 from ingest.data.examples import Example
 from ingest.draw.drawings import Drawings
@@ -60,28 +60,32 @@ class State:
                 method.update(trace)
 
     def parts(self) -> dict[str, Method | Exemplars]:
+        """Everything that accumulates, by its name in a portion's file."""
         return {**self.methods, **self.answers, "*exemplars": self.exemplars}
 
     def tensors(self) -> dict[str, torch.Tensor]:
+        """The state of all parts: part/key -> tensor."""
         flat = {f"{part}/{key}": value for part, s in self.parts().items() for key, value in s.state().items()}
         return {key: value.contiguous() for key, value in flat.items()}
 
     def merge(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Add the state of a portion, as `tensors` gives it."""
         for part, holder in self.parts().items():
-            mine = {k.partition("/")[2]: v for k, v in tensors.items() if k.partition("/")[0] == part}
-            holder.merge(mine)
+            part_tensors = {k.partition("/")[2]: v for k, v in tensors.items() if k.partition("/")[0] == part}
+            holder.merge(part_tensors)
 
 
 def portions(examples: Sequence[Numbered]) -> list[Sequence[Numbered]]:
-    """At most 16 portions of at least 64 examples, or of 8 where pictures are drawn, each of which may take minutes:
-    a function of the examples alone, so that a resumed run cuts them as the interrupted one did."""
+    """At most 16 portions of at least 64 examples, or of 8 where pictures are drawn, each of which may take minutes.
+
+    They depend on the examples alone, so that a resumed run makes the same ones as the interrupted run."""
     least = 8 if any(example.target == IMAGE_TARGET for _, example in examples) else 64
     return list(batches(examples, max(least, math.ceil(len(examples) / 16))))
 
 
 def map_portion(
     live: LiveModel,
-    feed: ExampleEncoder,
+    encoder: ExampleEncoder,
     job: Job,
     execution: Execution,
     portion: Sequence[Numbered],
@@ -96,26 +100,26 @@ def map_portion(
     grad = any(GRADIENT in method.needs for method in state.methods.values())
     attention = any(ATTENTION in method.needs for method in state.methods.values())
     layers = parse_layers(job.layers) if job.layers else None
-    finite, ids = Finiteness(live.dtype), {number: example.id for number, example in portion}
-    how: dict[str, Any] = {"layers": layers, "tap": job.tap, "grad": grad, "later": finite}
-    drawings = Drawings(live, feed.dataset, job) if any(e.target == IMAGE_TARGET for _, e in portion) else None
-    cut = stretches(portion, job, execution.batch_size)
-    for (source, target), some, items in encoded(feed, cut, execution.batch_size):
+    finite, ids = FiniteCheck(live.dtype), {number: example.id for number, example in portion}
+    trace_options: dict[str, Any] = {"layers": layers, "tap": job.tap, "grad": grad, "later": finite}
+    drawings = Drawings(live, encoder.dataset, job) if any(e.target == IMAGE_TARGET for _, e in portion) else None
+    portion_stretches = stretches(portion, job, execution.batch_size)
+    for (source, target), stretch, items in encoded(encoder, portion_stretches, execution.batch_size):
         for chosen in batches(items, execution.batch_size):
             if target == IMAGE_TARGET:
                 assert drawings is not None
-                with drawn(live, chosen, source, drawings, **how) as (picture, missing):
-                    feed.skipped.unplaced.update(missing)
+                with drawn(live, chosen, source, drawings, **trace_options) as (picture, missing):
+                    encoder.skipped.unplaced.update(missing)
                     if picture is not None:
                         state.update(picture)
                 continue
-            with traced(live, chosen, source, **how, attention=attention) as trace:
+            with traced(live, chosen, source, **trace_options, attention=attention) as trace:
                 state.update(trace)
-            others = list(swapped(feed, chosen, portion)) if state.answers else []
-            if others:
-                with traced(live, others, source, **how, attention=attention) as trace:
+            swapped_items = list(swapped(encoder, chosen, portion)) if state.answers else []
+            if swapped_items:
+                with traced(live, swapped_items, source, **trace_options, attention=attention) as trace:
                     state.update_answers(trace)
-        tick(len(some))
+        tick(len(stretch))
     finite.check(lambda number: f"example {ids[number]}")
     for name, method in {**state.methods, **state.answers}.items():
         check_state(name, method, method.state())
@@ -127,47 +131,49 @@ Side = tuple[str, str]
 
 
 def stretches(portion: Sequence[Numbered], job: Job, batch_size: int) -> list[tuple[Side, Sequence[Numbered]]]:
-    """A portion cut into a few batches of one source and target at a time: sources in the job's order, words before
-    pictures. The very first is one batch, as the model has nothing to do while it is encoded."""
+    """A portion cut into stretches of a few batches, each of one source and target: sources in the job's order, words
+    before pictures. The first stretch is a single batch, as the model is idle while it is encoded."""
     sides: dict[Side, list[Numbered]] = {}
     for number, example in portion:
         sides.setdefault((example.source, example.target), []).append((number, example))
-    found: list[tuple[Side, Sequence[Numbered]]] = []
+    cut: list[tuple[Side, Sequence[Numbered]]] = []
     for side in sorted(sides, key=lambda side: (job.sources.index(side[0]), side[1] != TEXT_TARGET)):
-        first = 0 if found else batch_size
-        found += [(side, some) for some in (sides[side][:first], *batches(sides[side][first:], 4 * batch_size)) if some]
-    return found
+        first = 0 if cut else batch_size
+        cut += [
+            (side, piece) for piece in (sides[side][:first], *batches(sides[side][first:], 4 * batch_size)) if piece
+        ]
+    return cut
 
 
 def encoded(
-    feed: ExampleEncoder, cut: Sequence[tuple[Side, Sequence[Numbered]]], batch_size: int
+    encoder: ExampleEncoder, cut: Sequence[tuple[Side, Sequence[Numbered]]], batch_size: int
 ) -> Iterator[tuple[Side, Sequence[Numbered], list[Item]]]:
-    """Each stretch with its items by length.
+    """Each stretch with its items sorted by length.
 
-    The next one's media are opened and encoded by a second thread while the model is at work, unless a model has to do
-    with them: this one answers them, or another paints over parts of them.
+    A second thread opens and encodes the next stretch's media while the model is at work, unless that needs a model:
+    this one to answer them, or another to paint over parts of them.
     """
     with ThreadPoolExecutor(1) as pool:
-        begun: Future[list[Item]] | None = None
+        encoding: Future[list[Item]] | None = None
         try:
-            for place, (side, some) in enumerate(cut):
-                items = feed.items(some, batch_size) if begun is None else begun.result()
+            for place, (side, stretch) in enumerate(cut):
+                items = encoder.items(stretch, batch_size) if encoding is None else encoding.result()
                 following = cut[place + 1][1] if place + 1 < len(cut) else ()
-                ready = bool(following) and feed.twins is None and all(e.answer is not None for _, e in following)
-                ready = ready and side[1] == TEXT_TARGET  # where pictures are drawn, more is skipped meanwhile
-                begun = pool.submit(feed.items, following, batch_size) if ready else None
-                yield side, some, shortest_first(items)
+                ready = bool(following) and encoder.twins is None and all(e.answer is not None for _, e in following)
+                ready = ready and side[1] == TEXT_TARGET  # drawing pictures also counts what is skipped
+                encoding = pool.submit(encoder.items, following, batch_size) if ready else None
+                yield side, stretch, shortest_first(items)
         except BaseException:
-            feed.stopped = True  # or Ctrl-C would wait for a whole stretch
+            encoder.stopped = True  # otherwise Ctrl-C would wait for a whole stretch
             raise
 
 
-def write_portion(file: Path, state: State, feed: ExampleEncoder, made: Sequence[Response]) -> None:
-    """The portion's state, its responses and what it skipped, under a temporary name and then renamed."""
+def write_portion(file: Path, state: State, encoder: ExampleEncoder, answers: Sequence[Response]) -> None:
+    """Write the portion's state, its answers and what it skipped, under a temporary name first."""
     notes = {
         "pairs": state.pairs,
-        "skipped": feed.skipped.plain(),
-        "responses": [[r.example_id, r.generation, r.text, list(r.token_ids)] for r in made],
+        "skipped": encoder.skipped.plain(),
+        "responses": [[r.example_id, r.generation, r.text, list(r.token_ids)] for r in answers],
     }
     tensors, text = state.tensors(), json.dumps(notes)
     metadata = {"notes": text, "sha256": _digest(tensors, text)}
@@ -175,47 +181,47 @@ def write_portion(file: Path, state: State, feed: ExampleEncoder, made: Sequence
 
 
 def _digest(tensors: Mapping[str, torch.Tensor], notes: str) -> str:
-    """The sha256 of everything in a portion: safetensors notices no changed number."""
-    found = hashlib.sha256(notes.encode())
+    """The sha256 of everything in a portion, as safetensors does not notice a changed number."""
+    hasher = hashlib.sha256(notes.encode())
     for key, value in sorted(tensors.items()):
-        found.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
-        found.update(value.reshape(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        hasher.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
+        hasher.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 def read_portion(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-    """What `write_portion` wrote, or None where the file is absent or damaged (the portion is then done again)."""
+    """The tensors and notes of a portion, or None where the file is absent or damaged (it is then made again)."""
     try:
         with safe_open(file, "pt") as handle:
             tensors = {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118
-            said = handle.metadata()
-        whole = _digest(tensors, said["notes"]) == said["sha256"]
-        return (tensors, json.loads(said["notes"])) if whole else None
+            header = handle.metadata()
+        intact = _digest(tensors, header["notes"]) == header["sha256"]
+        return (tensors, json.loads(header["notes"])) if intact else None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 
 
 @contextmanager
-def noting_kept(folder: Path, examples: Sequence[Numbered]) -> Iterator[None]:
-    """Note on an interrupt of the block of how many examples the portions are stored: "32 of 468"."""
+def note_stored_portions(folder: Path, examples: Sequence[Numbered]) -> Iterator[None]:
+    """Add to an interrupt of the block how many examples have stored portions: "32 of 468"."""
     try:
         yield
     except KeyboardInterrupt as error:
-        done = (some for i, some in enumerate(portions(examples)) if (folder / f"{i:05d}.safetensors").exists())
-        error.add_note(f"{sum(map(len, done))} of {len(examples)}")
+        stored = (portion for i, portion in enumerate(portions(examples)) if (folder / f"{i:05d}.safetensors").exists())
+        error.add_note(f"{sum(map(len, stored))} of {len(examples)}")
         raise
 
 
 def map_all(
     live: LiveModel,
-    feed: ExampleEncoder,
+    encoder: ExampleEncoder,
     job: Job,
     execution: Execution,
     examples: Sequence[Numbered],
     folder: Path,
     progress: Progress,
 ) -> State:
-    """Every portion that `folder` does not have yet, then all of them merged."""
+    """Compute every portion that `folder` does not have yet; returns all of them merged."""
     total = State(job)
     done = 0
 
@@ -228,7 +234,7 @@ def map_all(
         file = folder / f"{i:05d}.safetensors"
         stored = read_portion(file)
         if stored is None:
-            fresh = ExampleEncoder(live, feed.dataset, job, bad_media=feed.bad_media, responses=feed.responses)
+            fresh = ExampleEncoder(live, encoder.dataset, job, bad_media=encoder.bad_media, responses=encoder.responses)
             state = map_portion(live, fresh, job, execution, portion, tick)
             write_portion(file, state, fresh, fresh.made)
             stored = read_portion(file)
@@ -238,7 +244,7 @@ def map_all(
         tensors, notes = stored
         total.merge(tensors)
         total.pairs += notes["pairs"]
-        feed.skipped.merge(notes["skipped"])
+        encoder.skipped.merge(notes["skipped"])
         for example_id, generation, text, ids in notes["responses"]:
-            feed.add(Response(example_id, generation, text, tuple(ids)))
+            encoder.add(Response(example_id, generation, text, tuple(ids)))
     return total

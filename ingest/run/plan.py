@@ -1,4 +1,4 @@
-"""What a job would cost, before anything is run and without its weights: neurons, rows, bytes, memory, time."""
+"""What a job would cost, before it is run and without its weights: neurons, rows, bytes, memory, time."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ from atlas.neurons import parse_layers
 from ingest import zoo
 from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TWIN
 from ingest.attribution.reductions import AUROC, BINS, COHENS_D
-from ingest.data.targets import marked
+from ingest.data.targets import mark_words
 from ingest.job import ALL, Execution, Job, kept_top, open_dataset
 from ingest.run.prepare import collect, completed, loading
 from ingest.run.resolve import needs, null_draws
 
 BYTES_A_SCORE = 13
-"""In the database and in Parquet together, measured (benchmarks/scale.py)."""
+"""Measured, in the database and in Parquet together (benchmarks/scale.py)."""
 
 SHOWN = 8
-"""Reference answers whose words are shown."""
+"""How many reference answers are shown."""
 
 POSITIONS = 64
-"""Assumed tokens of text in one example; the image's come on top, from the model's config."""
+"""Assumed tokens of text in one example; the image's are added, from the model's config."""
 
 
 GPU = {"float32": 8e12, "bfloat16": 120e12, "float16": 120e12}
-"""Operations a second that models reach on one A100, about 40 % of what it can: assumed where there is no GPU."""
+"""Operations a second that models reach on one A100, about 40 % of its peak: assumed where there is no GPU."""
 
 
 def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
-    """Rows of (what, how much, how it was reckoned). Times assume the matrix speed measured now on this machine, or for
-    the device cuda, where this machine has none, that of an A100; then the first row says so.
+    """Rows of what, how_much and reckoned_from.
+
+    Times assume the matrix speed measured now on this machine, or for the device cuda, where this machine has none,
+    that of an A100; then the first row says so.
 
     Raises:
-        UsageError: whatever the job itself would raise for its names.
+        UsageError: as the job itself would, for its names.
         Unsupported: this machine has no such device.
     """
     absent = execution.device == "cuda" and not torch.cuda.is_available()
@@ -60,21 +62,25 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
     operations = 2.0 * parameters * positions * len(examples)
     captured = execution.batch_size * positions * neurons * size * (1 + (GRADIENT in needed) + (twins > 0))
     sums = 8 + 8 * (COHENS_D in job.reduce) + 4 * BINS * (AUROC in job.reduce)
-    kept = sums * neurons * len(job.methods) * len(job.sources) * len(job.concepts)
+    accumulated = sums * neurons * len(job.methods) * len(job.sources) * len(job.concepts)
     rows = [
         ("examples", f"{len(examples):,}", f"{job.split}, at most {job.per_concept} a concept and task"),
         ("neurons", f"{neurons:,}", f"{layers} layers of {layout.width:,}"),
         ("maps", f"{maps:,}", "methods x sources x concepts x reductions, at most"),
         ("scores", f"{maps * stored:,}", "one a neuron and map" if job.keep == ALL else f"{job.keep} of each map"),
         ("disk", _bytes(maps * stored * BYTES_A_SCORE), f"{BYTES_A_SCORE} bytes a score"),
-        ("memory", _bytes(parameters * size + captured + kept), "weights, one batch's values, every method's sums"),
+        (
+            "memory",
+            _bytes(parameters * size + captured + accumulated),
+            "weights, one batch's values, every method's sums",
+        ),
         ("passes", f"{_seconds(passes * operations / speed)}", _kinds(needed, twins)),
     ]
     if absent:
         rows.insert(0, ("device", f"{speed:.3g} operations/s", "this machine has no GPU: assumed, as of one A100"))
     if drawn := sum(example.target == IMAGE_TARGET for example in examples):
-        how = DrawOptions(**job.drawing)
-        steps = f"each of {how.steps} steps, {how.looks} of them looked back on, where a diffusion model draws"
+        options = DrawOptions(**job.drawing)
+        steps = f"each of {options.steps} steps, {options.looks} of them looked back on, where a diffusion model draws"
         rows.append(("pictures", f"{drawn:,} to draw", f"{steps}; the time is not counted"))
     for name in ("integrated_gradients", "knowledge_neurons"):
         if name in job.methods:
@@ -85,7 +91,7 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
         rows.append(("ablation", f"{_seconds(most / speed)} at most", "neurons that are zero cost nothing"))
     rows += [
         ("words", text, "in brackets: what would be explained")
-        for text in marked(examples, dataset.concepts, job.concepts, SHOWN)
+        for text in mark_words(examples, dataset.concepts, job.concepts, SHOWN)
     ]
     return [dict(zip(("what", "how_much", "reckoned_from"), row, strict=True)) for row in rows]
 
@@ -98,10 +104,10 @@ def _kinds(needed: frozenset[str], twins: int) -> str:
 def _sketch(job: Job, execution: Execution) -> tuple[Layout, int, int]:
     """The model's shape from its config, with no weights: layout, parameters, tokens of one image."""
 
-    how = loading(job, execution)
-    config = read_config(zoo.resolve(job.model), how)
+    load_options = loading(job, execution)
+    config = read_config(zoo.resolve(job.model), load_options)
     with torch.device("meta"):
-        model = sketch(config, how)
+        model = sketch(config, load_options)
     vision = getattr(config, "vision_config", None)
     patches = 0
     if vision is not None and hasattr(vision, "patch_size") and hasattr(vision, "image_size"):
@@ -110,7 +116,7 @@ def _sketch(job: Job, execution: Execution) -> tuple[Layout, int, int]:
 
 
 def _speed(device: torch.device) -> float:
-    """Operations a second of a matrix product, measured for a moment."""
+    """Operations a second of a matrix product, measured for a tenth of a second."""
     side = torch.randn(512, 512, device=device)
     started, done = time.perf_counter(), 0
     while time.perf_counter() - started < 0.1:

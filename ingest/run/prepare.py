@@ -1,4 +1,4 @@
-"""What a job needs before its first pass: what it leaves open filled in, its examples, its model."""
+"""What a job needs before its first pass: its defaults, its examples, its model."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from ingest.data.examples import BOTH, FIND, HELD_OUT, Dataset, Example, splits_
 from ingest.job import Execution, Job, ModelSpec
 from ingest.run.resolve import complete, tasks_by_source
 
-TOLD = 10
+SHOWN = 10
 """How many concepts a message names."""
 
 
 def loading(spec: ModelSpec, execution: Execution) -> Loading:
-    """How a model is loaded."""
+    """The options with which a model is loaded."""
     return Loading(
         revision=spec.revision,
         device=execution.device,
@@ -35,12 +35,12 @@ def loading(spec: ModelSpec, execution: Execution) -> Loading:
 
 
 def load_model(spec: ModelSpec, execution: Execution) -> LiveModel:
-    """A model: an embedded one by name, else a folder or a HuggingFace id."""
+    """The live model of a spec: an embedded one by name, else a folder or a HuggingFace id."""
     return LiveModel.load(zoo.resolve(spec.model), label=spec.model, **asdict(loading(spec, execution)))
 
 
 def completed(job: Job, dataset: Dataset, execution: Execution) -> Job:
-    """`ingest.run.resolve.complete`, with what the job's model takes, which its config alone tells."""
+    """The complete job (see `ingest.run.resolve.complete`), with the model's modalities read from its config."""
     return complete(job, dataset, takes(read_config(zoo.resolve(job.model), loading(job, execution))))
 
 
@@ -48,11 +48,11 @@ def collect(job: Job, dataset: Dataset) -> list[Example]:
     """The job's examples, in a fixed order.
 
     Raises:
-        UsageError: there are none; or a task that the dataset does not have.
+        UsageError: there are none, or the dataset does not have a task.
     """
-    found: list[Example] = []
+    collected: list[Example] = []
     for (source, tasks), split in product(tasks_by_source(job, dataset).items(), splits_of(job.split)):
-        found += dataset.examples(
+        collected += dataset.examples(
             source=source,
             split=split,
             concepts=job.concepts,
@@ -61,52 +61,57 @@ def collect(job: Job, dataset: Dataset) -> list[Example]:
             seed=job.seed,
         )
         if job.negatives:
-            found += negatives(job, dataset, source, split, tasks)
-    if not found:
+            collected += negatives(job, dataset, source, split, tasks)
+    if not collected:
         raise UsageError(
             f"the dataset {job.dataset} has no {job.split} example of {', '.join(job.concepts[:5]) or 'any concept'} "
-            f"with source {' or '.join(job.sources)}; choose other --concepts, --sources or --split "
+            f"with source {' or '.join(job.sources)}; choose other [[concepts]], [[sources]] or [[split]] "
             "(`atlas concepts --dataset ...` lists what there is)"
         )
-    return list({e.id: e for e in found}.values())
+    return list({e.id: e for e in collected}.values())
 
 
-def asked_of(job: Job, dataset: Dataset, examples: Sequence[Example]) -> str:
-    """How many of how many examples a job takes, where the dataset can tell, and of which split."""
+def describe_examples(job: Job, dataset: Dataset, examples: Sequence[Example]) -> str:
+    """How many examples a job takes, of how many where the dataset can tell, and of which split."""
     count = getattr(dataset, "count", None)
-    there = "" if count is None else f" of {count(tasks_by_source(job, dataset), splits_of(job.split)):,}"
+    of_total = "" if count is None else f" of {count(tasks_by_source(job, dataset), splits_of(job.split)):,}"
     split = "find and held_out" if job.split == BOTH else job.split
-    return f"{len(examples):,}{there} examples of {job.dataset}, split {split}"
+    return f"{len(examples):,}{of_total} examples of {job.dataset}, split {split}"
 
 
 def negatives(job: Job, dataset: Dataset, source: str, split: str, tasks: Sequence[str]) -> list[Example]:
-    """Examples of other concepts that show none of the job's, as many of each concept as can be."""
+    """Examples of other concepts that show none of the job's, spread evenly over the other concepts.
+
+    Raises:
+        UsageError: every example shows one of the job's concepts."""
     others = [name for name in dataset.concepts if name not in job.concepts]
     each = math.ceil(job.negatives / max(1, len(others) * len(tasks)))
-    found = dataset.examples(source=source, split=split, concepts=others, tasks=tasks, per_concept=each, seed=job.seed)
-    clean = [e for e in found if not any(mention.concept in job.concepts for mention in e.mentions)]
-    if not clean:
-        raise UsageError(f"every {source} example shows one of the job's concepts; leave out --negatives")
-    random.Random(f"negatives {job.seed} {source}").shuffle(clean)
-    return clean[: job.negatives]
+    candidates = dataset.examples(
+        source=source, split=split, concepts=others, tasks=tasks, per_concept=each, seed=job.seed
+    )
+    unrelated = [e for e in candidates if not any(mention.concept in job.concepts for mention in e.mentions)]
+    if not unrelated:
+        raise UsageError(f"every {source} example shows one of the job's concepts; leave out [[negatives]]")
+    random.Random(f"negatives {job.seed} {source}").shuffle(unrelated)
+    return unrelated[: job.negatives]
 
 
-def tell_unjudged(job: Job, dataset: Dataset, examples: Sequence[Example]) -> None:
-    """Warn of concepts that neurons are sought for and that the held-out split, which judges them, does not have."""
+def warn_unjudged(job: Job, dataset: Dataset, examples: Sequence[Example]) -> None:
+    """Warn of concepts of the job without held-out examples, on which what is found could be judged."""
     lacking: dict[str, list[str]] = {}
     for source, tasks in tasks_by_source(job, dataset).items() if job.split == FIND else ():
-        sought = {m.concept for e in examples if e.source == source for m in e.mentions} & set(job.concepts)
-        held = dataset.examples(
-            source=source, split=HELD_OUT, concepts=sorted(sought), tasks=tasks, per_concept=1, seed=job.seed
+        searched = {m.concept for e in examples if e.source == source for m in e.mentions} & set(job.concepts)
+        held_out = dataset.examples(
+            source=source, split=HELD_OUT, concepts=sorted(searched), tasks=tasks, per_concept=1, seed=job.seed
         )
-        judged = {m.concept for e in held for m in e.mentions}
-        for name in sorted(sought - judged):
+        judged = {m.concept for e in held_out for m in e.mentions}
+        for name in sorted(searched - judged):
             lacking.setdefault(name, []).append(source)
     if lacking:
-        names = ", ".join(f"{name} ({' and '.join(sources)})" for name, sources in list(lacking.items())[:TOLD])
-        more = f", and {len(lacking) - TOLD} more" if len(lacking) > TOLD else ""
+        names = ", ".join(f"{name} ({' and '.join(sources)})" for name, sources in list(lacking.items())[:SHOWN])
+        remainder = f", and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""
         warnings.warn(
-            f"no held-out examples of {names}{more}: what is found for them cannot be judged (`atlas evaluate`); "
+            f"no held-out examples of {names}{remainder}: what is found for them cannot be judged (`atlas evaluate`); "
             "about one picture or fact in five is held out, so they need more of them",
             AtlasWarning,
             stacklevel=2,

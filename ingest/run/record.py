@@ -1,4 +1,4 @@
-"""The record of a run: its row in the ledger while it runs, its folder and its rows when it is done."""
+"""The record of a run: its row in the ledger while it runs, its folder and its rows once it is done."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ from ingest.run.encode_examples import Response
 from ingest.run.resolve import run_id
 
 PATIENCE = 60.0
-"""Seconds that a run waits for others who have the database open: a question takes a moment, the run took hours."""
+"""Seconds that a run waits for other users of the database: a query takes moments, the run took hours."""
 
 VERSIONED = ("neuron-atlas", "torch", "transformers", "tokenizers", "numpy", "duckdb", "sqlalchemy")
 
 
-class Record:
+class RunRecord:
     """One run of a model on a dataset, named by its resolved job.
 
-    record = Record(atlas, "ingest", plain, live, dataset, execution)
-    if not record.begun():
+    record = RunRecord(atlas, "ingest", plain, live, dataset, execution)
+    if not record.already_done():
         with record.running():
             ...
             record.finish(outcome, tables)
 
     responses: the model's stored answers, by (example id, generation). decoded: whether another run has stored the
-    model's tokens. Both are there once the run has begun.
+    model's decoded tokens. Both are set by `already_done`.
     """
 
     def __init__(
@@ -80,15 +80,15 @@ class Record:
         self.responses: dict[tuple[str, str], Response] = {}
         self.decoded = False
 
-    def begun(self) -> bool:
+    def already_done(self) -> bool:
         """Whether the run is done already; if not, note in the ledger that it has started.
 
-        A run counts as done where the database says so and its folder is whole: a damaged one is done anew.
+        A run counts as done where the database says so and its folder is intact: a damaged one is done again.
         """
-        whole = self._is_whole()
+        intact = self._is_whole()
         with engine.connect_writer(self.atlas, wait=PATIENCE) as connection:
-            if whole and ledger.status(connection, self.run_id) == ledger.DONE:
-                self.forget_portions()  # where the run was killed before it did
+            if intact and ledger.status(connection, self.run_id) == ledger.DONE:
+                self.forget_portions()  # the run may have been killed before doing so
                 return True
             model = insert.model_id(connection, self.model)
             self._started_at = ledger.begin_run(
@@ -101,7 +101,7 @@ class Record:
                 dataset_id=None if self.dataset is None else insert.dataset_id(connection, self.dataset),
             )
             self.decoded = self._has_elsewhere("decodings")
-            if ledger.status(connection, self.run_id) != ledger.DONE:  # else the answers may be this lost run's own
+            if ledger.status(connection, self.run_id) != ledger.DONE:  # otherwise they may be this damaged run's own
                 self.responses = _responses(connection, model)
         return False
 
@@ -123,17 +123,17 @@ class Record:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Hold the run's folder while the block lasts, and note in the ledger if it fails or is interrupted.
+        """Lock the run's folder during the block, and note in the ledger if it fails or is interrupted.
 
         Raises:
             StoreUnavailable: another process runs the same job.
         """
-        with only_one(self.folder), _ledgered(self.atlas, self.run_id), interruptible():
+        with folder_lock(self.folder), _ledgered(self.atlas, self.run_id), interruptible():
             yield
 
     def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the run's folder, its manifest last, and load it in one transaction; the whole outcome."""
-        whole = {
+        """Write the run's folder, its manifest last, and load it in one transaction; returns the full outcome."""
+        full_outcome = {
             **outcome,
             "seconds": round(time.monotonic() - self._clock, 3),
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
@@ -143,7 +143,7 @@ class Record:
             "kind": self.kind,
             "job": self.plain,
             "environment": self._environment,
-            "outcome": whole,
+            "outcome": full_outcome,
             "started_at": self._started_at,
             "finished_at": ledger.now(),
         }
@@ -152,17 +152,17 @@ class Record:
         with engine.connect_writer(self.atlas, wait=PATIENCE) as connection:
             load_run(connection, self.folder)
         self.forget_portions()
-        return whole
+        return full_outcome
 
     def forget_portions(self) -> None:
-        """Remove what an interrupted run would have gone on from."""
+        """Remove the stored portions that an interrupted run would resume from."""
         shutil.rmtree(self.folder / "shards", ignore_errors=True)
 
 
-class Derived(Record):
-    """A run made from stored runs of one model: it loads neither model nor dataset, and has no concepts of its own.
+class DerivedRun(RunRecord):
+    """A run made from stored runs of one model, without a live model, a dataset or concepts of its own.
 
-    model: the columns of `models` but the id, as stored.
+    model: the stored row of `models` without the id.
     """
 
     def __init__(self, atlas: Path, kind: str, plain: Mapping[str, Any], model: Mapping[str, Any]):
@@ -179,6 +179,7 @@ def _responses(connection: Connection, model: int) -> dict[tuple[str, str], Resp
 
 
 def model_row(live: LiveModel) -> dict[str, Any]:
+    """The row of `models` for a live model, without the id."""
     return {
         "name": live.name,
         "revision": live.revision,
@@ -193,11 +194,12 @@ def model_row(live: LiveModel) -> dict[str, Any]:
 
 
 def family_plugin(live: LiveModel) -> dict[str, Any]:
-    """Which distribution the model's family is from, where that is a plug-in (`registry.origins`)."""
+    """The distribution of the model's family, where that is a plug-in (`registry.origins`)."""
     return registry.origins({families: [str(live.model.config.model_type)]})
 
 
 def dataset_row(dataset: Dataset) -> dict[str, Any]:
+    """The row of `datasets`, without the id."""
     return {
         "name": dataset.name,
         "path": dataset.path,
@@ -208,6 +210,7 @@ def dataset_row(dataset: Dataset) -> dict[str, Any]:
 
 
 def concept_rows(dataset: Dataset) -> list[dict[str, Any]]:
+    """The rows of `concepts`, by name, without ids."""
     keys = ("name", "supercategory", "category_id")
     return [
         {key: getattr(c, key) for key in keys} | {"forms": list(c.forms)} for _, c in sorted(dataset.concepts.items())
@@ -215,7 +218,7 @@ def concept_rows(dataset: Dataset) -> list[dict[str, Any]]:
 
 
 def machine() -> dict[str, Any]:
-    """The versions and the machine."""
+    """The versions of the libraries and the machine's platform."""
     return {
         "versions": {name: importlib.metadata.version(name) for name in VERSIONED},
         "python": platform.python_version(),
@@ -224,7 +227,7 @@ def machine() -> dict[str, Any]:
 
 
 def environment(live: LiveModel, execution: Execution) -> dict[str, Any]:
-    """What a number may depend on besides the job, by a little rounding."""
+    """What may change a number besides the job, by rounding only."""
     return {
         **machine(),
         "device": str(live.device),
@@ -236,11 +239,11 @@ def environment(live: LiveModel, execution: Execution) -> dict[str, Any]:
 
 
 @contextmanager
-def only_one(folder: Path) -> Iterator[None]:
-    """Hold the run's folder: a second process with the same job is told so instead of writing beside the first.
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Lock the run's folder, so that no second process runs the same job.
 
     Raises:
-        StoreUnavailable: another process has it.
+        StoreUnavailable: another process has the lock.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as handle:
@@ -248,7 +251,7 @@ def only_one(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise StoreUnavailable(
-                f"another process is running this very job (run {folder.name[:8]}); wait for it"
+                f"another process is running the same job (run {folder.name[:8]}); wait for it"
             ) from None
         yield
 
@@ -268,5 +271,5 @@ def _ledgered(atlas: Path, identity: str) -> Iterator[None]:
             with engine.connect_writer(atlas, wait=PATIENCE) as connection:
                 ledger.fail_run(connection, identity, {"error": reason}, interrupted=stopped)
         except AtlasError as second:
-            print(f"the ledger could not be told: {second}", file=sys.stderr)  # noqa: T201
+            print(f"the ledger could not be written: {second}", file=sys.stderr)  # noqa: T201
         raise

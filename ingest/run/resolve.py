@@ -1,4 +1,4 @@
-"""A job with everything filled in: what its methods need, its tasks by source, and the hash that names its run."""
+"""A complete job: what its methods need, its tasks by source, and the hash that names its run."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from ingest.segmenters._common import Segmenter
 
 
 def complete(job: Job, dataset: Dataset, takes: frozenset[str]) -> Job:
-    """The job with everything that was left to the dataset filled in, and written in one way only.
+    """The job with everything filled in that was left open, in a canonical form.
 
-    takes: what the model can be shown ("text", "image", ...).
+    takes: the modalities that the model takes ("text", "image", ...).
 
     Raises:
-        Unsupported: the model does not take what the job names, or anything that the dataset has.
+        Unsupported: the model does not take the job's sources, or any source of the dataset.
+        UsageError: a method has none of the job's reductions or sources.
     """
     sources = tuple(s for s in dataset.tasks if s in (job.sources or takes))
     if not sources or not set(sources) <= takes:
         lacking = ", ".join(s for s in sources or dataset.tasks if s not in takes)
         raise Unsupported(
             f"{job.model} takes {' and '.join(sorted(takes))}, and {dataset.name} gives {lacking}; "
-            "choose another model, another dataset or other --sources"
+            "choose another model, another dataset or other [[sources]]"
         )
     layers = ",".join(map(str, parse_layers(job.layers))) if job.layers else ""
     reduce = tuple(r for r in REDUCTIONS if r in job.reduce)
@@ -49,9 +50,10 @@ def complete(job: Job, dataset: Dataset, takes: frozenset[str]) -> Job:
         options = registry.resolve(inpainter, registry.load(ingest.inpainters, inpainter).build, job.inpainting)
     for name, method in methods(job).items():
         if isinstance(method, PairMethod) and not method.reductions:
-            raise UsageError(f"{name} has no {' or '.join(reduce)}; add {' or '.join(method.supported)} to --reduce")
+            raise UsageError(f"{name} has no {' or '.join(reduce)}; add {' or '.join(method.supported)} to [[reduce]]")
         if method.sources is not None and not method.sources & set(sources):
-            raise UsageError(f"{name} scores examples with {' or '.join(sorted(method.sources))}; add it to --sources")
+            kinds = " or ".join(sorted(method.sources))
+            raise UsageError(f"{name} scores examples with source {kinds}; add it to [[sources]]")
     segmenter = job.segmenter or str(getattr(dataset, "segmenter", "none"))
     return replace(
         job,
@@ -67,27 +69,27 @@ def complete(job: Job, dataset: Dataset, takes: frozenset[str]) -> Job:
     )
 
 
-def drawing_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """How pictures are drawn, whole, from what was given (numbers, or texts of a command line).
+def drawing_options(values: Mapping[str, Any]) -> dict[str, Any]:
+    """All options for drawing pictures, from the given ones (numbers, or texts from a command line).
 
     Raises:
-        UsageError: an unknown option, or a value that makes no picture.
+        UsageError: an unknown option, or an unusable value.
     """
-    whole = asdict(DrawOptions())
-    for key, value in given.items():
-        if key not in whole:
-            raise unknown("drawing option", key, whole, "atlas ingest --help")
+    options = asdict(DrawOptions())
+    for key, value in values.items():
+        if key not in options:
+            raise unknown("drawing option", key, options, "atlas ingest --help")
         try:
-            whole[key] = type(whole[key])(value)
+            options[key] = type(options[key])(value)
         except ValueError:
-            raise UsageError(f"the drawing option {key} is '{value}'; it must be like {whole[key]}") from None
-    return asdict(DrawOptions(**whole))
+            raise UsageError(f"the drawing option {key} is '{value}'; it must be like {options[key]}") from None
+    return asdict(DrawOptions(**options))
 
 
 def methods(job: Job) -> dict[str, Method]:
-    """The job's methods, empty, with its reductions set where they have any."""
+    """New estimators for the job's methods, with the job's reductions set where they have any."""
     built: dict[str, Method] = {
-        name: registry.load(ingest.methods, name).build(**given) for name, given in job.methods.items()
+        name: registry.load(ingest.methods, name).build(**parameters) for name, parameters in job.methods.items()
     }
     for method in built.values():
         if isinstance(method, PairMethod):
@@ -96,16 +98,18 @@ def methods(job: Job) -> dict[str, Method]:
 
 
 def require_targets(job: Job, examples: Sequence[Example]) -> None:
-    """Raise UsageError where a method of the job can explain none of what the examples ask for."""
-    asked = {example.target for example in examples}
+    """Raise UsageError where a method of the job can explain none of the examples' answers."""
+    example_targets = {example.target for example in examples}
     for name, method in methods(job).items():
-        if not method.targets & asked:
-            wanted, hint = ("words", "") if IMAGE not in method.targets else ("pictures", " (scenes has draw)")
-            raise UsageError(f"{name} explains {wanted}, and no example is answered so; choose other --tasks{hint}")
+        if not method.targets & example_targets:
+            explained, hint = ("words", "") if IMAGE not in method.targets else ("pictures", " (scenes has draw)")
+            raise UsageError(
+                f"{name} explains {explained}, and no example is answered in {explained}; choose other [[tasks]]{hint}"
+            )
 
 
 def null_draws(job: Job) -> int:
-    """How many random regions of a picture the job's methods want inpainted."""
+    """How many random regions of a picture the job's methods need inpainted."""
     return max(getattr(method, "draws", 0) for method in methods(job).values())
 
 
@@ -115,7 +119,7 @@ def needs(job: Job) -> frozenset[str]:
 
 
 def tasks_by_source(job: Job, dataset: Dataset) -> dict[str, tuple[str, ...]]:
-    """The tasks the job names, where a source has them; the dataset's default ones where it names none.
+    """Each source's tasks: those that the job names, or the dataset's default ones where it names none.
 
     Raises:
         UsageError: a task that no source of the job has.
@@ -129,49 +133,52 @@ def tasks_by_source(job: Job, dataset: Dataset) -> dict[str, tuple[str, ...]]:
 
 
 def identity(live: LiveModel, job: Job, dataset: Dataset, examples: Sequence[Example]) -> dict[str, str]:
-    """What decides the numbers of a model that is asked these: itself and, for pictures, what draws them and what finds
-    concepts in them.
+    """What determines a model's numbers on these examples: the model itself and, for drawn pictures, what draws them
+    and what finds concepts in them.
 
     Raises:
-        Unsupported: it draws nothing. UsageError: the segmenter knows nothing of what is asked for.
+        Unsupported: the model cannot draw.
+        UsageError: the segmenter does not know a requested concept.
     """
-    asked = {m.concept for e in examples if e.target == IMAGE for m in e.mentions} & set(job.concepts)
-    if not asked:
+    drawn_concepts = {m.concept for e in examples if e.target == IMAGE for m in e.mentions} & set(job.concepts)
+    if not drawn_concepts:
         return live.identity
     segmenter: Segmenter = registry.load(ingest.segmenters, job.segmenter).build(**job.segmenting)
-    segmenter.require([dataset.concepts[name] for name in sorted(asked)])
-    beside = {"drawer": live.drawer.identity, "segmenting_weights": segmenter.identity}
-    return live.identity | {name: digits for name, digits in beside.items() if digits}
+    segmenter.require([dataset.concepts[name] for name in sorted(drawn_concepts)])
+    weights = {"drawer": live.drawer.identity, "segmenting_weights": segmenter.identity}
+    return live.identity | {name: digits for name, digits in weights.items() if digits}
 
 
 def resolved(job: Job, dataset: Dataset, examples: Sequence[Example], model: Mapping[str, Any]) -> dict[str, Any]:
     """The complete job as JSON, with content in place of names.
 
-    model: what decides its numbers (`identity`). The examples stand as one hash over their ids and the
-    content of their media, so that a picture that was mended or replaced makes another run.
+    model: what determines its numbers (`identity`). The examples are one hash over their ids and the content of their
+    media, so that a repaired or replaced picture makes another run.
     """
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps([example.id, [dataset.digest(pointer) for pointer in example.media]]).encode())
     plain = asdict(job) | {"dataset_revision": dataset.revision, "examples": digest.hexdigest(), **model}
-    plain["dataset"] = dataset.name  # where the files lie does not change a number; their content does
+    plain["dataset"] = dataset.name  # the files' location does not change a number; their content does
     plain["model"] = plain["revision"] = None
     for options in (plain["inpainting"], plain["segmenting"]):
-        options.pop("device", None)  # where a model runs decides nothing
-    unset = {"keep": ALL, "quantization": "", "swap_answers": False}
+        options.pop("device", None)  # where a model runs does not change a number
+    unused_values = {"keep": ALL, "quantization": "", "swap_answers": False}
     if not any(example.target == IMAGE for example in examples):
-        unset |= {key: plain[key] for key in ("segmenter", "segmenting", "drawing")}  # they change nothing
-    for key, value in unset.items():  # runs from before these could be chosen keep their ids
+        unused_values |= {
+            key: plain[key] for key in ("segmenter", "segmenting", "drawing")
+        }  # without drawn pictures they change nothing
+    for key, value in unused_values.items():  # runs from before these could be chosen keep their ids
         if plain[key] == value:
             del plain[key]
     plain["tasks"] = {source: list(tasks) for source, tasks in tasks_by_source(job, dataset).items()}
-    if used := plugins_of(job):
-        plain["plugins"] = used
+    if plugins := plugins_of(job):
+        plain["plugins"] = plugins
     return json.loads(json.dumps(plain))  # type: ignore[no-any-return]
 
 
 def plugins_of(job: Job) -> dict[str, Any]:
-    """Which distributions the job's plug-ins are from (`registry.origins`): another code is another run."""
+    """The distributions of the job's plug-ins (`registry.origins`): other code makes another run."""
     return registry.origins(
         {
             ingest.methods: job.methods,

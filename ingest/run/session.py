@@ -1,4 +1,4 @@
-"""One run while it lasts: what every command that stores a run begins and ends with."""
+"""A run in progress: how every command that stores a run begins and ends it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ingest.data.examples import Dataset, Example
 from ingest.job import Execution, Job, open_dataset
 from ingest.run import arrow_tables, prepare
 from ingest.run.encode_examples import ExampleEncoder
-from ingest.run.map_step import noting_kept
-from ingest.run.record import Derived, Record
+from ingest.run.map_step import note_stored_portions
+from ingest.run.record import DerivedRun, RunRecord
 from ingest.run.resolve import resolved
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A job with everything filled in, its dataset, and the examples that it takes of it, in a fixed order."""
+class PreparedJob:
+    """A complete job, its dataset and its examples, in a fixed order."""
 
     job: Job
     dataset: Dataset
@@ -29,66 +29,67 @@ class Asked:
 
     @property
     def numbered(self) -> list[tuple[int, Example]]:
-        """The examples with their numbers."""
+        """(number, example) pairs."""
         return list(enumerate(self.examples))
 
 
-def ask(job: Job, execution: Execution) -> Asked:
-    """What a job asks of its dataset; no weight of the model is loaded.
+def prepare_job(job: Job, execution: Execution) -> PreparedJob:
+    """The complete job with its dataset and examples; the model's weights are not loaded.
 
     Raises:
         UsageError: an unknown dataset, concept, source or task, or no example.
     """
     dataset = open_dataset(job)
     job = prepare.completed(job, dataset, execution)
-    return Asked(job, dataset, prepare.collect(job, dataset))
+    return PreparedJob(job, dataset, prepare.collect(job, dataset))
 
 
 class Session:
-    """A run that was begun. done: the same run is stored already, and nothing is to be computed."""
+    """A run that has begun. done: the same run is stored already, and nothing needs computing."""
 
-    def __init__(self, record: Record, done: bool):
+    def __init__(self, record: RunRecord, done: bool):
         self.record, self.done = record, done
 
     @property
     def run_id(self) -> str:
+        """The run's id, a hash of its job."""
         return self.record.run_id
 
     def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
-        """Store the run's tables and what came of it; the whole outcome, with seconds and memory."""
+        """Store the run's tables and outcome; returns the full outcome, with seconds and memory."""
         return self.record.finish(outcome, tables)
 
 
 class ModelSession(Session):
     """A run of a live model on a dataset's examples."""
 
-    def __init__(self, record: Record, done: bool, asked: Asked, live: LiveModel, execution: Execution):
+    def __init__(self, record: RunRecord, done: bool, prepared_job: PreparedJob, live: LiveModel, execution: Execution):
         super().__init__(record, done)
-        self.asked, self.live, self.execution = asked, live, execution
+        self.prepared, self.live, self.execution = prepared_job, live, execution
 
     @property
     def portions(self) -> Path:
-        """Where an interrupted run keeps what it goes on from."""
+        """The folder of the stored portions that an interrupted run resumes from."""
         return self.record.folder / "shards"
 
     @cached_property
     def encoder(self) -> ExampleEncoder:
-        """The run's examples for the model; answers that are stored are not made again."""
+        """The encoder of the run's examples; stored answers are reused."""
         return ExampleEncoder(
             self.live,
-            self.asked.dataset,
-            self.asked.job,
+            self.prepared.dataset,
+            self.prepared.job,
             bad_media=self.execution.bad_media,
             responses=self.record.responses,
         )
 
     def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
-        """The same, with the examples, the answers that were made for them, and what was left out."""
+        """The same, with the examples, the model's answers to them, and what was left out."""
         examples = {
-            "examples": arrow_tables.examples_table(self.asked.examples),
+            "examples": arrow_tables.examples_table(self.prepared.examples),
             "responses": arrow_tables.responses_table(self.encoder.made),
         }
-        counts = {"examples": len(self.asked.examples), "skipped": self.encoder.skipped.plain()}
+        counts = {"examples": len(self.prepared.examples), "skipped": self.encoder.skipped.plain()}
         return super().finish(counts | dict(outcome), examples | dict(tables))
 
 
@@ -96,34 +97,34 @@ class ModelSession(Session):
 def run_of(
     atlas: Path,
     kind: str,
-    asked: Asked,
+    prepared: PreparedJob,
     live: LiveModel,
     execution: Execution,
     *,
     identity: Mapping[str, Any],
-    more: Mapping[str, Any] | None = None,
+    extra_fields: Mapping[str, Any] | None = None,
     resumes: bool = False,
 ) -> Iterator[ModelSession]:
     """A run of a model, named by its resolved job; the block computes it, unless it is `done`.
 
-    identity: what decides the model's numbers. more: what the job says beside model and examples. resumes: whether
-    portions of it are kept, so that an interrupt says how many.
+    identity: what determines the model's numbers. extra_fields: of the job, besides model and examples. resumes:
+    whether its portions are stored, so that an interrupt says how many.
 
     Raises:
         StoreUnavailable: another process runs the same job.
     """
-    plain = resolved(asked.job, asked.dataset, asked.examples, identity)
-    extra = dict(more or {})
+    plain = resolved(prepared.job, prepared.dataset, prepared.examples, identity)
+    extra = dict(extra_fields or {})
     if "plugins" in plain and "plugins" in extra:
         extra["plugins"] = plain["plugins"] | extra["plugins"]
-    record = Record(atlas, kind, plain | extra, live, asked.dataset, execution)
-    if record.begun():
-        yield ModelSession(record, True, asked, live, execution)
+    record = RunRecord(atlas, kind, plain | extra, live, prepared.dataset, execution)
+    if record.already_done():
+        yield ModelSession(record, True, prepared, live, execution)
         return
     with ExitStack() as stack:
-        session = ModelSession(record, False, asked, live, execution)
+        session = ModelSession(record, False, prepared, live, execution)
         if resumes:
-            stack.enter_context(noting_kept(session.portions, asked.numbered))
+            stack.enter_context(note_stored_portions(session.portions, prepared.numbered))
         stack.enter_context(record.running())
         yield session
 
@@ -131,8 +132,8 @@ def run_of(
 @contextmanager
 def derived_run(atlas: Path, kind: str, plain: Mapping[str, Any], model: Mapping[str, Any]) -> Iterator[Session]:
     """A run made from stored runs of one model; the block computes it, unless it is `done`."""
-    record = Derived(atlas, kind, plain, model)
-    if record.begun():
+    record = DerivedRun(atlas, kind, plain, model)
+    if record.already_done():
         yield Session(record, True)
         return
     with record.running():

@@ -1,8 +1,7 @@
-"""Every answer once more behind the prompt of another concept: what its words alone do, whatever is asked or shown.
+"""Every answer again after the prompt of another concept: the effect of its words alone, whatever is asked or shown.
 
-Two sources explain the same words, which already have neurons in common: those that write the words, and those that see
-the first of several. The maps of the swapped examples, stored as `METHOD.answer`, tell how many
-(`atlas.stats.overlap`).
+Two sources explain the same words and so share neurons anyway: those that write the words, and those that see the
+first of several. The maps of the swapped examples, stored as `METHOD.answer`, show how many (`atlas.stats.overlap`).
 """
 
 from __future__ import annotations
@@ -21,34 +20,34 @@ from ingest.run.resolve import methods
 
 
 def answer_methods(job: Job) -> dict[str, Method]:
-    """A second set of the job's methods of concepts, for the swapped examples; none where the job does not ask."""
+    """A second set of the job's concept methods, for swapped examples; empty where the job does not swap answers."""
     if not job.swap_answers:
         return {}
     built = methods(job)
     return {f"{n}.{ANSWER}": m for n, m in built.items() if isinstance(m, PairMethod) and TWIN not in m.needs}
 
 
-def swapped(feed: ExampleEncoder, items: Sequence[Item], portion: Sequence[tuple[int, Example]]) -> Iterator[Item]:
-    """The items with their answers behind other prompts, where there is one of the same source and task about other
-    concepts in the portion.
+def swapped(encoder: ExampleEncoder, items: Sequence[Item], portion: Sequence[tuple[int, Example]]) -> Iterator[Item]:
+    """The items with their answers after other prompts, where the portion has one of the same source and task about
+    other concepts.
 
-    Which one follows from the portion and the item's number, so that it is the same for every size of batch.
+    The choice depends on the portion and the item's number alone, so that it is the same for every batch size.
     """
     examples = dict(portion)
     for item in items:
-        mine = examples[item.number]
-        names = {m.concept for m in mine.mentions}
+        example = examples[item.number]
+        names = {m.concept for m in example.mentions}
         others = [
             e
             for e in examples.values()
-            if (e.source, e.task, e.target) == (mine.source, mine.task, TEXT_TARGET)
+            if (e.source, e.task, e.target) == (example.source, example.task, TEXT_TARGET)
             and not names & {m.concept for m in e.mentions}
         ]
         if not others:
             continue
-        lot = int(hashlib.sha256(f"swap {item.number}".encode()).hexdigest()[:15], 16)
-        prompt = feed.prompt(others[lot % len(others)])
+        draw = int(hashlib.sha256(f"swap {item.number}".encode()).hexdigest()[:15], 16)
+        prompt = encoder.prompt(others[draw % len(others)])
         if prompt is not None:
             yield Item(
-                item.number, Prompt(prompt.ids, item.prompt.answer, prompt.extras), item.targets, {}, mine.cluster
+                item.number, Prompt(prompt.ids, item.prompt.answer, prompt.extras), item.targets, {}, example.cluster
             )

@@ -31,7 +31,7 @@ class Segmenter(Protocol):
         ...
 
 
-class Unlearned:
+class ConceptFree:
     """A segmenter that looks for no concept in particular."""
 
     identity = ""

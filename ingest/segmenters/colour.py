@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from atlas.errors import UsageError
 from atlas.live.pixels import rgb
-from ingest.segmenters._common import Unlearned
+from ingest.segmenters._common import ConceptFree
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ingest.data.examples import Concept
 
 
-class Colour(Unlearned):
+class ColourSegmenter(ConceptFree):
     def __init__(self, distance: float, least: float):
         if distance <= 0 or not 0 <= least < 1:
             raise UsageError("colour: distance must be above 0, and least from 0 to below 1")
@@ -43,7 +43,7 @@ class Colour(Unlearned):
         return found if found.mean() > self.least else None
 
 
-def build(*, distance: float = 48.0, least: float = 0.01) -> Colour:
+def build(*, distance: float = 48.0, least: float = 0.01) -> ColourSegmenter:
     """distance: how far from the ground, in RGB of 0 to 255, a pixel is that stands out. least: the smallest part of
     the picture that counts as a thing."""
-    return Colour(distance, least)
+    return ColourSegmenter(distance, least)

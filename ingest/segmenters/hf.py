@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NEEDED = "the segmenter hf needs a model: --segment-option model=FOLDER_OR_ID"
 
 
-class Semantic:
+class SemanticSegmenter:
     def __init__(self, model: Any, reader: Any, least: float):
         self.model, self.reader, self.least = model, reader, least
 
@@ -64,13 +64,13 @@ def _words(label: str) -> set[str]:
     return {part.strip().lower() for part in label.replace(";", ",").split(",")}
 
 
-def build(*, model: str = "", revision: str = "", device: str = "cpu", least: float = 0.001) -> Semantic:
+def build(*, model: str = "", revision: str = "", device: str = "cpu", least: float = 0.001) -> SemanticSegmenter:
     """model: a folder or HuggingFace id, at a revision. device: where it runs. least: the smallest part that counts.
 
     Raises:
         UsageError: no model was given, or it cannot be loaded.
     """
-    return Semantic(*_load(model, revision, device), least)
+    return SemanticSegmenter(*_load(model, revision, device), least)
 
 
 @lru_cache(maxsize=2)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ingest.segmenters._common import Unlearned
+from ingest.segmenters._common import ConceptFree
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from ingest.data.examples import Concept
 
 
-class Whole(Unlearned):
+class WholePicture(ConceptFree):
     def find(self, picture: Image, concept: Concept) -> np.ndarray | None:
         return np.ones((picture.height, picture.width), dtype=bool)
 
 
-def build() -> Whole:
+def build() -> WholePicture:
     """It has no options."""
-    return Whole()
+    return WholePicture()

@@ -1,6 +1,6 @@
-"""Edits that are computed: what a solver is given, what it gives back, and the pass behind it that is cached.
+"""Computed edits: a solver's input and output, and the cached passes behind it.
 
-A solver is one file of `ingest/solvers/`: `build(**parameters)` gives an object with `solve(problem) -> Solution`.
+A solver is one file of `ingest/solvers/`: `build(**parameters)` returns an object with `solve(problem) -> Solution`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest.attribution.trace import Item, shortest_first
 from ingest.run.encode_examples import batches
-from ingest.solve.swaps import Case
+from ingest.solve.swaps import SwapCase
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a solver is given.
+    """A solver's input.
 
-    cases: what is to change. suppress: whether the word is to disappear only. keep: answered prompts that must stay as
-    they are. goals: examples that show what the cases are to become, for solvers of representations. neurons: those
-    that may change, the best first; None: the solver chooses. batch_size: of a pass.
+    cases: the answers to change. suppress: whether the word should only disappear. keep: answered prompts that must
+    stay as they are. goals: examples of what the cases should become, for solvers of representations. neurons: those
+    that may change, the best first; None: the solver chooses. batch_size: of a forward pass.
     """
 
     live: LiveModel
-    cases: Sequence[Case]
+    cases: Sequence[SwapCase]
     suppress: bool = False
     keep: Sequence[Item] = ()
     goals: Sequence[Item] = ()
@@ -47,13 +47,15 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Solution:
-    """What a solver found. report: what it did and how well, as plain values."""
+    """A solver's result. report: what it did and how well, as plain values."""
 
     intervention: Intervention
     report: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Solver(Protocol):
+    """Computes interventions."""
+
     def solve(self, problem: Problem) -> Solution:
         """Compute an intervention.
 
@@ -65,7 +67,7 @@ class Solver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """The weights of the terms of the loss, as in methods' section of the README."""
+    """The weights of the loss terms; see `objective`."""
 
     kl: float = 1.0
     repetition: float = 10.0
@@ -82,11 +84,11 @@ Writes = Mapping[int, tuple[Tensor, Tensor]]
 """layer -> the neurons whose write vectors change, (k,) int64, and by what, (k, d_model)."""
 
 
-class Piece:
-    """One batch, traced once: restarted at the lowest edited layer for every step.
+class CachedBatch:
+    """One batch, traced once; each step restarts from the lowest edited layer.
 
-    rows, positions, tokens: (K,), of each token of the words that are to be said (or not). case_of: (K,) its row.
-    reference: (R, vocabulary) log-probabilities of the unedited model at `stay`, (R, 2) rows and positions.
+    rows, positions, tokens: (K,), of each token of the words that should be said (or not). reference: (R, vocabulary)
+    log-probabilities of the unedited model at `stay`, (R, 2) rows and positions.
     """
 
     def __init__(self, live: LiveModel, items: Sequence[Item], lowest: int, *, change: bool):
@@ -110,21 +112,21 @@ class Piece:
         return self.capture.norm_out
 
     def _stay(self) -> Tensor:
-        """Where the model is to go on as before: where text is, but not where the words are predicted."""
+        """Where the model should stay the same: at positions of text, except where the words are predicted."""
         roles = self.batch.roles
-        found = (roles == TEXT_ROLE) | (roles == SPECIAL)
+        unchanged = (roles == TEXT_ROLE) | (roles == SPECIAL)
         if self.change:
-            found[self.rows, self.positions] = False
+            unchanged[self.rows, self.positions] = False
         else:  # the answers alone: from the position that predicts the first token on
-            at = torch.arange(roles.shape[1], device=roles.device)[None]
-            found = (roles != PAD) & (at >= torch.tensor(self.batch.starts, device=roles.device)[:, None] - 1)
-        return found.nonzero()
+            columns = torch.arange(roles.shape[1], device=roles.device)[None]
+            unchanged = (roles != PAD) & (columns >= torch.tensor(self.batch.starts, device=roles.device)[:, None] - 1)
+        return unchanged.nonzero()
 
     def _log_probs(self, final: Tensor, rows: Tensor, positions: Tensor) -> Tensor:
         return self.live.logits(final[rows, positions]).log_softmax(-1)
 
     def rerun(self, writes: Writes) -> Tensor:
-        """(batch, position, d_model): the final norm's output with deltas on the write vectors."""
+        """(batch, position, d_model): the final norm's output with deltas added to the write vectors."""
         layout = self.live.layout
         hidden = self.capture.calls[self.lowest][0][0]
         everywhere = {y: [(index, deltas, lambda values: None)] for y, (index, deltas) in writes.items()}
@@ -133,62 +135,62 @@ class Piece:
             return layout.norm(resume(layout, self.capture, self.lowest, hidden, rows))  # type: ignore[no-any-return]
 
     def drift(self, final: Tensor) -> Tensor:
-        """The mean divergence KL(before || now) where nothing is to change."""
+        """The mean divergence KL(before || now) where nothing should change."""
         now = self._log_probs(final, self.stay[:, 0], self.stay[:, 1])
         return (self.reference.exp() * (self.reference - now)).sum(-1).mean()
 
-    def said(self, final: Tensor) -> Tensor:
+    def word_log_probs(self, final: Tensor) -> Tensor:
         """(K,) log-probability of each token of the words."""
         return self._log_probs(final, self.rows, self.positions).gather(-1, self.tokens[:, None])[:, 0]
 
     def unlikely(self, final: Tensor, *, behind: int = 0) -> Tensor:
-        """(K,) -log(1 - p) of each token of the words, where it is predicted or so many positions behind.
+        """(K,) -log(1 - p) of each token of the words, where it is predicted or `behind` positions later.
 
-        By the probabilities of all other tokens: exact, and with a gradient, also where p is 1 but for rounding.
+        Computed from the probabilities of all other tokens: exact, and with a gradient, even where p rounds to 1.
         """
-        every = self._log_probs(final, self.rows, self.positions + behind)
-        return -every.scatter(-1, self.tokens[:, None], -torch.inf).logsumexp(-1)
+        log_probs = self._log_probs(final, self.rows, self.positions + behind)
+        return -log_probs.scatter(-1, self.tokens[:, None], -torch.inf).logsumexp(-1)
 
     def worst(self, values: Tensor) -> Tensor:
-        """The mean over rows of the greatest value, from (K,) values of the words' tokens."""
+        """The mean over rows of each row's greatest value, from (K,) values of the words' tokens."""
         highest = values.new_full((len(self.batch),), -torch.inf).scatter_reduce(0, self.rows, values, "amax")
         return highest[~highest.isinf()].mean()
 
 
-def pieces(problem: Problem, lowest: int, *, keep: bool = True) -> list[Piece]:
-    """The problem's cases, and what is to be kept, in cached batches."""
-    made = []
+def cached_batches(problem: Problem, lowest: int, *, keep: bool = True) -> list[CachedBatch]:
+    """The problem's cases, and the answers to keep, in cached batches."""
+    traced = []
     cases = shortest_first([case.item() for case in problem.cases])
-    for some in batches(cases, problem.batch_size):
-        made.append(Piece(problem.live, some, lowest, change=True))
-    for some in batches(shortest_first(list(problem.keep) if keep else []), problem.batch_size):
-        made.append(Piece(problem.live, some, lowest, change=False))
-    return made
+    for chunk in batches(cases, problem.batch_size):
+        traced.append(CachedBatch(problem.live, chunk, lowest, change=True))
+    for chunk in batches(shortest_first(list(problem.keep) if keep else []), problem.batch_size):
+        traced.append(CachedBatch(problem.live, chunk, lowest, change=False))
+    return traced
 
 
-def objective(piece: Piece, writes: Writes, weights: Weights, *, suppress: bool) -> tuple[Tensor, Tensor]:
+def objective(cached_batch: CachedBatch, writes: Writes, weights: Weights, *, suppress: bool) -> tuple[Tensor, Tensor]:
     """The loss of one batch without the norm term, and the (K,) probabilities of the words' tokens.
 
-    For a wanted word: max_i NLL_i + kl * KL(before || now) + repetition * max_i -log(1 - p(token i again)); for one
-    that is to disappear max_i -log(1 - p_i) takes the place of the first term and there is no third. The released code
-    of FiNE (Pan et al. 2025) is the source of the terms; what is kept adds keep * KL.
+    For a replacement: max_i NLL_i + kl * KL(before || now) + repetition * max_i -log(1 - p(token i again)). For a word
+    that should disappear, max_i -log(1 - p_i) replaces the first term and there is no third. The terms are those of the
+    released code of FiNE (Pan et al. 2025). Answers to keep add keep * KL.
     """
-    final = piece.rerun(writes)
-    if not piece.change:
-        return weights.keep * piece.drift(final), torch.empty(0)
-    logp = piece.said(final)
-    loss = piece.worst(piece.unlikely(final) if suppress else -logp)
+    final = cached_batch.rerun(writes)
+    if not cached_batch.change:
+        return weights.keep * cached_batch.drift(final), torch.empty(0)
+    logp = cached_batch.word_log_probs(final)
+    loss = cached_batch.worst(cached_batch.unlikely(final) if suppress else -logp)
     if weights.kl:
-        loss = loss + weights.kl * piece.drift(final)
+        loss = loss + weights.kl * cached_batch.drift(final)
     if weights.repetition and not suppress:
-        loss = loss + weights.repetition * piece.worst(piece.unlikely(final, behind=1))
+        loss = loss + weights.repetition * cached_batch.worst(cached_batch.unlikely(final, behind=1))
     return loss, logp.detach().exp()
 
 
 @dataclass(frozen=True, slots=True)
 class Descent:
-    """How parameters are learned: Adam, at most so many epochs over all batches, until the worst of the words' tokens
-    is above `confidence` (below 1 - confidence, for a word that is to disappear)."""
+    """How parameters are learned: with Adam, for at most `epochs` over all batches, until the probability of the worst
+    of the words' tokens is above `confidence` (below 1 - confidence, for a word that should disappear)."""
 
     lr: float
     epochs: int
@@ -207,40 +209,44 @@ def learn(
     weights: Weights,
     descent: Descent,
 ) -> dict[str, Any]:
-    """Fit parameters so that the words are said (or not); gradients flow to them alone.
+    """Fit parameters so that the words are said (or not); only the parameters get gradients.
 
-    writes_of: the deltas that the parameters stand for now. Returns the report: epochs, losses, the worst probability
-    before and after.
+    writes_of: gives the deltas for the parameters' current values. Returns the report: epochs, losses, the worst
+    probability before and after, and whether the confidence was reached.
     """
-    ready = pieces(problem, lowest, keep=bool(weights.keep))
+    traced_batches = cached_batches(problem, lowest, keep=bool(weights.keep))
     with torch.no_grad():
-        before = _worst([p.said(p.traced()).exp().cpu() for p in ready if p.change], suppress=problem.suppress)
+        said_before = [b.word_log_probs(b.traced()).exp().cpu() for b in traced_batches if b.change]
+        before = _worst(said_before, suppress=problem.suppress)
     optimiser = torch.optim.Adam(list(parameters), lr=descent.lr)
     losses: list[float] = []
     worst: list[float] = []
     for epoch in range(descent.epochs):
-        total, said = 0.0, []
-        for piece in ready:
+        total, epoch_probabilities = 0.0, []
+        for cached_batch in traced_batches:
             with torch.enable_grad():
-                loss, probabilities = objective(piece, writes_of(), weights, suppress=problem.suppress)
-                loss = loss + weights.norm * torch.stack([p.norm() for p in parameters]).sum() / len(ready)
+                loss, probabilities = objective(cached_batch, writes_of(), weights, suppress=problem.suppress)
+                norm = torch.stack([parameter.norm() for parameter in parameters]).sum()
+                loss = loss + weights.norm * norm / len(traced_batches)
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-            total += loss.item() / len(ready)
-            said.append(probabilities.cpu())
+            total += loss.item() / len(traced_batches)
+            epoch_probabilities.append(probabilities.cpu())
         losses.append(total)
-        worst.append(_worst(said, suppress=problem.suppress))
+        worst.append(_worst(epoch_probabilities, suppress=problem.suppress))
         problem.progress(epoch + 1, descent.epochs)
         if (1 - worst[-1] if problem.suppress else worst[-1]) > descent.confidence:
             break
     with torch.no_grad():
-        said = [objective(p, writes_of(), weights, suppress=problem.suppress)[1].cpu() for p in ready]
-    after = _worst(said, suppress=problem.suppress)
+        final_probabilities = [
+            objective(b, writes_of(), weights, suppress=problem.suppress)[1].cpu() for b in traced_batches
+        ]
+    after = _worst(final_probabilities, suppress=problem.suppress)
     reached = (1 - after if problem.suppress else after) > descent.confidence
     return {"epochs": len(losses), "losses": losses, "worst_before": before, "worst_after": after, "reached": reached}
 
 
-def _worst(said: Sequence[Tensor], *, suppress: bool) -> float:
-    values = torch.cat(list(said))
+def _worst(probabilities: Sequence[Tensor], *, suppress: bool) -> float:
+    values = torch.cat(list(probabilities))
     return float(values.max() if suppress else values.min())

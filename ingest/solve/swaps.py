@@ -1,4 +1,4 @@
-"""Word swaps as data: prompts whose answer says one word, with the answer that is wanted instead."""
+"""Word swaps as data: prompts whose answer says one word, with the answer that should replace it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from ingest.run.encode_examples import ExampleEncoder, batches
 
 @dataclass(frozen=True, slots=True)
 class Swap:
-    """said: the word that the model says. wanted: what it is to say there; None to never say the word."""
+    """A word to replace. said: the word that the model says. wanted: what it should say there; None: no longer say
+    it."""
 
     said: str
     wanted: str | None = None
@@ -28,17 +29,17 @@ class Swap:
         if not self.said or self.wanted == "":
             raise UsageError("a word to swap is empty; write --from dog --to cat, or --from dog alone")
         if self.wanted is not None and self.said.lower() == self.wanted.lower():
-            raise UsageError(f"'{self.said}' is to become itself; give another --to")
+            raise UsageError(f"'{self.said}' would become itself; give another --to")
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
-    """One prompt whose answer is to change.
+class SwapCase:
+    """One prompt whose answer should change.
 
-    number: its place among the examples. said: with the answer as it is. wanted: with the answer as it is to be (the
-    same for a word that is only to disappear). said_at: which of the answer's tokens are the word's first occurrence.
-    wanted_at: those of every occurrence of the word that replaces it (of one that is to disappear, its first tokens).
-    Both begin where the word could have been another: with the space before it, where that is a token by itself.
+    number: its place among the examples. said: with the answer as it is. wanted: with the answer as it should be (the
+    same for a word that should only disappear). said_at: which of the answer's tokens are the word's first occurrence.
+    wanted_at: those of every occurrence of the replacement (of a word that should disappear, its first tokens).
+    Both begin where another word could begin: with the space before the word, where that is a token by itself.
     """
 
     number: int
@@ -48,7 +49,7 @@ class Case:
     wanted_at: tuple[int, ...]
 
     def item(self, *, original: bool = False) -> Item:
-        """The case for a trace, its word's tokens as targets, of equal weight."""
+        """The case as an item to trace, with its word's tokens as targets of equal weight."""
         at = self.said_at if original else self.wanted_at
         targets = tuple(Target("", i, 1 / len(at)) for i in at)
         return Item(self.number, self.said if original else self.wanted, targets)
@@ -66,13 +67,13 @@ def check_words(encoder: Encoder, swap: Swap) -> None:
 
 
 def words_at(encoder: Encoder, prompt: Prompt, word: str) -> list[tuple[int, ...]]:
-    """Which of the answer's tokens are a word's, occurrence by occurrence."""
+    """The indices of a word's tokens in the answer, for each occurrence."""
     ends = encoder.ends(prompt.answer)
     return [tuple(tokens_of(span, ends)) for span in spans(encoder.decode(prompt.answer), [word])]
 
 
-def begun(encoder: Encoder, prompt: Prompt, at: tuple[int, ...]) -> tuple[int, ...]:
-    """A word's tokens with those before it that write nothing alone: a space, the first bytes of a character."""
+def with_blank_prefix(encoder: Encoder, prompt: Prompt, at: tuple[int, ...]) -> tuple[int, ...]:
+    """A word's tokens with those before it that are blank by themselves: a space, the first bytes of a character."""
     first, special = at[0], set(encoder.tokenizer.all_special_ids)
     ends = [0, *encoder.ends(prompt.answer)]
     text = encoder.decode(prompt.answer)
@@ -82,51 +83,63 @@ def begun(encoder: Encoder, prompt: Prompt, at: tuple[int, ...]) -> tuple[int, .
 
 
 def make_cases(
-    feed: ExampleEncoder, examples: Sequence[tuple[int, Example]], swap: Swap, batch_size: int
-) -> list[Case]:
-    """The examples whose answer (the reference, else the model's own) has the word; every occurrence is to change."""
-    check_words(feed.live.encoder, swap)
-    found = []
-    for number, example, said in feed.answered(examples, batch_size):
-        case = _case(feed, number, example, said, swap)
+    example_encoder: ExampleEncoder, examples: Sequence[tuple[int, Example]], swap: Swap, batch_size: int
+) -> list[SwapCase]:
+    """The examples whose answer (the reference, else the model's own) has the word; all its occurrences change."""
+    check_words(example_encoder.live.encoder, swap)
+    cases = []
+    for number, example, prompt in example_encoder.answered(examples, batch_size):
+        case = _case(example_encoder, number, example, prompt, swap)
         if case is not None:
-            found.append(case)
-    return found
+            cases.append(case)
+    return cases
 
 
-def _case(feed: ExampleEncoder, number: int, example: Example, said: Prompt, swap: Swap) -> Case | None:
-    encoder = feed.live.encoder
-    at = words_at(encoder, said, swap.said)
-    if not at or not all(at):
+def _case(example_encoder: ExampleEncoder, number: int, example: Example, said: Prompt, swap: Swap) -> SwapCase | None:
+    encoder = example_encoder.live.encoder
+    occurrences = words_at(encoder, said, swap.said)
+    if not occurrences or not all(occurrences):
         return None
-    if swap.wanted is None:  # a word that is never begun is never said
-        return Case(number, said, said, begun(encoder, said, at[0]), tuple(tokens[0] for tokens in at))
-    text, places = replaced(encoder.decode(said.answer).strip(), swap.said, swap.wanted)
-    wanted = feed.prompt(replace(example, answer=text))
-    assert wanted is not None, "a picture that was open is open"
-    there = words_at(encoder, wanted, swap.wanted)
-    if len(there) <= places[-1] or not all(there):
-        return None  # the tokenizer writes the word otherwise
-    tokens = (begun(encoder, wanted, there[place]) for place in places)
-    return Case(number, said, wanted, begun(encoder, said, at[0]), tuple(token for some in tokens for token in some))
+    if swap.wanted is None:  # a word that never begins is never said
+        return SwapCase(
+            number,
+            said,
+            said,
+            with_blank_prefix(encoder, said, occurrences[0]),
+            tuple(tokens[0] for tokens in occurrences),
+        )
+    text, places = replace_word(encoder.decode(said.answer).strip(), swap.said, swap.wanted)
+    wanted = example_encoder.prompt(replace(example, answer=text))
+    assert wanted is not None, "a picture that opened once opens again"
+    new_occurrences = words_at(encoder, wanted, swap.wanted)
+    if len(new_occurrences) <= places[-1] or not all(new_occurrences):
+        return None  # the tokenizer splits the word differently here
+    tokens = (with_blank_prefix(encoder, wanted, new_occurrences[place]) for place in places)
+    return SwapCase(
+        number,
+        said,
+        wanted,
+        with_blank_prefix(encoder, said, occurrences[0]),
+        tuple(token for word_tokens in tokens for token in word_tokens),
+    )
 
 
-def replaced(text: str, said: str, wanted: str) -> tuple[str, list[int]]:
-    """The text with every occurrence of a word replaced by another, and which of the other's occurrences these are."""
-    out, places, last = "", [], 0
-    for first, end in spans(text, [said]):
-        out += text[last:first]
-        places.append(len(spans(out, [wanted])))
-        out, last = out + wanted, end
-    return out + text[last:], places
+def replace_word(text: str, word: str, replacement: str) -> tuple[str, list[int]]:
+    """The text with every occurrence of a word replaced, and which occurrences of the replacement these are."""
+    replaced, places, last = "", [], 0
+    for first, end in spans(text, [word]):
+        replaced += text[last:first]
+        places.append(len(spans(replaced, [replacement])))
+        replaced, last = replaced + replacement, end
+    return replaced + text[last:], places
 
 
-def spoken(live: LiveModel, cases: Sequence[Case], batch_size: int) -> list[Case]:
-    """The cases in which the model does say the word: each of its tokens is the model's first choice."""
+def spoken_cases(live: LiveModel, cases: Sequence[SwapCase], batch_size: int) -> list[SwapCase]:
+    """The cases in which the model says the word: each of its tokens is the model's first choice."""
     ordered = shortest_first([case.item(original=True) for case in cases])
-    said: set[int] = set()
-    for some in batches(ordered, batch_size):
-        with traced(live, some, "", layers=[], tap=PRODUCT, grad=False) as trace:
+    spoken: set[int] = set()
+    for chunk in batches(ordered, batch_size):
+        with traced(live, chunk, "", layers=[], tap=PRODUCT, grad=False) as trace:
             missed, _ = trace.verdicts()
-        said |= {some[row].number for row, m in zip(trace.pairs.tolist(), missed.tolist(), strict=True) if m == 0}
-    return [case for case in cases if case.number in said]
+        spoken |= {chunk[row].number for row, m in zip(trace.pairs.tolist(), missed.tolist(), strict=True) if m == 0}
+    return [case for case in cases if case.number in spoken]

@@ -176,7 +176,7 @@ SMALL = ["--model", "MODEL", "--per-concept", "1", "--sources", "text", "--no-pr
         (["edit", "apply", "no-dgo", "--prompt", "what"], "no edit called 'no-dgo'"),
         (["edit", "apply", "no-dog", "--prompt", "what", "--model", "tiny-llava"], "not for these weights"),
         (["edit", "solve", "x", "--from", " "], "empty; write --from dog --to cat, or --from dog alone"),
-        (["edit", "solve", "x", "--from", "dog", "--to", "Dog"], "'dog' is to become itself; give another --to"),
+        (["edit", "solve", "x", "--from", "dog", "--to", "Dog"], "'dog' would become itself; give another --to"),
         (["edit", "solve", "a/b", "--from", "dog"], "'a/b' cannot name an edit"),
         ([*SOLVE, "--solver", "word_swop"], "no solver called 'word_swop'; "),
         ([*SOLVE, "--param", "lrr=1"], "no parameter of word_swap called 'lrr'; "),

@@ -19,7 +19,7 @@ from ingest.attribution.trace import Item, traced
 from ingest.data.targets import Target
 from ingest.job import Execution, make_job
 from ingest.methods import ablation
-from ingest.run.arrow_tables import ranked
+from ingest.run.arrow_tables import rank_columns
 from ingest.run.ingest import ingest
 
 
@@ -70,7 +70,7 @@ def test_a_refused_job_stores_no_map(llava_folder: Path, empty_atlas: Path) -> N
 
 def test_scores_that_are_not_finite_are_not_stored() -> None:
     values = torch.tensor([[1.0, float("inf"), 3.0], [float("nan"), -float("inf"), 3.0]])
-    found = ranked(NeuronMap("dog", "text", "text", "mean", values, (4, 7), 1))
+    found = rank_columns(NeuronMap("dog", "text", "text", "mean", values, (4, 7), 1))
     places = list(zip(found["layer"].tolist(), found["neuron"].tolist(), strict=True))
     assert places == [(4, 0), (4, 2), (7, 2)] and found["score"].tolist() == [1, 3, 3]
     assert found["rank"].tolist() in ([3, 1, 2], [3, 2, 1])
@@ -85,13 +85,16 @@ def test_the_tops_of_maps_that_are_mostly_zero_overlap_by_chance_alone() -> None
         for side in (0, 1):
             values = torch.zeros(4, 512)
             values[side, :3] = 1.0  # no neuron in common
-            found = ranked(NeuronMap("dog", "text", "text", "mean", values, (0, 1, 2, 3), 1), 2 * seed + side)
+            found = rank_columns(NeuronMap("dog", "text", "text", "mean", values, (0, 1, 2, 3), 1), 2 * seed + side)
             assert set(found["layer"][found["rank"] <= 3].tolist()) == {side}
             top = found["rank"] <= 20
             tops.append(set(zip(found["layer"][top].tolist(), found["neuron"][top].tolist(), strict=True)))
         overlaps.append(len(tops[0] & tops[1]))
     assert sum(overlaps) / len(overlaps) < 1
-    same = [ranked(NeuronMap("dog", "text", "text", "mean", torch.zeros(4, 512), (0, 1, 2, 3), 1), 5) for _ in range(2)]
+    same = [
+        rank_columns(NeuronMap("dog", "text", "text", "mean", torch.zeros(4, 512), (0, 1, 2, 3), 1), 5)
+        for _ in range(2)
+    ]
     assert np.array_equal(same[0]["rank"], same[1]["rank"])
 
 

@@ -60,5 +60,5 @@ def test_negatives_change_the_contrast_and_the_run(empty_atlas: Path, llava_fold
     with pytest.raises(UsageError, match="no mentions called 'all'"):
         make_job(alone | {"mentions": "all"})
     counted = make_job(alone | {"methods": {"knowledge_neurons": {}}, "reduce": ["auroc"]})
-    with pytest.raises(UsageError, match="knowledge_neurons has no auroc; add mean to --reduce"):
+    with pytest.raises(UsageError, match="knowledge_neurons has no auroc; add mean to reduce"):
         ingest(empty_atlas, counted, Execution())

@@ -24,7 +24,7 @@ from atlas.store.database import open_readonly
 from ingest.data.examples import Example
 from ingest.evaluate.edit import Measures, evaluate
 from ingest.evaluate.effects import POOLED, summarise
-from ingest.evaluate.generated import AnswerExaminer, check_measures, chosen_metrics
+from ingest.evaluate.generated import AnswerEvaluator, check_measures, chosen_metrics
 from ingest.evaluate.metric import Judged, judge, load_metrics
 from ingest.evaluate.teacher_forced import Scores
 from ingest.job import Execution, Job
@@ -47,14 +47,14 @@ def examined(
     concept: str | None = "dog",
     tasks: Any = None,
     against: str = "references",
-) -> AnswerExaminer:
+) -> AnswerEvaluator:
     tasks = tasks or dict.fromkeys(("caption", "name"), load_metrics(list(METRICS), METRICS))
-    return AnswerExaminer(feed_of(live, examples), list(examples), tasks, concept, 3, against)
+    return AnswerEvaluator(feed_of(live, examples), list(examples), tasks, concept, 3, against)
 
 
-def ask(examiner: AnswerExaminer, intervention: Intervention) -> Scores:
-    with changing(examiner.live, intervention):
-        return examiner.ask()
+def ask(evaluator: AnswerEvaluator, intervention: Intervention) -> Scores:
+    with changing(evaluator.live, intervention):
+        return evaluator.evaluate()
 
 
 def by_hand(judged: Judged | None) -> Mapping[str, float]:
@@ -74,12 +74,12 @@ def test_every_number_is_that_of_a_plain_loop(against: str, speaking: Any) -> No
         replace(SPOKEN[10], answer="meows"),
     ]
     live, nothing = speaking, Intervention(())
-    examiner = examined(live, examples, against=against)
-    prompts = [prompt for _, prompt in examiner.asked]
+    evaluator = examined(live, examples, against=against)
+    prompts = [prompt for _, prompt in evaluator.prompts]
     before = [answer(live, prompt, nothing) for prompt in prompts]
     changed = 0
     for intervention in (nothing, SILENT):
-        scores = ask(examiner, intervention)
+        scores = ask(evaluator, intervention)
         after = [answer(live, prompt, intervention) for prompt in prompts]
         changed += sum(a != b for a, b in zip(after, before, strict=True))
         for i, one in enumerate(examples):
@@ -91,22 +91,22 @@ def test_every_number_is_that_of_a_plain_loop(against: str, speaking: Any) -> No
         if against == "before" and intervention is nothing:
             assert scores.values["exact"].tolist() == [1.0] * len(examples)
     assert changed > 2
-    assert [a.concept for a in scores.asked] == ["dog", "dog", "", "", "dog", "dog", ""]
-    assert [(a.source, a.task) for a in scores.asked] == [(e.source, e.task) for e in examples]
+    assert [a.concept for a in scores.questions] == ["dog", "dog", "", "", "dog", "dog", ""]
+    assert [(a.source, a.task) for a in scores.questions] == [(e.source, e.task) for e in examples]
 
 
 def test_an_answer_without_anything_to_judge_by_has_no_number(speaking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     examples = [replace(SPOKEN[8], answer=None), replace(SPOKEN[9], answer=None), SPOKEN[10]]
-    examiner = examined(speaking, examples)
+    evaluator = examined(speaking, examples)
     plain = LiveModel.generate
 
     def generate(self: LiveModel, prompts: Sequence[Prompt], **options: Any) -> list[list[int]]:
         found = plain(self, prompts, **options)
-        first = examiner.asked[0][1].ids
+        first = evaluator.prompts[0][1].ids
         return [[] if p.ids == first else ids for p, ids in zip(prompts, found, strict=True)]
 
     monkeypatch.setattr(LiveModel, "generate", generate)
-    scores = examiner.ask()
+    scores = evaluator.evaluate()
     assert np.isnan(scores.values["exact"]).tolist() == [True, False, False]
     rows = [r for r in summarise({"before": [scores]}, "dog") if (r["metric"], r["task"]) == ("exact", POOLED)]
     assert [(r["subset"], r["value"], r["examples"]) for r in rows] == [("concept", 1.0, 1), ("others", 1.0, 1)]
@@ -115,18 +115,18 @@ def test_an_answer_without_anything_to_judge_by_has_no_number(speaking: Any, mon
 def test_each_task_has_its_own_metrics_and_others_are_not_asked(speaking: Any) -> None:
     captions, names = SPOKEN[2:6], SPOKEN[8:10]
     tasks = {"caption": load_metrics(["exact"], {}), "name": load_metrics(["rouge_l"], {})}
-    scores = examined(speaking, [*captions, *names], tasks=tasks).ask()
+    scores = examined(speaking, [*captions, *names], tasks=tasks).evaluate()
     assert np.isnan(scores.values["exact"]).tolist() == [False] * 4 + [True] * 2
     assert np.isnan(scores.values["rouge_l"]).tolist() == [True] * 4 + [False] * 2
-    examiner = examined(speaking, [*captions, *names], tasks={"name": tasks["name"]})
-    assert [e for e, _ in examiner.asked] == names
-    assert examiner.ask().values.keys() == {"rouge_l"}
+    evaluator = examined(speaking, [*captions, *names], tasks={"name": tasks["name"]})
+    assert [e for e, _ in evaluator.prompts] == names
+    assert evaluator.evaluate().values.keys() == {"rouge_l"}
 
 
 def test_effects_are_of_the_concept_and_of_the_others(speaking: Any) -> None:
     examples = [SPOKEN[2], SPOKEN[4], replace(SPOKEN[5], answer="a bee")]
     for concept, groups in (("dog", {"concept": [1.0], "others": [1.0, 0.0]}), (None, {"others": [1.0, 1.0, 0.0]})):
-        scores = examined(speaking, examples, concept).ask()
+        scores = examined(speaking, examples, concept).evaluate()
         rows = summarise({"before": [scores]}, concept)
         found = {r["subset"]: r["value"] for r in rows if (r["metric"], r["task"]) == ("exact", POOLED)}
         assert found == {subset: pytest.approx(np.mean(values)) for subset, values in groups.items()}
@@ -144,7 +144,7 @@ def test_a_metric_that_needs_the_picture_gets_it(speaking: Any, monkeypatch: pyt
 
     monkeypatch.setattr(ingest.metrics.exact, "NEEDS_IMAGE", True, raising=False)
     examples = [SPOKEN[2], SPOKEN[9]]
-    scores = examined(speaking, examples, tasks={task: {"exact": Picture()} for task in ("caption", "name")}).ask()
+    scores = examined(speaking, examples, tasks={task: {"exact": Picture()} for task in ("caption", "name")}).evaluate()
     picture = World([]).image(examples[0].media[0])
     assert scores.values["looks"].tolist() == [float(np.asarray(picture).mean()), 0.0]
 
@@ -167,23 +167,23 @@ def test_metrics_are_those_that_the_dataset_names(monkeypatch: pytest.MonkeyPatc
     metrics = {"caption": ("exact", "rouge_l"), "name": ("rouge_l",), "other": ("exact",)}
     world = World([], metrics)
     told: list[str] = []
-    found = chosen_metrics(world, ["caption", "name", "plain"], None, {}, tell=told)
+    found = chosen_metrics(world, ["caption", "name", "plain"], None, {}, notes=told)
     assert {task: list(some) for task, some in found.items()} == {"caption": ["exact", "rouge_l"], "name": ["rouge_l"]}
-    assert told == [] and chosen_metrics(world, ["plain"], None, {}, tell=told) == {}
-    assert chosen_metrics(world, ["caption"], [], {}, tell=told) == {}
+    assert told == [] and chosen_metrics(world, ["plain"], None, {}, notes=told) == {}
+    assert chosen_metrics(world, ["caption"], [], {}, notes=told) == {}
     lacking(monkeypatch, "rouge_l")
-    found = chosen_metrics(world, ["caption", "name"], None, {}, tell=told)
+    found = chosen_metrics(world, ["caption", "name"], None, {}, notes=told)
     assert {task: list(some) for task, some in found.items()} == {"caption": ["exact"]}
     assert told == ["rouge_l was left out: rouge_l needs: pip install 'neuron-atlas[metrics]'"]
 
 
 def test_metrics_that_are_named_are_for_every_task_and_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     world, told = World([], {"caption": ("rouge_l",)}), list[str]()
-    found = chosen_metrics(world, ["caption", "plain"], ["exact"], {}, tell=told)
+    found = chosen_metrics(world, ["caption", "plain"], ["exact"], {}, notes=told)
     assert {task: list(some) for task, some in found.items()} == {"caption": ["exact"], "plain": ["exact"]}
     lacking(monkeypatch, "rouge_l")
     with pytest.raises(Unsupported, match="rouge_l needs: pip install"):
-        chosen_metrics(world, ["caption"], ["exact", "rouge_l"], {}, tell=told)
+        chosen_metrics(world, ["caption"], ["exact", "rouge_l"], {}, notes=told)
     assert told == []
 
 
@@ -191,8 +191,8 @@ def test_what_is_no_metric_is_refused_before_a_model_is_loaded(
     own_atlas: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = World([], {"caption": ("exact",)})
-    with pytest.raises(UsageError, match="options for 'bleu', which is none of these .* .exact.; add it to --met"):
-        chosen_metrics(world, ["caption"], None, {"bleu": {"smooth": "1"}}, tell=[])
+    with pytest.raises(UsageError, match="options for 'bleu', which is not among these .* .exact.; add it to met"):
+        chosen_metrics(world, ["caption"], None, {"bleu": {"smooth": "1"}}, notes=[])
     for measures, message in (
         (Measures(("rogue_l",)), "no metric called 'rogue_l'; .*rouge_l"),
         (Measures(options={"bluert": {}}), "no metric called 'bluert'; .*bleurt"),

@@ -376,7 +376,7 @@ def test_classes_and_max_samples_narrow_the_dataset(folder: Path) -> None:
 
 def test_subset_chooses_between_annotation_files(folder: Path) -> None:
     shutil.copy(folder / "annotations" / "instances_val2017.json", folder / "annotations" / "instances_train2017.json")
-    with pytest.raises(IntegrityError, match="two images have the id 1; give one file with subset=val2017"):
+    with pytest.raises(IntegrityError, match="two images have the id 1; read one file with --option subset=val2017"):
         coco.build(str(folder))
     assert len(every(coco.build(str(folder), subset="val2017"), IMAGE)) == 4
 
@@ -415,8 +415,8 @@ def spoil_json(folder: Path) -> None:
         (lambda f: write(f, categories=[]), UsageError, "no categories in its annotation files"),
         (lambda f: write(f, annotations=None), IntegrityError, "lacks a list of"),
         (lambda f: write(f, images=[1]), IntegrityError, "a row is not an object"),
-        (lambda f: write(f, images=[{"id": 1}]), IntegrityError, "has no good file_name"),
-        (lambda f: write(f, images=[{"file_name": "a.png"}]), IntegrityError, "has no good id"),
+        (lambda f: write(f, images=[{"id": 1}]), IntegrityError, "has no valid file_name"),
+        (lambda f: write(f, images=[{"file_name": "a.png"}]), IntegrityError, "has no valid id"),
         (lambda f: write(f, annotations=[instance(3, 1, 999, None)]), IntegrityError, "annotation 3 has category 999"),
         (lambda f: shutil.rmtree(f / "images"), UsageError, "none of the pictures is below"),
     ],
@@ -451,7 +451,7 @@ def test_a_link_out_of_the_folder_is_refused(folder: Path, tmp_path: Path) -> No
     ("damage", "match"),
     [
         (lambda file: file.unlink(), "is missing"),
-        (lambda file: file.write_bytes(file.read_bytes()[:120]), "is corrupt or cut"),
+        (lambda file: file.write_bytes(file.read_bytes()[:120]), "is corrupt or truncated"),
         (lambda file: file.write_bytes(b""), "is not a picture"),
         (lambda file: file.write_bytes(b"hello" * 100), "is not a picture"),
         (lambda file: Image.new("RGB", (HEIGHT, WIDTH)).save(file), "masks were drawn on 12 x 8"),

@@ -14,7 +14,7 @@ from PIL import Image
 from atlas.errors import AtlasWarning, IntegrityError, UsageError
 from ingest.data.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Example
 from ingest.datasets import coco
-from ingest.datasets._coco_rows import identity
+from ingest.datasets._coco_rows import normalised_id
 
 HEIGHT, WIDTH = 8, 12
 SQUARE = [[2, 1, 7, 1, 7, 4, 2, 4]]
@@ -66,7 +66,7 @@ def media(root: Path, **options: Any) -> set[str]:
     + [(value, None) for value in (None, True, 7.5, 2.0**53 + 2, float("nan"), float("inf"), "", " ", [7], {})],
 )
 def test_ids_have_one_form(value: Any, wanted: Any) -> None:
-    assert identity(value) == wanted
+    assert normalised_id(value) == wanted
 
 
 @pytest.mark.parametrize("form", [str, float, lambda n: f"{n:012}", lambda n: f"{n}.0"])
@@ -148,7 +148,7 @@ def test_captions_without_a_word_are_told_and_never_their_python_name(tmp_path: 
     simple(tmp_path, rows("1.png", "2.png"))
     said = [{"image_id": 1, "caption": "A dog."}, {"image_id": 2, "caption": empty}]
     write(tmp_path / "annotations" / "captions_val.json", {"annotations": said})
-    with pytest.warns(AtlasWarning, match=r"captions_val.json: captions without a word: 1 of 2 left out: row 1"):
+    with pytest.warns(AtlasWarning, match=r"captions_val.json: empty captions: 1 of 2 left out: row 1"):
         dataset = coco.build(str(tmp_path))
     assert dataset._texts == {1: ["A dog."], 2: []}
 
@@ -196,7 +196,7 @@ def test_a_categorys_id_that_no_column_holds_only_tells_it_apart(tmp_path: Path)
 
 def test_a_category_that_stands_for_all_or_for_another(tmp_path: Path) -> None:
     whole = rows("1.png", "2.png", categories=[{"id": 18, "name": "dog"}, {"id": 19, "name": "Dog"}])
-    with pytest.warns(AtlasWarning, match="in capitals alone are scored apart.*: 'dog' and 'Dog'"):
+    with pytest.warns(AtlasWarning, match="only in capitals are scored separately.*: 'dog' and 'Dog'"):
         coco.build(str(simple(tmp_path, whole)))
     with pytest.raises(IntegrityError, match=r"the category '\*' stands for all categories"):
         coco.build(str(simple(tmp_path, rows("1.png", "2.png", categories=[{"id": 18, "name": "*"}]))))
@@ -206,7 +206,9 @@ def test_a_category_that_stands_for_all_or_for_another(tmp_path: Path) -> None:
 def test_shapes_in_parts_of_the_picture_are_refused(tmp_path: Path, shape: dict[str, Any]) -> None:
     whole = rows("1.png", "2.png")
     whole["annotations"] = [{"id": n, "image_id": n, "category_id": 18, **shape} for n in (1, 2)]
-    with pytest.raises(IntegrityError, match="between 0 and 1, parts of the picture; COCO's are pixels, so multiply"):
+    with pytest.raises(
+        IntegrityError, match="between 0 and 1, fractions of the picture; COCO's are in pixels, so multiply"
+    ):
         coco.build(str(simple(tmp_path, whole)))
 
 
@@ -217,7 +219,7 @@ def test_boxes_that_do_not_lie_in_the_picture_are_told(tmp_path: Path, box: list
         {"id": 1, "image_id": 1, "category_id": 18, "bbox": [0, 0, WIDTH, HEIGHT]},
         {"id": 2, "image_id": 2, "category_id": 18, "bbox": box},
     ]
-    with pytest.warns(AtlasWarning, match=r"1 of 2 cut to what is in it: annotation 2, \[.*\] of 12 x 8 pixels"):
+    with pytest.warns(AtlasWarning, match=r"1 of 2 clipped to the picture: annotation 2, \[.*\] of 12 x 8 pixels"):
         coco.build(str(simple(tmp_path, whole)))
 
 
@@ -305,13 +307,13 @@ def test_a_bad_name_is_told_and_the_others_stay(tmp_path: Path, name: str) -> No
 
 def test_two_names_that_would_be_one_picture_are_both_left_out(tmp_path: Path) -> None:
     simple(tmp_path, rows("/a/1.png", "/b/1.png", "2.png"))
-    with pytest.warns(AtlasWarning, match=r"2 of 3 left out: '/a/1.png' would be images/1.png, and so would another"):
+    with pytest.warns(AtlasWarning, match=r"2 of 3 left out: '/a/1.png' matches images/1.png, and so does another"):
         assert media(tmp_path) == {"images/2.png"}
 
 
 def test_what_has_the_whole_name_keeps_its_picture(tmp_path: Path) -> None:
     simple(tmp_path, rows("1.png", "/b/1.png"))
-    with pytest.warns(AtlasWarning, match=r"1 of 2 left out: '/b/1.png' would be"):
+    with pytest.warns(AtlasWarning, match=r"1 of 2 left out: '/b/1.png' matches"):
         assert media(tmp_path) == {"images/1.png"}
 
 
@@ -353,7 +355,7 @@ def test_roboflow_has_a_file_a_split_and_its_pictures_beside_it(tmp_path: Path) 
         write(tmp_path / split / "_annotations.coco.json", rows("1.png"))
         picture(tmp_path / split / "1.png")
     assert media(tmp_path, subset="valid") == {"valid/1.png"}
-    with pytest.raises(IntegrityError, match="give one file with subset=valid"):
+    with pytest.raises(IntegrityError, match="read one file with --option subset=valid"):
         coco.build(str(tmp_path))
     with pytest.raises(UsageError, match=r"with 'test' in its name; it has train/_annotations.coco.json, valid/"):
         coco.build(str(tmp_path), subset="test")
@@ -367,7 +369,7 @@ def test_roboflows_first_category_is_nobodys(tmp_path: Path) -> None:
 
 def test_no_layout_says_what_is_expected(tmp_path: Path) -> None:
     write(tmp_path / "export.json", rows("1.png"))
-    with pytest.raises(UsageError, match=r"expected is annotations/instances\*.json \(COCO, CVAT\).*FiftyOne"):
+    with pytest.raises(UsageError, match=r"expected: annotations/instances\*.json \(COCO, CVAT\).*FiftyOne"):
         coco.build(str(tmp_path))
 
 
@@ -381,7 +383,7 @@ def test_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("name", ["", " ", ",", None, 7])
 def test_a_category_without_a_name(tmp_path: Path, name: Any) -> None:
     simple(tmp_path, rows("1.png", "2.png", categories=[{"id": 18, "name": name}]))
-    with pytest.raises(IntegrityError, match='a row of categories has no good name: {"id": 18'):
+    with pytest.raises(IntegrityError, match='a row of categories has no valid name: {"id": 18'):
         coco.build(str(tmp_path))
 
 
@@ -434,7 +436,7 @@ def test_a_folder_in_a_pictures_place(tmp_path: Path) -> None:
 def test_a_clone_without_its_large_files(tmp_path: Path) -> None:
     root = simple(tmp_path, rows("1.png", "2.png"))
     (root / "images" / "1.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-    with pytest.raises(BadMedia, match=r"1\.png is a pointer of Git LFS, .*`git lfs pull`"):
+    with pytest.raises(BadMedia, match=r"1\.png is a Git LFS pointer, .*`git lfs pull`"):
         coco.build(str(root)).image("images/1.png")
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from atlas.errors import AtlasWarning, UsageError
 from ingest.data.examples import FIND, HELD_OUT, TEXT, Mention
-from ingest.data.targets import mentioned
+from ingest.data.targets import mention_spans
 from ingest.datasets import coco
 from ingest.datasets._coco_words import containing, forms
 
@@ -82,7 +82,7 @@ def test_fewer_classes_bring_no_word_back(tmp_path: Path) -> None:
     dataset = coco.build(str(tmp_path), classes="dog,bear")
     assert mentions(dataset) == {"A dog.": ["dog"]}
     # Nor in what a model answers.
-    assert mentioned("a hot dog and a dog", Mention("dog"), dataset.concepts) == [(16, 19)]
+    assert mention_spans("a hot dog and a dog", Mention("dog"), dataset.concepts) == [(16, 19)]
 
 
 def test_a_word_with_another_sense_needs_a_box(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_word_with_another_sense_needs_a_box(tmp_path: Path) -> None:
 
 def test_a_word_that_no_box_shows_mostly_is_told(tmp_path: Path) -> None:
     pictures = [(f"A puppy, number {n}.", ["dog"] if n == 0 else ["bear"]) for n in range(5)]
-    with pytest.warns(AtlasWarning, match="no box of their pictures shows.*dog in 4 of 5, as in 'A puppy, number 1.'"):
+    with pytest.warns(AtlasWarning, match="no box confirms.*dog in 4 of 5, as in 'A puppy, number 1.'"):
         assert len(mentions(folder(tmp_path, pictures))) == 5
 
 

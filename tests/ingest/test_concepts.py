@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ingest.data.examples import Concept, Example, Mention
-from ingest.data.targets import find_targets, marked, mentioned, pattern, spans, tokens_of
+from ingest.data.targets import find_targets, mark_words, mention_spans, pattern, spans, tokens_of
 
 CONCEPTS = {
     "dog": Concept("dog", ("dog", "dogs", "puppy")),
@@ -74,15 +74,15 @@ def test_a_word_as_long_as_a_transcript() -> None:
 
 def test_what_is_unlike_a_concept_is_no_mention_of_it() -> None:
     dog = Concept("dog", ("dog", "dogs"), unlike=("hot dog", "hot dogs"))
-    assert mentioned("two hot-dogs, a hot dog and a dog", Mention("dog"), {"dog": dog}) == [(30, 33)]
-    assert mentioned("it barks", Mention("dog", "barks"), {"dog": dog}) == [(3, 8)]
+    assert mention_spans("two hot-dogs, a hot dog and a dog", Mention("dog"), {"dog": dog}) == [(30, 33)]
+    assert mention_spans("it barks", Mention("dog", "barks"), {"dog": dog}) == [(3, 8)]
 
 
 def test_marked_answers_show_another_concept_each() -> None:
     texts = [("a dog", "dog"), ("two dogs", "dog"), ("a cat here", "cat"), ("a hot dog", "hot dog"), ("it", "dog")]
     examples = [Example("text", "caption", "find", "?", text, (Mention(name),)) for text, name in texts]
-    assert marked(examples, CONCEPTS, list(CONCEPTS), 9) == ["a [dog]", "a [cat] here", "a [hot dog]"]
-    assert marked(examples, CONCEPTS, ["cat", "hot dog"], 1) == ["a [cat] here"]
+    assert mark_words(examples, CONCEPTS, list(CONCEPTS), 9) == ["a [dog]", "a [cat] here", "a [hot dog]"]
+    assert mark_words(examples, CONCEPTS, ["cat", "hot dog"], 1) == ["a [cat] here"]
 
 
 def test_tokens_of_a_span() -> None:

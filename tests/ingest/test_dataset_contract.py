@@ -56,9 +56,9 @@ def test_every_dataset_keeps_its_contract(name: str, folders: dict[str, Path]) -
 
 @pytest.mark.parametrize("name", READ)
 def test_a_folder_is_needed(name: str, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=f"{name} needs a folder; use --dataset {name}:PATH"):
+    with pytest.raises(UsageError, match=f"{name} needs a folder; use dataset='{name}:PATH"):
         open_named(name, None)
-    with pytest.raises(UsageError, match="there is no folder .*nowhere; use --dataset"):
+    with pytest.raises(UsageError, match="there is no folder .*nowhere; use dataset="):
         open_named(name, tmp_path / "nowhere")
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="there is no folder" if name != "prompts" else "file: line 1 is not JSON"):

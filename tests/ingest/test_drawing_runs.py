@@ -21,11 +21,11 @@ from cli.main import main
 from ingest import zoo
 from ingest.data.examples import IMAGE, TEXT, Example, Mention
 from ingest.datasets import scenes
-from ingest.draw.picture_judge import ZeroShot, judge_for
-from ingest.evaluate.drawn import DrawingExaminer
+from ingest.draw.picture_judge import ZeroShotJudge, judge_for
+from ingest.evaluate.drawn import DrawingEvaluator
 from ingest.job import Execution, make_job
 from ingest.run.encode_examples import ExampleEncoder
-from ingest.run.generate import PICTURE, ask
+from ingest.run.generate import PICTURE, generate_answer
 from ingest.run.ingest import ingest
 from ingest.run.map_step import portions
 from ingest.run.prepare import collect
@@ -132,9 +132,9 @@ def test_a_clip_judges_among_all_concepts(gill: Path, tmp_path: Path) -> None:
     examples = collect(job, WORLD)
     concepts = list(WORLD.concepts.values())
     judge = judge_for(live, examples, concepts, str(small_encoders.clip(tmp_path)), notes)
-    assert isinstance(judge, ZeroShot) and not notes
-    examiner = DrawingExaminer(ExampleEncoder(live, WORLD, job), examples, judge, 4, goal="dog")
-    scores = examiner.ask()
+    assert isinstance(judge, ZeroShotJudge) and not notes
+    evaluator = DrawingEvaluator(ExampleEncoder(live, WORLD, job), examples, judge, 4, goal="dog")
+    scores = evaluator.evaluate()
     assert 0 < scores.values["drawn_probability"].max() < 0.9
     assert np.isnan(scores.values["became"]).all(), "a dog that was asked for did not become one"
 
@@ -162,7 +162,7 @@ def test_pictures_made_of_tokens_are_asked_for(family: str, monkeypatch: pytest.
     live = LiveModel(model, processor, name=family)
     if family == "Emu3":  # whose usual side takes thousands of tokens
         monkeypatch.setattr("ingest.run.generate.DrawOptions", lambda: DrawOptions(side=2))
-    said, picture = ask(live, "draw a dog", [], seed=0)
+    said, picture = generate_answer(live, "draw a dog", [], seed=0)
     assert picture is not None and said.endswith(PICTURE)
 
 
@@ -182,7 +182,10 @@ def test_where_nothing_was_drawn_or_found_it_is_said(empty_atlas: Path, capsys: 
     job += ["--draw-option", "steps=4"]
     for more, wanted in (
         (["--max-new-tokens", "4"], "no answer to 2 requests has a picture; give a larger --max-new-tokens"),
-        (["--segment-option", "distance=600"], "the segmenter 'colour' found no region of what was asked for (dog 2x)"),
+        (
+            ["--segment-option", "distance=600"],
+            "the segmenter 'colour' found no region of the requested concepts (dog 2x)",
+        ),
     ):
         assert main([*job, *more]) == 1
         assert wanted in " ".join(capsys.readouterr().err.split())
@@ -199,8 +202,8 @@ def test_pictures_of_an_earlier_evaluation_are_replaced(tmp_path: Path, gill: Pa
     examples = collect(job, WORLD)
     judge = judge_for(live, examples, list(WORLD.concepts.values()), None, [])
     assert judge is not None
-    examiner = DrawingExaminer(ExampleEncoder(live, WORLD, job), examples, judge, 4)
-    examiner.ask()
-    assert examiner.save(tmp_path) == len(examples)
+    evaluator = DrawingEvaluator(ExampleEncoder(live, WORLD, job), examples, judge, 4)
+    evaluator.evaluate()
+    assert evaluator.save(tmp_path) == len(examples)
     assert {file.name for file in tmp_path.glob("*.png")} == {"mine.png", "000-dog-before.png"}
     assert Image.open(tmp_path / "000-dog-before.png").size == (32, 32)

@@ -16,8 +16,8 @@ from atlas.errors import UsageError
 from cli.main import main
 from ingest import zoo
 from ingest.datasets import scenes
-from ingest.draw.picture_judge import Classifier, ZeroShot, load_judge
-from ingest.solve.drawing import least
+from ingest.draw.picture_judge import ClassifierJudge, ZeroShotJudge, load_judge
+from ingest.solve.drawing import least_norm_deltas
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WORLD = scenes.build()
@@ -38,7 +38,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_least_change_is_the_pseudo_inverses() -> None:
     generator = torch.Generator().manual_seed(0)
     values, change = torch.randn(3, 8, generator=generator), torch.randn(3, 5, generator=generator)
-    found = least(values, change)
+    found = least_norm_deltas(values, change)
     torch.testing.assert_close(values @ found, change, atol=1e-4, rtol=1e-4)
     # Any other solution is this one and a part that the values do not see: longer.
     null = torch.eye(8) - torch.linalg.pinv(values) @ values
@@ -46,9 +46,11 @@ def test_the_least_change_is_the_pseudo_inverses() -> None:
     torch.testing.assert_close(values @ other, change, atol=1e-3, rtol=1e-3)
     assert other.norm() > found.norm()
     one = torch.randn(1, 8, generator=generator)
-    torch.testing.assert_close(least(one, change[:1]), one.T @ change[:1] / (one**2).sum(), atol=1e-5, rtol=1e-4)
-    with pytest.raises(UsageError, match="silent where pictures are asked for"):
-        least(torch.zeros(3, 2), change)
+    torch.testing.assert_close(
+        least_norm_deltas(one, change[:1]), one.T @ change[:1] / (one**2).sum(), atol=1e-5, rtol=1e-4
+    )
+    with pytest.raises(UsageError, match="all 0 where pictures are requested"):
+        least_norm_deltas(torch.zeros(3, 2), change)
 
 
 def test_dogs_become_cats_and_nothing_else(drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -118,7 +120,7 @@ def test_what_is_asked_wrongly_is_refused(drawn: Path, capsys: pytest.CaptureFix
         (["--target", "image", "--method", "nam_image"], "makes one concept of another"),
         (["--to", "cta", "--target", "image", "--method", "nam_image"], "no concept called 'cta'; did you mean"),
         (["--to", "cow", "--target", "image", "--method", "nam_image"], "no find example of cow"),
-        (["--to", "dog", "--target", "image", "--method", "nam_image"], "'dog' is to become itself"),
+        (["--to", "dog", "--target", "image", "--method", "nam_image"], "'dog' would become itself"),
         (["--to", "cat", "--target", "image", "--solver", "rank_one"], "rank_one changes what is said"),
         (["--to", "cat", "--target", "image", "--keep", "3", "--prompt", "x"], "--prompt and --keep: of edits of what"),
         (["--to", "cat", "--target", "sound"], "--target text or image, not 'sound'"),
@@ -129,7 +131,7 @@ def test_what_is_asked_wrongly_is_refused(drawn: Path, capsys: pytest.CaptureFix
 
 def test_the_models_own_judge_knows_the_things() -> None:
     judge = load_judge(Path(zoo.resolve("tiny-gill")) / "judge")
-    assert isinstance(judge, Classifier)
+    assert isinstance(judge, ClassifierJudge)
     names = ["dog", "car"]
     pictures = [WORLD.image(f"held_out/{n}") for n in range(18)]  # one of every thing
     probabilities, best = judge.judge(pictures, [WORLD.concepts[name] for name in names])
@@ -146,7 +148,7 @@ def test_a_clip_judges_by_names(tmp_path: Path) -> None:
 
     folder = small_encoders.clip(tmp_path)
     judge = load_judge(folder)
-    assert isinstance(judge, ZeroShot) and isinstance(judge.reader, CLIPProcessor)
+    assert isinstance(judge, ZeroShotJudge) and isinstance(judge.reader, CLIPProcessor)
     pictures = [WORLD.image(f"held_out/{n}") for n in range(3)]
     concepts = [WORLD.concepts[name] for name in ("dog", "cat", "fish")]
     probabilities, best = judge.judge(pictures, concepts)

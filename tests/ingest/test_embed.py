@@ -27,9 +27,9 @@ from atlas.vectors.nearest import forget_loaded
 from atlas.vectors.neuron_text import Wording, concept_maps, neuron_texts
 from atlas.vectors.profiles import whole_maps
 from atlas.vectors.spaces import find_spaces, pick_model
-from ingest.embed.embed import Asked, Embedded, embed
+from ingest.embed.embed import EmbeddedRun, EmbedSpec, embed
 from ingest.embed.encoder import open_encoder
-from ingest.embed.search import Sought, by_medium, by_text, on_medium, robust_z
+from ingest.embed.search import SearchSpec, by_medium, by_text, on_medium, robust_z
 from ingest.run.generate import open_media
 
 LAYERS, WIDTH = 2, 64
@@ -67,7 +67,7 @@ def write_vectors(folder: Path) -> np.ndarray:
 
 
 def test_directions_are_the_columns_of_the_down_projections(own_atlas: Path, llava_folder: Path) -> None:
-    done = embed(own_atlas, Asked("direction"))
+    done = embed(own_atlas, EmbedSpec("direction"))
     wanted = write_vectors(llava_folder)
     assert (done.rows, done.dimension, done.fresh) == (LAYERS * WIDTH, 32, True)
     assert np.allclose(stored(own_atlas, done.run_id), wanted, atol=1e-6)
@@ -85,7 +85,7 @@ def test_directions_are_the_columns_of_the_down_projections(own_atlas: Path, lla
 def test_the_same_job_is_one_run_and_is_not_made_twice(
     own_atlas: Path, encoder: dict[str, str], tmp_path: Path
 ) -> None:
-    asked = Asked("decoded", encoder=encoder["hf"])
+    asked = EmbedSpec("decoded", encoder=encoder["hf"])
     first = embed(own_atlas, asked)
     manifest = own_atlas / "runs" / first.run_id / "manifest.json"
     before = manifest.stat().st_mtime_ns
@@ -106,7 +106,7 @@ def test_vectors_come_back_from_the_run_folders(own_atlas: Path) -> None:
     from atlas.maintain.rebuild import rebuild
     from atlas.store.database import database_file
 
-    done = embed(own_atlas, Asked("profile"))
+    done = embed(own_atlas, EmbedSpec("profile"))
     before = stored(own_atlas, done.run_id)
     build_index(own_atlas, done.run_id)
     database_file(own_atlas).unlink()
@@ -154,13 +154,13 @@ def test_the_text_of_a_neuron_has_its_tokens_and_then_its_best_concepts(stored_a
 
 
 def test_decoded_vectors_are_the_encoders_of_the_texts(own_atlas: Path, encoder: dict[str, str]) -> None:
-    done = embed(own_atlas, Asked("decoded", encoder=encoder["hf"], wording=Wording(4, 2, 0.2)))
+    done = embed(own_atlas, EmbedSpec("decoded", encoder=encoder["hf"], wording=Wording(4, 2, 0.2)))
     texts = own_texts(own_atlas, 4, 2, 0.2)
     opened = open_encoder(encoder["hf"]).encoder
     wanted = np.concatenate([opened.texts([text]) for text in texts])
     assert np.allclose(stored(own_atlas, done.run_id), wanted, atol=1e-5)
     build_index(own_atlas, done.run_id)
-    near = by_text(own_atlas, texts[70], Sought(encoder=encoder["hf"], top=3))
+    near = by_text(own_atlas, texts[70], SearchSpec(encoder=encoder["hf"], top=3))
     alike = [i for i, text in enumerate(texts) if text == texts[70]]
     assert near.neurons[0].layer * WIDTH + near.neurons[0].index == alike[0]
     assert near.table["similarity"][0].as_py() == pytest.approx(1, abs=1e-5)
@@ -168,14 +168,14 @@ def test_decoded_vectors_are_the_encoders_of_the_texts(own_atlas: Path, encoder:
 
 def test_texts_are_searched_with_the_encoder_that_made_the_space(own_atlas: Path, encoder: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="the space 'decoded' was never built; `atlas index build --space decoded`"):
-        by_text(own_atlas, "dog", Sought())
-    embed(own_atlas, Asked("decoded", encoder=encoder["hf"]))
-    with pytest.raises(UsageError, match="made by the encoder hf; say where it is: --encoder hf:ID_OR_FOLDER"):
-        by_text(own_atlas, "dog", Sought())
+        by_text(own_atlas, "dog", SearchSpec())
+    embed(own_atlas, EmbedSpec("decoded", encoder=encoder["hf"]))
+    with pytest.raises(UsageError, match="made by the encoder hf; say where it is: encoder='hf:ID_OR_FOLDER'"):
+        by_text(own_atlas, "dog", SearchSpec())
     with pytest.raises(UsageError, match="was never built by this encoder"):
-        by_text(own_atlas, "dog", Sought(encoder=encoder["clip"]))
+        by_text(own_atlas, "dog", SearchSpec(encoder=encoder["clip"]))
     with pytest.raises(UsageError, match="the text is empty"):
-        by_text(own_atlas, "  ", Sought(encoder=encoder["hf"]))
+        by_text(own_atlas, "  ", SearchSpec(encoder=encoder["hf"]))
 
 
 def test_pictures_and_recordings_are_searched_in_the_space_of_their_encoder(
@@ -188,22 +188,22 @@ def test_pictures_and_recordings_are_searched_in_the_space_of_their_encoder(
         file.writeframes((samples * 32_767).astype("<i2").tobytes())
     heard = ((samples * 32_767).astype("<i2") / 32_768).astype(np.float32)
     for name, media in (("clip", ([str(tmp_path / "cat.png")],)), ("clap", ([], [str(tmp_path / "bark.wav")]))):
-        done = embed(own_atlas, Asked("decoded", encoder=encoder[name]))
+        done = embed(own_atlas, EmbedSpec("decoded", encoder=encoder[name]))
         opened = open_encoder(encoder[name]).encoder
         query = opened.images([picture])[0] if name == "clip" else opened.sounds([(heard, 8000)])[0]
-        near = by_medium(own_atlas, open_media(*media)[0], Sought(encoder=encoder[name], top=5))
+        near = by_medium(own_atlas, open_media(*media)[0], SearchSpec(encoder=encoder[name], top=5))
         cosines = np.sort(stored(own_atlas, done.run_id) @ query)[::-1][:5]
         assert np.allclose(near.table["similarity"].to_numpy(), cosines, atol=1e-4)
     with pytest.raises(Unsupported, match="this model takes text, image and no audio"):
-        by_medium(own_atlas, Sound(heard, 8000), Sought())
+        by_medium(own_atlas, Sound(heard, 8000), SearchSpec())
     with pytest.raises(Unsupported, match="encodes image and text, not audio"):
-        by_medium(own_atlas, Sound(heard, 8000), Sought(encoder=encoder["clip"]))
+        by_medium(own_atlas, Sound(heard, 8000), SearchSpec(encoder=encoder["clip"]))
     with pytest.raises(Unsupported, match="encodes image and text, not video"):
-        by_medium(own_atlas, Clip((picture,)), Sought(encoder=encoder["clip"]))
+        by_medium(own_atlas, Clip((picture,)), SearchSpec(encoder=encoder["clip"]))
 
 
 def test_profiles_are_the_maps_standardised(own_atlas: Path) -> None:
-    done = embed(own_atlas, Asked("profile", MapSpec(method="activation", source="text", reduce="mean")))
+    done = embed(own_atlas, EmbedSpec("profile", MapSpec(method="activation", source="text", reduce="mean")))
     with open_readonly(own_atlas) as connection:
         rows = connection.execute(
             """SELECT c.name, s.layer * 64 + s.neuron, s.score FROM scores s JOIN maps m USING (map_id)
@@ -223,28 +223,28 @@ def test_maps_that_keep_only_their_best_are_refused(own_atlas: Path) -> None:
         connection.exec_driver_sql("UPDATE maps SET kept = 20 WHERE method = 'contribution'")
     message = "keeps its best 20 of 128 scores, and a profile needs them all; `atlas ingest --keep all`"
     with pytest.raises(UsageError, match=message):
-        embed(own_atlas, Asked("profile"))
+        embed(own_atlas, EmbedSpec("profile"))
     with open_readonly(own_atlas) as connection, pytest.raises(UsageError, match=message):
         whole_maps(connection, MapSpec())
-    assert embed(own_atlas, Asked("profile", MapSpec(method="activation"))).fresh  # those are whole
+    assert embed(own_atlas, EmbedSpec("profile", MapSpec(method="activation"))).fresh  # those are whole
 
 
 def test_other_weights_than_the_stored_ones_are_refused(own_atlas: Path) -> None:
     with engine.connect_writer(own_atlas) as connection:
         connection.exec_driver_sql(f"UPDATE models SET fingerprint = '{'0' * 64}'")
     with pytest.raises(UsageError, match="has other weights now"):
-        embed(own_atlas, Asked("direction"))
+        embed(own_atlas, EmbedSpec("direction"))
 
 
 def test_what_is_not_there_is_named(own_atlas: Path, empty_atlas: Path, encoder: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="no space called 'directions'; did you mean 'direction'"):
-        embed(own_atlas, Asked("directions"))
+        embed(own_atlas, EmbedSpec("directions"))
     with pytest.raises(UsageError, match="this atlas has no model yet"):
-        embed(empty_atlas, Asked("profile"))
+        embed(empty_atlas, EmbedSpec("profile"))
     with pytest.raises(UsageError, match="no model called 'llama'"):
-        embed(own_atlas, Asked("profile", MapSpec(model="llama")))
+        embed(own_atlas, EmbedSpec("profile", MapSpec(model="llama")))
     with pytest.raises(UsageError, match="no stored method called 'contribtion'"):
-        embed(own_atlas, Asked("decoded", MapSpec(method="contribtion"), encoder=encoder["hf"]))
+        embed(own_atlas, EmbedSpec("decoded", MapSpec(method="contribtion"), encoder=encoder["hf"]))
     with pytest.raises(UsageError, match="not both 0"):
         Wording(0, 0)
 
@@ -282,7 +282,7 @@ def planted(tmp_path_factory: pytest.TempPathFactory, random_llava: Any, picture
 
 def test_a_planted_neuron_is_found_by_its_picture(planted: tuple[Path, Path]) -> None:
     path, file = planted
-    near = by_medium(path, Image.open(file).convert("RGB"), Sought(top=5))
+    near = by_medium(path, Image.open(file).convert("RGB"), SearchSpec(top=5))
     first = near.table.to_pylist()[0]
     assert (first["layer"], first["neuron"]) == (1, 9)
     assert first["value"] > first["usual"] + 1 and first["z"] > 3 * near.table["z"][1].as_py() > 0
@@ -326,7 +326,7 @@ def test_values_on_a_medium_are_means_over_its_positions(family: str, medium: Me
 def test_without_stored_means_the_values_alone_are_ranked(own_atlas: Path, planted: tuple[Path, Path]) -> None:
     with engine.connect_writer(own_atlas) as connection:
         connection.exec_driver_sql("DELETE FROM maps WHERE concept_id IS NULL")
-    near = by_medium(own_atlas, Image.open(planted[1]).convert("RGB"), Sought(top=3))
+    near = by_medium(own_atlas, Image.open(planted[1]).convert("RGB"), SearchSpec(top=3))
     assert near.table["usual"].null_count == 3
     assert near.provenance["assumed"][-1].startswith("usual=0 (no means of image examples")
 
@@ -354,6 +354,6 @@ def test_z_is_about_the_rise_above_the_usual_value() -> None:
 
 
 def test_rows_of_length_one(own_atlas: Path) -> None:
-    done: Embedded = embed(own_atlas, Asked("profile"))
+    done: EmbeddedRun = embed(own_atlas, EmbedSpec("profile"))
     found = stored(own_atlas, done.run_id)
     assert np.allclose(found, unit(found), atol=1e-6)

@@ -20,8 +20,8 @@ from atlas.store.database import open_readonly
 from ingest.data.examples import Example, Mention
 from ingest.evaluate.controls import ACTIVATION, LAYERS, controls_for
 from ingest.evaluate.edit import evaluate
-from ingest.evaluate.effects import POOLED, grouped, summarise, table
-from ingest.evaluate.methods import ablate_tops, averages, pooled
+from ingest.evaluate.effects import POOLED, group_questions, summarise, table
+from ingest.evaluate.methods import ablate_tops, averages, pooled_accuracy
 from ingest.evaluate.teacher_forced import ACCURACY, LOG_PROBABILITY, QuestionKey, Scores, TeacherForced
 from ingest.job import Execution, Job, open_dataset
 from ingest.run import prepare
@@ -38,12 +38,12 @@ def held_out(small_job: Job) -> Job:
 def test_what_is_right_is_counted_as_a_plain_loop_counts_it(llava: Any, held_out: Job) -> None:
     dataset = open_dataset(held_out)
     job = complete(held_out, dataset, EYES)
-    examiner = TeacherForced(llava, dataset, job, Execution(batch_size=4))
-    scores = examiner.ask()
+    evaluator = TeacherForced(llava, dataset, job, Execution(batch_size=4))
+    scores = evaluator.evaluate()
     expected: dict[tuple[str, str, str], list[tuple[bool, float]]] = {}
-    for source, items in examiner.items.items():
+    for source, items in evaluator.items.items():
         for item in items:
-            example = examiner.examples[item.number]
+            example = evaluator.examples[item.number]
             ids = torch.tensor([item.prompt.ids + item.prompt.answer])
             with torch.no_grad():
                 logits = llava.model(input_ids=ids, **item.prompt.extras).logits[0]
@@ -53,7 +53,9 @@ def test_what_is_right_is_counted_as_a_plain_loop_counts_it(llava: Any, held_out
             logp = np.mean([float(logits[p - 1].log_softmax(-1)[t]) for p, t in zip(places, tokens, strict=True)])
             expected.setdefault((source, example.task, item.targets[0].concept), []).append((right, float(logp)))
     found: dict[tuple[str, str, str], list[tuple[bool, float]]] = {}
-    for asked, right, logp in zip(scores.asked, scores.values[ACCURACY], scores.values[LOG_PROBABILITY], strict=True):
+    for asked, right, logp in zip(
+        scores.questions, scores.values[ACCURACY], scores.values[LOG_PROBABILITY], strict=True
+    ):
         found.setdefault((asked.source, asked.task, asked.concept), []).append((bool(right), float(logp)))
     assert found.keys() == expected.keys()
     for key, values in expected.items():
@@ -69,7 +71,7 @@ def test_groups_leave_out_what_is_neither_the_concepts_nor_the_others() -> None:
         QuestionKey("image", "caption", "dog", both, "c.jpg"),
         QuestionKey("image", "caption", "cat", both, "c.jpg"),  # another concept in a picture of the dog: neither
     )
-    groups = grouped(Scores(asked, {ACCURACY: np.array([1.0, 0, 1, 1])}), "dog")
+    groups = group_questions(Scores(asked, {ACCURACY: np.array([1.0, 0, 1, 1])}), "dog")
     assert groups["image", POOLED, "concept"].tolist() == [0, 2]
     assert groups["image", POOLED, "others"].tolist() == [1]
     assert ("image", "caption", "others") not in groups
@@ -156,13 +158,13 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
     dataset = open_dataset(held_out)
     job = replace(complete(held_out, dataset, EYES), sources=("text",))
     neurons = Atlas.open(own_atlas).query("dog", "contribution", source="text", top=10)
-    examiner = TeacherForced(llava, dataset, job, Execution())
+    evaluator = TeacherForced(llava, dataset, job, Execution())
     from atlas.edits.edit import Intervention
     from atlas.edits.kinds import make_changes
 
     with changing(llava, Intervention(make_changes(list(neurons), kinds.ablate()))):
-        scores = examiner.ask()
-    mine = [p for a, p in zip(scores.asked, scores.values[LOG_PROBABILITY], strict=True) if a.concept == "dog"]
+        scores = evaluator.evaluate()
+    mine = [p for a, p in zip(scores.questions, scores.values[LOG_PROBABILITY], strict=True) if a.concept == "dog"]
     (row,) = [
         r
         for r in done.rows
@@ -173,7 +175,7 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
     assert averages(done.rows).num_rows == 2 * 2 * 4  # sources, subsets, three tasks and all of them
     each = [r["value"] for r in done.rows if r["task"] == POOLED and r["metric"] == "accuracy"
             and (r["source"], r["subset"], r["condition"]) == ("text", "others", "before")]  # fmt: skip
-    assert pooled(done.rows, "text", "others", "before") == pytest.approx(np.mean(each))
+    assert pooled_accuracy(done.rows, "text", "others", "before") == pytest.approx(np.mean(each))
 
 
 def test_the_control_of_a_mean_edit_sets_random_neurons_to_their_own_means(
@@ -188,8 +190,8 @@ def test_the_control_of_a_mean_edit_sets_random_neurons_to_their_own_means(
     edit = atlas.edit("calm").data
     assert edit.provenance["change"]["mean"] is True
     seen: list[list[Change]] = []
-    plain = ingest.evaluate.edit.under
-    monkeypatch.setattr(ingest.evaluate.edit, "under", lambda e, i: seen.append(list(i.changes)) or plain(e, i))
+    plain = ingest.evaluate.edit.evaluate_with
+    monkeypatch.setattr(ingest.evaluate.edit, "evaluate_with", lambda e, i: seen.append(list(i.changes)) or plain(e, i))
     evaluate(own_atlas, edit, held_out, Execution(), seeds=2)
     means = reference_values(own_atlas, edit.provenance)
     assert len(seen) == 3  # the edit and two draws
@@ -209,9 +211,9 @@ def test_pandas_is_named_where_it_is_missing(stored_atlas: Path, monkeypatch: py
 def test_controls_are_as_loud_where_the_atlas_knows(
     own_atlas: Path, empty_atlas: Path, held_out: Job, llava: Any
 ) -> None:
-    tell: list[str] = []
-    found = controls_for(own_atlas, llava, None, "product", tell=tell)
-    assert found.kind == ACTIVATION and tell == [] and sorted(found.loudness) == [0, 1]
+    notes: list[str] = []
+    found = controls_for(own_atlas, llava, None, "product", notes=notes)
+    assert found.kind == ACTIVATION and notes == [] and sorted(found.loudness) == [0, 1]
     with open_readonly(own_atlas) as connection:
         rows = connection.sql(
             "SELECT s.layer, s.neuron, avg(s.score) FROM scores s JOIN maps m USING (map_id)"
@@ -219,13 +221,13 @@ def test_controls_are_as_loud_where_the_atlas_knows(
         ).fetchall()
     assert len(rows) == 128
     assert all(found.loudness[layer][n] == pytest.approx(value, rel=1e-5) for layer, n, value in rows)
-    assert controls_for(own_atlas, llava, "layers", "product", tell=tell).kind == LAYERS and tell == []
-    assert controls_for(empty_atlas, llava, None, "product", tell=tell).kind == LAYERS
-    assert len(tell) == 1 and "--methods activation --tap product` stores them" in tell[0]
+    assert controls_for(own_atlas, llava, "layers", "product", notes=notes).kind == LAYERS and notes == []
+    assert controls_for(empty_atlas, llava, None, "product", notes=notes).kind == LAYERS
+    assert len(notes) == 1 and "--methods activation --tap product` stores them" in notes[0]
     with pytest.raises(UsageError, match="--methods activation --tap product"):
-        controls_for(empty_atlas, llava, "activation", "product", tell=tell)
+        controls_for(empty_atlas, llava, "activation", "product", notes=notes)
     with pytest.raises(UsageError, match="no kind of controls called 'loud'"):
-        controls_for(own_atlas, llava, "loud", "product", tell=tell)
+        controls_for(own_atlas, llava, "loud", "product", notes=notes)
 
 
 def test_all_examples_are_asked_where_none_need_be_held_out(held_out: Job, tmp_path: Path) -> None:
@@ -241,9 +243,9 @@ def test_all_examples_are_asked_where_none_need_be_held_out(held_out: Job, tmp_p
         examples = prepare.collect(job, dataset)
         counts[split] = len(examples)
         named = "find and held_out" if split == "all" else split
-        assert prepare.asked_of(job, dataset, examples) == (
+        assert prepare.describe_examples(job, dataset, examples) == (
             f"{len(examples):,} of {len(examples):,} examples of prompts:{file}, split {named}"
         )
         few = prepare.collect(replace(job, per_concept=2), dataset)
-        assert prepare.asked_of(job, dataset, few).startswith(f"{len(few)} of {len(examples)} examples")
+        assert prepare.describe_examples(job, dataset, few).startswith(f"{len(few)} of {len(examples)} examples")
     assert counts["find"] + counts["held_out"] == counts["all"] == 40 and counts["held_out"] > 2

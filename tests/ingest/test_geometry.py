@@ -27,8 +27,8 @@ from atlas.neurons import Neuron
 from atlas.stats.intervals import of_values
 from atlas.store import create
 from atlas.store.database import open_readonly
-from ingest.analyse.attention_flow import NAMES, Flow
-from ingest.analyse.geometry import Ablated, Measured, Settings, measure, stored_measures
+from ingest.analyse.attention_flow import NAMES, AttentionFlow
+from ingest.analyse.geometry import AblatedNeurons, GeometryRun, GeometrySettings, measure, stored_measures
 from ingest.analyse.geometry_rows import held_out, place_rows
 from ingest.analyse.representation_metrics import cosine_distance, linear_cka, mixing, pca, probe, tsne
 from ingest.analyse.representations import Representations
@@ -46,8 +46,8 @@ def items_of(live: LiveModel, picture: Any) -> list[Item]:
     return [Item(i, prompt, (Target("dog", 1, 1.0),)) for i, prompt in enumerate(prompts)]
 
 
-def gathered(live: LiveModel, batches: list[list[Item]], size: int) -> tuple[Representations, Flow]:
-    places, flow = Representations([0, 1, 2], size, seed=7), Flow([0, 1])
+def gathered(live: LiveModel, batches: list[list[Item]], size: int) -> tuple[Representations, AttentionFlow]:
+    places, flow = Representations([0, 1, 2], size, seed=7), AttentionFlow([0, 1])
     for items in batches:
         asked = {"layers": None, "tap": "product", "grad": True, "attention": True}
         with traced(live, items, "image", **asked) as trace:  # type: ignore[arg-type]
@@ -249,22 +249,22 @@ def job(llava_folder: Path) -> Job:
     return make_job({"model": str(llava_folder), "concepts": ("cat", "dog"), "per_concept": 2})
 
 
-SETTINGS = Settings(sample=40, neighbours=5, points=10)
+SETTINGS = GeometrySettings(sample=40, neighbours=5, points=10)
 
 
 @pytest.fixture(scope="module")
-def measured(tmp_path_factory: pytest.TempPathFactory, job: Job) -> tuple[Path, Measured, Measured]:
+def measured(tmp_path_factory: pytest.TempPathFactory, job: Job) -> tuple[Path, GeometryRun, GeometryRun]:
     """An atlas with a run as the model is, and one without some neurons."""
     path = tmp_path_factory.mktemp("geometry") / "geometry.atlas"
     create.init(path)
     plain = measure(path, job, Execution(), SETTINGS)
     live = prepare.load_model(job, Execution())
     changes = make_changes([Neuron("language", layer, i) for layer in (0, 1) for i in range(20)], kinds.ablate())
-    ablated = Ablated("some", Intervention(changes), live.fingerprint)
+    ablated = AblatedNeurons("some", Intervention(changes), live.fingerprint)
     return path, plain, measure(path, job, Execution(), SETTINGS, ablated)
 
 
-def test_a_run_stores_its_measures_and_points(measured: tuple[Path, Measured, Measured], job: Job) -> None:
+def test_a_run_stores_its_measures_and_points(measured: tuple[Path, GeometryRun, GeometryRun], job: Job) -> None:
     path, plain, _ = measured
     assert plain.fresh and check(path) == []
     again = measure(path, job, Execution(batch_size=3), SETTINGS)
@@ -279,7 +279,7 @@ def test_a_run_stores_its_measures_and_points(measured: tuple[Path, Measured, Me
     assert all(count <= 20 for *_, count in found)  # ten of each role, from two sources
 
 
-def test_batches_change_no_number(measured: tuple[Path, Measured, Measured], job: Job, tmp_path: Path) -> None:
+def test_batches_change_no_number(measured: tuple[Path, GeometryRun, GeometryRun], job: Job, tmp_path: Path) -> None:
     create.init(tmp_path / "other.atlas")
     settings = replace(SETTINGS, projections=())
     one = measure(tmp_path / "other.atlas", job, Execution(batch_size=3), settings).rows.to_pylist()
@@ -295,7 +295,7 @@ def by_key(rows: pa.Table, condition: str) -> dict[tuple[Any, ...], float]:
 
 
 def test_without_some_neurons_the_numbers_are_those_of_the_edited_model(
-    measured: tuple[Path, Measured, Measured], job: Job, picture: Any, llava: LiveModel
+    measured: tuple[Path, GeometryRun, GeometryRun], job: Job, picture: Any, llava: LiveModel
 ) -> None:
     _, plain, ablated = measured
     assert by_key(ablated.rows, "before") == by_key(plain.rows, "before")
@@ -315,7 +315,7 @@ def test_without_some_neurons_the_numbers_are_those_of_the_edited_model(
     assert all(np.allclose(v, states[:, position], atol=1e-4) for (_, position), v in number.items())
 
 
-def test_layers_can_be_chosen(measured: tuple[Path, Measured, Measured], job: Job, tmp_path: Path) -> None:
+def test_layers_can_be_chosen(measured: tuple[Path, GeometryRun, GeometryRun], job: Job, tmp_path: Path) -> None:
     create.init(tmp_path / "one.atlas")
     settings = replace(SETTINGS, projections=("pca",))
     found = measure(tmp_path / "one.atlas", replace(job, layers="1"), Execution(), settings)
@@ -326,17 +326,17 @@ def test_layers_can_be_chosen(measured: tuple[Path, Measured, Measured], job: Jo
 
 
 def test_what_cannot_be_done_is_said_first(
-    measured: tuple[Path, Measured, Measured], job: Job, monkeypatch: pytest.MonkeyPatch
+    measured: tuple[Path, GeometryRun, GeometryRun], job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = measured[0]
     with pytest.raises(UsageError, match="of other weights"):
-        measure(path, job, Execution(), SETTINGS, Ablated("x@1", (), "f" * 64))
+        measure(path, job, Execution(), SETTINGS, AblatedNeurons("x@1", (), "f" * 64))
     with pytest.raises(UsageError, match=r"atlas geometry looks at answers in words, and draw asks .* other --tasks"):
         measure(path, replace(job, tasks=("draw",), sources=("text",)), Execution(), SETTINGS)
     with pytest.raises(UsageError, match="no projection called 'umap'"):
-        Settings(projections=("umap",))
+        GeometrySettings(projections=("umap",))
     with pytest.raises(UsageError, match="must be at least 1"):
-        Settings(sample=0)
+        GeometrySettings(sample=0)
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "sklearn" else find(name, *a))
     with pytest.raises(Unsupported, match=r"pip install 'neuron-atlas\[analysis\]'"):
@@ -344,7 +344,7 @@ def test_what_cannot_be_done_is_said_first(
 
 
 def test_an_edit_and_labels_are_looked_without(
-    measured: tuple[Path, Measured, Measured], job: Job, own_atlas: Path
+    measured: tuple[Path, GeometryRun, GeometryRun], job: Job, own_atlas: Path
 ) -> None:
     """The command line, on a stored edit and on stored labels."""
     from cli.geometry import _ablated

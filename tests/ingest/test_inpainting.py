@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from atlas.errors import Unsupported, UsageError
-from ingest.data.counterfactuals import Twins, elsewhere
+from ingest.data.counterfactuals import Counterfactuals, moved_region
 from ingest.datasets import scenes
 from ingest.job import make_job
 from ingest.run.encode_examples import ExampleEncoder
@@ -39,7 +39,7 @@ def lone(world: scenes.Scenes) -> tuple[str, str]:
 
 
 def test_the_exact_twin_is_the_worlds_own_counterfactual(world: scenes.Scenes) -> None:
-    twins = Twins(world, "exact", {})
+    twins = Counterfactuals(world, "exact", {})
     media, thing = lone(world)
     region = twins.shown(media, thing)
     assert (
@@ -53,16 +53,16 @@ def test_a_random_region_has_the_same_shape_and_lies_inside() -> None:
     region = np.zeros((20, 30), bool)
     region[3:8, 4:11] = np.random.default_rng(0).random((5, 7)) > 0.3
     region[3, 4] = region[7, 10] = True
-    moved = [elsewhere(region, seed) for seed in range(30)]
+    moved = [moved_region(region, seed) for seed in range(30)]
     assert all(m.sum() == region.sum() and m.shape == region.shape for m in moved)
     assert len({m.tobytes() for m in moved}) > 20
     assert not any((m & region).any() for m in moved)  # there is room beside it
-    assert np.array_equal(moved[3], elsewhere(region, 3))
+    assert np.array_equal(moved[3], moved_region(region, 3))
 
 
 def test_classical_filling_changes_the_region_and_little_else(world: scenes.Scenes, tmp_path: Path) -> None:
     pytest.importorskip("cv2")
-    twins = Twins(world, "classical", {"margin": 1})
+    twins = Counterfactuals(world, "classical", {"margin": 1})
     media, thing = lone(world)
     picture, region = world.image(media), world.mask(media, thing)
     made = twins.without(media, picture, region)
@@ -84,7 +84,7 @@ def test_classical_filling_changes_the_region_and_little_else(world: scenes.Scen
 
 def test_a_classical_option_that_does_not_exist(world: scenes.Scenes) -> None:
     with pytest.raises(UsageError, match="no algorithm called 'magic'"):
-        Twins(world, "classical", {"algorithm": "magic"})
+        Counterfactuals(world, "classical", {"algorithm": "magic"})
 
 
 def test_exact_needs_a_dataset_that_knows_what_is_behind(world: scenes.Scenes) -> None:
@@ -94,7 +94,7 @@ def test_exact_needs_a_dataset_that_knows_what_is_behind(world: scenes.Scenes) -
 
     media, thing = lone(world)
     with pytest.raises(Unsupported, match="--inpainter classical"):
-        Twins(Plain(), "exact", {}).without(media, world.image(media), world.mask(media, thing))  # type: ignore[arg-type]
+        Counterfactuals(Plain(), "exact", {}).without(media, world.image(media), world.mask(media, thing))  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")
@@ -151,12 +151,12 @@ def test_a_diffusion_pipeline_fills_the_region_and_leaves_the_rest(world: scenes
     options = {"model": str(pipeline), "steps": 2}
     media, thing = lone(world)
     picture, region = world.image(media), world.mask(media, thing)
-    made = Twins(world, "diffusion", options).without(media, picture, region)
+    made = Counterfactuals(world, "diffusion", options).without(media, picture, region)
     assert made.size == picture.size
     before, after = np.asarray(picture), np.asarray(made)
     assert np.array_equal(before[~region], after[~region])
     assert (before[region] != after[region]).any(-1).mean() > 0.9
-    fresh = Twins(world, "diffusion", options)
+    fresh = Counterfactuals(world, "diffusion", options)
     fresh.folder = fresh.folder / "elsewhere"  # not from the disk: the seed alone
     assert fresh.without(media, picture, region).tobytes() == made.tobytes()
 
@@ -166,8 +166,8 @@ def test_a_diffusion_pipeline_that_cannot_be_loaded(world: scenes.Scenes, tmp_pa
     pytest.importorskip("diffusers")
     media, thing = lone(world)
     with pytest.raises(UsageError, match="--inpaint-option model="):
-        Twins(world, "diffusion", {})
-    nowhere = Twins(world, "diffusion", {"model": str(tmp_path)})
+        Counterfactuals(world, "diffusion", {})
+    nowhere = Counterfactuals(world, "diffusion", {"model": str(tmp_path)})
     with pytest.raises(UsageError, match="as an inpainting pipeline"):
         nowhere.without(media, world.image(media), world.mask(media, thing))
 
@@ -189,5 +189,5 @@ def test_the_feed_gives_every_concept_its_twins(world: scenes.Scenes, llava: Any
 
 def test_two_stage_wants_pictures(world: scenes.Scenes) -> None:
     job = make_job({"methods": {"two_stage": {}}, "sources": ["text"]})
-    with pytest.raises(UsageError, match="two_stage scores examples with image; add it to --sources"):
+    with pytest.raises(UsageError, match="two_stage scores examples with source image; add it to sources"):
         complete(job, world, EYES)

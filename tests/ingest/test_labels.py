@@ -16,7 +16,7 @@ from atlas.maintain.check import check
 from atlas.query import labels as stored_labels
 from atlas.store import create
 from atlas.store.database import open_readonly
-from ingest.analyse.labelling import Labelled, find_runs, make, stored
+from ingest.analyse.labelling import LabelRun, find_runs, make, stored
 from ingest.attribution.miner_weights import METRICS, PRESETS, SPLITS
 from ingest.job import Execution, make_job
 from ingest.label_rules.lape import specific
@@ -82,7 +82,7 @@ def published_selection(scores: dict[str, np.ndarray], ratio: float, strategy: s
     return chosen
 
 
-def rows_of(path: Path, done: Labelled) -> dict[tuple[str, int, int], float]:
+def rows_of(path: Path, done: LabelRun) -> dict[tuple[str, int, int], float]:
     rows = stored_labels.labelled(path, done.run_id).to_arrow().to_pylist()
     return {(r["label"], r["layer"], r["neuron"]): r["score"] for r in rows}
 

@@ -147,5 +147,5 @@ def test_a_clip_is_a_scene_in_motion() -> None:
     for address in ("held_out/7", "sound/find/0", "film/find/x", "film/"):
         with pytest.raises(BadMedia):
             world.video(address)
-    with pytest.raises(BadMedia, match="is a video, no picture"):
+    with pytest.raises(BadMedia, match="is a video, not a picture"):
         world.image("film/find/0")

@@ -271,9 +271,9 @@ def test_what_cannot_be_drawn_is_said(llava_folder: Path, empty_atlas: Path) -> 
     content = {"model": str(llava_folder), "concepts": ["dog"], "tasks": ["draw"], "sources": ["text"]}
     with pytest.raises(Unsupported, match="draws no pictures; ask for text"):
         ingest(empty_atlas, make_job({**content, "methods": {"contribution": {}}}), Execution())
-    with pytest.raises(UsageError, match="nam_image explains pictures, and no example is answered so"):
+    with pytest.raises(UsageError, match="nam_image explains pictures, and no example is answered in pictures"):
         ingest(empty_atlas, make_job({**content, "tasks": ["does"], "methods": {"nam_image": {}}}), Execution())
-    with pytest.raises(UsageError, match="nam_text explains words, and no example is answered so"):
+    with pytest.raises(UsageError, match="nam_text explains words, and no example is answered in pictures"):
         ingest(empty_atlas, make_job({**content, "methods": {"nam_text": {}}}), Execution())
     with pytest.raises(UsageError, match="no drawing option called 'step'"):
         job_of(drawing={"step": 3})

@@ -125,7 +125,7 @@ def test_equal_lines_are_told(tmp_path: Path) -> None:
 
 def test_concepts_that_differ_in_capitals_are_told(tmp_path: Path) -> None:
     file = written(tmp_path / "x.jsonl", FACT, FACT | {"concepts": "france; city"})
-    with pytest.warns(AtlasWarning, match="in capitals alone are scored apart.*: 'France' and 'france'$"):
+    with pytest.warns(AtlasWarning, match="only in capitals are scored separately.*: 'France' and 'france'$"):
         prompts.build(str(file))
 
 
@@ -173,7 +173,7 @@ def test_splits_and_other_folders_are_no_classes(tmp_path: Path) -> None:
         task_folders.picture(tmp_path / name, 1)
     (tmp_path / "notes").mkdir()
     (tmp_path / "train" / "bird").mkdir()
-    with pytest.warns(AtlasWarning, match="folders without a picture: 2 of 5 left out: notes; train/bird"):
+    with pytest.warns(AtlasWarning, match="folders without pictures: 2 of 5 left out: notes; train/bird"):
         assert list(folder.build(str(tmp_path)).concepts) == ["cat", "dog"]
     task_folders.picture(tmp_path / "notes" / "3.png", 1)
     with pytest.raises(UsageError, match="has classes below train/ and pictures in notes/ beside it; keep one of them"):
@@ -191,7 +191,9 @@ def test_columns_that_nothing_is_made_of_are_told(tmp_path: Path) -> None:
     written(
         tmp_path / "x.jsonl", {"file": "1.png", "Concept": "dog", "label": "cat", "Question": "?", "Answer": "a dog"}
     )
-    with pytest.warns(AtlasWarning, match=r"\(prompt, answer, words, task do\): 2 of 5 not read: label; question"):
+    with pytest.warns(
+        AtlasWarning, match=r"\(known are prompt, answer, words, task\): 2 of 5 ignored: label; question"
+    ):
         [example] = every(folder.build(str(tmp_path)), IMAGE)
     assert (example.mentions, example.answer) == ((Mention("dog"),), "a dog")
 
@@ -260,7 +262,7 @@ def test_which_table_or_none(tmp_path: Path) -> None:
         folder.build(str(tmp_path))
     assert list(folder.build(str(tmp_path), table="b.csv").concepts) == ["thing b"]
     assert list(folder.build(str(tmp_path), table="none").concepts) == ["a", "b"]
-    with pytest.raises(UsageError, match="has no c.csv; expected is"):
+    with pytest.raises(UsageError, match="has no c.csv; expected:"):
         folder.build(str(tmp_path), table="c.csv")
 
 
@@ -275,5 +277,5 @@ def test_a_picture_is_in_one_split_however_it_is_written(tmp_path: Path) -> None
 
 def test_neither_a_table_nor_class_folders(tmp_path: Path) -> None:
     task_folders.picture(tmp_path / "1.png", 1)
-    with pytest.raises(UsageError, match="expected is a folder of pictures for each class, or metadata.csv"):
+    with pytest.raises(UsageError, match="expected: a folder of pictures for each class, or metadata.csv"):
         folder.build(str(tmp_path))

@@ -16,7 +16,7 @@ from atlas.live.media import Sound
 from ingest.data.examples import BadMedia
 from ingest.data.media import open_audio
 from ingest.datasets import audio
-from ingest.datasets._files import table_of
+from ingest.datasets._files import read_csv
 
 soundfile = pytest.importorskip("soundfile")
 
@@ -79,20 +79,20 @@ def test_odd_headers(tmp_path: Path, content: bytes) -> None:
 
 def test_a_float_file_that_was_cut_is_not_read_as_a_shorter_one(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_bytes(chunks(form(3, 32), FLOATS)[:-8])
-    with pytest.raises(BadMedia, match=r"x.wav is cut: 16 of 24 bytes"):
+    with pytest.raises(BadMedia, match=r"x.wav is truncated: it has 16 of 24 bytes"):
         open_audio(tmp_path / "x.wav")
 
 
 def test_a_file_that_was_never_finished(tmp_path: Path) -> None:
     (tmp_path / "x.wav").write_bytes(chunks(form(), SIXTEEN, riff=0, data=0))
-    with pytest.raises(BadMedia, match="x.wav was never finished: its header says 0 bytes of sound, and 12 follow"):
+    with pytest.raises(BadMedia, match="x.wav is unfinished: its header says 0 bytes of sound, and 12 follow"):
         open_audio(tmp_path / "x.wav")
 
 
 def test_a_header_that_says_less_than_there_is(tmp_path: Path) -> None:
     long = (b"data", np.full(40, 0.5 * 32_768).astype("<i2").tobytes())
     (tmp_path / "x.wav").write_bytes(chunks(form(), long, data=20))
-    with pytest.raises(BadMedia, match="x.wav has 80 bytes of sound or more, and its header says 20"):
+    with pytest.raises(BadMedia, match="x.wav has at least 80 bytes of sound, and its header says 20"):
         open_audio(tmp_path / "x.wav")
     (tmp_path / "x.wav").write_bytes(chunks(form(), SIXTEEN) + bytes(40))
     np.testing.assert_array_equal(open_audio(tmp_path / "x.wav")[0], KNOWN)
@@ -107,7 +107,7 @@ def test_a_rate_that_no_recording_has(tmp_path: Path, rate: int) -> None:
 
 def test_channels_that_cancel_each_other_are_no_silence(tmp_path: Path) -> None:
     soundfile.write(str(tmp_path / "x.wav"), np.stack([KNOWN, -KNOWN], 1), 8000, subtype="PCM_16")
-    with pytest.raises(BadMedia, match="silent when its channels are averaged, as they cancel each other; keep one"):
+    with pytest.raises(BadMedia, match="silent when its channels are averaged, as they cancel out; keep one"):
         open_audio(tmp_path / "x.wav")
 
 
@@ -174,7 +174,7 @@ def test_what_a_model_would_not_hear_is_left_out_by_name(
     [example] = dataset.examples(source="audio", split="find", **asked)
     feed = ExampleEncoder(tiny_audio, dataset, make_job({"model": "tiny-audio"}))
     assert feed.prompt(example) is None
-    assert feed.skipped.media[example.media[0]].endswith("is too short for tiny-audio, which hears nothing of it")
+    assert feed.skipped.media[example.media[0]].endswith("is too short for tiny-audio, which makes no token of it")
 
 
 # Tables
@@ -187,7 +187,7 @@ def test_tables_as_spreadsheets_write_them(tmp_path: Path, separator: str, encod
     rows = [["File Name", " LABEL"], ["a.wav", '"a; long, one|\t"'], ["b.wav", "dög"]]
     text = newline.join(separator.join(row) for row in rows)
     (tmp_path / "x.csv").write_bytes(text.encode(encoding))
-    found = [row for _, row in table_of(tmp_path / "x.csv")]
+    found = [row for _, row in read_csv(tmp_path / "x.csv")]
     assert found == [
         {"file name": "a.wav", "label": "a; long, one|\t"},
         {"file name": "b.wav", "label": "dög"},
@@ -208,7 +208,7 @@ def test_a_folder_of_recordings_with_such_a_table(tmp_path: Path, header: str) -
 def test_a_table_of_another_encoding_says_what_to_do(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "x.csv").write_bytes("file,label\na.wav,dög\n".encode(encoding))
     with pytest.raises(UsageError, match=r"x.csv is not UTF-8 \(byte \d+\); save it in UTF-8"):
-        table_of(tmp_path / "x.csv")
+        read_csv(tmp_path / "x.csv")
 
 
 def test_a_recording_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +225,7 @@ def test_a_recording_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        ("file,label\na.wav,a dog, a cat\n", r"x.csv: line 2 has 3 cells, and there are 2 columns"),
+        ("file,label\na.wav,a dog, a cat\n", r"x.csv: line 2 has 3 cells for 2 columns"),
         ("file,file\na.wav,dog\n", "has two columns file"),
         ("file,label\n", "has no rows"),
         ("", "has no rows"),
@@ -235,4 +235,4 @@ def test_a_recording_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_table_that_would_be_misread(tmp_path: Path, content: str, match: str) -> None:
     (tmp_path / "x.csv").write_text(content)
     with pytest.raises(UsageError, match=match):
-        table_of(tmp_path / "x.csv")
+        read_csv(tmp_path / "x.csv")

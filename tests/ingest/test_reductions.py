@@ -120,7 +120,7 @@ def test_negatives_show_none_of_the_concepts() -> None:
     assert len(found) == 5
     assert all("dog" not in world.shown(e.media[0]) for e in found)
     everything = make_job({"concepts": list(world.concepts), "negatives": 5})
-    with pytest.raises(UsageError, match="leave out --negatives"):
+    with pytest.raises(UsageError, match="leave out negatives"):
         negatives(everything, world, "image", "find", ("caption",))
 
 

@@ -29,7 +29,7 @@ from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.ingest import ingest
 from ingest.run.map_step import encoded, portions, stretches
 from ingest.run.prepare import collect, load_model
-from ingest.run.record import only_one
+from ingest.run.record import folder_lock
 from ingest.run.resolve import complete, resolved, run_id
 
 EYES = frozenset({"image", "text"})
@@ -178,8 +178,8 @@ def test_a_damaged_portion_is_done_again(empty_atlas: Path, stored_atlas: Path, 
 def test_two_processes_with_the_same_job(empty_atlas: Path, small_job: Job, stored_atlas: Path) -> None:
     (folder,) = (stored_atlas / "runs").iterdir()
     with (
-        only_one(empty_atlas / "runs" / folder.name),
-        pytest.raises(StoreUnavailable, match="another process is running this very job"),
+        folder_lock(empty_atlas / "runs" / folder.name),
+        pytest.raises(StoreUnavailable, match="another process is running the same job"),
     ):
         ingest(empty_atlas, small_job, Execution())
 

@@ -21,7 +21,7 @@ from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from atlas.testing import check_solver
-from ingest.solve.problem import Piece, Problem, Weights, objective, pieces
+from ingest.solve.problem import CachedBatch, Problem, Weights, cached_batches, objective
 from ingest.solve.swaps import Swap
 from ingest.solvers._choosing import contributing, excluded
 from ingest.solvers.minimal_norm import minimal, observed
@@ -92,12 +92,12 @@ def test_the_gradient_of_the_objective_is_its_finite_difference(
     """Along random directions in all deltas at once, for what is to change and for what is kept."""
     pictures = exact.name == "random-llava"
     problem = problem_of(exact, ANSWERS, swap, keep=items_of(exact, ["a red cat", "meows"], pictures=pictures))
-    made = pieces(problem, min(layers))
+    made = cached_batches(problem, min(layers))
     assert [p.change for p in made] == [True, False]
     writes = writes_of(exact, layers)
     weights = Weights(kl=0.7, repetition=3.0, keep=1.3)
 
-    def value(moved: dict[int, Any], piece: Piece) -> Tensor:
+    def value(moved: dict[int, Any], piece: CachedBatch) -> Tensor:
         return objective(piece, moved, weights, suppress=swap.wanted is None)[0]
 
     for piece in made:
@@ -117,7 +117,7 @@ def test_the_gradient_of_the_objective_is_its_finite_difference(
 @pytest.mark.parametrize("layers", [(0, 1), (1,), (0,)])
 def test_the_cached_restart_is_the_whole_model_with_the_edit(layers: tuple[int, ...], live: LiveModel) -> None:
     problem = problem_of(live, ANSWERS, CAT)
-    (piece,) = pieces(problem, min(layers))
+    (piece,) = cached_batches(problem, min(layers))
     writes = writes_of(live, layers)
     with torch.no_grad():
         cached = piece.rerun(writes)
@@ -132,7 +132,7 @@ def test_the_cached_restart_is_the_whole_model_with_the_edit(layers: tuple[int, 
 
 def test_at_zero_deltas_nothing_drifts_and_the_probabilities_are_the_models(live: LiveModel) -> None:
     problem = problem_of(live, ANSWERS, LONG, keep=items_of(live, ["meows"]))
-    for piece in pieces(problem, 0):
+    for piece in cached_batches(problem, 0):
         zero = {0: (torch.arange(3), torch.zeros(3, live.layout.d_model))}
         final = piece.rerun(zero)
         assert float(piece.drift(final)) == pytest.approx(0, abs=1e-6)
@@ -148,7 +148,7 @@ def test_at_zero_deltas_nothing_drifts_and_the_probabilities_are_the_models(live
 def test_the_terms_of_the_objective_are_those_of_a_plain_loop(live: LiveModel) -> None:
     """Row by row and position by position, with the released code's loss."""
     problem = problem_of(live, ANSWERS, LONG)
-    (piece,) = pieces(problem, 0)
+    (piece,) = cached_batches(problem, 0)
     writes = writes_of(live, (0, 1))
     with torch.no_grad():
         found = float(objective(piece, writes, Weights(kl=0.5, repetition=10.0), suppress=False)[0])
@@ -189,7 +189,7 @@ def test_a_certain_word_still_has_a_gradient_away_from_it(random_llava: Any) -> 
     answered = prompt.answered(own[0, len(prompt.ids) :].tolist())
     (item,) = items_of(live, ["a"])
     item = replace(item, prompt=answered, targets=item.targets[:1])
-    piece = Piece(live, [item], 0, change=True)
+    piece = CachedBatch(live, [item], 0, change=True)
     assert said(live, item) == [1.0]
     deltas = torch.zeros(64, 32, requires_grad=True)
     loss = piece.worst(piece.unlikely(piece.rerun({1: (torch.arange(64), deltas)})))
@@ -199,7 +199,7 @@ def test_a_certain_word_still_has_a_gradient_away_from_it(random_llava: Any) -> 
 
 
 def test_the_worst_is_the_mean_over_rows_of_the_greatest(llava: LiveModel) -> None:
-    (piece,) = pieces(problem_of(llava, ANSWERS, LONG), 0)
+    (piece,) = cached_batches(problem_of(llava, ANSWERS, LONG), 0)
     values = torch.rand(len(piece.rows), generator=torch.Generator().manual_seed(0))
     greatest = [float(values[piece.rows == row].max()) for row in range(3)]
     assert float(piece.worst(values)) == pytest.approx(np.mean(greatest))
@@ -255,7 +255,7 @@ def test_what_is_kept_stays_nearer_to_what_it_was(llava: LiveModel) -> None:
     for weight in (0.0, 30.0):
         problem = problem_of(llava, ["a dog"], CAT, keep=keep)
         found = solver("word_swap", per_token=20, keep=weight, **FAST).solve(problem).intervention
-        (piece,) = (p for p in pieces(problem, 0) if not p.change)
+        (piece,) = (p for p in cached_batches(problem, 0) if not p.change)
         with torch.no_grad(), changing(llava, found), tracing(llava.layout, layers=[]) as capture:
             llava.forward(piece.batch)
             assert capture.norm_out is not None

@@ -117,7 +117,7 @@ def test_an_address_of_no_recording_is_bad_media(address: str) -> None:
 
 def test_a_recording_is_no_picture() -> None:
     for call in (WORLD.image, WORLD.caption, lambda media: WORLD.mask(media, "dog")):
-        with pytest.raises(BadMedia, match="is a recording, no picture"):
+        with pytest.raises(BadMedia, match="is a recording, not a picture"):
             call("sound/find/3")
     with pytest.raises(UsageError):
         WORLD.audio_counterfactual("sound/find/3", "dgo")

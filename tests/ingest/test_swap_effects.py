@@ -28,9 +28,9 @@ from ingest.evaluate.edit import evaluate, random_controls
 from ingest.evaluate.effects import POOLED, summarise
 from ingest.evaluate.from_edit import swap_of
 from ingest.evaluate.teacher_forced import Scores
-from ingest.evaluate.word_swap import SwapExaminer
+from ingest.evaluate.word_swap import SwapEvaluator
 from ingest.job import Execution, Job, make_job
-from ingest.solve.solve import Wanted, solve
+from ingest.solve.solve import SolveSpec, solve
 from ingest.solve.swaps import Swap
 
 EYES = frozenset({"image", "text"})
@@ -59,28 +59,28 @@ def swapping(speaking: Any) -> Intervention:
     return build(lr=0.03).solve(Problem(live, cases)).intervention
 
 
-def examined(live: LiveModel, examples: Sequence[Example], swap: Swap, concept: str = "dog") -> SwapExaminer:
-    return SwapExaminer(feed_of(live, examples), list(examples), swap, 3, concept)
+def examined(live: LiveModel, examples: Sequence[Example], swap: Swap, concept: str = "dog") -> SwapEvaluator:
+    return SwapEvaluator(feed_of(live, examples), list(examples), swap, 3, concept)
 
 
-def ask(examiner: SwapExaminer, intervention: Intervention) -> Scores:
-    with changing(examiner.live, intervention):
-        return examiner.ask()
+def ask(evaluator: SwapEvaluator, intervention: Intervention) -> Scores:
+    with changing(evaluator.live, intervention):
+        return evaluator.evaluate()
 
 
 @pytest.mark.parametrize("swap", [CAT, Swap("dog")], ids=["cat", "nothing"])
 def test_every_number_is_that_of_a_plain_loop(swap: Swap, speaking: Any, swapping: Intervention) -> None:
     live, nothing = speaking, Intervention(())
-    examiner = examined(live, SPOKEN, swap)
-    numbers = [case.number for case in examiner.cases]
+    evaluator = examined(live, SPOKEN, swap)
+    numbers = [case.number for case in evaluator.cases]
     assert numbers == [n for n, e in enumerate(SPOKEN) if "dog" in str(e.answer).split()]
     others = [e for e in SPOKEN if "dog" not in str(e.answer).split() and "dogs" not in str(e.answer).split()]
-    assert [e for e, _ in examiner.prompts] == [*(SPOKEN[n] for n in numbers), *others]
-    before = [answer(live, prompt, nothing) for _, prompt in examiner.prompts]
+    assert [e for e, _ in evaluator.prompts] == [*(SPOKEN[n] for n in numbers), *others]
+    before = [answer(live, prompt, nothing) for _, prompt in evaluator.prompts]
     for intervention in (nothing, swapping):
-        scores = ask(examiner, intervention)
-        after = [answer(live, prompt, intervention) for _, prompt in examiner.prompts]
-        for i, case in enumerate(examiner.cases):
+        scores = ask(evaluator, intervention)
+        after = [answer(live, prompt, intervention) for _, prompt in evaluator.prompts]
+        for i, case in enumerate(evaluator.cases):
             wanted = before[i].replace("dog", "cat")
             whole = after[i] == wanted if swap.wanted else "dog" not in after[i].split()
             assert scores.values["whole_success"][i] == whole
@@ -107,7 +107,7 @@ def test_every_number_is_that_of_a_plain_loop(swap: Swap, speaking: Any, swappin
 
 
 def test_the_first_answers_are_made_once_and_stored(speaking: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    examiner = examined(speaking, SPOKEN, CAT)
+    evaluator = examined(speaking, SPOKEN, CAT)
     asked: list[int] = []
     plain = LiveModel.generate
 
@@ -116,31 +116,31 @@ def test_the_first_answers_are_made_once_and_stored(speaking: Any, monkeypatch: 
         return plain(self, prompts, **options)
 
     monkeypatch.setattr(LiveModel, "generate", generate)
-    count = len(examiner.prompts)
-    examiner.ask()
-    assert sum(asked) == count == len(examiner.feed.made)
-    assert {r.text.strip() for r in examiner.feed.made} == {e.answer for e, _ in examiner.prompts}
-    second = SwapExaminer(examiner.feed, SPOKEN, CAT, 3, "dog")  # other questions about the same examples
-    second.ask()
-    assert sum(asked) == count == len(examiner.feed.made)
-    second.ask()  # as an edit would be: said anew, and not stored
-    assert sum(asked) == 2 * count and len(examiner.feed.made) == count
+    count = len(evaluator.prompts)
+    evaluator.evaluate()
+    assert sum(asked) == count == len(evaluator.encoder.made)
+    assert {r.text.strip() for r in evaluator.encoder.made} == {e.answer for e, _ in evaluator.prompts}
+    second = SwapEvaluator(evaluator.encoder, SPOKEN, CAT, 3, "dog")  # other questions about the same examples
+    second.evaluate()
+    assert sum(asked) == count == len(evaluator.encoder.made)
+    second.evaluate()  # as an edit would be: said anew, and not stored
+    assert sum(asked) == 2 * count and len(evaluator.encoder.made) == count
 
 
 def test_what_is_about_the_concept_without_its_word_is_neither(speaking: Any) -> None:
     examples = [*SPOKEN[:1], example("two dogs", prompt="two what ?"), example("a cat", media="5", mentions=("dog",))]
-    examiner = examined(speaking, examples, CAT)
-    assert [e for e, _ in examiner.prompts] == examples[:1]
-    scores = examiner.ask()
-    assert [a.concept for a in scores.asked] == ["dog"]
+    evaluator = examined(speaking, examples, CAT)
+    assert [e for e, _ in evaluator.prompts] == examples[:1]
+    scores = evaluator.evaluate()
+    assert [a.concept for a in scores.questions] == ["dog"]
 
 
 def test_where_the_model_never_says_the_word_what_else_changes_is_still_measured(speaking: Any) -> None:
     examples = [replace(e, answer="a butterfly") if i == 0 else e for i, e in enumerate(SPOKEN)]
-    examiner = examined(speaking, examples, Swap("butterfly", "bee"), "butterfly")
-    assert examiner.cases == []
-    scores = examiner.ask()
-    assert set(scores.values["whole_unchanged"].tolist()) == {1.0} and len(scores.asked) == len(SPOKEN) - 1
+    evaluator = examined(speaking, examples, Swap("butterfly", "bee"), "butterfly")
+    assert evaluator.cases == []
+    scores = evaluator.evaluate()
+    assert set(scores.values["whole_unchanged"].tolist()) == {1.0} and len(scores.questions) == len(SPOKEN) - 1
     rows = summarise({"before": [scores]}, "butterfly")
     assert {(r["subset"], r["metric"]) for r in rows} == {("others", "whole_unchanged")}
 
@@ -158,7 +158,7 @@ def small_world(speaking: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def solved(path: Path, swap: Swap = CAT, name: str = "swap", **job: Any) -> Edit:
     content = {"dataset": "world", "max_new_tokens": 12} | job
-    wanted = Wanted("word_swap", swap, {"lr": 0.03, "epochs": 12}, keep=4)
+    wanted = SolveSpec("word_swap", swap, {"lr": 0.03, "epochs": 12}, keep=4)
     return solve(path, name, wanted, make_job(content), Execution(batch_size=2))[0]
 
 
@@ -200,7 +200,7 @@ def test_what_cannot_be_solved_again_is_said(
     small_world._examples = []  # the examples are gone
     done: list[str] = []
     assert random_controls(empty_atlas, edit, speaking, 2, BY_LAYERS, done) == []
-    assert len(done) == 1 and done[0].startswith("0 of 2 random controls: it could not be solved on others (")
+    assert len(done) == 1 and done[0].startswith("0 of 2 random controls: the edit could not be solved on others (")
 
 
 @pytest.mark.parametrize("words", [CAT, Swap("red", "hot")], ids=["a concept's word", "no concept's word"])
@@ -224,10 +224,10 @@ def test_an_evaluation_has_success_beside_what_else_changes(
         assert ("concept", "whole_unchanged", condition) not in value
     assert value["concept", "success", "before"] == (0, 1) and value["concept", "said", "before"] == (1, 1)
     assert value["others", "whole_unchanged", "before"][0] == 1
-    examiner = SwapExaminer(feed_of(speaking, SPOKEN), [e for e in SPOKEN if e.split == "held_out"], words, 3, "dog")
-    ask(examiner, Intervention(()))
-    scores = ask(examiner, edit.intervention)
-    mine = [i for i, a in enumerate(scores.asked) if a.source == "text" and a.concept == "dog"]
+    evaluator = SwapEvaluator(feed_of(speaking, SPOKEN), [e for e in SPOKEN if e.split == "held_out"], words, 3, "dog")
+    ask(evaluator, Intervention(()))
+    scores = ask(evaluator, edit.intervention)
+    mine = [i for i, a in enumerate(scores.questions) if a.source == "text" and a.concept == "dog"]
     for metric in ("success", "said", "wanted_probability"):
         found = value["concept", metric, "edit"][0]
         assert found == pytest.approx(float(scores.values[metric][mine].mean()), rel=1e-3, abs=1e-6)
@@ -235,9 +235,11 @@ def test_an_evaluation_has_success_beside_what_else_changes(
 
 
 def test_an_edit_by_one_question_is_measured_too(empty_atlas: Path, small_world: Any, speaking: Any) -> None:
-    asked = ingest.solve.solve.Asked("one word :", [], "dog")
-    wanted = Wanted("word_swap", CAT, {"lr": 0.03, "epochs": 12})
-    edit, solution = solve(empty_atlas, "one", wanted, make_job({"max_new_tokens": 12}), Execution(), asked=asked)
+    asked = ingest.solve.solve.PromptDataset("one word :", [], "dog")
+    wanted = SolveSpec("word_swap", CAT, {"lr": 0.03, "epochs": 12})
+    edit, solution = solve(
+        empty_atlas, "one", wanted, make_job({"max_new_tokens": 12}), Execution(), prompt_dataset=asked
+    )
     assert edit.concept is None and edit.provenance["asked"]["prompt"] == "one word :"
     assert solution.report["worst_after"] > solution.report["worst_before"]
     done = evaluate(empty_atlas, edit, HELD_OUT, Execution(), seeds=1)
@@ -258,7 +260,7 @@ def test_a_composed_edit_is_measured_by_the_one_swap_of_its_parts(
     assert swap_of(Atlas.open(empty_atlas).edit("calm").data) is None
     done = evaluate(empty_atlas, both, HELD_OUT, Execution(batch_size=3), seeds=1, controls="layers")
     assert ("concept", "success", "random") in {(r["subset"], r["metric"], r["condition"]) for r in done.rows}
-    assert len(done.notes) == 2 and "make its very changes to other neurons: nothing is learned again" in done.notes[1]
+    assert len(done.notes) == 2 and "make its exact changes to other neurons: nothing is learned again" in done.notes[1]
     (first,) = random_controls(empty_atlas, both, speaking, 1, BY_LAYERS, [])
     assert np.array_equal(np.asarray(first.deltas), np.asarray(both.intervention.deltas))
     other = {"solver": {"swap": {"said": "cat", "wanted": "dog"}}}
@@ -269,10 +271,10 @@ def test_a_composed_edit_is_measured_by_the_one_swap_of_its_parts(
 def test_what_the_word_is_kept_from_comes_from_every_source(small_world: Any, speaking: Any) -> None:
     live, job = speaking, ingest.solve.solve.complete(Job(concepts=("dog",), max_new_tokens=12), small_world, EYES)
     for keep, count in ((2, 2), (100, 3)):
-        items = ingest.solve.solve.kept(live, small_world, job, Wanted("word_swap", CAT, keep=keep), 4)
+        items = ingest.solve.solve.keep_items(live, small_world, job, SolveSpec("word_swap", CAT, keep=keep), 4)
         texts = [live.encoder.decode(item.prompt.answer).strip() for item in items]
         assert len(items) == count and {"a cat", "a red cat meows"} == set(texts)
-    assert ingest.solve.solve.kept(live, small_world, job, Wanted("word_swap", CAT, keep=0), 4) == []
+    assert ingest.solve.solve.keep_items(live, small_world, job, SolveSpec("word_swap", CAT, keep=0), 4) == []
 
 
 def test_whole_layers_have_no_control(empty_atlas: Path, small_world: Any, speaking: Any) -> None:

@@ -12,7 +12,7 @@ from swapping import SPOKEN, cases_of, example, feed_of, one_pass
 
 from atlas.errors import UsageError
 from atlas.live.encode import Prompt
-from ingest.solve.swaps import Swap, check_words, make_cases, replaced, spoken
+from ingest.solve.swaps import Swap, check_words, make_cases, replace_word, spoken_cases
 
 
 def text(live: Any, prompt: Prompt) -> str:
@@ -120,7 +120,7 @@ def test_replacing_is_what_a_plain_split_does(words: list[str], wanted: str) -> 
             ends.append(len(out))
         else:
             out.append(word)
-    found, places = replaced(" ".join(flat), "dog", wanted)
+    found, places = replace_word(" ".join(flat), "dog", wanted)
     assert found == " ".join(out) and len(places) == len(ends)
     if wanted in ("cat", "a"):
         assert places == [sum(w == wanted for w in out[:end]) - 1 for end in ends]
@@ -143,7 +143,7 @@ def test_without_a_reference_the_models_own_answer_is_changed(speaking: Any) -> 
         assert case.said.answer == tuple(own)
         assert text(speaking, case.wanted) == text(speaking, case.said).replace("dog", "cat")
         assert pieces(speaking, case.said, case.said_at) == "dog"
-    assert spoken(speaking, cases, 4) == cases  # what the model says by itself it says
+    assert spoken_cases(speaking, cases, 4) == cases  # what the model says by itself it says
     assert len(feed.made) == len(SPOKEN)
 
 
@@ -171,7 +171,7 @@ def test_spoken_cases_are_those_in_which_every_token_is_the_first_choice(speakin
     for word, number in (("dog", len(taught)), ("butterfly", 0)):
         examples = [*taught, *strange] if word == "dog" else strange
         cases = make_cases(feed_of(speaking, examples), list(enumerate(examples)), Swap(word, "cat"), 4)
-        kept = spoken(speaking, cases, 2)
+        kept = spoken_cases(speaking, cases, 2)
         right = []
         for case in cases:
             item = case.item(original=True)
@@ -180,7 +180,7 @@ def test_spoken_cases_are_those_in_which_every_token_is_the_first_choice(speakin
             right.append(all(int(choice[start + t.index - 1]) == ids[start + t.index] for t in item.targets))
         assert [case in kept for case in cases] == right and len(cases) == len(examples)
         assert sum(right) == (len(examples) if word == "dog" else 0), number
-    assert spoken(speaking, [], 2) == []
+    assert spoken_cases(speaking, [], 2) == []
 
 
 @pytest.mark.parametrize(
@@ -190,9 +190,9 @@ def test_spoken_cases_are_those_in_which_every_token_is_the_first_choice(speakin
         ("  ", None, "empty; write --from dog"),
         ("dog", "", "empty"),
         ("dog", " ", "empty"),
-        ("dog", "dog", "'dog' is to become itself; give another --to"),
-        ("dog", "Dog", "is to become itself"),
-        ("dog", " dog ", "is to become itself"),
+        ("dog", "dog", "'dog' would become itself; give another --to"),
+        ("dog", "Dog", "would become itself"),
+        ("dog", " dog ", "would become itself"),
     ],
 )
 def test_words_that_cannot_be_swapped(said: str, wanted: str | None, message: str) -> None:

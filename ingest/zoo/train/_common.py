@@ -12,7 +12,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 THREADS = 2  # fixed, as sums depend on how many threads share them
 
 
-class Clock:
+class Stopwatch:
     """Prints lines with the seconds since it was made."""
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ def greedy(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
     )
 
 
-def finish(figures: Mapping[str, float], out: Path, log: Clock) -> None:
+def finish(figures: Mapping[str, float], out: Path, log: Stopwatch) -> None:
     """Write what was measured of the model into its folder, and print it."""
     rounded = {name: round(value, 4) for name, value in figures.items()}
     (out / "figures.json").write_text(json.dumps(rounded, indent=2) + "\n")

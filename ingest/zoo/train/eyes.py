@@ -76,7 +76,7 @@ def confine(model: Any) -> None:
     model.mapper.fc.weight[:, :HEARD] = 0
 
 
-class Gallery:
+class LabelledPictures:
     """Training pictures of one thing each: of ordinary size, large, and large but drawn with a quarter of the pixels.
 
     pixels: (pictures, SIZE, SIZE, 3) bytes. shown: what they show. labels: (pictures, 3) numbers of thing, colour and
@@ -128,7 +128,9 @@ def enlarged(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(pixels).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
 
 
-def train_eyes(model: Any, gallery: Gallery, options: SenseOptions, seed: int, log: Callable[[str], None]) -> None:
+def train_eyes(
+    model: Any, gallery: LabelledPictures, options: SenseOptions, seed: int, log: Callable[[str], None]
+) -> None:
     """Tower and projection, first by what is shown, then through the language model, which stays frozen."""
     torch.manual_seed(seed + 2)
     tower, projection = model.vision_tower, model.visual_projection

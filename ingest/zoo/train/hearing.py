@@ -32,7 +32,7 @@ from ingest.datasets._world import BY_NAME, ORDER, SLOTS
 from ingest.datasets.scenes import Scenes
 from ingest.zoo.train.corpus import Batch, Writer
 from ingest.zoo.train.language import HEARD
-from ingest.zoo.train.senses import ASKED, Asking, Sense, SenseOptions, adopt, train_sense
+from ingest.zoo.train.senses import ASKED, QuestionPool, Sense, SenseOptions, adopt, train_sense
 
 HEIGHTS = 64  # mel bins
 FRAMES = 4 * SLOTS  # the encoder halves them twice
@@ -81,7 +81,7 @@ def confine(model: Qwen2AudioForConditionalGeneration) -> None:
     last.bias[HEARD:] = 0
 
 
-class Tape:
+class TrainingRecordings:
     """Training recordings, made once and kept as features, with what may be asked of each.
 
     features: (recordings, HEIGHTS, FRAMES) float16. labels: (recordings, SLOTS, 4) numbers of the thing that began
@@ -102,7 +102,7 @@ class Tape:
         single = {i: one.things[0].name for i, one in enumerate(composed) if one.manner == ALONE}
         captions = [recording.caption for recording in composed]
         prompts = {task: sound_questions(task, FIND) for task in ("caption", *ASKED)}
-        self.asking = Asking(writer, captions, single, prompts, [writer.slot] * SLOTS, SEVERAL)
+        self.asking = QuestionPool(writer, captions, single, prompts, [writer.slot] * SLOTS, SEVERAL)
 
     def _words(self) -> Tensor:
         word = self.writer.word
@@ -125,7 +125,7 @@ class Tape:
 
 
 def _tokens(recording: _sounds.Recording) -> np.ndarray:
-    """(SLOTS, 4): what `Tape.labels` holds of one recording."""
+    """(SLOTS, 4): what `TrainingRecordings.labels` holds of one recording."""
     told = np.zeros((SLOTS, 4), np.int64)
     told[:, 2] = NOISES.index(recording.background)
     for order, thing in enumerate(recording.things):
@@ -140,7 +140,7 @@ def _tokens(recording: _sounds.Recording) -> np.ndarray:
 
 def train_hearing(
     model: Qwen2AudioForConditionalGeneration,
-    tape: Tape,
+    tape: TrainingRecordings,
     options: SenseOptions,
     seed: int,
     log: Callable[[str], None],

@@ -42,7 +42,7 @@ class ImaginingOptions:
     decay: float = 0.01
 
 
-class Goals:
+class CaptionEncodings:
     """The text encoder's output of every caption of a single thing, each encoded once.
 
     spread: the mean square distance of the encodings from their mean, in which the mapper's errors are counted.
@@ -61,7 +61,7 @@ class Goals:
         return self._encoded[[self._number[drawing] for drawing in drawings]]
 
 
-class Requests:
+class RequestBatches:
     """Batches of requests that are answered with a picture, and of other questions."""
 
     def __init__(self, corpus: DrawingCorpus) -> None:
@@ -85,8 +85,8 @@ class Requests:
 
 def train_imagining(
     model: Any,
-    requests: Requests,
-    goals: Goals,
+    requests: RequestBatches,
+    goals: CaptionEncodings,
     options: ImaginingOptions,
     seed: int,
     log: Callable[[str], None],

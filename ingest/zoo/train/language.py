@@ -39,7 +39,7 @@ class LanguageOptions:
     slot_noise: float = 0.2
 
 
-class Counted(nn.Linear):
+class CostedLinear(nn.Linear):
     """A down projection that remembers what its neurons cost, and in training loses some of them.
 
     cost: (batch, length) lengths of what the neurons write, summed over neurons. lost: the part of the neurons
@@ -152,12 +152,12 @@ def embed(model: Any, batch: Batch, slot_noise: float) -> Tensor:
     return vectors
 
 
-def _count(downs: Iterable[tuple[nn.Module, str]], lost: float) -> list[Counted]:
+def _count(downs: Iterable[tuple[nn.Module, str]], lost: float) -> list[CostedLinear]:
     """Swap in down projections that count; names and weights stay, so saving is not affected."""
     counted = []
     for holder, name in downs:
         down: Any = getattr(holder, name)
-        counting = Counted(down.in_features, down.out_features, bias=down.bias is not None)
+        counting = CostedLinear(down.in_features, down.out_features, bias=down.bias is not None)
         counting.load_state_dict(down.state_dict())
         counting.lost = lost
         setattr(holder, name, counting)

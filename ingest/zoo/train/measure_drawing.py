@@ -35,7 +35,7 @@ BATCH = 54
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class DrawnRequest:
     """A request, what it asks for, whether it was answered with a picture, and the picture. seed: of its noise."""
 
     request: str
@@ -60,7 +60,7 @@ def requests(task: str, per_thing: int, seed: int = 0) -> list[tuple[str, Drawin
     return asked
 
 
-def draw(model: Any, processor: Any, painter: Painter, asked: Sequence[tuple[str, Drawing]]) -> Iterator[Drawn]:
+def draw(model: Any, processor: Any, painter: Painter, asked: Sequence[tuple[str, Drawing]]) -> Iterator[DrawnRequest]:
     """Each request answered by the model, and painted; the n-th from seed n. Where no picture is answered, what would
     have been drawn."""
     for start in range(0, len(asked), BATCH):
@@ -76,7 +76,7 @@ def draw(model: Any, processor: Any, painter: Painter, asked: Sequence[tuple[str
         seeds = range(start, start + len(some))
         pictures = painter.paint(prompts, seeds=seeds, steps=STEPS, guidance=GUIDANCE)
         yield from (
-            Drawn(*request, bool(right), picture, seed)
+            DrawnRequest(*request, bool(right), picture, seed)
             for request, right, picture, seed in zip(some, answered, pictures, seeds, strict=True)
         )
 
@@ -136,10 +136,10 @@ def measure_judge(judge: Judge, painter: Painter, world: Scenes, per_thing: int)
 
 def measure_drawings(
     model: Any, processor: Any, painter: Painter, judge: Judge, per_thing: int
-) -> tuple[dict[str, float], list[Drawn]]:
+) -> tuple[dict[str, float], list[DrawnRequest]]:
     """What is seen on the drawings of held-out requests; and the drawings asked for by name."""
     figures: dict[str, float] = {}
-    kept: list[Drawn] = []
+    kept: list[DrawnRequest] = []
     for task in DRAW_TASKS:
         many = per_thing if task == "draw" else max(1, per_thing // 3)
         drawn = list(draw(model, processor, painter, requests(task, many)))
@@ -163,7 +163,7 @@ def measure_drawings(
     return figures, kept
 
 
-def _looks(drawn: Sequence[Drawn]) -> dict[str, float]:
+def _looks(drawn: Sequence[DrawnRequest]) -> dict[str, float]:
     """Colours and backgrounds, of the requests that say one."""
     tinted = [one for one in drawn if one.wanted.colour]
     placed = [one for one in drawn if one.wanted.background]

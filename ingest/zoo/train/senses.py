@@ -54,7 +54,7 @@ class Sense:
     confine: Callable[[], None]
 
 
-class Shown(Protocol):
+class TrainingMedia(Protocol):
     """Training pictures or recordings.
 
     labels: (shown, slots, told), or (shown, told), numbers that a head should tell. words: (shown, slots, words) token
@@ -85,7 +85,7 @@ def adopt(model: Any, language: Any) -> None:
 
 
 def train_sense(
-    model: Any, sense: Sense, shown: Shown, options: SenseOptions, seed: int, log: Callable[[str], None]
+    model: Any, sense: Sense, shown: TrainingMedia, options: SenseOptions, seed: int, log: Callable[[str], None]
 ) -> None:
     """Train tower and projector by what is shown, then on captions and questions; the language model stays frozen."""
     rng = random.Random(f"{sense.name} {seed}")
@@ -110,7 +110,12 @@ def train_sense(
 
 
 def _place(
-    model: Any, sense: Sense, shown: Shown, options: SenseOptions, rng: random.Random, log: Callable[[str], None]
+    model: Any,
+    sense: Sense,
+    shown: TrainingMedia,
+    options: SenseOptions,
+    rng: random.Random,
+    log: Callable[[str], None],
 ) -> None:
     """Teach the tower to tell what is shown, by a head that is thrown away, and the projector the words for it."""
     sizes = list(sense.told.values())
@@ -169,7 +174,7 @@ def descend(
 
 
 @dataclass(frozen=True, slots=True)
-class Asking:
+class QuestionPool:
     """What may be asked of training pictures or recordings.
 
     captions: of each. single: the number of each that shows one thing, and the thing's name. prompts: by task.

@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast, Qwen2AudioForConditionalGenera
 
 from ingest.data.examples import AUDIO as HEARD
 from ingest.datasets.scenes import build
-from ingest.zoo.train._common import Clock, finish, greedy
+from ingest.zoo.train._common import Stopwatch, finish, greedy
 from ingest.zoo.train.corpus import Writer
-from ingest.zoo.train.hearing import HEARING, Tape, assemble, extractor, train_hearing
+from ingest.zoo.train.hearing import HEARING, TrainingRecordings, assemble, extractor, train_hearing
 from ingest.zoo.train.language import QWEN2, LanguageOptions, train_language
 from ingest.zoo.train.measure import load, measure
 from ingest.zoo.train.sound_corpus import SoundCorpus
@@ -31,10 +31,10 @@ def make(out: Path, *, seed: int, smoke: bool) -> None:
     torch.set_num_threads(THREADS)
     tokenizer = build_heard_tokenizer()
     writer = Writer(tokenizer, AUDIO, AUDIO_BOS, AUDIO_EOS)
-    world, log = build(seed=seed), Clock()
+    world, log = build(seed=seed), Stopwatch()
     words = train_language(tokenizer, SoundCorpus(writer), language, seed, log, QWEN2)
     model = assemble(words, writer.slot, seed)
-    train_hearing(model, Tape(world, writer, hearing.shown), hearing, seed, log)
+    train_hearing(model, TrainingRecordings(world, writer, hearing.shown), hearing, seed, log)
     save(out, model, tokenizer)
     finish(measure(*load(out), world, per_concept, HEARD), out, log)
 

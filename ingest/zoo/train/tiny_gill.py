@@ -14,7 +14,7 @@ from atlas.live.draw.gill_model import GillProcessor
 from ingest.data.examples import FIND
 from ingest.datasets._scene import SIZE
 from ingest.datasets.scenes import build
-from ingest.zoo.train._common import Clock, finish, greedy
+from ingest.zoo.train._common import Stopwatch, finish, greedy
 from ingest.zoo.train.corpus import Writer
 from ingest.zoo.train.diffusion import (
     DiffusionOptions,
@@ -25,8 +25,8 @@ from ingest.zoo.train.diffusion import (
     train_denoiser,
 )
 from ingest.zoo.train.drawing import LARGE, ORDINARY, Sketches, caption_tokenizer
-from ingest.zoo.train.eyes import EYES, Gallery, assemble, train_eyes
-from ingest.zoo.train.imagining import Goals, ImaginingOptions, Requests, train_imagining
+from ingest.zoo.train.eyes import EYES, LabelledPictures, assemble, train_eyes
+from ingest.zoo.train.imagining import CaptionEncodings, ImaginingOptions, RequestBatches, train_imagining
 from ingest.zoo.train.judge import JudgeOptions, build_judge, save_judge, train_judge
 from ingest.zoo.train.language import LanguageOptions, train_language
 from ingest.zoo.train.measure_drawing import measure_all
@@ -40,7 +40,7 @@ JUDGE = "judge"
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class GillPlan:
     """per_concept, per_thing: how many questions and drawings are measured."""
 
     diffusion: DiffusionOptions = field(default_factory=DiffusionOptions)
@@ -52,9 +52,9 @@ class Plan:
     per_thing: int = 12
 
 
-def smoke_plan() -> Plan:
-    whole = Plan()
-    return Plan(
+def smoke_plan() -> GillPlan:
+    whole = GillPlan()
+    return GillPlan(
         replace(whole.diffusion, pictures=72, coder_steps=2, coder_batch=4, sharpening=2, steps=2, batch=4),
         replace(whole.judge, pictures=72, steps=2, batch=4),
         replace(whole.language, steps=3, texts=8, contexts=6),
@@ -67,9 +67,9 @@ def smoke_plan() -> Plan:
 
 def make(out: Path, *, seed: int, smoke: bool) -> None:
     """Train every part, write the model folder and measure it. Each part is seeded by itself."""
-    plan = smoke_plan() if smoke else Plan()
+    plan = smoke_plan() if smoke else GillPlan()
     torch.set_num_threads(THREADS)
-    log, world = Clock(), build(seed=seed)
+    log, world = Stopwatch(), build(seed=seed)
     pipeline = make_pipeline(plan.diffusion, seed, log)
     save_pipeline(pipeline, out / FOLDER)
     albums = [Sketches(seed, FIND, plan.judge.pictures, sizes) for sizes in (LARGE, ORDINARY)]
@@ -80,13 +80,13 @@ def make(out: Path, *, seed: int, smoke: bool) -> None:
     corpus = DrawingCorpus(writer)
     words = train_language(writer.tokenizer, corpus, plan.language, seed, log, OPT)
     model = assemble(words, writer, seed)
-    train_eyes(model, Gallery(seed, writer, plan.eyes.shown), plan.eyes, seed, log)
-    train_imagining(model, Requests(corpus), Goals(pipeline), plan.imagining, seed, log)
+    train_eyes(model, LabelledPictures(seed, writer, plan.eyes.shown), plan.eyes, seed, log)
+    train_imagining(model, RequestBatches(corpus), CaptionEncodings(pipeline), plan.imagining, seed, log)
     save(out, model, writer)
     finish(measure_all(out, world, per_concept=plan.per_concept, per_thing=plan.per_thing), out, log)
 
 
-def make_pipeline(options: DiffusionOptions, seed: int, log: Clock) -> Any:
+def make_pipeline(options: DiffusionOptions, seed: int, log: Stopwatch) -> Any:
     sketches = Sketches(seed, FIND, options.pictures)
     pipeline = build_pipeline(caption_tokenizer(), seed)
     train_coder(pipeline.vae, sketches, options, seed, log)

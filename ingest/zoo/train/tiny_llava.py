@@ -15,12 +15,12 @@ from transformers import (
 
 from ingest.datasets._scene import SIZE
 from ingest.datasets.scenes import build
-from ingest.zoo.train._common import THREADS, Clock, finish, greedy
+from ingest.zoo.train._common import THREADS, Stopwatch, finish, greedy
 from ingest.zoo.train.corpus import Corpus, Writer
 from ingest.zoo.train.language import LanguageOptions, train_language
 from ingest.zoo.train.measure import load, measure
 from ingest.zoo.train.tokens import CHAT_TEMPLATE, build_tokenizer
-from ingest.zoo.train.vision import PATCH, VISION, Album, assemble, train_vision
+from ingest.zoo.train.vision import PATCH, VISION, TrainingPictures, assemble, train_vision
 
 
 def make(out: Path, *, seed: int, smoke: bool) -> None:
@@ -32,10 +32,10 @@ def make(out: Path, *, seed: int, smoke: bool) -> None:
         per_concept = 1
     torch.set_num_threads(THREADS)
     tokenizer = build_tokenizer()
-    writer, world, log = Writer(tokenizer), build(seed=seed), Clock()
+    writer, world, log = Writer(tokenizer), build(seed=seed), Stopwatch()
     words = train_language(tokenizer, Corpus(writer), language, seed, log)
     model = assemble(words, writer.slot, seed)
-    train_vision(model, Album(world, writer, vision.shown), vision, seed, log)
+    train_vision(model, TrainingPictures(world, writer, vision.shown), vision, seed, log)
     save(out, model, tokenizer)
     finish(measure(*load(out), world, per_concept), out, log)
 

@@ -23,7 +23,7 @@ from ingest.datasets._world import BY_NAME, COLOURS, DRAWN, ORDER, SLOTS, pictur
 from ingest.datasets.scenes import Scenes
 from ingest.zoo.train.corpus import Batch, Writer
 from ingest.zoo.train.language import HEARD
-from ingest.zoo.train.senses import ASKED, Asking, Sense, SenseOptions, adopt, train_sense
+from ingest.zoo.train.senses import ASKED, QuestionPool, Sense, SenseOptions, adopt, train_sense
 
 PATCH = 16
 SEVERAL = 0.8  # part of the captions that are of pictures with two or three things
@@ -72,7 +72,7 @@ def confine(model: LlavaForConditionalGeneration) -> None:
     last.bias[HEARD:] = 0
 
 
-class Album:
+class TrainingPictures:
     """Training pictures, drawn once and kept as bytes, with what may be asked of each.
 
     labels: (pictures, SLOTS, 3) numbers of the thing, colour and order (from the left) that a patch shows, 0 for
@@ -89,7 +89,7 @@ class Album:
         single = {i: scene.things[0].name for i, scene in enumerate(scenes) if len(scene.things) == 1}
         captions = [scene.caption for scene in scenes]
         prompts = {task: picture_questions(task, FIND) for task in ("caption", *ASKED)}
-        self.asking = Asking(writer, captions, single, prompts, [writer.slot] * SLOTS, SEVERAL)
+        self.asking = QuestionPool(writer, captions, single, prompts, [writer.slot] * SLOTS, SEVERAL)
 
     def _words(self, backgrounds: list[str]) -> Tensor:
         things, colours, orders = (
@@ -110,7 +110,7 @@ class Album:
 
 
 def _patches(scene: _scene.Scene) -> np.ndarray:
-    """(SLOTS, 3): what `Album.labels` holds of one picture."""
+    """(SLOTS, 3): what `TrainingPictures.labels` holds of one picture."""
     told = np.zeros((SLOTS, 3), np.int64)
     most = np.full(SLOTS, PATCH * PATCH // 12)  # a patch shows a thing from so many of its pixels on
     side = SIZE // PATCH
@@ -128,7 +128,11 @@ def scaled(pixels: np.ndarray) -> Tensor:
 
 
 def train_vision(
-    model: LlavaForConditionalGeneration, album: Album, options: SenseOptions, seed: int, log: Callable[[str], None]
+    model: LlavaForConditionalGeneration,
+    album: TrainingPictures,
+    options: SenseOptions,
+    seed: int,
+    log: Callable[[str], None],
 ) -> None:
     """Tower and projector, first by what each patch shows, then through the language model, which stays frozen."""
     tower, projector = model.model.vision_tower, model.model.multi_modal_projector
