@@ -81,6 +81,7 @@ def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None = 
     from atlas.edits.edit import Intervention
     from atlas.edits.kinds import ablate, make_changes
     from atlas.query.labels import labelled
+    from atlas.query.provenance import fingerprint_of
     from ingest.analyse.geometry import AblatedNeurons
 
     if edit is not None:
@@ -92,7 +93,7 @@ def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None = 
     found = labelled(path, run, label or None) if of is None else Atlas(path).selection(of)
     neurons = sorted(set(found.neurons))
     name = str(labels if of is None else of)
-    return AblatedNeurons(name, Intervention(make_changes(neurons, ablate())), found.provenance["fingerprint"])
+    return AblatedNeurons(name, Intervention(make_changes(neurons, ablate())), fingerprint_of(found.provenance))
 
 
 def _shown(rows: pa.Table, only: tuple[str, ...]) -> pa.Table:

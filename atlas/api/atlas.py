@@ -18,6 +18,7 @@ from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.query import pins, saved
 from atlas.query.answer import Answer
 from atlas.query.neuron_set import NeuronSet, everything_but
+from atlas.query.provenance import fingerprint_of
 from atlas.query.question import Question
 from atlas.query.saved import Selection
 from atlas.store.database import open_readonly
@@ -170,7 +171,7 @@ class Atlas(Questions, Requests):
         """Every other neuron of the same language model."""
         from atlas.edits import library as edit_library
 
-        model = edit_library.model_row(self.path, neurons.provenance["fingerprint"])
+        model = edit_library.model_row(self.path, fingerprint_of(neurons.provenance))
         return everything_but(neurons, model["layers"], model["width"])
 
     def compose_edits(

@@ -15,6 +15,7 @@ import numpy as np
 from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.errors import UsageError
 from atlas.neurons import PRODUCT, Neuron
+from atlas.query.provenance import Provenance
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ class Edit:
     version: int
     model: Mapping[str, Any]
     concept: str | None
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     intervention: Intervention
     created_at: str
     note: str | None = None

@@ -14,10 +14,11 @@ from atlas.edits import files as edit_files
 from atlas.edits.edit import Edit, Intervention
 from atlas.edits.kinds import ChangeKind, make_changes, write_deltas
 from atlas.edits.positions import EVERYWHERE, Positions
-from atlas.edits.reference_values import maps_of, reference_values, tap_of
+from atlas.edits.reference_values import reference_values, tap_of
 from atlas.errors import IntegrityError, UsageError, unknown
 from atlas.query import statements
 from atlas.query.neuron_set import NeuronSet, neuron_set
+from atlas.query.provenance import Provenance, fingerprint_of, maps_of
 from atlas.store import names
 from atlas.store.atomic import sha256
 from atlas.store.database import open_readonly
@@ -84,7 +85,8 @@ class StoredEdit:
     @property
     def neurons(self) -> NeuronSet:
         """The edit's neurons, for set algebra: `atlas.edit("a").neurons & atlas.edit("b").neurons`."""
-        origin = {"fingerprint": self.data.fingerprint, "edit": self.data.label, "of": dict(self.data.provenance)}
+        provenance = self.data.provenance
+        origin: Provenance = {"fingerprint": self.data.fingerprint, "edit": self.data.label, "of": provenance}
         return neuron_set(self.data.neurons, origin)
 
 
@@ -141,7 +143,7 @@ def new(
     path: Path,
     name: str,
     intervention: Intervention,
-    provenance: Mapping[str, Any],
+    provenance: Provenance,
     *,
     model: Mapping[str, Any] | None = None,
     note: str | None = None,
@@ -154,12 +156,12 @@ def new(
     from atlas.store.ledger import now
 
     maps = list(maps_of(provenance))
-    concepts = {m["concept"] for m in maps} or {provenance.get("concept")}
+    concepts: set[str | None] = {m["concept"] for m in maps} or {provenance.get("concept")}
     if model is None:
-        model = model_row(path, provenance["fingerprint"], maps[0]["model"] if maps else None)
+        model = model_row(path, fingerprint_of(provenance), maps[0]["model"] if maps else None)
     concept = concepts.pop() if len(concepts) == 1 else None
     concept = None if concept == "*" else concept  # a map over all concepts
-    return store(path, Edit(name, 0, dict(model), concept, dict(provenance), intervention, now(), note))
+    return store(path, Edit(name, 0, dict(model), concept, provenance.copy(), intervention, now(), note))
 
 
 def create(
@@ -181,7 +183,7 @@ def create(
     changes = make_changes(distinct, kind, statistics=statistics, where=positions)
     deltas = None
     if kind.name == "write_noise":
-        deltas = write_deltas(distinct, kind, int(model_row(path, provenance["fingerprint"])["d_model"]), seed)
+        deltas = write_deltas(distinct, kind, int(model_row(path, fingerprint_of(provenance))["d_model"]), seed)
     intervention = Intervention(changes, tap_of(provenance), deltas, seed)
     return new(path, name, intervention, {**provenance, "change": kind.plain()}, note=note)
 
@@ -253,7 +255,11 @@ def composed(path: Path, name: str, labels: Sequence[str], conflict: str, *, not
     parts = [read(path, label).data for label in labels]
     concepts = {part.concept for part in parts}
     concept = concepts.pop() if len(concepts) == 1 else None
-    about: dict[str, Any] = {"fingerprint": parts[0].fingerprint, "concept": concept}
-    about |= {"composed": [part.label for part in parts], "conflict": conflict}
-    about |= {"parts": [dict(part.provenance) for part in parts]}
+    about: Provenance = {
+        "fingerprint": parts[0].fingerprint,
+        "concept": concept,
+        "composed": [part.label for part in parts],
+        "conflict": conflict,
+        "parts": [part.provenance for part in parts],
+    }
     return new(path, name, compose(parts, conflict), about, model=parts[0].model, note=note)

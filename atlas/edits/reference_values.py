@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +11,14 @@ from atlas.errors import UsageError
 from atlas.neurons import PRODUCT, Neuron
 from atlas.query import compare_maps, statements
 from atlas.query.map_spec import MapSpec
+from atlas.query.provenance import Provenance, maps_of
 from atlas.query.resolve_maps import choose_map, one_tap
 from atlas.store.database import open_readonly
 
 MEAN, MIN, DEVIATION = "mean", "min", "sd"
 
 
-def maps_of(provenance: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every map that a set of neurons came from, through set algebra and edits."""
-    yield from provenance.get("maps", ())
-    for side in ("left", "right", "of"):
-        if isinstance(provenance.get(side), Mapping):
-            yield from maps_of(provenance[side])
-    for part in provenance.get("parts", ()):
-        yield from maps_of(part)
-
-
-def tap_of(provenance: Mapping[str, Any]) -> str:
+def tap_of(provenance: Provenance) -> str:
     """The tap that a set of neurons was found at; the product where no map is behind it.
 
     Raises:
@@ -37,7 +28,7 @@ def tap_of(provenance: Mapping[str, Any]) -> str:
     return one_tap(maps) if maps else PRODUCT
 
 
-def reference_values(path: Path, provenance: Mapping[str, Any], statistic: str = MEAN) -> dict[Neuron, float]:
+def reference_values(path: Path, provenance: Provenance, statistic: str = MEAN) -> dict[Neuron, float]:
     """Every neuron's mean, minimum or standard deviation over all positions of the ingested examples.
 
     Of the sources that the neurons were found from (of all sources there are, where no map is behind them): the means
@@ -76,12 +67,12 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _asked(path: Path, provenance: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _asked(path: Path, provenance: Provenance) -> list[dict[str, Any]]:
     """Which maps hold the reference: one question a source."""
     maps = list(maps_of(provenance))
     if maps:
         names = ("source", "target", "model", "dataset", "fingerprint")
-        first = {str(m["source"]): {name: m[name] for name in names} for m in reversed(maps)}
+        first = {m["source"]: {key: value for key, value in m.items() if key in names} for m in reversed(maps)}
         return [first[source] for source in sorted(first)]
     which = MapSpec(concept="*", method="activation", fingerprint=provenance["fingerprint"])
     with open_readonly(path) as connection:

@@ -17,6 +17,7 @@ from atlas.edits.edit import Edit, Intervention, is_number
 from atlas.edits.files import NO_EDIT, as_json, digest, from_json
 from atlas.errors import IntegrityError, UsageError
 from atlas.neurons import LANGUAGE
+from atlas.query.provenance import Provenance
 from atlas.store.atomic import write_atomically
 from atlas.store.duckdb_errors import unwritable
 from atlas.store.names import check_name
@@ -42,20 +43,23 @@ def write_bundle(edit: Edit, file: Path) -> None:
         raise unwritable(file, error) from error
 
 
-def without_folders(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance without where datasets and pictures lie on this machine."""
-    found = dict(provenance)
-    if isinstance(found.get("dataset"), str):
-        found["dataset"] = found["dataset"].partition(":")[0]
-    if isinstance(found.get("asked"), Mapping):
-        pictures = [Path(p).name if Path(p).is_absolute() else p for p in found["asked"]["pictures"]]
-        found["asked"] = {**found["asked"], "pictures": pictures}
-    for side in ("of", "left", "right"):
-        if isinstance(found.get(side), Mapping):
-            found[side] = without_folders(found[side])
-    if "parts" in found:
-        found["parts"] = [without_folders(part) for part in found["parts"]]
-    return found
+def without_folders(provenance: Provenance) -> Provenance:
+    """The provenance without the folders of this machine that hold datasets and pictures."""
+    clean = provenance.copy()
+    if "dataset" in clean:
+        clean["dataset"] = clean["dataset"].partition(":")[0]
+    if "asked" in clean:
+        pictures = [Path(p).name if Path(p).is_absolute() else p for p in clean["asked"]["pictures"]]
+        clean["asked"] = {**clean["asked"], "pictures": pictures}
+    if "of" in clean:
+        clean["of"] = without_folders(clean["of"])
+    if "left" in clean:
+        clean["left"] = without_folders(clean["left"])
+    if "right" in clean:
+        clean["right"] = without_folders(clean["right"])
+    if "parts" in clean:
+        clean["parts"] = [without_folders(part) for part in clean["parts"]]
+    return clean
 
 
 def read_bundle(file: Path) -> Edit:

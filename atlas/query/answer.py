@@ -15,6 +15,7 @@ from atlas import registry
 from atlas.errors import Unsupported, UsageError
 from atlas.neurons import Neuron
 from atlas.query.option import name_of
+from atlas.query.provenance import Provenance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +39,7 @@ class Answer:
     def __init__(
         self,
         table: pa.Table,
-        provenance: Mapping[str, Any] | None = None,
+        provenance: Provenance | None = None,
         *,
         facts: Mapping[str, Any] | None = None,
         notes: Sequence[str] = (),
@@ -47,7 +48,7 @@ class Answer:
         brief: pa.Table | None = None,
     ):
         self.table = table
-        self.provenance: dict[str, Any] = dict(provenance or {})
+        self.provenance: Provenance = {**provenance} if provenance else {}
         self.facts: dict[str, Any] = dict(facts or {})
         self.notes = tuple(notes)
         self.parts: dict[str, pa.Table] = dict(parts or {})

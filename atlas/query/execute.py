@@ -13,7 +13,7 @@ from atlas.query.filters import And, as_json, conjuncts
 from atlas.query.find import NeuronQuery, ResolvedMaps, Selections, by_place, counts, find, order, query_digest, resolve
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.paging import cursor
-from atlas.query.resolve_maps import StoredMap, null_map, peers, provenance
+from atlas.query.resolve_maps import StoredMap, null_map, peers, provenance_of
 from atlas.query.selection_rules import EVERY, Rule, bound, selected
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def by_resolved_maps(connection: Connection, query: NeuronQuery, maps: ResolvedM
     by_rank = sort_order[0] == ("rank", False) and not query.each
     if not (by_rank and query.limit is not None and rows.num_rows == query.limit):  # else all of the best are stored
         require_within(connection, query, maps.chosen, nulls)
-    record = provenance(maps.chosen, _rule_record(query, nulls))
+    record = provenance_of(maps.chosen, _rule_record(query, nulls))
     if short := _shortfall_note(query, maps, rows.num_rows):
         record["assumed"].append(short)
     if cut := [c for c in maps.chosen if c["kept"] < c["neurons"]]:
@@ -69,7 +69,7 @@ def count_passing(connection: Connection, query: NeuronQuery, selections: Select
     require_within(connection, query, maps.chosen, nulls)
     statement = counts(query, maps, [n["map_id"] for n in nulls])
     return Answer(
-        statement.run(connection), provenance(maps.chosen, _rule_record(query, nulls)), sql=statement.explained()
+        statement.run(connection), provenance_of(maps.chosen, _rule_record(query, nulls)), sql=statement.explained()
     )
 
 
@@ -159,7 +159,7 @@ def by_vote(
         at_least=needed,
     )
     rule_record: dict[str, Any] = {"rule": str(rule), "agree": needed, "of": list(names)}
-    voted = NeuronSet(statement.run(connection), provenance(chosen, rule_record), sql=statement.explained())
+    voted = NeuronSet(statement.run(connection), provenance_of(chosen, rule_record), sql=statement.explained())
     if at_least is None:
         voted.provenance["assumed"].append(f"agree={needed} (more than half of {len(chosen)})")
     return voted

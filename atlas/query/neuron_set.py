@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, Neuron
 from atlas.query.answer import Answer
+from atlas.query.provenance import Provenance, defaults_of
 
 LAYERS = pa.schema(
     [("component", pa.string()), ("layer", pa.int32()), ("count", pa.int64())]
@@ -27,7 +27,7 @@ class NeuronSet(Answer):
     @property
     def defaults(self) -> tuple[str, ...]:
         """What was left open and filled in for the set, or for the sets that it was made from."""
-        return tuple(dict.fromkeys(_defaults(self.provenance)))
+        return defaults_of(self.provenance)
 
     def __iter__(self) -> Iterator[Neuron]:
         return iter(self.neurons)
@@ -59,21 +59,14 @@ class NeuronSet(Answer):
         mask = [test(n, other_neurons) for n in self.neurons]
         return NeuronSet(self.table.filter(pa.array(mask, pa.bool_())), self._together(word, other))
 
-    def _together(self, word: str, other: NeuronSet) -> dict[str, Any]:
+    def _together(self, word: str, other: NeuronSet) -> Provenance:
         fingerprint, other_fingerprint = self.provenance.get("fingerprint"), other.provenance.get("fingerprint")
         if fingerprint != other_fingerprint or fingerprint is None:
             raise UsageError("these sets have neurons of two models; choose one with [[model]]")
         return {"fingerprint": fingerprint, "set": word, "left": self.provenance, "right": other.provenance}
 
 
-def _defaults(provenance: Mapping[str, Any]) -> Iterator[str]:
-    yield from provenance.get("assumed", ())
-    for part in ("left", "right", "of"):
-        if isinstance(provenance.get(part), Mapping):
-            yield from _defaults(provenance[part])
-
-
-def neuron_set(neurons: Sequence[Neuron], provenance: Mapping[str, Any]) -> NeuronSet:
+def neuron_set(neurons: Sequence[Neuron], provenance: Provenance) -> NeuronSet:
     """A set of neurons with their addresses as the only columns."""
     columns = {
         "component": pa.array([n.component for n in neurons], pa.string()),
@@ -95,7 +88,11 @@ def everything_but(neurons: NeuronSet, layers: int, width: int) -> NeuronSet:
         "layer": pa.array([y for y, _ in addresses], pa.int16()),
         "neuron": pa.array([i for _, i in addresses], pa.int32()),
     }
-    origin = {"fingerprint": neurons.provenance["fingerprint"], "set": "complement", "of": neurons.provenance}
+    origin: Provenance = {
+        "fingerprint": neurons.provenance["fingerprint"],
+        "set": "complement",
+        "of": neurons.provenance,
+    }
     return NeuronSet(pa.table(columns), origin)
 
 

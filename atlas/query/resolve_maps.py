@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from atlas.errors import UsageError
 from atlas.query.map_spec import COORDINATES, MapSpec, pin_notes
 from atlas.query.no_such_map import no_such_map, require_one_run
+from atlas.query.provenance import MapOrigin, Provenance
 from atlas.query.statements import find_maps
 
 if TYPE_CHECKING:
@@ -35,14 +36,12 @@ class StoredMap:
     def __getitem__(self, name: str) -> Any:
         return self.row[name]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> MapOrigin:
         """What identifies the map, for a provenance record."""
-        keys = ("run_id", "model", "fingerprint", "dataset", "concept", "method", "source", "target", "reduce", "tap")
-        more = ("parameters", "examples", "neurons")
-        return {key: self.row[key] for key in (*keys, *more)}
+        return cast(MapOrigin, {key: self.row[key] for key in MapOrigin.__annotations__})
 
 
-def provenance(chosen: Sequence[StoredMap], rule: Mapping[str, Any]) -> dict[str, Any]:
+def provenance_of(chosen: Sequence[StoredMap], rule: Mapping[str, Any]) -> Provenance:
     """What a set of neurons came from: its maps, the rule, and what was left open."""
     defaults = list(dict.fromkeys(a for c in chosen for a in c.defaults))
     maps = [c.summary() for c in chosen]

@@ -7,10 +7,9 @@ was asked, of which maps), `created_at` and `note`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pyarrow as pa
 
@@ -19,6 +18,7 @@ from atlas.neurons import Neuron
 from atlas.query.filter_text import text_of
 from atlas.query.filters import from_json
 from atlas.query.neuron_set import NeuronSet, neuron_set
+from atlas.query.provenance import Provenance, fingerprint_of
 from atlas.store.atomic import write_atomically
 from atlas.store.duckdb_errors import unwritable
 from atlas.store.names import check_name
@@ -34,7 +34,7 @@ class Selection:
     name: str
     fingerprint: str
     neurons: tuple[Neuron, ...]
-    provenance: Mapping[str, Any]
+    provenance: Provenance
     created_at: str
     note: str | None = None
 
@@ -59,13 +59,12 @@ def save(atlas: Path, name: str, neurons: NeuronSet, *, note: str | None = None,
     from atlas.store.ledger import now
 
     check_name(name, "a selection")
-    fingerprint, members = neurons.provenance.get("fingerprint"), tuple(dict.fromkeys(neurons.neurons))
+    members = tuple(dict.fromkeys(neurons.neurons))
     if not members:
         raise UsageError("there are no neurons to save; ask for more (a larger [[top]], another [[where]])")
-    if fingerprint is None:
-        raise UsageError("these neurons belong to several models; choose one with [[model]]")
+    fingerprint = fingerprint_of(neurons.provenance)
     file = file_of(atlas, name)
-    selection = Selection(name, str(fingerprint), members, dict(neurons.provenance), now(), note)
+    selection = Selection(name, fingerprint, members, neurons.provenance.copy(), now(), note)
     payload = {
         "format": FORMAT,
         "name": name,
@@ -103,7 +102,7 @@ def read(file: Path) -> Selection:
             payload["name"],
             payload["fingerprint"],
             neurons,
-            payload["provenance"],
+            cast(Provenance, payload["provenance"]),
             payload["created_at"],
             payload["note"],
         )
@@ -133,10 +132,13 @@ def listing(atlas: Path) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=pa.schema(types))
 
 
-def _where(provenance: Mapping[str, Any]) -> str | None:
+def _where(provenance: Provenance) -> str | None:
     """The filter that found the neurons, as text; none for a set of other selections."""
+    selection = provenance.get("selection")
+    if not isinstance(selection, dict):
+        return None
     try:
-        return text_of(from_json(provenance["selection"]["where"]))
+        return text_of(from_json(selection["where"]))
     except (KeyError, TypeError, UsageError):
         return None
 

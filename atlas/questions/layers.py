@@ -107,7 +107,7 @@ class Layers(OfConcept, Question[Answer]):
         defaults: tuple[str, ...] = (),
     ) -> Answer:
         """sets: of one model."""
-        provenance = dict(sets[list(sets)[-1]].provenance)
+        provenance = sets[list(sets)[-1]].provenance.copy()
         deep = statements.model_layers(str(provenance.get("fingerprint"))).run(connection)["layers"].to_pylist()
         if not deep:
             raise UsageError("the atlas does not have the model of these neurons; `atlas models` lists those it has")

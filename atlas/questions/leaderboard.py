@@ -62,8 +62,13 @@ class Leaderboard(OfEvaluations, Question[Answer]):
         note = (
             f"correlation and precision against {against}; the others: own / others' accuracy left / own with random, %"
         )
-        provenance = {"assumed": list(defaults)}
-        return Answer(rows, provenance, facts={"reference": against}, notes=[note], brief=_brief(rows.to_pylist()))
+        return Answer(
+            rows,
+            {"assumed": list(defaults)},
+            facts={"reference": against},
+            notes=[note],
+            brief=_brief(rows.to_pylist()),
+        )
 
 
 def _brief(rows: list[dict[str, Any]]) -> pa.Table:

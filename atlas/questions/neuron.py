@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,6 +14,7 @@ from atlas.query import statements
 from atlas.query.answer import Answer
 from atlas.query.map_spec import Coordinates
 from atlas.query.option import described, option, required
+from atlas.query.provenance import Provenance
 from atlas.query.question import Question
 from atlas.query.resolve_maps import choose_map
 from atlas.store.database import open_readonly
@@ -90,7 +90,7 @@ class Neuron(Coordinates, Question[Profile]):
                 "write layer/index, for example 3/117, for a neuron of the language model"
             )
         said = ("model=", "fingerprint=", "dataset=", "run=")
-        provenance: dict[str, Any] = {"model": chosen["model"], "fingerprint": chosen["fingerprint"]}
+        provenance: Provenance = {"model": chosen["model"], "fingerprint": chosen["fingerprint"]}
         provenance["assumed"] = [a for a in chosen.defaults if a.startswith(said)]
         facts = {"neuron": str(neuron), "model": str(chosen["model"])}
         found = Profile(concepts, provenance, facts=facts, parts={"tokens": tokens, "exemplars": exemplars})

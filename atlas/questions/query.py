@@ -126,7 +126,8 @@ class Query(Conditions, Question[NeuronSet]):
         found.table = one_column_each(found.table, {"ranks": "rank"}, names)
         if len(names) > READABLE:
             found.brief = found.table.drop_columns([f"rank_{name}" for name in names])
-        needed = found.provenance["selection"]["agree"]
+        rule_used = found.provenance["selection"]
+        needed = rule_used["agree"] if isinstance(rule_used, dict) else self.agree
         if not len(found):
             found.notes = (f"no neuron is chosen in {needed} maps; a smaller [[agree]] asks for fewer",)
         return found

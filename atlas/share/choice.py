@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from atlas.edits.reference_values import maps_of
 from atlas.errors import UsageError, unknown
 from atlas.query.filters import fits
+from atlas.query.provenance import Provenance, maps_of
 from atlas.share.portable import portable_model
 
 OF_MAPS = ("concept", "method", "source", "target", "reduce")
@@ -83,11 +83,11 @@ def matches(name: str, value: str, patterns: Iterable[str]) -> bool:
     return _matches(value, patterns) or (name == "method" and _matches(value.partition(".")[0], patterns))
 
 
-def from_chosen_maps(provenance: Mapping[str, Any], concept: str | None, choice: Choice) -> bool:
+def from_chosen_maps(provenance: Provenance, concept: str | None, choice: Choice) -> bool:
     """Whether an edit, or a selection, came only from chosen maps, or, if it came from no map, has a chosen concept.
     concept: the edit's."""
     patterns_by_name = choice.of_maps()
-    maps = list(maps_of(provenance))
+    maps: list[Mapping[str, Any]] = [dict(origin) for origin in maps_of(provenance)]
     if not maps:
         return "concept" not in patterns_by_name or (
             concept is not None and _matches(concept, patterns_by_name["concept"])

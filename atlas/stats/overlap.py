@@ -17,13 +17,14 @@ from atlas.errors import UsageError
 from atlas.query import compare_maps
 from atlas.query.map_spec import ANSWER, MapSpec
 from atlas.query.neuron_set import NeuronSet
+from atlas.query.provenance import Provenance
 from atlas.query.resolve_maps import (
     EVERYTHING,
     StoredMap,
     choose_concepts,
     choose_several,
     null_map,
-    provenance,
+    provenance_of,
     same_but,
 )
 from atlas.query.selection_rules import Rule
@@ -80,7 +81,7 @@ class ConceptOverlaps:
     between: tuple[str, ...]
     matched: str
     left_out: tuple[str, ...]
-    provenance: dict[str, Any]
+    provenance: Provenance
 
 
 def sides(side: str, sources: Sequence[str], targets: Sequence[str]) -> tuple[str, tuple[str, ...], dict[str, str]]:
@@ -116,7 +117,7 @@ def of_concept(
     rows = compare_maps.shared_neurons([c["map_id"] for c in chosen], top=top, only=only).run(connection)
     rule = {"top": top, "only" if only else "shared": list(between), "side": side}
     said = verdict(counts, _claim(only, between), caveat=_caveat(chosen, counts))
-    return Shared(NeuronSet(rows, provenance(chosen, rule)), tuple(between), counts, loudness.by, said)
+    return Shared(NeuronSet(rows, provenance_of(chosen, rule)), tuple(between), counts, loudness.by, said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +287,9 @@ def of_concepts(
     rows.sort(key=lambda row: (row["p_value"], row["concept"]))
     rule = {"top": top, "only" if only else "shared": list(between), "side": side}
     left_out = tuple(sorted(set(pairs) - set(both)))
-    return ConceptOverlaps(pa.Table.from_pylist(rows), tuple(between), loudness.by, left_out, provenance(chosen, rule))
+    return ConceptOverlaps(
+        pa.Table.from_pylist(rows), tuple(between), loudness.by, left_out, provenance_of(chosen, rule)
+    )
 
 
 def _add_q_values(rows: Sequence[dict[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
 from atlas.query import compare_maps
 from atlas.query.map_spec import MapSpec
+from atlas.query.provenance import Provenance
 from atlas.query.resolve_maps import StoredMap
 from atlas.query.selection_rules import Rule
 from atlas.vectors.faiss_files import unit
@@ -45,7 +46,8 @@ class Matched:
     assumed: tuple[str, ...]
 
     @property
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> Provenance:
+        """The two models, and the concepts that both have."""
         models = [{name: model[name] for name in ("name", "fingerprint")} for model in self.models]
         return {"models": models, "concepts": list(self.concepts), "assumed": list(self.assumed)}
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
 from atlas.neurons import Neuron
 from atlas.query.map_spec import MapSpec
 from atlas.query.neuron_set import NeuronSet
+from atlas.query.provenance import Provenance
 from atlas.query.statements import tokens_of
 from atlas.store.database import open_readonly
 from atlas.vectors.neuron_text import concept_maps, matching
@@ -87,5 +88,5 @@ def described_neurons(
         told = connection.sql(_TOLD, params=values).to_arrow_table()
     for name in ("tokens", "concept"):
         rows = rows.append_column(name, told[name])
-    provenance = {"model": model["name"], "fingerprint": model["fingerprint"], **about, "assumed": list(defaults)}
-    return NeuronSet(rows, provenance)
+    origin = {"model": model["name"], "fingerprint": model["fingerprint"], **about, "assumed": list(defaults)}
+    return NeuronSet(rows, cast(Provenance, origin))

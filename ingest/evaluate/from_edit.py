@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from atlas.edits.edit import Edit, Intervention
-from atlas.edits.reference_values import maps_of
 from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
+from atlas.query.provenance import Provenance, edits_in, maps_of
 from atlas.questions.datasets import Datasets
 from ingest.data.examples import BOTH, FIND, HELD_OUT, IMAGE, Dataset
 from ingest.job import DataSpec, make_job, open_dataset
@@ -72,10 +72,9 @@ def swap_of(edit: Edit) -> Swap | None:
     return swaps.pop() if len(swaps) == 1 else None
 
 
-def solvers_of(provenance: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The solver records of an edit, or of the parts that it was composed of."""
-    own_records = [provenance["solver"]] if "solver" in provenance else []
-    return own_records + [record for part in provenance.get("parts", ()) for record in solvers_of(part)]
+def solvers_of(provenance: Provenance) -> list[Mapping[str, Any]]:
+    """The solver records of an edit, or of the edits that it was composed of."""
+    return [edit["solver"] for edit in edits_in(provenance) if "solver" in edit]
 
 
 def unseen_split(edit: Edit, dataset: str | None) -> str:
@@ -103,10 +102,9 @@ def own_dataset(atlas: Path, edit: Edit) -> str:
     return f"{own}:{paths[-1]}" if paths else own
 
 
-def solved_datasets(provenance: Mapping[str, Any]) -> set[str]:
+def solved_datasets(provenance: Provenance) -> set[str]:
     """The datasets that an edit, or what it was composed of, was solved on."""
-    own = {str(provenance["dataset"])} if "solver" in provenance else set()
-    return own.union(*(solved_datasets(part) for part in provenance.get("parts", ())))
+    return {str(edit["dataset"]) for edit in edits_in(provenance) if "solver" in edit}
 
 
 def _datasets_of(edit: Edit) -> set[str]:

@@ -26,6 +26,7 @@ from atlas.live.edit.apply import changing
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE, Neuron
 from atlas.query.neuron_set import NeuronSet
+from atlas.query.provenance import Provenance
 from atlas.stats.random_neurons import matched_random
 from atlas.store.names import check_name
 from ingest.data.examples import FIND, IMAGE, Dataset
@@ -173,8 +174,16 @@ def solve_drawing(
     }
     solver_record |= {"keep": 0, "report": report, "seconds": round(time.perf_counter() - started, 3), "seed": job.seed}
     solver_record |= {"cases": len(requests.prompts), "chosen": True, "batch_size": execution.batch_size}
-    origin = {"fingerprint": live.fingerprint, "model": live.name, "concept": source_concept, "of": neurons.provenance}
-    origin |= {"solver": solver_record, "dataset": job.dataset, "options": dict(job.options), "job": plain}
+    origin: Provenance = {
+        "fingerprint": live.fingerprint,
+        "model": live.name,
+        "concept": source_concept,
+        "of": neurons.provenance,
+        "solver": solver_record,
+        "dataset": job.dataset,
+        "options": dict(job.options),
+        "job": plain,
+    }
     return edit_library.new(atlas, name, intervention, origin, model=model_row(live), note=note), report
 
 

@@ -16,6 +16,7 @@ from atlas.edits.edit import Edit
 from atlas.errors import UsageError, unknown
 from atlas.live.model import LiveModel
 from atlas.query.neuron_set import NeuronSet
+from atlas.query.provenance import Provenance
 from atlas.store.names import check_name
 from ingest.attribution.trace import Item
 from ingest.data.examples import FIND, IMAGE, TEXT, Concept, Dataset, Example, Mention
@@ -88,8 +89,7 @@ def solve(
     started = time.perf_counter()
     solution = solver.solve(problem)
     seconds = round(time.perf_counter() - started, 3)
-    origin = {} if neurons is None else {"of": neurons.provenance}
-    solver_record = {
+    solver_record: dict[str, Any] = {
         "name": spec.solver,
         "params": params,
         "seed": job.seed,
@@ -101,10 +101,20 @@ def solve(
     if plugins := plugins_of(job) | family_plugin(live) | registry.origins({ingest.solvers: [spec.solver]}):
         solver_record["plugins"] = plugins
     concept = job.concepts[0] if len(job.concepts) == 1 and prompt_dataset is None else None
-    edit_record = {"fingerprint": live.fingerprint, "model": live.name, "concept": concept, **origin}
-    edit_record |= {"solver": solver_record, "dataset": job.dataset, "options": dict(job.options), "job": _job(job)}
-    edit_record |= {} if prompt_dataset is None else {"asked": prompt_dataset.plain()}
-    return edit_library.new(atlas, name, solution.intervention, edit_record, model=model_row(live), note=note), solution
+    origin: Provenance = {
+        "fingerprint": live.fingerprint,
+        "model": live.name,
+        "concept": concept,
+        "solver": solver_record,
+        "dataset": job.dataset,
+        "options": dict(job.options),
+        "job": _job(job),
+    }
+    if neurons is not None:
+        origin["of"] = neurons.provenance
+    if prompt_dataset is not None:
+        origin["asked"] = prompt_dataset.plain()
+    return edit_library.new(atlas, name, solution.intervention, origin, model=model_row(live), note=note), solution
 
 
 def _plain(spec: SolveSpec) -> dict[str, Any]:

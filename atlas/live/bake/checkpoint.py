@@ -18,11 +18,11 @@ from torch import Tensor
 
 from atlas.edits.edit import Edit
 from atlas.edits.library import StoredEdit
-from atlas.edits.reference_values import maps_of
 from atlas.errors import AtlasError, IntegrityError, UsageError
 from atlas.live.bake.bake import HOOKS, Baked, OriginalColumns, bake
 from atlas.live.layout import columns_of
 from atlas.live.model import LiveModel
+from atlas.query.provenance import maps_of
 
 UNDO, CARD = "atlas_edit.safetensors", "README.md"
 FORMAT = "neuron-atlas baked edit 1"
