@@ -17,9 +17,15 @@ import typer
 
 from atlas.errors import UsageError
 from cli.common import say
-from cli.text import fitted, moves, narrowed, visible, width
+from cli.text import blocks, fitted, moves, narrowed, visible, width
 
 SCHEMA_VERSION = 2
+WIDTH = 100
+"""Columns of a table that goes elsewhere than to a terminal."""
+
+SHORT = 24
+"""Columns of a text that is shown whole."""
+
 FORMATS = ("table", "json", "jsonl", "csv", "tsv", "parquet")
 
 
@@ -153,6 +159,8 @@ def _parquet(table: pa.Table) -> None:
 
 
 def _table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """A table that fits the terminal, or WIDTH columns elsewhere: long texts are cut, and what is still too wide stands
+    in several blocks."""
     if not rows:
         print("(no rows)")
         return
@@ -160,11 +168,18 @@ def _table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     numeric = [all(isinstance(r[n], int | float | None) for r in rows) for n in shown]
     cells = [[visible(n) for n in shown], *([_cell(row[name]) for name in shown] for row in rows)]
     widths = [max(width(row[i]) for row in cells) for i in range(len(shown))]
-    if sys.stdout.isatty():
-        widths = narrowed(widths, [not n for n in numeric], shutil.get_terminal_size().columns)
-    for line in (cells[0], ["-" * w for w in widths], *cells[1:]):
-        padded = [_padded(*cell) for cell in zip(line, widths, numeric, strict=True)]
-        print("  ".join(padded).rstrip())
+    room = shutil.get_terminal_size((WIDTH, 24)).columns
+    # A value with its interval is a text too, and a short one: it is never cut.
+    long_text = [not n and w > SHORT for n, w in zip(numeric, widths, strict=True)]
+    widths = narrowed(widths, long_text, room)
+    keys = next((i for i, number in enumerate(numeric) if number), 1)
+    while keys and sum(widths[:keys]) > room // 2:
+        keys -= 1
+    for number, columns in enumerate(blocks(widths, keys, room)):
+        if number:
+            print()
+        for line in (cells[0], ["-" * w for w in widths], *cells[1:]):
+            print("  ".join(_padded(line[i], widths[i], numeric[i]) for i in columns).rstrip())
 
 
 def _padded(text: str, columns: int, right: bool) -> str:

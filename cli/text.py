@@ -63,3 +63,18 @@ def narrowed(widths: Sequence[int], flexible: Sequence[bool], room: int) -> list
         widest = max(able, key=lambda i: found[i])
         found[widest] -= 1
     return found
+
+
+def blocks(widths: Sequence[int], keys: int, room: int) -> list[list[int]]:
+    """The columns of a table as lists of them that fit the room, one below the other; the first `keys` columns, which
+    say what a row is, are in each."""
+    repeated = list(range(keys))
+    made: list[list[int]] = [repeated[:]]
+    for column in range(keys, len(widths)):
+        chosen = [*made[-1], column]
+        too_wide = sum(widths[i] for i in chosen) + 2 * (len(chosen) - 1) > room
+        if too_wide and len(made[-1]) > keys:
+            made.append([*repeated, column])
+        else:
+            made[-1] = chosen
+    return made

@@ -182,9 +182,16 @@ def _units(row: Mapping[str, Any]) -> str:
 
 
 def _cell(row: Mapping[str, Any]) -> str:
-    form = "{:.1%}".format if row["metric"] in SHARES else "{:.3g}".format
-    if row["low"] is None:
-        few_draws = row["condition"] == RANDOM and row["seeds"] < LEAST
-        why = f"{row['seeds']} draw{'' if row['seeds'] == 1 else 's'}" if few_draws else _units(row)
-        return f"{form(row['value'])} [n/a: {why}]"
-    return f"{form(row['value'])} [{form(row['low'])}, {form(row['high'])}]"
+    """A value with its interval: `93.9% [88.8, 97.1]`; where there is none, the column UNITS says why, or the cell."""
+    is_share = row["metric"] in SHARES
+    value, low, high = (_number(row[name], is_share) for name in ("value", "low", "high"))
+    value += "%" if is_share else ""
+    if row["low"] is not None:
+        return f"{value} [{low}, {high}]"
+    few_draws = row["condition"] == RANDOM and row["seeds"] < LEAST
+    return f"{value} [n/a: {row['seeds']} draw{'' if row['seeds'] == 1 else 's'}]" if few_draws else f"{value} [n/a]"
+
+
+def _number(value: float | None, is_share: bool) -> str:
+    """Three digits, of a share in percent."""
+    return "" if value is None else f"{100 * value if is_share else value:.3g}"

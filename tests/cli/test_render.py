@@ -13,9 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cli import common, render
-from cli.text import fitted, narrowed, visible, width
+from cli.text import blocks, fitted, narrowed, visible, width
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 EVIL = "\x1b[2Jred\x07\x9b1m\r\n\u202egnp\udcff\u2028"
@@ -103,6 +105,29 @@ def test_a_table_fits_the_terminal(on_terminal: Any) -> None:
     assert max(map(width, lines)) == 60 and lines[2].count("...") == 2 and lines[2].endswith("0.1235")
     assert narrowed([5, 100], [False, True], 40) == [5, 33] and narrowed([50, 9], [False, True], 20) == [50, 8]
     assert fitted("犬犬犬犬", 7) == "犬犬..." and fitted("abc", 3) == "abc" and width("e\u0301犬") == 3
+
+
+def test_a_table_that_is_too_wide_stands_in_blocks_that_each_say_what_a_row_is(capsys: Any) -> None:
+    names = [f"number_{i}" for i in range(12)]
+    table = pa.table({"source": ["text", "image"], "n": [1, 2]} | {name: [0.123456, 98765.4] for name in names})
+    render.show(table, "table")
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= render.WIDTH
+    parts = [part.splitlines() for part in printed.strip().split("\n\n")]
+    assert len(parts) == 2 and all(len(part) == 4 for part in parts)
+    assert all(part[2].split()[0] == "text" and part[3].split()[0] == "image" for part in parts)
+    assert [name for part in parts for name in part[0].split()[1:]] == ["n", *names]
+    assert printed.count("0.1235") == 12 and "..." not in printed
+
+
+@given(widths=st.lists(st.integers(1, 40), min_size=1, max_size=30), data=st.data())
+def test_blocks_show_every_column_and_fit_where_that_can_be(widths: list[int], data: st.DataObject) -> None:
+    keys, room = data.draw(st.integers(0, len(widths))), data.draw(st.integers(10, 120))
+    made = blocks(widths, keys, room)
+    assert [i for block in made for i in block[keys:]] == list(range(keys, len(widths)))
+    for block in made:
+        assert block[:keys] == list(range(keys))
+        assert len(block) <= keys + 1 or sum(widths[i] for i in block) + 2 * (len(block) - 1) <= room
 
 
 STREAMS = {

@@ -94,8 +94,8 @@ def test_a_summary_has_every_condition_beside_its_control() -> None:
     shown = table(rows).to_pylist()
     assert len(shown) == 4 and all({"before", "edit", "random"} < r.keys() for r in shown)
     others = next(r for r in shown if r["subset"] == "others" and r["task"] == "does")
-    assert (others["n"], others["of"]) == (2, "1 fact") and others["before"] == "100.0% [n/a: 1 fact]"
-    assert others["random"] == "75.0% [n/a: 2 draws]" and others["n_eff"] <= 1
+    assert (others["n"], others["of"]) == (2, "1 fact") and others["before"] == "100% [n/a]"
+    assert others["random"] == "75% [n/a: 2 draws]" and others["n_eff"] <= 1
 
 
 def test_examples_of_one_picture_or_fact_are_one_cluster() -> None:
