@@ -22,7 +22,7 @@ from atlas.store import schema
 from atlas.store.atomic import sha256
 from atlas.store.database import literal
 from atlas.store.ledger import DONE, json_text
-from atlas.store.run_loader import BY_MAP, SHARED
+from atlas.store.run_loader import BY_MAP, SHARED_TABLES
 from atlas.store.run_manifest import NAME, OBJECTS, SHARDS, columns, folder_of, read_manifest, shard_rows
 
 _LOCAL = ("map_id", "model_id", "dataset_id", "concept_id")
@@ -41,7 +41,7 @@ def runs_agree(connection: Connection, path: Path) -> Iterator[Finding]:
             continue
         yield from _run_agrees(connection, row, manifest)
         yield from _own_rows_agree(connection, run_id, folder, manifest)
-        for name, names in SHARED.items():
+        for name, names in SHARED_TABLES.items():
             owner = getattr(row, names[0])
             if f"{name}.parquet" in manifest["files"] and owner is not None:
                 shards[name, owner].append(folder / f"{name}.parquet")
@@ -83,7 +83,7 @@ def _own_rows_agree(
     revision = str(manifest["schema"])
     names = "[" + ", ".join(literal(concept["name"]) for concept in manifest["concepts"]) + "]"
     for name, table in SHARDS.items():
-        if name in SHARED or table in BY_MAP:
+        if name in SHARED_TABLES or table in BY_MAP:
             continue
         content = _content(table)
         theirs = ours = content
@@ -120,7 +120,7 @@ def _by_map_agree(connection: Connection, table: Table, mine: str, file: Path) -
 
 def _shared_rows_agree(connection: Connection, shards: Mapping[tuple[str, int], list[Path]]) -> Iterator[Finding]:
     """Rows that runs share: each stored row is some shard's, and each shard's row is stored."""
-    for name, key in SHARED.items():
+    for name, key in SHARED_TABLES.items():
         table, owner = SHARDS[name], key[0]
         query = f"SELECT DISTINCT {owner} FROM {name}"
         owners = {int(number) for number in connection.exec_driver_sql(query).scalars()}

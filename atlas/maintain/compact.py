@@ -9,7 +9,7 @@ from pathlib import Path
 from atlas.store import create, schema
 from atlas.store.database import database_file, literal, missing, open_file, require_current, wal
 from atlas.store.duckdb_errors import translate_duckdb_errors
-from atlas.store.locks import WRITE, held
+from atlas.store.locks import WRITE, database_lock
 from atlas.store.scratch import scratch_folder
 
 
@@ -40,7 +40,7 @@ def compact(path: Path) -> Compacted:
 
 def _copied(path: Path, new: Path) -> None:
     """Every row of the database into a new file, which then takes its place. The lock is held until it has."""
-    with held(database_file(path), WRITE), closing(open_file(path, read_only=False)) as driver:
+    with database_lock(database_file(path), WRITE), closing(open_file(path, read_only=False)) as driver:
         require_current(driver, path)
         driver.execute("CHECKPOINT")  # no log is left that would be taken for the new file's
         driver.execute(f"ATTACH {literal(new.resolve())} AS compacted")

@@ -15,7 +15,7 @@ from atlas.query.run_record import run_named
 from atlas.store import schema
 from atlas.store.database import open_readonly
 from atlas.store.engine import connect_writer
-from atlas.store.run_loader import SHARED, forget_run
+from atlas.store.run_loader import SHARED_TABLES, forget_run
 from atlas.store.run_manifest import NAME, SHARDS, folder_of, read_manifest, shard_rows
 
 
@@ -88,7 +88,7 @@ def require_idle(folder: Path) -> None:
 
 def _forget_shared(connection: sa.Connection, path: Path) -> None:
     """Keep of what runs share only rows that the folder of a run that is left has."""
-    for name, key in SHARED.items():
+    for name, key in SHARED_TABLES.items():
         table, owner = SHARDS[name], key[0]
         for number in connection.exec_driver_sql(f"SELECT DISTINCT {owner} FROM {name}").scalars().all():
             files = list(_shards(connection, path, name, owner, int(number)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from atlas.errors import UsageError
-from atlas.stats.overlap import Common, Shared
+from atlas.stats.overlap import ModalityOverlap, SelectionOverlap
 from atlas.stats.overlap_null import null_lines, suffixed
 
 
@@ -21,12 +21,12 @@ def require_one_form(question: object, names: Sequence[str]) -> None:
             raise UsageError(f"[[{name}]] and [[{name}s]] both say what {name} is; give one of them")
 
 
-def facts_of(found: Shared | Common) -> dict[str, Any]:
+def facts_of(found: ModalityOverlap | SelectionOverlap) -> dict[str, Any]:
     """The statistics by their names in an answer, what matched neurons have in common, and the verdict."""
     statistics: dict[str, Any] = {suffixed(name): value for name, value in found.statistics.items()}
     return statistics | {"matched": found.matched, "verdict": found.verdict}
 
 
-def lines_of(found: Shared | Common) -> list[str]:
+def lines_of(found: ModalityOverlap | SelectionOverlap) -> list[str]:
     """What each null expects, and the verdict, for a person."""
     return [*null_lines(found.statistics, found.matched), f"verdict: {found.verdict}"]

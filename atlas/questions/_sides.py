@@ -14,7 +14,7 @@ from atlas.query.neuron_set import NeuronSet
 from atlas.query.option import described, option
 from atlas.query.question import Question
 from atlas.questions._overlaps import facts_of, lines_of, require_one_form
-from atlas.stats.overlap import Shared, of_concept, of_concepts, sides
+from atlas.stats.overlap import ModalityOverlap, of_concept, of_concepts, sides
 from atlas.stats.overlap_null import suffixed
 from atlas.store.database import open_readonly
 
@@ -63,7 +63,7 @@ class Sides(OfConcept, Question[Answer]):
         facts = {"matched": found.matched, "left_out": list(found.left_out)}
         return Answer(rows.slice(0, self.limit), found.provenance, facts=facts, notes=notes)
 
-    def _neurons(self, found: Shared) -> NeuronSet:
+    def _neurons(self, found: ModalityOverlap) -> NeuronSet:
         first, second = found.between
         counts = found.statistics
         what = (

@@ -116,8 +116,9 @@ def build_index(path: Path, run_id: str, kind: str | None = None) -> dict[str, A
     import sqlalchemy as sa
 
     from atlas.store import engine, ledger
+    from atlas.store.arrow_types import arrow_schema
     from atlas.store.insert import insert
-    from atlas.store.schema import arrow_schema, indexes
+    from atlas.store.schema import indexes
 
     if kind not in (None, *KINDS):
         raise UsageError(f"no kind of index called '{kind}'; there are: {', '.join(KINDS)}")

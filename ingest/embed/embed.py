@@ -14,8 +14,9 @@ from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
 from atlas.query.map_spec import MapSpec
 from atlas.query.resolve_maps import StoredMap
+from atlas.store.arrow_types import arrow_schema
 from atlas.store.database import open_readonly
-from atlas.store.schema import arrow_schema, vectors
+from atlas.store.schema import vectors
 from atlas.vectors.faiss_files import unit
 from atlas.vectors.neuron_text import Wording, concept_maps, neuron_texts
 from atlas.vectors.profiles import described, profiles, whole_maps

@@ -140,7 +140,7 @@ def rewrite(file: Path) -> None:
     [
         (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
         (lambda folder: (folder / "scores.parquet").unlink(), "scores.parquet is missing"),
-        (lambda folder: rewrite(folder / "scores.parquet"), "is not what its manifest says (sha256)"),
+        (lambda folder: rewrite(folder / "scores.parquet"), "does not match its manifest (sha256)"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "is not a manifest"),
     ],
 )
