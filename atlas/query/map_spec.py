@@ -11,7 +11,7 @@ from atlas.query.option import OPTION, Described
 from atlas.store.pins_file import NO_PINS, Pins, current
 
 ANSWER = "answer"
-"""The part of a method's maps that are of answers behind other concepts' prompts (`ingest.run.swapped_answers`)."""
+"""The part of a method's maps that are of answers after other concepts' prompts (`ingest.run.swapped_answers`)."""
 
 OF_PINNED = """(r.run_id IN (SELECT unnest($pinned::VARCHAR[]))
     OR NOT EXISTS (FROM runs WHERE run_id IN (SELECT unnest($pinned::VARCHAR[])) AND kind = '{kind}'))"""
