@@ -17,21 +17,20 @@ _FIELD = re.compile(r"\[\[([a-z_]+)(?:=([^\]]*))?\]\]")
 
 
 def spelled(message: str, spell: Callable[[str, str | None], str]) -> str:
-    """A message whose fields, `[[top]]` or `[[token=bark]]`, are written as `spell` makes them of a name and a
+    """A message with its fields, `[[top]]` or `[[token=bark]]`, replaced by what `spell` returns for their name and
     value."""
-    return _FIELD.sub(lambda found: spell(found[1], found[2]), message)
+    return _FIELD.sub(lambda field: spell(field[1], field[2]), message)
 
 
 def keyword(name: str, value: str | None) -> str:
-    """A field as Python has it: `top`, or `token='bark'`."""
+    """A field as Python spells it: `top`, or `token='bark'`."""
     return name if value is None else f"{name}={value!r}"
 
 
 class AtlasError(Exception):
-    """Root of every error this project raises on purpose; printed without a traceback.
+    """Base of every error this project raises on purpose; printed without a traceback.
 
-    A message names fields as `[[top]]` or `[[token=bark]]`; each surface spells them as it takes them, Python as
-    keywords.
+    A message names fields as `[[top]]` or `[[token=bark]]`; each surface spells them its own way, Python as keywords.
 
     >>> str(AtlasError("[[top]] must be at least 1"))
     'top must be at least 1'
@@ -48,27 +47,35 @@ class AtlasError(Exception):
 
 
 class UsageError(AtlasError):
+    """The request names something that does not exist, or is not valid."""
+
     exit_code = 2
 
 
 class StoreUnavailable(AtlasError):
+    """The database is locked, missing, read-only, or of another version."""
+
     exit_code = 3
 
 
 class IntegrityError(AtlasError):
+    """Stored data is damaged or inconsistent."""
+
     exit_code = 4
 
 
 class Unsupported(AtlasError):
+    """This model or this machine cannot do it."""
+
     exit_code = 5
 
 
 class AtlasWarning(UserWarning):
-    """Something that a reader of the result should know; the command line prints it as one line."""
+    """Information that a reader of the result needs; the command line prints it as one line."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str], see: str) -> UsageError:
-    """The error for a name that does not exist: what was asked, the nearest name, where the list is.
+    """The error for a name that does not exist: the name, the nearest existing one, and the command that lists all.
 
     >>> str(unknown("method", "contribtion", ["contribution", "random"], "atlas methods"))
     "no method called 'contribtion'; did you mean 'contribution'? (`atlas methods` lists all)"

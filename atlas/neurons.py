@@ -16,10 +16,10 @@ LANGUAGE = "language"
 
 PRODUCT, GATE = "product", "gate"
 TAPS = (PRODUCT, GATE)
-"""Where a neuron is read: the down projection's input, or the activation function's output alone."""
+"""Where a neuron is read: at the down projection's input, or at the activation function's output."""
 
 INPUT = "input"
-"""What a plain FFN's activation function is given; only a path of gradients begins there
+"""The input of a plain FFN's activation function, where only paths of gradients begin
 (`ingest.attribution.path_gradients`)."""
 
 _ADDRESS = re.compile(r"(?:(?P<component>[a-z][a-z0-9_]*)/)?(?P<layer>\d{1,6})/(?P<index>\d{1,9})")
@@ -40,10 +40,10 @@ class Neuron:
         Raises:
             UsageError: the text is not an address.
         """
-        found = _ADDRESS.fullmatch(text.strip())
-        if found is None:
+        match = _ADDRESS.fullmatch(text.strip())
+        if match is None:
             raise UsageError(f"'{text}' is not a neuron; write layer/index, for example 3/117 or vision/3/17")
-        return cls(found["component"] or LANGUAGE, int(found["layer"]), int(found["index"]))
+        return cls(match["component"] or LANGUAGE, int(match["layer"]), int(match["index"]))
 
     def __str__(self) -> str:
         prefix = "" if self.component == LANGUAGE else f"{self.component}/"
@@ -63,10 +63,10 @@ def parse_layers(text: str) -> tuple[int, ...]:
     """
     layers: set[int] = set()
     for part in text.split(","):
-        found = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
-        low = int(found[1]) if found else 0
-        high = int(found[2] or found[1]) if found else -1
-        if found is None or high < low or high - low > 10_000:
+        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
+        low = int(match[1]) if match else 0
+        high = int(match[2] or match[1]) if match else -1
+        if match is None or high < low or high - low > 10_000:
             raise UsageError(f"'{text}' is not a set of layers; write for example 3 or 8-15 or 0,2,8-15")
         layers.update(range(low, high + 1))
     return tuple(sorted(layers))

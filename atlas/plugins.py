@@ -1,8 +1,7 @@
 """Plug-ins: entries that installed distributions add to the registries by entry points (see `atlas.registry`).
 
-Metadata is read where a registry is, and nowhere else; a plug-in's module is imported only by `registry.load`. No
-distribution's mistake may break a command that does not ask for its entry, so that a fault is a message here and not
-an exception.
+Metadata is read only where a registry is; a plug-in's module is imported only by `registry.load`. A faulty distribution
+must not break a command that does not use its entry, so a fault is a message here and not an exception.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pathlib import Path
 
 GROUPS = "neuron_atlas."
 REQUIRED = {"families": "FAMILY", "figures": "draw", "questions": None}
-"""What a module must have, by kind; `build` of every other kind. A question's class has a name of its own."""
+"""Kind -> the name that a module must define; `build` for every other kind. A question's class may have any name."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _MODULE = re.compile(r"\w+(\.\w+)*")
 
@@ -35,7 +34,7 @@ class Plugin:
 
     @property
     def required(self) -> str | None:
-        """What its module must have; None where `atlas.api.ask.question_in` looks for it."""
+        """The name that its module must define; None where `atlas.api.ask.question_in` finds it."""
         return REQUIRED.get(self.kind, "build")
 
     def __str__(self) -> str:
@@ -49,12 +48,12 @@ def singular(kind: str) -> str:
 
 def installed(kind: str | None = None) -> tuple[Plugin, ...]:
     """The plug-ins of one registry, or of all, sorted; read once for each `sys.path`."""
-    found, _ = _read(tuple(sys.path))
-    return tuple(plugin for plugin in found if kind in (None, plugin.kind))
+    readable, _ = _read(tuple(sys.path))
+    return tuple(plugin for plugin in readable if kind in (None, plugin.kind))
 
 
 def unreadable() -> list[str]:
-    """A message for each distribution that means to add plug-ins and whose metadata cannot be read."""
+    """A message for each distribution with plug-ins whose metadata cannot be read."""
     return list(_read(tuple(sys.path))[1])
 
 
@@ -62,7 +61,7 @@ def unreadable() -> list[str]:
 def _read(path: tuple[str, ...]) -> tuple[tuple[Plugin, ...], tuple[str, ...]]:
     """The plug-ins on the search path, and messages about unreadable metadata.
 
-    Each distribution is read by itself: `entry_points()` fails as a whole where one is malformed.
+    Each distribution is read separately, as `entry_points()` fails as a whole if one is malformed.
     """
     import importlib.metadata as metadata  # slow to import, and no question needs it
 
@@ -75,51 +74,54 @@ def _read(path: tuple[str, ...]) -> tuple[tuple[Plugin, ...], tuple[str, ...]]:
                 continue
             name = str(distribution.metadata["Name"])
             key = re.sub(r"[-_.]+", "-", name).lower()
-            if key not in plugins:  # an older copy further down the path is not what Python imports
+            if key not in plugins:  # Python does not import an older copy further down the path
                 first = next(iter(metadata.distributions(name=name, path=list(path))))
                 plugins[key] = [
                     Plugin(point.group.removeprefix(GROUPS), point.name, point.value, name, str(first.version))
                     for point in first.entry_points
                     if point.group.startswith(GROUPS)
                 ]
-        except Exception as error:  # whatever another's metadata holds, other commands must work
+        except Exception as error:  # other commands must work whatever the metadata contains
             title = name or f"a distribution at {getattr(distribution, '_path', 'an unknown place')}"
             faults[title] = f"the plug-ins of {title} cannot be read ({type(error).__name__}); install it again"
-    found = [plugin for of_one in plugins.values() for plugin in of_one]
-    return tuple(sorted(found, key=lambda p: (p.kind, p.name, p.distribution))), tuple(faults.values())
+    plugins_found = [plugin for of_one in plugins.values() for plugin in of_one]
+    return tuple(sorted(plugins_found, key=lambda p: (p.kind, p.name, p.distribution))), tuple(faults.values())
 
 
 def shadowed(plugin: Plugin) -> str:
-    return f"{plugin} is not used, as neuron-atlas has one of that name; {_remedy(plugin, 'a version that renames it')}"
+    """The message for a plug-in with the name of an entry of the atlas."""
+    remedy = _remedy(plugin, "a version that renames it")
+    return f"{plugin} is not used, as neuron-atlas has an entry of that name; {remedy}"
 
 
 def ambiguous(plugins: list[Plugin]) -> str:
     """The message for a name that several distributions have."""
-    one = plugins[0]
+    first = plugins[0]
     owners = " and ".join(f"of {plugin.distribution} {plugin.version}" for plugin in plugins)
     return (
-        f"there are {len(plugins)} {one.kind.replace('_', ' ')} called '{one.name}', {owners}; keep one of them "
+        f"there are {len(plugins)} {first.kind.replace('_', ' ')} called '{first.name}', {owners}; keep one of them "
         f"(pip uninstall {plugins[-1].distribution}) or install a version that renames it"
     )
 
 
 def broken(plugin: Plugin, reason: str) -> str:
+    """The message for a plug-in that cannot be used."""
     return f"{plugin} cannot be used: {reason}; {_remedy(plugin, 'a version that works here')}"
 
 
 def misnamed(plugin: Plugin) -> str | None:
-    """What is wrong with the entry point itself, if anything."""
+    """What is wrong with the entry point itself; None where nothing is."""
     if not _NAME.fullmatch(plugin.name):
-        return broken(plugin, "a name has letters, digits, - and _ alone and does not begin with _ or -")
+        return broken(plugin, "a name has only letters, digits, - and _ and does not begin with _ or -")
     if not _MODULE.fullmatch(plugin.module):
         return broken(plugin, f"'{plugin.module}' does not name a module, such as package.module")
     return None
 
 
 def fault(plugin: Plugin) -> str | None:
-    """Why a plug-in cannot be used, as far as its source tells without importing it; None where nothing is wrong.
+    """Why a plug-in cannot be used, as far as its source shows without importing it; None where nothing is wrong.
 
-    Its required name and the modules it imports at its top level must be there.
+    Its required name must be defined, and the modules that it imports at its top level must be installed.
     """
     if message := misnamed(plugin):
         return message
@@ -141,26 +143,26 @@ def fault(plugin: Plugin) -> str | None:
 
 
 def source(module: str) -> Path | None:
-    """The source file of a module, found without importing it or a package that it is in; None where there is none."""
+    """The source file of a module, found without importing it or its packages; None where there is none."""
     spec = _spec(module)
     file = Path(spec.origin) if spec is not None and spec.origin else None
     return file if file is not None and file.suffix == ".py" and file.is_file() else None
 
 
 def identity(plugin: Plugin) -> dict[str, str | None]:
-    """What tells which code a plug-in is: distribution, version, and the sha256 of its module's file."""
+    """What identifies a plug-in's code: distribution, version, and the sha256 of its module's file."""
     file = source(plugin.module)
     digest = hashlib.sha256(file.read_bytes()).hexdigest() if file else None
     return {"distribution": plugin.distribution, "version": plugin.version, "sha256": digest}
 
 
-def _remedy(plugin: Plugin, wanted: str) -> str:
+def _remedy(plugin: Plugin, replacement: str) -> str:
     name = plugin.distribution
-    return f"install {wanted} (pip install --upgrade {name}) or remove it (pip uninstall {name})"
+    return f"install {replacement} (pip install --upgrade {name}) or remove it (pip uninstall {name})"
 
 
 def _spec(module: str) -> ModuleSpec | None:
-    """Where a dotted name is, asking each finder in turn: `importlib.util.find_spec` would import its packages."""
+    """The spec of a dotted name, from each finder in turn, as `importlib.util.find_spec` would import its packages."""
     places = None
     spec: ModuleSpec | None = None
     parts = module.split(".")
@@ -178,29 +180,29 @@ def _spec(module: str) -> ModuleSpec | None:
             return None
         places = None if spec.submodule_search_locations is None else list(spec.submodule_search_locations)
         if places is None and depth < len(parts):
-            return None  # a module, which has none below it
+            return None  # a module, not a package
     return spec
 
 
 def _imports(tree: ast.Module) -> list[str]:
     """The modules that a module cannot be imported without: named at its top level, outside `try` and `if`."""
-    found = []
+    modules = []
     for node in tree.body:
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            modules += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.append(node.module)
-    return found
+            modules.append(node.module)
+    return modules
 
 
 def _defined(tree: ast.Module) -> set[str]:
-    """The names that a module defines or imports, "*" where it imports all of another's."""
-    found: set[str] = set()
+    """The names that a module defines or imports, "*" where it imports all names of another."""
+    defined: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found.add(node.name)
+            defined.add(node.name)
         elif isinstance(node, ast.ImportFrom | ast.Import):
-            found |= {alias.asname or alias.name for alias in node.names}
+            defined |= {alias.asname or alias.name for alias in node.names}
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
-    return found
+            defined.add(node.id)
+    return defined

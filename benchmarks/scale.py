@@ -32,11 +32,12 @@ from atlas.maintain.compact import compact
 from atlas.maintain.remove_runs import remove_runs
 from atlas.query.answer import Answer
 from atlas.store import create, engine
+from atlas.store.arrow_types import arrow_schema
 from atlas.store.database import database_file, open_readonly
 from atlas.store.run_loader import load_run
 from atlas.store.run_manifest import folder_of
 from atlas.store.run_writer import write_run
-from atlas.store.schema import arrow_schema, decodings, maps, scores, sketches
+from atlas.store.schema import decodings, maps, scores, sketches
 
 LAYERS, WIDTH = 32, 11_008
 NEURONS = LAYERS * WIDTH

@@ -84,11 +84,11 @@ def resolve(path: Path | None) -> Path:
         return Path(given)
     import platformdirs
 
-    from atlas.store.atomic import expanded
+    from atlas.store.atomic import expand_home
 
     for file in (Path("neuron-atlas.toml"), platformdirs.user_config_path("neuron-atlas") / "config.toml"):
         if found := _settings(file).get("atlas"):
-            return expanded(file.parent / str(found))
+            return expand_home(file.parent / str(found))
     from atlas.store.default_path import default_path
 
     return default_path()

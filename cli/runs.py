@@ -49,10 +49,10 @@ def rm(
 
     Example: atlas runs rm 298a --yes
     """
-    from atlas.maintain.remove_runs import remove_runs, resolved
+    from atlas.maintain.remove_runs import full_ids, remove_runs
 
     path = resolve(atlas)
-    ids = resolved(path, run)
+    ids = full_ids(path, run)
     if not yes:
         try:
             yes = typer.confirm(f"remove {', '.join(i[:8] for i in ids)} from {path} for good?", err=True)

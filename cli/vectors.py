@@ -69,7 +69,7 @@ def build(
     path = existing(atlas)
     from atlas.query.map_spec import MapSpec
     from atlas.vectors.faiss_files import KINDS
-    from atlas.vectors.neuron_text import Wording
+    from atlas.vectors.neuron_text import TextOptions
     from atlas.vectors.spaces import DIRECTION, SPACES, require_space
 
     wanted = SPACES if space == "all" else (require_space(space),)
@@ -77,7 +77,7 @@ def build(
         raise UsageError(f"no kind of index called '{kind}'; there are: {', '.join(KINDS)}")
     if DIRECTION not in wanted:
         how.refuse(f"none is needed for --space {space}")
-    wording = Wording(tokens, concepts, share)
+    wording = TextOptions(tokens, concepts, share)
     which = MapSpec(None, method, source=source, target=target, reduce=reduce, model=model)
     from ingest.embed.embed import EmbedSpec, embed
     from ingest.embed.encoder import DEFAULT

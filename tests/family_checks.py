@@ -25,9 +25,9 @@ from atlas.live.draw.pictures import states_of
 from atlas.live.model import LiveModel
 from atlas.testing import subjects
 from atlas.testing.families import CHECKS as CHECKS_OF_READERS
-from atlas.testing.subjects import CLOSE, EDITED, NotThere, pictures, shown, sound
+from atlas.testing.subjects import CLOSE, EDITED, NotApplicable, medium, pictures, sound
 
-__all__ = ["CHECKS", "CLOSE", "EDITED", "Subject", "markdown", "outcome", "pictures", "shown", "sound"]
+__all__ = ["CHECKS", "CLOSE", "EDITED", "Subject", "markdown", "medium", "outcome", "pictures", "sound"]
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- matrix -->", "<!-- end of matrix -->"
@@ -48,7 +48,7 @@ def draws(of: Subject) -> None:
     """It answers with a picture; importance by its states is a finite difference, and stays inside the mask."""
     live = of.live
     if live.encoder.family.drawer is None:
-        raise NotThere("it draws nothing")
+        raise NotApplicable("it draws nothing")
     prompts = [live.encoder.prompt(text) for text in ("a red dog", "draw two cat :")]
     if of.name == "GILL":  # which answers in words as long as it is random: it is given the picture's tokens
         how = DrawOptions(steps=2, looks=1)
@@ -97,7 +97,7 @@ def outcome(of: Subject, check: str) -> str:
     """What the matrix says of it; a check that fails raises."""
     try:
         CHECKS[check](of)
-    except NotThere:
+    except NotApplicable:
         return capabilities.ABSENT
     except Unsupported as refusal:
         return str(refusal)

@@ -8,9 +8,9 @@ import torch
 
 from atlas.live.model import LiveModel
 from atlas.testing import contract
-from atlas.testing.swaps import World, cases_of, example, feed_of, items_of, one_pass, problem_of, said
+from atlas.testing.swaps import World, cases_of, example, feed_of, items_of, one_pass, problem_of, target_probabilities
 
-__all__ = ["World", "cases_of", "example", "feed_of", "items_of", "one_pass", "problem_of", "said"]
+__all__ = ["World", "cases_of", "example", "feed_of", "items_of", "one_pass", "problem_of", "target_probabilities"]
 
 SPOKEN = [
     *[example("a dog", media=str(i), task="caption", split="find" if i < 2 else "held_out") for i in range(4)],

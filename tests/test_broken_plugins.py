@@ -31,7 +31,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 def test_a_plugin_with_a_name_of_ours_is_not_used(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.install("counting", "[neuron_atlas.methods]\ncontribution = counting\n", COUNT)
-    told = "the method 'contribution' of counting 1.0 is not used, as neuron-atlas has one of that name; "
+    told = "the method 'contribution' of counting 1.0 is not used, as neuron-atlas has an entry of that name; "
     with pytest.warns(AtlasWarning, match=f"{told}.*pip uninstall counting"):
         module = registry.load(ingest.methods, "contribution")
     assert module.__name__ == "ingest.methods.contribution"
@@ -110,7 +110,7 @@ def test_a_constant_of_a_plugin_that_cannot_be_imported(site: Site, capsys: pyte
 @pytest.mark.parametrize("name", ["a.b", "_helper", "two words", "a/b"])
 def test_a_name_that_no_command_line_could_give(name: str, site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     site.install("counting", f"[neuron_atlas.methods]\n{name} = counting\n", COUNT)
-    with pytest.raises(AtlasError, match="a name has letters, digits, - and _ alone"):
+    with pytest.raises(AtlasError, match="a name has only letters, digits, - and _"):
         registry.load(ingest.methods, name)
     rows, err = listed("methods", capsys)
     assert name not in rows and "of counting 1.0 cannot be used" in err

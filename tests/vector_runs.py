@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from atlas.store import engine, run_loader, run_writer, schema
+from atlas.store import arrow_types, engine, run_loader, run_writer, schema
 
 DIMENSION = 16
 
@@ -43,7 +43,7 @@ def store_vectors(
             "neuron": neuron.astype(np.int32),
             "vector": pa.array(list(found), pa.list_(pa.float32())),
         },
-        schema=schema.arrow_schema(schema.vectors),
+        schema=arrow_types.arrow_schema(schema.vectors),
     )
     times = {"started_at": "2026-01-01T00:00:00", "finished_at": f"2026-01-02T00:00:{seed:02}"}
     outcome = {"rows": len(found), "dimension": found.shape[1]}

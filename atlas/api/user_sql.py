@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from atlas.errors import AtlasError, UsageError
 from atlas.store.database import open_readonly
-from atlas.store.limited_process import GIB, Found, NeedsMemory, TookTooLong, confined
+from atlas.store.limited_process import GIB, NeedsMemory, Result, TookTooLong, run_confined
 
 ROWS, SECONDS = 1000, 60.0
 """How many rows and how long, unless the owner says otherwise."""
@@ -56,7 +56,7 @@ def run_sql(path: Path | str, text: str, *, rows: int = ROWS, seconds: float = S
     _require_text(text)
     arguments = {"path": str(path), "text": text, "rows": rows, "bundle": bundle}
     try:
-        facts, found = confined("atlas.api.user_sql:answer", arguments, memory=MEMORY, seconds=seconds)
+        facts, found = run_confined("atlas.api.user_sql:answer", arguments, memory=MEMORY, seconds=seconds)
     except TookTooLong as error:
         raise AtlasError(f"the statement took longer than {seconds:g} s; --timeout gives it more") from error
     except NeedsMemory as error:
@@ -65,7 +65,7 @@ def run_sql(path: Path | str, text: str, *, rows: int = ROWS, seconds: float = S
     return Answer(found, facts["more"])
 
 
-def answer(path: str, text: str, rows: int, bundle: bool, ready: Callable[[], None]) -> Found:
+def answer(path: str, text: str, rows: int, bundle: bool, ready: Callable[[], None]) -> Result:
     """`run_sql`, in the process that is for it alone."""
     if bundle:
         from atlas.share.attach import attach_bundle

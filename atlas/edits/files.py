@@ -182,7 +182,8 @@ def edit_row(edit: Edit, file: Path) -> dict[str, Any]:
 
 def changes_table(edit: Edit) -> pa.Table:
     """The columns of `changes` but `edit_id`."""
-    from atlas.store.schema import arrow_schema, changes  # SQLAlchemy is not loaded to read an edit
+    from atlas.store.arrow_types import arrow_schema  # SQLAlchemy is not loaded to read an edit
+    from atlas.store.schema import changes
 
     schema = arrow_schema(changes)
     schema = schema.remove(schema.get_field_index("edit_id"))

@@ -9,8 +9,9 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from atlas.store.arrow_types import arrow_schema
 from atlas.store.insert import insert, model_id, next_id
-from atlas.store.schema import arrow_schema, changes, edits
+from atlas.store.schema import changes, edits
 
 
 def load_edit(connection: Connection, row: Mapping[str, Any], rows: pa.Table) -> int:

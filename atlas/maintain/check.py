@@ -1,4 +1,4 @@
-"""Does the atlas agree with itself? No row refers to nothing, maps are in order, the database is what runs/ says."""
+"""Checks that an atlas is consistent: no dangling references, maps in order, the database equal to runs/."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OWNER = {
     "example_id": "examples",
     "edit_id": "edits",
 }
-"""Where the row is that a column of this name refers to."""
+"""Column name -> the table whose row it refers to."""
 
 _UNIQUE: Mapping[str, tuple[str, ...]] = {
     "models": ("name", "revision", "fingerprint"),
@@ -41,11 +41,11 @@ _UNIQUE: Mapping[str, tuple[str, ...]] = {
     "indexes": ("run_id",),
     "changes": ("edit_id", "component", "layer", "neuron", "where"),
 }
-"""What no two rows of a table share, beside its key."""
+"""Columns that together are unique in a table, besides its key."""
 
 
 def check(path: Path) -> list[Finding]:
-    """Everything in an atlas that does not agree; nothing is changed. Reads every row and every shard.
+    """Every inconsistency in an atlas; nothing is changed. Reads every row and every shard.
 
     Raises:
         StoreUnavailable: the database cannot be opened.
@@ -108,11 +108,11 @@ def _duplicates(connection: Connection) -> Iterator[Finding]:
         query = f"SELECT count(*) FROM (SELECT 1 FROM {table} GROUP BY {same} HAVING count(*) > 1)"
         count = connection.exec_driver_sql(query).scalar_one()
         if count:
-            yield Finding(table, f"{count} times several rows have the same {', '.join(names)}")
+            yield Finding(table, f"{count} groups of rows have the same {', '.join(names)}")
 
 
 def _maps(connection: Connection) -> Iterator[Finding]:
-    """Maps with another number of scores than they say, or with neurons that the model does not have."""
+    """Maps with another number of scores than recorded, or with neurons that the model does not have."""
     query = """
         SELECT map_id, kept, coalesce(n, 0), neurons,
                component = 'language' AND (least(low_layer, low) < 0 OR top_layer >= layers OR top >= width)
@@ -121,9 +121,9 @@ def _maps(connection: Connection) -> Iterator[Finding]:
                    min(neuron) AS low, max(neuron) AS top
             FROM scores GROUP BY map_id) USING (map_id)
         ORDER BY map_id"""
-    for number, kept, found, neurons, outside in connection.exec_driver_sql(query):
-        if kept != found:
-            yield Finding(f"map {number}", f"has {found} scores, its row says {kept}")
+    for number, kept, count, neurons, outside in connection.exec_driver_sql(query):
+        if kept != count:
+            yield Finding(f"map {number}", f"has {count} scores, its row says {kept}")
         if kept > neurons:
             yield Finding(f"map {number}", f"keeps {kept} scores of {neurons} neurons")
         if outside:
@@ -148,13 +148,13 @@ def _score_order(connection: Connection) -> Iterator[Finding]:
         if pieces > 1:
             yield Finding(where, f"is stored in {pieces} pieces")
         if order:
-            yield Finding(where, f"{order} neurons are out of order, or there twice")
+            yield Finding(where, f"{order} neurons are out of order or duplicated")
         if infinite:
             yield Finding(where, f"{infinite} scores are not finite")
 
 
 def _ranks(connection: Connection) -> Iterator[Finding]:
-    """Ranks that do not count up as scores go down. Some maps at a time: sorting all at once would need the memory."""
+    """Ranks that do not count up as scores go down. Some maps at a time, as sorting all would need too much memory."""
     counts = connection.exec_driver_sql("SELECT map_id, count(*) FROM scores GROUP BY map_id ORDER BY map_id").all()
     for low, high in _ranges([(int(number), int(count)) for number, count in counts]):
         query = f"""

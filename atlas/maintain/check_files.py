@@ -1,6 +1,6 @@
-"""Do the database and the files beside it say the same? Part of `atlas.maintain.check`.
+"""Checks that the database and the files beside it agree. Part of `atlas.maintain.check`.
 
-Rows are compared by the sum of their hashes, which needs no order and no memory; ids that the database gave are
+Rows are compared by the sum of their hashes, which needs no order and little memory; ids that the database assigned are
 left out or compared by the name of what they refer to.
 """
 
@@ -22,7 +22,7 @@ from atlas.store import schema
 from atlas.store.atomic import sha256
 from atlas.store.database import literal
 from atlas.store.ledger import DONE, json_text
-from atlas.store.run_loader import BY_MAP, SHARED
+from atlas.store.run_loader import BY_MAP, SHARED_TABLES
 from atlas.store.run_manifest import NAME, OBJECTS, SHARDS, columns, folder_of, read_manifest, shard_rows
 
 _LOCAL = ("map_id", "model_id", "dataset_id", "concept_id")
@@ -41,7 +41,7 @@ def runs_agree(connection: Connection, path: Path) -> Iterator[Finding]:
             continue
         yield from _run_agrees(connection, row, manifest)
         yield from _own_rows_agree(connection, run_id, folder, manifest)
-        for name, names in SHARED.items():
+        for name, names in SHARED_TABLES.items():
             owner = getattr(row, names[0])
             if f"{name}.parquet" in manifest["files"] and owner is not None:
                 shards[name, owner].append(folder / f"{name}.parquet")
@@ -61,81 +61,81 @@ def _run_agrees(connection: Connection, row: Row[Any], manifest: Mapping[str, An
         if getattr(row, name) != (json_text(value) if name in OBJECTS else value):
             yield Finding(where, f"its {name} differs from the manifest")
     for name, table, key in (("model", schema.models, "model_id"), ("dataset", schema.datasets, "dataset_id")):
-        found = connection.execute(sa.select(table).where(table.c[key] == getattr(row, key))).mappings().one_or_none()
-        # Where a dataset lies, and when something was first seen, are the database's own.
-        wanted = {n: v for n, v in (manifest[name] or {}).items() if n not in ("path", "created_at")}
-        if (found is None) != (manifest[name] is None) or any(found[n] != v for n, v in wanted.items() if found):
+        stored = connection.execute(sa.select(table).where(table.c[key] == getattr(row, key))).mappings().one_or_none()
+        # A dataset's path, and the time of the first import, exist only in the database.
+        expected = {n: v for n, v in (manifest[name] or {}).items() if n not in ("path", "created_at")}
+        if (stored is None) != (manifest[name] is None) or any(stored[n] != v for n, v in expected.items() if stored):
             yield Finding(where, f"its {name} differs from the manifest")
     known = schema.concepts.c
     of_dataset = sa.select(schema.concepts).where(known.dataset_id == row.dataset_id)
-    found_concepts = {c["name"]: c for c in connection.execute(of_dataset).mappings()}
+    stored_concepts = {c["name"]: c for c in connection.execute(of_dataset).mappings()}
     for concept in manifest["concepts"]:
-        found = found_concepts.get(concept["name"])
-        if found is None or any(found[name] != value for name, value in concept.items()):
+        stored = stored_concepts.get(concept["name"])
+        if stored is None or any(stored[name] != value for name, value in concept.items()):
             yield Finding(where, f"its concept '{concept['name']}' differs from the manifest")
 
 
 def _own_rows_agree(
     connection: Connection, run_id: str, folder: Path, manifest: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    """Rows that belong to the run alone: maps with their scores, exemplars, labels, effects, measures, points."""
-    mine = f"WHERE run_id = {literal(run_id)}"
+    """Rows that belong only to the run: maps with their scores, exemplars, labels, effects, measures, points."""
+    of_run = f"WHERE run_id = {literal(run_id)}"
     revision = str(manifest["schema"])
     names = "[" + ", ".join(literal(concept["name"]) for concept in manifest["concepts"]) + "]"
     for name, table in SHARDS.items():
-        if name in SHARED or table in BY_MAP:
+        if name in SHARED_TABLES or table in BY_MAP:
             continue
         content = _content(table)
-        theirs = ours = content
+        in_shard = in_database = content
         # A map's concept is compared by its name.
         if table is schema.maps:
-            ours = f"{content}, (SELECT name FROM concepts AS c WHERE c.concept_id = maps.concept_id)"
-            theirs = f"{content}, (CAST({names} AS VARCHAR[]))[concept_id + 1]"
-        stored = _digest(connection, f"SELECT hash({ours}) AS h FROM {name} {mine}")
+            in_database = f"{content}, (SELECT name FROM concepts AS c WHERE c.concept_id = maps.concept_id)"
+            in_shard = f"{content}, (CAST({names} AS VARCHAR[]))[concept_id + 1]"
+        stored = _digest(connection, f"SELECT hash({in_database}) AS h FROM {name} {of_run}")
         file = folder / f"{name}.parquet"
-        wanted: tuple[int, int | None] = (0, None)
+        expected: tuple[int, int | None] = (0, None)
         if file.name in manifest["files"]:
-            wanted = _digest(connection, f"SELECT hash({theirs}) AS h FROM ({shard_rows(table, file, revision)})")
-        if stored != wanted:
-            yield _differs(f"run {run_id[:12]}", name, stored[0], wanted[0])
+            expected = _digest(connection, f"SELECT hash({in_shard}) AS h FROM ({shard_rows(table, file, revision)})")
+        if stored != expected:
+            yield _differs(f"run {run_id[:12]}", name, stored[0], expected[0])
     for table in BY_MAP:
         if f"{table.name}.parquet" in manifest["files"]:
-            yield from _by_map_agree(connection, table, mine, folder / f"{table.name}.parquet")
+            yield from _by_map_agree(connection, table, of_run, folder / f"{table.name}.parquet")
 
 
-def _by_map_agree(connection: Connection, table: Table, mine: str, file: Path) -> Iterator[Finding]:
+def _by_map_agree(connection: Connection, table: Table, of_run: str, file: Path) -> Iterator[Finding]:
     content = _content(table)
     query = f"""
-        SELECT map_id, coalesce(ours.n, 0), coalesce(theirs.n, 0), ours.h IS DISTINCT FROM theirs.h
-        FROM (SELECT map_id, row_number() OVER (ORDER BY map_id) - 1 AS local FROM maps {mine})
+        SELECT map_id, coalesce(stored.n, 0), coalesce(shard.n, 0), stored.h IS DISTINCT FROM shard.h
+        FROM (SELECT map_id, row_number() OVER (ORDER BY map_id) - 1 AS local FROM maps {of_run})
         LEFT JOIN (SELECT map_id, count(*) AS n, sum(hash({content})) AS h FROM {table.name}
-                   WHERE map_id IN (SELECT map_id FROM maps {mine}) GROUP BY map_id) AS ours USING (map_id)
+                   WHERE map_id IN (SELECT map_id FROM maps {of_run}) GROUP BY map_id) AS stored USING (map_id)
         FULL JOIN (SELECT map_id AS local, count(*) AS n, sum(hash({content})) AS h
-                   FROM read_parquet({literal(file.resolve())}) GROUP BY map_id) AS theirs USING (local)
+                   FROM read_parquet({literal(file.resolve())}) GROUP BY map_id) AS shard USING (local)
         ORDER BY local"""
-    for number, stored, wanted, differ in connection.exec_driver_sql(query):
+    for number, stored, expected, differ in connection.exec_driver_sql(query):
         if differ:
-            yield _differs(f"map {number}", table.name, stored, wanted)
+            yield _differs(f"map {number}", table.name, stored, expected)
 
 
 def _shared_rows_agree(connection: Connection, shards: Mapping[tuple[str, int], list[Path]]) -> Iterator[Finding]:
-    """Rows that runs share: each stored row is some shard's, and each shard's row is stored."""
-    for name, key in SHARED.items():
+    """Rows that runs share: each stored row is in some shard, and each shard's row is stored."""
+    for name, key in SHARED_TABLES.items():
         table, owner = SHARDS[name], key[0]
         query = f"SELECT DISTINCT {owner} FROM {name}"
         owners = {int(number) for number in connection.exec_driver_sql(query).scalars()}
         for number in sorted(owners | {n for t, n in shards if t == name}):
-            ours = f"SELECT *, hash({_content(table)}) AS h FROM {name} WHERE {owner} = {number}"
+            in_database = f"SELECT *, hash({_content(table)}) AS h FROM {name} WHERE {owner} = {number}"
             files = ", ".join(literal(file.resolve()) for file in shards.get((name, number), []))
-            theirs = f"SELECT *, hash({_content(table)}) AS h FROM read_parquet([{files}])"
+            in_shards = f"SELECT *, hash({_content(table)}) AS h FROM read_parquet([{files}])"
             if not files:
-                theirs = f"SELECT * FROM ({ours}) WHERE false"
+                in_shards = f"SELECT * FROM ({in_database}) WHERE false"
             same = ", ".join(key[1:])
-            lost = f"SELECT count(*) FROM ({theirs}) ANTI JOIN ({ours}) USING ({same})"
-            alone = f"SELECT count(*) FROM ({ours}) ANTI JOIN ({theirs}) USING (h)"
-            problems = {lost: "rows of runs/ are not in the database", alone: "rows are in no run folder"}
-            for found, problem in problems.items():
-                count = connection.exec_driver_sql(found).scalar_one()
+            missing = f"SELECT count(*) FROM ({in_shards}) ANTI JOIN ({in_database}) USING ({same})"
+            unexplained = f"SELECT count(*) FROM ({in_database}) ANTI JOIN ({in_shards}) USING (h)"
+            problems = {missing: "rows of runs/ are not in the database", unexplained: "rows are in no run folder"}
+            for query_of_problem, problem in problems.items():
+                count = connection.exec_driver_sql(query_of_problem).scalar_one()
                 if count:
                     yield Finding(name, f"{count} {problem} ({owner} {number})")
 
@@ -152,7 +152,7 @@ def edits_agree(connection: Connection, path: Path) -> Iterator[Finding]:
         if file is None:
             yield Finding(where, "its file is missing from edits/")
         elif sha256(file) != row.sha256:
-            yield Finding(where, f"{file} is not the file that was stored (sha256)")
+            yield Finding(where, f"{file} was changed since it was stored (sha256)")
         else:
             named |= tensors_of(file)
             try:
@@ -166,11 +166,11 @@ def edits_agree(connection: Connection, path: Path) -> Iterator[Finding]:
         named |= tensors_of(file)
     for file in sorted((path / "edits").glob("*.safetensors")):
         if file.stem not in named:
-            yield Finding("edits", f"no edit names {file}; `atlas db rebuild` removes it")
+            yield Finding("edits", f"no edit uses {file}; `atlas db rebuild` removes it")
 
 
 def selections_agree(path: Path) -> Iterator[Finding]:
-    """Saved selections that cannot be read; they are files alone."""
+    """Saved selections that cannot be read; they exist only as files."""
     for name in saved.names(path):
         try:
             saved.read(saved.file_of(path, name))
@@ -179,7 +179,7 @@ def selections_agree(path: Path) -> Iterator[Finding]:
 
 
 def _content(table: Table) -> str:
-    """The columns that mean the same in every database."""
+    """The columns that have the same values in every database."""
     return ", ".join(f'"{name}"' for name in columns(table, *_LOCAL))
 
 
@@ -188,7 +188,7 @@ def _digest(connection: Connection, hashes: str) -> tuple[int, int | None]:
     return int(count), None if total is None else int(total)
 
 
-def _differs(where: str, table: str, stored: int, wanted: int) -> Finding:
-    if stored != wanted:
-        return Finding(where, f"has {stored} {table} in the database and {wanted} in runs/")
+def _differs(where: str, table: str, stored: int, expected: int) -> Finding:
+    if stored != expected:
+        return Finding(where, f"has {stored} {table} in the database and {expected} in runs/")
     return Finding(where, f"its {table} differ from those in runs/")

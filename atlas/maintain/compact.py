@@ -1,4 +1,4 @@
-"""Rewrite the database without the room that removed runs took."""
+"""Rewrite the database without the space of removed runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from atlas.store import create, schema
 from atlas.store.database import database_file, literal, missing, open_file, require_current, wal
 from atlas.store.duckdb_errors import translate_duckdb_errors
-from atlas.store.locks import WRITE, held
+from atlas.store.locks import WRITE, database_lock
 from atlas.store.scratch import scratch_folder
 
 
@@ -22,9 +22,9 @@ class Compacted:
 
 
 def compact(path: Path) -> Compacted:
-    """Write the database anew without the room that removed rows left, and put it in the old one's place.
+    """Rewrite the database without the space of removed rows, and replace the old file.
 
-    Killed at any moment, the old file or the new one is there, whole. Needs as much free disk as the database takes.
+    If it is killed, either the old file or the new one is in place, complete. Needs as much free disk as the database.
 
     Raises:
         StoreUnavailable: another process has the database open, or the folder cannot be written.
@@ -34,15 +34,15 @@ def compact(path: Path) -> Compacted:
     with translate_duckdb_errors(path, read_only=False), scratch_folder(path, "compact") as folder:
         create.create(folder)
         before = _size(path)
-        _copied(path, database_file(folder))
+        _copy_rows(path, database_file(folder))
     return Compacted(before, _size(path))
 
 
-def _copied(path: Path, new: Path) -> None:
-    """Every row of the database into a new file, which then takes its place. The lock is held until it has."""
-    with held(database_file(path), WRITE), closing(open_file(path, read_only=False)) as driver:
+def _copy_rows(path: Path, new: Path) -> None:
+    """Copy every row of the database to a new file, which then replaces it, all under the lock."""
+    with database_lock(database_file(path), WRITE), closing(open_file(path, read_only=False)) as driver:
         require_current(driver, path)
-        driver.execute("CHECKPOINT")  # no log is left that would be taken for the new file's
+        driver.execute("CHECKPOINT")  # so that no log is left beside the new file
         driver.execute(f"ATTACH {literal(new.resolve())} AS compacted")
         driver.execute("BEGIN")
         for table in schema.metadata.sorted_tables:  # in the order of storage: scores stay map by map

@@ -1,4 +1,4 @@
-"""One thing that an atlas says in two ways."""
+"""One inconsistency in an atlas."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that does not agree. where: a table, a map, a run or a file."""
+    """An inconsistency. where: a table, a map, a run or a file. problem: what is wrong."""
 
     where: str
     problem: str

@@ -1,4 +1,4 @@
-"""The database made again from runs/ and edits/."""
+"""Rebuild the database from runs/ and edits/."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from atlas.store.run_manifest import read_manifest
 from atlas.store.scratch import scratch_folder
 
 StoredEdit: TypeAlias = tuple[Mapping[str, Any], pa.Table]
-"""What `load_edit` takes, as read back from one file of edits/."""
+"""The arguments of `load_edit`, read from one file of edits/."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
-    """What a rebuild stored, where it put the old database (None: there was none), and what it left out and why."""
+    """The result of a rebuild: the numbers of stored runs and edits, where the old database was moved (None without
+    one), and the reasons for what was left out."""
 
     runs: int
     edits: int
@@ -37,29 +38,32 @@ class Rebuilt:
 
 
 def rebuild(path: Path, *, read_edit: Callable[[Path], StoredEdit]) -> Rebuilt:
-    """Make a new database from every complete run folder and every edit; the old one is moved to `backups/`.
+    """Build a new database from every complete run folder and every edit; the old one is moved to `backups/`.
 
-    A folder that is damaged or was never finished is left out and named. The ledger's rows of interrupted and
-    failed runs are only in the database and are not made again.
+    A folder that is damaged or was never finished is left out and reported. The ledger's rows of interrupted and failed
+    runs exist only in the database and are lost.
 
-    read_edit: one file of `edits/` -> what `load_edit` takes.
+    read_edit: one file of `edits/` -> the arguments of `load_edit`.
 
     Raises:
-        StoreUnavailable: no runs/ there, the database is in use, newer than this program, or the folder is read-only.
+        StoreUnavailable: there is no runs/, the database is in use or newer than this program, or the folder is
+            read-only.
     """
     if not (path / "runs").is_dir():
-        raise StoreUnavailable(f"there is no atlas at {path}: it has no folder runs/")
+        raise StoreUnavailable(f"there is no atlas at {path}: it has no folder runs/; give another folder as [[atlas]]")
     _require_free(path)
     with scratch_folder(path, "rebuild") as folder:
         create.create(folder)
         convert_old(path)
         skipped: list[str] = []
-        loaded = [_stored(folder, skipped, partial(load_run, folder=run)) for run in _finished(path, skipped)]
+        loaded = [
+            _try_to_store(folder, skipped, partial(load_run, folder=run)) for run in _finished_runs(path, skipped)
+        ]
         edited = [
-            _stored(folder, skipped, partial(_load_edit_file, file=file, read_edit=read_edit))
+            _try_to_store(folder, skipped, partial(_load_edit_file, file=file, read_edit=read_edit))
             for file in sorted((path / "edits").glob("*@*.json"))
         ]
-        if wal(folder).exists():  # there was no room to write it into the file, which alone is moved
+        if wal(folder).exists():  # a full disk kept it out of the file, and only the file is moved
             raise full(path)
         old = _swap(path, database_file(folder))
     return Rebuilt(runs=sum(loaded), edits=sum(edited), old=old, skipped=tuple(skipped))
@@ -71,36 +75,39 @@ def _load_edit_file(connection: Connection, *, file: Path, read_edit: Callable[[
 
 
 def _require_free(path: Path) -> None:
-    """Refuse where another process has the database open, or it is newer; a damaged one is what a rebuild is for.
+    """Refuse a database that another process has open, or that is newer; a damaged one is accepted.
 
-    While it is ours, tensors that no edit names are removed.
+    While no other process can write, tensors that no edit uses are removed.
     """
     if not database_file(path).exists():
         return
     try:
         with connect_any_version(path, read_only=False) as connection:
-            found = revision(raw(connection))
-            if found is None or found <= VERSION:
-                sweep(path)  # here nobody else writes: another may have tensors and not yet the edit that names them
+            schema_revision = revision(raw(connection))
+            if schema_revision is None or schema_revision <= VERSION:
+                sweep(path)  # another writer may have stored tensors before their edit
     except IntegrityError:
         return
-    if found is not None and found > VERSION:
-        raise StoreUnavailable(f"the atlas at {path} has schema {found}, newer than {VERSION}; upgrade neuron-atlas")
+    if schema_revision is not None and schema_revision > VERSION:
+        raise StoreUnavailable(
+            f"the atlas at {path} has schema {schema_revision}, newer than {VERSION}; "
+            "`pip install --upgrade neuron-atlas`"
+        )
 
 
-def _finished(path: Path, skipped: list[str]) -> list[Path]:
+def _finished_runs(path: Path, skipped: list[str]) -> list[Path]:
     """The run folders that have a manifest, in the order in which the runs finished."""
-    found: list[tuple[str, Path]] = []
+    dated: list[tuple[str, Path]] = []
     for folder in sorted(f for f in (path / "runs").iterdir() if f.is_dir()):
         try:
-            found.append((read_manifest(folder, verify=False)["run"]["finished_at"], folder))
+            dated.append((read_manifest(folder, verify=False)["run"]["finished_at"], folder))
         except IntegrityError as error:
             skipped.append(str(error))
-    return [folder for _moment, folder in sorted(found)]
+    return [folder for _moment, folder in sorted(dated)]
 
 
-def _stored(new: Path, skipped: list[str], put: Callable[[Connection], object]) -> bool:
-    """Store one run or edit in a transaction of its own; False, with the reason noted, where that failed."""
+def _try_to_store(new: Path, skipped: list[str], put: Callable[[Connection], object]) -> bool:
+    """Store one run or edit in its own transaction; False, with the reason added to `skipped`, where that failed."""
     try:
         with connect_writer(new) as connection:
             put(connection)
@@ -111,15 +118,15 @@ def _stored(new: Path, skipped: list[str], put: Callable[[Connection], object]) 
 
 
 def _swap(path: Path, new: Path) -> Path | None:
-    """Move the old database and its log to `backups/`, and the new one in its place."""
-    kept: Path | None = None
+    """Move the old database and its log to `backups/`, and the new one into place; returns the old one's copy."""
+    old_copy: Path | None = None
     if database_file(path).exists() or wal(path).exists():
         folder = path / "backups"
         folder.mkdir(exist_ok=True)
-        kept = folder / backup.backup_name(folder, "replaced")
-        # The database first: interrupted here, a log without a database is refused, the other way it would be missed.
-        for file, target in ((database_file(path), kept), (wal(path), kept.with_name(f"{kept.name}.wal"))):
+        old_copy = folder / backup.backup_name(folder, "replaced")
+        # The database first: a log without a database is refused later, a lost log would go unnoticed.
+        for file, target in ((database_file(path), old_copy), (wal(path), old_copy.with_name(f"{old_copy.name}.wal"))):
             if file.exists():
                 file.replace(target)
     new.replace(database_file(path))
-    return kept
+    return old_copy

@@ -1,4 +1,4 @@
-"""Remove runs for good: their rows and their folders."""
+"""Remove runs permanently: their rows and their folders."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ from atlas.query.run_record import run_named
 from atlas.store import schema
 from atlas.store.database import open_readonly
 from atlas.store.engine import connect_writer
-from atlas.store.run_loader import SHARED, forget_run
+from atlas.store.run_loader import SHARED_TABLES, forget_run
 from atlas.store.run_manifest import NAME, SHARDS, folder_of, read_manifest, shard_rows
 
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """maps: how many the run had in the database. bytes: of its folder."""
+    """A removed run. maps: how many it had in the database. bytes: of its folder."""
 
     run_id: str
     maps: int
     bytes: int
 
 
-def resolved(path: Path, runs: Sequence[str]) -> list[str]:
-    """The ids of the runs that begin so.
+def full_ids(path: Path, runs: Sequence[str]) -> list[str]:
+    """The full ids of runs given by prefixes.
 
     Raises:
-        UsageError: one of them begins no run, or several.
+        UsageError: a prefix matches no run, or several.
     """
     with open_readonly(path) as connection:
-        return list(dict.fromkeys(_named(connection, path, run) for run in runs))
+        return list(dict.fromkeys(_full_id(connection, path, run) for run in runs))
 
 
-def _named(connection: duckdb.DuckDBPyConnection, path: Path, run: str) -> str:
-    """The run's id; also that of one whose removal was interrupted, of which only the folder is left."""
+def _full_id(connection: duckdb.DuckDBPyConnection, path: Path, run: str) -> str:
+    """The run's id; also of one whose removal was interrupted, so that only its folder is left."""
     try:
         return run_named(connection, run)
     except UsageError:
-        left = [f.name for f in (path / "runs").iterdir() if run and f.name.startswith(run)]
+        folders = [f.name for f in (path / "runs").iterdir() if run and f.name.startswith(run)]
         stored = connection.execute("SELECT count(*) FROM runs WHERE starts_with(run_id, $run)", {"run": run})
-        if len(left) != 1 or stored.fetchall() != [(0,)] or (folder_of(path, left[0]) / NAME).exists():
+        if len(folders) != 1 or stored.fetchall() != [(0,)] or (folder_of(path, folders[0]) / NAME).exists():
             raise
-        return left[0]
+        return folders[0]
 
 
 def remove_runs(path: Path, run_ids: Sequence[str]) -> Iterator[Removed]:
-    """Remove runs one after the other: the rows in one transaction that ends with the manifest, then the folder. Rows
-    that other runs' folders have too stay. Killed in between, the same removal goes on.
+    """Remove runs one after another: the rows and the manifest in one transaction, then the folder. Rows that other
+    runs' folders have too stay. After an interruption the same call continues.
 
     Raises:
         StoreUnavailable: a process is running the job, or has the database open.
@@ -70,11 +70,12 @@ def remove_runs(path: Path, run_ids: Sequence[str]) -> Iterator[Removed]:
         size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
         for index in (path / "vectors").glob(f"{run_id}*"):
             index.unlink()
-        shutil.rmtree(folder, ignore_errors=True)  # last: as long as it is there, the removal can be named again
+        shutil.rmtree(folder, ignore_errors=True)  # last, so that an interrupted removal can be repeated
         yield Removed(run_id, maps, size)
 
 
 def require_idle(folder: Path) -> None:
+    """Raise StoreUnavailable where a process is running the job of this folder."""
     import fcntl
 
     if not (folder / "lock").exists():
@@ -87,19 +88,19 @@ def require_idle(folder: Path) -> None:
 
 
 def _forget_shared(connection: sa.Connection, path: Path) -> None:
-    """Keep of what runs share only rows that the folder of a run that is left has."""
-    for name, key in SHARED.items():
+    """Remove shared rows that no remaining run's folder has."""
+    for name, key in SHARED_TABLES.items():
         table, owner = SHARDS[name], key[0]
         for number in connection.exec_driver_sql(f"SELECT DISTINCT {owner} FROM {name}").scalars().all():
             files = list(_shards(connection, path, name, owner, int(number)))
             same = ", ".join(key[1:])
-            theirs = " UNION ALL ".join(f"SELECT {same} FROM ({shard_rows(table, f, r)})" for f, r in files)
-            here = f"{owner} = {int(number)}"
+            in_folders = " UNION ALL ".join(f"SELECT {same} FROM ({shard_rows(table, f, r)})" for f, r in files)
+            of_owner = f"{owner} = {int(number)}"
             if not files:
-                connection.exec_driver_sql(f"DELETE FROM {name} WHERE {here}")
+                connection.exec_driver_sql(f"DELETE FROM {name} WHERE {of_owner}")
                 continue
-            kept = f"SELECT ({same}) FROM ({theirs})"
-            connection.exec_driver_sql(f"DELETE FROM {name} WHERE {here} AND ({same}) NOT IN ({kept})")
+            rows_to_keep = f"SELECT ({same}) FROM ({in_folders})"
+            connection.exec_driver_sql(f"DELETE FROM {name} WHERE {of_owner} AND ({same}) NOT IN ({rows_to_keep})")
 
 
 def _shards(connection: sa.Connection, path: Path, name: str, owner: str, number: int) -> Iterator[tuple[Path, str]]:

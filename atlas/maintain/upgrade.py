@@ -1,4 +1,4 @@
-"""Bring a database of an older schema up to date, with a copy of it kept."""
+"""Upgrade a database of an older schema, after a backup."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from atlas.store.migrations import migrate
 
 
 def upgrade(path: Path) -> Path | None:
-    """Bring the database to the current schema, after a backup.
+    """Upgrade the database to the current schema, after a backup.
 
     Returns:
         The backup, or None where there was nothing to do.
@@ -23,22 +23,22 @@ def upgrade(path: Path) -> Path | None:
         IntegrityError: the file is damaged.
     """
     with connect_any_version(path, read_only=True) as connection:
-        found = revision(raw(connection))
-        if found is None or found >= VERSION:
+        schema_revision = revision(raw(connection))
+        if schema_revision is None or schema_revision >= VERSION:
             require_current(raw(connection), path)
             return None
-    kept = backup(path)
+    copy = backup(path)
     with connect_any_version(path, read_only=False) as connection:
         with connection.begin():
             migrate(connection)
-            if found < "0003":
+            if schema_revision < "0003":
                 _reload_edits(connection, path)
         fold_log(connection, path)
-    return kept
+    return copy
 
 
 def _reload_edits(connection: Connection, path: Path) -> None:
-    """Write the edits' files in today's form, and store them again: their sums are others."""
+    """Write the edits' files in the current format, and store them again with their new checksums."""
     from atlas.edits.files import convert_old, read_stored
     from atlas.edits.rows import load_edit
 

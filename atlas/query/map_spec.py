@@ -8,10 +8,10 @@ from typing import Any, dataclass_transform
 
 from atlas.neurons import LANGUAGE
 from atlas.query.option import OPTION, Described
-from atlas.store.pins_file import NOTHING, Pins, current
+from atlas.store.pins_file import NO_PINS, Pins, current
 
 ANSWER = "answer"
-"""The part of a method's maps that are of answers behind other concepts' prompts (`ingest.run.swapped_answers`)."""
+"""The part of a method's maps that are of answers after other concepts' prompts (`ingest.run.swapped_answers`)."""
 
 OF_PINNED = """(r.run_id IN (SELECT unnest($pinned::VARCHAR[]))
     OR NOT EXISTS (FROM runs WHERE run_id IN (SELECT unnest($pinned::VARCHAR[])) AND kind = '{kind}'))"""
@@ -195,8 +195,8 @@ class MapSpec(OfConcept):
 def active_pins(spec: MapSpec) -> Pins:
     """The pins that apply to a question: none where it names a run; only pins of what it leaves open otherwise."""
     pins = current()
-    if pins == NOTHING or _is_named(spec, "run"):
-        return NOTHING
+    if pins == NO_PINS or _is_named(spec, "run"):
+        return NO_PINS
     model = None if _is_named(spec, "model") or _is_named(spec, "fingerprint") else pins.model
     dataset = None if _is_named(spec, "dataset") else pins.dataset
     other_setting = any(

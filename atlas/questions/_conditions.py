@@ -1,4 +1,4 @@
-"""Which neurons of which maps: the conditions that several questions share."""
+"""Conditions on maps and their neurons, shared by several questions."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Conditions(OfConcept):
         return {name: getattr(self, name) for name in COORDINATES}
 
     def conditions(self) -> dict[str, Any]:
-        """The given conditions on neurons, as `build_filter` takes them."""
+        """The given conditions on neurons, as keywords of `build_filter`."""
         names = ("layers", "token", "label", "selection", "effect", "score", "rank", "percentile", "z", "where")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def filter(self, coordinates: Mapping[str, str | None] | None = None) -> Filter:
-        """What passes: every coordinate and condition. coordinates: others than the question's own."""
+        """The filter for every coordinate and condition. coordinates: used instead of the question's own."""
         return build_filter(self.coordinates() if coordinates is None else coordinates, **self.conditions())

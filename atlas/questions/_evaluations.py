@@ -1,4 +1,4 @@
-"""Which evaluations of methods: the coordinates that a question about what was measured has."""
+"""Coordinates of evaluations of methods, for questions about measured effects."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from atlas.query.option import described
 
 @described
 class OfEvaluations:
-    """Coordinates that every evaluation of methods has; it is about all of its concepts together."""
+    """Coordinates that every evaluation of methods has; an evaluation covers all of its concepts."""
 
     model: str | None = by_place("model", default=None, kw_only=True)
     dataset: str | None = by_place("dataset", default=None, kw_only=True)

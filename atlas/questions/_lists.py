@@ -1,4 +1,4 @@
-"""Everything of one kind that an atlas has."""
+"""Lists of everything of one kind in an atlas."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from atlas.store.database import open_readonly
 
 
 def everything(path: Path, kind: str) -> Answer:
-    """kind: a key of `atlas.query.statements.LISTS`."""
+    """The list of one kind. kind: a key of `atlas.query.statements.LISTS`."""
     statement = listing(kind)
     with open_readonly(path) as connection:
         return Answer(statement.run(connection), sql=statement.explained())

@@ -1,4 +1,4 @@
-"""What `shared`, `only` and `layers` have in common: two of a kind, and what each null says of the neurons of both."""
+"""Shared by `shared`, `only` and `layers`: their checks, and the statistics of an overlap for a person."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Sequence
 from typing import Any
 
 from atlas.errors import UsageError
-from atlas.stats.overlap import Common, Shared
+from atlas.stats.overlap import ModalityOverlap, SelectionOverlap
 from atlas.stats.overlap_null import null_lines, suffixed
 
 
-def require_one_form(question: object, names: Sequence[str]) -> None:
+def require_singular_or_plural(question: object, names: Sequence[str]) -> None:
     """Refuse a name that is given both as one (`source`) and as several (`sources`).
 
     Raises:
-        UsageError: the first that is.
+        UsageError: with the first such name.
     """
     for name in names:
         if getattr(question, name) and getattr(question, f"{name}s"):
             raise UsageError(f"[[{name}]] and [[{name}s]] both say what {name} is; give one of them")
 
 
-def facts_of(found: Shared | Common) -> dict[str, Any]:
+def facts_of(overlap: ModalityOverlap | SelectionOverlap) -> dict[str, Any]:
     """The statistics by their names in an answer, what matched neurons have in common, and the verdict."""
-    statistics: dict[str, Any] = {suffixed(name): value for name, value in found.statistics.items()}
-    return statistics | {"matched": found.matched, "verdict": found.verdict}
+    statistics: dict[str, Any] = {suffixed(name): value for name, value in overlap.statistics.items()}
+    return statistics | {"matched": overlap.matched, "verdict": overlap.verdict}
 
 
-def lines_of(found: Shared | Common) -> list[str]:
-    """What each null expects, and the verdict, for a person."""
-    return [*null_lines(found.statistics, found.matched), f"verdict: {found.verdict}"]
+def lines_of(overlap: ModalityOverlap | SelectionOverlap) -> list[str]:
+    """Lines with what each null expects, and the verdict."""
+    return [*null_lines(overlap.statistics, overlap.matched), f"verdict: {overlap.verdict}"]

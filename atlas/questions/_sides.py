@@ -1,4 +1,4 @@
-"""Two maps of a concept that differ in one side: what `shared` and `only` have in common."""
+"""Two maps of a concept that differ in one side: shared by `shared` and `only`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from atlas.query.map_spec import OfConcept
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.option import described, option
 from atlas.query.question import Question
-from atlas.questions._overlaps import facts_of, lines_of, require_one_form
-from atlas.stats.overlap import Shared, of_concept, of_concepts, sides
+from atlas.questions._overlaps import facts_of, lines_of, require_singular_or_plural
+from atlas.stats.overlap import ModalityOverlap, of_concept, of_concepts, sides
 from atlas.stats.overlap_null import suffixed
 from atlas.store.database import open_readonly
 
@@ -39,33 +39,35 @@ class Sides(OfConcept, Question[Answer]):
                 "give one [[concept]]; or [[concepts=all]], [[concepts=dog,cat]] or [[supercategory=animal]] for a row "
                 "each"
             )
-        require_one_form(self, ("source", "target"))
+        require_singular_or_plural(self, ("source", "target"))
 
     def answer(self, path: Path) -> Answer:
-        given = {"source": self.sources or self.source, "target": self.targets or self.target}
-        chosen = {name: (value,) if isinstance(value, str) else tuple(value or ()) for name, value in given.items()}
-        side, between, one = sides(self.side, chosen["source"], chosen["target"])
-        which = self.maps(**({"source": None, "target": None} | one))
+        modalities = {"source": self.sources or self.source, "target": self.targets or self.target}
+        chosen = {
+            name: (value,) if isinstance(value, str) else tuple(value or ()) for name, value in modalities.items()
+        }
+        side, between, other_side = sides(self.side, chosen["source"], chosen["target"])
+        spec = self.maps(**({"source": None, "target": None} | other_side))
         with open_readonly(path) as connection:
             if self.concept is not None:
-                return self._neurons(of_concept(connection, which, side, between, self.top, only=self.only))
+                return self._neurons(of_concept(connection, spec, side, between, self.top, only=self.only))
             listed = [self.concepts] if isinstance(self.concepts, str) else list(self.concepts)
             names = [] if listed == ["all"] else listed
-            found = of_concepts(connection, which, side, between, self.top, self.only, names)
-        what = f"; matched: neurons of the same {found.matched}" if found.matched else ""
+            overlaps = of_concepts(connection, spec, side, between, self.top, self.only, names)
+        what = f"; matched: neurons of the same {overlaps.matched}" if overlaps.matched else ""
         notes = [
-            f"{found.rows.num_rows} concepts; q is the false discovery rate over them{what}; "
+            f"{overlaps.rows.num_rows} concepts; q is the false discovery rate over them{what}; "
             "mismatched: neurons of the other concepts"
         ]
-        if found.left_out:
-            notes.append(f"left out, with a map of {' or '.join(between)} alone: {', '.join(found.left_out)}")
-        rows = found.rows.rename_columns([suffixed(name) for name in found.rows.column_names])
-        facts = {"matched": found.matched, "left_out": list(found.left_out)}
-        return Answer(rows.slice(0, self.limit), found.provenance, facts=facts, notes=notes)
+        if overlaps.left_out:
+            notes.append(f"left out, with maps of only {' or '.join(between)}: {', '.join(overlaps.left_out)}")
+        rows = overlaps.rows.rename_columns([suffixed(name) for name in overlaps.rows.column_names])
+        facts = {"matched": overlaps.matched, "left_out": list(overlaps.left_out)}
+        return Answer(rows.slice(0, self.limit), overlaps.provenance, facts=facts, notes=notes)
 
-    def _neurons(self, found: Shared) -> NeuronSet:
-        first, second = found.between
-        counts = found.statistics
+    def _neurons(self, overlap: ModalityOverlap) -> NeuronSet:
+        first, second = overlap.between
+        counts = overlap.statistics
         what = (
             f"in the top of {first} and not of {second}" if self.only else f"in the tops of both {first} and {second}"
         )
@@ -74,7 +76,7 @@ class Sides(OfConcept, Question[Answer]):
             notes.append(
                 f"  (the top of {first} has {counts['chosen']}: no other neuron of its map has a score above 0)"
             )
-        notes += lines_of(found)
-        facts = facts_of(found) | {"between": list(found.between)}
-        rows = one_column_each(found.neurons.table, {"ranks": "rank", "scores": "score"}, found.between)
-        return NeuronSet(rows.slice(0, self.limit), found.neurons.provenance, facts=facts, notes=notes)
+        notes += lines_of(overlap)
+        facts = facts_of(overlap) | {"between": list(overlap.between)}
+        rows = one_column_each(overlap.neurons.table, {"ranks": "rank", "scores": "score"}, overlap.between)
+        return NeuronSet(rows.slice(0, self.limit), overlap.neurons.provenance, facts=facts, notes=notes)

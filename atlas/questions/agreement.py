@@ -55,7 +55,9 @@ class Agreement(Coordinates, Question[Answer]):
             if self.pairs:
                 from atlas.stats.method_pairs import pairwise
 
-                rows, defaults = first_answer(connection, self.maps(), lambda one: pairwise(connection, one, self.seed))
+                rows, defaults = first_answer(
+                    connection, self.maps(), lambda spec: pairwise(connection, spec, self.seed)
+                )
                 if not rows.num_rows:
                     raise UsageError(
                         "no run has maps of two methods; `atlas ingest --methods ablation,contribution` makes some"
@@ -63,12 +65,12 @@ class Agreement(Coordinates, Question[Answer]):
                 return Answer(rows, {"assumed": list(defaults)}, facts={"seed": self.seed})
             against = self.reference or REFERENCE
 
-            def ask(one: MapSpec) -> pa.Table:
-                return compare_maps.agreement(against, replace(one, method=None)).run(connection)
+            def ask(spec: MapSpec) -> pa.Table:
+                return compare_maps.agreement(against, replace(spec, method=None)).run(connection)
 
-            # The reference's own maps, where one was named, say which model and dataset are meant.
-            which = self.maps(method=self.reference, target=self.target or "text")
-            rows, defaults = first_answer(connection, which, ask)
+            # The maps of a named reference determine the model and dataset.
+            reference_spec = self.maps(method=self.reference, target=self.target or "text")
+            rows, defaults = first_answer(connection, reference_spec, ask)
         if not rows.num_rows:
             raise UsageError(
                 f"no map of another method can be compared with '{against}'; "

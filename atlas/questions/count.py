@@ -36,7 +36,7 @@ class Count(Conditions, Question[Answer]):
             )
 
     def any_found(self, answer: Answer) -> bool:
-        """Whether any neuron passes; every map that was asked has its row."""
+        """Whether any neuron passes; the answer has a row for every map."""
         return any(answer["passing"].to_pylist())
 
     def answer(self, path: Path) -> Answer:

@@ -1,4 +1,4 @@
-"""What is left of the answers as more of a method's best neurons are ablated."""
+"""The accuracy that remains as more of a method's best neurons are ablated."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class DoseResponse(OfEvaluations, Question[Answer]):
 
     def answer(self, path: Path) -> Answer:
         with open_readonly(path) as connection:
-            rows, defaults = of_effects(connection, self.maps(), lambda one: doses(connection, one))
+            rows, defaults = of_effects(connection, self.maps(), lambda spec: doses(connection, spec))
         if not rows.num_rows:
             raise UsageError(
                 "no doses are measured yet: `atlas evaluate --method contribution --doses 0.1%,0.5%,1%,2%,5%` measures "

@@ -1,4 +1,4 @@
-"""What two edits do differently."""
+"""How two edits differ."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from atlas.store.database import open_readonly
 
 @described
 class EditDiff(Question[Answer]):
-    """What two edits do differently: the neurons that only one of them changes, or both do otherwise.
+    """How two edits differ: the neurons that only one of them changes, or that they change differently.
 
     Raises:
         UsageError: no such edit, or edits of two models.
@@ -27,8 +27,9 @@ class EditDiff(Question[Answer]):
 
     def answer(self, path: Path) -> Answer:
         with open_readonly(path):  # there is an atlas
-            one, other = (library.read(path, label).data for label in (self.first, self.second))
-        shared = len(set(one.neurons) & set(other.neurons))
-        note = f"{one.label}: {len(one.neurons)} neurons, {other.label}: {len(other.neurons)}, in both: {shared}"
-        facts = {"first": one.label, "second": other.label, "shared": shared}
-        return Answer(difference(one, other), facts=facts, notes=[note])
+            first_edit, second_edit = (library.read(path, label).data for label in (self.first, self.second))
+        shared = len(set(first_edit.neurons) & set(second_edit.neurons))
+        counts = [f"{edit.label}: {len(edit.neurons)} neurons" for edit in (first_edit, second_edit)]
+        note = f"{', '.join(counts)}, in both: {shared}"
+        facts = {"first": first_edit.label, "second": second_edit.label, "shared": shared}
+        return Answer(difference(first_edit, second_edit), facts=facts, notes=[note])

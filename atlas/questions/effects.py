@@ -1,4 +1,4 @@
-"""What edits were measured to do."""
+"""Measured effects of edits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Effects(Question[Answer]):
     value, and its 95 % interval from low to high; examples; seeds of the random control.
 
     Raises:
-        UsageError: nothing was measured of the edit or the concept, or no run begins so, or several do.
+        UsageError: no effect of the edit or concept was measured, or no run or several runs have the prefix.
     """
 
     examples = ("atlas effects --edit no-dog@1",)

@@ -27,11 +27,11 @@ class Exemplars(Question[Answer]):
     source: str | None = by_place("source", default=None, kw_only=True)
 
     def answer(self, path: Path) -> Answer:
-        found = Neuron(self.address, model=self.model).answer(path)
-        rows = found.exemplars
+        profile = Neuron(self.address, model=self.model).answer(path)
+        rows = profile.exemplars
         if self.source is not None:
             sources = rows["source"].to_pylist()
             if self.source not in sources:
                 raise unknown("source with examples of this neuron", self.source, sources, "atlas exemplars")
             rows = rows.filter([source == self.source for source in sources])
-        return Answer(rows, found.provenance, facts=found.facts)
+        return Answer(rows, profile.provenance, facts=profile.facts)

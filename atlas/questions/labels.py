@@ -15,11 +15,11 @@ from atlas.query.question import Question
 class Labels(Question[Answer]):
     """Every stored label: the rule that gave it, and how many neurons have it. Of one run, its neurons.
 
-    The neurons of a run come the clearest first; one with two labels is there twice. With `by_layer`, how they lie over
-    the layers, and in `parts["overlaps"]` the neurons that have two labels.
+    The neurons of a run come highest score first; one with two labels has two rows. With `by_layer`, their distribution
+    over the layers, and in `parts["overlaps"]` the neurons that have two labels.
 
     Raises:
-        UsageError: no run with labels begins so, or several do; no such label.
+        UsageError: no run with labels, or several, have the prefix; no such label.
     """
 
     examples = ("atlas labels show 3fa1 --label image --top 10",)
@@ -34,7 +34,7 @@ class Labels(Question[Answer]):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.run is None and (self.label is not None or self.by_layer):
-            raise UsageError("give the [[run]] whose labels are meant (`atlas labels ls` lists them)")
+            raise UsageError("give the [[run]] of the labels (`atlas labels ls` lists them)")
         if self.by_layer and self.label is not None:
             raise UsageError("[[by_layer]] counts every label; leave out [[label]]")
 

@@ -1,4 +1,4 @@
-"""How neurons lie over the layers of their model."""
+"""How neurons are distributed over the layers of their model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from atlas.query.question import Question
 from atlas.query.request import build_filter
 from atlas.query.resolve_maps import choose_several, same_but
 from atlas.query.selection_rules import Rule
-from atlas.questions._overlaps import facts_of, lines_of, require_one_form
+from atlas.questions._overlaps import facts_of, lines_of, require_singular_or_plural
 from atlas.stats.overlap import of_selections
 from atlas.store.database import open_readonly
 
@@ -33,10 +33,11 @@ PAIRED = ("method", "source", "target")
 
 @described
 class Layers(OfConcept, Question[Answer]):
-    """How a concept's neurons lie over the layers: count, share, cumulative share, enrichment over an even spread.
+    """How a concept's neurons are distributed over the layers: count, share, cumulative share, enrichment over an even
+    spread.
 
-    With two sources, targets or methods, of two selections and of the neurons in both, and what each null says of
-    these; with `of`, how saved neurons, or those of another answer, lie.
+    With two sources, targets or methods, for two selections and the neurons in both, which are compared with each null;
+    with `of`, for saved neurons, or those of another answer.
 
     Raises:
         UsageError: neither a concept nor neurons, a map that the atlas does not have, or neurons of another model.
@@ -62,7 +63,7 @@ class Layers(OfConcept, Question[Answer]):
             raise UsageError("[[top]] N is [[select]] top:N; give one of them")
         if (self.concept is None) == (self.of is None):
             raise UsageError("give [[concept=dog]], or saved neurons with [[of=dog & cat]]")
-        require_one_form(self, PAIRED)
+        require_singular_or_plural(self, PAIRED)
         two = [several for name in PAIRED if len(several := getattr(self, f"{name}s")) > 1]
         if len(two) > 1 or any(len(several) != 2 or several[0] == several[1] for several in two):
             raise UsageError(
@@ -76,7 +77,7 @@ class Layers(OfConcept, Question[Answer]):
             if self.of is not None:
                 neurons = of_expression(path, self.of) if isinstance(self.of, str) else self.of
                 name = self.of if isinstance(self.of, str) else "neurons"
-                return self._told(connection, {name: neurons}, {}, [])
+                return self._distributions(connection, {name: neurons}, {}, [])
             return self._of_concept(connection, path)
 
     def _of_concept(self, connection: Connection, path: Path) -> Answer:
@@ -84,21 +85,21 @@ class Layers(OfConcept, Question[Answer]):
 
         rule = Rule.parse(self.select) if self.select else Rule("top", float(self.top or 40))
         single = {name: several[0] for name in PAIRED if len(several := getattr(self, f"{name}s")) == 1}
-        which = self.maps(**single)
+        spec = self.maps(**single)
         pair = next((name for name in PAIRED if len(getattr(self, f"{name}s")) == 2), None)
         if pair is None:
-            request = NeuronQuery(build_filter(which.given()), rule, limit=None)
-            found = by_filter(connection, request, partial(members, path))
-            return self._told(connection, {str(found.provenance["maps"][0]["source"]): found}, {}, [])
+            request = NeuronQuery(build_filter(spec.given()), rule, limit=None)
+            neurons = by_filter(connection, request, partial(members, path))
+            return self._distributions(connection, {str(neurons.provenance["maps"][0]["source"]): neurons}, {}, [])
         values = getattr(self, f"{pair}s")
-        sets = _each(connection, which, pair, values, rule)
+        sets = _chosen_by_value(connection, spec, pair, values, rule)
         first, second = (sets[value] for value in values)
         sets["both"] = first & second
-        common = of_selections(connection, which, pair, values, rule)
+        common = of_selections(connection, spec, pair, values, rule)
         notes = [f"{len(sets['both'])} in both", *lines_of(common)]
-        return self._told(connection, sets, facts_of(common), notes, first.defaults)
+        return self._distributions(connection, sets, facts_of(common), notes, first.defaults)
 
-    def _told(
+    def _distributions(
         self,
         connection: Connection,
         sets: Mapping[str, NeuronSet],
@@ -106,26 +107,26 @@ class Layers(OfConcept, Question[Answer]):
         notes: list[str],
         defaults: tuple[str, ...] = (),
     ) -> Answer:
-        """sets: of one model."""
+        """The answer for sets of neurons of one model."""
         provenance = sets[list(sets)[-1]].provenance.copy()
-        deep = statements.model_layers(str(provenance.get("fingerprint"))).run(connection)["layers"].to_pylist()
-        if not deep:
+        layer_counts = statements.model_layers(str(provenance.get("fingerprint"))).run(connection)["layers"].to_pylist()
+        if not layer_counts:
             raise UsageError("the atlas does not have the model of these neurons; `atlas models` lists those it has")
         tables = []
         for name, neurons in sets.items():
-            table = layer_distribution(neurons, deep[0])
+            table = layer_distribution(neurons, layer_counts[0])
             tables.append(table.add_column(0, "set", pa.array([name] * len(table), pa.string())))
         provenance.setdefault("assumed", list(defaults))
         counts = {"neurons": {name: len(neurons) for name, neurons in sets.items()}}
         return Answer(pa.concat_tables(tables), provenance, facts=counts | dict(facts), notes=notes)
 
 
-def _each(
-    connection: Connection, which: MapSpec, name: str, values: tuple[str, ...], rule: Rule
+def _chosen_by_value(
+    connection: Connection, spec: MapSpec, name: str, values: tuple[str, ...], rule: Rule
 ) -> dict[str, NeuronSet]:
-    """What a rule chooses from the maps of several methods, sources or targets that are alike in all else."""
-    found = {}
-    for value, chosen in zip(values, choose_several(connection, which, name, values), strict=True):
-        request = NeuronQuery(build_filter(same_but(chosen, {"run": which.run})), rule, limit=None)
-        found[value] = by_resolved_maps(connection, request, ResolvedMaps((chosen,), (True,), {}))
-    return found
+    """The neurons that a rule chooses from the maps of several methods, sources or targets that are otherwise alike."""
+    sets = {}
+    for value, chosen in zip(values, choose_several(connection, spec, name, values), strict=True):
+        request = NeuronQuery(build_filter(same_but(chosen, {"run": spec.run})), rule, limit=None)
+        sets[value] = by_resolved_maps(connection, request, ResolvedMaps((chosen,), (True,), {}))
+    return sets

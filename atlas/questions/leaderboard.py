@@ -1,4 +1,4 @@
-"""The methods side by side, by what was measured of them."""
+"""The methods compared by their measurements."""
 
 from __future__ import annotations
 
@@ -49,10 +49,12 @@ class Leaderboard(OfEvaluations, Question[Answer]):
 
     def answer(self, path: Path) -> Answer:
         against = self.reference or REFERENCE
-        which = self.maps(method=self.reference, target="text")
+        spec = self.maps(method=self.reference, target="text")
         with open_readonly(path) as connection:
             rows, defaults = of_effects(
-                connection, which, lambda one: leaderboard(connection, replace(one, method=None), against, self.by)
+                connection,
+                spec,
+                lambda answered_spec: leaderboard(connection, replace(answered_spec, method=None), against, self.by),
             )
         if not rows.num_rows:
             raise UsageError(
@@ -78,12 +80,12 @@ def _brief(rows: list[dict[str, Any]]) -> pa.Table:
         shown = {name: row[name] for name in ("source", "method", "reduce", "ranked", "ablated")}
         for name in ("correlation", "precision_1", "precision_2", "selectivity"):
             shown[name] = None if row[name] is None else f"{round(row[name], 2) + 0.0:.2f}"
-        done = {e["top"]: e for e in row["effects"] or []}
-        shown |= {top: _left(done[top]) if top in done else None for top in tops}
+        by_amount = {e["top"]: e for e in row["effects"] or []}
+        shown |= {top: _left(by_amount[top]) if top in by_amount else None for top in tops}
         out.append(shown)
     return pa.Table.from_pylist(out)
 
 
 def _left(effect: dict[str, Any]) -> str:
-    left = (effect["own"], effect["others"], effect["random_own"])
-    return " / ".join("-" if value is None else f"{100 * value:.0f}" for value in left)
+    accuracies = (effect["own"], effect["others"], effect["random_own"])
+    return " / ".join("-" if value is None else f"{100 * value:.0f}" for value in accuracies)

@@ -1,4 +1,4 @@
-"""For the best neurons of one model, those of another that do alike."""
+"""For the best neurons of one model, the corresponding neurons of another."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from atlas.vectors.matching import match
 
 @described
 class Match(Coordinates, Question[Answer]):
-    """For a concept's best neurons in one model, the neurons of another that do alike over the concepts of both.
+    """For a concept's best neurons in one model, the neurons of another that respond alike to the concepts of both.
 
     Columns: component, layer, neuron, rank (in the concept's map), match_layer, match_neuron, similarity (the cosine of
     their profiles), mutual (whether the match's nearest in the first model is this neuron), null (the best similarity
@@ -42,7 +42,7 @@ class Match(Coordinates, Question[Answer]):
 
     def answer(self, path: Path) -> Answer:
         with open_readonly(path) as connection:
-            found = match(connection, self.first, self.second, self.maps(), self.top, self.seed)
-        facts = {"concepts": list(found.concepts)}
-        notes = [f"{len(found.concepts)} concepts with maps of both models"]
-        return Answer(found.rows, found.provenance, facts=facts, notes=notes)
+            matched = match(connection, self.first, self.second, self.maps(), self.top, self.seed)
+        facts = {"concepts": list(matched.concepts)}
+        notes = [f"{len(matched.concepts)} concepts with maps of both models"]
+        return Answer(matched.rows, matched.provenance, facts=facts, notes=notes)

@@ -1,4 +1,4 @@
-"""What was measured of layers and models: geometry and properties."""
+"""Measures of layers and models: geometry and properties."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Measures(Question[Answer]):
     source, layer, two representations, condition), with its 95 % interval from low to high.
 
     Raises:
-        UsageError: no run begins so, or several do, or nothing was measured under the name.
+        UsageError: no run or several runs have the prefix, or no measure has the name.
     """
 
     examples = ("atlas measures --name cka",)

@@ -1,4 +1,4 @@
-"""What is known of one neuron."""
+"""One neuron: its tokens, concepts and examples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from atlas.query.resolve_maps import choose_map
 from atlas.store.database import open_readonly
 
 WIDE = ("target", "position", "role", "media", "concepts")
-"""Columns of exemplars that a line of a terminal has no room for."""
+"""Columns of exemplars that do not fit on a line of a terminal."""
 
 
 class Profile(Answer):
@@ -86,13 +86,13 @@ class Neuron(Coordinates, Question[Profile]):
             exemplars = statements.strongest_examples(neuron, chosen["model_id"]).run(connection)
         if neuron.component != LANGUAGE and not (len(tokens) or len(concepts) or len(exemplars)):
             raise UsageError(
-                f"the atlas has nothing of the component '{neuron.component}'; "
+                f"the atlas has no data on the component '{neuron.component}'; "
                 "write layer/index, for example 3/117, for a neuron of the language model"
             )
-        said = ("model=", "fingerprint=", "dataset=", "run=")
+        reported = ("model=", "fingerprint=", "dataset=", "run=")
         provenance: Provenance = {"model": chosen["model"], "fingerprint": chosen["fingerprint"]}
-        provenance["assumed"] = [a for a in chosen.defaults if a.startswith(said)]
+        provenance["assumed"] = [a for a in chosen.defaults if a.startswith(reported)]
         facts = {"neuron": str(neuron), "model": str(chosen["model"])}
-        found = Profile(concepts, provenance, facts=facts, parts={"tokens": tokens, "exemplars": exemplars})
-        found.neuron, found.model = neuron, str(chosen["model"])
-        return found
+        profile = Profile(concepts, provenance, facts=facts, parts={"tokens": tokens, "exemplars": exemplars})
+        profile.neuron, profile.model = neuron, str(chosen["model"])
+        return profile

@@ -1,4 +1,4 @@
-"""Which neurons carry a concept in one modality alone."""
+"""Which neurons carry a concept in one modality only."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
 READABLE = 8
-"""So many columns of ranks a person reads."""
+"""The most columns of ranks that are printed."""
 
 
 @described
@@ -75,16 +75,16 @@ class Query(Conditions, Question[NeuronSet]):
             )
         paged = self.sort or self.after or self.each
         if self.votes() and (self.conditions() or self.minus or paged):
-            raise UsageError(
-                "where several maps vote, only names of maps, [[select]], [[top]] and [[agree]] can be given"
-            )
+            raise UsageError("for a vote of several maps, give only names of maps, [[select]], [[top]] and [[agree]]")
         if self.agree is not None and not self.votes():
             raise UsageError("[[agree]] is for votes: give [[supercategory]], or [[concept]] with [[methods=a,b]]")
 
     def votes(self) -> bool:
         """Whether several maps vote."""
-        alone = self.supercategory is not None and self.concept is None
-        return bool(self.methods) or (alone and not (self.conditions() or self.sort or self.after or self.each))
+        whole_supercategory = self.supercategory is not None and self.concept is None
+        return bool(self.methods) or (
+            whole_supercategory and not (self.conditions() or self.sort or self.after or self.each)
+        )
 
     def answer(self, path: Path) -> NeuronSet:
         with open_readonly(path) as connection:
@@ -97,24 +97,24 @@ class Query(Conditions, Question[NeuronSet]):
             request = build_request(self.filter(names), self.select, sort, self.top, *page)
             return by_filter(connection, request, partial(members, path))
 
-        found = ask(None, self.sort, self.after, self.each)
+        neurons = ask(None, self.sort, self.after, self.each)
         if self.minus is None:
-            more = f"there are more: a larger [[top]], or [[after={found.next}]]"
-            asked = self.conditions() or self.select or self.sort or self.after
-            found.notes = (more,) if found.next and asked else ()
-            return found
-        if len(found.provenance["maps"]) != 1:
+            note = f"there are more: a larger [[top]], or [[after={neurons.next}]]"
+            conditional = self.conditions() or self.select or self.sort or self.after
+            neurons.notes = (note,) if neurons.next and conditional else ()
+            return neurons
+        if len(neurons.provenance["maps"]) != 1:
             raise UsageError(
-                "[[minus]] compares one map with another; of several, save selections (`atlas select save`)"
+                "[[minus]] compares one map with another; for several, save selections (`atlas select save`)"
             )
-        mine = found.provenance["maps"][0]
-        same = same_but(mine, names_given(self.minus, "[[minus]] "))
+        first_map = neurons.provenance["maps"][0]
+        same = same_but(first_map, names_given(self.minus, "[[minus]] "))
         try:
-            other = ask({**same, "run": mine["run_id"]}, None)
-        except UsageError:  # the run has no such map; another may
-            other = ask(same, None)
-        rest = found - other
-        rest.sql = found.sql
+            excluded = ask({**same, "run": first_map["run_id"]}, None)
+        except UsageError:  # look in other runs
+            excluded = ask(same, None)
+        rest = neurons - excluded
+        rest.sql = neurons.sql
         return rest
 
     def _vote(self, connection: Connection) -> NeuronSet:
@@ -122,12 +122,12 @@ class Query(Conditions, Question[NeuronSet]):
             raise UsageError("the maps vote by one rule; give [[select]] or [[top]]")
         rule = Rule.parse(self.select) if self.select else Rule("top", float(self.top or 20))
         chosen, names = voters(connection, self.maps(), self.methods)
-        found = by_vote(connection, chosen, names, rule, self.agree)
-        found.table = one_column_each(found.table, {"ranks": "rank"}, names)
+        voted = by_vote(connection, chosen, names, rule, self.agree)
+        voted.table = one_column_each(voted.table, {"ranks": "rank"}, names)
         if len(names) > READABLE:
-            found.brief = found.table.drop_columns([f"rank_{name}" for name in names])
-        rule_used = found.provenance["selection"]
+            voted.brief = voted.table.drop_columns([f"rank_{name}" for name in names])
+        rule_used = voted.provenance["selection"]
         needed = rule_used["agree"] if isinstance(rule_used, dict) else self.agree
-        if not len(found):
-            found.notes = (f"no neuron is chosen in {needed} maps; a smaller [[agree]] asks for fewer",)
-        return found
+        if not len(voted):
+            voted.notes = (f"no neuron is chosen in {needed} maps; a smaller [[agree]] asks for fewer",)
+        return voted

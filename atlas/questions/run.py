@@ -1,4 +1,4 @@
-"""Everything that made a run's numbers."""
+"""Everything that determined a run's numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Run(Question[Answer]):
     One row a fact, its name (`job.seed`) and its value as text; `facts["run"]` is the whole record.
 
     Raises:
-        UsageError: no run begins so, or several do.
+        UsageError: no run or several runs have the prefix.
     """
 
     examples = ("atlas runs show 298a",)
@@ -25,5 +25,5 @@ class Run(Question[Answer]):
     run: str = required("The run, by the beginning of its id.", argument=True, kw_only=False)
 
     def answer(self, path: Path) -> Answer:
-        found = facts(path, self.run)
-        return Answer(found.table(), facts={"run": found.facts})
+        record = facts(path, self.run)
+        return Answer(record.table(), facts={"run": record.facts})

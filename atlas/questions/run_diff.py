@@ -1,4 +1,4 @@
-"""What two runs differ in."""
+"""The differences between two runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class RunDiff(Question[Answer]):
     """What two runs differ in, one row a fact: the job, the weights, the dataset, the versions, the outcome.
 
     Raises:
-        UsageError: no run begins so, or several do.
+        UsageError: no run or several runs have the prefix.
     """
 
     examples = ("atlas runs diff 298a f815",)

@@ -1,4 +1,4 @@
-"""The neurons whose decoded tokens and best concepts have the words of a text."""
+"""The neurons whose decoded tokens and best concepts contain the words of a text."""
 
 from __future__ import annotations
 

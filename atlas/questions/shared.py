@@ -16,7 +16,7 @@ class Shared(Sides):
     Facts: how many are `shared` of `top`, and of each null the number `expected`, the `lift` and `p`. Chance draws from
     the neurons that both maps score (`expected`, `lift`, `p`); matched neurons are of the same layers, and of about the
     same mean |activation| where the atlas has that (`p_matched`); other concepts' neurons tell what two sources share
-    whatever the concept (`p_mismatched`); the same answers behind other prompts, where a run has them, what their words
+    whatever the concept (`p_mismatched`); the same answers after other prompts, where a run has them, what their words
     alone give (`p_answer`). "Shared" is claimed where all are rejected. Over several concepts: one row a concept.
 
     Two targets alone compare targets, whatever the side.

@@ -21,7 +21,7 @@ class Similar(Question[NeuronSet]):
     similarity: the cosine of their vectors in the space.
 
     Raises:
-        UsageError: no such neuron, a space that was never built, or nothing of the neuron to compare.
+        UsageError: no such neuron, a space that was never built, or a neuron whose vector is zeros.
     """
 
     examples = ("atlas similar 3/117 --space profile --top 5",)
@@ -45,5 +45,8 @@ class Similar(Question[NeuronSet]):
                 model = chosen.model
                 raise no_such_neuron(neuron, model["name"], model["layers"], model["width"]) from None
             if not vector.any():
-                raise UsageError(f"neuron {neuron} has nothing in the space '{self.space}': its vector is zeros")
+                raise UsageError(
+                    f"neuron {neuron} cannot be compared in the space '{self.space}', where its vector is zeros; "
+                    "choose another [[space]]"
+                )
         return near_vector(path, vector, chosen, top=self.top, defaults=defaults, skip=neuron)

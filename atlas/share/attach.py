@@ -175,7 +175,7 @@ def _create(
 ) -> None:
     """Make the small tables, and a view of every table that runs have."""
     from atlas.store.ledger import DONE, json_text
-    from atlas.store.run_loader import SHARED
+    from atlas.store.run_loader import SHARED_TABLES
 
     ids, runs, first = _Ids(), [], 1
     parts: dict[str, list[str]] = {name: [] for name in SHARDS}
@@ -200,7 +200,7 @@ def _create(
                     for c in table.columns
                 ]
                 rows = shard_rows(table, file, manifest["schema"])
-                order = f", {place} AS place" if name in SHARED else ""
+                order = f", {place} AS place" if name in SHARED_TABLES else ""
                 parts[name].append(f"SELECT {', '.join(values)}{order} FROM ({rows})")
         first += int(manifest["files"].get("maps.parquet", {"rows": 0})["rows"])
     for name, known in ids.rows.items():
@@ -208,7 +208,7 @@ def _create(
     _table(connection, "runs", runs)
     for name, queries in parts.items():
         if queries:
-            connection.execute(f'CREATE VIEW "{name}" AS {_view(name, queries, SHARED)}')
+            connection.execute(f'CREATE VIEW "{name}" AS {_view(name, queries, SHARED_TABLES)}')
         else:
             _table(connection, name, [])
 
@@ -224,9 +224,9 @@ def _view(name: str, queries: Sequence[str], shared: Mapping[str, tuple[str, ...
 
 
 def _table(connection: duckdb.DuckDBPyConnection, name: str, rows: list[dict[str, Any]]) -> None:
-    from atlas.store import schema
+    from atlas.store import arrow_types, schema
 
-    table = pa.Table.from_pylist(rows, schema=schema.arrow_schema(schema.metadata.tables[name]))
+    table = pa.Table.from_pylist(rows, schema=arrow_types.arrow_schema(schema.metadata.tables[name]))
     connection.register("given", table)
     connection.execute(f'CREATE TABLE "{name}" AS SELECT * FROM given')
     connection.unregister("given")

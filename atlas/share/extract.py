@@ -15,7 +15,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from atlas.store import schema
+from atlas.store import arrow_types, schema
 from atlas.store.database import READER_CONFIG, literal
 from atlas.store.run_manifest import SHARDS, folder_of, shard_rows
 from atlas.store.run_writer import write_run
@@ -62,7 +62,7 @@ def write_extract(
         tables = {
             "maps": pa.Table.from_batches(
                 list(reader.rows("maps", f"SELECT {of_maps}) FROM maps ORDER BY map_id")),
-                schema.arrow_schema(schema.maps),
+                arrow_types.arrow_schema(schema.maps),
             ),
             "exemplars": reader.rows("exemplars", exemplars),
             "examples": reader.rows("examples", "SELECT * FROM pictured"),
@@ -121,7 +121,7 @@ class _Reader:
         self.has = {name for name, file in files.items() if file.name in manifest["files"]}
         self._rows = {name: f"({shard_rows(SHARDS[name], files[name], revision)})" for name in self.has}
         for name in set(SHARDS) - self.has:
-            columns = schema.arrow_schema(SHARDS[name]).names
+            columns = arrow_types.arrow_schema(SHARDS[name]).names
             self._rows[name] = "(SELECT " + ", ".join(f'NULL AS "{c}"' for c in columns) + " WHERE false)"
         self.connection = duckdb.connect(config={"memory_limit": str(READER_CONFIG["memory_limit"])})
         old = sorted(maps)
@@ -152,7 +152,7 @@ class _Reader:
 
     def rows(self, table: str, query: str) -> Iterator[pa.RecordBatch]:
         """A query's rows, with exactly the columns of a table. One at a time: queries share the connection."""
-        target = schema.arrow_schema(SHARDS[table])
+        target = arrow_types.arrow_schema(SHARDS[table])
         names = ", ".join(f'"{name}"' for name in target.names)
         text = f"SELECT {names} FROM ({query.format_map(self._rows)})"
         for batch in self.connection.cursor().sql(text).to_arrow_reader(_BATCH):

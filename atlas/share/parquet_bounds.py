@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from atlas.errors import AtlasError, IntegrityError
-from atlas.store.limited_process import GIB, Found, NeedsMemory, TookTooLong, confined
+from atlas.store.limited_process import GIB, NeedsMemory, Result, TookTooLong, run_confined
 from atlas.store.run_writer import ROW_GROUP, group_rows
 
 GROUP_BYTES = 2 * GIB
@@ -38,7 +38,7 @@ def require_bounded(files: Sequence[Path]) -> None:
     for file in files:
         _require_footer(file)
     try:
-        confined(
+        run_confined(
             "atlas.share.parquet_bounds:measure", {"files": [str(f) for f in files]}, memory=_MEMORY, seconds=_SECONDS
         )
     except NeedsMemory as error:
@@ -61,7 +61,7 @@ def _require_footer(file: Path) -> None:
             raise IntegrityError(f"{file} has a row group of {group.total_byte_size:,} bytes, more than can be read")
 
 
-def measure(files: Sequence[str], ready: Callable[[], None]) -> Found:
+def measure(files: Sequence[str], ready: Callable[[], None]) -> Result:
     """Read every value of the files, and check their sizes; runs in a separate process."""
     import duckdb
 

@@ -1,4 +1,4 @@
-"""Dose-response: what is left of the answers as more of a method's best neurons are ablated, beside random ones."""
+"""Dose-response: accuracy that remains as more of a method's best neurons are ablated, with random ones as control."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ SCHEMA = pa.schema(
 )
 
 
-def doses(connection: Connection, which: MapSpec) -> pa.Table:
-    """One row for every source, method and dose: see `atlas.questions.dose_response`. which: of one model."""
+def doses(connection: Connection, spec: MapSpec) -> pa.Table:
+    """One row for every source, method and dose: see `atlas.questions.dose_response`. spec: of one model."""
     rows = []
-    for found in surveyed(which).run(connection).to_pylist():
-        if which.method not in (None, found["method"]) or which.target not in (None, found["target"]):
+    for row in surveyed(spec).run(connection).to_pylist():
+        if spec.method not in (None, row["method"]) or spec.target not in (None, row["target"]):
             continue
-        dose, total = str(found["top"]), int(found["neurons"])
+        dose, total = str(row["top"]), int(row["neurons"])
         for name in ("own", "random_own"):
-            over_concepts = of_values(found[f"{name}_each"] or [], (0.0, 1.0))
-            found |= {f"{name}_low": over_concepts.low, f"{name}_high": over_concepts.high}
+            over_concepts = of_values(row[f"{name}_each"] or [], (0.0, 1.0))
+            row |= {f"{name}_low": over_concepts.low, f"{name}_high": over_concepts.high}
         if dose.endswith("%"):
             share = float(dose.removesuffix("%")) / 100
             neurons = size(share, total)
         else:
             neurons = int(dose)
             share = neurons / total
-        rows.append({**found, "dose": dose, "neurons": neurons, "share": share})
+        rows.append({**row, "dose": dose, "neurons": neurons, "share": share})
     rows.sort(key=lambda r: (r["source"], r["method"], r["reduce"], r["neurons"]))
     return pa.Table.from_pylist(rows, schema=SCHEMA)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 LEAST = 3
-"""Fewer clusters, or random draws, tell nothing of how far apart others are: no interval is given."""
+"""With fewer clusters, or random draws, no interval is given: they do not show how far others vary."""
 
 LEVEL = 0.975
 UNBOUNDED = (-math.inf, math.inf)
@@ -27,8 +27,8 @@ UNBOUNDED = (-math.inf, math.inf)
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """low, high: None where there are fewer than `LEAST` clusters or draws. clusters: how many there are. effective:
-    how many independent observations say as much; None where that is not known."""
+    """An interval. low, high: None with fewer than `LEAST` clusters or draws. clusters: their number. effective: the
+    number of independent observations that carry the same information; None where that is not known."""
 
     low: float | None
     high: float | None
@@ -37,16 +37,16 @@ class Interval:
 
 
 def of_values(values: Sequence[float] | Floats, bounds: tuple[float, float] = UNBOUNDED) -> Interval:
-    """Of the mean of independent values. bounds: what a value can be."""
+    """The interval of the mean of independent values. bounds: the smallest and largest possible value."""
     import numpy as np
 
-    found = np.asarray(values, dtype=np.float64)
-    if len(found) < LEAST:
-        return Interval(None, None, len(found), float(len(found)))
-    middle = float(found.mean())
-    variance, skew = _moments(found - middle)
-    low, high = _of_mean(middle, math.sqrt(variance / len(found)), skew, len(found), len(found) - 1, bounds)
-    return Interval(low, high, len(found), float(len(found)))
+    sample = np.asarray(values, dtype=np.float64)
+    if len(sample) < LEAST:
+        return Interval(None, None, len(sample), float(len(sample)))
+    middle = float(sample.mean())
+    variance, skew = _moments(sample - middle)
+    low, high = _of_mean(middle, math.sqrt(variance / len(sample)), skew, len(sample), len(sample) - 1, bounds)
+    return Interval(low, high, len(sample), float(len(sample)))
 
 
 def of_sums(
@@ -72,11 +72,11 @@ def of_clusters(
     drawn: bool = False,
     bounds: tuple[float, float] = UNBOUNDED,
 ) -> Interval:
-    """Of the mean of values that are alike within clusters.
+    """The interval of the mean of values that are correlated within clusters.
 
-    values: (draws, observations), one row for each random draw of what was measured, or a single one. clusters:
-    (observations,) which each belongs to. share: the values are 0 or 1. drawn: the rows are random draws, so that their
-    own variance counts, and of fewer than `LEAST` nothing is said.
+    values: (draws, observations), one row for each random draw of what was measured, or a single row. clusters:
+    (observations,) the cluster of each. share: the values are 0 or 1. drawn: the rows are random draws, so that their
+    own variance counts, and with fewer than `LEAST` there is no interval.
     """
     import numpy as np
     from scipy.stats import t
@@ -108,11 +108,11 @@ def of_clusters(
 
 
 def _effective(mean: float, within: float, among: float, sizes: Floats) -> float:
-    """As many independent answers as tell as much: the answers over their design effect (Kish 1965).
+    """The effective number of independent answers: the answers over their design effect (Kish 1965).
 
     within, among: the variance of the mean over clusters and over draws. sizes: of the clusters. The correlation within
-    clusters is estimated from the variance and drawn towards 1 the more the fewer clusters there are. Where all answers
-    are alike it cannot be estimated, and every cluster counts once.
+    clusters is estimated from the variance, and shrunk towards 1 more strongly the fewer clusters there are. Where all
+    answers are equal it cannot be estimated, and every cluster counts once.
     """
     count, groups = float(sizes.sum()), len(sizes)
     alone = mean * (1 - mean) / count
@@ -128,7 +128,7 @@ def _effective(mean: float, within: float, among: float, sizes: Floats) -> float
 
 
 def wilson(share: float, count: float, quantile: float) -> tuple[float, float]:
-    """Wilson's score interval (1927) of a share of so many independent answers, which need not be a whole number."""
+    """Wilson's score interval (1927) of a share among `count` independent answers, which need not be a whole number."""
     square = quantile**2
     middle = (share + square / (2 * count)) / (1 + square / count)
     half = quantile / (1 + square / count) * math.sqrt(share * (1 - share) / count + square / (4 * count**2))
@@ -145,8 +145,8 @@ def _moments(deviations: Floats) -> tuple[float, float]:
 def _of_mean(
     mean: float, error: float, skew: float, count: int, freedom: float, bounds: tuple[float, float]
 ) -> tuple[float, float]:
-    """The wider, at either end, of Student's interval and of Hall's, whose statistic is turned into a symmetric one;
-    held to the bounds.
+    """The wider, at either end, of Student's interval and of Hall's, which transforms the statistic to remove its
+    skewness; clipped to the bounds.
 
     Hall 1992, "On the removal of skewness by transformation": T + a T^2 / 3 + a^2 T^3 / 27 + a / 6 with a the skewness
     over the root of the count. The skewness of a small sample is too small, and is multiplied by 1 + 6 / count.

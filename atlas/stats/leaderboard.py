@@ -1,7 +1,7 @@
-"""Every method beside exact ablation: how well it ranks neurons, and what its neurons do when they are ablated.
+"""Every method compared with exact ablation: how well it ranks neurons, and the effect of ablating its neurons.
 
-Ranking: against a reference method's maps (`atlas.query.compare_maps.agreement`). Doing: the stored effects of `atlas
-evaluate --method`, with as many random neurons of the same layers beside them.
+Ranking: against a reference method's maps (`atlas.query.compare_maps.agreement`). Effects: those stored by `atlas
+evaluate --method`, with as many random neurons of the same layers as control.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
 PRECISION = {0.01: "precision_1", 0.02: "precision_2"}
-"""At which shares of the neurons a method's top is compared with the reference's."""
+"""The shares of the neurons at which a method's top is compared with the reference's."""
 
-DONE = pa.struct(
+EFFECT = pa.struct(
     [("top", pa.string())]
     + [(name, pa.float64()) for name in ("own", "others", "random_own", "random_others", "own_before", "others_before")]
     + [("concepts", pa.int64())]
@@ -32,62 +32,63 @@ SCHEMA = pa.schema(
     [("method", pa.string()), ("source", pa.string()), ("reduce", pa.string())]
     + [("ranked", pa.int64()), ("ablated", pa.int64())]
     + [(name, pa.float64()) for name in ("correlation", "precision_1", "precision_2", "selectivity")]
-    + [("effects", pa.list_(DONE))]
+    + [("effects", pa.list_(EFFECT))]
 )
 
 METHOD = "concat(e.method, CASE WHEN e.target <> 'text' THEN concat('[', e.target, ']') END)"
-"""A method as it is called beside others: with the target of its maps, where that is not text."""
+"""A method's name in tables: with the target of its maps, where that is not text."""
 
 Rows = dict[tuple[str, str], dict[str, Any]]
-"""(source, method) -> what was measured of it."""
+"""(source, method) -> its measurements."""
 
 
-def _every(which: MapSpec) -> tuple[str, dict[str, Any]]:
-    """Two common table expressions: every effect of a survey that is meant, and which concepts each run asked."""
+def _effects_and_runs(spec: MapSpec) -> tuple[str, dict[str, Any]]:
+    """Two common table expressions, and their parameters: every matching effect of a survey, and the concepts of each
+    run."""
     columns = {"source": "e.source", "reduce": "e.reduce", "model": "m.name", "dataset": "d.name"}
     columns |= {"fingerprint": "m.fingerprint"}
-    values = {name: value for name in columns if (value := getattr(which, name)) is not None}
-    asked = "".join(f" AND {columns[name]} = ${name}" for name in values)
-    if runs := active_pins(replace(which, model=None, dataset=None)).runs:
-        asked += f" AND {OF_PINNED.format(kind='evaluate')}"
+    values = {name: value for name in columns if (value := getattr(spec, name)) is not None}
+    conditions = "".join(f" AND {columns[name]} = ${name}" for name in values)
+    if runs := active_pins(replace(spec, model=None, dataset=None)).runs:
+        conditions += f" AND {OF_PINNED.format(kind='evaluate')}"
         values["pinned"] = list(runs)
     return (
-        f"""every AS (
+        f"""effect_rows AS (
     SELECT {METHOD} AS method, e.dose AS top, e.reduce, e.source, e.target, m.layers * m.width AS neurons,
            e.subset, e.condition, e.value, e.concept, r.finished_at, r.run_id
     FROM effects e JOIN runs r USING (run_id) JOIN models m USING (model_id) JOIN datasets d USING (dataset_id)
     WHERE r.kind = 'evaluate' AND r.status = 'done' AND e.metric = 'accuracy' AND e.task = '*'
-        AND e.method IS NOT NULL{asked}),
-asked AS (
+        AND e.method IS NOT NULL{conditions}),
+survey_runs AS (
     SELECT method, top, reduce, source, run_id, finished_at, list(DISTINCT concept ORDER BY concept) AS concepts
-    FROM every GROUP BY ALL)""",
+    FROM effect_rows GROUP BY ALL)""",
         values,
     )
 
 
-def surveyed(which: MapSpec) -> Query:
+def surveyed(spec: MapSpec) -> Query:
     """The effects of every method, number of neurons and reduction: mean accuracy over concepts, all tasks.
 
-    Each number by the newest run that has it, of those that asked the same concepts as the run of the method that asked
-    the most, of equals the newest: a later, smaller evaluation replaces nothing (`passed_over` tells of it).
-    own_each, random_own_each: the accuracies of all concepts. neurons: of the model. Those of a survey have a method.
+    Each number is from the newest run that has it, among those with the same concepts as the method's run with the most
+    concepts (of equals the newest): a later, smaller evaluation replaces nothing (`passed_over` reports it).
+    own_each, random_own_each: the accuracies of all concepts. neurons: of the model.
     """
     own_each, random_each = (
         f"list(value ORDER BY concept) FILTER (subset = 'concept' AND condition = '{condition}')"
         for condition in ("edit", "random")
     )
-    every, values = _every(which)
+    every, values = _effects_and_runs(spec)
     return Query(
         f"""
 WITH {every},
 alike AS (
     SELECT *, first_value(concepts) OVER (
         PARTITION BY method, reduce, source ORDER BY len(concepts) DESC, finished_at DESC, run_id, top) AS most
-    FROM asked),
+    FROM survey_runs),
 chosen AS (
     SELECT method, top, reduce, source, run_id FROM alike WHERE concepts = most
     QUALIFY row_number() OVER (PARTITION BY method, top, reduce, source ORDER BY finished_at DESC, run_id) = 1),
-effect AS (SELECT * FROM every SEMI JOIN chosen USING (method, top, reduce, source, run_id))
+effect AS (SELECT * FROM effect_rows SEMI JOIN chosen USING (method, top, reduce, source, run_id))
 SELECT method, top, source, reduce, avg(value) FILTER (subset = 'concept' AND condition = 'edit') AS own,
        {own_each} AS own_each, {random_each} AS random_own_each,
        avg(value) FILTER (subset = 'others' AND condition = 'edit') AS others,
@@ -102,44 +103,44 @@ ORDER BY method, source, reduce, ends_with(top, '%') DESC, coalesce(try_cast(rtr
     )
 
 
-def passed_over(connection: Connection, which: MapSpec) -> list[str]:
-    """What is said where a method's newest evaluation asked fewer concepts than the one that is shown."""
-    every, values = _every(which)
+def passed_over(connection: Connection, spec: MapSpec) -> list[str]:
+    """Notes on methods whose newest evaluation has fewer concepts than the one that is shown."""
+    every, values = _effects_and_runs(spec)
     newest = Query(
         f"""
 WITH {every}
 SELECT source, method, max(len(concepts)) AS most, arg_max(run_id, (finished_at, run_id))[1:8] AS run,
        arg_max(len(concepts), (finished_at, run_id)) AS concepts
-FROM asked GROUP BY source, method, reduce HAVING concepts < most ORDER BY ALL""".strip(),
+FROM survey_runs GROUP BY source, method, reduce HAVING concepts < most ORDER BY ALL""".strip(),
         values,
     )
     return [
-        f"effects of {r['method']} by {r['source']}: of {r['most']} concepts; a newer run, {r['run']}, asked "
-        f"{r['concepts']} (`atlas use --run {r['run']}` takes it)"
+        f"effects of {r['method']} by {r['source']}: of {r['most']} concepts; a newer run, {r['run']}, has "
+        f"{r['concepts']} (`atlas use --run {r['run']}` chooses it)"
         for r in newest.run(connection).to_pylist()
     ]
 
 
 def of_effects(
-    connection: Connection, which: MapSpec, ask: Callable[[MapSpec], pa.Table]
+    connection: Connection, spec: MapSpec, ask: Callable[[MapSpec], pa.Table]
 ) -> tuple[pa.Table, tuple[str, ...]]:
-    """`first_answer` to a question about stored effects, and what `passed_over` says of those that it is about."""
-    taken = which
+    """`first_answer` to a question about stored effects, with the notes of `passed_over` on them."""
+    answered_spec = spec
 
-    def noting(one: MapSpec) -> pa.Table:
-        nonlocal taken
-        taken = one
-        return ask(one)
+    def noting(candidate: MapSpec) -> pa.Table:
+        nonlocal answered_spec
+        answered_spec = candidate
+        return ask(candidate)
 
-    found, assumed = first_answer(connection, which, noting)
-    return found, (*assumed, *passed_over(connection, taken))
+    table, defaults = first_answer(connection, spec, noting)
+    return table, (*defaults, *passed_over(connection, answered_spec))
 
 
 def _smallest(row: dict[str, Any], name: str) -> float | None:
-    """Minus or plus the mean of an effect over the numbers of neurons that all methods have: own accuracy is to be
-    small."""
-    found = [e[name] for e in row.get("common", []) if e[name] is not None]
-    return sum(found) / len(found) * (-1 if name == "own" else 1) if found else None
+    """The mean of an effect over the numbers of neurons that all methods have, negated for `own`, whose accuracy should
+    be small; None without any."""
+    values = [e[name] for e in row.get("common", []) if e[name] is not None]
+    return sum(values) / len(values) * (-1 if name == "own" else 1) if values else None
 
 
 REFERENCE = "ablation"
@@ -151,43 +152,43 @@ ORDERS: dict[str, Callable[[dict[str, Any]], float | None]] = {
     "retention": lambda row: _smallest(row, "others"),
     "correlation": lambda row: row.get("correlation"),
 }
-"""What the methods can be ordered by."""
+"""The values by which methods can be ordered."""
 
 
-def leaderboard(connection: Connection, which: MapSpec, reference: str, by: str = "selectivity") -> pa.Table:
+def leaderboard(connection: Connection, spec: MapSpec, reference: str, by: str = "selectivity") -> pa.Table:
     """One row for every source and method, the best first: see `Atlas.leaderboard`.
 
-    which: of one model and dataset.
+    spec: of one model and dataset.
     """
     rows: Rows = {}
-    for found in _preferred(compare_maps.agreement(reference, which).run(connection).to_pylist()):
-        kept = {name: found[name] for name in ("reduce", "correlation")}
-        rows[found["source"], found["method"]] = {**kept, "ranked": found["maps"]}
-    for found in compare_maps.precision(reference, which, list(PRECISION)).run(connection).to_pylist():
-        row = rows.get((found["source"], found["method"]), {})
-        if row.get("reduce") == found["reduce"]:
-            row[PRECISION[found["share"]]] = found["precision"]
-    _add_effects(rows, surveyed(which).run(connection).to_pylist())
+    for stored in _preferred(compare_maps.agreement(reference, spec).run(connection).to_pylist()):
+        ranking = {name: stored[name] for name in ("reduce", "correlation")}
+        rows[stored["source"], stored["method"]] = {**ranking, "ranked": stored["maps"]}
+    for stored in compare_maps.precision(reference, spec, list(PRECISION)).run(connection).to_pylist():
+        row = rows.get((stored["source"], stored["method"]), {})
+        if row.get("reduce") == stored["reduce"]:
+            row[PRECISION[stored["share"]]] = stored["precision"]
+    _add_effects(rows, surveyed(spec).run(connection).to_pylist())
     best = ORDERS[by]
-    ordered = sorted(rows.items(), key=lambda item: (item[0][0], -_or(best(item[1])), item[0][1]))
+    ordered = sorted(rows.items(), key=lambda item: (item[0][0], -_or_least(best(item[1])), item[0][1]))
     return pa.Table.from_pylist([{"method": m, "source": s, **row} for (s, m), row in ordered], schema=SCHEMA)
 
 
-def _add_effects(rows: Rows, found: list[dict[str, Any]]) -> None:
-    """Put the effects into their rows: of the row's reduction, or of the preferred one where nothing is ranked."""
-    chosen = {(e["source"], e["method"]): e["reduce"] for e in _preferred(found)}
-    for effect in found:
+def _add_effects(rows: Rows, stored_effects: list[dict[str, Any]]) -> None:
+    """Add the effects to their rows: of the row's reduction, or of the preferred one where the row has no ranking."""
+    chosen = {(e["source"], e["method"]): e["reduce"] for e in _preferred(stored_effects)}
+    for effect in stored_effects:
         key = (effect["source"], effect["method"])
         row = rows.setdefault(key, {"reduce": chosen[key]})
         if effect["reduce"] == row["reduce"]:
             row.setdefault("effects", []).append(effect)
-    done = {key: {e["top"]: e for e in row.get("effects", []) if _complete(e)} for key, row in rows.items()}
+    by_amount = {key: {e["top"]: e for e in row.get("effects", []) if _complete(e)} for key, row in rows.items()}
     for (source, method), row in rows.items():
-        each = [set(tops) for (other, _), tops in done.items() if other == source and tops]
-        common = set.intersection(*each) if each else set()
-        taken = row["common"] = [e for top, e in done[source, method].items() if top in common]
-        row["selectivity"] = sum(e["others"] - e["own"] for e in taken) / len(taken) if taken else None
-        row["ablated"] = min((e["concepts"] for e in taken or row.get("effects", [])), default=None)
+        amounts = [set(tops) for (other_source, _), tops in by_amount.items() if other_source == source and tops]
+        common = set.intersection(*amounts) if amounts else set()
+        compared = row["common"] = [e for top, e in by_amount[source, method].items() if top in common]
+        row["selectivity"] = sum(e["others"] - e["own"] for e in compared) / len(compared) if compared else None
+        row["ablated"] = min((e["concepts"] for e in compared or row.get("effects", [])), default=None)
 
 
 def _complete(effect: dict[str, Any]) -> bool:
@@ -195,7 +196,7 @@ def _complete(effect: dict[str, Any]) -> bool:
 
 
 def _preferred(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Of each method and source, the rows of the reduction that questions take too."""
+    """For each method and source, the rows of the reduction that questions prefer."""
     order = {reduce: place for place, reduce in enumerate(preferred("reduce"))}
     best: dict[tuple[str, str], str] = {}
     for row in sorted(rows, key=lambda r: (order.get(r["reduce"], len(order)), r["reduce"])):
@@ -203,5 +204,5 @@ def _preferred(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row for row in rows if best[row["method"], row["source"]] == row["reduce"]]
 
 
-def _or(value: float | None) -> float:
+def _or_least(value: float | None) -> float:
     return -2.0 if value is None else value

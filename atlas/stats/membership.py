@@ -1,9 +1,9 @@
-"""How likely each neuron is to be in a set, given only its layer and how loud it is: the model behind the matched null.
+"""How likely each neuron is to be in a set, given only its layer and loudness: the model behind the matched null.
 
-A logistic regression with linear splines of the logarithm of each loudness's rank and of the depth, and one effect a
+A logistic regression with linear splines of the logarithm of each loudness's rank and of the depth, and one effect per
 layer, fitted by penalised maximum likelihood. Rank 1 is the loudest, so the few loudest neurons, among which a set's
-probability falls fastest, are far apart. Neurons of one layer and nearly one rank are fitted together, so that the cost
-does not grow with the model's width.
+probability falls fastest, are far apart. Neurons of one layer and nearly equal rank are fitted together, so that the
+cost does not grow with the model's width.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 KNOT_EVERY = 0.7
 """Distance of the splines' knots in the logarithm of the rank: a rank twice as large."""
 TOGETHER = 0.25
-"""Neurons whose logarithms of the rank differ by less are fitted together."""
+"""Neurons whose log ranks differ by less are fitted together."""
 DEPTH_KNOTS = (0.25, 0.5, 0.75)
 DEPTH_SCALE = 3.0
-"""Of the depth, so that the penalty holds a trend over the layers less than one layer's own effect."""
+"""Scale of the depth, so that the penalty shrinks a trend over the layers less than the effect of a single layer."""
 PENALTY = 0.3
 STEPS, ENOUGH = 60, 1e-8
 
 
 @dataclass(frozen=True, slots=True)
 class Covariates:
-    """Groups of alike neurons and what a set's probability may depend on.
+    """Groups of similar neurons and the covariates of a set's probability.
 
     group: (neurons,) each neuron's group. sizes: (groups,). design: (groups, columns), the first column all ones.
     """
@@ -44,9 +44,9 @@ class Covariates:
 
 
 def covariates(layer: Whole, loudness: Sequence[Floats]) -> Covariates:
-    """What the neurons' layers and loudnesses say of them.
+    """The covariates of neurons, from their layers and loudnesses.
 
-    layer: (neurons,). loudness: each (neurons,), not negative; none where nothing is known but the layer.
+    layer: (neurons,). loudness: each (neurons,), not negative; none where only the layer is known.
     """
     import numpy as np
 
@@ -61,10 +61,10 @@ def covariates(layer: Whole, loudness: Sequence[Floats]) -> Covariates:
     largest = float(np.log(max(count, 1)))
     columns = [np.ones((len(sizes), 1))]
     columns += [_spline(np.bincount(group, log) / sizes, largest) for log in logs]
-    each = np.round(np.bincount(group, layer) / sizes).astype(np.int64)
-    names, place = np.unique(each, return_inverse=True)
+    group_layers = np.round(np.bincount(group, layer) / sizes).astype(np.int64)
+    names, place = np.unique(group_layers, return_inverse=True)
     if len(names) > 1:
-        depth = (each - names[0]) / (names[-1] - names[0])
+        depth = (group_layers - names[0]) / (names[-1] - names[0])
         trend = [depth - 0.5, *(np.maximum(depth - knot, 0) for knot in DEPTH_KNOTS)]
         columns += [np.stack(trend, 1) * DEPTH_SCALE, np.eye(len(names))[place]]
     return Covariates(group, sizes, np.concatenate(columns, 1))
@@ -87,7 +87,7 @@ def _spline(log: Floats, largest: float) -> Floats:
 
 
 def probabilities(known: Covariates, members: Members) -> Floats:
-    """(groups,) how likely a neuron of each group is to be a member.
+    """(groups,) the probability that a neuron of each group is a member.
 
     members: (neurons,).
     """
@@ -103,19 +103,19 @@ def probabilities(known: Covariates, members: Members) -> Floats:
     penalty[0] = 1e-6
     weights = np.zeros(design.shape[1])
     weights[0] = np.log(share / (1 - share))
-    reached = _likelihood(weights, known, hits, penalty)
+    likelihood = _likelihood(weights, known, hits, penalty)
     for _ in range(STEPS):
         expected = expit(design @ weights)
-        slope = design.T @ (hits - sizes * expected) - penalty * weights
-        bend = (design * (sizes * expected * (1 - expected))[:, None]).T @ design + np.diag(penalty)
-        step = np.linalg.solve(bend, slope)
-        before = reached
-        while (reached := _likelihood(weights + step, known, hits, penalty)) < before:
+        gradient = design.T @ (hits - sizes * expected) - penalty * weights
+        curvature = (design * (sizes * expected * (1 - expected))[:, None]).T @ design + np.diag(penalty)
+        step = np.linalg.solve(curvature, gradient)
+        before = likelihood
+        while (likelihood := _likelihood(weights + step, known, hits, penalty)) < before:
             step /= 2
             if np.abs(step).max() < ENOUGH:
                 return np.asarray(expit(design @ weights))
         weights = weights + step
-        if reached - before < ENOUGH * max(1.0, abs(before)):
+        if likelihood - before < ENOUGH * max(1.0, abs(before)):
             break
     return np.asarray(expit(design @ weights))
 

@@ -1,4 +1,4 @@
-"""Do methods agree: rank correlation and overlap of the tops for every pair of methods, with intervals."""
+"""Agreement of methods: rank correlation and overlap of the tops for every pair, with intervals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Whole = NDArray[np.int64]
 
 OVER_NEURONS = 200
-"""Resamples, each of which ranks all neurons anew."""
+"""Resamples, each of which ranks all neurons again."""
 
 LIMITS = {"correlation": (-1.0, 1.0), "overlap": (0.0, 1.0)}
 
@@ -34,21 +34,21 @@ SCHEMA = pa.schema(
 )
 
 
-def pairwise(connection: Connection, which: MapSpec, seed: int = 0) -> pa.Table:
+def pairwise(connection: Connection, spec: MapSpec, seed: int = 0) -> pa.Table:
     """One row for every two methods, source, target and reduction: see `atlas.questions.agreement`."""
-    pairs = compare_maps.method_pairs(which).run(connection).to_pylist()
+    pairs = compare_maps.method_pairs(spec).run(connection).to_pylist()
     kinds: dict[tuple[str, ...], list[dict[str, Any]]] = defaultdict(list)
     counts: dict[tuple[str, ...], int] = defaultdict(int)
     for pair in pairs:
         counts[_kind(pair)] += 1
     names = ("source", "target", "reduce", "concept", "component")
     for _, group in groupby(pairs, key=lambda pair: tuple(pair[name] for name in names)):
-        together = list(group)
-        maps = {i: _load(connection, i) for i in {p[end] for p in together for end in ("first", "second")}}
-        alone = any(counts[_kind(p)] == 1 for p in together)
-        for pair, (values, draws) in zip(together, _compared(together, maps, alone, seed), strict=True):
+        same_concept = list(group)
+        maps = {i: _load(connection, i) for i in {p[end] for p in same_concept for end in ("first", "second")}}
+        only_pair = any(counts[_kind(p)] == 1 for p in same_concept)
+        for pair, (values, draws) in zip(same_concept, _compared(same_concept, maps, only_pair, seed), strict=True):
             kinds[_kind(pair)].append({"values": values, "draws": draws})
-    rows = [_row(kind, found) for kind, found in kinds.items()]
+    rows = [_row(kind, concepts) for kind, concepts in kinds.items()]
     rows.sort(key=lambda r: (r["source"], r["target"], r["reduce"], -(r["correlation"] or 0), r["method"], r["other"]))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
@@ -68,36 +68,36 @@ def _load(connection: Connection, map_id: int) -> tuple[Whole, Floats, Whole]:
 
 
 def _compared(
-    pairs: Sequence[dict[str, Any]], maps: dict[int, tuple[Whole, Floats, Whole]], alone: bool, seed: int
+    pairs: Sequence[dict[str, Any]], maps: dict[int, tuple[Whole, Floats, Whole]], resample: bool, seed: int
 ) -> Iterator[tuple[Floats, Floats | None]]:
-    """For each pair its correlation and overlap, (2,), and with `alone` those of resampled neurons, (resamples, 2).
+    """For each pair its correlation and overlap, (2,), and with `resample` those of resampled neurons, (resamples, 2).
 
     Maps of the same neurons are ranked together, once; maps of different neurons pair by pair among the common ones.
     """
     import numpy as np
 
-    done: dict[tuple[int, ...], tuple[Floats, Floats | None]] = {}
+    by_maps: dict[tuple[int, ...], tuple[Floats, Floats | None]] = {}
     for pair in pairs:
         ids: tuple[int, ...] = (pair["first"], pair["second"])
-        common, other = (maps[i][0] for i in ids)
-        if np.array_equal(common, other):
-            ids = tuple(i for i, (theirs, _, _) in maps.items() if np.array_equal(theirs, common))
+        common, other_neurons = (maps[i][0] for i in ids)
+        if np.array_equal(common, other_neurons):
+            ids = tuple(i for i, (neurons, _, _) in maps.items() if np.array_equal(neurons, common))
         else:
-            common = np.intersect1d(common, other, assume_unique=True)
+            common = np.intersect1d(common, other_neurons, assume_unique=True)
         if len(common) < 2:
             yield np.full(2, np.nan), None
             continue
-        if ids not in done:
-            at = [np.searchsorted(maps[i][0], common) for i in ids]
-            scores = np.stack([maps[i][1][places] for i, places in zip(ids, at, strict=True)])
-            ranks = np.stack([maps[i][2][places] for i, places in zip(ids, at, strict=True)])
+        if ids not in by_maps:
+            positions = [np.searchsorted(maps[i][0], common) for i in ids]
+            scores = np.stack([maps[i][1][places] for i, places in zip(ids, positions, strict=True)])
+            ranks = np.stack([maps[i][2][places] for i, places in zip(ids, positions, strict=True)])
             once = np.ones((1, len(common)), dtype=np.int64)
-            weights = _resampled(len(common), seed) if alone else None
-            done[ids] = (
+            weights = _resampled(len(common), seed) if resample else None
+            by_maps[ids] = (
                 weighted_agreement(scores, ranks, once)[0],
                 None if weights is None else weighted_agreement(scores, ranks, weights),
             )
-        values, draws = done[ids]
+        values, draws = by_maps[ids]
         a, b = ids.index(pair["first"]), ids.index(pair["second"])
         yield values[:, a, b], None if draws is None else draws[:, :, a, b]
 
@@ -126,9 +126,9 @@ def weighted_agreement(scores: Floats, ranks: Whole, weights: Iterator[Whole] | 
     ordered = np.take_along_axis(scores, by_score, axis=1)
     starts = [np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) for row in ordered]
     by_rank = np.argsort(ranks, axis=1)
-    # Zeros below a positive best are in no top: their order was drawn (`atlas.query.selection_rules.placed`).
+    # Zeros below a positive best are in no top: their order is random (`atlas.query.selection_rules.placed`).
     has_place = (scores != 0) | (scores.max(axis=1, keepdims=True) <= 0)
-    found = []
+    agreement = []
     for weight in weights:
         placed, copies = np.empty((methods, count)), np.empty((methods, count), dtype=np.int64)
         for m in range(methods):
@@ -145,26 +145,26 @@ def weighted_agreement(scores: Floats, ranks: Whole, weights: Iterator[Whole] | 
         sizes = tops.sum(axis=1)
         larger = np.maximum(np.maximum(sizes[:, None], sizes), 1)
         overlap = np.minimum(tops[:, None], tops[None]).sum(axis=-1) / larger
-        found.append(np.stack([np.clip(correlation, -1, 1), overlap]))
-    return np.stack(found)
+        agreement.append(np.stack([np.clip(correlation, -1, 1), overlap]))
+    return np.stack(agreement)
 
 
-def _row(kind: tuple[str, ...], found: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _row(kind: tuple[str, ...], concepts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The means over concepts, and their 95 % intervals: over concepts, or over neurons where there is one concept."""
     import numpy as np
 
-    row: dict[str, Any] = dict(zip(SCHEMA.names, kind, strict=False)) | {"concepts": len(found)}
-    row["interval"] = "neurons" if len(found) == 1 else "concepts"
+    row: dict[str, Any] = dict(zip(SCHEMA.names, kind, strict=False)) | {"concepts": len(concepts)}
+    row["interval"] = "neurons" if len(concepts) == 1 else "concepts"
     for i, name in enumerate(("correlation", "overlap")):
-        each = np.array([f["values"][i] for f in found])
-        each = each[~np.isnan(each)]  # a constant map has no correlation
-        row[name] = float(each.mean()) if len(each) else None
+        values = np.array([f["values"][i] for f in concepts])
+        values = values[~np.isnan(values)]  # a constant map has no correlation
+        row[name] = float(values.mean()) if len(values) else None
         low = high = None
-        if len(found) > 1:
-            over_concepts = of_values(each, LIMITS[name])
+        if len(concepts) > 1:
+            over_concepts = of_values(values, LIMITS[name])
             low, high = over_concepts.low, over_concepts.high
-        elif found[0]["draws"] is not None:
-            draws = found[0]["draws"][:, i]
+        elif concepts[0]["draws"] is not None:
+            draws = concepts[0]["draws"][:, i]
             draws = draws[~np.isnan(draws)]
             low, high = np.quantile(draws, [0.025, 0.975]) if len(draws) else (None, None)
         row[f"{name}_low"], row[f"{name}_high"] = low, high

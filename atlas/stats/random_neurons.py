@@ -1,4 +1,4 @@
-"""Random neurons that stand beside chosen ones as a control: of the same layers, or also about as loud."""
+"""Random neurons as a control for chosen ones: of the same layers, or also about equally loud."""
 
 from __future__ import annotations
 
@@ -15,53 +15,55 @@ if TYPE_CHECKING:
     Floats = NDArray[np.floating]
 
 NEAREST = 10
-"""Of how many neurons of about the same loudness one is drawn."""
+"""The number of neurons of about the same loudness from which one is drawn."""
 
 
 def matched_random(
     neurons: Sequence[Neuron], width: int, seed: int, loudness: Mapping[int, Floats] | None = None
 ) -> list[Neuron]:
-    """As many other neurons of each layer, drawn without replacement: the control beside an edit.
+    """As many other neurons of each layer, drawn without replacement: the control for an edit.
 
-    width: neurons a layer. loudness: layer -> (width,); each neuron's stand-in is then one of the ten that are left
-    whose rank in loudness is nearest in proportion. The neurons themselves are left out of the draw, but where they are
-    more than half of a layer: then all the others are taken, and as few of themselves as must be. Of a whole layer that
-    is the layer.
+    width: neurons per layer. loudness: layer -> (width,); each neuron is then replaced by one of the ten available ones
+    whose rank in loudness is nearest in proportion. The neurons themselves are not drawn, unless they are more than
+    half of a layer: then all the others are taken, and as few of themselves as necessary. For a whole layer that is the
+    layer.
     """
     import numpy as np
 
     generator = np.random.default_rng(seed)
     drawn: list[Neuron] = []
     for (component, layer), count in sorted(Counter((n.component, n.layer) for n in neurons).items()):
-        taken = {n.index for n in neurons if (n.component, n.layer) == (component, layer)}
-        others = [i for i in range(width) if i not in taken]
+        excluded = {n.index for n in neurons if (n.component, n.layer) == (component, layer)}
+        others = [i for i in range(width) if i not in excluded]
         if len(others) >= count and loudness is not None and component == LANGUAGE:
-            chosen = _as_loud(sorted(taken), others, loudness[layer], generator)
+            chosen = _equally_loud(sorted(excluded), others, loudness[layer], generator)
         elif len(others) >= count:
             chosen = generator.choice(others, size=count, replace=False)
         else:
-            again = generator.choice(sorted(taken), size=count - len(others), replace=False)
-            chosen = np.concatenate([np.array(others, dtype=np.int64), again])
+            repeated = generator.choice(sorted(excluded), size=count - len(others), replace=False)
+            chosen = np.concatenate([np.array(others, dtype=np.int64), repeated])
         drawn += [Neuron(component, layer, int(i)) for i in np.sort(chosen)]
     return drawn
 
 
-def _as_loud(taken: Sequence[int], others: Sequence[int], loud: Floats, generator: np.random.Generator) -> Floats:
-    """A stand-in for each of the neurons `taken`, from `others` of the layer."""
+def _equally_loud(
+    excluded: Sequence[int], others: Sequence[int], loud: Floats, generator: np.random.Generator
+) -> Floats:
+    """A replacement for each of the neurons `excluded`, from `others` of the layer."""
     import numpy as np
 
     rank = np.empty(len(loud))
     rank[np.argsort(-loud, kind="stable")] = np.log(np.arange(1, len(loud) + 1))
-    left = np.array(others)
+    available = np.array(others)
     chosen = []
-    for neuron in generator.permutation(np.array(taken)):
-        apart = np.abs(rank[left] - rank[neuron])
-        count = min(NEAREST, len(left))
+    for neuron in generator.permutation(np.array(excluded)):
+        distance = np.abs(rank[available] - rank[neuron])
+        count = min(NEAREST, len(available))
         within = np.flatnonzero(
-            apart <= np.partition(apart, count - 1)[count - 1]
+            distance <= np.partition(distance, count - 1)[count - 1]
         )  # a whole sort takes ten times as long
-        near = within[np.argsort(apart[within], kind="stable")[:count]]
+        near = within[np.argsort(distance[within], kind="stable")[:count]]
         at = int(generator.choice(near))
-        chosen.append(left[at])
-        left = np.delete(left, at)
+        chosen.append(available[at])
+        available = np.delete(available, at)
     return np.array(chosen)

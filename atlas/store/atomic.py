@@ -1,4 +1,4 @@
-"""A file is finished, then renamed: nobody ever sees half of one."""
+"""Files that are written completely, then renamed, so that no reader sees half of one."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from pathlib import Path
 from atlas.errors import UsageError
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a full disk, a quota or a limit on the size of files says."""
+"""The errors of a full disk, a quota or a limit on the size of files."""
 
 
 def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
-    """Write under a temporary name, flush to the disk, rename. Folders above it are made.
+    """Write under a temporary name, flush to disk, rename. Parent folders are created.
 
     Raises:
-        OSError: with the file's name; half a file that there was no room for is removed.
+        OSError: with the file's name; an incomplete file is removed.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f"{file.name}.partial")
@@ -36,7 +36,7 @@ def write_atomically(file: Path, write: Callable[[Path], object]) -> None:
 
 
 def _no_room(error: BaseException) -> int | None:
-    """The errno of what says that there is no room; safetensors and FAISS say it in words of their own."""
+    """The errno of an error about missing room, which safetensors and FAISS report only as text; None for others."""
     return next((n for n in NO_ROOM if f"os error {n})" in str(error) or os.strerror(n) in str(error)), None)
 
 
@@ -46,28 +46,28 @@ def sha256(file: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def expanded(path: str | Path) -> Path:
+def expand_home(path: str | Path) -> Path:
     """The path with `~` as the home folder.
 
     Raises:
-        UsageError: it is a user's whom this machine does not have.
+        UsageError: it is the home folder of an unknown user.
     """
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{path}: there is no such home folder; give the whole path") from error
+        raise UsageError(f"{path}: there is no such home folder; give the full path") from error
 
 
-def kept_below(root: Path) -> list[Path]:
-    """The folders in which files below `root` may really lie, links followed: itself and, where it is a snapshot in the
-    HuggingFace Hub's cache, that repository's blobs, which its files are links to."""
+def allowed_folders(root: Path) -> list[Path]:
+    """The folders that may really contain files below `root`, with links resolved: itself and, for a snapshot in the
+    HuggingFace Hub's cache, that repository's blobs, to which its files are links."""
     return [root.resolve(), *_blobs(root)]
 
 
 def hub_blob(root: Path, file: Path) -> Path | None:
     """The file that a link below a snapshot in the Hub's cache leads to, among that repository's blobs, or None."""
-    there = file.resolve()
-    return there if any(there.is_relative_to(place) for place in _blobs(root)) else None
+    target = file.resolve()
+    return target if any(target.is_relative_to(place) for place in _blobs(root)) else None
 
 
 def _blobs(root: Path) -> list[Path]:

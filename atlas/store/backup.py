@@ -23,13 +23,13 @@ def backup(path: Path) -> Path:
         IntegrityError: the file is damaged.
     """
     with connect_any_version(path, read_only=True) as connection:
-        found = revision(raw(connection)) or "none"
+        schema_revision = revision(raw(connection)) or "none"
     # Copied with the file closed: closing any handle of a file gives up this process's lock on it.
-    return copy_aside(path, found)
+    return copy_aside(path, schema_revision)
 
 
 def backup_name(folder: Path, label: str) -> str:
-    """`atlas-<UTC>-<label>.duckdb`; names sort as time. One that is free, also where the clock went back."""
+    """An unused name `atlas-<UTC>-<label>.duckdb`; names sort by time."""
     moment = datetime.now(UTC)
     while (folder / (name := f"atlas-{moment:%Y%m%dT%H%M%S.%f}-{label}.duckdb")).exists():
         moment += timedelta(microseconds=1)
@@ -37,19 +37,19 @@ def backup_name(folder: Path, label: str) -> str:
 
 
 def copy_aside(path: Path, label: str) -> Path:
-    """Copy the database file and its log as they are, readable or not, to `backups/`.
+    """Copy the database file and its log unchanged, readable or not, to `backups/`.
 
     Raises:
-        StoreUnavailable: no room, or not to be written; nothing half is left.
+        StoreUnavailable: no room, or the folder cannot be written; no incomplete copy is left.
     """
     folder = path / "backups"
     target = folder / backup_name(folder, label)
-    copies = [(file, target.with_name(name)) for file, name in _backed_up(path, target.name) if file.exists()]
+    copies = [(file, target.with_name(name)) for file, name in _files_to_copy(path, target.name) if file.exists()]
     try:
         folder.mkdir(exist_ok=True)
         with folder_lock(folder):
-            for left in folder.glob("*.partial"):  # of a copy that was killed: nobody else makes one now
-                left.unlink()
+            for leftover in folder.glob("*.partial"):  # left by a copy that was killed, as no other is running
+                leftover.unlink()
             try:
                 for file, copy in copies:
                     shutil.copyfile(file, copy.with_name(f"{copy.name}.partial"))
@@ -63,6 +63,6 @@ def copy_aside(path: Path, label: str) -> Path:
     return target
 
 
-def _backed_up(path: Path, name: str) -> list[tuple[Path, str]]:
-    """The log first: a copy without its database is not a backup, and nothing takes it for one."""
+def _files_to_copy(path: Path, name: str) -> list[tuple[Path, str]]:
+    """The files and the names of their copies. The log first, as a log without its database is not used as a backup."""
     return [(wal(path), f"{name}.wal"), (database_file(path), name)]

@@ -1,4 +1,4 @@
-"""Make an atlas: its folder, and an empty database of the current schema in it.
+"""Create an atlas: its folder, and an empty database of the current schema in it.
 
 An atlas is a folder:
 
@@ -26,17 +26,17 @@ FOLDERS = ("runs", "vectors", "edits")
 
 
 def init(path: Path) -> bool:
-    """Make an atlas folder with an empty database of the current schema.
+    """Create an atlas folder with an empty database of the current schema.
 
     Returns:
-        False where there was an atlas already; it is left as it is.
+        False where there was an atlas already; it is not changed.
 
     Raises:
-        StoreUnavailable: the folder cannot be made or written, or holds a database of another schema.
+        StoreUnavailable: the folder cannot be created or written, or has a database of another schema.
     """
     require_plain(path)
     if path.exists() and not path.is_dir():
-        raise StoreUnavailable(f"{path} is a file; an atlas is a folder, give another name with --atlas")
+        raise StoreUnavailable(f"{path} is a file; an atlas is a folder, give another name as [[atlas]]")
     if not database_file(path).exists():
         if wal(path).exists():
             raise StoreUnavailable(
@@ -49,11 +49,11 @@ def init(path: Path) -> bool:
             (path / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
-    return create(path) if database_file(path).exists() else _made(path)
+    return create(path) if database_file(path).exists() else _create_database(path)
 
 
-def _made(path: Path) -> bool:
-    """A new database, put in its place when it is whole; False where another process was faster."""
+def _create_database(path: Path) -> bool:
+    """Create the database and move it into place when it is complete; False where another process was faster."""
     with scratch_folder(path, "init") as folder:
         create(folder)
         if wal(folder).exists():
@@ -86,5 +86,5 @@ def create(path: Path) -> bool:
 
 
 def _empty(connection: Connection) -> bool:
-    """True for a database without any table: what is left where making it was interrupted."""
+    """Whether a database has no tables, as after an interrupted creation."""
     return not connection.exec_driver_sql("SELECT count(*) FROM duckdb_tables()").scalar()

@@ -1,6 +1,6 @@
-"""The database file: where it is, how it is opened, for whom, and which schema it has. Without SQLAlchemy.
+"""The database file: where it is, how it is opened and locked down, and which schema it has. Without SQLAlchemy.
 
-Everything that only asks goes through `reading`, which takes a third of the time SQLAlchemy's engine takes to load.
+Questions use `open_readonly`, which takes a third of the time that SQLAlchemy's engine takes to load.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import duckdb
 
 from atlas.errors import StoreUnavailable, UsageError
 from atlas.store.duckdb_errors import LOCKED, translate_duckdb_errors
-from atlas.store.locks import ASK, held
-from atlas.store.pins_file import following
+from atlas.store.locks import ASK, database_lock
+from atlas.store.pins_file import apply_pins
 
 VERSION = "0006"
 """The alembic revision this code reads and writes."""
 
 STORAGE = "v1.5.0"
-"""Storage version of new files: DuckDB 1.5 reads them too, at no measurable cost in speed or size."""
+"""Storage version of new files, which DuckDB 1.5 can read, at no measurable cost in speed or size."""
 
 PATIENCE = 3.0
-"""Seconds for which a reader or writer waits for another process that writes or reads."""
+"""Seconds that a reader or writer waits for another process that writes or reads."""
 
 READER_CONFIG: dict[str, str | bool] = {
     "memory_limit": "4GiB",
@@ -46,7 +46,7 @@ _LOCKED_DOWN: dict[str, str | bool] = {
     "enable_external_access": False,
     "lock_configuration": True,
 }
-"""What a read connection must report of itself before it is used."""
+"""The settings that a read connection must report before it is used."""
 
 
 def database_file(path: Path) -> Path:
@@ -55,7 +55,7 @@ def database_file(path: Path) -> Path:
 
 
 def wal(path: Path) -> Path:
-    """DuckDB's write-ahead log beside it: committed rows that are not in the file yet."""
+    """DuckDB's write-ahead log beside the database: committed rows that are not in the file yet."""
     return path / "atlas.duckdb.wal"
 
 
@@ -63,7 +63,7 @@ def wal(path: Path) -> Path:
 def open_readonly(path: Path, *, pinned: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open the database for questions, locked down: no writes, no other file, no extension, no further setting.
 
-    pinned: what questions leave open is what is pinned (`atlas.query.pins`).
+    pinned: whether the atlas's pins fill in what questions leave open (`atlas.query.pins`).
 
     Raises:
         StoreUnavailable: missing, written by another process for longer than `PATIENCE`, or of another schema version.
@@ -71,35 +71,37 @@ def open_readonly(path: Path, *, pinned: bool = True) -> Iterator[duckdb.DuckDBP
     """
     if not database_file(path).is_file():
         raise missing(path)
-    with held(database_file(path), ASK), translate_duckdb_errors(path, read_only=True):
+    with database_lock(database_file(path), ASK), translate_duckdb_errors(path, read_only=True):
         driver = open_file(path, read_only=True)
         try:
             require_current(driver, path)
-            with following(path) if pinned else nullcontext():
+            with apply_pins(path) if pinned else nullcontext():
                 yield driver
         finally:
             driver.close()
 
 
 def require_plain(path: Path) -> None:
-    """Refuse a folder whose name DuckDB would take for a pattern, and read others' files too, or for a URL's query.
+    """Refuse a folder whose name DuckDB would read as a pattern, matching other files too, or as a URL's query.
 
     Raises:
-        UsageError: with the sign that is in the way.
+        UsageError: with the character that is not allowed.
     """
-    whole = str(path.resolve())
-    if any("\ud800" <= sign <= "\udfff" for sign in whole):
+    resolved = str(path.resolve())
+    if any("\ud800" <= sign <= "\udfff" for sign in resolved):
         raise UsageError(f"the folder {path} has a name that is not valid UTF-8; give it another")
     for sign in "*?[":
-        if sign in whole:
-            raise UsageError(f"the folder {path} has a '{sign}' in its path, which stands for other names; rename it")
+        if sign in resolved:
+            raise UsageError(
+                f"the folder {path} has a '{sign}' in its path, which DuckDB reads as a pattern; rename it"
+            )
 
 
 def open_file(
     path: Path, *, read_only: bool, files: bool = False, wait: float | None = None
 ) -> duckdb.DuckDBPyConnection:
-    """Open the file; a reader is locked down before it is handed out. The caller closes it, and holds its lock
-    (`atlas.store.locks.held`).
+    """Open the file; a reader is locked down first. The caller closes it, and holds its lock
+    (`atlas.store.locks.database_lock`).
 
     files: a reader may read `runs/` besides the database, to compare the two. wait: seconds to go on trying while
     other processes have it open, by default `PATIENCE`.
@@ -109,7 +111,7 @@ def open_file(
     while True:
         try:
             with _opening:
-                return _opened(path, read_only, files)
+                return _connect(path, read_only, files)
         except duckdb.IOException as error:
             if LOCKED not in str(error) or time.monotonic() >= deadline:
                 raise
@@ -117,10 +119,10 @@ def open_file(
 
 
 _opening = threading.Lock()
-"""A thread finds an instance with all of its settings, or none."""
+"""Keeps a thread from finding an instance with only some of its settings."""
 
 
-def _opened(path: Path, read_only: bool, files: bool) -> duckdb.DuckDBPyConnection:
+def _connect(path: Path, read_only: bool, files: bool) -> duckdb.DuckDBPyConnection:
     config: dict[str, str | bool | int | float | list[str]]
     if read_only:
         config = {**READER_CONFIG, "temp_directory": _spill_folder()}
@@ -140,7 +142,7 @@ def _opened(path: Path, read_only: bool, files: bool) -> duckdb.DuckDBPyConnecti
 
 @functools.cache
 def _spill_folder() -> str:
-    """Where this process's readers spill. Its own: two processes that share a folder overwrite each other's files."""
+    """Where this process's readers spill; two processes that share a folder would overwrite each other's files."""
     folder = tempfile.TemporaryDirectory(prefix="neuron-atlas-")
     atexit.register(folder.cleanup)
     return folder.name
@@ -149,12 +151,12 @@ def _spill_folder() -> str:
 def lock_down(
     driver: duckdb.DuckDBPyConnection, folders: Sequence[Path] = (), files: Sequence[str] | None = None
 ) -> None:
-    """Leave a reader these folders and files (paths or URLs), and no setting to change; then ask it whether it is so.
+    """Restrict a reader to these folders and files (paths or URLs), lock its settings, then verify them.
 
-    files: for a database in memory only, which has no file of its own that could be open for reading alone.
+    files: for a database in memory only, which has no file that could be opened read-only.
 
     Raises:
-        StoreUnavailable: a setting is not what it was set to.
+        StoreUnavailable: a setting has another value than was set.
     """
     # Readers of one process share their settings: the second one finds them locked.
     if not driver.execute("SELECT current_setting('lock_configuration')").fetchall()[0][0]:
@@ -163,19 +165,21 @@ def lock_down(
             driver.execute(f"SET allowed_paths = [{', '.join(map(literal, files))}]")
         driver.execute("SET enable_external_access = false")
         driver.execute("SET lock_configuration = true")
-    wanted: dict[str, object] = dict(_LOCKED_DOWN)
+    expected: dict[str, object] = dict(_LOCKED_DOWN)
     if files is not None:
-        del wanted["access_mode"]
-        wanted["allowed_paths"] = sorted(files)
-    query = f"SELECT {', '.join(f'current_setting({literal(name)})' for name in wanted)}"
-    found = zip(wanted.items(), driver.execute(query).fetchall()[0], strict=True)
-    wrong = sorted(name for (name, value), now in found if (sorted(now) if isinstance(value, list) else now) != value)
-    if wrong:
-        raise StoreUnavailable(f"this DuckDB does not accept the read-only settings {', '.join(wrong)}")
+        del expected["access_mode"]
+        expected["allowed_paths"] = sorted(files)
+    query = f"SELECT {', '.join(f'current_setting({literal(name)})' for name in expected)}"
+    settings = zip(expected.items(), driver.execute(query).fetchall()[0], strict=True)
+    refused = sorted(
+        name for (name, value), actual in settings if (sorted(actual) if isinstance(value, list) else actual) != value
+    )
+    if refused:
+        raise StoreUnavailable(f"this DuckDB does not accept the read-only settings {', '.join(refused)}")
 
 
 def missing(path: Path) -> StoreUnavailable:
-    """The error for a folder without a database: make one, or make it again where there are runs."""
+    """The error for a folder without a database: create one, or rebuild it where there are runs."""
     if any((path / "runs").glob("*/manifest.json")):
         return StoreUnavailable(
             f"the atlas at {path} has runs but no database; `atlas db rebuild --atlas {path}` makes it from them"
@@ -189,20 +193,20 @@ def require_current(driver: duckdb.DuckDBPyConnection, path: Path) -> None:
     Raises:
         StoreUnavailable: older (upgrade it), newer (upgrade the program), or not an atlas.
     """
-    found = revision(driver)
-    if found == VERSION:
+    schema_revision = revision(driver)
+    if schema_revision == VERSION:
         return
-    if found is None:
+    if schema_revision is None:
         raise StoreUnavailable(
             f"{database_file(path)} has no atlas schema; `atlas init --atlas {path}` makes an empty one"
         )
-    if found < VERSION:
+    if schema_revision < VERSION:
         raise StoreUnavailable(
-            f"the atlas at {path} has schema {found}, this program needs {VERSION}; "
+            f"the atlas at {path} has schema {schema_revision}, this program needs {VERSION}; "
             f"`atlas db upgrade --atlas {path}` upgrades it and keeps a backup"
         )
     raise StoreUnavailable(
-        f"the atlas at {path} has schema {found}, newer than {VERSION}, the newest this program knows; "
+        f"the atlas at {path} has schema {schema_revision}, newer than {VERSION}, the newest this program knows; "
         "`pip install --upgrade neuron-atlas`"
     )
 
@@ -210,10 +214,10 @@ def require_current(driver: duckdb.DuckDBPyConnection, path: Path) -> None:
 def revision(driver: duckdb.DuckDBPyConnection) -> str | None:
     """The schema revision of the database, or None where it has none."""
     try:
-        found = driver.execute("SELECT version_num FROM alembic_version").fetchall()
+        rows = driver.execute("SELECT version_num FROM alembic_version").fetchall()
     except duckdb.CatalogException:  # no such table
         return None
-    return str(found[0][0]) if found else None
+    return str(rows[0][0]) if rows else None
 
 
 def literal(value: object) -> str:

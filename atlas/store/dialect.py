@@ -1,7 +1,7 @@
-"""SQLAlchemy's dialect of DuckDB, as far as it is used here: Core statements, and the DDL of hand-written migrations.
+"""A SQLAlchemy dialect of DuckDB, as far as needed here: Core statements, and the DDL of hand-written migrations.
 
-Bulk rows go through Arrow, and questions through DuckDB itself. Nothing is reflected but whether a table exists, which
-alembic asks. docs/architecture.md says why no published dialect is used.
+Bulk rows go through Arrow, and questions through DuckDB itself. Only whether a table exists is reflected, which alembic
+needs. docs/architecture.md says why no published dialect is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy.sql.compiler import GenericTypeCompiler, IdentifierPreparer
 class Driver:
     """A DuckDB connection in the form that SQLAlchemy expects of a driver.
 
-    DuckDB's own `cursor()` is another session, with a transaction of its own; here every cursor is this session. So the
+    DuckDB's own `cursor()` is another session, with a separate transaction; here every cursor is this session. So the
     rows of a statement must be read before the next one is executed.
     """
 
@@ -27,6 +27,7 @@ class Driver:
         self.connection = connection
 
     def cursor(self) -> Cursor:
+        """A cursor of this session."""
         return Cursor(self.connection)
 
     def __getattr__(self, name: str) -> Any:
@@ -40,31 +41,37 @@ class Cursor:
         self.connection = connection
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
+        """Execute one statement."""
         self.connection.execute(statement, list(parameters) or None)
 
     def executemany(self, statement: str, parameters: Sequence[Sequence[Any]]) -> None:
+        """Execute one statement with each row of parameters."""
         self.connection.executemany(statement, [list(row) for row in parameters])
 
     def close(self) -> None:
-        pass
+        """Do nothing: the session stays open."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.connection, name)
 
 
 class DuckDBTypes(GenericTypeCompiler):
+    """SQL names of column types."""
+
     def visit_ARRAY(self, type_: sa.ARRAY[Any], **keywords: Any) -> str:  # noqa: N802 - SQLAlchemy's name
         return f"{self.process(type_.item_type, **keywords)}[]"
 
 
 class Quoted(IdentifierPreparer):
-    """Every name in quotes: which words are reserved differs from one DuckDB to the next."""
+    """Quotes every name, as reserved words differ between versions of DuckDB."""
 
     def _requires_quotes(self, value: str) -> bool:
         return True
 
 
 class DuckDBDialect(DefaultDialect):
+    """What SQLAlchemy needs to know of DuckDB."""
+
     name = "duckdb"
     driver = "duckdb"
     default_paramstyle = "qmark"
@@ -87,7 +94,7 @@ class DuckDBDialect(DefaultDialect):
         dbapi_connection.begin()
 
     def do_rollback(self, dbapi_connection: Any) -> None:
-        """An error may have ended the transaction already."""
+        """Roll back, unless an error has already ended the transaction."""
         try:
             dbapi_connection.rollback()
         except duckdb.TransactionException as error:

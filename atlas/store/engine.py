@@ -1,8 +1,8 @@
 """SQLAlchemy connections to the database: for readers, for the one writer, and for any schema version.
 
-One process may write, or several may read, never both: DuckDB locks the file, and who comes second waits a moment, then
-is told who has it. Threads of a process wait for each other (`atlas.store.locks`). Write-ahead logs are never removed
-here.
+One process may write, or several may read, never both: DuckDB locks the file, and the second process waits a moment,
+then gets an error that names the first. Threads of a process wait for each other (`atlas.store.locks`). Write-ahead
+logs are never removed here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 from atlas.store.database import database_file, missing, open_file, require_current, wal
 from atlas.store.dialect import Driver, DuckDBDialect
 from atlas.store.duckdb_errors import is_full, translate_duckdb_errors
-from atlas.store.locks import COMPARE, WRITE, held
+from atlas.store.locks import COMPARE, WRITE, database_lock
 
 registry.register(DuckDBDialect.name, DuckDBDialect.__module__, DuckDBDialect.__name__)
 
@@ -44,7 +44,7 @@ def connect_readonly(path: Path) -> Iterator[Connection]:
 
 @contextmanager
 def connect_writer(path: Path, *, wait: float | None = None) -> Iterator[Connection]:
-    """Open the database for writing, in one transaction: all of the block is stored, or nothing of it.
+    """Open the database for writing, in one transaction: all of the block is stored, or nothing.
 
     wait: seconds to go on trying while other processes have it open, by default `atlas.store.database.PATIENCE`.
 
@@ -66,7 +66,7 @@ def connect_any_version(
     """Open the database whatever its schema version, with no transaction begun: for migrations and backups."""
     if not create and not database_file(path).is_file():
         raise missing(path)
-    with held(database_file(path), COMPARE if read_only else WRITE):
+    with database_lock(database_file(path), COMPARE if read_only else WRITE):
         engine = make_engine(path, read_only=read_only, wait=wait)
         try:
             with translate_duckdb_errors(path, read_only=read_only), engine.connect() as connection:
@@ -76,7 +76,7 @@ def connect_any_version(
 
 
 def fold_log(connection: Connection, path: Path) -> None:
-    """Write what was committed into the database file itself. Without room it stays in the log, which is as good."""
+    """Write what was committed into the database file itself. On a full disk it stays in the log, where it is safe."""
     try:
         raw(connection).execute("CHECKPOINT")
     except duckdb.Error as error:
@@ -89,7 +89,7 @@ def fold_log(connection: Connection, path: Path) -> None:
 
 def make_engine(path: Path, *, read_only: bool, wait: float | None = None) -> Engine:
     """An engine whose every connection opens and closes the file; the caller disposes of it."""
-    # What is open ends with the connection; a rollback of its own would only print a traceback after a fatal error.
+    # An open transaction ends with the connection; another rollback would only print a traceback after a fatal error.
     return sa.create_engine(
         f"{DuckDBDialect.name}://",
         poolclass=NullPool,

@@ -1,4 +1,4 @@
-"""Ctrl-C is a KeyboardInterrupt, whatever library it lands in."""
+"""Ctrl-C as a KeyboardInterrupt, whatever library it interrupts."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from types import FrameType
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within the block an error that Ctrl-C caused is a KeyboardInterrupt.
+    """Within the block, turn an error that Ctrl-C caused into a KeyboardInterrupt.
 
-    Native code that calls back into Python (safetensors, duckdb, tokenizers) may meet the interrupt there and report
-    it as an error of its own kind. Outside the main thread there is no Ctrl-C to meet.
+    Native code that calls back into Python (safetensors, duckdb, tokenizers) may be interrupted there and report it as
+    an error of its own kind. Only the main thread receives Ctrl-C.
     """
-    usual = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(usual):
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
         return
-    asked = False
+    interrupted = False
 
-    def noted(number: int, frame: FrameType | None) -> None:
-        nonlocal asked
-        asked = True
-        usual(number, frame)
+    def note_interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal interrupted
+        interrupted = True
+        handler(number, frame)
 
-    signal.signal(signal.SIGINT, noted)
+    signal.signal(signal.SIGINT, note_interrupt)
     try:
         yield
     except Exception as error:
-        if asked:
+        if interrupted:
             raise KeyboardInterrupt from error
         raise
     finally:
-        signal.signal(signal.SIGINT, usual)
+        signal.signal(signal.SIGINT, handler)

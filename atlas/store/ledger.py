@@ -1,7 +1,7 @@
-"""The ledger: which runs were started, and what became of them.
+"""The ledger: which runs were started, and how they ended.
 
-A run is `running`, then `done`, `failed`, or `interrupted` by who started it. It becomes `done` only in the
-transaction that stores its rows (`atlas.store.run_loader.load_run`), so that a query never sees half a run.
+A run is `running`, then `done`, `failed`, or `interrupted` by the user. It becomes `done` only in the transaction that
+stores its rows (`atlas.store.run_loader.load_run`), so that a query never sees half a run.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from atlas.errors import UsageError
+from atlas.store.arrow_types import arrow_schema
 from atlas.store.insert import insert
-from atlas.store.schema import arrow_schema, runs
+from atlas.store.schema import runs
 
 RUNNING, DONE, FAILED, INTERRUPTED = "running", "done", "failed", "interrupted"
 
 
 def now() -> str:
-    """This moment in UTC, ISO 8601 with milliseconds."""
+    """The current time in UTC, ISO 8601 with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def status(connection: Connection, run_id: str) -> str | None:
     """`running`, `done`, `failed`, `interrupted`, or None for a run that was never started."""
-    found = connection.execute(sa.select(runs.c.status).where(runs.c.run_id == run_id)).scalar()
-    return None if found is None else str(found)
+    stored = connection.execute(sa.select(runs.c.status).where(runs.c.run_id == run_id)).scalar()
+    return None if stored is None else str(stored)
 
 
 def begin_run(
@@ -43,7 +44,7 @@ def begin_run(
     model_id: int | None,
     dataset_id: int | None,
 ) -> str:
-    """Note that a run has started, again where it was interrupted or failed.
+    """Record that a run has started, possibly again after it was interrupted or failed.
 
     A run that is done stays done, and its rows stay, until `load_run` replaces both.
 
@@ -71,7 +72,7 @@ def begin_run(
 
 
 def finish_run(connection: Connection, run_id: str, outcome: Mapping[str, Any]) -> None:
-    """Note that a run is done. `load_run` does this itself, in the transaction that stores the rows.
+    """Record that a run is done. `load_run` does this itself, in the transaction that stores the rows.
 
     Raises:
         UsageError: the run was never started.
@@ -80,7 +81,7 @@ def finish_run(connection: Connection, run_id: str, outcome: Mapping[str, Any]) 
 
 
 def fail_run(connection: Connection, run_id: str, outcome: Mapping[str, Any], *, interrupted: bool = False) -> None:
-    """Note that a run failed or was interrupted; `outcome` says why. A run that is done stays done.
+    """Record that a run failed or was interrupted; `outcome` has the reason. A run that is done stays done.
 
     Raises:
         UsageError: the run was never started.

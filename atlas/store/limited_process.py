@@ -1,7 +1,6 @@
-"""Work on what others wrote, in a process of its own: it has so much memory and so much time, and no more.
+"""Work on untrusted files in a separate process with limited memory and time.
 
-What a library allocates in one piece, or does in one call, no setting of it and no signal stops; the end of the process
-does.
+A single allocation or call of a library cannot be stopped by its settings or by a signal, only by ending the process.
 """
 
 from __future__ import annotations
@@ -22,33 +21,34 @@ from atlas import errors
 from atlas.errors import AtlasError
 
 GIB = 1 << 30
-Found: TypeAlias = tuple[dict[str, Any], pa.Table | None]
-"""What a confined function returns: facts for JSON, and rows."""
+Result: TypeAlias = tuple[dict[str, Any], pa.Table | None]
+"""The result of a confined function: facts for JSON, and rows."""
 
 _CHILD = "import sys; sys.path[:] = {path!r}; from atlas.store.limited_process import serve; serve()"
 _STARTING = 60.0
-"""Seconds until a child is ready: it loads its modules, and may wait for who writes the atlas."""
+"""Seconds until a child must be ready: it loads its modules, and may wait for a writer of the atlas."""
 
 
 class TookTooLong(AtlasError):
-    """The time was over; the process is gone."""
+    """The time was too short; the process was ended."""
 
 
 class NeedsMemory(AtlasError):
-    """The memory was too little; the process is gone."""
+    """The memory was too small; the process was ended."""
 
 
-def confined(function: str, arguments: Mapping[str, Any], *, memory: int, seconds: float) -> Found:
-    """What `module:function` returns for these arguments (JSON), computed in a process of its own.
+def run_confined(function: str, arguments: Mapping[str, Any], *, memory: int, seconds: float) -> Result:
+    """The result of `module:function` for these arguments (JSON), computed in a separate process.
 
-    The function also gets `ready`, which it calls when its time is to begin. memory: bytes that it may allocate.
+    The function also gets `ready`, which it calls to start its time limit. memory: bytes that it may allocate.
 
     Raises:
-        TookTooLong, NeedsMemory: it ended without an answer; an error of the atlas's own that it raised.
+        TookTooLong, NeedsMemory: it ended without a result.
+        AtlasError: one that the function raised.
     """
-    said = json.dumps({"function": function, "arguments": dict(arguments), "memory": memory}).encode()
+    request = json.dumps({"function": function, "arguments": dict(arguments), "memory": memory}).encode()
     command = [sys.executable, "-c", _CHILD.format(path=sys.path)]
-    with tempfile.TemporaryDirectory(prefix="neuron-atlas-") as spill:  # the child's, which may have no time to tidy up
+    with tempfile.TemporaryDirectory(prefix="neuron-atlas-") as spill:  # removed here, as the child may be killed
         child = subprocess.Popen(
             command,
             bufsize=0,
@@ -58,17 +58,17 @@ def confined(function: str, arguments: Mapping[str, Any], *, memory: int, second
             env={**os.environ, "TMPDIR": spill},
         )
         try:
-            return _answer(child, said, seconds)
+            return _answer(child, request, seconds)
         finally:
             child.kill()
             child.communicate()
 
 
-def _answer(child: subprocess.Popen[bytes], said: bytes, seconds: float) -> Found:
+def _answer(child: subprocess.Popen[bytes], request: bytes, seconds: float) -> Result:
     import selectors
 
     assert child.stdin is not None and child.stdout is not None
-    child.stdin.write(said + b"\n")
+    child.stdin.write(request + b"\n")
     with selectors.DefaultSelector() as waiting:
         waiting.register(child.stdout, selectors.EVENT_READ)
         if not waiting.select(_STARTING):
@@ -84,30 +84,30 @@ def _answer(child: subprocess.Popen[bytes], said: bytes, seconds: float) -> Foun
         rows = b""
     if not head:
         raise NeedsMemory("it needs more memory than it may have")
-    found = json.loads(head)
-    if "error" in found:
-        raise _kinds().get(found["error"], RuntimeError)(found["message"])
-    return found, pa.ipc.open_stream(rows).read_all() if rows else None
+    facts = json.loads(head)
+    if "error" in facts:
+        raise _kinds().get(facts["error"], RuntimeError)(facts["message"])
+    return facts, pa.ipc.open_stream(rows).read_all() if rows else None
 
 
 def _kinds() -> dict[str, type[Exception]]:
-    every = (*vars(errors).values(), NeedsMemory)
-    return {kind.__name__: kind for kind in every if isinstance(kind, type) and issubclass(kind, AtlasError)}
+    candidates = (*vars(errors).values(), NeedsMemory)
+    return {kind.__name__: kind for kind in candidates if isinstance(kind, type) and issubclass(kind, AtlasError)}
 
 
 def serve() -> None:
-    """The child: one request from stdin, one answer to stdout. The parent ends it where it is interrupted."""
+    """The child: one request from stdin, one result to stdout. The parent ends it on an interrupt."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    asked = json.loads(sys.stdin.buffer.readline())
-    if sys.platform == "linux":  # elsewhere it does not count what is mapped
+    request = json.loads(sys.stdin.buffer.readline())
+    if sys.platform == "linux":  # elsewhere the limit does not count mapped memory
         import resource
 
-        resource.setrlimit(resource.RLIMIT_DATA, (asked["memory"], asked["memory"]))
-    module, _, name = asked["function"].partition(":")
+        resource.setrlimit(resource.RLIMIT_DATA, (request["memory"], request["memory"]))
+    module, _, name = request["function"].partition(":")
     try:
-        facts, rows = getattr(importlib.import_module(module), name)(**asked["arguments"], ready=_readiness(out))
+        facts, rows = getattr(importlib.import_module(module), name)(**request["arguments"], ready=_ready_signal(out))
     except MemoryError:
         facts, rows = {"error": "NeedsMemory", "message": "it needs more memory than it may have"}, None
     except Exception as error:
@@ -116,20 +116,20 @@ def serve() -> None:
     os._exit(0)
 
 
-def _readiness(out: BinaryIO) -> Callable[[], None]:
-    return lambda: _whole(out, b"ready\n")
+def _ready_signal(out: BinaryIO) -> Callable[[], None]:
+    return lambda: _write_all(out, b"ready\n")
 
 
 def _send(out: BinaryIO, facts: Mapping[str, Any], rows: pa.Table | None) -> None:
-    _whole(out, json.dumps(facts).encode() + b"\n")
+    _write_all(out, json.dumps(facts).encode() + b"\n")
     if rows is not None:
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rows.schema) as writer:
             writer.write_table(rows)
-        _whole(out, sink.getvalue())
+        _write_all(out, sink.getvalue())
 
 
-def _whole(out: BinaryIO, content: Any) -> None:
-    left = memoryview(content)
-    while left:
-        left = left[out.write(left) :]
+def _write_all(out: BinaryIO, content: Any) -> None:
+    unsent = memoryview(content)
+    while unsent:
+        unsent = unsent[out.write(unsent) :]

@@ -1,7 +1,7 @@
 """Which threads of this process have a database open, and how.
 
-DuckDB keeps one instance of a file in a process, with one set of settings: threads share it where they want the same,
-and wait for each other where they do not. Other processes are held off by DuckDB's own lock on the file.
+DuckDB keeps one instance of a file per process, with one set of settings: threads that need the same settings share it,
+others wait for each other. Other processes are kept out by DuckDB's own lock on the file.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from pathlib import Path
 from atlas.errors import StoreUnavailable
 
 ASK, COMPARE, WRITE = "asking", "comparing", "writing"
-"""Reading the database alone, reading it and `runs/`, writing it."""
+"""Reading only the database, reading it and `runs/`, writing it."""
 
 LONGEST = 600.0
-"""Seconds that a thread waits for the others of its process: the largest runs take minutes to load."""
+"""Seconds that a thread waits for others of its process: the largest runs take minutes to load."""
 
 _GIVING_WAY = 1.0
-"""Seconds for which threads that want to read let one go first that waits to write."""
+"""Seconds for which threads that want to read give way to one that waits to write."""
 
 
 @dataclass
 class _Use:
-    """How one database is open. holders: how often by each thread. writers: how many threads wait to write."""
+    """How one database is open. holders: how often each thread has it open. writers: how many threads wait to write."""
 
     mode: str = ASK
     holders: Counter[int] = field(default_factory=Counter)
@@ -57,11 +57,11 @@ os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager
-def held(file: Path, mode: str) -> Iterator[None]:
-    """Have a database to oneself, or share it with threads that want the same, while the block lasts.
+def database_lock(file: Path, mode: str) -> Iterator[None]:
+    """Hold a database while the block lasts, exclusively or shared with threads of the same mode.
 
     Raises:
-        StoreUnavailable: this thread has it open in another mode itself, or another one does not come to an end.
+        StoreUnavailable: this thread has it open in another mode, or another one does not finish.
     """
     key, thread = file.resolve(), threading.get_ident()
     with _changed:

@@ -1,4 +1,4 @@
-"""Run the migrations up to a revision, on a connection that is open.
+"""Run the migrations up to a revision, on an open connection.
 
 They are hand-written files of `alembic/versions/`, found beside the packages in a checkout and inside the package once
 installed. alembic itself is imported only where a migration runs.
@@ -21,7 +21,7 @@ def scripts() -> Path:
     """The folder of the migrations, in a checkout or in an installed package.
 
     Raises:
-        StoreUnavailable: it is in neither place.
+        StoreUnavailable: it is in neither.
     """
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "_alembic", package.parent / "alembic"):
@@ -38,12 +38,12 @@ def migrate(connection: Connection, target: str = "head") -> None:
 
 
 def config(connection: Connection) -> Config:
-    """alembic's configuration, made here: there is no alembic.ini. `env.py` runs on the connection."""
+    """alembic's configuration, built here as there is no alembic.ini; `env.py` uses the connection."""
     from alembic.config import Config
 
-    made = Config()
+    options = Config()
     # A percent sign in the path would be read as interpolation.
-    made.set_main_option("script_location", str(scripts()).replace("%", "%%"))
-    made.set_main_option("path_separator", "os")
-    made.attributes["connection"] = connection
-    return made
+    options.set_main_option("script_location", str(scripts()).replace("%", "%%"))
+    options.set_main_option("path_separator", "os")
+    options.attributes["connection"] = connection
+    return options

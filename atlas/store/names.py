@@ -1,4 +1,4 @@
-"""Names that users give to what is stored in a file of that name."""
+"""Names that users give, which become names of files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from atlas.errors import UsageError
 
 
 def check_name(name: str, what: str = "an edit") -> None:
-    """Raises UsageError where a name could not be a file's, or would read as a version or a path."""
+    """Raise UsageError where a name cannot be that of a file, or would read as a version or a path."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise UsageError(f"'{name}' cannot name {what}; use letters, digits, '.', '_' and '-', for example no-dog")

@@ -1,4 +1,4 @@
-"""The pins of an atlas, its file `pins.json`: a model, a dataset and runs that questions are about by default."""
+"""The pins of an atlas, in its file `pins.json`: a model, a dataset and runs that questions use by default."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ NAME = "pins.json"
 
 @dataclass(frozen=True, slots=True)
 class Pins:
-    """runs: whole ids of finished runs."""
+    """The pins of an atlas. runs: full ids of finished runs."""
 
     model: str | None = None
     dataset: str | None = None
     runs: tuple[str, ...] = ()
 
 
-NOTHING = Pins()
-_current: ContextVar[Pins] = ContextVar("pins", default=NOTHING)
+NO_PINS = Pins()
+_current: ContextVar[Pins] = ContextVar("pins", default=NO_PINS)
 
 
 def read(path: Path) -> Pins:
@@ -35,21 +35,21 @@ def read(path: Path) -> Pins:
     """
     file = path / NAME
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-        found = Pins(said["model"], said["dataset"], tuple(said["runs"]))
-        texts = [t for t in (found.model, found.dataset, *found.runs) if t is not None]
+        payload = json.loads(file.read_text(encoding="utf-8"))
+        pins = Pins(payload["model"], payload["dataset"], tuple(payload["runs"]))
+        texts = [t for t in (pins.model, pins.dataset, *pins.runs) if t is not None]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("a name is not text")
     except FileNotFoundError:
-        return NOTHING
+        return NO_PINS
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise IntegrityError(f"{file} is damaged ({error}); `atlas use --clear` removes it") from error
-    return found
+    return pins
 
 
 @contextmanager
-def following(path: Path) -> Iterator[None]:
-    """Questions in the block follow the atlas's pins."""
+def apply_pins(path: Path) -> Iterator[None]:
+    """Apply the atlas's pins to the questions of the block."""
     token = _current.set(read(path))
     try:
         yield
@@ -58,5 +58,5 @@ def following(path: Path) -> Iterator[None]:
 
 
 def current() -> Pins:
-    """The pins that the questions of this block follow."""
+    """The pins that apply to questions here."""
     return _current.get()

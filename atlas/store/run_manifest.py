@@ -1,4 +1,4 @@
-"""The form of a run folder: Parquet shards and a manifest, which suffice to make the database again.
+"""The format of a run folder: Parquet shards and a manifest, from which the database can be rebuilt.
 
     runs/<run_id>/
         maps.parquet  scores.parquet  exemplars.parquet  decodings.parquet  labels.parquet
@@ -7,7 +7,7 @@
                                                                    those that the run has; others are absent
         manifest.json                                              written last: without it there is no run
 
-A shard has exactly the columns of its table (`arrow_schema`). Ids that the database gives are local to the folder:
+A shard has exactly the columns of its table (`arrow_schema`). Ids that the database assigns are local to the folder:
 
     map_id      0, 1, 2, ...: the row of maps.parquet
     concept_id  the position in the manifest's list of concepts, or null
@@ -44,7 +44,7 @@ import pyarrow as pa
 from sqlalchemy import Table
 
 from atlas.errors import IntegrityError
-from atlas.store import schema
+from atlas.store import arrow_types, schema
 from atlas.store.atomic import sha256
 from atlas.store.database import VERSION, literal
 
@@ -72,7 +72,7 @@ OBJECTS = ("job", "environment", "outcome")
 
 
 def columns(table: Table, *without: str) -> list[str]:
-    """The names of a table's columns, but for some."""
+    """The names of a table's columns, except some."""
     return [column.name for column in table.columns if column.name not in without]
 
 
@@ -89,7 +89,7 @@ ADDED = {
         *(("0006", name) for name in ("method", "dose", "reduce", "target")),
     ),
 }
-"""The columns that a table got in a later revision, which shards of earlier ones lack."""
+"""Columns that were added to a table in a later revision, which older shards lack."""
 
 _LABELLED = (
     "edit = concat_ws(':', split_part(edit, ':', 1), split_part(edit, ':', 2), split_part(edit, ':', 3), concept)"
@@ -100,7 +100,7 @@ _FROM_LABEL = {
     "reduce": "split_part(edit, ':', 3)",
     "target": r"coalesce(nullif(regexp_extract(split_part(edit, ':', 1), '\[([^\]]*)\]$', 1), ''), 'text')",
 }
-"""Before 0006 the label of what was ablated said it alone: `method:dose:reduce:concept`, or `method[target]:...`."""
+"""Before 0006 these were only in the label of an ablation: `method:dose:reduce:concept`, or `method[target]:...`."""
 
 
 def shard_columns(table: Table, revision: str) -> list[str]:
@@ -115,8 +115,10 @@ def shard_rows(table: Table, file: Path | str, revision: str) -> str:
         return f"SELECT *, neurons AS kept {rows}"
     if revision < "0006" and table is schema.effects:
         clusters = "NULL AS clusters, NULL AS effective, " if revision < "0005" else ""
-        told = ", ".join(f"CASE WHEN {_LABELLED} THEN {value} END AS {name}" for name, value in _FROM_LABEL.items())
-        return f"SELECT *, {clusters}{told} {rows}"
+        from_label = ", ".join(
+            f"CASE WHEN {_LABELLED} THEN {value} END AS {name}" for name, value in _FROM_LABEL.items()
+        )
+        return f"SELECT *, {clusters}{from_label} {rows}"
     if revision < "0004" and table is schema.scores:
         return f"SELECT * {rows} ORDER BY map_id, layer, neuron"
     return f"SELECT * {rows}"
@@ -128,7 +130,7 @@ def folder_of(path: Path, run_id: str) -> Path:
 
 
 def require_head(head: Mapping[str, Any]) -> None:
-    """Refuse a manifest whose `run`, `model`, `dataset` or `concepts` are not of the form above.
+    """Refuse a manifest whose `run`, `model`, `dataset` or `concepts` are not in the format above.
 
     Raises:
         IntegrityError: with the first difference.
@@ -138,7 +140,7 @@ def require_head(head: Mapping[str, Any]) -> None:
             raise IntegrityError(f"the manifest has no '{name}'")
     run = dict(head["run"])
     if not run.get("finished_at"):
-        raise IntegrityError("the manifest's run has no finished_at: only a finished run is written")
+        raise IntegrityError("the manifest's run has no finished_at: only finished runs can be written")
     for name in OBJECTS:
         if not isinstance(run.get(name), Mapping):
             raise IntegrityError(f"the manifest's run has no object '{name}'")
@@ -154,21 +156,21 @@ def require_head(head: Mapping[str, Any]) -> None:
     if len({concept["name"] for concept in head["concepts"]}) != len(head["concepts"]):
         raise IntegrityError("two concepts of the manifest have the same name")
     for concept in head["concepts"]:
-        if not concept["name"].strip() or concept["name"] == "*":  # nothing, and what stands for all concepts
-            raise IntegrityError(f"the manifest has a concept called {concept['name']!r}, which can be none")
+        if not concept["name"].strip() or concept["name"] == "*":  # empty, or the name for all concepts
+            raise IntegrityError(f"the manifest has a concept called {concept['name']!r}, which is not allowed")
 
 
 def _require_rows(table: Table, names: list[str], rows: list[Mapping[str, Any]]) -> None:
-    wanted = schema.arrow_schema(table)
+    columns = arrow_types.arrow_schema(table)
     for row in rows:
         if set(row) != set(names):
             raise IntegrityError(f"a row of {table.name} in the manifest has {sorted(row)}, not {sorted(names)}")
         for name in names:
             try:
-                value = pa.array([row[name]], type=wanted.field(name).type)
+                value = pa.array([row[name]], type=columns.field(name).type)
             except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
                 raise IntegrityError(f"{table.name}.{name} in the manifest is {row[name]!r}: {error}") from error
-            if value.null_count and not wanted.field(name).nullable:
+            if value.null_count and not columns.field(name).nullable:
                 raise IntegrityError(f"{table.name}.{name} in the manifest is null")
 
 
@@ -197,7 +199,7 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any]:
     except (IntegrityError, TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
         raise IntegrityError(f"{file}: {error}") from error
     if manifest["run"]["run_id"] != folder.name:
-        raise IntegrityError(f"{file} is of run {manifest['run']['run_id']}, not of {folder.name}")
+        raise IntegrityError(f"{file} belongs to run {manifest['run']['run_id']}, not to {folder.name}")
     for name, entry in manifest["files"].items():
         _require_shard(folder / name, entry, verify=verify)
     return manifest
@@ -218,4 +220,4 @@ def _require_shard(file: Path, entry: Mapping[str, Any], *, verify: bool) -> Non
     if not file.is_file():
         raise IntegrityError(f"{file} is missing; run the job again")
     if verify and (file.stat().st_size != entry["bytes"] or sha256(file) != entry["sha256"]):
-        raise IntegrityError(f"{file} is not what its manifest says (sha256), it was changed or cut; run the job again")
+        raise IntegrityError(f"{file} does not match its manifest (sha256): it was changed or cut; run the job again")

@@ -1,4 +1,4 @@
-"""Write a finished run to its folder. Its form is described in `atlas.store.run_manifest`."""
+"""Write a finished run to its folder. The format is described in `atlas.store.run_manifest`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from sqlalchemy import Table
 
 from atlas.errors import IntegrityError
-from atlas.store import database, run_manifest, schema
+from atlas.store import arrow_types, database, run_manifest, schema
 from atlas.store.atomic import sha256, write_atomically
 from atlas.store.insert import require_schema
 from atlas.store.run_manifest import SHARDS
@@ -21,8 +21,8 @@ from atlas.store.run_manifest import SHARDS
 Data: TypeAlias = pa.Table | Iterable[pa.RecordBatch]
 """Rows of a shard: a table, or batches where they are too many to hold."""
 
-ROW_GROUP = 122_880  # DuckDB's own: what its threads read in one piece they store without gaps
-_VECTORS = 24_576  # of vectors less: they may have thousands of numbers each
+ROW_GROUP = 122_880  # DuckDB's own size, which its threads store without gaps
+_VECTORS = 24_576  # fewer, as a vector may have thousands of numbers
 _COUNTING = dict.fromkeys(("map_id", "layer", "neuron", "rank"), "DELTA_BINARY_PACKED")
 
 
@@ -32,9 +32,9 @@ def group_rows(table: str) -> int:
 
 
 def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data]) -> Path:
-    """Write a finished run to `runs/<run_id>/`: the shards, then the manifest that makes them count.
+    """Write a finished run to `runs/<run_id>/`: the shards, then the manifest that makes them valid.
 
-    Killed at any moment it leaves a folder without a manifest, which a second call replaces.
+    If it is killed, it leaves a folder without a manifest, which a second call replaces.
 
     head: the manifest's `run`, `model`, `dataset` and `concepts`.
     tables: rows by table name, with local ids (`atlas.store.run_manifest`); maps as one table, the others may stream.
@@ -43,7 +43,7 @@ def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data])
         The manifest's path.
 
     Raises:
-        IntegrityError: the head or a table is not of the form above, or a score is not finite.
+        IntegrityError: the head or a table has another format, or a score is not finite.
     """
     run_manifest.require_head(head)
     unknown = sorted(set(tables) - set(SHARDS))
@@ -60,19 +60,19 @@ def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data])
             files[file.name] = _write_shard(file, table, tables[name], rules)
         else:
             file.unlink(missing_ok=True)
-    whole = {"format": run_manifest.FORMAT, "schema": database.VERSION, **head, "files": files}
-    text = json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    manifest = {"format": run_manifest.FORMAT, "schema": database.VERSION, **head, "files": files}
+    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / run_manifest.NAME, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     return folder / run_manifest.NAME
 
 
 def require_rows(folder: Path, head: Mapping[str, Any]) -> None:
-    """Refuse a run folder from elsewhere whose shards do not keep the rules that `write_run` keeps.
+    """Refuse an untrusted run folder whose shards violate the rules that `write_run` enforces.
 
     head: its manifest. Reads every row, a group at a time.
 
     Raises:
-        IntegrityError: another number of rows than the manifest says, other columns, or a row against the rules.
+        IntegrityError: another number of rows than in the manifest, other columns, or a row that violates a rule.
     """
     import pyarrow.parquet as pq
 
@@ -84,23 +84,23 @@ def require_rows(folder: Path, head: Mapping[str, Any]) -> None:
             continue
         with pq.ParquetFile(file) as shard:
             require_schema(table, shard.schema_arrow, run_manifest.shard_columns(table, revision))
-            said, found = head["files"][file.name]["rows"], shard.metadata.num_rows
-            if said != found:
-                raise IntegrityError(f"{file} has {found} rows, its manifest says {said}")
-        for group in _today(table, file, revision):
+            recorded, counted = head["files"][file.name]["rows"], shard.metadata.num_rows
+            if recorded != counted:
+                raise IntegrityError(f"{file} has {counted} rows, its manifest says {recorded}")
+        for group in _current_rows(table, file, revision):
             rules.require(table, group, rows)
             rows += group.num_rows
 
 
-def _today(table: Table, file: Path, revision: str) -> Iterator[pa.Table]:
-    """The rows of a shard as today's table has them."""
+def _current_rows(table: Table, file: Path, revision: str) -> Iterator[pa.Table]:
+    """The rows of a shard with the columns of the current table."""
     import duckdb
 
     with duckdb.connect() as connection:
         for batch in connection.sql(run_manifest.shard_rows(table, file, revision)).to_arrow_reader(
             group_rows(table.name)
         ):
-            yield pa.Table.from_batches([batch]).cast(schema.arrow_schema(table))
+            yield pa.Table.from_batches([batch]).cast(arrow_types.arrow_schema(table))
 
 
 def _write_shard(file: Path, table: Table, data: Data, rules: _Rules) -> dict[str, object]:
@@ -110,13 +110,13 @@ def _write_shard(file: Path, table: Table, data: Data, rules: _Rules) -> dict[st
 
     def write(temporary: Path) -> None:
         nonlocal rows
-        # Scores are all different: a dictionary of them would double the file and take five times as long.
+        # Scores are all different: a dictionary would double the file and take five times as long.
         plain = {"use_dictionary": False, "column_encoding": _COUNTING} if table is schema.scores else {}
-        with pq.ParquetWriter(temporary, schema.arrow_schema(table), compression="zstd", **plain) as writer:
+        with pq.ParquetWriter(temporary, arrow_types.arrow_schema(table), compression="zstd", **plain) as writer:
             for group in _groups(data, group_rows(table.name)):
                 require_schema(table, group.schema)
                 rules.require(table, group, rows)
-                writer.write_table(group.cast(schema.arrow_schema(table)))
+                writer.write_table(group.cast(arrow_types.arrow_schema(table)))
                 rows += group.num_rows
 
     write_atomically(file, write)
@@ -128,22 +128,22 @@ def _groups(data: Data, size: int) -> Iterator[pa.Table]:
         for start in range(0, data.num_rows, size):
             yield data.slice(start, size)
         return
-    held: list[pa.RecordBatch] = []
+    batches: list[pa.RecordBatch] = []
     rows = 0
     for batch in data:
-        held.append(batch)
+        batches.append(batch)
         rows += batch.num_rows
-        while rows >= size:  # to the row, or DuckDB's row groups would end short of full
-            whole = pa.Table.from_batches(held)
-            yield whole.slice(0, size)
-            held = whole.slice(size).to_batches()
+        while rows >= size:  # exactly, or DuckDB's row groups would not be full
+            table = pa.Table.from_batches(batches)
+            yield table.slice(0, size)
+            batches = table.slice(size).to_batches()
             rows -= size
     if rows:
-        yield pa.Table.from_batches(held)
+        yield pa.Table.from_batches(batches)
 
 
 class _Rules:
-    """What rows of a shard must be beyond their types: local ids in range, the run's own id, finite numbers."""
+    """Rules for rows of a shard beyond their types: local ids in range, the run's own id, finite numbers."""
 
     def __init__(self, head: Mapping[str, Any], maps: int) -> None:
         self.run_id = str(head["run"]["run_id"])
@@ -188,7 +188,7 @@ class _Rules:
             self._refuse(table, name, f"is {values.min()} to {values.max()}, local ids are 0 to {self.below[name] - 1}")
 
     def _require_order(self, table: Table, rows: pa.Table) -> None:
-        """Map by map, each in the order of layers and neurons, none twice: where a row lies is what finds it."""
+        """Require rows map by map, each ordered by layer and neuron, none twice: rows are found by position."""
         columns = [rows[name].to_numpy().astype(np.int64) for name in ("map_id", "layer", "neuron")]
         ids, layer, neuron = (np.concatenate([[last], c]) for last, c in zip(self._last, columns, strict=True))
         same, step = np.diff(ids) == 0, np.diff(layer)

@@ -1,4 +1,4 @@
-"""The database, once: SQLAlchemy Core tables, and the Arrow schema that bulk data must have.
+"""The database's tables, defined once, in SQLAlchemy Core.
 
 `scores` holds nearly every row, so it has no key and no index: it is stored map by map, each in the order of its
 neurons, and DuckDB's zone maps find a map, and a neuron in every map. Foreign keys are left out everywhere (DuckDB
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, MetaData, SmallInteger, String, Table
 
@@ -17,17 +16,27 @@ metadata = MetaData()
 
 
 def _id(name: str) -> Column[int]:
-    """A key, on small tables only; the loader gives ids in order."""
+    """A key, on small tables only; the loader assigns ids in order."""
     return Column(name, Integer, primary_key=True, autoincrement=False)
 
 
 def _json(name: str) -> Column[str]:
+    """An object as JSON text."""
     return Column(name, String, nullable=False, comment="JSON")
 
 
 def _at(name: str) -> Column[str]:
-    """A moment in UTC as ISO 8601 text: sorts as time, reads the same everywhere."""
+    """A time in UTC as ISO 8601 text, which sorts chronologically."""
     return Column(name, String, nullable=False, comment="UTC, ISO 8601")
+
+
+def _neuron() -> list[Column[Any]]:
+    """The address of a neuron."""
+    return [
+        Column("component", String, nullable=False),
+        Column("layer", SmallInteger, nullable=False),
+        Column("neuron", Integer, nullable=False),
+    ]
 
 
 models = Table(
@@ -139,9 +148,7 @@ exemplars = Table(
     "exemplars",
     metadata,
     Column("run_id", String, nullable=False),
-    Column("component", String, nullable=False),
-    Column("layer", SmallInteger, nullable=False),
-    Column("neuron", Integer, nullable=False),
+    *_neuron(),
     Column("source", String, nullable=False),
     Column("rank", SmallInteger, nullable=False),
     Column("example_id", String, nullable=False),
@@ -155,9 +162,7 @@ decodings = Table(
     "decodings",
     metadata,
     Column("model_id", Integer, nullable=False),
-    Column("component", String, nullable=False),
-    Column("layer", SmallInteger, nullable=False),
-    Column("neuron", Integer, nullable=False),
+    *_neuron(),
     Column("norm", Boolean, nullable=False),  # write vector scaled by the final norm's gain
     Column("side", String, nullable=False),  # top | bottom
     Column("tokens", sa.ARRAY(String), nullable=False),
@@ -169,9 +174,7 @@ labels = Table(
     "labels",
     metadata,
     Column("run_id", String, nullable=False),
-    Column("component", String, nullable=False),
-    Column("layer", SmallInteger, nullable=False),
-    Column("neuron", Integer, nullable=False),
+    *_neuron(),
     Column("label", String, nullable=False),  # text | image | multimodal | ...
     Column("rule", String, nullable=False),
     Column("score", Float, nullable=False),
@@ -209,9 +212,7 @@ changes = Table(
     "changes",
     metadata,
     Column("edit_id", Integer, nullable=False),
-    Column("component", String, nullable=False),
-    Column("layer", SmallInteger, nullable=False),
-    Column("neuron", Integer, nullable=False),
+    *_neuron(),
     Column("gain", Float, nullable=False),
     Column("bias", Float, nullable=False),
     Column("where", String, nullable=False),  # all, or roles, positions and phase: see atlas.edits.positions
@@ -276,9 +277,7 @@ vectors = Table(
     "vectors",  # of one run: one space of one model
     metadata,
     Column("run_id", String, nullable=False),
-    Column("component", String, nullable=False),
-    Column("layer", SmallInteger, nullable=False),
-    Column("neuron", Integer, nullable=False),
+    *_neuron(),
     Column("vector", sa.ARRAY(Float), nullable=False),  # of length 1, or all zeros
 )
 
@@ -294,17 +293,3 @@ indexes = Table(
     Column("sha256", String, nullable=False),  # of the file
     _at("built_at"),
 )
-
-_ARROW: dict[type[Any], pa.DataType] = {Integer: pa.int32(), SmallInteger: pa.int16(), BigInteger: pa.int64()}
-_ARROW |= {String: pa.string(), Float: pa.float32(), Boolean: pa.bool_()}
-
-
-def _arrow_type(kind: sa.types.TypeEngine[Any]) -> pa.DataType:
-    if isinstance(kind, sa.ARRAY):
-        return pa.list_(_arrow_type(kind.item_type))
-    return _ARROW[type(kind)]
-
-
-def arrow_schema(table: Table) -> pa.Schema:
-    """What numbers must look like to cross a layer."""
-    return pa.schema([pa.field(c.name, _arrow_type(c.type), nullable=bool(c.nullable)) for c in table.columns])

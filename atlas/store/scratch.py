@@ -1,4 +1,4 @@
-"""A folder in the atlas for what one command makes, gone when it ends. What a killed one left, the next removes."""
+"""A temporary folder in the atlas for one command, removed when it ends; leftovers of a killed one go later."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from atlas.store.duckdb_errors import unwritable
 
 @contextmanager
 def scratch_folder(path: Path, purpose: str) -> Iterator[Path]:
-    """Make `<purpose>-...` in the atlas for the block.
+    """Create `<purpose>-...` in the atlas for the block.
 
     Raises:
         StoreUnavailable: the atlas's folder cannot be written.
     """
     with ExitStack() as held:
         try:
-            with folder_lock(path):  # none is swept before it is locked
+            with folder_lock(path):  # so that none is removed before it is locked
                 _sweep(path, purpose)
                 folder = Path(tempfile.mkdtemp(prefix=f"{purpose}-", dir=path))
                 held.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -35,7 +35,7 @@ def scratch_folder(path: Path, purpose: str) -> Iterator[Path]:
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """While the block lasts no other process that asks for it is alone in the folder."""
+    """Hold the lock of a folder while the block lasts; other processes that want it wait."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -50,7 +50,7 @@ def _sweep(path: Path, purpose: str) -> None:
         try:
             with (folder / "lock").open("r+") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:  # killed before it had one
+        except FileNotFoundError:  # killed before it created one
             pass
         except OSError:
             continue

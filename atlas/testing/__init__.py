@@ -1,13 +1,13 @@
 """Contract tests of registry entries, for the atlas's own and for plug-ins: each raises `ContractError`, whose message
-names the entry and the fault, and returns nothing where the entry keeps its contract.
+names the entry and the fault, and returns None where the entry keeps its contract.
 
     from atlas.testing import check_method
 
     def test_my_method():
         check_method(my_package.my_method)
 
-They need the packages that attribution needs and no test runner. Of the packages of `atlas` this one alone imports
-`ingest`, and nothing but tests imports it.
+They need the packages that attribution needs and no test runner. This is the only package of `atlas` that imports
+`ingest`, and only tests import it.
 """
 
 from __future__ import annotations

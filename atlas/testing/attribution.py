@@ -1,4 +1,4 @@
-"""What attribution methods are checked on: eight answers about a dog, a cat and a hot dog."""
+"""Examples for checks of attribution methods: eight answers about a dog, a cat and a hot dog."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_items(
     turn: int = 0,
     **rule: str,
 ) -> list[Item]:
-    """One encoded item an answer, whose targets are the words of CONCEPTS in it.
+    """One encoded item for each answer, whose targets are the words of CONCEPTS in it.
 
     twins: the counterfactual pictures, the same for every concept. turn: degrees from one picture to the next. rule:
     which occurrences and tokens count (`ingest.data.targets`).
@@ -42,9 +42,11 @@ def make_items(
         decoded = live.encoder.decode(prompt.answer)
         ends = live.encoder.ends(prompt.answer)
         targets = find_targets(example, decoded, ends, CONCEPTS, list(CONCEPTS), **rule)
-        others = [live.encoder.prompt("what is this ?", [twin], answer) for twin in twins]
-        of = {t.concept: tuple(Prompt(prompt.ids, prompt.answer, o.extras) for o in others) for t in targets}
-        items.append(Item(number, prompt, tuple(targets), of if twins else {}))
+        twin_prompts = [live.encoder.prompt("what is this ?", [twin], answer) for twin in twins]
+        counterfactuals = {
+            t.concept: tuple(Prompt(prompt.ids, prompt.answer, o.extras) for o in twin_prompts) for t in targets
+        }
+        items.append(Item(number, prompt, tuple(targets), counterfactuals if twins else {}))
     return items
 
 
@@ -57,10 +59,10 @@ def feed(method: Method, live: LiveModel, batches: Sequence[Sequence[Item]], sou
 
 
 def passes(method: Method) -> dict[str, Any]:
-    """What a method needs of the pass, as arguments of `traced`."""
+    """What a method needs from the pass, as arguments of `traced`."""
     return {"grad": GRADIENT in method.needs, "attention": ATTENTION in method.needs}
 
 
 def maps_of(method: Method) -> dict[tuple[str | None, ...], NeuronMap]:
-    """By (concept, reduction); with the part behind them where a map is a part."""
+    """A method's maps by (concept, reduction), or (concept, reduction, part) where a map is a part."""
     return {(m.concept, m.reduce, m.part) if m.part else (m.concept, m.reduce): m for m in method.result()}

@@ -1,4 +1,4 @@
-"""What all contract tests share: the entry under test, the error that names it, and a model that must stay as it is."""
+"""Shared by all contract tests: the entry under test, the error that names it, and a model that must not change."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class ContractError(AssertionError):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What is checked. build: makes it. module: where `build` is, if it is a module's."""
+    """The entry under test. build: makes it. module: where `build` is defined, if it is a module's."""
 
     name: str
     build: Callable[..., Any]
     module: ModuleType | None
 
     def require(self, holds: object, fault: str) -> None:
-        """Raise ContractError, with the entry's name and the fault, where something does not hold."""
+        """Raise ContractError, with the entry's name and the fault, where a condition does not hold."""
         if not holds:
             raise ContractError(f"{self.name}: {fault}")
 
     @contextmanager
     def refused(self, what: str, kind: type[Exception] = UsageError, *, matching: str = "") -> Iterator[None]:
-        """Raise ContractError where the block does not raise this kind of error, with a message that has the pattern
-        in it."""
+        """Raise ContractError where the block does not raise this kind of error with a message that matches the
+        pattern."""
         try:
             yield
         except kind as error:
@@ -52,21 +52,21 @@ class Entry:
         raise ContractError(f"{self.name}: {what} is accepted; it must raise {kind.__name__}")
 
 
-def entry_of(given: ModuleType | Callable[..., Any], name: str | None = None) -> Entry:
-    """An entry from its module or the module's `build`; named as the module is, unless a name is given.
+def entry_of(module_or_build: ModuleType | Callable[..., Any], name: str | None = None) -> Entry:
+    """An entry from its module or the module's `build`; named like the module, unless a name is given.
 
     Raises:
         ContractError: a module without `build`.
     """
-    if not isinstance(given, ModuleType):
-        module = sys.modules.get(given.__module__)
-        own = module if getattr(module, "build", None) is given else None
-        return Entry(name or given.__module__.rpartition(".")[2], given, own)
-    name = name or given.__name__.rpartition(".")[2]
-    build = getattr(given, "build", None)
+    if not isinstance(module_or_build, ModuleType):
+        module = sys.modules.get(module_or_build.__module__)
+        own = module if getattr(module, "build", None) is module_or_build else None
+        return Entry(name or module_or_build.__module__.rpartition(".")[2], module_or_build, own)
+    name = name or module_or_build.__name__.rpartition(".")[2]
+    build = getattr(module_or_build, "build", None)
     if not callable(build):
-        raise ContractError(f"{name}: its module {given.__name__} has no function build")
-    return Entry(name, build, given)
+        raise ContractError(f"{name}: its module {module_or_build.__name__} has no function build")
+    return Entry(name, build, module_or_build)
 
 
 def check_build(entry: Entry, *, positional: tuple[str, ...] = ()) -> None:
@@ -79,8 +79,10 @@ def check_build(entry: Entry, *, positional: tuple[str, ...] = ()) -> None:
         entry.require((entry.module.__doc__ or "").strip(), "its module has no docstring, whose first line is listed")
     entry.require((inspect.getdoc(entry.build) or "").strip(), "build has no docstring, which explains its parameters")
     parameters = list(inspect.signature(entry.build).parameters.values())
-    given = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
-    entry.require(given == positional, f"build takes {given} by position, not {positional}; put a * before the others")
+    by_position = tuple(p.name for p in parameters if p.kind is not p.KEYWORD_ONLY)
+    entry.require(
+        by_position == positional, f"build takes {by_position} by position, not {positional}; put a * before the others"
+    )
     for parameter in parameters[len(positional) :]:
         plain = isinstance(parameter.default, str | int | float | bool)
         entry.require(plain, f"build's {parameter.name} has no default of a plain type (text, number, yes or no)")
@@ -88,8 +90,8 @@ def check_build(entry: Entry, *, positional: tuple[str, ...] = ()) -> None:
 
 @contextmanager
 def untouched(entry: Entry, live: LiveModel) -> Iterator[None]:
-    """Raise ContractError where the block leaves a hook, another weight, a gradient or another mode behind, whether it
-    succeeds or raises."""
+    """Raise ContractError where the block leaves a hook, a changed weight, a gradient or another mode behind, also when
+    it raises."""
     shown = [Image.new("RGB", (12, 10))] if "image" in live.takes else []
     with torch.no_grad():  # transformers adds a few hooks of its own at the first pass of each part of a model
         live.forward(live.batch([live.encoder.prompt("a", shown, "a")]))
@@ -101,19 +103,19 @@ def untouched(entry: Entry, live: LiveModel) -> Iterator[None]:
         entry.require(count_hooks(live.model) == hooks, "a hook is left on the model")
         entry.require(live.model.training == training, "the model is left in another mode (training or evaluation)")
         for (before, trained), now in zip(weights, live.model.parameters(), strict=True):
-            entry.require(torch.equal(before, now), "a weight of the model is another than before")
+            entry.require(torch.equal(before, now), "a weight of the model has changed")
             entry.require(now.grad is None, "a weight of the model is left with a gradient")
-            entry.require(now.requires_grad == trained, "a weight's requires_grad is another than before")
+            entry.require(now.requires_grad == trained, "a weight's requires_grad has changed")
 
 
 def count_hooks(model: torch.nn.Module) -> int:
-    """How many hooks there are on a model's modules."""
+    """The number of hooks on a model's modules."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 
 class PlantedFailureError(Exception):
-    """What a model raises in the middle of a pass, for a test."""
+    """Raised by a model in the middle of a pass, for a test."""
 
 
 @contextmanager
@@ -133,11 +135,11 @@ def failing(live: LiveModel) -> Iterator[None]:
 
 def is_planted(error: BaseException) -> bool:
     """Whether an error is the planted failure, or was raised because of it."""
-    at: BaseException | None = error
-    while at is not None:
-        if isinstance(at, PlantedFailureError):
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, PlantedFailureError):
             return True
-        at = at.__cause__ or at.__context__
+        cause = cause.__cause__ or cause.__context__
     return False
 
 

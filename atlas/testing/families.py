@@ -15,7 +15,7 @@ from atlas.live.families._family import Family
 from atlas.live.model import LiveModel
 from atlas.testing import family_passes, family_values
 from atlas.testing.contract import ContractError
-from atlas.testing.subjects import NotThere, Subject
+from atlas.testing.subjects import NotApplicable, Subject
 
 CHECKS: dict[str, Callable[[Subject], None]] = {
     "load": family_passes.loads,
@@ -36,16 +36,16 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
     "generate": family_passes.generates,
     "generate_with_edit": family_passes.generates_edited,
     "text": family_passes.reads_text,
-    "image": lambda of: family_passes.has_role(of, "image"),
-    "audio": lambda of: family_passes.has_role(of, "audio"),
-    "video": lambda of: family_passes.has_role(of, "video"),
+    "image": lambda subject: family_passes.has_role(subject, "image"),
+    "audio": lambda subject: family_passes.has_role(subject, "audio"),
+    "video": lambda subject: family_passes.has_role(subject, "video"),
 }
-"""Name -> a check, which raises NotThere where the family has no such thing, Unsupported where it is refused by name,
-and AssertionError where a number is wrong. `image_output` of the families that draw is checked in their own tests."""
+"""Name -> a check, which raises NotApplicable where the family has no such feature, Unsupported where it is
+refused, and AssertionError where a number is wrong. Tests of the families that draw check `image_output`."""
 
 
 def check_family(
-    given: ModuleType | Family,
+    module_or_family: ModuleType | Family,
     build: Callable[[], tuple[Any, Any]],
     *,
     kind: str = "image",
@@ -65,21 +65,21 @@ def check_family(
         ContractError: the family breaks its contract; the message names the model type, the check and the fault.
     """
     if not __debug__:
-        raise RuntimeError("the checks of families are made of asserts; run Python without -O")
+        raise RuntimeError("the checks of families use asserts; run Python without -O")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model, processor = build()
     name = str(getattr(model.config, "model_type", ""))
-    family = getattr(given, "FAMILY", None) if isinstance(given, ModuleType) else given
+    family = getattr(module_or_family, "FAMILY", None) if isinstance(module_or_family, ModuleType) else module_or_family
     if not isinstance(family, Family):
         raise ContractError(f"{name}: its module has no FAMILY that is an atlas.live.families._family.Family")
     if families.of(model.config) != family:
-        raise ContractError(f"{name}: a model of this type is given another family; is the entry named '{name}'?")
+        raise ContractError(f"{name}: a model of this type has another family; name the entry '{name}'")
     subject = Subject(name, kind, LiveModel(model, processor, name=name))
     for check, run in CHECKS.items():
         try:
             run(subject)
-        except NotThere:
+        except NotApplicable:
             continue
         except Unsupported as refusal:
             if check not in unsupported:

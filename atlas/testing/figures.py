@@ -12,19 +12,19 @@ from typing import Any
 from atlas.testing.contract import ContractError, Entry
 
 
-def check_figure(given: ModuleType | Callable[..., Any], answer: Any, *, name: str | None = None) -> None:
+def check_figure(module_or_draw: ModuleType | Callable[..., Any], answer: Any, *, name: str | None = None) -> None:
     """Check a figure, given as its module or its `draw`, with one answer that it can draw.
 
-    It draws on the Axes it is given and on its own where it is given none, and returns them; both axes have a label or
-    no ticks; the same answer gives the same picture; matplotlib's settings and open figures stay as they were.
+    It draws on the given Axes, or on its own where none are given, and returns them; both axes have a label or no
+    ticks; the same answer gives the same picture; matplotlib's settings and open figures do not change.
 
     Raises:
         ContractError: the figure breaks its contract; the message names the figure and the fault.
     """
     import matplotlib
 
-    draw = getattr(given, "draw", None) if isinstance(given, ModuleType) else given
-    module = given.__name__ if isinstance(given, ModuleType) else given.__module__
+    draw = getattr(module_or_draw, "draw", None) if isinstance(module_or_draw, ModuleType) else module_or_draw
+    module = module_or_draw.__name__ if isinstance(module_or_draw, ModuleType) else module_or_draw.__module__
     name = name or module.rpartition(".")[2]
     if not callable(draw):
         raise ContractError(f"{name}: its module {module} has no function draw")
@@ -48,7 +48,7 @@ def check_signature(entry: Entry, draw: Callable[..., Any]) -> None:
 
 
 def check_axes(entry: Entry, draw: Callable[..., Any], answer: Any) -> None:
-    """It draws where it is told, labels both axes, and draws the same again."""
+    """It draws on the given Axes, labels both axes, and draws the same again."""
     import matplotlib.pyplot as plt
 
     open_before = plt.get_fignums()
@@ -76,7 +76,7 @@ def check_axes(entry: Entry, draw: Callable[..., Any], answer: Any) -> None:
         plt.close(own.get_figure())
         entry.require(plt.get_fignums() == open_before, "draw leaves a figure open besides the one it returns")
     except _ShownError:
-        raise ContractError(f"{entry.name}: draw calls plt.show; whoever asked for the figure decides that") from None
+        raise ContractError(f"{entry.name}: draw calls plt.show; leave that to the caller") from None
     finally:
         plt.show = shown
         for number in set(plt.get_fignums()) - set(open_before):

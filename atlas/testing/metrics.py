@@ -28,7 +28,7 @@ CHOICES = [("A", ("A",)), ("b. the dog", ("B",)), ("", ("C",)), (" d", ("A",))] 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What a metric's values are like; see `check_metric`."""
+    """The expected values of a metric; see `check_metric`."""
 
     choices: bool = False
     lowest: float = 0.0
@@ -40,7 +40,7 @@ class Expected:
 
 
 def check_metric(
-    given: ModuleType | Callable[..., Metric],
+    module_or_build: ModuleType | Callable[..., Metric],
     *,
     name: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -48,8 +48,8 @@ def check_metric(
 ) -> None:
     """Check a metric, given as its module or its `build`, with its default parameters or the given options.
 
-    It gives one finite float64 value an answer under names that begin with its own, always the same; empty answers have
-    values too and no answers none; a reference itself is the best answer; each answer is judged by itself.
+    It gives one finite float64 value for each answer, under names that begin with its own, always the same; empty
+    answers have values too; no answers give none; a reference itself is the best answer; each answer is judged alone.
 
     expected: choices=True, its answers are letters of choices. lowest, highest: the bounds, 0 and 1. empty: the value
     of an empty answer, 0, or None where that is not fixed. best: the value of an answer that is a reference, 1, or
@@ -59,16 +59,16 @@ def check_metric(
     Raises:
         ContractError: the metric breaks its contract; the message names the metric and the fault.
     """
-    entry = entry_of(given, name)
+    entry = entry_of(module_or_build, name)
     check_build(entry)
-    like = Expected(**expected)
+    expectation = Expected(**expected)
     metric: Metric = entry.build(**(options or {}))
-    judged = judged_answers(choices=like.choices)
-    check_values(entry, metric, judged, like)
-    check_empty(entry, metric, judged, like)
-    if like.understands:
-        check_best(entry, metric, judged, like)
-    if like.alone:
+    judged = judged_answers(choices=expectation.choices)
+    check_values(entry, metric, judged, expectation)
+    check_empty(entry, metric, judged, expectation)
+    if expectation.understands:
+        check_best(entry, metric, judged, expectation)
+    if expectation.alone:
         check_alone(entry, metric, judged)
 
 
@@ -81,11 +81,11 @@ def pictures(count: int) -> list[Image.Image]:
 def judged_answers(*, choices: bool = False) -> list[Judged]:
     """Eight answers, each with references and a picture. choices: letters instead of captions."""
     cases = CHOICES if choices else CAPTIONS
-    return [Judged(answer, wanted, image) for (answer, wanted), image in zip(cases, pictures(8), strict=True)]
+    return [Judged(answer, references, image) for (answer, references), image in zip(cases, pictures(8), strict=True)]
 
 
 def check_values(entry: Entry, metric: Metric, judged: Sequence[Judged], like: Expected) -> None:
-    """One finite value an answer, within the bounds, not all equal, the same every time."""
+    """One finite value for each answer, within the bounds, not all equal, the same every time."""
     values, again = metric.score(judged), metric.score(judged)
     entry.require(values, "it gives no values")
     for key, scores in values.items():
@@ -98,7 +98,7 @@ def check_values(entry: Entry, metric: Metric, judged: Sequence[Judged], like: E
         bounds = f"[{like.lowest:g}, {like.highest:g}]"
         entry.require(within, f"'{key}' has values from {scores.min():g} to {scores.max():g}, outside {bounds}")
         entry.require(np.ptp(scores) > 0, f"'{key}' is {scores[0]:g} for right and wrong answers alike")
-        entry.require(np.array_equal(scores, again[key]), f"'{key}' is another the second time")
+        entry.require(np.array_equal(scores, again[key]), f"'{key}' differs the second time")
 
 
 def check_empty(entry: Entry, metric: Metric, judged: Sequence[Judged], like: Expected) -> None:
@@ -115,13 +115,13 @@ def check_empty(entry: Entry, metric: Metric, judged: Sequence[Judged], like: Ex
 
 
 def check_best(entry: Entry, metric: Metric, judged: Sequence[Judged], like: Expected) -> None:
-    """A reference is at least as good an answer as any other, and for some answers better."""
+    """A reference is at least as good as any answer, and better than some."""
     lower = bool(getattr(entry.module, "LOWER_IS_BETTER", False))
-    given = [Judged(one.answer, one.references[:1], one.image) for one in judged]
-    perfect = [Judged(one.references[0], one.references, one.image) for one in given]
-    best, scores = metric.score(perfect), metric.score(given)
-    for key, of_given in scores.items():
-        better = of_given - best[key] if lower else best[key] - of_given
+    single = [Judged(case.answer, case.references[:1], case.image) for case in judged]
+    perfect = [Judged(case.references[0], case.references, case.image) for case in single]
+    best, scores = metric.score(perfect), metric.score(single)
+    for key, of_single in scores.items():
+        better = of_single - best[key] if lower else best[key] - of_single
         entry.require((better >= -1e-6).all(), f"by '{key}' an answer is better than the reference itself")
         entry.require((better > 0.01).any(), f"by '{key}' a wrong answer is as good as the reference")
         if like.best is not None:
@@ -130,8 +130,8 @@ def check_best(entry: Entry, metric: Metric, judged: Sequence[Judged], like: Exp
 
 
 def check_alone(entry: Entry, metric: Metric, judged: Sequence[Judged]) -> None:
-    """The answers beside it do not change an answer's value."""
-    whole, first, second = (metric.score(part) for part in (judged, judged[:4], judged[4:]))
-    for key, scores in whole.items():
+    """Other answers do not change an answer's value."""
+    together, first, second = (metric.score(part) for part in (judged, judged[:4], judged[4:]))
+    for key, scores in together.items():
         parts = np.concatenate([first[key], second[key]])
         entry.require(np.allclose(scores, parts, atol=1e-5), f"'{key}' of an answer depends on the other answers")

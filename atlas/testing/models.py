@@ -8,6 +8,7 @@ WORDS = "USER ASSISTANT : what is this ? a dog cat red barks meows describe the 
 
 
 def tokenizer(extra: dict[str, str] | None = None) -> Any:
+    """A small byte-level BPE tokenizer. extra: names of more special tokens, such as image_token -> the token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

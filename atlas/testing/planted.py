@@ -1,4 +1,4 @@
-"""Models in which one neuron alone does what a concept's neuron should do, so that it must come first."""
+"""Models in which only one neuron does what a concept's neuron should do, so that it must come first."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from atlas.testing.models import build_llava
 
 @dataclass(frozen=True, slots=True)
 class Planted:
-    """neuron: (layer, index) of the planted one. token: the id of the word that it says. pictures: one in which it is
-    active and one in which it is not, where pictures matter."""
+    """A model with a planted neuron.
+
+    neuron: its (layer, index). token: the id of the word that it raises. pictures: one in which it is active and one in
+    which it is not, where pictures matter.
+    """
 
     live: LiveModel
     neuron: tuple[int, int]
@@ -25,7 +28,7 @@ class Planted:
 
 
 def speaking_neuron() -> Planted:
-    """Neuron 1/17 alone says "dog": it is always on, and its write vector is the token's direction."""
+    """Only neuron 1/17 raises "dog": it is always on, and its write vector is the token's direction."""
     model, processor = build_llava(seed=4)
     live = LiveModel(model, processor, name="planted")
     token = live.encoder.prompt("a", answer="dog").answer[0]
@@ -44,7 +47,7 @@ def speaking_neuron() -> Planted:
 
 
 def seeing_neuron() -> Planted:
-    """Neuron 0/17 alone, at the image's positions and in one picture alone, says "dog" to the predicting position
+    """Only neuron 0/17, at the image's positions and in one of two pictures, raises "dog" at the predicting position,
     through the next layer's attention."""
     model, processor = build_llava(seed=4)
     live = LiveModel(model, processor, name="seen")

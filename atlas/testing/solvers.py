@@ -11,7 +11,7 @@ import numpy as np
 
 from atlas.live.model import LiveModel
 from atlas.testing.contract import Entry, check_build, entry_of, failing, is_planted, tiny, untouched
-from atlas.testing.swaps import items_of, problem_of, said
+from atlas.testing.swaps import items_of, problem_of, target_probabilities
 from ingest.solve.problem import Problem, Solution, Solver
 from ingest.solve.swaps import Swap
 
@@ -19,7 +19,7 @@ ANSWERS = ["a dog", "a red dog barks", "dog and a dog"]
 
 
 def check_solver(
-    given: ModuleType | Callable[..., Solver],
+    module_or_build: ModuleType | Callable[..., Solver],
     *,
     name: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -28,15 +28,15 @@ def check_solver(
     """Check a solver, given as its module or its `build`, with its default parameters or the given options.
 
     The same problem gives the same solution; it changes neurons that the model has, by finite deltas that are not all
-    zero; its report is plain values. The wanted words are likelier with it. The model itself is as before, after a
+    zero; its report is plain values. The wanted words are likelier with it. The model itself is unchanged, after a
     solution and after a failure.
 
-    raises_words: False for a solver whose aim is another, such as to move the model's representation.
+    raises_words: False for a solver with another aim, such as to move the model's representation.
 
     Raises:
         ContractError: the solver breaks its contract; the message names the solver and the fault.
     """
-    entry = entry_of(given, name)
+    entry = entry_of(module_or_build, name)
     check_build(entry)
     for live in (tiny("llava"), tiny("opt")):
         problem = dog_to_cat(live)
@@ -52,11 +52,11 @@ def check_solver(
                 if not is_planted(error):
                     raise
             else:
-                entry.require(False, "it gives a solution of a model that fails in every pass")
+                entry.require(False, "it gives a solution for a model that fails in every pass")
 
 
 def dog_to_cat(live: LiveModel) -> Problem:
-    """Three answers that are to say "cat" instead of "dog", and what "cat" is said of."""
+    """Three answers that are to say "cat" instead of "dog", and examples of answers with "cat"."""
     goals = items_of(live, ["a cat", "red cat"], pictures=live.name == "random-llava")
     return problem_of(live, ANSWERS, Swap("dog", "cat"), goals=goals, batch_size=2)
 
@@ -86,16 +86,20 @@ def check_solution(entry: Entry, live: LiveModel, solution: Solution) -> None:
 def check_same(entry: Entry, first: Solution, second: Solution) -> None:
     """The same problem gives the same solution."""
     alike = first.intervention == second.intervention and dict(first.report) == dict(second.report)
-    one, other = (np.asarray([] if d is None else d) for d in (first.intervention.deltas, second.intervention.deltas))
-    entry.require(alike and np.array_equal(one, other), "the same problem gives another solution the second time")
+    first_deltas, second_deltas = (
+        np.asarray([] if d is None else d) for d in (first.intervention.deltas, second.intervention.deltas)
+    )
+    entry.require(
+        alike and np.array_equal(first_deltas, second_deltas), "the same problem gives another solution the second time"
+    )
 
 
 def check_words(entry: Entry, problem: Problem, solution: Solution, *, raises_words: bool) -> None:
-    """The solution changes what the model says and, where that is its aim, makes the wanted words likelier."""
+    """The solution changes the model's answers and, where that is its aim, makes the wanted words likelier."""
     live = problem.live
-    before = [p for case in problem.cases for p in said(live, case.item())]
-    after = [p for case in problem.cases for p in said(live, case.item(), solution.intervention)]
-    entry.require(not np.allclose(before, after, rtol=1e-6, atol=0), "its solution changes nothing that the model says")
+    before = [p for case in problem.cases for p in target_probabilities(live, case.item())]
+    after = [p for case in problem.cases for p in target_probabilities(live, case.item(), solution.intervention)]
+    entry.require(not np.allclose(before, after, rtol=1e-6, atol=0), "its solution does not change the model's answers")
     if raises_words:
         means = f"{np.mean(before):.4g} before and {np.mean(after):.4g} with it"
         entry.require(np.mean(after) > np.mean(before), f"the wanted words' probability is {means}")

@@ -1,4 +1,4 @@
-"""A tiny model of one family, what it is shown, and an edit of it: what the checks of families share."""
+"""A tiny model of one family, its inputs, and an edit of it: shared by the checks of families."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ CLOSE: dict[str, Any] = {"atol": 2e-4, "rtol": 2e-3}
 
 
 def pictures(count: int, height: int = 10, width: int = 12, seed: int = 0) -> list[Image.Image]:
-    found = np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
-    return [Image.fromarray(one) for one in found]
+    """RGB pictures of noise."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    return [Image.fromarray(array) for array in pixels]
 
 
 def sound(seconds: float, seed: int = 0, rate: int = 16000) -> Sound:
+    """A recording of noise."""
     noise = np.random.default_rng(seed).normal(0, 0.3, int(seconds * rate)).astype(np.float32)
     return Sound(noise.clip(-1, 1), rate)
 
 
-def shown(live: LiveModel, kind: str, seed: int = 0, *, other: bool = False) -> list[Any]:
+def medium(live: LiveModel, kind: str, seed: int = 0, *, other: bool = False) -> list[Any]:
     """One medium of a kind; `other`: of another size."""
     if kind == "audio":
         return [sound(0.6 if other else 1.0, seed)]
@@ -41,8 +43,8 @@ def shown(live: LiveModel, kind: str, seed: int = 0, *, other: bool = False) -> 
     return pictures(1, *((24, 9) if other else (10, 12)), seed)
 
 
-class NotThere(Exception):
-    """The family has no such thing."""
+class NotApplicable(Exception):
+    """The family has no such feature."""
 
 
 class Subject:
@@ -54,12 +56,12 @@ class Subject:
     def prompts(self, *, answers: bool = True, kind: str | None = None) -> list[Prompt]:
         """Two prompts of different length, with media of different size where the family has any."""
         kind = kind or self.kind
-        texts, said = ("what is this?", "describe the red dog :"), ("a dog", "two cat barks .")
-        made = []
+        texts, answer_texts = ("what is this?", "describe the red dog :"), ("a dog", "two cat barks .")
+        encoded = []
         for i in range(2):
-            media = [] if kind == "text" else shown(self.live, kind, i, other=i == 1)
-            made.append(self.live.encoder.prompt(texts[i], media, said[i] if answers else None))
-        return made
+            media = [] if kind == "text" else medium(self.live, kind, i, other=i == 1)
+            encoded.append(self.live.encoder.prompt(texts[i], media, answer_texts[i] if answers else None))
+        return encoded
 
     def logits(self, prompts: list[Prompt]) -> list[Tensor]:
         """(positions, vocabulary) of each prompt's own positions, from one batch."""
@@ -67,8 +69,8 @@ class Subject:
         with torch.no_grad(), tracing(self.live.layout) as capture:
             self.live.forward(batch)
         assert capture.norm_out is not None
-        every = self.live.logits(capture.norm_out)
-        return [row[: len(p.ids) + len(p.answer)] for row, p in zip(every, prompts, strict=True)]
+        all_logits = self.live.logits(capture.norm_out)
+        return [row[: len(p.ids) + len(p.answer)] for row, p in zip(all_logits, prompts, strict=True)]
 
 
 EDITED = Intervention(
@@ -82,10 +84,10 @@ EDITED = Intervention(
 
 
 @contextmanager
-def by_weights(live: LiveModel, intervention: Intervention) -> Iterator[None]:
-    """The same change in the weights themselves, by hand."""
+def changed_weights(live: LiveModel, intervention: Intervention) -> Iterator[None]:
+    """The same gains written into the weights while the block lasts."""
     weights = [columns_of(down) for down in live.layout.down]
-    kept = [w.detach().clone() for w in weights]
+    originals = [w.detach().clone() for w in weights]
     with torch.no_grad():
         for change in intervention.changes:
             weights[change.neuron.layer][:, change.neuron.index] *= change.gain
@@ -93,5 +95,5 @@ def by_weights(live: LiveModel, intervention: Intervention) -> Iterator[None]:
         yield
     finally:
         with torch.no_grad():
-            for w, was in zip(weights, kept, strict=True):
-                w.copy_(was)
+            for w, original in zip(weights, originals, strict=True):
+                w.copy_(original)

@@ -1,4 +1,4 @@
-"""A small world in memory for solvers: questions about dogs and cats, and the cases of a word swap among them."""
+"""A small dataset in memory for solvers: questions about dogs and cats, and the cases of a word swap among them."""
 
 from __future__ import annotations
 
@@ -46,40 +46,44 @@ class World:
     def examples(
         self, *, source: str, split: str, concepts: Sequence[str], tasks: Sequence[str], **_: object
     ) -> list[Example]:
-        """Every one of the concepts, and those that show none."""
-        found = [e for e in self._examples if (e.source, e.split) == (source, split) and e.task in tasks]
-        return [e for e in found if not e.mentions or any(m.concept in concepts for m in e.mentions)]
+        """Every example of the concepts, and those without a concept."""
+        selected = [e for e in self._examples if (e.source, e.split) == (source, split) and e.task in tasks]
+        return [e for e in selected if not e.mentions or any(m.concept in concepts for m in e.mentions)]
 
     def image(self, media: str) -> Any:
+        """A picture of noise, drawn by its number."""
         from PIL import Image
 
         return Image.fromarray(np.random.default_rng(int(media)).integers(0, 256, (9, 9, 3), dtype=np.uint8))
 
     def digest(self, media: str) -> str:
+        """The picture's number, which determines its content."""
         return media
 
     def mask(self, media: str, concept: str) -> np.ndarray:
+        """(9, 9) bool: nothing of a concept is marked."""
         return np.zeros((9, 9), bool)
 
 
 def example(answer: str | None, *, media: str = "", task: str = "name", **more: Any) -> Example:
-    """media: the number of a picture; none for a question in text."""
-    mentions = tuple(Mention(c) for c in more.pop("mentions", CONCEPTS if answer is None else _said(answer)))
+    """An example. media: the number of a picture; empty for a question in text."""
+    mentions = tuple(Mention(c) for c in more.pop("mentions", CONCEPTS if answer is None else _named_concepts(answer)))
     source = "image" if media else "text"
-    given = {"prompt": PROMPT, "split": "find", "media": (media,) if media else ()} | more
-    return Example(source, task, answer=answer, mentions=mentions, **given)
+    fields = {"prompt": PROMPT, "split": "find", "media": (media,) if media else ()} | more
+    return Example(source, task, answer=answer, mentions=mentions, **fields)
 
 
-def _said(answer: str) -> list[str]:
+def _named_concepts(answer: str) -> list[str]:
     return [name for name, concept in CONCEPTS.items() if set(concept.forms) & set(answer.lower().split())]
 
 
 def feed_of(live: LiveModel, examples: Sequence[Example], **world: Any) -> ExampleEncoder:
+    """The encoder of these examples. world: more arguments of `World`."""
     return ExampleEncoder(live, World(examples, **world), Job(max_new_tokens=12, concepts=tuple(CONCEPTS)))
 
 
 def cases_of(live: LiveModel, answers: Sequence[str | None], swap: Swap, *, pictures: bool = False) -> list[SwapCase]:
-    """The cases of questions with these answers; each with a picture of its own, where the model sees any."""
+    """The cases of questions with these answers; with `pictures`, each with its own."""
     examples = [
         example(answer, media=str(i) if pictures else "", prompt=f"{'a ' * (i % 3)}{PROMPT}")
         for i, answer in enumerate(answers)
@@ -88,7 +92,7 @@ def cases_of(live: LiveModel, answers: Sequence[str | None], swap: Swap, *, pict
 
 
 def items_of(live: LiveModel, answers: Sequence[str], *, pictures: bool = False) -> list[Item]:
-    """Answered prompts whose every answer token counts; first the last."""
+    """Answered prompts in which every answer token is a target of equal weight."""
     items = []
     for number, answer in enumerate(answers):
         shown = [World([]).image(str(number + 50))] if pictures else []
@@ -99,6 +103,7 @@ def items_of(live: LiveModel, answers: Sequence[str], *, pictures: bool = False)
 
 
 def problem_of(live: LiveModel, answers: Sequence[str], swap: Swap, **more: Any) -> Problem:
+    """A solver's problem: a word swap in these answers. more: further arguments of `Problem`."""
     pictures = live.name != "random-opt"
     cases = cases_of(live, answers, swap, pictures=pictures)
     assert len(cases) == len(answers)
@@ -113,8 +118,8 @@ def one_pass(live: LiveModel, item: Item, *, layers: Sequence[int] | None = None
     return capture, batch.starts[0], batch.inputs["input_ids"][0].tolist()
 
 
-def said(live: LiveModel, item: Item, intervention: Intervention | None = None) -> list[float]:
-    """The probability of each of an item's target tokens, by the whole model, applied with hooks."""
+def target_probabilities(live: LiveModel, item: Item, intervention: Intervention | None = None) -> list[float]:
+    """The probability of each of an item's target tokens, by a whole pass, with the intervention applied by hooks."""
     with changing(live, intervention or Intervention(())):
         capture, start, ids = one_pass(live, item, layers=[])
     probabilities: Tensor = live.logits(capture.norm_out[0]).softmax(-1)

@@ -20,8 +20,8 @@ from atlas.vectors.spaces import Space, pick_model
 if TYPE_CHECKING:
     import numpy as np
 
-_TOLD = f"""
-WITH found AS (
+_DESCRIPTIONS = f"""
+WITH requested AS (
     SELECT component, layer, neuron, row_number() OVER () AS place
     FROM (SELECT unnest($component::VARCHAR[]) AS component, unnest($layer::SMALLINT[]) AS layer,
                  unnest($neuron::INTEGER[]) AS neuron)),
@@ -32,7 +32,7 @@ ranked AS (
         AND s.neuron IN (SELECT unnest($neuron::INTEGER[]))
     GROUP BY ALL)
 SELECT d.tokens[1:5] AS tokens, r.concept
-FROM found f
+FROM requested f
 {tokens_of("f", "$model")}
 LEFT JOIN ranked r ON r.component = f.component AND r.layer = f.layer AND r.neuron = f.neuron
 ORDER BY f.place"""
@@ -50,10 +50,10 @@ def near_vector(
     """The neurons nearest to a vector of the same space, (dimension,) of any length: similarity (cosine), tokens, and
     the concept in whose map the neuron ranks best, of the method that `atlas query` would take.
 
-    skip: a neuron that is left out. The database must be closed: an index that is made again is written.
+    skip: a neuron to leave out. The database must be closed, as a stale index is rebuilt and written.
 
     Raises:
-        UsageError: another dimension, or zeros.
+        UsageError: the vector has another dimension, or is zeros.
     """
     from atlas.vectors.nearest import nearest
 
@@ -64,11 +64,11 @@ def near_vector(
 
 
 def with_words(path: Path, text: str, *, top: int = 10, model: str | None = None) -> NeuronSet:
-    """The neurons whose decoded tokens and best concepts have the words of a text: see
+    """The neurons whose decoded tokens and best concepts contain the words of a text: see
     `atlas.vectors.neuron_text.matching`.
 
     Raises:
-        UsageError: the text has no word, or the model is not there.
+        UsageError: the text has no word, or the model is not stored.
     """
     with open_readonly(path) as connection:
         row, defaults = pick_model(connection, model)
@@ -83,10 +83,10 @@ def described_neurons(
     """Rows of neurons (component, layer, neuron, ...) with their first tokens and their best concept."""
     with open_readonly(path) as connection:
         chosen = concept_maps(connection, MapSpec(fingerprint=str(model["fingerprint"])))
-        at = {name: rows[name].to_pylist() for name in ("component", "layer", "neuron")}
-        values = {**at, "model": model["model_id"], "maps": [c["map_id"] for c in chosen]}
-        told = connection.sql(_TOLD, params=values).to_arrow_table()
+        addresses = {name: rows[name].to_pylist() for name in ("component", "layer", "neuron")}
+        values = {**addresses, "model": model["model_id"], "maps": [c["map_id"] for c in chosen]}
+        descriptions = connection.sql(_DESCRIPTIONS, params=values).to_arrow_table()
     for name in ("tokens", "concept"):
-        rows = rows.append_column(name, told[name])
+        rows = rows.append_column(name, descriptions[name])
     origin = {"model": model["name"], "fingerprint": model["fingerprint"], **about, "assumed": list(defaults)}
     return NeuronSet(rows, cast(Provenance, origin))

@@ -1,6 +1,6 @@
-"""What is known of a neuron as words: its decoded tokens, and the concepts in whose maps it ranks best.
+"""A neuron as words: its decoded tokens, and the concepts in whose maps it ranks best.
 
-The words are embedded (the space `decoded`), or matched as they are where no encoder is at hand.
+The words are embedded (the space `decoded`), or matched literally without an encoder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FUNCTION_WORDS = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
+class TextOptions:
     """How many decoded tokens and concepts a neuron's text has; a concept counts where the neuron is among the best
     `share` of its map."""
 
@@ -43,30 +43,32 @@ class Wording:
 
     def __post_init__(self) -> None:
         if self.tokens < 0 or self.concepts < 0 or not 0 < self.share <= 1 or not self.tokens + self.concepts:
-            raise UsageError("tokens and concepts are numbers from 0, not both 0, and share is above 0 and at most 1")
+            raise UsageError(
+                "[[tokens]] and [[concepts]] must be at least 0, not both 0, and [[share]] above 0 and at most 1"
+            )
 
 
-def concept_maps(connection: Connection, which: MapSpec) -> list[StoredMap]:
-    """The maps by which a neuron's best concepts are told, one a concept; none where there are none of this model.
+def concept_maps(connection: Connection, spec: MapSpec) -> list[StoredMap]:
+    """The maps that give a neuron's best concepts, one for each concept; empty where this model has none.
 
     Raises:
-        UsageError: a method, source, ... was asked for that has no map.
+        UsageError: a requested method, source, ... has no map.
     """
     try:
-        return choose_concepts(connection, which)
+        return choose_concepts(connection, spec)
     except UsageError:
-        if which.method or which.source or which.target or which.reduce or which.dataset or which.run:
+        if spec.method or spec.source or spec.target or spec.reduce or spec.dataset or spec.run:
             raise
         return []
 
 
 def neuron_texts(
-    connection: Connection, model: Mapping[str, Any], chosen: Sequence[StoredMap], wording: Wording
+    connection: Connection, model: Mapping[str, Any], chosen: Sequence[StoredMap], wording: TextOptions
 ) -> list[str]:
     """One text for every neuron of the language model, layer by layer: "bark, leash, dogs; dog, cat", tokens before
-    concepts; empty where nothing is known.
+    concepts; empty for a neuron without either.
 
-    Tokens without a letter or a digit are left out, and one that differs from another in case only.
+    Tokens without a letter or a digit are left out, and those that differ from an earlier one only in case.
     """
     width = int(model["width"])
     texts = [""] * (int(model["layers"]) * width)
@@ -76,7 +78,7 @@ WHERE model_id = $model AND component = '{LANGUAGE}' AND NOT norm AND side = 'to
     rows = connection.sql(query, params={"model": model["model_id"], "width": width}).fetchall()
     for at, tokens in rows if wording.tokens else ():
         texts[at] = ", ".join(_readable(tokens)[: wording.tokens])
-    for at, names in _best(connection, chosen, width, wording):
+    for at, names in _best_concepts(connection, chosen, width, wording):
         texts[at] = "; ".join(part for part in (texts[at], ", ".join(names)) if part)
     return texts
 
@@ -90,8 +92,8 @@ def _readable(tokens: Sequence[str]) -> list[str]:
     return list(shown.values())
 
 
-def _best(
-    connection: Connection, chosen: Sequence[StoredMap], width: int, wording: Wording
+def _best_concepts(
+    connection: Connection, chosen: Sequence[StoredMap], width: int, wording: TextOptions
 ) -> list[tuple[int, list[str]]]:
     query = f"""
 SELECT s.layer::INTEGER * $width + s.neuron AS at, list(c.name ORDER BY s.rank, c.name)[1:$most] AS names
@@ -122,12 +124,12 @@ def matching(
     Raises:
         UsageError: the text has no word.
     """
-    said = {word for part in WORD.findall(text.lower()) for word in re.findall(r"[^\W_]+", part)}
-    words = sorted({_stem(word) for word in said - FUNCTION_WORDS or said})
+    parts = {word for part in WORD.findall(text.lower()) for word in re.findall(r"[^\W_]+", part)}
+    words = sorted({_stem(word) for word in parts - FUNCTION_WORDS or parts})
     if not words:
-        raise UsageError(f"'{text}' has no word to look for")
+        raise UsageError(f"'{text}' has no word to search for; write one or more words")
     query = f"""
-WITH said AS (
+WITH neuron_words AS (
     SELECT layer, neuron, lower(trim(unnest(tokens))) AS word, generate_subscripts(tokens, 1) AS place FROM decodings
     WHERE model_id = $model AND component = '{LANGUAGE}' AND NOT norm AND side = 'top'
     UNION ALL
@@ -136,22 +138,23 @@ WITH said AS (
     WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.rank <= ceil($share * m.neurons)
         AND {placed("s")}),
 parts AS (
-    SELECT layer, neuron, place, unnest(regexp_extract_all(lower(word), '[\\p{{L}}\\p{{N}}]+')) AS word FROM said),
+    SELECT layer, neuron, place, unnest(regexp_extract_all(lower(word), '[\\p{{L}}\\p{{N}}]+')) AS word
+    FROM neuron_words),
 stems AS (SELECT layer, neuron, {_STEM_SQL} AS word, min(place) AS place FROM parts GROUP BY ALL),
 total AS (SELECT count(DISTINCT (layer, neuron)) AS neurons FROM stems),
-found AS (SELECT * FROM stems WHERE word IN (SELECT unnest($words::VARCHAR[]))),
-weighed AS (SELECT word, ln(1 + any_value(total.neurons) / count(*)) AS weight FROM found, total GROUP BY word)
+matching AS (SELECT * FROM stems WHERE word IN (SELECT unnest($words::VARCHAR[]))),
+weighed AS (SELECT word, ln(1 + any_value(total.neurons) / count(*)) AS weight FROM matching, total GROUP BY word)
 SELECT '{LANGUAGE}' AS component, layer, neuron,
        (sum(weight / log2(1 + place)) / (SELECT sum(weight) FROM weighed))::FLOAT AS match,
        list(word ORDER BY weight DESC, word) AS matched
-FROM found JOIN weighed USING (word) GROUP BY layer, neuron
+FROM matching JOIN weighed USING (word) GROUP BY layer, neuron
 ORDER BY match DESC, layer, neuron LIMIT $top"""
     values = {"model": model["model_id"], "maps": [c["map_id"] for c in chosen], "share": share}
     return connection.sql(query, params={**values, "words": words, "top": top}).to_arrow_table()
 
 
 def _stem(word: str) -> str:
-    """The singular of an English plural in -s, crudely and alike for the text and for what is matched."""
+    """The singular of an English plural in -s, by a crude rule used for the query and the neurons' words alike."""
     if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
         return word[:-1]
     return word

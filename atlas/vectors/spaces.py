@@ -1,11 +1,11 @@
-"""The spaces in which neurons have vectors, each of one model and made by one run of kind `embed`.
+"""The spaces in which neurons have vectors, each of one model and computed by one run of kind `embed`.
 
     decoded     the sentence embedding, by a stated encoder, of a neuron's decoded tokens and best concepts
     direction   its write vector: the column of the down projection
     profile     its scores over concepts, standardised map by map
 
 A run has one vector for every neuron of the language model, of length 1, or of zeros where there is nothing to embed;
-its job says what it was made from. The newest run of a space counts.
+its job says what it was computed from. The newest run of a space is used.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ DECODED, DIRECTION, PROFILE = "decoded", "direction", "profile"
 SPACES = (DECODED, DIRECTION, PROFILE)
 
 KIND = "embed"
-"""The kind of a run that makes vectors."""
+"""The kind of a run that computes vectors."""
 
 PREFIX = 4
-"""The shortest beginning of a fingerprint that is taken for one."""
+"""The shortest prefix that is accepted for a fingerprint."""
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """One run's vectors. job: the resolved job; rows, dimension: what the run says it made."""
+    """One run's vectors. job: the resolved job. rows, dimension: as recorded by the run."""
 
     run_id: str
     space: str
@@ -43,12 +43,12 @@ class Space:
 
     @property
     def encoder(self) -> str | None:
-        """The name of the encoder, where a text was encoded."""
+        """The name of the encoder; None for spaces without text."""
         return (self.job.get("encoder") or {}).get("name")
 
     @property
     def identity(self) -> str | None:
-        """What decides the encoder's numbers, 64 hex digits."""
+        """64 hex digits of what determines the encoder's numbers."""
         return (self.job.get("encoder") or {}).get("identity")
 
 
@@ -64,11 +64,11 @@ def require_space(space: str) -> str:
 
 
 def pick_model(connection: Connection, model: str | None = None) -> tuple[dict[str, Any], list[str]]:
-    """A stored model by its name or the beginning of its fingerprint, or else that of the newest run; and what was
-    taken where it was left open.
+    """A stored model by its name or a prefix of its fingerprint, by default that of the newest run; and a note on the
+    default.
 
     Raises:
-        UsageError: there is none, or a name that several weights have.
+        UsageError: there is none, or several weights have the name.
     """
     query = """
 SELECT mo.*, max(r.finished_at) AS newest FROM models mo LEFT JOIN runs r ON r.model_id = mo.model_id
@@ -83,51 +83,51 @@ SELECT mo.*, max(r.finished_at) AS newest FROM models mo LEFT JOIN runs r ON r.m
     if len({r["fingerprint"] for r in named}) > 1:
         shown = ", ".join(sorted({str(r["fingerprint"])[:12] for r in named}))
         raise UsageError(f"several weights are called '{model}'; give the beginning of a fingerprint: {shown}")
-    begun = [r for r in rows if len(model) >= PREFIX and str(r["fingerprint"]).startswith(model)]
-    if not named and len({r["fingerprint"] for r in begun}) > 1:
-        raise UsageError(f"several fingerprints begin with '{model}'; give more of it (`atlas models` lists them)")
-    if not (named or begun):
+    by_fingerprint = [r for r in rows if len(model) >= PREFIX and str(r["fingerprint"]).startswith(model)]
+    if not named and len({r["fingerprint"] for r in by_fingerprint}) > 1:
+        raise UsageError(f"several fingerprints begin with '{model}'; give more characters (`atlas models` lists them)")
+    if not (named or by_fingerprint):
         raise unknown("model", model, {str(r["name"]) for r in rows}, "atlas models")
-    return (named or begun)[0], []
+    return (named or by_fingerprint)[0], []
 
 
 def find_spaces(connection: Connection, space: str | None = None, model: str | None = None) -> list[Space]:
-    """The finished runs that made vectors, newest first; of one space, or of one model's weights (fingerprint)."""
+    """The finished runs with vectors, newest first; of one space, or of one model's weights (fingerprint)."""
     query = f"""
 SELECT r.run_id, r.job, r.outcome, mo.* FROM runs r JOIN models mo USING (model_id)
 WHERE r.kind = '{KIND}' AND r.status = 'done' AND ($model IS NULL OR mo.fingerprint = $model)
 ORDER BY r.finished_at DESC, r.run_id"""
-    found = []
+    spaces = []
     for row in connection.sql(query, params={"model": model}).to_arrow_table().to_pylist():
         run_id, job, outcome = row.pop("run_id"), json.loads(row.pop("job")), json.loads(row.pop("outcome"))
         if space in (None, job["space"]):
-            found.append(Space(run_id, job["space"], row, job, int(outcome["rows"]), int(outcome["dimension"])))
-    return found
+            spaces.append(Space(run_id, job["space"], row, job, int(outcome["rows"]), int(outcome["dimension"])))
+    return spaces
 
 
 def choose_space(
     connection: Connection, space: str, model: str | None = None, *, identity: str | None = None, run: str | None = None
 ) -> tuple[Space, list[str]]:
-    """The newest vectors of a space and a model, and what was taken. identity: only those of this very encoder. run:
-    the beginning of a run's id.
+    """The newest vectors of a space and a model, and notes on defaults. identity: only those of this encoder. run: a
+    prefix of a run's id.
 
     Raises:
         UsageError: there are none; the message says what to type.
     """
     require_space(space)
     fingerprint = None if model is None else str(pick_model(connection, model)[0]["fingerprint"])
-    there = find_spaces(connection, space, fingerprint)
-    found = [s for s in there if identity in (None, s.identity) and s.run_id.startswith(run or "")]
-    if not found:
+    stored = find_spaces(connection, space, fingerprint)
+    matching = [s for s in stored if identity in (None, s.identity) and s.run_id.startswith(run or "")]
+    if not matching:
         of = f" of {model}" if model else ""
         why = ""
-        if there:
+        if stored:
             why = " by this encoder" if identity else f" by a run that begins with '{run}'"
         raise UsageError(f"the space '{space}'{of} was never built{why}; `atlas index build --space {space}` builds it")
-    first = found[0]
-    others = sorted({str(s.model["name"]) for s in found} - {str(first.model["name"])})
-    assumed = [f"model={first.model['name']} (also stored: {', '.join(others)})"] if others else []
-    same = [s for s in found if s.model["fingerprint"] == first.model["fingerprint"]]
+    first = matching[0]
+    others = sorted({str(s.model["name"]) for s in matching} - {str(first.model["name"])})
+    defaults = [f"model={first.model['name']} (also stored: {', '.join(others)})"] if others else []
+    same = [s for s in matching if s.model["fingerprint"] == first.model["fingerprint"]]
     if len(same) > 1:
-        assumed.append(f"run={first.run_id[:8]} (the newest of {len(same)}; `atlas index status` lists them)")
-    return first, assumed
+        defaults.append(f"run={first.run_id[:8]} (the newest of {len(same)}; `atlas index status` lists them)")
+    return first, defaults

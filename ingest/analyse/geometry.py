@@ -32,8 +32,9 @@ from atlas.live.edit.apply import changing
 from atlas.live.hooks import check_layers
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, parse_layers
+from atlas.store.arrow_types import arrow_schema
 from atlas.store.database import open_readonly
-from atlas.store.schema import arrow_schema, measures
+from atlas.store.schema import measures
 from ingest.analyse.attention_flow import AttentionFlow
 from ingest.analyse.geometry_rows import flow_rows, place_rows, point_rows
 from ingest.analyse.representations import Representations

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.stats.intervals import Interval, of_clusters
-from atlas.store.schema import arrow_schema, points
+from atlas.store.arrow_types import arrow_schema
+from atlas.store.schema import points
 from ingest.analyse.attention_flow import NAMES, AttentionFlow
 from ingest.analyse.representation_metrics import cosine_distance, linear_cka, mixing, plane, probe, to_cluster
 from ingest.analyse.representations import Representations, Token, priority

@@ -37,7 +37,8 @@ from atlas.live.logit_lens import choices
 from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
 from atlas.stats.intervals import Interval, of_values
-from atlas.store.schema import arrow_schema, measures
+from atlas.store.arrow_types import arrow_schema
+from atlas.store.schema import measures
 from ingest.analyse.geometry import GeometryRun, require_words, stored_measures
 from ingest.attribution.estimators import GRADIENT, TEXT_TARGET, PairMethod
 from ingest.attribution.trace import Item, shortest_first, traced

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.neurons import LANGUAGE
-from atlas.store.schema import arrow_schema, labels
+from atlas.store.arrow_types import arrow_schema
+from atlas.store.schema import labels
 
 
 @dataclass(frozen=True, slots=True)

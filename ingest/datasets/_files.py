@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from atlas.errors import AtlasWarning, UsageError, unknown
-from atlas.store.atomic import expanded, kept_below
+from atlas.store.atomic import allowed_folders, expand_home
 from ingest.data.examples import FIND, HELD_OUT, BadMedia
 
 SHOWN = 3
@@ -67,7 +67,7 @@ def resolve_media(root: Path, media: str) -> Path:
         path = (root / media).resolve()
     except (OSError, RuntimeError) as error:  # links in a circle, a folder that may not be entered
         raise BadMedia(f"{root / media} cannot be followed: {error}") from error
-    if not any(path.is_relative_to(allowed) for allowed in kept_below(root)):
+    if not any(path.is_relative_to(allowed) for allowed in allowed_folders(root)):
         raise BadMedia(f"{root / media} is a link out of the dataset's folder; give the folder it leads to")
     return path
 
@@ -80,7 +80,7 @@ def dataset_folder(path: str | None, name: str) -> Path:
     """
     if path is None:
         raise UsageError(f"{name} needs a folder; use [[dataset={name}:PATH]]")
-    root = expanded(path)
+    root = expand_home(path)
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}; use [[dataset={name}:PATH]]")
     return root

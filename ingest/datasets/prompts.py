@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import UsageError
-from atlas.store.atomic import expanded
+from atlas.store.atomic import expand_home
 from ingest.data.examples import TEXT, Concept, Example
 from ingest.datasets._files import dataset_folder, identifier, one_line, read_jsonl, split_of, stripped_text
 from ingest.datasets._own import build_concepts, concept_names, mentions_of, without_repeats
@@ -53,12 +53,12 @@ def build(path: str | None = None) -> TaskDataset:
         metrics={one_line(row.get("task", TASK), f"{where}, the task"): ("exact", "label") for where, row in rows},
         examples=without_repeats(read(), file),
     )
-    dataset.path = str(expanded(path or ""))
+    dataset.path = str(expand_home(path or ""))
     return dataset
 
 
 def _file(path: str | None) -> Path:
-    file = expanded(path or "")
+    file = expand_home(path or "")
     if path and file.is_file():
         return file
     default_file = dataset_folder(path, NAME) / FILE

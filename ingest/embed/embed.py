@@ -14,11 +14,12 @@ from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
 from atlas.query.map_spec import MapSpec
 from atlas.query.resolve_maps import StoredMap
+from atlas.store.arrow_types import arrow_schema
 from atlas.store.database import open_readonly
-from atlas.store.schema import arrow_schema, vectors
+from atlas.store.schema import vectors
 from atlas.vectors.faiss_files import unit
-from atlas.vectors.neuron_text import Wording, concept_maps, neuron_texts
-from atlas.vectors.profiles import described, profiles, whole_maps
+from atlas.vectors.neuron_text import TextOptions, concept_maps, neuron_texts
+from atlas.vectors.profiles import common_facts, profiles, whole_maps
 from atlas.vectors.spaces import DECODED, DIRECTION, KIND, pick_model, require_space
 from ingest.embed.encoder import DEFAULT, digest_of, encode_texts, open_encoder, require
 from ingest.job import Execution, ModelSpec, make_spec
@@ -39,7 +40,7 @@ class EmbedSpec:
     which: MapSpec = field(default_factory=MapSpec)
     encoder: str = DEFAULT
     options: Mapping[str, Any] = field(default_factory=dict)
-    wording: Wording = field(default_factory=Wording)
+    wording: TextOptions = field(default_factory=TextOptions)
     execution: Execution = field(default_factory=Execution)
     loaded: Mapping[str, Any] = field(default_factory=dict)
 
@@ -133,7 +134,7 @@ def _decoded(atlas: Path, spec: EmbedSpec) -> _Plan:
         texts = neuron_texts(connection, model, chosen, spec.wording)
     if not any(texts):
         raise UsageError(f"no words are stored for {model['name']}; `atlas ingest` stores its decoded tokens")
-    maps = described(chosen) if chosen else None
+    maps = common_facts(chosen) if chosen else None
     job = {"encoder": opened.described(), "wording": asdict(spec.wording), "maps": maps, "texts": digest_of(texts)}
     width = int(model["width"])
 
@@ -150,7 +151,7 @@ def _profiles(atlas: Path, spec: EmbedSpec) -> _Plan:
         vectors_by_neuron = unit(profiles(connection, chosen))
     width = int(model["width"])
     return _Plan(
-        {"maps": described(chosen)},
+        {"maps": common_facts(chosen)},
         model,
         len(chosen),
         lambda progress: _by_layer(vectors_by_neuron, width),

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.stats.intervals import LEAST, Interval, of_clusters
+from atlas.store.arrow_types import arrow_schema
 from atlas.store.database import open_readonly
-from atlas.store.schema import arrow_schema, effects
+from atlas.store.schema import effects
 from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO, Example
 from ingest.evaluate.teacher_forced import ACCURACY, KL, UNCHANGED, Scores
 from ingest.run import arrow_tables

@@ -14,7 +14,8 @@ from atlas.live.finite import NotFinite
 from atlas.live.logit_lens import decode
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE
-from atlas.store.schema import arrow_schema, decodings, examples, exemplars, maps, responses, scores, sketches
+from atlas.store.arrow_types import arrow_schema
+from atlas.store.schema import decodings, examples, exemplars, maps, responses, scores, sketches
 from atlas.token_roles import ROLES
 from ingest.attribution.estimators import NeuronMap
 from ingest.attribution.exemplars import Exemplars

@@ -16,14 +16,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from atlas.store import create, engine, run_loader, run_writer, schema
+from atlas.store import arrow_types, create, engine, run_loader, run_writer, schema
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LAYERS, WIDTH = 2, 8
 
 
 def rows(table: str, values: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(values, schema=schema.arrow_schema(schema.metadata.tables[table]))
+    return pa.Table.from_pylist(values, schema=arrow_types.arrow_schema(schema.metadata.tables[table]))
 
 
 @dataclass(frozen=True)

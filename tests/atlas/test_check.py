@@ -57,14 +57,14 @@ SQL: list[tuple[str, str]] = [
     # Rows that are there twice.
     (
         "INSERT INTO responses SELECT * FROM responses",
-        "responses: 2 times several rows have the same model_id, example_id, generation",
+        "responses: 2 groups of rows have the same model_id, example_id, generation",
     ),
-    ("INSERT INTO points SELECT * FROM points", "points: 2 times several rows have the same run_id, projection, layer"),
+    ("INSERT INTO points SELECT * FROM points", "points: 2 groups of rows have the same run_id, projection, layer"),
     (
         "INSERT INTO measures SELECT * FROM measures",
-        "measures: 2 times several rows have the same run_id, name, method",
+        "measures: 2 groups of rows have the same run_id, name, method",
     ),
-    ("UPDATE concepts SET name = 'dog'", "concepts: 1 times several rows have the same dataset_id, name"),
+    ("UPDATE concepts SET name = 'dog'", "concepts: 1 groups of rows have the same dataset_id, name"),
     # Scores.
     ("DELETE FROM scores WHERE map_id = 3 AND rank > 10", "map 3: has 10 scores, its row says 16"),
     ("DELETE FROM scores WHERE map_id = 3", "map 3: has 0 scores, its row says 16"),
@@ -92,10 +92,10 @@ SQL: list[tuple[str, str]] = [
         "map 3: has neurons beyond the model's layers or width",
     ),
     ("INSERT INTO scores SELECT 3, 0, 1, -1, 17", "map 3: is stored in 2 pieces"),
-    ("INSERT INTO scores SELECT 6, 0, 1, -1, 17", "map 6: 1 neurons are out of order, or there twice"),
+    ("INSERT INTO scores SELECT 6, 0, 1, -1, 17", "map 6: 1 neurons are out of order or duplicated"),
     (
         "UPDATE scores SET neuron = 9 - neuron WHERE map_id = 3 AND layer = 1",
-        "map 3: 7 neurons are out of order, or there twice",
+        "map 3: 7 neurons are out of order or duplicated",
     ),
     # A database that differs from runs/.
     (
@@ -140,7 +140,7 @@ def rewrite(file: Path) -> None:
     [
         (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
         (lambda folder: (folder / "scores.parquet").unlink(), "scores.parquet is missing"),
-        (lambda folder: rewrite(folder / "scores.parquet"), "is not what its manifest says (sha256)"),
+        (lambda folder: rewrite(folder / "scores.parquet"), "does not match its manifest (sha256)"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "is not a manifest"),
     ],
 )
@@ -177,7 +177,7 @@ def test_edits_and_their_files(filled: Path) -> None:
     with engine.connect_writer(filled) as connection:
         connection.exec_driver_sql(f"INSERT INTO edits VALUES {edit}")
     assert found(filled) == [
-        f"edit no-dog@1: {file} is not the file that was stored (sha256)",
+        f"edit no-dog@1: {file} was changed since it was stored (sha256)",
         "edit no-dog@1: has 0 changes, its row says 2",
     ]
     file.unlink()

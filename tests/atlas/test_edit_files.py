@@ -268,7 +268,7 @@ def test_tensors_of_an_edit_that_was_never_finished_are_named_and_taken_up_again
     assert atlas.edits().table.num_rows == 0
     (left,) = files(own_atlas)
     (finding,) = check(own_atlas)
-    assert f"no edit names {own_atlas / 'edits' / left}; `atlas db rebuild` removes it" in str(finding)
+    assert f"no edit uses {own_atlas / 'edits' / left}; `atlas db rebuild` removes it" in str(finding)
     atlas.create_edit("noisy", atlas.query("dog", top=3), kinds.write_noise(0.1), seed=5)
     assert files(own_atlas) == {left, "noisy@1.json"} and check(own_atlas) == []
     (own_atlas / "edits" / f"{'0' * 64}.safetensors").write_bytes(b"of another that was never finished")

@@ -117,7 +117,7 @@ def _facts(path: Path) -> None:
             ]
     import pyarrow as pa
 
-    from atlas.store.schema import arrow_schema
+    from atlas.store.arrow_types import arrow_schema
 
     with engine.connect_writer(path) as connection:
         for table, rows in ((runs, [run]), (labels, labelled), (effects, measured)):

@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from atlas import Atlas
 from atlas.errors import UsageError
-from atlas.store import engine, run_loader, schema
+from atlas.store import arrow_types, engine, run_loader, schema
 from atlas.store.database import open_readonly
 from ingest.evaluate.methods import ablate_tops, count_of
 from ingest.job import Execution, Job
@@ -122,7 +122,7 @@ def measure(empty: Path, make_run: Callable[..., Any], store_maps: Callable[...,
                     *(("others", "random", 1.0), ("concept", "before", 1.0), ("others", "before", 1.0)),
                 ):
                     rows.append({**pattern, **asked, "subset": subset, "condition": condition, "value": left})
-        effects = pa.Table.from_pylist(rows, schema=schema.arrow_schema(schema.effects))
+        effects = pa.Table.from_pylist(rows, schema=arrow_types.arrow_schema(schema.effects))
         with engine.connect_writer(empty) as connection:
             run_loader.load_run(connection, replace(run, tables={"effects": effects}).write(empty))
         return empty
@@ -171,8 +171,8 @@ def test_concepts_of_two_surveys_are_never_averaged(measure: Callable[..., Path]
     [told] = Atlas.open(path).leaderboard().defaults
     newer = re.findall("newer run, ([0-9a-f]{8})", told)[0]
     assert told == (
-        f"effects of contribution by text: of 2 concepts; a newer run, {newer}, asked 1 "
-        f"(`atlas use --run {newer}` takes it)"
+        f"effects of contribution by text: of 2 concepts; a newer run, {newer}, has 1 "
+        f"(`atlas use --run {newer}` chooses it)"
     )
     pinned = Atlas.open(path)
     pinned.use(runs=[newer])

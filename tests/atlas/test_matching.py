@@ -106,7 +106,7 @@ def test_only_shared_concepts_count_and_three_are_needed(empty: Path, make_run: 
     assert atlas.match("first", "second", concept="dog").facts["concepts"] == ["cat", "dog", "fish"]
     with pytest.raises(UsageError, match=r"share 2 concepts with contribution maps \(dog, fish\); 3 or more"):
         atlas.match("first", "third", concept="dog")
-    with pytest.raises(UsageError, match="'bus' is none of the concepts that both models have maps of"):
+    with pytest.raises(UsageError, match="'bus' is not one of the concepts for which both models have maps"):
         atlas.match("first", "second", concept="bus")
 
 

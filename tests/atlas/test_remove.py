@@ -13,7 +13,7 @@ from atlas import Atlas
 from atlas.errors import StoreUnavailable, UsageError
 from atlas.maintain.check import check
 from atlas.maintain.compact import compact
-from atlas.maintain.remove_runs import remove_runs, resolved
+from atlas.maintain.remove_runs import full_ids, remove_runs
 from atlas.query.run_record import difference, facts, flat
 from atlas.store import create, engine, run_loader
 
@@ -26,7 +26,7 @@ def test_a_removed_run_leaves_what_others_have(
     create.init(alone)
     with engine.connect_writer(alone) as connection:
         run_loader.load_run(connection, second.write(alone))
-    (done,) = remove_runs(filled, resolved(filled, [first.run_id[:6]]))
+    (done,) = remove_runs(filled, full_ids(filled, [first.run_id[:6]]))
     assert (done.run_id, done.maps) == (first.run_id, 3) and done.bytes > 0
     assert check(filled) == []
     assert not (filled / "runs" / first.run_id).exists()
@@ -77,14 +77,14 @@ def test_compacting_gives_room_back_and_changes_nothing(filled: Path, make_run: 
 
 def test_a_run_can_be_named_by_its_beginning(filled: Path, make_run: Callable[..., Any]) -> None:
     ids = [make_run(1).run_id, make_run(2).run_id]
-    assert resolved(filled, [ids[0][:5], ids[0], ids[1][:4]]) == ids
+    assert full_ids(filled, [ids[0][:5], ids[0], ids[1][:4]]) == ids
     for prefix in ("", "zz"):
         with pytest.raises(UsageError, match="no run called"):
-            resolved(filled, [prefix])
+            full_ids(filled, [prefix])
     with engine.connect_writer(filled) as connection:
         connection.exec_driver_sql(f"INSERT INTO runs SELECT * REPLACE ('{ids[0][:7]}0' AS run_id) FROM runs LIMIT 1")
     with pytest.raises(UsageError, match=f"several runs begin with '{ids[0][:3]}'"):
-        resolved(filled, [ids[0][:3]])
+        full_ids(filled, [ids[0][:3]])
 
 
 def test_every_fact_of_a_run_is_told_and_only_differences_differ(stored_atlas: Path) -> None:

@@ -17,14 +17,14 @@ from atlas.edits import rows as edit_rows
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
 from atlas.maintain import rebuild
 from atlas.maintain.check import check
-from atlas.store import database, engine, insert, ledger, run_loader, run_manifest, run_writer, schema
+from atlas.store import arrow_types, database, engine, insert, ledger, run_loader, run_manifest, run_writer, schema
 from atlas.store.atomic import sha256
 
 LABEL = {"run_id": "r", "component": "language", "layer": 1, "neuron": 3, "label": "image", "rule": "max", "score": 1.0}
 
 
 def table(name: str, values: list[dict[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist(values, schema=schema.arrow_schema(schema.metadata.tables[name]))
+    return pa.Table.from_pylist(values, schema=arrow_types.arrow_schema(schema.metadata.tables[name]))
 
 
 # Rows
@@ -64,7 +64,10 @@ def test_insert_refuses_other_columns(empty: Path, make_run: Any, spoil: Any, ma
 
 def test_a_refused_row_is_an_error_that_names_the_table(empty: Path) -> None:
     missing = table("labels", [LABEL]).set_column(6, "score", pa.array([None], pa.float32()))
-    with pytest.raises(IntegrityError, match="refused by table labels.*NOT NULL"), engine.connect_writer(empty) as c:
+    with (
+        pytest.raises(IntegrityError, match="table labels refuses the rows.*NOT NULL"),
+        engine.connect_writer(empty) as c,
+    ):
         insert.insert(c, schema.labels, missing)
     with engine.connect_writer(empty) as connection:
         assert insert.insert(connection, schema.labels, table("labels", [LABEL])) == 1
@@ -255,7 +258,7 @@ def cut(file: Path) -> None:
         (lambda folder: (folder / "manifest.json").write_text("{"), "cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text('{"format": 99}'), "not a manifest of format 1"),
         (lambda folder: (folder / "scores.parquet").unlink(), "scores.parquet is missing"),
-        (lambda folder: cut(folder / "scores.parquet"), "not what its manifest says"),
+        (lambda folder: cut(folder / "scores.parquet"), "does not match its manifest"),
         (lambda folder: shutil.move(folder, folder.with_name("ab" * 32)), None),
     ],
 )

@@ -17,7 +17,7 @@ from atlas.edits import kinds
 from atlas.errors import StoreUnavailable
 from atlas.maintain.check import check
 from atlas.store import database, engine
-from atlas.store.locks import ASK, WRITE, held
+from atlas.store.locks import ASK, WRITE, database_lock
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 THREADS, EACH = 4, 5
@@ -91,12 +91,12 @@ def test_a_waiting_writer_is_not_starved_by_readers(own_atlas: Path) -> None:
 def test_a_thread_that_would_wait_for_itself_is_told(own_atlas: Path) -> None:
     file = database.database_file(own_atlas)
     with (
-        held(file, ASK),
+        database_lock(file, ASK),
         pytest.raises(StoreUnavailable, match="open in another mode"),
         engine.connect_writer(own_atlas),
     ):
         pass
-    with held(file, WRITE):  # what was refused holds nothing
+    with database_lock(file, WRITE):  # what was refused holds nothing
         pass
 
 

@@ -96,7 +96,7 @@ def test_the_manifest_of_a_run_has_its_outcome_where_the_message_says(stored_atl
 def test_a_component_that_the_atlas_does_not_have(stored_atlas: Path, run: Run) -> None:
     code, out, err = run("neuron", "vision/1/3", "--atlas", stored_atlas)
     assert (code, out) == (2, "")
-    assert "the atlas has nothing of the component 'vision'" in err
+    assert "the atlas has no data on the component 'vision'" in err
     assert run("neuron", "1/3", "--atlas", stored_atlas)[0] == 0
 
 

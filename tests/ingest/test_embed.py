@@ -24,7 +24,7 @@ from atlas.store import create, engine
 from atlas.store.database import open_readonly
 from atlas.vectors.faiss_files import build_index, unit
 from atlas.vectors.nearest import forget_loaded
-from atlas.vectors.neuron_text import Wording, concept_maps, neuron_texts
+from atlas.vectors.neuron_text import TextOptions, concept_maps, neuron_texts
 from atlas.vectors.profiles import whole_maps
 from atlas.vectors.spaces import find_spaces, pick_model
 from ingest.embed.embed import EmbeddedRun, EmbedSpec, embed
@@ -97,7 +97,7 @@ def test_the_same_job_is_one_run_and_is_not_made_twice(
     assert job["encoder"]["name"] == "hf" and len(job["encoder"]["identity"]) == 64
     assert job["maps"]["method"] == "contribution" and job["maps"]["concepts"] == ["cat", "dog"]
     assert str(tmp_path) not in manifest.read_text() and "/embed" not in json.dumps(job)
-    for other in ({"options": {"pooling": "cls"}}, {"wording": Wording(3, 0)}, {"which": MapSpec(source="text")}):
+    for other in ({"options": {"pooling": "cls"}}, {"wording": TextOptions(3, 0)}, {"which": MapSpec(source="text")}):
         assert embed(own_atlas, replace(asked, **other)).run_id != first.run_id
 
 
@@ -148,13 +148,13 @@ def test_the_text_of_a_neuron_has_its_tokens_and_then_its_best_concepts(stored_a
         model, _ = pick_model(connection)
         chosen = concept_maps(connection, MapSpec())
         for tokens, concepts, share in ((10, 3, 0.2), (2, 1, 0.5), (4, 0, 0.1), (0, 2, 1.0)):
-            found = neuron_texts(connection, model, chosen, Wording(tokens, concepts, share))
+            found = neuron_texts(connection, model, chosen, TextOptions(tokens, concepts, share))
             assert found == own_texts(stored_atlas, tokens, concepts, share)
             assert len(set(found)) >= 2
 
 
 def test_decoded_vectors_are_the_encoders_of_the_texts(own_atlas: Path, encoder: dict[str, str]) -> None:
-    done = embed(own_atlas, EmbedSpec("decoded", encoder=encoder["hf"], wording=Wording(4, 2, 0.2)))
+    done = embed(own_atlas, EmbedSpec("decoded", encoder=encoder["hf"], wording=TextOptions(4, 2, 0.2)))
     texts = own_texts(own_atlas, 4, 2, 0.2)
     opened = open_encoder(encoder["hf"]).encoder
     wanted = np.concatenate([opened.texts([text]) for text in texts])
@@ -221,7 +221,7 @@ def test_profiles_are_the_maps_standardised(own_atlas: Path) -> None:
 def test_maps_that_keep_only_their_best_are_refused(own_atlas: Path) -> None:
     with engine.connect_writer(own_atlas) as connection:
         connection.exec_driver_sql("UPDATE maps SET kept = 20 WHERE method = 'contribution'")
-    message = "keeps its best 20 of 128 scores, and a profile needs them all; `atlas ingest --keep all`"
+    message = "has only its best 20 of 128 scores, and a profile needs them all; `atlas ingest --keep all`"
     with pytest.raises(UsageError, match=message):
         embed(own_atlas, EmbedSpec("profile"))
     with open_readonly(own_atlas) as connection, pytest.raises(UsageError, match=message):
@@ -246,7 +246,7 @@ def test_what_is_not_there_is_named(own_atlas: Path, empty_atlas: Path, encoder:
     with pytest.raises(UsageError, match="no stored method called 'contribtion'"):
         embed(own_atlas, EmbedSpec("decoded", MapSpec(method="contribtion"), encoder=encoder["hf"]))
     with pytest.raises(UsageError, match="not both 0"):
-        Wording(0, 0)
+        TextOptions(0, 0)
 
 
 @pytest.fixture(scope="session")

@@ -117,7 +117,7 @@ def test_what_needs_whole_maps_says_so_or_leaves_them_out(cut: Path) -> None:
     with pytest.raises(UsageError, match="may need neurons that the map does not store"):
         atlas.query("dog", top=KEPT + 1)
     assert atlas.shared("dog", "contribution", top=KEPT).facts["top"] == KEPT
-    with pytest.raises(UsageError, match="too few for this comparison; ask for a smaller --top"):
+    with pytest.raises(UsageError, match="too few for this comparison; use a smaller top"):
         atlas.shared("dog", "contribution", top=KEPT + 1)
     with pytest.raises(UsageError, match="no map of another method can be compared with 'ablation'"):
         atlas.agreement("ablation")  # correlations of a few best neurons would be others

@@ -12,7 +12,8 @@ from atlas.errors import UsageError
 from atlas.live.encode import ROLES
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
-from atlas.store.schema import arrow_schema, labels
+from atlas.store.arrow_types import arrow_schema
+from atlas.store.schema import labels
 from ingest.attribution.labels import Labelling, labels_table
 from ingest.attribution.trace import Item, traced
 from ingest.data.targets import Target

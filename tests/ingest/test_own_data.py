@@ -131,7 +131,7 @@ def test_concepts_that_differ_in_capitals_are_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("build", [prompts.build, folder.build])
 def test_a_home_folder_that_nobody_has(build: Any) -> None:
-    with pytest.raises(UsageError, match="there is no such home folder; give the whole path"):
+    with pytest.raises(UsageError, match="there is no such home folder; give the full path"):
         build("~nobody-of-this-name/x")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from swapping import cases_of, items_of, one_pass, problem_of, said, untouched
+from swapping import cases_of, items_of, one_pass, problem_of, target_probabilities, untouched
 from torch import Tensor
 
 import ingest.solvers
@@ -141,7 +141,7 @@ def test_at_zero_deltas_nothing_drifts_and_the_probabilities_are_the_models(live
             assert float(loss) == pytest.approx(0, abs=1e-6)
             continue
         ordered = sorted(problem.cases, key=lambda c: (len(c.wanted.ids) + len(c.wanted.answer), c.number))
-        by_hand = [p for case in ordered for p in said(live, case.item())]
+        by_hand = [p for case in ordered for p in target_probabilities(live, case.item())]
         assert probabilities.tolist() == pytest.approx(by_hand, rel=1e-3)
 
 
@@ -190,7 +190,7 @@ def test_a_certain_word_still_has_a_gradient_away_from_it(random_llava: Any) -> 
     (item,) = items_of(live, ["a"])
     item = replace(item, prompt=answered, targets=item.targets[:1])
     piece = CachedBatch(live, [item], 0, change=True)
-    assert said(live, item) == [1.0]
+    assert target_probabilities(live, item) == [1.0]
     deltas = torch.zeros(64, 32, requires_grad=True)
     loss = piece.worst(piece.unlikely(piece.rerun({1: (torch.arange(64), deltas)})))
     loss.backward()  # type: ignore[no-untyped-call]
@@ -214,8 +214,8 @@ def test_a_word_swap_makes_the_model_say_the_word(swap: Swap, peaked: LiveModel)
     live, problem = peaked, problem_of(peaked, ANSWERS[: 2 if swap == CAT else 1], swap, batch_size=1)
     with untouched(live):
         solution = solver("word_swap", per_token=20, kl=0.1, repetition=1.0, norm=0.01, **FAST).solve(problem)
-    before = [p for case in problem.cases for p in said(live, case.item())]
-    after = [p for case in problem.cases for p in said(live, case.item(), solution.intervention)]
+    before = [p for case in problem.cases for p in target_probabilities(live, case.item())]
+    after = [p for case in problem.cases for p in target_probabilities(live, case.item(), solution.intervention)]
     assert solution.report["worst_before"] == pytest.approx(min(before), rel=1e-3)
     assert solution.report["worst_after"] == pytest.approx(min(after), rel=1e-2)
     assert min(after) > 0.9 > min(before) and solution.report["reached"] is True
@@ -227,11 +227,11 @@ def test_a_word_swap_makes_the_model_say_the_word(swap: Swap, peaked: LiveModel)
 
 def test_a_word_that_the_model_says_can_be_made_to_disappear(speaking: Any) -> None:
     problem = problem_of(speaking, ["a dog", "a dog"], NONE)
-    before = [p for case in problem.cases for p in said(speaking, case.item())]
+    before = [p for case in problem.cases for p in target_probabilities(speaking, case.item())]
     assert min(before) > 0.5
     with untouched(speaking):
         solution = solver("word_swap", lr=0.05).solve(problem)
-    after = [p for case in problem.cases for p in said(speaking, case.item(), solution.intervention)]
+    after = [p for case in problem.cases for p in target_probabilities(speaking, case.item(), solution.intervention)]
     assert solution.report["worst_before"] == pytest.approx(max(before), rel=1e-3)
     assert solution.report["worst_after"] == pytest.approx(max(after), rel=1e-2, abs=1e-3)
     assert max(after) < 0.1
@@ -241,7 +241,7 @@ def test_a_word_that_the_model_says_can_be_made_to_disappear(speaking: Any) -> N
 def test_the_report_begins_before_the_first_step(batch_size: int, llava: LiveModel) -> None:
     """The least likely word is in the last batch, which the steps before it have moved."""
     problem = problem_of(llava, ["a dog barks", "what is this dog and one hot picture"], CAT)
-    before = [min(said(llava, case.item())) for case in problem.cases]
+    before = [min(target_probabilities(llava, case.item())) for case in problem.cases]
     assert before[1] < 0.5 * before[0]
     report = solver("word_swap", epochs=1, lr=1.0).solve(replace(problem, batch_size=batch_size)).report
     assert report["worst_before"] == pytest.approx(before[1], rel=1e-3)

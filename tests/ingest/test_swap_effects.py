@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from swapping import SPOKEN, World, example, feed_of, one_pass, said
+from swapping import SPOKEN, World, example, feed_of, one_pass, target_probabilities
 
 import ingest.evaluate.edit
 import ingest.evaluate.from_edit
@@ -86,11 +86,11 @@ def test_every_number_is_that_of_a_plain_loop(swap: Swap, speaking: Any, swappin
             assert scores.values["whole_success"][i] == whole
             assert scores.values["said"][i] == ("dog" in after[i].split())
             assert np.isnan(scores.values["whole_unchanged"][i])
-            found = said(live, case.item(original=True), intervention)
+            found = target_probabilities(live, case.item(original=True), intervention)
             assert scores.values["said_probability"][i] == pytest.approx(np.prod(found), rel=1e-3, abs=1e-6)
             if swap.wanted:
                 item = case.item()
-                found = said(live, item, intervention)
+                found = target_probabilities(live, item, intervention)
                 assert scores.values["wanted_probability"][i] == pytest.approx(np.prod(found), rel=1e-3, abs=1e-6)
                 with changing(live, intervention):
                     capture, start, ids = one_pass(live, item, layers=[])

@@ -112,7 +112,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "licence": ({"licence": ""}, "licence"),
     "metrics": ({"metrics": {"sum": ("taste",)}}, "its metrics taste do not exist"),
     "tasks": ({"all_tasks": {"smell": ("sum",)}}, "sources other than"),
-    "seed": ({"examples": without_a_seed}, "another seed takes the same"),
+    "seed": ({"examples": without_a_seed}, "another seed gives the same"),
     "amount": ({"examples": too_many}, "examples of 1 tasks with per_concept=1"),
     "refusal": ({"examples": forgiving}, "a source that it does not have is accepted"),
     "splits": ({"example": in_both}, "an example is in both splits"),

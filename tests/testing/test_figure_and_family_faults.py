@@ -15,7 +15,7 @@ from atlas.testing import ContractError, check_family, check_figure
 @pytest.mark.filterwarnings("ignore")
 def test_families_of_ours_and_one_that_is_not_found() -> None:
     check_family(paligemma, tiny.paligemma)
-    with pytest.raises(ContractError, match="gpt2: a model of this type is given another family"):
+    with pytest.raises(ContractError, match="gpt2: a model of this type has another family"):
         check_family(chameleon, tiny.gpt2, kind="text")
     with pytest.raises(ContractError, match="has no FAMILY"):
         check_family(tiny, tiny.gpt2, kind="text")

@@ -112,7 +112,7 @@ METHODS: list[tuple[type[PairMethod], str]] = [
     (Miscounting, "is of 4 examples; 3 mention it"),
     (Hooking, "a hook is left"),
     (HookingOnFailure, "a hook is left"),
-    (Changing, "a weight of the model is another"),
+    (Changing, "a weight of the model has changed"),
     (Silent, "no map"),
     (Needy, "needs has"),
 ]

@@ -33,7 +33,7 @@ METRICS: dict[str, tuple[Callable[[], Length], str]] = {
     "outside": (lambda: Length(lambda one, _: 2 * exact(one)), "outside"),
     "constant": (lambda: Length(lambda one, _: 0.5), "for right and wrong answers alike"),
     "float32": (lambda: Length(exact, np.float32), "not a float64 array"),
-    "chance": (lambda: Length(lambda one, _: DRAWS.random()), "another the second time"),
+    "chance": (lambda: Length(lambda one, _: DRAWS.random()), "differs the second time"),
     "empty": (lambda: Length(lambda one, _: exact(one) if one.answer.strip() else np.nan), "not finite"),
     "reversed": (lambda: Length(lambda one, _: 1 - exact(one)), "an empty answer has|better than the reference"),
     "position": (lambda: Length(lambda one, i: exact(one) and 1 / (1 + (i > 3))), "the reference itself|depends on"),

@@ -176,7 +176,9 @@ def test_what_weights_cannot_do_is_refused_and_changes_nothing(models: dict[str,
     for what, message in cases:
         with pytest.raises(Unsupported, match=message):
             bake(llava, Intervention((change(0, 2, 0.5), what)))
-    with pytest.raises(Unsupported, match="needs a bias on the down projection of layer 1.*Qwen2ForCausalLM has not"):
+    with pytest.raises(
+        Unsupported, match="needs a bias on the down projection of layer 1.*Qwen2ForCausalLM does not have"
+    ):
         bake(qwen, Intervention((change(0, 1, 0.5), change(1, 2, 1.0, 0.1))))
     with pytest.raises(UsageError, match="no neuron 0/64"):
         bake(llava, Intervention((change(0, 64, 0.0),)))

@@ -9,7 +9,7 @@ import families
 import numpy as np
 import pytest
 import torch
-from family_checks import shown
+from family_checks import medium
 from PIL import Image
 
 from atlas.live.grid.crops import fine_grid, kept_part
@@ -35,7 +35,7 @@ def of(live: LiveModel, media: list[Any]) -> tuple[Any, list[Grid]]:
 @pytest.mark.parametrize("name", PICTURED)
 def test_every_picture_has_a_grid_of_its_own_tokens(name: str) -> None:
     live = live_of(name)
-    prompt, found = of(live, shown(live, "image") + shown(live, "image", 1))
+    prompt, found = of(live, medium(live, "image") + medium(live, "image", 1))
     if name in WITHOUT:
         assert not found
         return
