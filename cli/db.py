@@ -77,10 +77,9 @@ def rebuild(atlas: AtlasPath = None) -> None:
 
     Example: atlas db rebuild
     """
-    from atlas.edits.files import read_stored
     from atlas.maintain.rebuild import rebuild as make
 
-    done = make(resolve(atlas), read_edit=read_stored)
+    done = make(resolve(atlas))
     say(f"stored {_count(done.runs, 'run')} and {_count(done.edits, 'edit')}")
     if done.old is not None:
         say(f"the old database is {done.old}")

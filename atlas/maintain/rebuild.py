@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import pyarrow as pa
 from sqlalchemy import Connection
 
-from atlas.edits.files import convert_old, sweep
+from atlas.edits.files import convert_old, read_stored, sweep
 from atlas.edits.rows import load_edit
 from atlas.errors import IntegrityError, StoreUnavailable
 from atlas.store import backup, create
@@ -21,9 +19,6 @@ from atlas.store.engine import connect_any_version, connect_writer, raw
 from atlas.store.run_loader import load_run
 from atlas.store.run_manifest import read_manifest
 from atlas.store.scratch import scratch_folder
-
-StoredEdit: TypeAlias = tuple[Mapping[str, Any], pa.Table]
-"""The arguments of `load_edit`, read from one file of edits/."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +32,11 @@ class Rebuilt:
     skipped: tuple[str, ...]
 
 
-def rebuild(path: Path, *, read_edit: Callable[[Path], StoredEdit]) -> Rebuilt:
+def rebuild(path: Path) -> Rebuilt:
     """Build a new database from every complete run folder and every edit; the old one is moved to `backups/`.
 
     A folder that is damaged or was never finished is left out and reported. The ledger's rows of interrupted and failed
     runs exist only in the database and are lost.
-
-    read_edit: one file of `edits/` -> the arguments of `load_edit`.
 
     Raises:
         StoreUnavailable: there is no runs/, the database is in use or newer than this program, or the folder is
@@ -60,7 +53,7 @@ def rebuild(path: Path, *, read_edit: Callable[[Path], StoredEdit]) -> Rebuilt:
             _try_to_store(folder, skipped, partial(load_run, folder=run)) for run in _finished_runs(path, skipped)
         ]
         edited = [
-            _try_to_store(folder, skipped, partial(_load_edit_file, file=file, read_edit=read_edit))
+            _try_to_store(folder, skipped, partial(_load_edit_file, file=file))
             for file in sorted((path / "edits").glob("*@*.json"))
         ]
         if wal(folder).exists():  # a full disk kept it out of the file, and only the file is moved
@@ -69,9 +62,8 @@ def rebuild(path: Path, *, read_edit: Callable[[Path], StoredEdit]) -> Rebuilt:
     return Rebuilt(runs=sum(loaded), edits=sum(edited), old=old, skipped=tuple(skipped))
 
 
-def _load_edit_file(connection: Connection, *, file: Path, read_edit: Callable[[Path], StoredEdit]) -> None:
-    row, rows = read_edit(file)
-    load_edit(connection, row, rows)
+def _load_edit_file(connection: Connection, *, file: Path) -> None:
+    load_edit(connection, *read_stored(file))
 
 
 def _require_free(path: Path) -> None:

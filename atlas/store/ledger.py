@@ -71,15 +71,6 @@ def begin_run(
     return moment
 
 
-def finish_run(connection: Connection, run_id: str, outcome: Mapping[str, Any]) -> None:
-    """Record that a run is done. `load_run` does this itself, in the transaction that stores the rows.
-
-    Raises:
-        UsageError: the run was never started.
-    """
-    _end(connection, run_id, DONE, outcome)
-
-
 def fail_run(connection: Connection, run_id: str, outcome: Mapping[str, Any], *, interrupted: bool = False) -> None:
     """Record that a run failed or was interrupted; `outcome` has the reason. A run that is done stays done.
 

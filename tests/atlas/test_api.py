@@ -12,7 +12,6 @@ from scipy.stats import spearmanr
 
 from atlas import Atlas
 from atlas.edits import kinds
-from atlas.edits.files import read_stored
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
 from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
@@ -181,7 +180,7 @@ def test_edits_are_stored_versioned_read_back_and_removed(own_atlas: Path) -> No
     assert atlas.edit("no-dog").data == third and atlas.edit("no-dog@1").data == first
     assert first.provenance["maps"][0]["concept"] == "dog" and first.concept == "dog"
     assert check(own_atlas) == []
-    done = rebuild(own_atlas, read_edit=read_stored)
+    done = rebuild(own_atlas)
     assert (done.runs, done.edits, done.skipped) == (1, 4, ())
     assert atlas.edit("no-dog@2").data == second
     assert atlas.remove_edit("no-dog@2") == ["no-dog@2"]

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from atlas import Atlas
 from atlas.edits import kinds
 from atlas.edits.edit import Change, Edit, Intervention
-from atlas.edits.files import digest, file_of, read_edit, read_stored, sweep, tensors_of, write_edit
+from atlas.edits.files import digest, file_of, read_edit, sweep, tensors_of, write_edit
 from atlas.edits.library import store
 from atlas.errors import IntegrityError, UsageError
 from atlas.maintain.check import check
@@ -213,7 +213,7 @@ def test_the_database_and_the_files_agree_and_either_can_be_made_again(with_delt
     path, edit = with_deltas
     assert check(path) == []
     assert sum(name.endswith(".safetensors") for name in files(path)) == 1
-    done = rebuild(path, read_edit=read_stored)
+    done = rebuild(path)
     assert (done.edits, done.skipped) == (3, ())
     found = Atlas.open(path).edit("noisy@2").data
     assert found == edit and same(found.intervention, edit.intervention)
@@ -231,7 +231,7 @@ def test_a_check_names_what_is_damaged_and_a_rebuild_leaves_it_out(with_deltas: 
     assert len(problems) == 2 and all("noisy@" in p and "are missing or damaged" in p for p in problems)
     tensors.unlink()
     assert len(check(path)) == 2
-    done = rebuild(path, read_edit=read_stored)
+    done = rebuild(path)
     assert done.edits == 1 and len(done.skipped) == 2 and all("noisy@" in reason for reason in done.skipped)
     plain = file_of(path, "plain", 1)
     plain.write_text(plain.read_text().replace("plain", "plane"))
@@ -272,7 +272,7 @@ def test_tensors_of_an_edit_that_was_never_finished_are_named_and_taken_up_again
     atlas.create_edit("noisy", atlas.query("dog", top=3), kinds.write_noise(0.1), seed=5)
     assert files(own_atlas) == {left, "noisy@1.json"} and check(own_atlas) == []
     (own_atlas / "edits" / f"{'0' * 64}.safetensors").write_bytes(b"of another that was never finished")
-    assert rebuild(own_atlas, read_edit=read_stored).edits == 1
+    assert rebuild(own_atlas).edits == 1
     assert files(own_atlas) == {left, "noisy@1.json"} and check(own_atlas) == []
 
 

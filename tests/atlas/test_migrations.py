@@ -18,7 +18,6 @@ from sqlalchemy.pool import NullPool
 
 from atlas import Atlas
 from atlas.edits.edit import Change, Intervention
-from atlas.edits.files import read_stored
 from atlas.errors import StoreUnavailable
 from atlas.maintain import upgrade
 from atlas.maintain.check import check
@@ -250,12 +249,12 @@ def edits_as_they_were(path: Path) -> None:
 def test_edits_of_the_form_before_are_read_back_equal_after_an_upgrade(with_old_edits: Path) -> None:
     assert upgrade.upgrade(with_old_edits) is not None
     edits_as_they_were(with_old_edits)
-    assert rebuild(with_old_edits, read_edit=read_stored).edits == 3
+    assert rebuild(with_old_edits).edits == 3
     edits_as_they_were(with_old_edits)
 
 
 def test_edits_of_the_form_before_are_read_back_equal_after_a_rebuild(with_old_edits: Path) -> None:
-    assert rebuild(with_old_edits, read_edit=read_stored).edits == 3
+    assert rebuild(with_old_edits).edits == 3
     edits_as_they_were(with_old_edits)
 
 

@@ -14,9 +14,13 @@ import pytest
 import sqlalchemy as sa
 
 from atlas.edits import rows as edit_rows
+from atlas.edits.edit import Change, Edit, Intervention
+from atlas.edits.files import read_stored
+from atlas.edits.library import store
 from atlas.errors import IntegrityError, StoreUnavailable, UsageError
 from atlas.maintain import rebuild
 from atlas.maintain.check import check
+from atlas.neurons import Neuron
 from atlas.store import arrow_types, database, engine, insert, ledger, run_loader, run_manifest, run_writer, schema
 from atlas.store.atomic import sha256
 
@@ -269,7 +273,7 @@ def test_a_damaged_folder_is_refused_and_nothing_stored(
     folder = make_run(1).write(empty)
     damage(folder)
     if match is None:
-        folder, match = folder.with_name("ab" * 32), "is of run"
+        folder, match = folder.with_name("ab" * 32), "belongs to run"
     with pytest.raises(IntegrityError, match=match), engine.connect_writer(empty) as connection:
         run_loader.load_run(connection, folder)
     assert dump(empty) == before
@@ -314,35 +318,22 @@ def test_the_ledger_follows_a_run(empty: Path, make_run: Any) -> None:
 # The rebuild
 
 
-def no_edits(_file: Path) -> Any:
-    raise AssertionError("there are no edits")
-
-
-def an_edit(file: Path) -> tuple[dict[str, Any], pa.Table]:
-    name, version = file.stem.split("@")
-    row = {"name": name, "version": int(version), "fingerprint": "f" * 64, "tap": "product", "concept": "dog"}
-    row |= {
-        "provenance": "{}",
-        "sha256": run_manifest.sha256(file),
-        "created_at": "2026-01-01T00:00:00",
-        "solver": None,
-        "note": None,
-    }
+def an_edit(path: Path) -> Path:
+    """The file of an edit that is stored in an atlas."""
     model = {"name": "tiny", "revision": None, "fingerprint": "f" * 64, "model_type": "llava", "layers": 2, "width": 8}
-    row["model"] = model | {"d_model": 4, "vocabulary": 32, "created_at": "2026-01-01T00:00:00"}
-    change = {"edit_id": 0, "component": "language", "layer": 1, "neuron": 3, "gain": 0.0, "bias": 0.0, "where": "all"}
-    return row, table("changes", [change | {"write": None, "noise": 0.0}]).drop_columns(["edit_id"])
+    model |= {"d_model": 4, "vocabulary": 32, "created_at": "2026-01-01T00:00:00"}
+    intervention = Intervention((Change(Neuron("language", 1, 3), 0.0),))
+    edit = store(path, Edit("no-dog", 0, model, "dog", {"fingerprint": "f" * 64}, intervention, "2026-01-01T00:00:00"))
+    return path / "edits" / f"{edit.label}.json"
 
 
 def test_the_database_is_made_again_from_its_files(filled: Path, dump: Any) -> None:
-    file = filled / "edits" / "no-dog@1.json"
-    file.write_bytes(b"weights")
+    stored = read_stored(an_edit(filled))
     with engine.connect_writer(filled) as connection:
-        assert edit_rows.load_edit(connection, *an_edit(file)) == 1
-        assert edit_rows.load_edit(connection, *an_edit(file)) == 1
+        assert edit_rows.load_edit(connection, *stored) == edit_rows.load_edit(connection, *stored) == 1
     assert check(filled) == []
     before = dump(filled)
-    done = rebuild.rebuild(filled, read_edit=an_edit)
+    done = rebuild.rebuild(filled)
     assert (done.runs, done.edits, done.skipped) == (2, 1, ())
     assert done.old is not None and done.old.parent == filled / "backups"
     assert dump(filled) == before
@@ -357,7 +348,7 @@ def test_a_rebuild_needs_nothing_of_the_old_database(filled: Path, dump: Any, da
         database.database_file(filled).unlink()
     else:
         database.database_file(filled).write_bytes(b"" if damage == "truncated" else b"not a database" * 1000)
-    done = rebuild.rebuild(filled, read_edit=no_edits)
+    done = rebuild.rebuild(filled)
     assert done.runs == 2
     assert (done.old is None) == (damage == "missing")
     assert dump(filled) == before
@@ -366,7 +357,7 @@ def test_a_rebuild_needs_nothing_of_the_old_database(filled: Path, dump: Any, da
 def test_a_rebuild_leaves_out_what_is_damaged_and_names_it(filled: Path, make_run: Any, dump: Any) -> None:
     cut(filled / "runs" / make_run(1).run_id / "scores.parquet")
     (filled / "runs" / make_run(5).run_id).mkdir()
-    done = rebuild.rebuild(filled, read_edit=no_edits)
+    done = rebuild.rebuild(filled)
     assert done.runs == 1
     assert sorted("sha256" in reason or "interrupted" in reason for reason in done.skipped) == [True, True]
     assert [row[0] for row in dump(filled)["runs"]] == [make_run(2).run_id]
@@ -376,7 +367,7 @@ def test_a_rebuild_keeps_the_log_of_the_old_database(filled: Path, kill_after_co
     kill_after_commit(filled, "INSERT INTO scores VALUES (99, 0, 0, 0, 1)")
     log = database.wal(filled).read_bytes()
     database.database_file(filled).write_bytes(b"x" * 100_000)
-    done = rebuild.rebuild(filled, read_edit=no_edits)
+    done = rebuild.rebuild(filled)
     assert done.old is not None
     assert done.old.with_name(f"{done.old.name}.wal").read_bytes() == log
     assert not database.wal(filled).exists()
@@ -384,6 +375,6 @@ def test_a_rebuild_keeps_the_log_of_the_old_database(filled: Path, kill_after_co
 
 def test_a_rebuild_needs_an_atlas_that_is_not_in_use(filled: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="no folder runs"):
-        rebuild.rebuild(tmp_path / "none", read_edit=no_edits)
+        rebuild.rebuild(tmp_path / "none")
     with engine.connect_readonly(filled), pytest.raises(StoreUnavailable, match="open in another mode"):
-        rebuild.rebuild(filled, read_edit=no_edits)
+        rebuild.rebuild(filled)

@@ -120,7 +120,6 @@ def test_what_is_stored_stays_in_the_log(world: Path, nursery: Nursery) -> None:
 def test_a_rebuild_never_takes_a_file_whose_log_it_leaves(
     world: Path, nursery: Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from atlas.edits.files import read_stored
     from atlas.maintain import rebuild as module
 
     monkeypatch.setattr(module, "load_edit", lambda *_: wal(next(world.glob("rebuild-*"))).write_bytes(b"left"))
@@ -128,5 +127,5 @@ def test_a_rebuild_never_takes_a_file_whose_log_it_leaves(
     monkeypatch.setattr(module, "_stored", lambda new, skipped, put: put(None) or True)
     monkeypatch.setattr(module, "load_run", lambda connection, folder: None)
     with pytest.raises(StoreUnavailable, match="is full"):
-        rebuild(world, read_edit=read_stored)
+        rebuild(world)
     assert contents(world) == before

@@ -13,7 +13,6 @@ import pytest
 from faulting import Nursery, contents, files
 from operations import DOG, INDEX, Operations
 
-from atlas.edits.files import read_stored
 from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
 from atlas.store import backup, engine
@@ -93,7 +92,7 @@ def test_a_clock_that_went_back(world: Path, nursery: Nursery, ingesting: tuple[
     assert check(world) == []
     first = nursery.good(*QUERY, world)
     assert f"run={runs[2][0][:8]} (the newest of 3" in first.err
-    rebuild(world, read_edit=read_stored)
+    rebuild(world)
     assert check(world) == []
     second = nursery.good(*QUERY, world)
     assert (second.out, second.err) == (first.out, first.err)
@@ -113,6 +112,6 @@ def test_backups_at_one_moment_do_not_overwrite_each_other(world: Path, monkeypa
     made = [backup.backup(world) for _ in range(3)]
     with engine.connect_writer(world) as connection:
         connection.exec_driver_sql("DELETE FROM changes")
-    done = rebuild(world, read_edit=read_stored)
+    done = rebuild(world)
     assert done.old is not None and len({*made, done.old}) == 4
     assert made == sorted(made) and len({f.read_bytes() for f in made}) == 1

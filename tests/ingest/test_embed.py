@@ -102,7 +102,6 @@ def test_the_same_job_is_one_run_and_is_not_made_twice(
 
 
 def test_vectors_come_back_from_the_run_folders(own_atlas: Path) -> None:
-    from atlas.edits.files import read_stored
     from atlas.maintain.rebuild import rebuild
     from atlas.store.database import database_file
 
@@ -110,7 +109,7 @@ def test_vectors_come_back_from_the_run_folders(own_atlas: Path) -> None:
     before = stored(own_atlas, done.run_id)
     build_index(own_atlas, done.run_id)
     database_file(own_atlas).unlink()
-    rebuild(own_atlas, read_edit=read_stored)
+    rebuild(own_atlas)
     assert np.array_equal(stored(own_atlas, done.run_id), before)
     near = Atlas(own_atlas).similar("1/5", "profile", top=3)  # no row names the old file: exact search, no warning
     wanted = before @ before[WIDTH + 5]

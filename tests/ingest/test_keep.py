@@ -11,7 +11,6 @@ import pytest
 
 from atlas import Atlas
 from atlas.edits import kinds
-from atlas.edits.files import read_stored
 from atlas.errors import UsageError
 from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
@@ -127,7 +126,7 @@ def test_what_needs_whole_maps_says_so_or_leaves_them_out(cut: Path) -> None:
 
 def test_a_rebuilt_atlas_keeps_the_sketches(cut: Path) -> None:
     before = rows(cut, "SELECT count(*), sum(score) FROM sketches")
-    rebuild(cut, read_edit=read_stored)
+    rebuild(cut)
     assert rows(cut, "SELECT count(*), sum(score) FROM sketches") == before and check(cut) == []
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from atlas.edits.files import read_stored
 from atlas.errors import UsageError
 from atlas.maintain import rebuild
 from atlas.maintain.check import check
@@ -181,7 +180,7 @@ def test_a_run_of_labels_is_a_run(labelling: tuple[Path, list[str]], tmp_path: P
     assert runs[0] in manifest and '"kind": "labels"' in manifest
     assert check(path) == []
     before = stored_labels.listing(path)
-    rebuild.rebuild(path, read_edit=read_stored)
+    rebuild.rebuild(path)
     assert stored_labels.listing(path).equals(before)
     assert check(path) == []
 

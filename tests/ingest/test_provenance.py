@@ -16,7 +16,6 @@ from scene_coco import write_coco
 
 from atlas import Atlas
 from atlas.edits import kinds
-from atlas.edits.files import read_stored
 from atlas.errors import UsageError
 from atlas.live.load.fingerprint import fingerprint
 from atlas.maintain.check import check
@@ -133,7 +132,7 @@ def test_a_run_whose_folder_lost_its_manifest_is_done_anew_and_nothing_is_lost(o
     assert check(own_atlas) != []
     assert ingest(own_atlas, small_job, Execution()).fresh
     assert check(own_atlas) == []
-    rebuild(own_atlas, read_edit=read_stored)
+    rebuild(own_atlas)
     assert {table: count(own_atlas, table) for table in tables} == before
 
 
