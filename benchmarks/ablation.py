@@ -15,7 +15,8 @@ from _timing import report
 from atlas.live.affine import affine
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
-from ingest.attribution.trace import Item, traced
+from ingest.attribution.item import Item
+from ingest.attribution.trace import traced
 from ingest.data.targets import Target
 from ingest.job import Execution, make_job, open_dataset
 from ingest.methods import ablation

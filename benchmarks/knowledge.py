@@ -12,7 +12,8 @@ from _timing import interleaved, report
 
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
-from ingest.attribution.trace import Item, traced
+from ingest.attribution.item import Item
+from ingest.attribution.trace import traced
 from ingest.data.targets import Target
 from ingest.methods.knowledge_neurons import build
 

@@ -19,9 +19,10 @@ from _timing import interleaved, report
 
 from atlas.live.model import LiveModel
 from ingest.attribution.estimators import GRADIENT, Method
+from ingest.attribution.item import Item
 from ingest.attribution.path_gradients import PathGradients
 from ingest.attribution.role_sums import prompt_masks, with_unions
-from ingest.attribution.trace import Item, Trace, traced
+from ingest.attribution.trace import Trace, traced
 from ingest.data.targets import Target
 from ingest.label_rules._strategies import select
 from ingest.methods import (

@@ -6,7 +6,8 @@ import torch
 from _models import middling_llava, prompts
 from _timing import interleaved, report
 
-from ingest.attribution.trace import Item, traced
+from ingest.attribution.item import Item
+from ingest.attribution.trace import traced
 from ingest.data.targets import Target
 from ingest.methods import activation, contribution, random
 

@@ -13,7 +13,7 @@ from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
 from atlas.testing.attribution import ANSWERS, CONCEPTS, feed, make_items, maps_of
 from ingest.attribution.estimators import Method
-from ingest.attribution.trace import Item
+from ingest.attribution.item import Item
 
 __all__ = ["ANSWERS", "CONCEPTS", "build", "by_hand", "feed", "log_probability", "make_items", "maps_of", "scaled"]
 

@@ -8,7 +8,8 @@ from typing import Any
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from ingest.attribution.estimators import GRADIENT, Method, NeuronMap
-from ingest.attribution.trace import ATTENTION, Item, traced
+from ingest.attribution.item import Item
+from ingest.attribution.trace import ATTENTION, traced
 from ingest.data.examples import Concept, Example, Mention
 from ingest.data.targets import find_targets
 

@@ -17,8 +17,9 @@ from atlas.testing.attribution import ANSWERS, feed, make_items, maps_of, passes
 from atlas.testing.contract import ContractError, Entry, check_build, entry_of, failing, is_planted, tiny, untouched
 from atlas.testing.planted import seeing_neuron, speaking_neuron
 from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TEXT_TARGET, TWIN, Method, NeuronMap, PairMethod
+from ingest.attribution.item import Item
 from ingest.attribution.reductions import AUROC, COHENS_D, CONTRAST, MEAN
-from ingest.attribution.trace import ATTENTION, Item, traced
+from ingest.attribution.trace import ATTENTION, traced
 
 MENTIONING = {"dog": 5, "cat": 3, "hot dog": 2}
 """How many of the answers mention each concept; a hot dog is not a dog."""

@@ -13,7 +13,7 @@ from atlas.edits.edit import Intervention
 from atlas.live.edit.apply import changing
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
-from ingest.attribution.trace import Item
+from ingest.attribution.item import Item
 from ingest.data.examples import Concept, Example, Mention
 from ingest.data.targets import Target
 from ingest.job import Job

@@ -6,7 +6,7 @@ For layer l and role m, summed over the positions j of m in the prompt, with t i
     saliency               = | sum over heads h of A[l, h, t, j] * dy / dA[l, h, t, j] |
 
 with y the log-probability of the answer's first token. Each is also given as a share of its sum over all positions of
-the prompt, one example like another.
+the prompt; every example counts equally.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LIMITS = {name: (0.0, 1.0 if name.endswith("share") else math.inf) for name in N
 
 
 class AttentionFlow:
-    """Sums over examples of one source. Needs passes traced with gradients and attention.
+    """Sums over examples of one source; needs passes traced with gradients and attention.
 
     sums: role -> (3, names, layers) float64, of the values, their squares and their cubes. counts: role -> examples
     that have the role.
@@ -41,12 +41,13 @@ class AttentionFlow:
         self.counts: dict[str, int] = {}
 
     def update(self, trace: Trace) -> None:
-        into = [torch.stack(pair) for pair in self._into_last(trace)]  # (2, B, T) a layer
+        """Add a batch."""
+        flows = [torch.stack(pair) for pair in self._into_last(trace)]  # (2, B, T) a layer
         for role, mask in prompt_masks(trace).items():
-            having = mask.any(1)
-            found = torch.stack([_both(both, mask)[:, having] for both in into], 1).double().cpu().numpy()
-            self.sums[role] = self.sums.get(role, 0) + np.stack([(found**power).sum(-1) for power in (1, 2, 3)])
-            self.counts[role] = self.counts.get(role, 0) + int(having.sum())
+            has_role = mask.any(1)
+            by_example = torch.stack([_both(flow, mask)[:, has_role] for flow in flows], 1).double().cpu().numpy()
+            self.sums[role] = self.sums.get(role, 0) + np.stack([(by_example**power).sum(-1) for power in (1, 2, 3)])
+            self.counts[role] = self.counts.get(role, 0) + int(has_role.sum())
 
     def _into_last(self, trace: Trace) -> list[tuple[Tensor, Tensor]]:
         """For each layer, the attention contribution and the saliency of every position, (B, T) each."""
@@ -57,17 +58,17 @@ class AttentionFlow:
         assert capture.norm_out is not None, "the traced pass did not reach the final norm"
         y = trace.live.logits(capture.norm_out[rows, last]).log_softmax(-1)[rows, first]
         outputs = [capture.attention_out[layer] for layer in self.layers]
-        out = []
+        flows = []
         for layer, slope in zip(self.layers, torch.autograd.grad(y.sum(), outputs), strict=True):
             attended = weights(layout, capture, layer, trace.real)[rows, :, last].float()  # (B, H, T)
             contribution = (attended * value_norms(layout, capture, layer)).sum(1)
-            out.append((contribution, last_saliency(layout, capture, layer, trace.real, last, slope)))
-        return out
+            flows.append((contribution, last_saliency(layout, capture, layer, trace.real, last, slope)))
+        return flows
 
     def means(self) -> dict[str, list[list[tuple[float, int, Interval]]]]:
-        """role -> for each name and layer, the mean over the examples, their number, and its interval."""
+        """role -> for each name and layer: the mean over the examples, their number, and the mean's interval."""
         return {
-            role: [_of_layers(sums[:, place], self.counts[role], LIMITS[name]) for place, name in enumerate(NAMES)]
+            role: [_of_layers(sums[:, index], self.counts[role], LIMITS[name]) for index, name in enumerate(NAMES)]
             for role, sums in self.sums.items()
         }
 
@@ -80,8 +81,8 @@ def _of_layers(sums: np.ndarray, count: int, limits: tuple[float, float]) -> lis
     ]
 
 
-def _both(into: Tensor, mask: Tensor) -> Tensor:
-    """(names, B) from (2, B, T): each of the two over the role's positions, and as a share of the whole row."""
-    mine, whole = (into * mask).sum(-1), into.sum(-1)
-    share = mine / torch.where(whole > 0, whole, 1)
-    return torch.stack([mine[0], share[0], mine[1], share[1]])
+def _both(flow: Tensor, mask: Tensor) -> Tensor:
+    """(names, B) from (2, B, T): both quantities summed over the role's positions, and as shares of the row's sum."""
+    of_role, total = (flow * mask).sum(-1), flow.sum(-1)
+    share = of_role / torch.where(total > 0, total, 1)
+    return torch.stack([of_role[0], share[0], of_role[1], share[1]])

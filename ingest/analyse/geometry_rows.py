@@ -1,4 +1,4 @@
-"""Rows of `measures` and `points` from what the passes gathered (see `ingest.analyse.geometry`)."""
+"""Rows of `measures` and `points` from collected representations (see `ingest.analyse.geometry`)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from ingest.attribution.role_sums import DISJOINT, SPECIAL, TEXT
 
 Row = dict[str, Any]
 HELD_OUT = 0.3
-"""The share of examples on which the probe is judged."""
+"""The share of examples on which the probe is tested."""
 
 
 class ProjectionSettings(Protocol):
+    """projections: their names. points: how many tokens of each role are plotted."""
+
     @property
     def projections(self) -> tuple[str, ...]: ...
     @property
@@ -45,7 +47,7 @@ def _row(
 
 
 def place_rows(places: Representations, neighbours: int, seed: int) -> Iterator[Row]:
-    """Every measure of where the roles lie, but those that are not a number (one role alone, constant vectors)."""
+    """Every measure of the roles' geometry, except NaN ones (a single role, constant vectors)."""
     roles = [role for role in DISJOINT if role in places.sums]
     for i, layer in enumerate(places.depths):
         for row in _of_layer(places, roles, i, layer, neighbours, seed):
@@ -60,10 +62,12 @@ def _of_layer(
     for first, second in combinations(roles, 2):
         distance = float(cosine_distance(centroids[first], centroids[second]))
         yield _row("centroid_distance", layer, first, second, distance, places.examples)
-        both = [m for m in places.means.values() if first in m and second in m]
-        if len(both) > 2:
-            cka = linear_cka(np.stack([m[first][i] for m in both]), np.stack([m[second][i] for m in both]))
-            yield _row("linear_cka", layer, first, second, cka, len(both))
+        shared_means = [m for m in places.means.values() if first in m and second in m]
+        if len(shared_means) > 2:
+            cka = linear_cka(
+                np.stack([m[first][i] for m in shared_means]), np.stack([m[second][i] for m in shared_means])
+            )
+            yield _row("linear_cka", layer, first, second, cka, len(shared_means))
     vectors = {role: np.stack([v[i] for v in places.tokens[role].values()]) for role in roles}
     if TEXT in roles:
         for role, distances in to_cluster(vectors, TEXT).items():
@@ -73,56 +77,57 @@ def _of_layer(
             yield _row(name, layer, role, TEXT, float(distances.mean()), len(distances), interval)
     names = np.array([role for role in roles for _ in vectors[role]])
     if len(roles) > 1:
-        whole = np.concatenate([vectors[role] for role in roles])
-        for role, (share, chance) in mixing(whole, names, neighbours).items():
+        all_vectors = np.concatenate([vectors[role] for role in roles])
+        for role, (share, chance) in mixing(all_vectors, names, neighbours).items():
             count = int((names == role).sum())
             yield _row("knn_mixing", layer, role, None, share, count)
             yield _row("knn_chance", layer, role, None, chance, count)
         numbers = np.array([number for role in roles for number, _ in places.tokens[role]])
-        yield from _probed(whole, names, held_out(places, roles, seed), numbers, layer)
+        yield from _probed(all_vectors, names, held_out(places, roles, seed), numbers, layer)
 
 
 def _probed(
-    vectors: np.ndarray, names: np.ndarray, apart: np.ndarray, numbers: np.ndarray, layer: int
+    vectors: np.ndarray, names: np.ndarray, held_out_mask: np.ndarray, numbers: np.ndarray, layer: int
 ) -> Iterator[Row]:
-    """numbers: the example of each token; tokens of one example are alike."""
-    found = probe(vectors, names, apart)
-    if found is not None:
-        right, commonest = found
+    """The probe's rows. numbers: the example of each token, as tokens of one example are not independent."""
+    result = probe(vectors, names, held_out_mask)
+    if result is not None:
+        right, commonest = result
         count = len(right)
-        interval = of_clusters(right[None].astype(float), numbers[apart].tolist(), share=True)
+        interval = of_clusters(right[None].astype(float), numbers[held_out_mask].tolist(), share=True)
         yield _row("probe_accuracy", layer, None, None, float(right.mean()), count, interval)
         yield _row("probe_chance", layer, None, None, commonest / count, count)
 
 
 def held_out(places: Representations, roles: Sequence[str], seed: int) -> np.ndarray:
-    """(tokens,) bool, in the order of roles and their tokens: whole examples are held out, the same at every layer."""
+    """(tokens,) bool, in the order of roles and their tokens; whole examples are held out, the same at every layer."""
     tokens = [place for role in roles for place in places.tokens[role]]
     numbers = sorted({number for number, _ in tokens}, key=lambda n: priority(seed + 1, n))
-    apart = set(numbers[: round(HELD_OUT * len(numbers))])
-    return np.array([number in apart for number, _ in tokens])
+    held_out_examples = set(numbers[: round(HELD_OUT * len(numbers))])
+    return np.array([number in held_out_examples for number, _ in tokens])
 
 
 def flow_rows(flow: AttentionFlow) -> Iterator[Row]:
-    for role, found in flow.means().items():
+    """Every measure of the attention flow."""
+    for role, by_name in flow.means().items():
         for i, name in enumerate(NAMES):
             for j, layer in enumerate(flow.layers):
-                yield _row(name, layer, role, None, *found[i][j])
+                yield _row(name, layer, role, None, *by_name[i][j])
 
 
 def point_rows(
     run_id: str, places: Mapping[str, Representations], drawing: ProjectionSettings, seed: int, ids: Sequence[str]
 ) -> pa.Table:
-    """Coordinates of sampled tokens, every source, layer and projection by itself. ids: of the run's examples."""
+    """Coordinates of sampled tokens, separately for each source, layer and projection. ids: the run's examples'."""
     rows: list[Row] = []
-    for mine in places.values():
+    for representations in places.values():
         chosen: list[tuple[str, Token, np.ndarray]] = [
             (role, place, vectors)
-            for role, tokens in mine.tokens.items()
+            for role, tokens in representations.tokens.items()
             for place, vectors in list(tokens.items())[: drawing.points]
         ]
         for projection in drawing.projections if len(chosen) > 4 else ():
-            for i, layer in enumerate(mine.depths):
+            for i, layer in enumerate(representations.depths):
                 flat = plane(projection, np.stack([vectors[i] for _, _, vectors in chosen]), seed)
                 labels = {"run_id": run_id, "projection": projection, "layer": layer}
                 rows += [

@@ -1,6 +1,7 @@
-"""Where token representations of different roles lie: distances, similarity, mixing, a probe, and planes to draw.
+"""The geometry of token representations by role: distances, similarity, mixing, a probe, and planes to plot.
 
-All take float arrays of one layer. Cosines and not Euclidean distances, as residual streams grow with depth.
+All functions take float arrays of one layer. Distances are by cosine, not Euclidean, as residual streams grow with
+depth.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ def cosine_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
-    """Linear centred kernel alignment of two (n, d) matrices whose rows belong together (Kornblith et al. 2019, eq. 3).
+    """Linear centred kernel alignment of two (n, d) matrices with paired rows (Kornblith et al. 2019, eq. 3).
 
     ||Y'X||_F^2 / (||X'X||_F ||Y'Y||_F) of the centred matrices, from (n, n) Gram matrices. NaN where one is constant up
-    to float32 rounding (a first token without anything before it, the same in every example). With fewer rows than
-    dimensions it lies above what many rows would give: compare layers, not studies.
+    to float32 rounding (a first token, which is the same in every example). With fewer rows than dimensions it is
+    larger than many rows would give: compare layers, not studies.
     """
     a, b = (m - m.mean(0) for m in (x.astype(np.float64), y.astype(np.float64)))
     if any(np.linalg.norm(c) <= 1e-6 * np.linalg.norm(m) for c, m in ((a, x), (b, y))):
@@ -31,26 +32,26 @@ def linear_cka(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def mixing(vectors: np.ndarray, roles: np.ndarray, neighbours: int) -> dict[str, tuple[float, float]]:
-    """role -> (share of its tokens' nearest neighbours by cosine that have another role, the share chance gives)."""
+    """role -> (share of its tokens' nearest neighbours by cosine that have another role, the share by chance)."""
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-30)
     closeness = unit @ unit.T
     np.fill_diagonal(closeness, -np.inf)
     k = min(neighbours, len(roles) - 1)
     nearest = np.argsort(-closeness, axis=-1, kind="stable")[:, :k]
-    other = (roles[nearest] != roles[:, None]).mean(-1)
-    found = {}
+    has_other_role = (roles[nearest] != roles[:, None]).mean(-1)
+    by_role = {}
     for role in np.unique(roles):
-        mine = roles == role
-        found[str(role)] = (float(other[mine].mean()), float((~mine).sum() / (len(roles) - 1)))
-    return found
+        of_role = roles == role
+        by_role[str(role)] = (float(has_other_role[of_role].mean()), float((~of_role).sum() / (len(roles) - 1)))
+    return by_role
 
 
 def probe(vectors: np.ndarray, roles: np.ndarray, held_out: np.ndarray) -> tuple[np.ndarray, int] | None:
     """Which held-out tokens a linear classifier of roles gets right, (held-out tokens,) bool, and how many of them have
     the commonest role.
 
-    Logistic regression on standardised vectors (scikit-learn's defaults). held_out: (n,) bool. None where the rest
-    has one role alone, or nothing is held out.
+    Logistic regression on standardised vectors (scikit-learn's defaults). held_out: (n,) bool. None where the training
+    tokens have a single role, or nothing is held out.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -76,7 +77,7 @@ def pca(vectors: np.ndarray) -> np.ndarray:
 
 
 def tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
-    """(n, 2) coordinates by t-SNE, begun from the principal axes, with perplexity 30 or a third of few tokens."""
+    """(n, 2) coordinates by t-SNE, started from the principal axes; perplexity 30, or a third of the tokens if few."""
     from sklearn.manifold import TSNE
 
     start = pca(vectors)
@@ -87,10 +88,11 @@ def tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
 
 
 def plane(projection: str, vectors: np.ndarray, seed: int) -> np.ndarray:
+    """(n, 2) coordinates by a projection, "pca" or "tsne"."""
     return tsne(vectors, seed) if projection == "tsne" else pca(vectors)
 
 
 def to_cluster(vectors: Mapping[str, np.ndarray], anchor: str) -> dict[str, np.ndarray]:
-    """role -> (n,) cosine distance of each of its tokens to the centroid of the anchor's tokens."""
+    """role -> (n,) cosine distance of each of its tokens from the centroid of the anchor's tokens."""
     centre = vectors[anchor].mean(0)
-    return {role: cosine_distance(found, centre) for role, found in vectors.items()}
+    return {role: cosine_distance(role_vectors, centre) for role, role_vectors in vectors.items()}

@@ -1,6 +1,6 @@
 """Token representations of many examples in bounded memory: sums by role, and a seeded sample of tokens and examples.
 
-What is sampled follows from a hash of seed, example and position alone: not from the order or the size of batches.
+The sample depends on a hash of seed, example and position alone, not on the order or the size of batches.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ Token = tuple[int, int]
 
 
 def streams(trace: Trace, depths: Sequence[int]) -> Tensor:
-    """(depths, B, T, d_model): the residual stream as it enters each layer; as many layers as there are: its end."""
+    """(depths, B, T, d_model): the residual stream as it enters each layer; at the number of layers, its end."""
     return torch.stack(
         [trace.capture.calls[0][0][0] if depth == 0 else layer_output(trace.capture, depth - 1) for depth in depths]
     ).detach()
 
 
 def priority(seed: int, *place: int) -> int:
-    """A number that looks random and is the same everywhere; the smallest are sampled."""
+    """A pseudo-random number, the same on every machine; the smallest are sampled."""
     text = " ".join(map(str, (seed, *place)))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 class Representations:
-    """Of the prompts' positions of one source.
+    """Representations at the prompts' positions, of examples of one source.
 
     size: how many tokens of each role, and how many examples, are kept. sums: role -> (depths, d_model) float64;
     counts: role -> positions. tokens: role -> {(example, position): (depths, d_model)}. means: example -> {role:
-    (depths, d_model)}, the mean of the role's positions in it.
+    (depths, d_model)}, the mean over the role's positions in the example.
     """
 
     def __init__(self, depths: Sequence[int], size: int, seed: int):
@@ -50,6 +50,7 @@ class Representations:
         self.examples = 0
 
     def update(self, trace: Trace) -> None:
+        """Add a batch."""
         hidden = streams(trace, self.depths)
         masks = prompt_masks(trace)
         for role, mask in masks.items():
@@ -61,15 +62,18 @@ class Representations:
         self.examples += len(trace.items)
 
     def _sample_tokens(self, trace: Trace, role: str, mask: Tensor, hidden: Tensor) -> None:
-        kept = self.tokens.setdefault(role, {})
-        at = {(trace.items[row].number, t): (row, t) for row, t in mask.nonzero().tolist()}
-        best = sorted({*kept, *at}, key=lambda place: priority(self.seed, *place))[: self.size]
-        self.tokens[role] = {p: kept[p] if p in kept else _plain(hidden[:, at[p][0], at[p][1]]) for p in best}
+        stored = self.tokens.setdefault(role, {})
+        new = {(trace.items[row].number, t): (row, t) for row, t in mask.nonzero().tolist()}
+        best = sorted({*stored, *new}, key=lambda token: priority(self.seed, *token))[: self.size]
+        self.tokens[role] = {
+            token: stored[token] if token in stored else _plain(hidden[:, new[token][0], new[token][1]])
+            for token in best
+        }
 
     def _sample_examples(self, trace: Trace, masks: dict[str, Tensor], hidden: Tensor) -> None:
-        at = {item.number: row for row, item in enumerate(trace.items)}
-        best = sorted({*self.means, *at}, key=lambda number: priority(self.seed, number))[: self.size]
-        self.means = {n: self.means[n] if n in self.means else _of_row(hidden, masks, at[n]) for n in best}
+        new_rows = {item.number: row for row, item in enumerate(trace.items)}
+        best = sorted({*self.means, *new_rows}, key=lambda number: priority(self.seed, number))[: self.size]
+        self.means = {n: self.means[n] if n in self.means else _of_row(hidden, masks, new_rows[n]) for n in best}
 
 
 def _of_row(hidden: Tensor, masks: dict[str, Tensor], row: int) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Derivatives of what a pass explains by its neuron values."""
+"""Derivatives of a pass's outputs by its neuron values."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ def differentiated(
     values: Mapping[int, Tensor],
     check: Callable[[Mapping[int, Tensor]], None],
 ) -> Gradients:
-    """The derivatives of each pair's output by the neuron values: a backward pass for the first pair of every row, ...
+    """The derivatives of each pair's output by the neuron values.
 
-    summed: (P,) outputs. row_of: the batch row of each pair. values: layer -> (B, T, N). check: sees every pass's.
+    One backward pass for the first pair of every row, one for the second, and so on.
+
+    summed: (P,) outputs. row_of: the batch row of each pair. values: layer -> (B, T, N). check: called with the
+    gradients of every backward pass.
     """
-    seen: dict[int, int] = {}
-    turn = [counted(seen, row) for row in row_of]
-    out = []
+    row_counts: dict[int, int] = {}
+    turn = [counted(row_counts, row) for row in row_of]
+    entries = []
     for j in range(max(turn) + 1):
-        pairs = sent([p for p, its in enumerate(turn) if its == j], summed.device)
+        pairs = sent([p for p, pair_turn in enumerate(turn) if pair_turn == j], summed.device)
         gradients = torch.autograd.grad(summed[pairs].sum(), list(values.values()), retain_graph=True)
         by_layer = dict(zip(values, gradients, strict=True))
         check(by_layer)
-        out.append((pairs, by_layer))
-    return out
+        entries.append((pairs, by_layer))
+    return entries
 
 
-def counted(seen: dict[int, int], key: int) -> int:
-    """How often a key came before."""
-    seen[key] = seen.get(key, -1) + 1
-    return seen[key]
+def counted(counts: dict[int, int], key: int) -> int:
+    """How often a key was counted before; counts it."""
+    counts[key] = counts.get(key, -1) + 1
+    return counts[key]

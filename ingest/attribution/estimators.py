@@ -1,4 +1,4 @@
-"""Scores for every neuron, gathered example by example in constant memory, in any order, on any machine."""
+"""Scores for every neuron, accumulated example by example in constant memory, in any order, on any machine."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXT_TARGET, IMAGE_TARGET = "text", "image"
 GRADIENT, TWIN = "gradient", "twin"
 
 FAR_CELLS = 2**24
-"""How many float64 sums a `Means` keeps on a GPU at most: 128 MB."""
+"""How many float64 sums `RunningMeans` keeps on a GPU at most: 128 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,27 +56,37 @@ class Method(Protocol):
     targets: what it can explain, words ("text") or regions of drawn pictures ("image").
     needs: what the shared pass must provide besides values: GRADIENT; ATTENTION (`Trace.attention`); TWIN, more passes
     on counterfactual pictures (`Trace.twin`; `draws`, an attribute of such a method, says how many at random places).
-    unscored, an attribute of a method of which NaN in its state means a neuron that has no score: of all others it is
-    a fault, and refused (`ingest.attribution.finite.check_state`).
+    unscored: an attribute of methods for which NaN in the state means a neuron without a score; for all others NaN is
+    an error (`ingest.attribution.finite.check_state`).
     A method may also give labels (`ingest.attribution.labels.Labelling`), which the run stores beside the maps.
-    state: tensors that `merge` accepts, in any order and grouping, as if the examples had come in one pass.
     """
 
     sources: frozenset[str] | None
     targets: frozenset[str]
     needs: frozenset[str]
 
-    def update(self, trace: Trace) -> None: ...
-    def state(self) -> Mapping[str, Tensor]: ...
-    def merge(self, state: Mapping[str, Tensor]) -> None: ...
-    def result(self) -> Iterator[NeuronMap]: ...
+    def update(self, trace: Trace) -> None:
+        """Add a batch."""
+        ...
+
+    def state(self) -> Mapping[str, Tensor]:
+        """Tensors that `merge` accepts, in any order and grouping, as if all examples had come in one pass."""
+        ...
+
+    def merge(self, state: Mapping[str, Tensor]) -> None:
+        """Add what another estimator's `state` has."""
+        ...
+
+    def result(self) -> Iterator[NeuronMap]:
+        """The maps of everything added so far."""
+        ...
 
 
 @dataclass
 class RunningMeans:
-    """Sums and counts of (layer, neuron) scores under a key, on the CPU in float64, so order does not matter.
+    """Sums and counts of (layer, neuron) scores by key, on the CPU in float64, so that order does not matter.
 
-    What comes from a GPU is first added up there, as every copy from it waits for all it has to do.
+    Scores on a GPU are first added up there, as every copy from it waits for all its pending work.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -96,7 +106,7 @@ class RunningMeans:
 
     @staticmethod
     def _add(sums: dict[str, Tensor], key: str, scores: Tensor) -> None:
-        # Not in place: the tensor may be another's.
+        # Not in place: another object may hold the tensor.
         sums[key] = sums[key] + scores.double() if key in sums else scores.double()
 
     def _fetch(self) -> None:
@@ -106,15 +116,18 @@ class RunningMeans:
 
     @property
     def sums(self) -> dict[str, Tensor]:
+        """key -> (layer, neuron) float64 sum, on the CPU."""
         self._fetch()
         return self._sums
 
     def state(self) -> dict[str, Tensor]:
+        """Tensors that `merge` accepts."""
         state = {f"sum|{k}": v for k, v in self.sums.items()}
         state |= {f"count|{k}": torch.tensor(v) for k, v in self.counts.items()}
         return {"layers": torch.tensor(self.layers), **state}
 
     def merge(self, state: Mapping[str, Tensor]) -> None:
+        """Add the sums and counts of another's `state`."""
         self.layers = self.layers or tuple(state["layers"].tolist())
         for name, value in state.items():
             kind, _, key = name.partition("|")
@@ -132,11 +145,13 @@ def _far(scores: Tensor) -> bool:
 
 
 class PairMethod:
-    """Base of methods that give every (example, concept) pair a score per neuron: they differ in `score` only, or
-    in `scores` where all layers together cost less, or where a neuron's score depends on the others'.
+    """Base of methods that give every (example, concept) pair a score per neuron.
+
+    Subclasses define `score`, or `scores` where all layers together cost less, or where a neuron's score depends on
+    other neurons.
 
     reductions: the maps to make of the pairs (see `ingest.attribution.reductions`); a job sets it before the first
-    update. supported: those that make sense for the method. per_example: whether a single pair's scores mean anything.
+    update. supported: those that make sense for the method. per_example: whether a single pair's scores are meaningful.
     """
 
     needs: frozenset[str] = frozenset()
@@ -172,7 +187,7 @@ class PairMethod:
         scored = self.scored(trace)
         members = [[c == name and bool(s) for c, s in zip(trace.concepts, scored, strict=True)] for name in names]
         member = sent(members, trace.pairs.device).float()
-        exact = COHENS_D in self.reductions  # a variance is a small difference of large squares
+        exact = COHENS_D in self.reductions  # a variance is a small difference of large numbers
         if exact:
             member = member.double()
         for part, scores in self.scores(trace).items():
@@ -191,10 +206,10 @@ class PairMethod:
 
     def _count(self, key: str, scores: Tensor) -> None:
         """Add (L, pairs, N) scores to a histogram, (L, N, BINS) int32."""
-        place = bins(scores.nan_to_num()).transpose(1, 2).cpu()
+        bin_index = bins(scores.nan_to_num()).transpose(1, 2).cpu()
         if key not in self.histograms:
-            self.histograms[key] = torch.zeros(*place.shape[:2], BINS, dtype=torch.int32)
-        self.histograms[key].scatter_add_(2, place, torch.ones_like(place, dtype=torch.int32))
+            self.histograms[key] = torch.zeros(*bin_index.shape[:2], BINS, dtype=torch.int32)
+        self.histograms[key].scatter_add_(2, bin_index, torch.ones_like(bin_index, dtype=torch.int32))
 
     def state(self) -> Mapping[str, Tensor]:
         squares = {f"square|{key}": value for key, value in self.squares.sums.items()}
@@ -223,7 +238,7 @@ class PairMethod:
                     yield NeuronMap(concept, source, target, reduce, scores.float(), layers, examples, part)
 
     def _reduced(self, key: str, mean: Tensor, reduce: str) -> Tensor | None:
-        """(layer, neuron), or None where nothing is there to set the concept against."""
+        """(layer, neuron), or None where there is nothing to compare the concept with."""
         if reduce == MEAN:
             return mean
         others = [k for k in self.pairs.sums if k != key and k.split("|", 2)[:2] == key.split("|", 2)[:2]]
@@ -233,28 +248,28 @@ class PairMethod:
             return mean - _added(self.pairs.sums[k] / self.pairs.counts[k] for k in others) / len(others)
         if reduce == COHENS_D:
             return cohens_d(self._sums([key]), self._sums(others))
-        found = auroc(self.histograms[key], _added(self.histograms[k] for k in others))
-        return torch.where(mean.isnan(), torch.nan, found)
+        area = auroc(self.histograms[key], _added(self.histograms[k] for k in others))
+        return torch.where(mean.isnan(), torch.nan, area)
 
     def _sums(self, keys: Sequence[str]) -> tuple[Tensor, Tensor, int]:
-        sums, squares = (_added(of.sums[k] for k in keys) for of in (self.pairs, self.squares))
+        sums, squares = (_added(running.sums[k] for k in keys) for running in (self.pairs, self.squares))
         return sums, squares, sum(self.pairs.counts[k] for k in keys)
 
 
 def _side(trace: Trace) -> str:
-    """The source of a batch, and behind a ">" what it is explained in, where that is not text."""
+    """The source of a batch, with ">" and the target appended where that is not text."""
     return trace.source if trace.target == TEXT_TARGET else f"{trace.source}>{trace.target}"
 
 
 def sides_of(side: str) -> tuple[str, str]:
-    """(source, target) of such a side."""
+    """(source, target) of a side, as `_side` writes it."""
     source, _, target = side.partition(">")
     return source, target or TEXT_TARGET
 
 
-def normalised(whole: Tensor) -> Tensor:
-    """(L, P, N) with each pair's largest size made 1."""
-    return whole / whole.abs().amax((0, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+def normalised(scores: Tensor) -> Tensor:
+    """(L, P, N) scores divided by each pair's largest absolute value."""
+    return scores / scores.abs().amax((0, 2), keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def _added(tensors: Iterator[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Whether what passes computed is finite: noted on the device as they go, and looked at once for many of them."""
+"""Whether the results of passes are finite: noted on the device and read once for many passes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from atlas.live.finite import NotFinite, broken_rows, not_finite
 from atlas.live.hooks import Capture
 
 Note = tuple[str, Tensor, tuple[int, ...]]
-"""What, of which rows it is not finite, (rows,) bool on the device, and the rows' examples."""
+"""A name of the values, the rows where they are not finite, (rows,) bool on the device, and the rows' examples."""
 
 
 class FiniteCheck:
-    """Notes of a pass (see `of_pass`), or of many. dtype: of the model, which the message names."""
+    """Notes on one pass (see `of_pass`) or many. dtype: the model's, for the message."""
 
     def __init__(self, dtype: str) -> None:
         self.dtype, self.notes = dtype, list[Note]()
@@ -31,21 +31,21 @@ class FiniteCheck:
             self.notes.append(("the final norm's output", broken_rows(capture.norm_out, real), tuple(numbers)))
 
     def of_values(self, values: Mapping[int, Tensor], real: Tensor, numbers: Sequence[int], what: str) -> None:
-        """Note (B, T, N) values of some layers. what: with a place for the layer."""
+        """Note (B, T, N) values of some layers. what: a name with a placeholder for the layer."""
         self.notes += [(what.format(y), broken_rows(values[y], real), tuple(numbers)) for y in sorted(values)]
 
     def done(self, later: FiniteCheck | None) -> None:
-        """Check, or leave that to another who looks at many passes."""
+        """Check now, or hand the notes to `later`, which checks many passes at once."""
         if later is None:
             self.check()
         else:
             later.notes += self.notes
 
     def check(self, name: Callable[[int], str] = "example number {}".format) -> None:
-        """Look at all that was noted, at the cost of one wait for the device, and forget it.
+        """Check everything noted, waiting for the device once, and clear the notes.
 
         Raises:
-            NotFinite: something is not; the first in the order of the passes and their layers is named.
+            NotFinite: some value is not finite; the message names the first in the order of passes and layers.
         """
         notes, self.notes = self.notes, []
         if not notes:
@@ -53,14 +53,14 @@ class FiniteCheck:
         answers = torch.stack([broken.any() for _, broken, _ in notes]).tolist()
         for (what, broken, numbers), wrong in zip(notes, answers, strict=True):
             if wrong:
-                whose = [name(number) for number, bad in zip(numbers, broken.tolist(), strict=True) if bad]
-                raise not_finite(what, list(dict.fromkeys(whose)), self.dtype)
+                examples = [name(number) for number, bad in zip(numbers, broken.tolist(), strict=True) if bad]
+                raise not_finite(what, list(dict.fromkeys(examples)), self.dtype)
 
 
 def check_state(method: str, of: Any, state: Mapping[str, Tensor]) -> None:
-    """Refuse a method's sums with NaN or infinity, before they are stored.
+    """Check that a method's sums have no NaN or infinity, before they are stored.
 
-    A method whose neurons may have no score on purpose says so: `unscored`, and then NaN means that.
+    A method whose neurons may lack a score on purpose has the attribute `unscored`; then NaN means no score.
 
     Raises:
         NotFinite: they have.
@@ -72,5 +72,5 @@ def check_state(method: str, of: Any, state: Mapping[str, Tensor]) -> None:
             kind, _, about = key.partition("|")
             raise NotFinite(
                 f"the scores of {method} are NaN or infinite ({kind} of {about.replace('|', ' ').strip() or 'all'}); "
-                "use --dtype float32, or leave the method out"
+                "use [[dtype=float32]], or leave out the method"
             )

@@ -23,27 +23,27 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
     "special_text_as_one": ("special_text", "image", "video", "audio"),
     "prompt": ("prompt",),
 }
-"""Which token roles are told apart; those that never occur are left out."""
+"""Which token roles are distinguished; those that never occur are left out."""
 
 
 def parse_weights(text: str, *, attention: bool) -> tuple[float, ...]:
     """One weight for each of METRICS, from a preset's name or five numbers: `published`, `0,0.25,0.25,0.5,0`.
 
-    The empty text is the published default where there is attention, and without it `mean_max`, which keeps the
-    default's proportion of mean and max.
+    An empty text is the published default with attention, and without it `mean_max`, which keeps the default's
+    proportion of mean and max.
 
     Raises:
-        UsageError: neither; or a weight on attention where there is none.
+        UsageError: neither; or a weight on attention without attention.
     """
     name = text.strip() or ("published" if attention else "mean_max")
     try:
-        found = PRESETS.get(name) or tuple(float(part) for part in name.split(","))
+        values = PRESETS.get(name) or tuple(float(part) for part in name.split(","))
     except ValueError:
-        found = ()
-    if len(found) != len(METRICS) or not all(w >= 0 for w in found) or not 0 < sum(found) < float("inf"):
+        values = ()
+    if len(values) != len(METRICS) or not all(w >= 0 for w in values) or not 0 < sum(values) < float("inf"):
         raise UsageError(
             f"no weights called '{text}'; give five numbers for {','.join(METRICS)}, or one of {', '.join(PRESETS)}"
         )
-    if not attention and any(w for w, metric in zip(found, METRICS, strict=True) if metric in ATTENDED):
+    if not attention and any(w for w, metric in zip(values, METRICS, strict=True) if metric in ATTENDED):
         raise UsageError(f"the weights '{name}' need attention; add --param miner.attention=true, or weights=mean_max")
-    return found
+    return values

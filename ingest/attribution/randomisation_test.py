@@ -1,16 +1,15 @@
-"""Does a neuron fall further where the thing is taken out than where as much is taken out elsewhere?
+"""Does a neuron's value fall further when the thing is removed than when as much is removed elsewhere?
 
-Each picture comes in K + 1 versions of a value V: V_0 with the thing taken out, V_1 to V_K with the same shape taken
-out at random places. If the thing's place is like any other, which of a picture's versions is called the first is a
-matter of lot. With the contrast of version i, c_i = V_i - mean of the others, the statistic of a neuron over the n
-pictures is
+Each picture gives K + 1 versions of a value V: V_0 with the thing removed, V_1 to V_K with the same shape removed at
+random places. If the thing's place is like any other, the versions are exchangeable. With the contrast of version i,
+c_i = V_i - mean of the others, the statistic of a neuron over the n pictures is
 
     T = sum over pictures of c_0 / sqrt(n q),      q = mean over pictures and versions of c_i^2
 
-with q drawn towards its median over the layer's neurons, and its null is the same with a version that is drawn for each
-picture, the same one for all neurons, so that what moves many neurons together moves them in the null too. The drawn
-statistics of a layer's neurons are pooled, p is the rank of T among them, and Benjamini and Hochberg's (1995) false
-discovery rate is held over all neurons that move in any version. How often it is wrong is in `docs/statistics.md`.
+with q shrunk towards its median over the layer's neurons. The null uses a version drawn at random for each picture, the
+same for all neurons, so that what moves many neurons together does so in the null too. The drawn statistics of a
+layer's neurons are pooled, p is the rank of T among them, and Benjamini and Hochberg's (1995) false discovery rate is
+controlled over all neurons that move in any version. `docs/statistics.md` has the measured error rates.
 """
 
 from __future__ import annotations
@@ -25,61 +24,61 @@ from torch import Tensor
 from ingest.attribution.trace import Trace
 
 LEAST = 6
-"""Examples below which nothing is said."""
+"""The fewest examples to test with."""
 
 POOLED = 8192
-"""About how many drawn statistics a layer has at least, of 2 to 16 draws."""
+"""About how many drawn statistics a layer should have, from 2 to 16 draws."""
 
 PRIOR = 3.0
-"""How many pictures the median of the layer's q counts for."""
+"""How many pictures the layer's median q counts as."""
 
 CONTRAST, SQUARE, DRAWN = "contrast", "square", "drawn"
 
 
 def assignments(trace: Trace, versions: int) -> Tensor:
-    """(draws, P) int64: which version is called the first in each draw, for every pair of the batch.
+    """(draws, P) int64: the version that takes the place of V_0 in each draw, for every pair of the batch.
 
-    Alike wherever the example is computed, and for all questions about one picture.
+    The same on every machine, and for all questions about one picture.
     """
     width = trace.live.layout.width
     draws = min(16, max(2, math.ceil(POOLED / width)))
     names = [trace.items[row].cluster or str(trace.items[row].number) for row in trace.row_of]
-    found = [
+    chosen = [
         [
             zlib.crc32(f"{draw} {name} {concept}".encode()) % versions
             for name, concept in zip(names, trace.concepts, strict=True)
         ]
         for draw in range(draws)
     ]
-    return torch.tensor(found, device=trace.pairs.device)
+    return torch.tensor(chosen, device=trace.pairs.device)
 
 
 def sums_of_contrasts(values: Tensor, drawn: Tensor) -> dict[str, Tensor]:
-    """What is summed over pictures: part -> (L, P, N).
+    """The quantities to sum over pictures: part -> (L, P, N).
 
     values: (K + 1, L, P, N), the version without the thing first. drawn: (draws, P).
     """
     versions = values.shape[0]
     contrasts = (versions * values - values.sum(0)) / (versions - 1)
-    out = {CONTRAST: contrasts[0], SQUARE: contrasts.square().mean(0)}
+    parts = {CONTRAST: contrasts[0], SQUARE: contrasts.square().mean(0)}
     pairs = torch.arange(values.shape[2], device=values.device)
     for draw, chosen in enumerate(drawn):
-        out[f"{DRAWN}{draw}"] = contrasts[chosen, :, pairs].movedim(0, 1)
-    return out
+        parts[f"{DRAWN}{draw}"] = contrasts[chosen, :, pairs].movedim(0, 1)
+    return parts
 
 
 def exceeding(means: Mapping[str, Tensor], pictures: int, rate: float) -> Tensor:
     """(L, N) bool: the neurons whose value falls further without the thing, at this false discovery rate.
 
-    means: over the pictures, of the parts of `sums_of_contrasts`.
+    means: over the pictures, by part of `sums_of_contrasts`.
     """
     from scipy.stats import false_discovery_control
 
-    found = p_values(means, pictures)
-    moving = found.isfinite()
+    p = p_values(means, pictures)
+    moving = p.isfinite()
     passing = torch.zeros_like(moving)
     if moving.any():
-        passing[moving] = torch.from_numpy(false_discovery_control(found[moving].numpy()) <= rate)
+        passing[moving] = torch.from_numpy(false_discovery_control(p[moving].numpy()) <= rate)
     return passing
 
 
@@ -88,14 +87,14 @@ def p_values(means: Mapping[str, Tensor], pictures: int) -> Tensor:
     square = means[SQUARE].double().cpu()
     drawn = torch.stack([mean.double().cpu() for name, mean in means.items() if name.startswith(DRAWN)])
     contrast = means[CONTRAST].double().cpu()
-    found = torch.full_like(square, torch.nan)
-    for layer, mine in enumerate(square):
-        moving = mine > 0
+    p = torch.full_like(square, torch.nan)
+    for layer, layer_square in enumerate(square):
+        moving = layer_square > 0
         if not moving.any():
             continue
-        spread = (PRIOR * mine[moving].median() + pictures * mine[moving]) / (PRIOR + pictures)
+        spread = (PRIOR * layer_square[moving].median() + pictures * layer_square[moving]) / (PRIOR + pictures)
         scale = (pictures / spread).sqrt()
         null = (drawn[:, layer, moving] * scale).flatten().sort().values
         above = len(null) - torch.searchsorted(null, contrast[layer, moving] * scale)
-        found[layer, moving] = (1 + above.double()) / (1 + len(null))
-    return found
+        p[layer, moving] = (1 + above.double()) / (1 + len(null))
+    return p

@@ -1,12 +1,12 @@
-"""From the pairs of a concept and the pairs of the others to one number a neuron, from sums that merge.
+"""Reduces a concept's pairs, compared with other pairs, to one number for each neuron, from sums that can be merged.
 
 Positives are the (example, concept) pairs of the concept; negatives are those of the run's other concepts, and of
 examples that show none of them (the job's `negatives`).
 
-mean: over the positives. contrast: that mean minus the mean of the others' means, every concept counting alike.
-cohens_d: the gap of positives and negatives over their pooled standard deviation. auroc: the share of (positive,
-negative) pairs that the score tells apart, ties counting half, from histograms with four bins an octave: scores within
-a fifth of each other may count as tied.
+mean: over the positives. contrast: that mean minus the mean of the others' means, every concept counting equally.
+cohens_d: the difference of the two means over the pooled standard deviation. auroc: the share of (positive, negative)
+pairs that the score orders correctly, ties counting half, from histograms with four bins an octave: scores within a
+fifth of each other may count as ties.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ BINS = 2 * SIDE + 1
 def bins(scores: Tensor) -> Tensor:
     """The bin of every score, int64 in [0, BINS): the same on every machine, so that histograms merge."""
     size = scores.abs().clamp(min=2.0 ** -(OCTAVES_BELOW + 1))
-    place = (AN_OCTAVE * (size.log2() + OCTAVES_BELOW)).floor().long().clamp(-1, SIDE - 1) + 1
-    return SIDE + scores.sign().long() * place
+    level = (AN_OCTAVE * (size.log2() + OCTAVES_BELOW)).floor().long().clamp(-1, SIDE - 1) + 1
+    return SIDE + scores.sign().long() * level
 
 
 def cohens_d(positives: tuple[Tensor, Tensor, int], negatives: tuple[Tensor, Tensor, int]) -> Tensor | None:
-    """The gap of the means in pooled standard deviations; NaN where neither side varies, None with fewer than three
-    pairs.
+    """The difference of the means in pooled standard deviations; NaN where neither side varies, None with fewer than
+    three pairs.
 
     positives, negatives: sum, sum of squares and number of the scores.
     """
@@ -40,7 +40,7 @@ def cohens_d(positives: tuple[Tensor, Tensor, int], negatives: tuple[Tensor, Ten
     if n < 1 or m < 1 or n + m < 3:
         return None
     pooled = (first[1] * n + second[1] * m) / (n + m - 2)
-    noise = 1e-10 * (first[0] ** 2 + second[0] ** 2)  # what rounding leaves of a variance of zero
+    noise = 1e-10 * (first[0] ** 2 + second[0] ** 2)  # a variance of zero, up to rounding
     spread = torch.where(pooled > noise, pooled, torch.nan).sqrt()
     return (first[0] - second[0]) / spread
 

@@ -1,10 +1,9 @@
-"""What methods see of one forward pass over one batch; methods read it and never run the model themselves."""
+"""What methods see of one forward pass over a batch; methods read it and do not run the model themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from atlas.errors import Unsupported, UsageError
 from atlas.live.attention import weights
-from atlas.live.encode import PAD, Batch, Prompt
+from atlas.live.encode import PAD, Batch
 from atlas.live.hooks import Capture, tracing
 from atlas.live.matmul import product
 from atlas.live.media import KINDS
@@ -23,59 +22,42 @@ from atlas.neurons import PRODUCT
 from atlas.token_roles import ROLES
 from ingest.attribution.derivatives import Gradients, counted, differentiated
 from ingest.attribution.finite import FiniteCheck
+from ingest.attribution.item import Item
 from ingest.attribution.position_sums import sent
-from ingest.data.targets import Target
 
 POSITIONS = ("predicting", "all", *KINDS)
-"""Which positions of a pass a method may read: where the words are predicted, all that are not padding, a medium's."""
+"""The positions that a method may read: where the words are predicted, all except padding, or a medium's."""
 
 ATTENTION = "attention"
-"""What a method needs that reads attention weights."""
+"""The need of a method that reads attention weights."""
 
 LOG_PROBABILITY, LOGIT, PROBABILITY = "log_probability", "logit", "probability"
 OUTPUTS = (LOG_PROBABILITY, LOGIT, PROBABILITY)
-"""What of a token may be explained."""
+"""The outputs of a token that may be explained."""
 
 
 def sources_with(positions: str) -> frozenset[str] | None:
-    """The only sources whose examples have such positions; None: all have."""
+    """The only sources whose examples have these positions; None: all have."""
     return frozenset({positions}) if positions in KINDS else None
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> str:
-    """The value of a method's parameter, or UsageError where it is none of the known."""
+    """The value of a method's parameter, checked to be a known one.
+
+    Raises:
+        UsageError: it is not."""
     if value not in known:
         raise UsageError(f"no {name} called '{value}'; there are: {', '.join(known)}")
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One example, encoded with its answer, and the tokens of it to explain (at least one).
-
-    number: its place among the run's examples. cluster: see `Example`. twins: for each concept, the pictures' inputs
-    without it, then with as much taken away elsewhere, once a draw; only where a method of the job asks for them.
-    """
-
-    number: int
-    prompt: Prompt
-    targets: tuple[Target, ...]
-    twins: Mapping[str, tuple[Prompt, ...]] = field(default_factory=dict)
-    cluster: str = ""
-
-
-def shortest_first(items: Sequence[Item]) -> list[Item]:
-    """The items by length, so that batches need little padding."""
-    return sorted(items, key=lambda item: (len(item.prompt.ids) + len(item.prompt.answer), item.number))
-
-
 class Trace:
-    """Neuron values of one batch of one source, and what they led to.
+    """Neuron values of one batch of one source, and the outputs that they led to.
 
     Sizes: batch rows B, positions T, neurons N, targets K (tokens to explain), pairs P (a row and a concept).
     rows, positions, tokens, weights: (K,), the row, predicting position, token id and weight of each target.
     pairs: (P,) row of each pair; pair_of: (K,) each target's pair; concepts: each pair's concept name.
-    shared: what one method computed of the trace and others may use. target: what is explained, "text".
+    shared: results that one method computed from the trace and others may reuse. target: what is explained, "text".
     """
 
     target = "text"
@@ -88,9 +70,9 @@ class Trace:
         self.finite.of_pass(capture, batch.roles != PAD, [item.number for item in items])
         self.shared: dict[tuple[object, ...], Any] = {}
         if len({value.device for value in capture.values.values()} | {live.device}) > 1:
-            raise Unsupported("attribution needs all layers on one device; leave out --device-map")
+            raise Unsupported("attribution needs all layers on one device; leave out [[device_map]]")
         keys = list(dict.fromkeys((r, t.concept) for r, item in enumerate(items) for t in item.targets))
-        place = {key: p for p, key in enumerate(keys)}
+        pair_index = {key: p for p, key in enumerate(keys)}
         flat = [(r, t) for r, item in enumerate(items) for t in item.targets]
         device = live.device
         self.concepts = [concept for _, concept in keys]
@@ -100,10 +82,11 @@ class Trace:
         self.positions = sent([batch.starts[r] + t.index - 1 for r, t in flat], device)
         self.tokens = sent([items[r].prompt.answer[t.index] for r, t in flat], device)
         self.weights = sent([t.weight for _, t in flat], device)
-        self.pair_of = sent([place[r, t.concept] for r, t in flat], device)
+        self.pair_of = sent([pair_index[r, t.concept] for r, t in flat], device)
 
     @property
     def layers(self) -> tuple[int, ...]:
+        """The traced layers, in order."""
         return tuple(sorted(self.capture.values))
 
     @cached_property
@@ -121,11 +104,11 @@ class Trace:
         return self.capture.values[layer].detach().float()
 
     def attention(self, layer: int, *, causal: bool = True, among: Tensor | None = None) -> Tensor:
-        """(B, T, T) float32 attention weights, query by key, their mean over the heads; 0 for padding.
+        """(B, T, T) float32 attention weights, query by key, averaged over the heads; 0 for padding.
 
-        Computed anew at every call, one layer at a time; needs a pass traced with attention. causal: as the model
-        computed them; else softmax(QK^T / sqrt(d_head)) without a causal mask. among: (B, T) bool, without a causal
-        mask, the only positions that count; all that are not padding by default.
+        Recomputed at every call; needs a pass traced with attention. causal: as the model computed them; else
+        softmax(QK^T / sqrt(d_head)) without a causal mask. among: (B, T) bool, without a causal mask, the only
+        positions that count; by default all that are not padding.
         """
         keys = self.real if among is None else among
         return weights(self.live.layout, self.capture, layer, keys, causal=causal).float().mean(1)
@@ -142,16 +125,16 @@ class Trace:
     def to_pairs(self, scores: Tensor) -> Tensor:
         """(P, ...) from (K, ...): the weighted sum over each pair's targets."""
         dtype = torch.promote_types(scores.dtype, torch.float32)
-        out = torch.zeros(len(self.concepts), *scores.shape[1:], dtype=dtype, device=scores.device)
+        summed = torch.zeros(len(self.concepts), *scores.shape[1:], dtype=dtype, device=scores.device)
         weights = self.weights.view(-1, *[1] * (scores.dim() - 1))
         step = max(1, len(scores) * 2**26 // max(1, scores.numel()))  # a picture has hundreds of targets
         for first in range(0, len(scores), step):
-            some = slice(first, first + step)
-            out = out.index_add(0, self.pair_of[some], scores[some] * weights[some])
-        return out
+            chunk = slice(first, first + step)
+            summed = summed.index_add(0, self.pair_of[chunk], scores[chunk] * weights[chunk])
+        return summed
 
     def where(self, positions: str) -> Tensor:
-        """(P, T) bool: the positions that count for each pair, by one of POSITIONS."""
+        """(P, T) bool: the positions that count for each pair. positions: one of POSITIONS."""
         if positions in KINDS:
             return self.batch.roles[self.pairs] == ROLES.index(positions)
         if positions == "all":
@@ -162,19 +145,19 @@ class Trace:
 
     @cached_property
     def places(self) -> tuple[Tensor, Tensor]:
-        """(B, k) int64: each row's predicting positions, the last repeated up to k; (K,): each target's place there."""
+        """(B, k) int64: each row's predicting positions, the last repeated up to k; (K,): each target's index there."""
         rows = self.rows.tolist()
-        seen: dict[int, int] = {}
-        place = [counted(seen, row) for row in rows]
-        positions = torch.zeros(len(self.items), max(place) + 1, dtype=torch.long, device=self.rows.device)
-        for row, column, position in zip(rows, place, self.positions.tolist(), strict=True):
+        row_counts: dict[int, int] = {}
+        target_place = [counted(row_counts, row) for row in rows]
+        positions = torch.zeros(len(self.items), max(target_place) + 1, dtype=torch.long, device=self.rows.device)
+        for row, column, position in zip(rows, target_place, self.positions.tolist(), strict=True):
             positions[row, column:] = position
-        return positions, torch.tensor(place, device=self.rows.device)
+        return positions, torch.tensor(target_place, device=self.rows.device)
 
     def require_product(self, method: str) -> None:
-        """Raise Unsupported where the values are the gate's and not what the down projection reads."""
+        """Raise Unsupported where the values are the gate's and not the down projection's inputs."""
         if self.tap != PRODUCT and any(self.live.layout.gates[layer] is not None for layer in self.layers):
-            raise Unsupported(f"{method} reads the product tap; use --tap product")
+            raise Unsupported(f"{method} reads the product tap; use [[tap=product]]")
 
     def final_at_targets(self) -> tuple[Tensor, Tensor]:
         """(K, d_model) each: the final norm's input and output where each target is predicted."""
@@ -186,12 +169,12 @@ class Trace:
 
     def outputs(self, final: Tensor, which: Tensor | None = None, output: str = LOG_PROBABILITY) -> Tensor:
         """(K,) log-probability (or another of OUTPUTS) of each target's token, from (K, d_model) outputs of the final
-        norm; or of the targets `which`, (n,) int64, from as many."""
+        norm; or only of the targets `which`, (n,) int64, from (n, d_model)."""
         logits = self.live.logits(final)
         if output != LOGIT:
             logits = logits.log_softmax(-1)
-        found = logits.gather(-1, (self.tokens if which is None else self.tokens[which])[:, None])[:, 0]
-        return found.exp() if output == PROBABILITY else found
+        values = logits.gather(-1, (self.tokens if which is None else self.tokens[which])[:, None])[:, 0]
+        return values.exp() if output == PROBABILITY else values
 
     @cached_property
     def clean(self) -> Tensor:
@@ -208,15 +191,16 @@ class Trace:
         return miss, self.to_pairs(logp)
 
     def directions(self, norm: bool) -> Tensor:
-        """(K, d_model) direction whose product with a write vector is the direct effect on the target's logit; without
-        the norm in the model's dtype."""
+        """(K, d_model) direction whose inner product with a write vector is its direct effect on the target's logit.
+
+        norm: whether to go through the final norm; without it, in the model's dtype."""
         if ("directions", norm) not in self.shared:
-            around = self.final_at_targets() if norm else ()
-            self.shared["directions", norm] = direct_directions(self.live.layout, self.tokens, *around)
+            final_norm = self.final_at_targets() if norm else ()
+            self.shared["directions", norm] = direct_directions(self.live.layout, self.tokens, *final_norm)
         return self.shared["directions", norm]  # type: ignore[no-any-return]
 
     def write_directions(self, layer: int, norm: bool) -> Tensor:
-        """(K, d_model): `directions` as they are for the layer's write vectors, through any norm behind its FFN."""
+        """(K, d_model): `directions` for the layer's write vectors, through the norm after its FFN, if there is one."""
         layout, directions = self.live.layout, self.directions(norm)
         if layout.after[layer] is None:
             return directions
@@ -226,24 +210,24 @@ class Trace:
         return behind_ffn(layout, layer, directions, wrote.float())
 
     def contributions(self, *, norm: bool = False) -> Tensor:
-        """(K, L, N): each value times the target's direction (see `directions`) on the write vector; methods share
-        it."""
+        """(K, L, N): each value times the inner product of its write vector with the target's direction (see
+        `directions`); methods share it."""
         key = ("contributions", norm)
         if key not in self.shared:
-            found = torch.empty(self.targeted.shape, device=self.targeted.device)
-            for place, layer in enumerate(self.layers):
+            products = torch.empty(self.targeted.shape, device=self.targeted.device)
+            for index, layer in enumerate(self.layers):
                 effects = product(self.write_directions(layer, norm), self.live.layout.write_vectors(layer))
-                torch.mul(self.targeted[:, place], effects, out=found[:, place])
-            self.shared[key] = found
+                torch.mul(self.targeted[:, index], effects, out=products[:, index])
+            self.shared[key] = products
         return self.shared[key]  # type: ignore[no-any-return]
 
     def gradients_of(self, output: str) -> Gradients:
         """The derivative of each pair's output (one of OUTPUTS) by every neuron value: [(pairs, layer -> (B, T, N))],
         in the model's dtype.
 
-        Needs a pass traced with gradients. Concepts of the same row must not mix, so the first concept of every
-        row is differentiated in one backward pass, the second of every row in the next, and so on; `pairs` says
-        which pairs an entry is about, at most one a row. All methods that explain the same output share the passes.
+        Needs a pass traced with gradients. To keep concepts of one row apart, the first concept of every row is
+        differentiated in one backward pass, the second in the next, and so on; `pairs` are an entry's pairs, at most
+        one a row. Methods that explain the same output share the passes.
         """
         if output not in self._gradients:
             summed = self.to_pairs(self.outputs(self._at_targets(self.capture.norm_out), output=output))
@@ -258,8 +242,8 @@ class Trace:
     def twin(self, draw: int = 0) -> Capture:
         """The same pass on the counterfactual pictures, once for every pair: values are (P, T, N).
 
-        draw: 0 without the concept, from 1 with as much taken away elsewhere. Pairs without a concept see their own
-        picture. Runs the model; a method that needs it says so (TWIN) and asks once.
+        draw: 0 without the concept, from 1 without an equal region elsewhere. Pairs without a twin see their own
+        picture. Runs the model; methods that use it declare the need TWIN.
 
         Raises:
             Unsupported: the pictures' inputs take another number of positions.
@@ -290,12 +274,12 @@ def traced(
     attention: bool = False,
     later: FiniteCheck | None = None,
 ) -> Iterator[Trace]:
-    """Run one teacher-forced pass over a batch and hand out its trace; the hooks live as long as the pass.
+    """Run one teacher-forced pass over a batch and yield its trace.
 
-    later: what takes the notes of whether all was finite, to look at them for many passes at once.
+    later: collects this pass's finiteness notes, to check many passes at once.
 
     Raises:
-        NotFinite: the model, or a gradient, is NaN or infinite; after the block.
+        NotFinite: after the block, where the model's output or a gradient is NaN or infinite.
     """
     batch = live.batch([item.prompt for item in items])
     with (

@@ -1,4 +1,4 @@
-"""What a job's model draws: pictures of its own answers, and where in them the concepts are."""
+"""The pictures that a job's model draws in its answers, and where they show the concepts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from atlas.live.draw.drawer import Drawn, DrawOptions
 from atlas.live.draw.pictures import pictures_of
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
-from ingest.attribution.trace import Item
+from ingest.attribution.item import Item
 from ingest.data.examples import Dataset
 from ingest.job import Job
 from ingest.segmenters._common import Segmenter
@@ -36,10 +36,10 @@ class DrawnRegion:
 
 
 class Drawings:
-    """Draws the answers of a model, finds the concepts in them, and looks back from there to the states.
+    """Draws a model's answers, finds the concepts in the pictures, and attributes their regions to the states.
 
-    A picture's noise is seeded by its prompt, so that the same request is drawn from the same noise anywhere, also by
-    an edited model.
+    A picture's noise is seeded by its prompt, so that the same request always starts from the same noise, also with an
+    edited model.
     """
 
     def __init__(self, live: LiveModel, dataset: Dataset, job: Job):
@@ -54,33 +54,33 @@ class Drawings:
         return self.live.drawer.draw(states, tokens, seeds, self.how)
 
     def pictures(self, prompts: Sequence[Prompt]) -> list[Image]:
-        """The pictures of answered prompts, every one with a picture's tokens in its answer."""
+        """The pictures of answered prompts, all of which have a picture's tokens in their answers."""
         return pictures_of(self.live, prompts, [self.seed_of(prompt.ids) for prompt in prompts], self.how)
 
     def seed_of(self, ids: Sequence[int]) -> int:
-        """The noise of a picture that these tokens asked for."""
-        said = f"{self.seed}|{','.join(map(str, ids))}"
-        return int(hashlib.sha256(said.encode()).hexdigest()[:8], 16)
+        """The seed of the noise for a prompt's picture. ids: the prompt's tokens."""
+        text = f"{self.seed}|{','.join(map(str, ids))}"
+        return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16)
 
     def regions(self, items: Sequence[Item], drawn: Drawn) -> list[DrawnRegion]:
-        """Of every concept that an item's targets name, and that the segmenter finds in its picture."""
-        found = []
+        """The region of each concept of an item's targets that the segmenter finds in its picture."""
+        all_regions = []
         for row, (item, picture) in enumerate(zip(items, drawn.pictures, strict=True)):
             for name in sorted({t.concept for t in item.targets}):
                 mask = self.segmenter.find(picture, self.concepts[name])
                 if mask is not None:
-                    found.append(DrawnRegion(row, name, torch.from_numpy(mask.astype(np.float32))))
-        return found
+                    all_regions.append(DrawnRegion(row, name, torch.from_numpy(mask.astype(np.float32))))
+        return all_regions
 
     def importance(self, states: Tensor, drawn: Drawn, regions: Sequence[DrawnRegion]) -> dict[tuple[int, str], Tensor]:
-        """(row, concept) -> R, (J, d_model): the derivative of what the states decide in the region, by the states."""
-        found: dict[tuple[int, str], Tensor] = {}
+        """(row, concept) -> R, (J, d_model): the derivative of the region's content by the states."""
+        by_region: dict[tuple[int, str], Tensor] = {}
         waiting = list(regions)
         while waiting:  # one region a row at a time, as rows are drawn in one batch
-            now = {region.row: region for region in reversed(waiting)}
-            shape = next(iter(now.values())).mask.shape
-            masks = torch.stack([now[r].mask if r in now else torch.zeros(shape) for r in range(len(states))])
+            current = {region.row: region for region in reversed(waiting)}
+            shape = next(iter(current.values())).mask.shape
+            masks = torch.stack([current[r].mask if r in current else torch.zeros(shape) for r in range(len(states))])
             gradient = self.live.drawer.importance(states, drawn, masks.to(states.device), self.how)
-            found |= {(row, region.concept): gradient[row] for row, region in now.items()}
-            waiting = [region for region in waiting if region is not now[region.row]]
-        return found
+            by_region |= {(row, region.concept): gradient[row] for row, region in current.items()}
+            waiting = [region for region in waiting if region is not current[region.row]]
+        return by_region

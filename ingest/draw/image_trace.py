@@ -1,4 +1,4 @@
-"""A pass that led to a picture: what is explained is the concept's region in it, not a word."""
+"""A pass that led to a picture: the concept's region in it is explained, not a word."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from atlas.live.hooks import Capture, tracing
 from atlas.live.model import LiveModel
 from atlas.live.norms import FrozenNorm
 from ingest.attribution.finite import FiniteCheck
-from ingest.attribution.trace import LOG_PROBABILITY, Item, Trace
+from ingest.attribution.item import Item
+from ingest.attribution.trace import LOG_PROBABILITY, Trace
 from ingest.draw.drawings import Drawings
 
 
 class ImageTrace(Trace):
     """Neuron values of one batch of requests for pictures.
 
-    Targets are the picture's J states of every concept found in it, and R, (J, d_model), what each of these decided of
-    the concept's region (`Drawings.importance`). In place of a word's logit stands R . h, with h the final norm's
-    output at the state: to first order, what changes in the region when h changes. So every method that asks for an
-    output, for its gradient or for a direction explains the picture as it explains a word.
+    Targets are the picture's J states, for every concept found in it, with R, (J, d_model), each state's importance for
+    the concept's region (`Drawings.importance`). R . h replaces a word's logit, with h the final norm's output at the
+    state: to first order, how the region changes with h. So every method that uses an output, its gradient or a
+    direction explains pictures in the same way as words.
     """
 
     target = "image"
@@ -42,23 +43,23 @@ class ImageTrace(Trace):
     ):
         super().__init__(live, batch, capture, items, source, tap)
         self.positions = self.positions + 1 + live.drawer.offset
-        seen: dict[tuple[int, str], int] = {}  # which of a picture's states a target is, as they come in order
+        counts: dict[tuple[int, str], int] = {}  # which of a picture's states a target is, as they come in order
         rows = []
         for r, item in enumerate(items):
             for target in item.targets:
                 key = (r, target.concept)
-                rows.append(importance[key][seen.get(key, 0)])
-                seen[key] = seen.get(key, 0) + 1
+                rows.append(importance[key][counts.get(key, 0)])
+                counts[key] = counts.get(key, 0) + 1
         empty = torch.zeros(0, live.layout.d_model, device=live.device)
         self.importance = torch.stack(rows).float() if rows else empty
 
     def outputs(self, final: Tensor, which: Tensor | None = None, output: str = LOG_PROBABILITY) -> Tensor:
-        """(K,) R . h of each target; whatever of OUTPUTS is asked for, as a picture has no probability."""
-        wanted = self.importance if which is None else self.importance[which]
-        return (final.float() * wanted.to(final.device)).sum(-1)
+        """(K,) R . h of each target, for every one of OUTPUTS, as a picture has no probability."""
+        directions_used = self.importance if which is None else self.importance[which]
+        return (final.float() * directions_used.to(final.device)).sum(-1)
 
     def directions(self, norm: bool) -> Tensor:
-        """(K, d_model): R, or R taken back through the final norm at its real scale, which the states lie behind."""
+        """(K, d_model): R, or R pulled back through the final norm at its real scale, as the states come after it."""
         if not norm:
             return self.importance
         return FrozenNorm(self.live.layout.norm, *self.final_at_targets()).pulled_back(self.importance)
@@ -76,29 +77,29 @@ def drawn(
     grad: bool,
     later: FiniteCheck | None = None,
 ) -> Iterator[tuple[ImageTrace | None, list[str]]]:
-    """One teacher-forced pass over requests and the answers to them, the pictures drawn and looked back on.
+    """One teacher-forced pass over requests with their answers; draws the pictures and attributes their regions.
 
-    Yields the trace, None where no concept was found in any picture; and the concepts that were not, one a picture.
+    Yields the trace (None where no concept was found in any picture) and the concepts not found, one for each picture.
     """
     batch = live.batch([item.prompt for item in items])
     with torch.set_grad_enabled(grad), tracing(live.layout, layers=layers, tap=tap, grad=grad) as capture:
         live.forward(batch)
     assert capture.norm_out is not None, "the traced pass did not reach the final norm"
-    at = positions(live, [item.prompt for item in items], batch.starts)
-    rows = torch.arange(len(items), device=at.device)[:, None]
-    tokens = batch.inputs["input_ids"][rows, at - live.drawer.offset]
-    pictures = drawings.draw(items, states := capture.norm_out.detach()[rows, at], tokens)
+    state_positions = positions(live, [item.prompt for item in items], batch.starts)
+    rows = torch.arange(len(items), device=state_positions.device)[:, None]
+    tokens = batch.inputs["input_ids"][rows, state_positions - live.drawer.offset]
+    pictures = drawings.draw(items, states := capture.norm_out.detach()[rows, state_positions], tokens)
     regions = drawings.regions(items, pictures)
-    found = {(region.row, region.concept) for region in regions}
-    missing = [c for r, item in enumerate(items) for c in {t.concept for t in item.targets} if (r, c) not in found]
-    if not found:
+    shown = {(region.row, region.concept) for region in regions}
+    missing = [c for r, item in enumerate(items) for c in {t.concept for t in item.targets} if (r, c) not in shown]
+    if not shown:
         yield None, missing
         return
     importance = drawings.importance(states, pictures, regions)
-    kept = [
-        replace(item, targets=tuple(t for t in item.targets if (r, t.concept) in found)) for r, item in enumerate(items)
+    explained = [
+        replace(item, targets=tuple(t for t in item.targets if (r, t.concept) in shown)) for r, item in enumerate(items)
     ]
     with torch.set_grad_enabled(grad):
-        trace = ImageTrace(live, batch, capture, kept, source, tap, importance)
+        trace = ImageTrace(live, batch, capture, explained, source, tap, importance)
         yield trace, missing
     trace.finite.done(later)

@@ -1,7 +1,7 @@
-"""What a picture shows, by a model that has nothing to do with the one that drew it.
+"""What a picture shows, according to a model independent of the one that drew it.
 
-A HuggingFace image classifier, whose labels are compared with the concepts' words; or a CLIP, asked which of the
-concepts' names fits best.
+A HuggingFace image classifier, whose labels are compared with the concepts' words; or a CLIP, which compares the
+picture with the concepts' names.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FOLDER = "judge"
-"""Where a model that draws may have its own, beside its weights."""
+"""The folder of a drawing model's own judge, beside its weights."""
 
 
 class PictureJudge(Protocol):
-    """identity: 64 hex digits of its weights."""
+    """Recognises what a picture shows. identity: 64 hex digits of its weights."""
 
     @property
     def identity(self) -> str: ...
 
     def known(self, concepts: Sequence[Concept]) -> list[Concept]:
-        """Those that it can tell apart from the others."""
+        """The concepts that it can recognise."""
         ...
 
     def judge(self, pictures: Sequence[Image], concepts: Sequence[Concept]) -> tuple[np.ndarray, np.ndarray]:
-        """(pictures, concepts) probabilities, and (pictures,) the place of the likeliest; -1 for something else."""
+        """(pictures, concepts) probabilities, and (pictures,) the index of the likeliest; -1 for something else."""
         ...
 
 
 class ClassifierJudge:
-    """Softmax over all of a classifier's labels; those of a concept count together."""
+    """Softmax over all of a classifier's labels; a concept's labels are summed."""
 
     def __init__(self, model: Any, reader: Any):
         self.model, self.reader = model, reader
@@ -61,13 +61,13 @@ class ClassifierJudge:
 
     @torch.no_grad()
     def judge(self, pictures: Sequence[Image], concepts: Sequence[Concept]) -> tuple[np.ndarray, np.ndarray]:
-        mine = [self._own(concept) for concept in concepts]
+        labels_by_concept = [self._own(concept) for concept in concepts]
         inputs = self.reader(images=[rgb(p) for p in pictures], return_tensors="pt").to(self.model.device)
-        every = self.model(**inputs).logits.float().softmax(-1).cpu().numpy()
-        best = every.argmax(-1)
-        place = {label: at for at, labels in enumerate(mine) for label in labels}
-        return np.stack([every[:, labels].sum(1) for labels in mine], 1), np.array(
-            [place.get(int(b), -1) for b in best]
+        probabilities = self.model(**inputs).logits.float().softmax(-1).cpu().numpy()
+        best = probabilities.argmax(-1)
+        concept_of = {label: number for number, labels in enumerate(labels_by_concept) for label in labels}
+        return np.stack([probabilities[:, labels].sum(1) for labels in labels_by_concept], 1), np.array(
+            [concept_of.get(int(b), -1) for b in best]
         )
 
 
@@ -90,8 +90,8 @@ class ZeroShotJudge:
         inputs = self.reader(text=texts, images=[rgb(p) for p in pictures], return_tensors="pt", padding=True).to(
             self.model.device
         )
-        every = self.model(**inputs).logits_per_image.float().softmax(-1).cpu().numpy()
-        return every, every.argmax(-1)
+        probabilities = self.model(**inputs).logits_per_image.float().softmax(-1).cpu().numpy()
+        return probabilities, probabilities.argmax(-1)
 
 
 def _names(label: str) -> set[str]:
@@ -101,27 +101,27 @@ def _names(label: str) -> set[str]:
 def judge_for(
     live: LiveModel, examples: Sequence[Example], concepts: Sequence[Concept], model: str | None, notes: list[str]
 ) -> PictureJudge | None:
-    """What judges the pictures that examples ask for: a classifier or CLIP by name, or the model's own; None where
-    none is asked for, or there is no judge, which `notes` then says.
+    """The judge of the pictures that examples ask for: a classifier or CLIP by name, or the model's own.
 
-    concepts: all that pictures may show, of which the judge must know every one that is asked for, and two at least.
+    None where no picture is requested, or where there is no judge, in which case a note is added.
+    concepts: all that pictures may show; the judge must know every requested one, and at least two.
 
     Raises:
-        UsageError: it cannot be loaded, or does not know what is asked for.
+        UsageError: it cannot be loaded, or does not know a requested concept.
     """
-    asked = {mention.concept for e in examples if e.target == IMAGE for mention in e.mentions}
-    if not asked:
+    requested = {mention.concept for e in examples if e.target == IMAGE for mention in e.mentions}
+    if not requested:
         return None
-    own = None if live.of_hub else live.folder / FOLDER
-    if model is None and (own is None or not own.is_dir()):
-        notes.append("nothing judges what is drawn: --judge names an image classifier or a CLIP")
+    own_judge = None if live.of_hub else live.folder / FOLDER
+    if model is None and (own_judge is None or not own_judge.is_dir()):
+        notes.append("no judge for the drawn pictures: name an image classifier or a CLIP as the judge")
         return None
-    judge = load_judge(model or str(own), device=str(live.device))
+    judge = load_judge(model or str(own_judge), device=str(live.device))
     names = [concept.name for concept in judge.known(concepts)]
-    if lacking := sorted(asked - set(names)):
-        raise UsageError(f"the judge knows nothing of {', '.join(lacking)}; it knows {', '.join(names[:8]) or 'none'}")
+    if lacking := sorted(requested - set(names)):
+        raise UsageError(f"the judge does not know {', '.join(lacking)}; it knows {', '.join(names[:8]) or 'none'}")
     if len(names) < 2:
-        raise UsageError("the judge has nothing to tell what is drawn from; choose another --judge or --dataset")
+        raise UsageError("the judge knows only one concept of the dataset; choose another [[judge]] or [[dataset]]")
     return judge
 
 
@@ -135,14 +135,14 @@ def load_judge(model: str | Path, *, device: str = "cpu") -> PictureJudge:
 
     from atlas.live.load.checkpoints import find_device
 
-    said = {"needed": "name a judge: a folder or HuggingFace id", "failed": "the judge of pictures"}
+    messages = {"needed": "name a judge: a folder or HuggingFace id", "failed": "the judge of pictures"}
     name = str(model)
-    config = load_part(transformers.AutoConfig, name, "", **said)
+    config = load_part(transformers.AutoConfig, name, "", **messages)
     if isinstance(config, transformers.CLIPConfig):
-        clip = load_part(transformers.CLIPModel, name, "", **said)
+        clip = load_part(transformers.CLIPModel, name, "", **messages)
         return ZeroShotJudge(
-            clip.eval().to(find_device(device)), load_part(transformers.AutoProcessor, name, "", **said)
+            clip.eval().to(find_device(device)), load_part(transformers.AutoProcessor, name, "", **messages)
         )
-    network = load_part(transformers.AutoModelForImageClassification, name, "", **said)
-    reader = load_part(transformers.AutoImageProcessor, name, "", **said)
+    network = load_part(transformers.AutoModelForImageClassification, name, "", **messages)
+    reader = load_part(transformers.AutoImageProcessor, name, "", **messages)
     return ClassifierJudge(network.eval().to(find_device(device)), reader)

@@ -1,4 +1,4 @@
-"""What encoders share: a HuggingFace model with its parts, its identity, and batches."""
+"""Shared parts of encoders: loading a HuggingFace model with its parts, its identity, and batches."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ T = TypeVar("T")
 
 
 def load(encoder: str, loader: str, model: str, revision: str = "") -> Any:
-    """loader: a class of `transformers`. See `atlas.live.load.parts.load_part`."""
+    """A part of a model, by the class `loader` of `transformers`; see `atlas.live.load.parts.load_part`."""
     import transformers
 
-    needed = f"the encoder {encoder} needs a model: --encoder {encoder}:ID_OR_FOLDER"
+    needed = f"the encoder {encoder} needs a model: [[encoder={encoder}:ID_OR_FOLDER]]"
     return load_part(getattr(transformers, loader), model, revision, needed=needed, failed=f"the encoder {encoder}")
 
 
@@ -33,7 +33,7 @@ def load_pair(encoder: str, kind: str, loaders: Sequence[str], model: str, revis
     """
     config = load(encoder, "AutoConfig", model, revision)
     if config.model_type != encoder:
-        raise UsageError(f"the encoder {encoder} wants a {kind}; '{model}' is a {config.model_type}")
+        raise UsageError(f"the encoder {encoder} needs a {kind}; '{model}' is a {config.model_type}")
     return [load(encoder, loader, model, revision) for loader in loaders]
 
 
@@ -47,37 +47,38 @@ def identity(model: Any, tokenizer: Any, media: Any = None, **parameters: Any) -
 
 
 def on_device(model: Any, device: str) -> Any:
+    """The model on a device, in evaluation mode and without gradients."""
     from atlas.live.load.checkpoints import find_device
 
     return model.eval().requires_grad_(False).to(find_device(device))
 
 
 def in_batches(items: Sequence[T], size: int, encode: Callable[[Sequence[T]], Any]) -> np.ndarray:
-    """Rows of length 1 for all items. encode: some items -> (items, dimension) tensor."""
+    """(items, dimension), rows of length 1. encode: a batch of items -> (batch, dimension) tensor."""
     import torch
 
     if size < 1:
         raise UsageError("batch_size must be at least 1")
     starts = range(0, len(items), size)
     with torch.inference_mode():
-        found = [encode(items[start : start + size]).float().cpu().numpy() for start in starts]
-    return unit(np.concatenate(found))
+        encoded = [encode(items[start : start + size]).float().cpu().numpy() for start in starts]
+    return unit(np.concatenate(encoded))
 
 
 class TextOnly:
-    """The part of an encoder that knows texts alone."""
+    """Base of encoders of texts alone."""
 
     modalities = frozenset({"text"})
 
     def images(self, images: Sequence[Any]) -> np.ndarray:
-        raise Unsupported("this encoder knows texts only")
+        raise Unsupported("this encoder encodes only texts; use clip: for pictures")
 
     def sounds(self, sounds: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
-        raise Unsupported("this encoder knows texts only")
+        raise Unsupported("this encoder encodes only texts; use clap: for sound")
 
 
 class PairedEncoder:
-    """The text half of a model that has texts and another modality (`media`: its processor) in one space."""
+    """The text side of a model with texts and another modality in one space. media: that modality's processor."""
 
     def __init__(self, model: Any, tokenizer: Any, media: Any, *, prefix: str, batch_size: int, device: str):
         self.model, self.tokenizer, self.media = on_device(model, device), tokenizer, media
@@ -125,13 +126,14 @@ class SentenceEncoder(TextOnly):
 
 
 def text_length(tokenizer: Any, config: Any) -> int:
-    """How many tokens a text may have: see `atlas.live.load.parts.longest`."""
+    """The most tokens that a text may have; see `atlas.live.load.parts.longest`."""
     positions = int(getattr(config, "max_position_embeddings", 512))
     if getattr(config, "model_type", "") in ("roberta", "xlm-roberta", "mpnet", "clap_text_model"):
-        positions -= 2  # theirs begin at 2
+        positions -= 2  # their positions begin at 2
     return longest(tokenizer, positions)
 
 
 def tokenized(tokenizer: Any, texts: Sequence[str], length: int, device: Any) -> dict[str, Any]:
-    found = tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
-    return {name: value.to(device) for name, value in found.items()}
+    """The texts' padded and truncated tokens as tensors on a device."""
+    tokens = tokenizer(list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt")
+    return {name: value.to(device) for name, value in tokens.items()}

@@ -14,6 +14,8 @@ from ingest.encoders._common import PairedEncoder, in_batches, load_pair
 
 
 class Clap(PairedEncoder):
+    """See the module."""
+
     modalities = frozenset({"text", "audio"})
 
     def sounds(self, sounds: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
@@ -30,24 +32,24 @@ class Clap(PairedEncoder):
 
     def _windows(self, windows: Sequence[np.ndarray]) -> Any:
         rate = self.media.sampling_rate
-        made = self.media([np.asarray(w) for w in windows], sampling_rate=rate, return_tensors="pt")
-        inputs = {name: value.to(self.model.device) for name, value in made.items()}
-        # Windows are never longer than the model takes, which is what makes one "longer" by chance for fusion.
+        features = self.media([np.asarray(w) for w in windows], sampling_rate=rate, return_tensors="pt")
+        inputs = {name: value.to(self.model.device) for name, value in features.items()}
+        # No window is too long, and the extractor then marks a random one as "longer" for fusion.
         inputs["is_longer"] = inputs["is_longer"] & False
         return self.model.audio_projection(self.model.audio_model(**inputs).pooler_output)
 
     def images(self, images: Sequence[Any]) -> np.ndarray:
-        raise Unsupported("a CLAP knows texts and sound, no pictures")
+        raise Unsupported("a CLAP encodes texts and sound, not pictures; use clip:")
 
 
-def resampled(samples: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+def resampled(samples: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     """(samples,) float32 at another rate, by a polyphase filter."""
-    if rate == wanted:
+    if rate == new_rate:
         return samples.astype(np.float32)
     from scipy.signal import resample_poly
 
-    common = math.gcd(rate, wanted)
-    return np.asarray(resample_poly(samples, wanted // common, rate // common), dtype=np.float32)
+    common = math.gcd(rate, new_rate)
+    return np.asarray(resample_poly(samples, new_rate // common, rate // common), dtype=np.float32)
 
 
 def build(model: str = "", *, revision: str = "", prefix: str = "", batch_size: int = 16, device: str = "cpu") -> Clap:

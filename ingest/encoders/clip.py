@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 
 class Clip(PairedEncoder):
+    """See the module."""
+
     modalities = frozenset({"text", "image"})
 
     def images(self, images: Sequence[Image]) -> np.ndarray:
@@ -27,7 +29,7 @@ class Clip(PairedEncoder):
         return self.model.visual_projection(self.model.vision_model(pixels).pooler_output)
 
     def sounds(self, sounds: Sequence[tuple[np.ndarray, int]]) -> np.ndarray:
-        raise Unsupported("a CLIP knows texts and pictures, no sound")
+        raise Unsupported("a CLIP encodes texts and pictures, not sound; use clap:")
 
 
 def build(model: str = "", *, revision: str = "", prefix: str = "", batch_size: int = 32, device: str = "cpu") -> Clip:

@@ -15,8 +15,8 @@ def build(
     batch_size: int = 64,
     device: str = "cpu",
 ) -> SentenceEncoder:
-    """pooling: mean or cls, as the encoder was trained. prefix: what it wants before every text ("query: ")."""
+    """pooling: mean or cls, as the encoder was trained. prefix: put before every text ("query: ")."""
     encoder, tokenizer = load("hf", "AutoModel", model, revision), load("hf", "AutoTokenizer", model, revision)
     if encoder.config.is_encoder_decoder or not hasattr(encoder.config, "hidden_size"):
-        raise UsageError(f"the encoder hf wants a model of texts like BERT; '{model}' is a {encoder.config.model_type}")
+        raise UsageError(f"the encoder hf needs a text model like BERT; '{model}' is a {encoder.config.model_type}")
     return SentenceEncoder(encoder, tokenizer, pooling=pooling, prefix=prefix, batch_size=batch_size, device=device)

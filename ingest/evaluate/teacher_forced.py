@@ -12,7 +12,8 @@ from torch import Tensor
 from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT
-from ingest.attribution.trace import Item, Trace, shortest_first, traced
+from ingest.attribution.item import Item, shortest_first
+from ingest.attribution.trace import Trace, traced
 from ingest.data.examples import TEXT, Dataset, Example
 from ingest.job import Execution, Job
 from ingest.run import prepare

@@ -16,7 +16,8 @@ import torch
 from atlas.live.encode import Prompt
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT
-from ingest.attribution.trace import Item, shortest_first, traced
+from ingest.attribution.item import Item, shortest_first
+from ingest.attribution.trace import traced
 from ingest.data.examples import Example
 from ingest.data.targets import spans
 from ingest.evaluate.generated import generate_answers

@@ -17,6 +17,8 @@ ALGORITHMS = ("telea", "ns")
 
 
 class Classical:
+    """See the module. algorithm, radius, margin: as in `build`."""
+
     cached = True
 
     def __init__(self, algorithm: str, radius: float, margin: int):
@@ -37,11 +39,11 @@ class Classical:
         if self.margin:
             side = 2 * self.margin + 1
             mask = np.asarray(cv2.dilate(mask, np.ones((side, side), np.uint8)))
-        way = cv2.INPAINT_TELEA if self.algorithm == "telea" else cv2.INPAINT_NS
-        return Image.fromarray(np.asarray(cv2.inpaint(np.asarray(picture), mask, self.radius, way)))
+        method = cv2.INPAINT_TELEA if self.algorithm == "telea" else cv2.INPAINT_NS
+        return Image.fromarray(np.asarray(cv2.inpaint(np.asarray(picture), mask, self.radius, method)))
 
 
 def build(*, algorithm: str = "telea", radius: float = 3.0, margin: int = 2) -> Classical:
-    """algorithm: telea | ns. radius: how far around a pixel its filling looks, in pixels. margin: pixels by which the
-    region grows, so that a thing's soft edge goes with it."""
+    """algorithm: telea | ns. radius: of the surroundings used to fill a pixel, in pixels. margin: pixels by which the
+    region grows, so that a thing's soft edge is removed too."""
     return Classical(algorithm, radius, margin)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 
 class Diffusion:
+    """See the module. model, revision, prompt, steps, guidance, size, device: as in `build`."""
+
     cached = True
 
     def __init__(self, model: str, revision: str, prompt: str, steps: int, guidance: float, size: int, device: str):
@@ -29,6 +31,7 @@ class Diffusion:
 
     @cached_property
     def pipeline(self) -> Any:
+        """The diffusers pipeline, loaded when first used."""
         try:
             import diffusers
         except ImportError as error:
@@ -36,12 +39,14 @@ class Diffusion:
                 "the diffusion inpainter needs diffusers: pip install 'neuron-atlas[diffusion]'"
             ) from error
         try:
-            found: Any = diffusers.AutoPipelineForInpainting.from_pretrained(self.model, revision=self.revision or None)
+            loaded: Any = diffusers.AutoPipelineForInpainting.from_pretrained(
+                self.model, revision=self.revision or None
+            )
         except (OSError, ValueError) as error:
             reason = str(error).splitlines()[0]
             raise UsageError(f"cannot load '{self.model}' as an inpainting pipeline: {reason}") from error
-        found.set_progress_bar_config(disable=True)
-        return found.to(self.device)
+        loaded.set_progress_bar_config(disable=True)
+        return loaded.to(self.device)
 
     def fill(self, picture: Image, region: np.ndarray, *, dataset: Dataset, media: str, seed: int) -> Image:
         import torch
@@ -60,8 +65,8 @@ class Diffusion:
             guidance_scale=self.guidance,
             generator=torch.Generator("cpu").manual_seed(seed),
         ).images[0]
-        whole = np.asarray(rgb(filled).resize(picture.size))
-        return Image.fromarray(np.where(region[..., None], whole, np.asarray(picture)))
+        filled_pixels = np.asarray(rgb(filled).resize(picture.size))
+        return Image.fromarray(np.where(region[..., None], filled_pixels, np.asarray(picture)))
 
 
 def build(
@@ -75,5 +80,5 @@ def build(
     device: str = "cpu",
 ) -> Diffusion:
     """model: a diffusers inpainting pipeline, HuggingFace id or folder. prompt: what to fill the region with. size: the
-    side at which it works, 0 for the picture's own."""
+    working size in pixels, 0 for the picture's own."""
     return Diffusion(model, revision, prompt, steps, guidance, size, device)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 
 class Exact:
+    """Takes the region from the dataset's own picture without the thing."""
+
     cached = False  # drawing it again costs nothing
 
     def fill(self, picture: Image, region: np.ndarray, *, dataset: Dataset, media: str, seed: int) -> Image:
@@ -22,10 +24,11 @@ class Exact:
 
         background = getattr(dataset, "background", None)
         if background is None:
-            raise Unsupported(f"{dataset.name} does not know what is behind its things; use --inpainter classical")
+            raise Unsupported(f"{dataset.name} does not know what is behind its things; use [[inpainter=classical]]")
         empty, shown = np.asarray(background(media)), np.asarray(picture)
         return Image.fromarray(np.where(region[..., None], empty, shown))
 
 
 def build() -> Exact:
+    """No options."""
     return Exact()

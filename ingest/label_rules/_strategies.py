@@ -1,7 +1,7 @@
 """MINER's selection of modality-specific neurons (Huang et al. 2024, arXiv 2410.04819; released code).
 
-All five rules choose about K = int(ratio * L * N) neurons from importances (M modalities, L layers, N neurons), and
-say for each which modality it is chosen for. The same neuron may be chosen for several, except by `adaptive`.
+All five rules choose about K = int(ratio * L * N) neurons from importances (M modalities, L layers, N neurons), each
+for a modality. The same neuron may be chosen for several modalities, except by `adaptive`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Chosen = NDArray[np.bool_]
 
 
 Lots = np.random.Generator | None
-"""What equal importances are ordered by; None: as they come, which prefers the first layers, as the released code."""
+"""Breaks ties at random; None: in order, which prefers the first layers, as in the released code."""
 
 DRAWN, PUBLISHED = TIES = ("drawn", "published")
 
@@ -95,7 +95,7 @@ def random(importance: Importance, budget: int, seed: int = 0) -> Chosen:
 
 
 def best(values: Importance, count: int, lots: Lots = None) -> Chosen:
-    """Where the `count` largest values of the last axis are; of equal ones, those that are drawn, or come first."""
+    """Where the `count` largest values of the last axis are; ties are broken at random, or by order."""
     if count < 1:
         return np.zeros(values.shape, dtype=bool)
     last = values.shape[-1] - count
@@ -103,11 +103,11 @@ def best(values: Importance, count: int, lots: Lots = None) -> Chosen:
     above, equal = values > least, values == least
     room = count - above.sum(axis=-1, keepdims=True)
     if lots is None or (equal.sum(axis=-1, keepdims=True) == room).all():
-        place = np.cumsum(equal, axis=-1)
+        order = np.cumsum(equal, axis=-1)
     else:
         keys = np.where(equal, lots.random(values.shape), 2.0)
-        place = 1 + np.argsort(np.argsort(keys, axis=-1), axis=-1)
-    chosen: Chosen = above | (equal & (place <= room))
+        order = 1 + np.argsort(np.argsort(keys, axis=-1), axis=-1)
+    chosen: Chosen = above | (equal & (order <= room))
     return chosen
 
 

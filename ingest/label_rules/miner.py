@@ -1,10 +1,10 @@
 """Modality-specific neurons: MINER's importances pooled over runs, and the best of each modality by a strategy.
 
 Huang et al. 2024. The importance of a modality is the weighted sum of its metrics (`miner.mean`, ...), averaged over
-the datasets in which the modality occurs; several runs of one dataset count as one, their mean. A split says which
-token roles are told apart, and a strategy how many neurons of which layer and modality are taken
-(`ingest.label_rules._strategies`). A modality that does not occur, or in which nothing stands out, has no part in the
-selection. The score is the importance.
+the datasets in which the modality occurs; several runs of one dataset count as one, their mean. A split determines
+which token roles are distinguished, and a strategy how many neurons of which layer and modality are taken
+(`ingest.label_rules._strategies`). A modality that does not occur, or whose importances are all 0, is left out. The
+score is the importance.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from ingest.label_rules._strategies import PUBLISHED, RANDOM, TIES, select
 
 
 class Miner:
+    """See the module. strategy, ratio, weights, split, seed, ties: as in `build`."""
+
     method = "miner"
 
     def __init__(self, strategy: str, ratio: float, weights: str, split: str, seed: int, ties: str):
@@ -42,17 +44,17 @@ class Miner:
         if not by_role:
             raise UsageError(f"none of the runs has a modality of the split {self.split}")
         roles, importance = list(by_role), np.stack(list(by_role.values()))
-        found = select(importance, self.ratio, self.strategy, self.seed, self.ties)
+        masks = select(importance, self.ratio, self.strategy, self.seed, self.ties)
         rule = f"miner {self.strategy} {self.ratio:g} {self.split} {','.join(f'{w:g}' for w in self._all(runs))}"
         rule += f" ties {PUBLISHED}" if self.ties == PUBLISHED else ""
         rule += f" seed {self.seed}" if self.seed or self.strategy == RANDOM else ""
         if self.strategy == RANDOM:  # drawn for no modality
-            roles, found = [RANDOM], found[:1]
+            roles, masks = [RANDOM], masks[:1]
             importance = importance.mean(0, keepdims=True)
-        if not found.any():
+        if not masks.any():
             raise UsageError(f"a ratio of {self.ratio:g} leaves no neuron for each part of {self.strategy}; give more")
-        for role, where, scores in zip(roles, found, importance, strict=True):
-            yield chosen(role, rule, runs[0].layers, where, scores)
+        for role, mask, scores in zip(roles, masks, importance, strict=True):
+            yield chosen(role, rule, runs[0].layers, mask, scores)
 
     def _all(self, runs: Sequence[RunMaps]) -> tuple[float, ...]:
         return parse_weights(self.weights, attention=all(run.parameters["attention"] for run in runs))
@@ -65,11 +67,11 @@ class Miner:
 
 def pooled(runs: Sequence[RunMaps], role: str, metrics: Sequence[str], weights: Sequence[float]) -> np.ndarray:
     """(L, N): the mean over the datasets that have the role of the weighted sum of the metrics."""
-    having = [run for run in runs if run.has(metrics[0], role)]
-    datasets = Counter(run.dataset for run in having)
+    with_role = [run for run in runs if run.has(metrics[0], role)]
+    datasets = Counter(run.dataset for run in with_role)
     summed = sum(
         w * run.scores(name, role) / datasets[run.dataset]
-        for run in having
+        for run in with_role
         for name, w in zip(metrics, weights, strict=True)
     )
     return np.asarray(summed) / len(datasets)

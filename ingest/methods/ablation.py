@@ -6,10 +6,10 @@ CE in NAM's list of baselines (Fang et al. 2024), and the reference that the oth
 
 The pass restarts at the layer after the neuron's, from the traced residual stream minus what the neuron wrote,
 and many (row, neuron) pairs run in one batch. A neuron that is exactly zero up to the last predicting position has
-effect zero and is not run. `layers` and `neurons` limit a big model to some; the others are left out of the maps.
+effect zero and is not run. `layers` and `neurons` restrict the candidates; others are left out of the maps.
 
-Of a model in half precision the restarted layers compute in float32, from the traced state on, with y(as it is) too:
-in bfloat16, an effect below a few thousandths is rounding. Weights in 8 or 4 bits compute as they do.
+For a model in half precision the restarted layers, and y(as it is), are computed in float32 from the traced state on:
+in bfloat16, an effect below a few thousandths is rounding. Weights in 8 or 4 bits are used as they are.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ from ingest.attribution.trace import Trace
 
 
 class Ablation(PairMethod):
+    """See the module. layers, neurons: the candidates, or "" for all. tokens: positions run in one batch."""
+
     targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
-    unscored = True  # what is not a candidate
+    unscored = True  # neurons that are not candidates
 
     def __init__(self, layers: str, neurons: str, tokens: int):
         super().__init__()
@@ -48,48 +50,48 @@ class Ablation(PairMethod):
 
     def layers(self, trace: Trace) -> tuple[int, ...]:
         _check_names(trace.live.layout, self.chosen, self.candidates)
-        wanted = set(self.candidates or trace.layers) & set(self.chosen or trace.layers)
-        found = tuple(layer for layer in trace.layers if layer in wanted)
-        if not found:
+        requested = set(self.candidates or trace.layers) & set(self.chosen or trace.layers)
+        scored_layers = tuple(layer for layer in trace.layers if layer in requested)
+        if not scored_layers:
             scored = ", ".join(map(str, trace.layers))
             raise UsageError(
-                f"ablation.layers and ablation.neurons leave nothing of the layers that this job scores: {scored}"
+                f"ablation.layers and ablation.neurons have none of the layers that this job scores: {scored}"
             )
-        return found
+        return scored_layers
 
     @torch.no_grad()
     def score(self, trace: Trace, layer: int) -> Tensor:
         trace.require_product("ablation")
         values = trace.values(layer)
-        out = torch.zeros(len(trace.concepts), values.shape[-1], device=values.device)
-        rows, neurons = self._active(trace, layer, values, out)
+        effects = torch.zeros(len(trace.concepts), values.shape[-1], device=values.device)
+        rows, neurons = self._active(trace, layer, values, effects)
         if not len(rows):
-            return out
+            return effects
         self._restarts.check(trace.live.layout, trace.capture, layer, trace.source)
         hidden, clean = _start(trace, layer)
         if hidden.dtype in HALF:
             self.notes["precision"] = (
                 "ablation: weights in 8 or 4 bits compute in half precision, so that effects below a few thousandths "
-                "are rounding; leave out --quantization to have them"
+                "are rounding; load the model without quantization to measure them"
             )
         step = max(1, min(self.tokens // values.shape[1], 2**26 // trace.live.layout.vocabulary))
         for begin in range(0, len(rows), step):
-            some = slice(begin, begin + step)
-            _ablate(trace, layer, hidden, values, rows[some], neurons[some], clean, out)
-        return out
+            chunk = slice(begin, begin + step)
+            _ablate(trace, layer, hidden, values, rows[chunk], neurons[chunk], clean, effects)
+        return effects
 
-    def _active(self, trace: Trace, layer: int, values: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-        """The (row, neuron) pairs to run; what is not a candidate becomes NaN in out."""
+    def _active(self, trace: Trace, layer: int, values: Tensor, effects: Tensor) -> tuple[Tensor, Tensor]:
+        """The (row, neuron) pairs to run; neurons that are not candidates become NaN in `effects`."""
         last = torch.zeros(values.shape[0], dtype=torch.long, device=values.device)
         last.scatter_reduce_(0, trace.rows, trace.positions, "amax")
-        seen = torch.arange(values.shape[1], device=values.device)[None] <= last[:, None]
-        active = ((values != 0) & seen[..., None]).any(1)
+        before_last = torch.arange(values.shape[1], device=values.device)[None] <= last[:, None]
+        active = ((values != 0) & before_last[..., None]).any(1)
         if layer in self.candidates:
             index = torch.tensor(self.candidates[layer], device=values.device)
             chosen = torch.zeros(values.shape[-1], dtype=torch.bool, device=values.device)
             chosen[index] = True
             active &= chosen
-            out[:, ~chosen] = torch.nan
+            effects[:, ~chosen] = torch.nan
         rows, neurons = active.nonzero(as_tuple=True)
         return rows, neurons
 
@@ -105,21 +107,21 @@ def _check_names(layout: Layout, layers: tuple[int, ...], candidates: Mapping[in
 
 
 def _start(trace: Trace, layer: int) -> tuple[Tensor, Tensor]:
-    """(B, T, d_model): the traced state behind the layer, and (P,) each pair's log-probability from it on; both in
-    float32 where the model is in half precision."""
+    """(B, T, d_model): the traced state after the layer, and (P,) each pair's log-probability computed from it; both
+    in float32 where the model is in half precision."""
     hidden, layout = layer_output(trace.capture, layer).detach(), trace.live.layout
     if hidden.dtype not in HALF or dense(layout.down[layer]) is not None:
         return hidden, trace.clean
     hidden, rows = hidden.float(), torch.arange(len(trace.items), device=hidden.device)
     positions, place = trace.places
-    whole = _final(trace, layer, hidden if layer < len(layout.layers) - 1 else _gather(hidden, positions), rows)
-    final = calling(layout.norm, whole[trace.rows, place])
+    final_inputs = _final(trace, layer, hidden if layer < len(layout.layers) - 1 else _gather(hidden, positions), rows)
+    final = calling(layout.norm, final_inputs[trace.rows, place])
     return hidden, trace.to_pairs(trace.outputs(final))
 
 
 def _final(trace: Trace, layer: int, hidden: Tensor, rows: Tensor) -> Tensor:
-    """(copies, k, d_model): the final norm's input at the rows' predicting positions, from the state behind a layer;
-    behind the last one it is given at these alone."""
+    """(copies, k, d_model): the final norm's input at the rows' predicting positions, from the state after a layer;
+    after the last layer, `hidden` has only these positions."""
     if layer == len(trace.live.layout.layers) - 1:
         return hidden
     only = trace.places[0][rows]
@@ -129,12 +131,12 @@ def _final(trace: Trace, layer: int, hidden: Tensor, rows: Tensor) -> Tensor:
 def _without(trace: Trace, layer: int, hidden: Tensor, values: Tensor, rows: Tensor, neurons: Tensor) -> Tensor:
     """(copies, k, d_model): `_final` of each row without what its neuron wrote. hidden: (B, T, d_model)."""
     write = trace.live.layout.write_vectors(layer)
-    value, mine = values[rows, :, neurons], hidden[rows]
+    value, state = values[rows, :, neurons], hidden[rows]
     if layer == len(trace.live.layout.layers) - 1:
         only = trace.places[0][rows]
-        value, mine = value.gather(1, only), _gather(mine, only)
-    mine = mine - (value[..., None] * write[:, neurons].T[:, None].float()).to(mine.dtype)
-    return _final(trace, layer, mine, rows)
+        value, state = value.gather(1, only), _gather(state, only)
+    state = state - (value[..., None] * write[:, neurons].T[:, None].float()).to(state.dtype)
+    return _final(trace, layer, state, rows)
 
 
 def _gather(hidden: Tensor, positions: Tensor) -> Tensor:
@@ -150,17 +152,17 @@ def _ablate(
     rows: Tensor,
     neurons: Tensor,
     clean: Tensor,
-    out: Tensor,
+    effects: Tensor,
 ) -> None:
-    """Write the effect of each (row, neuron) into out, (P, N). hidden, clean: see `_start`."""
+    """Write the effect of each (row, neuron) into `effects`, (P, N). hidden, clean: see `_start`."""
     _, place = trace.places
-    found = _without(trace, layer, hidden, values, rows, neurons)
+    states = _without(trace, layer, hidden, values, rows, neurons)
     copy, target = (rows[:, None] == trace.rows[None]).nonzero(as_tuple=True)  # every target of a copy's row
-    final = calling(trace.live.layout.norm, found[copy, place[target]])
+    final = calling(trace.live.layout.norm, states[copy, place[target]])
     logp = trace.outputs(final, target)
-    of, pair = (rows[:, None] == trace.pairs[None]).nonzero(as_tuple=True)
-    out[pair, neurons[of]] = clean[pair]
-    out.index_put_((trace.pair_of[target], neurons[copy]), -logp * trace.weights[target], accumulate=True)
+    copy_row, pair = (rows[:, None] == trace.pairs[None]).nonzero(as_tuple=True)
+    effects[pair, neurons[copy_row]] = clean[pair]
+    effects.index_put_((trace.pair_of[target], neurons[copy]), -logp * trace.weights[target], accumulate=True)
 
 
 def build(*, layers: str = "", neurons: str = "", tokens: int = 2048) -> Ablation:

@@ -24,6 +24,8 @@ _SQUARE = "square"
 
 
 class Activation(PairMethod):
+    """See the module. positions: one of POSITIONS. pool: one of POOLS."""
+
     targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
 
     def __init__(self, positions: str, pool: str):
@@ -48,19 +50,19 @@ class Activation(PairMethod):
 
     def update(self, trace: Trace) -> None:
         super().update(trace)
-        if trace.target != TEXT_TARGET:  # a request for a picture is not what a source's usual value is taken from
+        if trace.target != TEXT_TARGET:  # requests for pictures do not count for a source's usual values
             return
         self.overall.layers = trace.layers
         real = trace.real[:, None].float()
         values = [trace.capture.values[layer].detach() for layer in trace.layers]
-        totals = [torch.stack([sums(real, one)[:, 0].sum(0) for one in (v, v.abs(), v.square())]) for v in values]
+        totals = [torch.stack([sums(real, powers)[:, 0].sum(0) for powers in (v, v.abs(), v.square())]) for v in values]
         for kind, total in zip((MEAN, MEAN_ABSOLUTE, _SQUARE), torch.stack(totals, 1), strict=True):
             self.overall.add(f"{kind}|{trace.source}", total, sum(trace.lengths))
         self._lower(trace.source, least(values, trace.lengths).float())
 
-    def _lower(self, source: str, found: Tensor) -> None:
-        mine = self.lowest.get(source, found)
-        self.lowest[source] = torch.minimum(found.to(mine.device), mine)
+    def _lower(self, source: str, values: Tensor) -> None:
+        lowest_so_far = self.lowest.get(source, values)
+        self.lowest[source] = torch.minimum(values.to(lowest_so_far.device), lowest_so_far)
 
     def state(self) -> Mapping[str, Tensor]:
         overall = {f"overall|{k}": v for k, v in self.overall.state().items()}

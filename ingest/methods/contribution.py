@@ -26,6 +26,8 @@ from ingest.attribution.trace import Trace
 
 
 class Contribution(PairMethod):
+    """See the module. norm: whether to fold the final norm into the direction."""
+
     targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
 
     def __init__(self, norm: bool):

@@ -19,6 +19,8 @@ from ingest.attribution.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_
 
 
 class Gradient(PairMethod):
+    """See the module. times_activation: multiply the derivatives by the values."""
+
     targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
     needs = frozenset({GRADIENT})
 
@@ -39,21 +41,23 @@ class Gradient(PairMethod):
 def summed(trace: Trace, output: str, *, times_activation: bool) -> Tensor:
     """(POSITIONS, L, P, N): the derivatives, or their products with the values, summed over each set of positions.
 
-    All sets together cost what one does, as it is reading the derivatives that takes the time.
+    All sets together cost the same as one, as reading the derivatives takes most of the time.
     """
-    there = [place for place, name in enumerate(POSITIONS) if name not in KINDS or name == trace.source]
-    where = torch.stack([trace.where(POSITIONS[place]) for place in there], 1).float()  # (P, there, T)
+    present = [index for index, name in enumerate(POSITIONS) if name not in KINDS or name == trace.source]
+    where = torch.stack([trace.where(POSITIONS[index]) for index in present], 1).float()  # (P, there, T)
     shape = len(POSITIONS), len(trace.layers), len(trace.concepts), trace.live.layout.width
-    out = torch.zeros(shape, device=where.device)
+    by_positions = torch.zeros(shape, device=where.device)
     for pairs, gradients in trace.gradients_of(output):
         rows = trace.pairs[pairs]
         masks = where.new_zeros(len(trace.items), *where.shape[1:])
         masks[rows] = where[pairs]
-        for place, layer in enumerate(trace.layers):
+        for index, layer in enumerate(trace.layers):
             values = trace.capture.values[layer].detach() if times_activation else None
-            for at, found in zip(there, sums(masks, gradients[layer], values)[rows].unbind(1), strict=True):
-                out[at, place, pairs] = found
-    return out
+            for position_set, totals in zip(
+                present, sums(masks, gradients[layer], values)[rows].unbind(1), strict=True
+            ):
+                by_positions[position_set, index, pairs] = totals
+    return by_positions
 
 
 def build(*, positions: str = "all", output: str = "log_probability") -> Gradient:

@@ -5,7 +5,7 @@ GraI in NAM's list of baselines (Fang et al. 2024), after Sundararajan et al. 20
     S[l, n] = sum over t of A[l, t, n] * 1/m sum over j of dy / dA[l, t, n] at s_j * A[l]
 
 All neurons of a layer are scaled together at the chosen positions, so a layer's scores sum to the output minus the
-output with the layer's neurons at zero, up to the error of m steps. The path of a layer restarts the model behind it.
+output with the layer's neurons at zero, up to the error of m steps. The path of a layer restarts the model after it.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from ingest.attribution.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_
 
 
 class IntegratedGradients(PairMethod):
+    """See the module and `ingest.attribution.path_gradients`."""
+
     targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
 
     def __init__(self, steps: int, endpoints: str, positions: str, output: str, tokens: int):

@@ -35,6 +35,8 @@ REMOVED, KEPT = "removed", "kept"
 
 
 class KnowledgeNeurons(IntegratedGradients):
+    """See the module. threshold: of the largest gradient. share: of prompts. tap, negatives: as in `build`."""
+
     targets = frozenset({TEXT_TARGET})  # a picture has no probability
     supported = (MEAN,)
 
@@ -45,28 +47,28 @@ class KnowledgeNeurons(IntegratedGradients):
         self.tap = one_of("tap", tap, (PRODUCT, INPUT))
         self.negatives = one_of("negatives", negatives, (REMOVED, KEPT))
         if not (0 < threshold < 1 and 0 <= share < 1):
-            raise UsageError("knowledge_neurons: threshold must lie between 0 and 1, share from 0 to below 1")
+            raise UsageError("knowledge_neurons: threshold must be between 0 and 1, and share from 0 to below 1")
         self.threshold, self.share = threshold, share
 
     def score(self, trace: Trace, layer: int) -> Tensor:
         return self.paths.attribute_inputs(trace, layer) if self.tap == INPUT else super().score(trace, layer)
 
     def scores(self, trace: Trace) -> Mapping[str, Tensor]:
-        found = torch.stack([self.score(trace, layer) for layer in trace.layers])  # (L, P, N)
-        peak = found.amax((0, 2), keepdim=True)
-        return {COARSE: ((found > self.threshold * peak) & (peak > 0)).float()}
+        gradients = torch.stack([self.score(trace, layer) for layer in trace.layers])  # (L, P, N)
+        peak = gradients.amax((0, 2), keepdim=True)
+        return {COARSE: ((gradients > self.threshold * peak) & (peak > 0)).float()}
 
     def result(self) -> Iterator[NeuronMap]:
-        for found in super().result():
-            yield found
-            own = f"{COARSE}|{found.source}|{found.concept}"
-            others = [k for k in self.pairs.sums if k != own and k.startswith(f"{COARSE}|{found.source}|")]
-            scores = found.scores
+        for neuron_map in super().result():
+            yield neuron_map
+            own_key = f"{COARSE}|{neuron_map.source}|{neuron_map.concept}"
+            others = [k for k in self.pairs.sums if k != own_key and k.startswith(f"{COARSE}|{neuron_map.source}|")]
+            scores = neuron_map.scores
             if others and self.negatives == REMOVED:
                 sums = torch.stack([self.pairs.sums[k] for k in others]).sum(0)
-                usual = sums / sum(self.pairs.counts[k] for k in others)
-                scores = scores.masked_fill(usual > self.share, torch.nan)
-            yield replace(found, scores=scores, part="")
+                share_elsewhere = sums / sum(self.pairs.counts[k] for k in others)
+                scores = scores.masked_fill(share_elsewhere > self.share, torch.nan)
+            yield replace(neuron_map, scores=scores, part="")
 
 
 def build(

@@ -25,6 +25,8 @@ ROLE, INPUT = "role", "input"
 
 
 class Lape:
+    """See the module."""
+
     needs: frozenset[str] = frozenset()
     sources: frozenset[str] | None = None
     targets: frozenset[str] = frozenset({TEXT_TARGET})
@@ -34,10 +36,10 @@ class Lape:
 
     def update(self, trace: Trace) -> None:
         self.positive.layers = trace.layers
-        found = sums_of(trace)
-        for role, of in found.items():
-            self.positive.add(f"{ROLE}|{role}", of.positive.sum(1), int(of.count.sum()))
-        prompt = found[PROMPT]
+        by_role = sums_of(trace)
+        for role, role_sums in by_role.items():
+            self.positive.add(f"{ROLE}|{role}", role_sums.positive.sum(1), int(role_sums.count.sum()))
+        prompt = by_role[PROMPT]
         self.positive.add(f"{INPUT}|{trace.source}", prompt.positive.sum(1), int(prompt.count.sum()))
 
     def state(self) -> Mapping[str, Tensor]:

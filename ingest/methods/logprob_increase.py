@@ -29,6 +29,8 @@ CELLS = 2**25
 
 
 class LogprobIncrease(PairMethod):
+    """See the module. query: score query neurons too. values: how many value neurons they should activate."""
+
     def __init__(self, query: bool, values: int):
         super().__init__()
         if values < 1:
@@ -39,11 +41,11 @@ class LogprobIncrease(PairMethod):
     @torch.no_grad()
     def scores(self, trace: Trace) -> Mapping[str, Tensor]:
         trace.require_product("logprob_increase")
-        found = torch.stack([trace.to_pairs(self._increase(trace, layer)) for layer in trace.layers])
-        return {"": found, QUERY: self._queries(trace, found)} if self.query else {"": found}
+        increases = torch.stack([trace.to_pairs(self._increase(trace, layer)) for layer in trace.layers])
+        return {"": increases, QUERY: self._queries(trace, increases)} if self.query else {"": increases}
 
     def _increase(self, trace: Trace, layer: int) -> Tensor:
-        """(K, N): what each neuron's write does to each target's log-probability."""
+        """(K, N): how much each neuron's write raises each target's log-probability."""
         layout = trace.live.layout
         self._restarts.check(layout, trace.capture, layer, trace.source)
         norm = FrozenNorm(layout.norm, *trace.final_at_targets())
@@ -52,7 +54,7 @@ class LogprobIncrease(PairMethod):
         wrote = layout.down[layer](values.to(after.dtype)).float()
         before = trace.live.logits(norm(after.float() - wrote).to(layout.unembedding().dtype))  # (K, V)
         start = before.log_softmax(-1).gather(-1, trace.tokens[:, None])  # (K, 1)
-        found = torch.empty_like(values)
+        increases = torch.empty_like(values)
         step = max(1, CELLS // layout.vocabulary)
         unembedding = layout.unembedding()
         for begin in range(0, layout.width, step):
@@ -61,21 +63,25 @@ class LogprobIncrease(PairMethod):
             for k, token in enumerate(trace.tokens.tolist()):
                 weight = norm.scale[k] * values[k, begin : begin + step, None]
                 end = (before[k] + weight * raised).log_softmax(-1)[:, token]
-                found[k, begin : begin + step] = end - start[k]
-        return found
+                increases[k, begin : begin + step] = end - start[k]
+        return increases
 
-    def _queries(self, trace: Trace, found: Tensor) -> Tensor:
-        """(L, P, N) from the value neurons' (L, P, N)."""
-        layout, width = trace.live.layout, found.shape[-1]
-        best = found.transpose(0, 1).flatten(1).topk(min(self.values, found.shape[0] * width)).indices  # (P, values)
-        out = torch.zeros_like(found)
-        wanted = torch.zeros(found.shape[1], layout.d_model, device=found.device)  # by the value neurons above
-        for place, layer in reversed(list(enumerate(trace.layers))):
+    def _queries(self, trace: Trace, increases: Tensor) -> Tensor:
+        """(L, P, N): the query neurons' scores, from the value neurons' (L, P, N)."""
+        layout, width = trace.live.layout, increases.shape[-1]
+        best = (
+            increases.transpose(0, 1).flatten(1).topk(min(self.values, increases.shape[0] * width)).indices
+        )  # (P, values)
+        query_scores = torch.zeros_like(increases)
+        key_sums = torch.zeros(
+            increases.shape[1], layout.d_model, device=increases.device
+        )  # by the value neurons above
+        for index, layer in reversed(list(enumerate(trace.layers))):
             write = layout.write_vectors(layer)
-            out[place] = trace.to_pairs(trace.at_targets(layer)) * (wanted.to(write.dtype) @ write).float()
-            here = best // width == place
-            wanted.index_add_(0, here.nonzero()[:, 0], layout.keys(layer)[best[here] % width].float())
-        return out
+            query_scores[index] = trace.to_pairs(trace.at_targets(layer)) * (key_sums.to(write.dtype) @ write).float()
+            in_layer = best // width == index
+            key_sums.index_add_(0, in_layer.nonzero()[:, 0], layout.keys(layer)[best[in_layer] % width].float())
+        return query_scores
 
 
 def build(*, query: bool = True, values: int = 30) -> LogprobIncrease:

@@ -36,6 +36,8 @@ NORMALISATIONS = ("published", "none")
 
 
 class Miner:
+    """See the module. attention: whether to compute attn_k and attn_q. normalise, weights: as in `build`."""
+
     sources: frozenset[str] | None = None
     targets: frozenset[str] = frozenset({TEXT_TARGET})
 
@@ -51,23 +53,23 @@ class Miner:
     def update(self, trace: Trace) -> None:
         self.layers = trace.layers
         masks = prompt_masks(trace)
-        whole = with_unions(masks)
+        all_masks = with_unions(masks)
         largest = peaks([trace.capture.values[layer].detach() for layer in trace.layers], masks)
-        attended = self._attended(trace, whole) if self.needs else {}
+        attended = self._attended(trace, all_masks) if self.needs else {}
         for role, sums in sums_of(trace).items():
             metrics = torch.stack([*_simple(sums, largest[role]), *attended.get(role, ())])
             scaled = min_max(metrics) if self.normalise == "published" else metrics  # (metrics, L, B, N)
-            present = whole[role].any(1)
+            present = all_masks[role].any(1)
             self._add(role, scaled[:, :, present].sum(2).cpu().double(), int(present.sum()))
 
-    def _attended(self, trace: Trace, whole: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _attended(self, trace: Trace, all_masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """role -> (2, L, B, N): attn_k and attn_q."""
-        masks, found = torch.stack(list(whole.values()), 1).float(), []
+        masks, by_layer = torch.stack(list(all_masks.values()), 1).float(), []
         for layer in trace.layers:
-            weights = attention_weights(trace.attention(layer, causal=False, among=whole["prompt"]), masks)
-            found.append(weights.flatten(1, 2) @ trace.values(layer))  # (B, R * 2, N)
-        by_role = torch.stack(found).movedim(2, 0).view(len(whole), 2, len(found), *found[0].shape[::2])
-        return dict(zip(whole, by_role, strict=True))
+            weights = attention_weights(trace.attention(layer, causal=False, among=all_masks["prompt"]), masks)
+            by_layer.append(weights.flatten(1, 2) @ trace.values(layer))  # (B, R * 2, N)
+        by_role = torch.stack(by_layer).movedim(2, 0).view(len(all_masks), 2, len(by_layer), *by_layer[0].shape[::2])
+        return dict(zip(all_masks, by_role, strict=True))
 
     def _add(self, role: str, sums: Tensor, count: int) -> None:
         self.sums[role] = self.sums[role] + sums if role in self.sums else sums
@@ -95,7 +97,7 @@ class Miner:
 
 
 def _simple(sums: RoleSums, peak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(L, B, N) each: prob, mean, max; of no meaning where the example lacks the role."""
+    """(L, B, N) each: prob, mean, max; meaningless where the example lacks the role."""
     count = sums.count.clamp(min=1)[:, None]
     return sums.positive / count, sums.total / count, peak.nan_to_num(neginf=0.0)
 

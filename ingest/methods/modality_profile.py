@@ -31,15 +31,15 @@ MULTIMODAL = "multimodal"
 
 
 class ModalityProfile:
+    """See the module. threshold: the share from which a neuron belongs to one kind of token."""
+
     needs: frozenset[str] = frozenset()
     sources: frozenset[str] | None = None
     targets: frozenset[str] = frozenset({TEXT_TARGET})
 
     def __init__(self, threshold: float):
         if not 0.5 < threshold <= 1:
-            raise UsageError(
-                f"the threshold is {threshold}; a share above 0.5, up to 1, tells one kind from the others"
-            )
+            raise UsageError(f"the threshold is {threshold}; it must be above 0.5, at most 1, to single out one kind")
         self.threshold = threshold
         self.sums = {name: RunningMeans() for name in ("mass", "rate", "mean")}
 
@@ -47,9 +47,9 @@ class ModalityProfile:
         for means in self.sums.values():
             means.layers = trace.layers
         for role in prompt_masks(trace):
-            of = sums_of(trace)[role]
-            for name, summed in (("mass", of.mass), ("rate", of.positive), ("mean", of.total)):
-                self.sums[name].add(role, summed.sum(1), int(of.count.sum()))
+            role_sums = sums_of(trace)[role]
+            for name, summed in (("mass", role_sums.mass), ("rate", role_sums.positive), ("mean", role_sums.total)):
+                self.sums[name].add(role, summed.sum(1), int(role_sums.count.sum()))
 
     def state(self) -> Mapping[str, Tensor]:
         return {f"{name}|{k}": v for name, means in self.sums.items() for k, v in means.state().items()}
@@ -79,18 +79,18 @@ class ModalityProfile:
         """visual, text, audio or multimodal; the score is the largest kind's share."""
         mass = {role: mean for role, (mean, _) in self.sums["mass"].means().items()}
         kinds = {kind: [mass[r] for r in roles if r in mass] for kind, roles in KINDS.items()}
-        summed = {kind: torch.stack(found).sum(0) for kind, found in kinds.items() if found}
+        summed = {kind: torch.stack(masses).sum(0) for kind, masses in kinds.items() if masses}
         if len(summed) < 2:
-            return  # one kind alone is told from nothing
+            return  # a single kind cannot be distinguished from others
         total = torch.stack(list(summed.values())).sum(0)
         share = {kind: m / total for kind, m in summed.items()}
         largest = torch.stack(list(share.values())).amax(0).numpy()
         rule = f"modality_profile: at least {self.threshold:g} of mean |value| over {', '.join(summed)} tokens"
-        some, layers = (total > 0).numpy(), self.sums["mass"].layers
-        clear = some & (largest >= self.threshold)
+        active, layers = (total > 0).numpy(), self.sums["mass"].layers
+        clear = active & (largest >= self.threshold)
         for kind, values in share.items():
             yield chosen(kind, rule, layers, clear & (values.numpy() >= self.threshold), largest)
-        yield chosen(MULTIMODAL, rule, layers, some & ~clear, largest)
+        yield chosen(MULTIMODAL, rule, layers, active & ~clear, largest)
 
 
 def build(*, threshold: float = 0.75) -> ModalityProfile:

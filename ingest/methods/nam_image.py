@@ -25,6 +25,8 @@ from ingest.attribution.trace import Trace
 
 
 class NamImage(PairMethod):
+    """See the module. norm, weight: as in `build`."""
+
     targets = frozenset({IMAGE_TARGET})
 
     def __init__(self, norm: bool, weight: float):

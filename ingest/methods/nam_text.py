@@ -27,6 +27,8 @@ FILTERS = ("argmax", "topk", "none")
 
 
 class NamText(PairMethod):
+    """See the module. filter: one of FILTERS. top, weight: as in `build`."""
+
     def __init__(self, filter: str, top: int, weight: float):
         super().__init__()
         self.filter = one_of("filter", filter, FILTERS)
@@ -36,11 +38,11 @@ class NamText(PairMethod):
         self._choices: dict[tuple[int, str], Tensor] = {}
 
     def scores(self, trace: Trace) -> Mapping[str, Tensor]:
-        found = trace.contributions()
+        products = trace.contributions()
         if self.filter != "none":
             chosen = [self._chosen(trace, layer, trace.at_targets(layer)) for layer in trace.layers]
-            found = found * torch.stack(chosen, 1)
-        added, values = (normalised(trace.to_pairs(x).transpose(0, 1)) for x in (found, trace.targeted))
+            products = products * torch.stack(chosen, 1)
+        added, values = (normalised(trace.to_pairs(x).transpose(0, 1)) for x in (products, trace.targeted))
         return {"": torch.maximum(added, self.weight * values)}
 
     def _chosen(self, trace: Trace, layer: int, value: Tensor) -> Tensor:

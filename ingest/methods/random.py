@@ -14,6 +14,8 @@ from ingest.attribution.trace import Trace
 
 
 class Random(PairMethod):
+    """See the module. seed: of the scores."""
+
     targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
     supported = (MEAN,)
     per_example = False
@@ -27,12 +29,20 @@ class Random(PairMethod):
         return {"": torch.zeros(shape, device=trace.pairs.device)}
 
     def result(self) -> Iterator[NeuronMap]:
-        for found in super().result():
-            side = found.source if found.target == TEXT_TARGET else f"{found.source}>{found.target}"
-            name = f"{self.seed}|{side}|{found.concept}"
+        for neuron_map in super().result():
+            side = neuron_map.source if neuron_map.target == TEXT_TARGET else f"{neuron_map.source}>{neuron_map.target}"
+            name = f"{self.seed}|{side}|{neuron_map.concept}"
             generator = torch.Generator().manual_seed(int(hashlib.sha256(name.encode()).hexdigest()[:15], 16))
-            scores = torch.rand(found.scores.shape, generator=generator)
-            yield NeuronMap(found.concept, found.source, found.target, MEAN, scores, found.layers, found.examples)
+            scores = torch.rand(neuron_map.scores.shape, generator=generator)
+            yield NeuronMap(
+                neuron_map.concept,
+                neuron_map.source,
+                neuron_map.target,
+                MEAN,
+                scores,
+                neuron_map.layers,
+                neuron_map.examples,
+            )
 
 
 def build(*, seed: int = 0) -> Random:

@@ -15,6 +15,8 @@ from ingest.methods.gradient import Gradient
 
 
 class Schwettmann(Gradient):
+    """See the module. output: one of OUTPUTS."""
+
     targets = frozenset({TEXT_TARGET})
 
     def __init__(self, output: str):

@@ -9,7 +9,7 @@ output, D pooled over p and g the largest over p:
 
 The map holds g of the neurons that pass both, D above a threshold and g above `least`; the parts `two_stage.stage1` and
 `two_stage.stage2` hold D and g of all neurons. Thresholds of D: "auto", a false discovery rate of `fdr` against
-inpainting the same shape elsewhere (`draws` a picture; `ingest.attribution.randomisation_test` has the test), of six
+inpainting the same shape elsewhere (`draws` a picture; `ingest.attribution.randomisation_test` has the test), with six
 examples or more; "fraction", the largest share of all neurons; "absolute". It needs counterfactual pictures
 (`--inpainter`) and scores pictures only. Its gradient is of the logit, as in GradCAM; output=log_probability shares the
 other gradient methods' backward pass.
@@ -36,6 +36,8 @@ THRESHOLDS = ("auto", "fraction", "absolute")
 
 
 class TwoStage(PairMethod):
+    """See the module. levels: threshold -> its level. least: of stage 2. draws: random regions a picture."""
+
     needs = frozenset({GRADIENT, TWIN})
     sources = frozenset({"image"})
 
@@ -50,20 +52,20 @@ class TwoStage(PairMethod):
         self.notes: dict[str, str] = {}
 
     def scored(self, trace: Trace) -> Sequence[bool]:
-        """Where the picture does not say where the concept is, nothing can be taken out of it."""
+        """Whether it is known where each pair's pictures show the concept, so that it can be removed."""
         rows = zip(trace.row_of, trace.concepts, strict=True)
         return [concept == NONE or concept in trace.items[row].twins for row, concept in rows]
 
     def scores(self, trace: Trace) -> Mapping[str, Tensor]:
-        out = {STAGE1: self._difference(trace, 0), STAGE2: self._gradient(trace)}
+        parts = {STAGE1: self._difference(trace, 0), STAGE2: self._gradient(trace)}
         if self.draws:
-            others = [self._difference(trace, draw) for draw in range(1, self.draws + 1)]
+            random_differences = [self._difference(trace, draw) for draw in range(1, self.draws + 1)]
             drawn = assignments(trace, self.draws + 1)
-            out |= sums_of_contrasts(torch.stack([out[STAGE1], *others]), drawn)
-        return out
+            parts |= sums_of_contrasts(torch.stack([parts[STAGE1], *random_differences]), drawn)
+        return parts
 
     def _difference(self, trace: Trace, draw: int) -> Tensor:
-        """(L, P, N)"""
+        """(L, P, N): how far values fall without the concept; with draw above 0, without an equal region instead."""
         twin, where = trace.twin(draw), trace.where("image")
         return torch.stack(
             [
@@ -73,7 +75,7 @@ class TwoStage(PairMethod):
         )
 
     def _gradient(self, trace: Trace) -> Tensor:
-        """(L, P, N): the largest over the image's positions, as any of them may pass."""
+        """(L, P, N): the largest over the image's positions, as a neuron may pass at any of them."""
         others = (trace.batch.roles != IMAGE_ROLE)[..., None]
         out = torch.zeros(len(trace.layers), len(trace.concepts), trace.live.layout.width, device=trace.pairs.device)
         for pairs, gradients in trace.gradients_of(self.output):
@@ -90,33 +92,33 @@ class TwoStage(PairMethod):
 
     def result(self) -> Iterator[NeuronMap]:
         means = {key: mean for key, (mean, _) in self.pairs.means().items()}
-        for found in super().result():
-            if found.part not in (STAGE1, STAGE2):
+        for neuron_map in super().result():
+            if neuron_map.part not in (STAGE1, STAGE2):
                 continue
-            yield found
-            if found.part == STAGE2:
-                of = f"|{found.source}|{found.concept}"
-                first = self._candidates(means, of, found)
-                passed = first & (means[STAGE2 + of] > self.least)
+            yield neuron_map
+            if neuron_map.part == STAGE2:
+                suffix = f"|{neuron_map.source}|{neuron_map.concept}"
+                passed_first = self._candidates(means, suffix, neuron_map)
+                passed = passed_first & (means[STAGE2 + suffix] > self.least)
                 if passed.any():
-                    yield replace(found, scores=found.scores.masked_fill(~passed, torch.nan), part="")
+                    yield replace(neuron_map, scores=neuron_map.scores.masked_fill(~passed, torch.nan), part="")
 
-    def _candidates(self, means: Mapping[str, Tensor], of: str, found: NeuronMap) -> Tensor:
+    def _candidates(self, means: Mapping[str, Tensor], suffix: str, neuron_map: NeuronMap) -> Tensor:
         """(L, N) bool: what passes stage 1."""
-        difference = means[STAGE1 + of]
+        difference = means[STAGE1 + suffix]
         if self.threshold == "absolute":
             return difference > self.level
         if self.threshold == "fraction":
             count = max(1, round(self.level * difference.numel()))
             return difference >= difference.flatten().topk(count).values[-1]
-        if found.examples < LEAST:
-            self.notes[f"{found.concept}"] = (
-                f"two_stage: no threshold can be told from {found.examples} pictures of {found.concept} ({LEAST} are "
-                "needed); ingest more (--per-concept), or give --param two_stage.threshold=fraction"
+        if neuron_map.examples < LEAST:
+            self.notes[f"{neuron_map.concept}"] = (
+                f"two_stage: {neuron_map.examples} pictures of {neuron_map.concept} are too few for a threshold "
+                f"({LEAST} are needed); ingest more examples, or set two_stage.threshold=fraction"
             )
             return torch.zeros_like(difference, dtype=torch.bool)
-        parts = {name.removesuffix(of): mean for name, mean in means.items() if name.endswith(of)}
-        return exceeding(parts, found.examples, self.level)
+        parts = {name.removesuffix(suffix): mean for name, mean in means.items() if name.endswith(suffix)}
+        return exceeding(parts, neuron_map.examples, self.level)
 
 
 def build(

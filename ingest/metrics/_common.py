@@ -1,4 +1,4 @@
-"""What metrics share: words, the best over references, and packages and models that may be missing."""
+"""Shared parts of metrics: words, the best over references, and packages and models that may be missing."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def words(text: str) -> list[str]:
 
 
 def contains(answer: str, reference: str) -> float:
-    """1 where the reference, in any case, is a substring of the answer. An empty one is in nothing."""
-    wanted = reference.strip().lower()
-    return float(bool(wanted) and wanted in answer.lower())
+    """1 where the reference, in any case, is a substring of the answer, else 0; 0 for an empty reference."""
+    sought = reference.strip().lower()
+    return float(bool(sought) and sought in answer.lower())
 
 
 @dataclass(frozen=True, slots=True)
 class Pairwise:
-    """A metric of one answer and one reference; of several references the best counts."""
+    """A metric of one answer and one reference; with several references the best value counts."""
 
     name: str
     compare: Callable[[str, str], float]

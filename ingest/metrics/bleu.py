@@ -16,6 +16,8 @@ ORDERS = (1, 2, 3, 4)
 
 
 class Bleu:
+    """See the module."""
+
     def __init__(self) -> None:
         bleu = need("bleu", "sacrebleu").BLEU
         self.scorers = {
@@ -23,12 +25,12 @@ class Bleu:
         }
 
     def score(self, judged: Sequence[Judged]) -> dict[str, np.ndarray]:
-        found = {f"bleu{n}": np.zeros(len(judged)) for n in ORDERS}
-        for i, one in enumerate(judged):
+        by_order = {f"bleu{n}": np.zeros(len(judged)) for n in ORDERS}
+        for i, judged_answer in enumerate(judged):
             for n, scorer in self.scorers.items():
-                percent = scorer.sentence_score(one.answer, list(one.references)).score
-                found[f"bleu{n}"][i] = min(percent / 100, 1.0)  # rounding can leave a perfect one just above
-        return found
+                percent = scorer.sentence_score(judged_answer.answer, list(judged_answer.references)).score
+                by_order[f"bleu{n}"][i] = min(percent / 100, 1.0)  # rounding can put a perfect answer just above 1
+        return by_order
 
 
 def build() -> Bleu:

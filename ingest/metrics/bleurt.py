@@ -1,7 +1,7 @@
 """BLEURT (Sellam et al. 2020): what a model trained on human ratings gives, best over references; roughly 0 to 1.
 
-The model is a checkpoint in the form of transformers, one that ends in a single number (Elron/bleurt-base-512 is the
-authors' own, converted), or a folder of the authors' (with bleurt_config.json), which their package `bleurt` runs.
+The model is a transformers checkpoint with a single output (Elron/bleurt-base-512 is the authors' own, converted), or a
+folder in the authors' form (with bleurt_config.json), which their package `bleurt` runs.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ Rate = Callable[[Sequence[str], Sequence[str]], Sequence[float]]
 
 
 class Bleurt:
+    """See the module. rate: the model's ratings."""
+
     def __init__(self, rate: Rate):
         self.rate = rate
 
@@ -41,13 +43,13 @@ def _by_transformers(model: str, revision: str, batch_size: int, device: str) ->
 
     network = from_pretrained("bleurt", transformers.AutoModelForSequenceClassification, model, revision)
     if network.config.num_labels != 1:
-        raise UsageError(f"bleurt wants a model that ends in one number; '{model}' has {network.config.num_labels}")
+        raise UsageError(f"bleurt needs a model with one output; '{model}' has {network.config.num_labels}")
     tokenizer = from_pretrained("bleurt", transformers.AutoTokenizer, model, revision)
     length = longest(tokenizer, network.config.max_position_embeddings)
     network.eval().to(find_device(device))
 
     def rate(references: Sequence[str], answers: Sequence[str]) -> list[float]:
-        found: list[float] = []
+        ratings: list[float] = []
         for start in range(0, len(answers), batch_size):
             end = start + batch_size
             pairs: Any = tokenizer(
@@ -59,8 +61,8 @@ def _by_transformers(model: str, revision: str, batch_size: int, device: str) ->
                 return_tensors="pt",
             )
             with torch.inference_mode():
-                found += network(**pairs.to(network.device)).logits[:, 0].tolist()
-        return found
+                ratings += network(**pairs.to(network.device)).logits[:, 0].tolist()
+        return ratings
 
     return rate
 
@@ -70,8 +72,8 @@ def _by_its_package(model: str, batch_size: int) -> Rate:
         from bleurt.score import BleurtScorer
     except ImportError as error:
         raise Unsupported(
-            f"'{model}' needs the package bleurt (github.com/google-research/bleurt, with TensorFlow), which PyPI does "
-            "not have; or give a checkpoint in the form of transformers, such as Elron/bleurt-base-512"
+            f"'{model}' needs the package bleurt (github.com/google-research/bleurt, with TensorFlow), which is not on "
+            "PyPI; or give a transformers checkpoint, such as Elron/bleurt-base-512"
         ) from error
     scorer = BleurtScorer(model)
     return lambda references, answers: scorer.score(

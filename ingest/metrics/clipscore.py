@@ -1,6 +1,6 @@
 """CLIPScore (Hessel et al. 2021): 2.5 max(0, cosine) of picture and answer in a CLIP; 0 to 2.5, seldom above 1.
 
-References are not looked at. An empty answer scores 0; one that is longer than the model takes is cut.
+References are ignored. An empty answer scores 0; an answer that is too long for the model is truncated.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ WEIGHT = 2.5
 
 
 class ClipScore:
+    """See the module. pictures: the image processor. prefix: put before every answer."""
+
     def __init__(self, model: Any, tokenizer: Any, pictures: Any, prefix: str, batch_size: int):
         self.model, self.tokenizer, self.pictures = model, tokenizer, pictures
         self.prefix, self.batch_size = prefix, batch_size
         self.length = longest(tokenizer, model.config.text_config.max_position_embeddings)
 
     def score(self, judged: Sequence[Judged]) -> dict[str, np.ndarray]:
-        if blind := sum(one.image is None for one in judged):
-            raise UsageError(f"clipscore looks at pictures, and {blind} of {len(judged)} answers have none")
+        if without_picture := sum(judged_answer.image is None for judged_answer in judged):
+            raise UsageError(f"clipscore needs pictures, and {without_picture} of {len(judged)} answers have none")
         values = np.zeros(len(judged))
-        spoken = [i for i, one in enumerate(judged) if one.answer.strip()]
-        for start in range(0, len(spoken), self.batch_size):
-            chosen = spoken[start : start + self.batch_size]
+        with_words = [i for i, judged_answer in enumerate(judged) if judged_answer.answer.strip()]
+        for start in range(0, len(with_words), self.batch_size):
+            chosen = with_words[start : start + self.batch_size]
             values[chosen] = WEIGHT * self._cosines([judged[i] for i in chosen]).clip(min=0)
         return {"clipscore": values}
 
@@ -50,9 +52,11 @@ class ClipScore:
         pixels = self.pictures(images, return_tensors="pt").pixel_values
         device = self.model.device
         with torch.inference_mode():
-            out = self.model(texts.input_ids.to(device), pixels.to(device), texts.attention_mask.to(device))
-        found: np.ndarray = (out.image_embeds * out.text_embeds).sum(-1).double().cpu().numpy()  # both of length 1
-        return found
+            output = self.model(texts.input_ids.to(device), pixels.to(device), texts.attention_mask.to(device))
+        cosines: np.ndarray = (
+            (output.image_embeds * output.text_embeds).sum(-1).double().cpu().numpy()
+        )  # both of length 1
+        return cosines
 
 
 def build(
@@ -71,7 +75,7 @@ def build(
 
     config = from_pretrained("clipscore", transformers.AutoConfig, model, revision)
     if not isinstance(config, transformers.CLIPConfig):
-        raise UsageError(f"clipscore wants a CLIP; '{model}' is a {config.model_type}")
+        raise UsageError(f"clipscore needs a CLIP; '{model}' is a {config.model_type}")
     clip = from_pretrained("clipscore", transformers.CLIPModel, model, revision)
     tokenizer = from_pretrained("clipscore", transformers.AutoTokenizer, model, revision)
     pictures = from_pretrained("clipscore", transformers.AutoImageProcessor, model, revision)

@@ -15,12 +15,12 @@ from ingest.metrics._common import Pairwise, need, words
 
 @functools.cache
 def _wordnet(folders: tuple[str, ...]) -> Any:
-    """WordNet, from where nltk looks for data: these folders. It is kept for good, as it leaves its files open; the
-    reader of nltk itself would stay with the folder that it found first."""
+    """WordNet, from nltk's data folders. Cached for good, as it keeps its files open; nltk's own reader would stay with
+    the first folder that it found."""
     reader = need("meteor", "nltk.corpus.reader.wordnet").WordNetCorpusReader
     lazy = need("meteor", "nltk.corpus.util").LazyCorpusLoader("wordnet", reader, None)
     with warnings.catch_warnings():
-        # Other languages' words are not wanted.
+        # Words of other languages are not needed.
         warnings.filterwarnings("ignore", "The multilingual functions are not available", UserWarning)
         try:
             lazy.ensure_loaded()
@@ -38,7 +38,7 @@ def build(*, alpha: float = 0.9, beta: float = 3.0, gamma: float = 0.5) -> Pairw
     wordnet = _wordnet(tuple(need("meteor", "nltk").data.path))
 
     def compare(answer: str, reference: str) -> float:
-        said, wanted = words(answer), words(reference)
-        return float(single(wanted, said, wordnet=wordnet, alpha=alpha, beta=beta, gamma=gamma))
+        answer_words, reference_words = words(answer), words(reference)
+        return float(single(reference_words, answer_words, wordnet=wordnet, alpha=alpha, beta=beta, gamma=gamma))
 
     return Pairwise("meteor", compare)

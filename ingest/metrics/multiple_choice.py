@@ -12,7 +12,7 @@ from ingest.metrics._common import Pairwise
 def _same_letter(answer: str, reference: str) -> float:
     letter = reference.strip().upper()
     if len(letter) != 1:
-        raise UsageError(f"multiple_choice wants references of one letter, not '{reference}'")
+        raise UsageError(f"multiple_choice needs references of one letter, not '{reference}'")
     return float(answer.strip()[:1].upper() == letter)
 
 

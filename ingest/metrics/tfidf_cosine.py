@@ -15,7 +15,7 @@ import numpy as np
 from ingest.evaluate.metric import Judged
 
 WORD = re.compile(r"\b\w\w+\b")
-"""Two characters or more, as scikit-learn has it: "a" is not a word."""
+"""Two characters or more, as in scikit-learn: "a" is not a word."""
 
 
 def cosines(answer: str, references: Sequence[str]) -> np.ndarray:
@@ -26,17 +26,19 @@ def cosines(answer: str, references: Sequence[str]) -> np.ndarray:
     table *= np.log((1 + len(counts)) / (1 + (table > 0).sum(0))) + 1
     norms = np.linalg.norm(table, axis=1, keepdims=True)
     table = np.divide(table, norms, out=np.zeros_like(table), where=norms > 0)
-    found: np.ndarray = (table[:-1] @ table[-1]).clip(0, 1)
-    return found
+    similarities: np.ndarray = (table[:-1] @ table[-1]).clip(0, 1)
+    return similarities
 
 
 class TfidfCosine:
+    """See the module."""
+
     def score(self, judged: Sequence[Judged]) -> dict[str, np.ndarray]:
-        found = [cosines(one.answer, one.references) for one in judged]
+        by_answer = [cosines(one.answer, one.references) for one in judged]
         return {
-            "tfidf_cosine": np.array([values.max() for values in found], dtype=np.float64),
-            "tfidf_cosine_mean": np.array([values.mean() for values in found], dtype=np.float64),
-            "tfidf_cosine_min": np.array([values.min() for values in found], dtype=np.float64),
+            "tfidf_cosine": np.array([values.max() for values in by_answer], dtype=np.float64),
+            "tfidf_cosine_mean": np.array([values.mean() for values in by_answer], dtype=np.float64),
+            "tfidf_cosine_min": np.array([values.min() for values in by_answer], dtype=np.float64),
         }
 
 

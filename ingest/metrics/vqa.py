@@ -25,11 +25,11 @@ somebody'll somebody's someone'd someone'd've someone'll someone's something'd s
 there'd there'd've there're there's they'd they'd've they'll they're they've 'twas wasn't we'd've we've weren't
 what'll what're what's what've when's where'd where's where've who'd who'd've who'll who's who've why'll why're why's
 won't would've wouldn't wouldn't've y'all y'all'll y'all'd've you'd you'd've you'll you're you've"""
-"""The official list's: most are no other word without the apostrophe."""
+"""The official list; without the apostrophe, most of them are not another word."""
 APOSTROPHES = {
     form[:i] + form[i + 1 :]: form for form in SHORT_FORMS.split() for i, letter in enumerate(form) if letter == "'"
 }
-"""What is left of each when one apostrophe is dropped -> the form."""
+"""Each form with one apostrophe dropped -> the form."""
 
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 COMMA_IN_NUMBER = re.compile(r"\d,\d")
@@ -37,28 +37,36 @@ FULL_STOP = re.compile(r"\.(?!\d)")
 
 
 def normalised(answer: str) -> str:
+    """An answer normalised as in the official evaluation."""
     text = " ".join(answer.split())
     joined = COMMA_IN_NUMBER.search(text) is not None
     bare = text
     for mark in PUNCTUATION:
         beside_space = f"{mark} " in text or f" {mark}" in text
         bare = bare.replace(mark, "" if beside_space or joined else " ")
-    said = [DIGITS.get(word, word) for word in FULL_STOP.sub("", bare).lower().split()]
-    return " ".join(APOSTROPHES.get(word, word) for word in said if word not in ARTICLES)
+    tokens = [DIGITS.get(word, word) for word in FULL_STOP.sub("", bare).lower().split()]
+    return " ".join(APOSTROPHES.get(word, word) for word in tokens if word not in ARTICLES)
 
 
 def accuracy(answer: str, references: Sequence[str]) -> float:
-    given, people = normalised(answer), [normalised(reference) for reference in references]
-    same = [given == person for person in people]
-    if len(people) == 1:
-        return float(same[0])
-    enough = min(3, len(people) - 1)
-    return float(np.mean([min((sum(same) - mine) / enough, 1) for mine in same]))
+    """The accuracy of one answer, from 0 to 1."""
+    normalised_answer, given_answers = normalised(answer), [normalised(reference) for reference in references]
+    matches = [normalised_answer == person for person in given_answers]
+    if len(given_answers) == 1:
+        return float(matches[0])
+    enough = min(3, len(given_answers) - 1)
+    return float(np.mean([min((sum(matches) - own_match) / enough, 1) for own_match in matches]))
 
 
 class Vqa:
+    """See the module."""
+
     def score(self, judged: Sequence[Judged]) -> dict[str, np.ndarray]:
-        return {"vqa": np.array([accuracy(one.answer, one.references) for one in judged], dtype=np.float64)}
+        return {
+            "vqa": np.array(
+                [accuracy(judged_answer.answer, judged_answer.references) for judged_answer in judged], dtype=np.float64
+            )
+        }
 
 
 def build() -> Vqa:

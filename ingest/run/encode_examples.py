@@ -18,7 +18,7 @@ from atlas.live.draw.drawer import DrawOptions
 from atlas.live.encode import Prompt
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
-from ingest.attribution.trace import Item
+from ingest.attribution.item import Item
 from ingest.data.counterfactuals import Counterfactuals
 from ingest.data.examples import AUDIO, IMAGE, VIDEO, BadMedia, Dataset, Example, Mention
 from ingest.data.targets import NONE, Target, find_targets, negative_targets

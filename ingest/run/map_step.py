@@ -21,7 +21,8 @@ from atlas.store.atomic import write_atomically
 from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TEXT_TARGET, Method
 from ingest.attribution.exemplars import Exemplars
 from ingest.attribution.finite import FiniteCheck, check_state
-from ingest.attribution.trace import ATTENTION, Item, Trace, shortest_first, traced
+from ingest.attribution.item import Item, shortest_first
+from ingest.attribution.trace import ATTENTION, Trace, traced
 from ingest.data.examples import Example
 from ingest.draw.drawings import Drawings
 from ingest.draw.image_trace import drawn

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from atlas.live.encode import Prompt
 from atlas.query.map_spec import ANSWER
 from ingest.attribution.estimators import TEXT_TARGET, TWIN, Method, PairMethod
-from ingest.attribution.trace import Item
+from ingest.attribution.item import Item
 from ingest.data.examples import Example
 from ingest.job import Job
 from ingest.run.encode_examples import ExampleEncoder

@@ -1,4 +1,4 @@
-"""What a segmenter is."""
+"""The interface of segmenters."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ if TYPE_CHECKING:
 
 
 class Segmenter(Protocol):
-    """Tells where a picture shows a concept, also in pictures that nobody has labelled.
+    """Finds where a picture shows a concept, also in unlabelled pictures.
 
-    identity: 64 hex digits of the weights that it looks with; "" where its options say all.
+    identity: 64 hex digits of its weights; "" where its options determine everything.
     """
 
     @property
     def identity(self) -> str: ...
 
     def require(self, concepts: Sequence[Concept]) -> None:
-        """Raise UsageError where it knows nothing of one of these."""
+        """Raise UsageError where it does not know one of these."""
         ...
 
     def find(self, picture: Image, concept: Concept) -> np.ndarray | None:
-        """(height, width) bool: the concept's pixels; None where it is not seen."""
+        """(height, width) bool: the concept's pixels; None where it is not found."""
         ...
 
 
 class ConceptFree:
-    """A segmenter that looks for no concept in particular."""
+    """A segmenter whose region does not depend on the concept."""
 
     identity = ""
 

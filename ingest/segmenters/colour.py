@@ -1,7 +1,7 @@
 """What stands out from the ground, for pictures of one thing on a plain ground such as those of the world of scenes.
 
-It knows no things: the region is the largest connected part whose colour is unlike that of the picture's border,
-whatever it shows, so what is drawn is told by other means (a classifier).
+It does not know concepts: the region is the largest connected part whose colour differs from the picture's border,
+whatever it shows; what the picture shows must be recognised by other means (a classifier).
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 
 class ColourSegmenter(ConceptFree):
+    """See the module. distance, least: as in `build`."""
+
     def __init__(self, distance: float, least: float):
         if distance <= 0 or not 0 <= least < 1:
             raise UsageError("colour: distance must be above 0, and least from 0 to below 1")
@@ -31,19 +33,21 @@ class ColourSegmenter(ConceptFree):
         pixels = np.asarray(rgb(picture), dtype=np.float32)
         border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         ground = np.median(border, axis=0)
-        apart = np.linalg.norm(pixels - ground, axis=-1)
-        # A textured ground is as far from its own median as most of the border is.
-        unlike = apart > max(self.distance, 1.5 * float(np.percentile(np.linalg.norm(border - ground, axis=-1), 80)))
+        distances = np.linalg.norm(pixels - ground, axis=-1)
+        # On a textured ground, most of the border is this far from its own median.
+        unlike = distances > max(
+            self.distance, 1.5 * float(np.percentile(np.linalg.norm(border - ground, axis=-1), 80))
+        )
         parts, count = ndimage.label(ndimage.binary_closing(unlike, iterations=1) | unlike)
         if not count:
             return None
         sizes = np.bincount(parts.ravel())
         sizes[0] = 0
-        found: np.ndarray = ndimage.binary_fill_holes(parts == int(sizes.argmax()))
-        return found if found.mean() > self.least else None
+        region: np.ndarray = ndimage.binary_fill_holes(parts == int(sizes.argmax()))
+        return region if region.mean() > self.least else None
 
 
 def build(*, distance: float = 48.0, least: float = 0.01) -> ColourSegmenter:
-    """distance: how far from the ground, in RGB of 0 to 255, a pixel is that stands out. least: the smallest part of
-    the picture that counts as a thing."""
+    """distance: how far from the ground's colour, in RGB from 0 to 255, a pixel of a thing is. least: the smallest
+    fraction of the picture that counts as a thing."""
     return ColourSegmenter(distance, least)

@@ -27,6 +27,8 @@ NEEDED = "the segmenter hf needs a model: --segment-option model=FOLDER_OR_ID"
 
 
 class SemanticSegmenter:
+    """See the module. reader: the image processor. least: the smallest fraction of the picture that counts."""
+
     def __init__(self, model: Any, reader: Any, least: float):
         self.model, self.reader, self.least = model, reader, least
 
@@ -40,23 +42,23 @@ class SemanticSegmenter:
 
     @torch.no_grad()
     def find(self, picture: Image, concept: Concept) -> np.ndarray | None:
-        wanted = self._labels(concept)
+        label_ids = self._labels(concept)
         inputs = self.reader(images=rgb(picture), return_tensors="pt").to(self.model.device)
         logits = self.model(**inputs).logits
-        # Half-pixel centres, as the labels of segmentation are drawn.
-        whole = torch.nn.functional.interpolate(
+        # Half-pixel centres, as in segmentation labels.
+        full_size = torch.nn.functional.interpolate(
             logits.float(), size=(picture.height, picture.width), mode="bilinear", align_corners=False
         )
-        found: np.ndarray = np.isin(whole[0].argmax(0).cpu().numpy(), wanted)
-        return found if found.mean() > self.least else None
+        region: np.ndarray = np.isin(full_size[0].argmax(0).cpu().numpy(), label_ids)
+        return region if region.mean() > self.least else None
 
     def _labels(self, concept: Concept) -> list[int]:
         forms = set(concept.forms)
-        found = [i for i, label in self.model.config.id2label.items() if forms & _words(label)]
-        if not found:
-            some = ", ".join(list(self.model.config.id2label.values())[:8])
-            raise UsageError(f"the segmentation model has no label for {concept.name}; it has {some}, ...")
-        return found
+        label_ids = [i for i, label in self.model.config.id2label.items() if forms & _words(label)]
+        if not label_ids:
+            examples = ", ".join(list(self.model.config.id2label.values())[:8])
+            raise UsageError(f"the segmentation model has no label for {concept.name}; it has {examples}, ...")
+        return label_ids
 
 
 def _words(label: str) -> set[str]:
@@ -65,7 +67,8 @@ def _words(label: str) -> set[str]:
 
 
 def build(*, model: str = "", revision: str = "", device: str = "cpu", least: float = 0.001) -> SemanticSegmenter:
-    """model: a folder or HuggingFace id, at a revision. device: where it runs. least: the smallest part that counts.
+    """model: a folder or HuggingFace id, at a revision. device: where it runs. least: the smallest fraction of the
+    picture that counts as a region.
 
     Raises:
         UsageError: no model was given, or it cannot be loaded.
@@ -79,7 +82,7 @@ def _load(model: str, revision: str, device: str) -> tuple[Any, Any]:
 
     from atlas.live.load.checkpoints import find_device
 
-    said = {"needed": NEEDED, "failed": "the segmenter hf"}
-    network = load_part(transformers.AutoModelForSemanticSegmentation, model, revision, **said)
-    reader = load_part(transformers.AutoImageProcessor, model, revision, **said)
+    messages = {"needed": NEEDED, "failed": "the segmenter hf"}
+    network = load_part(transformers.AutoModelForSemanticSegmentation, model, revision, **messages)
+    reader = load_part(transformers.AutoImageProcessor, model, revision, **messages)
     return network.eval().requires_grad_(False).to(find_device(device)), reader

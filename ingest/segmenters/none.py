@@ -1,4 +1,4 @@
-"""The whole picture, whatever it shows: what is left of region attribution without a region."""
+"""The whole picture, whatever it shows: region attribution without a region."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 
 class WholePicture(ConceptFree):
+    """Every pixel is in the region."""
+
     def find(self, picture: Image, concept: Concept) -> np.ndarray | None:
         return np.ones((picture.height, picture.width), dtype=bool)
 
 
 def build() -> WholePicture:
-    """It has no options."""
+    """No options."""
     return WholePicture()

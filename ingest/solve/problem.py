@@ -20,7 +20,7 @@ from atlas.live.encode import PAD, SPECIAL, TEXT_ROLE, Batch
 from atlas.live.hooks import Capture, tracing, writing
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
-from ingest.attribution.trace import Item, shortest_first
+from ingest.attribution.item import Item, shortest_first
 from ingest.run.encode_examples import batches
 from ingest.solve.swaps import SwapCase
 

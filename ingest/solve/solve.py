@@ -18,7 +18,7 @@ from atlas.live.model import LiveModel
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.provenance import Provenance
 from atlas.store.names import check_name
-from ingest.attribution.trace import Item
+from ingest.attribution.item import Item
 from ingest.data.examples import FIND, IMAGE, TEXT, Concept, Dataset, Example, Mention
 from ingest.data.targets import spans
 from ingest.job import Execution, Job, open_dataset

@@ -9,7 +9,8 @@ from atlas.errors import UsageError
 from atlas.live.encode import Encoder, Prompt
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT
-from ingest.attribution.trace import Item, shortest_first, traced
+from ingest.attribution.item import Item, shortest_first
+from ingest.attribution.trace import traced
 from ingest.data.examples import Example
 from ingest.data.targets import Target, spans, tokens_of
 from ingest.run.encode_examples import ExampleEncoder, batches

@@ -19,7 +19,7 @@ class Deltas:
 
     def __init__(self, layout: Layout, neurons: Sequence[Neuron], device: torch.device):
         if not neurons:
-            raise UsageError("the selection has no neurons; loosen it (--top, --select, --layers)")
+            raise UsageError("the selection has no neurons; loosen it ([[top]], [[select]], [[layers]])")
         if any(n.component != LANGUAGE for n in neurons):
             raise UsageError("only the language model's neurons can be edited")
         self.neurons = tuple(sorted(set(neurons)))
@@ -32,12 +32,15 @@ class Deltas:
 
     @property
     def lowest(self) -> int:
+        """The lowest layer with a delta."""
         return min(self._rows)
 
     def writes(self) -> Writes:
+        """The deltas by layer; they carry gradients."""
         return {layer: (self._index[rows], self.value[rows]) for layer, rows in self._rows.items()}
 
     def intervention(self) -> Intervention:
+        """The intervention that adds the current deltas."""
         changes = tuple(Change(n, write=i) for i, n in enumerate(self.neurons))
         return Intervention(changes, deltas=self.value.detach().float().cpu().numpy())
 

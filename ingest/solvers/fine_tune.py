@@ -1,7 +1,7 @@
 """A baseline: plain fine-tuning of the same columns without selection.
 
-Every write vector of the layers that the given (or top contributing) neurons lie in may change, on the words'
-likelihood alone: no term keeps anything.
+Every write vector of the layers of the given (or top contributing) neurons may change, by the words' likelihood alone:
+no term preserves anything.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from ingest.solvers._deltas import learned
 
 
 class FineTune:
+    """See the module."""
+
     def __init__(self, per_token: int, exclude_last: int, descent: Descent):
         self.per_token, self.exclude_last, self.descent = per_token, exclude_last, descent
 
@@ -20,8 +22,8 @@ class FineTune:
         """See `ingest.solve.problem.Solver`."""
         neurons = problem.neurons or contributing(problem, self.per_token, self.exclude_last)
         layers = sorted({n.layer for n in neurons})
-        every = [Neuron(LANGUAGE, y, i) for y in layers for i in range(problem.live.layout.width)]
-        return learned(problem, every, Weights(0.0, 0.0, 0.0, 0.0), self.descent)
+        all_neurons = [Neuron(LANGUAGE, y, i) for y in layers for i in range(problem.live.layout.width)]
+        return learned(problem, all_neurons, Weights(0.0, 0.0, 0.0, 0.0), self.descent)
 
 
 def build(

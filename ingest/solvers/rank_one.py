@@ -14,13 +14,16 @@ from torch import Tensor
 from atlas.edits.edit import Change, Intervention
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, PRODUCT, Neuron
-from ingest.attribution.trace import shortest_first, traced
+from ingest.attribution.item import shortest_first
+from ingest.attribution.trace import traced
 from ingest.run.encode_examples import batches
 from ingest.solve.problem import Descent, Problem, Solution, Weights, learn
 from ingest.solvers._choosing import contributing, firsts
 
 
 class RankOne:
+    """See the module."""
+
     def __init__(self, layer: int, ridge: float, weights: Weights, descent: Descent):
         self.layer, self.ridge, self.weights, self.descent = layer, ridge, weights, descent
 
@@ -41,7 +44,7 @@ class RankOne:
         return Solution(Intervention(changes, deltas=deltas), report)
 
     def _layer(self, problem: Problem) -> int:
-        """The given layer, else the one that has most of the given or top contributing neurons."""
+        """The given layer, else the one with the most of the given or top contributing neurons."""
         if self.layer >= 0:
             return self.layer
         layers = [n.layer for n in problem.neurons or contributing(problem, 20, -1)]
@@ -54,8 +57,8 @@ def moments(problem: Problem, layer: int) -> tuple[Tensor, Tensor]:
     the values over all positions of the prompts."""
     width = problem.live.layout.width
     key, second, positions = torch.zeros(width), torch.zeros(width, width), 0
-    for some in batches(shortest_first([case.item() for case in problem.cases]), problem.batch_size):
-        with traced(problem.live, some, "", layers=[layer], tap=PRODUCT, grad=False) as trace:
+    for chunk in batches(shortest_first([case.item() for case in problem.cases]), problem.batch_size):
+        with traced(problem.live, chunk, "", layers=[layer], tap=PRODUCT, grad=False) as trace:
             values = trace.values(layer)[trace.real].cpu()
             key += trace.at_targets(layer)[firsts(trace)].sum(0).cpu()
         second += values.T @ values
@@ -69,7 +72,7 @@ def covered(key: Tensor, second: Tensor, ridge: float) -> Tensor:
     solved = torch.linalg.solve(regular, key)
     scale = key @ solved
     if scale <= 0:
-        raise UsageError("the layer's neurons are silent where the word is predicted; choose another layer")
+        raise UsageError("the layer's neurons are all 0 where the word is predicted; choose another layer")
     return solved / scale  # type: ignore[no-any-return]
 
 

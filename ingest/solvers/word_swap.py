@@ -1,9 +1,9 @@
 """Deltas on the write vectors of the top contributing neurons, so that one word becomes another, or is never said.
 
-The editing of Pan et al. 2024 ("Finding and Editing Multi-Modal Neurons"), made executable as its first author's FiNE
-(2025) does it: the neurons that contribute most to each token that is said now get an additive delta on their column of
-the down projection, learned with Adam on the wanted words' likelihood, with terms that keep the prompt's predictions,
-forbid the word's repetition and bound the deltas. Everything below the lowest edited layer is computed once.
+The editing of Pan et al. 2024 ("Finding and Editing Multi-Modal Neurons"), implemented like its first author's FiNE
+(2025): the neurons that contribute most to each token that is said now get an additive delta on their column of the
+down projection, learned with Adam on the replacement's likelihood, with terms that preserve the prompt's predictions,
+penalise the word's repetition and bound the deltas. Everything below the lowest edited layer is computed once.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from ingest.solvers._deltas import learned
 
 
 class WordSwap:
+    """See the module."""
+
     def __init__(self, per_token: int, exclude_last: int, weights: Weights, descent: Descent):
         self.per_token, self.exclude_last, self.weights, self.descent = per_token, exclude_last, weights, descent
 

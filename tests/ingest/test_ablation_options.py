@@ -15,7 +15,8 @@ from atlas.live.model import LiveModel
 from atlas.store import engine
 from atlas.store.schema import maps
 from ingest.attribution.estimators import NeuronMap
-from ingest.attribution.trace import Item, traced
+from ingest.attribution.item import Item
+from ingest.attribution.trace import traced
 from ingest.data.targets import Target
 from ingest.job import Execution, make_job
 from ingest.methods import ablation
@@ -41,7 +42,7 @@ def score(live: LiveModel, options: dict[str, Any], traced_layers: tuple[int, ..
         ({"neurons": "9/9"}, "no layer 9; this model has layers 0-1"),
         ({"neurons": "1/3,1/64"}, "no neuron 1/64; layer 1 has neurons 1/0 to 1/63"),
         ({"neurons": "vision/1/17"}, "ablation has no neuron vision/1/17"),
-        ({"layers": "0", "neurons": "1/3"}, "leave nothing of the layers that this job scores: 0, 1"),
+        ({"layers": "0", "neurons": "1/3"}, "have none of the layers that this job scores: 0, 1"),
     ],
 )
 def test_what_the_model_does_not_have_is_refused(llava: LiveModel, options: dict[str, str], message: str) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor
 from atlas.errors import Unsupported, UsageError
 from atlas.live.hooks import editing, tracing
 from atlas.live.model import LiveModel
+from ingest.attribution.item import Item
 from ingest.attribution.path_gradients import nodes
-from ingest.attribution.trace import Item, traced
+from ingest.attribution.trace import traced
 
 LAYERS, WIDTH = 2, 64
 
@@ -293,7 +294,7 @@ def test_too_few_pictures_have_no_automatic_threshold(llava: LiveModel, picture:
     method = build("two_stage", fdr=0.9)
     found = maps_of(feed(method, llava, [make_items(llava, picture, ["dog"] * 5, twins=twins, turn=40)], "image"))
     assert ("dog", "mean") not in found and found["dog", "mean", "stage1"].examples == 5
-    assert "no threshold can be told from 5 pictures of dog (6 are needed)" in method.notes["dog"]
+    assert "5 pictures of dog are too few for a threshold (6 are needed)" in method.notes["dog"]
 
 
 def test_a_picture_that_does_not_say_where_the_concept_is_counts_for_other_methods_only(

@@ -151,7 +151,7 @@ def test_what_an_encoder_does_not_know_is_refused(folders: dict[str, Path], enco
             encoders[name].sounds([])
     with pytest.raises(UsageError, match="no encoder called 'clop'; did you mean 'cl"):
         open_encoder("clop:x")
-    with pytest.raises(UsageError, match="--encoder clip:ID_OR_FOLDER"):
+    with pytest.raises(UsageError, match="encoder='clip:ID_OR_FOLDER'"):
         open_encoder("clip")
     with pytest.raises(UsageError, match="no pooling called 'max'"):
         open_encoder(f"hf:{folders['hf']}", {"pooling": "max"})

@@ -13,8 +13,9 @@ from atlas.live.logit_lens import decode
 from atlas.live.norms import norm_gain
 from ingest.attribution import position_sums
 from ingest.attribution.exemplars import Exemplars, _ranks
+from ingest.attribution.item import Item
 from ingest.attribution.position_sums import greatest, least
-from ingest.attribution.trace import Item, traced
+from ingest.attribution.trace import traced
 from ingest.data.targets import Target
 
 TEXTS = ["a dog", "two dogs and a cat", "red", "what is this ? a hot dog .", "describe", "barks meows"]

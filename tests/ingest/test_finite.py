@@ -20,7 +20,8 @@ from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest.attribution.estimators import PairMethod
 from ingest.attribution.finite import check_state
-from ingest.attribution.trace import Item, traced
+from ingest.attribution.item import Item
+from ingest.attribution.trace import traced
 from ingest.data.targets import Target
 from ingest.job import Execution, make_job
 from ingest.methods.ablation import Ablation

@@ -32,7 +32,8 @@ from ingest.analyse.geometry import AblatedNeurons, GeometryRun, GeometrySetting
 from ingest.analyse.geometry_rows import held_out, place_rows
 from ingest.analyse.representation_metrics import cosine_distance, linear_cka, mixing, pca, probe, tsne
 from ingest.analyse.representations import Representations
-from ingest.attribution.trace import Item, traced
+from ingest.attribution.item import Item
+from ingest.attribution.trace import traced
 from ingest.data.targets import Target
 from ingest.job import Execution, Job, make_job
 from ingest.run import prepare
@@ -331,7 +332,7 @@ def test_what_cannot_be_done_is_said_first(
     path = measured[0]
     with pytest.raises(UsageError, match="of other weights"):
         measure(path, job, Execution(), SETTINGS, AblatedNeurons("x@1", (), "f" * 64))
-    with pytest.raises(UsageError, match=r"atlas geometry looks at answers in words, and draw asks .* other --tasks"):
+    with pytest.raises(UsageError, match=r"atlas geometry reads answers in words, and draw asks .* other tasks"):
         measure(path, replace(job, tasks=("draw",), sources=("text",)), Execution(), SETTINGS)
     with pytest.raises(UsageError, match="no projection called 'umap'"):
         GeometrySettings(projections=("umap",))

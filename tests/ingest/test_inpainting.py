@@ -93,7 +93,7 @@ def test_exact_needs_a_dataset_that_knows_what_is_behind(world: scenes.Scenes) -
         mask = world.mask
 
     media, thing = lone(world)
-    with pytest.raises(Unsupported, match="--inpainter classical"):
+    with pytest.raises(Unsupported, match="use inpainter='classical'"):
         Counterfactuals(Plain(), "exact", {}).without(media, world.image(media), world.mask(media, thing))  # type: ignore[arg-type]
 
 

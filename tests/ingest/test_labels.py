@@ -236,8 +236,8 @@ def test_runs_that_do_not_go_together_are_refused(
     own = Path(shutil.copytree(path, tmp_path / "own.atlas"))
     job = {"model": str(llava_folder), "concepts": ("cat",), "per_concept": 1, "sources": ("text",)}
     for changed, message in (
-        ({"methods": {"miner": {}}}, "of different taps"),
-        ({"methods": {"miner": {}}, "tap": "gate", "layers": "1"}, "of different layers"),
+        ({"methods": {"miner": {}}}, "have different taps"),
+        ({"methods": {"miner": {}}, "tap": "gate", "layers": "1"}, "have different layers"),
         ({"methods": {"miner": {"normalise": "none"}}, "tap": "gate"}, "normalise their scores differently"),
     ):
         other = ingest(own, make_job({**job, **changed}), Execution()).run_id

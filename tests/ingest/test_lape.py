@@ -12,7 +12,8 @@ from atlas.live.encode import ROLES
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from ingest.attribution.estimators import NeuronMap
-from ingest.attribution.trace import Item, traced
+from ingest.attribution.item import Item
+from ingest.attribution.trace import traced
 from ingest.data.targets import Target
 from ingest.methods.lape import Lape, build
 

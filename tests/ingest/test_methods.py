@@ -173,7 +173,7 @@ def test_the_gate_tap_scores_the_activation_function(llava: LiveModel) -> None:
     expected = gate * (llava.layout.write_vectors(1).T @ row)
     assert torch.allclose(maps_of(method)["dog", "mean"].scores[1], expected, atol=1e-5)
     with (
-        pytest.raises(Unsupported, match="--tap product"),
+        pytest.raises(Unsupported, match="use tap='product'"),
         traced(llava, items, "text", layers=None, tap="gate", grad=False) as trace,
     ):
         build("ablation").update(trace)

@@ -13,8 +13,9 @@ from atlas.errors import UsageError
 from atlas.live.encode import ROLES
 from atlas.live.model import LiveModel
 from ingest.attribution.estimators import NeuronMap
+from ingest.attribution.item import Item
 from ingest.attribution.miner_weights import METRICS, PRESETS, parse_weights
-from ingest.attribution.trace import ATTENTION, Item, Trace, traced
+from ingest.attribution.trace import ATTENTION, Trace, traced
 from ingest.data.targets import Target
 from ingest.methods.miner import Miner, attention_weights, build, min_max
 

@@ -18,7 +18,7 @@ from atlas.live.media import KINDS, Clip, Medium
 from atlas.maintain.check import check
 from atlas.store.database import open_readonly
 from cli.main import main
-from ingest.attribution.trace import Item
+from ingest.attribution.item import Item
 from ingest.data.examples import BadMedia, Example, Mention
 from ingest.data.targets import find_targets
 from ingest.datasets import scenes

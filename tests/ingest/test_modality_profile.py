@@ -14,8 +14,9 @@ from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from atlas.store.arrow_types import arrow_schema
 from atlas.store.schema import labels
+from ingest.attribution.item import Item
 from ingest.attribution.labels import Labelling, labels_table
-from ingest.attribution.trace import Item, traced
+from ingest.attribution.trace import traced
 from ingest.data.targets import Target
 from ingest.methods.modality_profile import ModalityProfile, build
 
@@ -107,5 +108,5 @@ def test_a_merge_is_one_pass(llava: LiveModel, picture: Any) -> None:
 
 @pytest.mark.parametrize("threshold", [0.5, 1.2, float("nan")])
 def test_a_threshold_that_tells_nothing_apart_is_refused(threshold: float) -> None:
-    with pytest.raises(UsageError, match="a share above 0.5"):
+    with pytest.raises(UsageError, match="it must be above 0.5"):
         build(threshold=threshold)

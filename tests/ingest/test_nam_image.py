@@ -23,7 +23,7 @@ from atlas.maintain.check import check
 from atlas.neurons import Neuron
 from atlas.store.database import open_readonly
 from ingest.attribution.estimators import normalised
-from ingest.attribution.trace import Item
+from ingest.attribution.item import Item
 from ingest.data.targets import Target
 from ingest.datasets import scenes
 from ingest.draw.drawings import Drawings
@@ -273,7 +273,7 @@ def test_what_cannot_be_drawn_is_said(llava_folder: Path, empty_atlas: Path) -> 
         ingest(empty_atlas, make_job({**content, "methods": {"contribution": {}}}), Execution())
     with pytest.raises(UsageError, match="nam_image explains pictures, and no example is answered in pictures"):
         ingest(empty_atlas, make_job({**content, "tasks": ["does"], "methods": {"nam_image": {}}}), Execution())
-    with pytest.raises(UsageError, match="nam_text explains words, and no example is answered in pictures"):
+    with pytest.raises(UsageError, match="nam_text explains words, and no example is answered in words"):
         ingest(empty_atlas, make_job({**content, "methods": {"nam_text": {}}}), Execution())
     with pytest.raises(UsageError, match="no drawing option called 'step'"):
         job_of(drawing={"step": 3})

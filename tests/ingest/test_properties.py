@@ -17,7 +17,8 @@ from atlas.live.hooks import shuffling, tracing
 from atlas.maintain.check import check
 from atlas.store.database import open_readonly
 from ingest.analyse.properties import _orders, measure
-from ingest.attribution.trace import Item, traced
+from ingest.attribution.item import Item
+from ingest.attribution.trace import traced
 from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.prepare import collect
@@ -120,7 +121,7 @@ def test_shuffling_moves_embeddings_and_leaves_no_hook(llava: Any, opt: Any, pic
 
 
 def test_what_cannot_be_asked(empty_atlas: Path, job: Job) -> None:
-    with pytest.raises(UsageError, match="must lie between 1 and 128"):
+    with pytest.raises(UsageError, match="must be between 1 and 128"):
         measure(empty_atlas, job, Execution(), [129])
     two = replace(job, methods={"contribution": {"norm": False}, "random": {"seed": 0}})
     control = replace(job, methods={"random": {"seed": 0}})
@@ -131,10 +132,10 @@ def test_what_cannot_be_asked(empty_atlas: Path, job: Job) -> None:
 
 def test_pictures_have_no_properties(empty_atlas: Path, job: Job) -> None:
     """Neither what asks for them nor a method that explains them is taken for words."""
-    with pytest.raises(UsageError, match=r"atlas properties looks at .* draw,draw_has asks for .* other --tasks"):
+    with pytest.raises(UsageError, match=r"atlas properties reads .* draw,draw_has asks for .* other tasks"):
         measure(empty_atlas, replace(job, tasks=("draw", "draw_has", "does"), sources=("text",)), Execution(), [5])
     pictured = make_job({"model": job.model, "methods": {"nam_image": {}}, "concepts": ["dog"]})
-    with pytest.raises(UsageError, match="nam_image explains pictures; use --method contribution"):
+    with pytest.raises(UsageError, match="nam_image explains pictures; use method='contribution'"):
         measure(empty_atlas, pictured, Execution(), [5])
     with open_readonly(empty_atlas) as connection:
         assert not connection.sql("SELECT * FROM runs").fetchall()

@@ -20,7 +20,8 @@ from atlas.live.edit.suffix import Suffix
 from atlas.live.hooks import editing, shuffling, tracing
 from atlas.live.model import LiveModel
 from ingest.attribution.estimators import NeuronMap
-from ingest.attribution.trace import Item, traced
+from ingest.attribution.item import Item
+from ingest.attribution.trace import traced
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 LAYERS = 4

@@ -347,7 +347,7 @@ def test_the_minimal_norm_solution_solves_and_none_is_smaller() -> None:
         free = found + other - torch.outer(values, values @ other) / (values @ values)
         assert torch.allclose(values @ free, change) and float(free.norm()) > float(found.norm())
     assert np.allclose(found, np.linalg.pinv(values[None].numpy()) @ change[None].numpy())
-    with pytest.raises(UsageError, match="silent where the word is predicted; choose others"):
+    with pytest.raises(UsageError, match="all 0 where the word is predicted; choose others"):
         minimal(torch.zeros(3), change)
 
 
@@ -395,7 +395,7 @@ def test_nothing_is_smaller_than_the_most_active_neurons_of_any_layer_where_neur
     given = replace(problem, neurons=loudest)
     report = solver("minimal_norm", exclude_last=1).solve(given).report
     assert report["energy_null_norm"] == pytest.approx(report["delta_norm"], rel=1e-4)
-    with pytest.raises(UsageError, match="needs examples of what to become: give --to-concept"):
+    with pytest.raises(UsageError, match="needs examples of the concept to move to: give --to-concept"):
         solver("minimal_norm").solve(replace(problem, goals=()))
 
 
@@ -437,7 +437,7 @@ def test_a_rank_one_update_goes_where_most_neurons_contribute(llava: LiveModel) 
     assert solver("rank_one", epochs=1).solve(replace(problem, neurons=given)).report["layer"] == 0
     with pytest.raises(UsageError, match="no layer 7; this model has layers 0-1"):
         solver("rank_one", layer=7).solve(problem)
-    with pytest.raises(UsageError, match="silent where the word is predicted; choose another layer"):
+    with pytest.raises(UsageError, match="all 0 where the word is predicted; choose another layer"):
         covered(torch.zeros(4), torch.eye(4), 0.01)
 
 

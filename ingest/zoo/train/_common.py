@@ -1,4 +1,4 @@
-"""What every recipe does alike."""
+"""What all recipes share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ THREADS = 2  # fixed, as sums depend on how many threads share them
 
 
 class Stopwatch:
-    """Prints lines with the seconds since it was made."""
+    """Prints lines with the seconds since its creation."""
 
     def __init__(self) -> None:
         self._start = time.monotonic()
@@ -23,7 +23,7 @@ class Stopwatch:
 
 
 def greedy(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
-    """How every embedded model answers."""
+    """The generation configuration of every embedded model."""
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
@@ -34,7 +34,7 @@ def greedy(tokenizer: PreTrainedTokenizerFast) -> GenerationConfig:
 
 
 def finish(figures: Mapping[str, float], out: Path, log: Stopwatch) -> None:
-    """Write what was measured of the model into its folder, and print it."""
+    """Write the model's measured figures into its folder, and print them."""
     rounded = {name: round(value, 4) for name, value in figures.items()}
     (out / "figures.json").write_text(json.dumps(rounded, indent=2) + "\n")
     for name, value in figures.items():

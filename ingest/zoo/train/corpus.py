@@ -32,12 +32,12 @@ ANSWERED = (*FACTS, "kind", "name")  # tasks asked of a picture that shows one t
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Right-padded sequences. ids: (batch, length), each with its prompt and answer. more: (batch, length, n),
+    """Right-padded sequences. ids: (batch, length), each with its prompt and answer. extra: (batch, length, n),
     the further words that are added to a slot's embedding (colour and order), or 0. labels: ids of the answer,
     elsewhere IGNORED."""
 
     ids: Tensor
-    more: Tensor
+    extra: Tensor
     labels: Tensor
 
 
@@ -57,11 +57,13 @@ class Writer:
         self._before, self._after = self.ids(before), self.ids(after)
 
     def ids(self, text: str) -> list[int]:
+        """The text's token ids."""
         if text not in self._known:
             self._known[text] = self.tokenizer(text, add_special_tokens=False).input_ids
         return self._known[text]
 
     def word(self, word: str) -> int:
+        """The id of a word that is one token."""
         (only,) = self.ids(f" {word}")
         return only
 
@@ -71,21 +73,22 @@ class Writer:
         return self.ids("<s>user:") + media + self.ids(f" {question} assistant:")
 
     def answer(self, answer: str) -> list[int]:
+        """An answer's ids, with the end."""
         return self.ids(f" {answer}</s>")
 
-    def batch(self, rows: list[tuple[list[int], list[int]]], more: list[list[list[int]]] | None = None) -> Batch:
-        """rows: (prompt, answer) ids. more: equally many further ids for each of a row's slots."""
+    def batch(self, rows: list[tuple[list[int], list[int]]], extra: list[list[list[int]]] | None = None) -> Batch:
+        """rows: (prompt, answer) ids. extra: equally many further ids for each of a row's slots."""
         lead = len(self.ids("<s>user:") + self._before)
         length = max(len(prompt) + len(answer) for prompt, answer in rows)
         ids = np.zeros((len(rows), length), np.int64)
         labels = np.full((len(rows), length), IGNORED)
-        added = np.zeros((len(rows), length, len(more[0][0]) if more else 2), np.int64)
+        added = np.zeros((len(rows), length, len(extra[0][0]) if extra else 2), np.int64)
         for i, (prompt, answer) in enumerate(rows):
             end = len(prompt) + len(answer)
             ids[i, :end] = prompt + answer
             labels[i, len(prompt) : end] = answer
-            if more is not None:
-                added[i, lead : lead + len(more[i])] = more[i]
+            if extra is not None:
+                added[i, lead : lead + len(extra[i])] = extra[i]
         return Batch(torch.from_numpy(ids), torch.from_numpy(added), torch.from_numpy(labels))
 
 
@@ -95,7 +98,7 @@ class Corpus:
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
         self._texts = {task: self._questions(task) for task in TEXT_TASKS}
-        self.asked = {task: self.questions(task) for task in PICTURE_TASKS}
+        self.wordings = {task: self.questions(task) for task in PICTURE_TASKS}
 
     def questions(self, task: str) -> tuple[str, ...]:
         """Ways to ask of slots."""
@@ -112,13 +115,13 @@ class Corpus:
 
     def contexts(self, rng: random.Random, count: int) -> Batch:
         """Questions and captions about slots that hold signs of things; every third is a caption."""
-        rows, more = [], []
+        rows, extra = [], []
         for number in range(count):
             task = "caption" if number % 3 == 0 else rng.choice(ANSWERED)
             row, added = self.context(rng, task)
             rows.append(row)
-            more.append(added)
-        return self.writer.batch(rows, more)
+            extra.append(added)
+        return self.writer.batch(rows, extra)
 
     def context(self, rng: random.Random, task: str) -> tuple[tuple[list[int], list[int]], list[list[int]]]:
         """(prompt, answer) ids about things in slots, and the further ids of each slot."""
@@ -127,8 +130,8 @@ class Corpus:
         colours = [rng.choice(COLOURS) for _ in things]
         background = rng.choice(BACKGROUNDS)
         slots = context(rng, things, colours, background)
-        seen = [(colour, thing.name) for colour, thing in zip(colours, things, strict=True)]
-        answer = caption(seen, background) if task == "caption" else things[0].fact(task)
-        prompt = self.writer.prompt(rng.choice(self.asked[task]), [self.writer.word(words[0]) for words in slots])
-        more = [[0 if plain else self.writer.word(word) for word in words[1:]] or [0, 0] for words in slots]
-        return (prompt, self.writer.answer(answer)), more
+        shown = [(colour, thing.name) for colour, thing in zip(colours, things, strict=True)]
+        answer = caption(shown, background) if task == "caption" else things[0].fact(task)
+        prompt = self.writer.prompt(rng.choice(self.wordings[task]), [self.writer.word(words[0]) for words in slots])
+        extra = [[0 if plain else self.writer.word(word) for word in words[1:]] or [0, 0] for words in slots]
+        return (prompt, self.writer.answer(answer)), extra

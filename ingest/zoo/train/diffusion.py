@@ -119,16 +119,21 @@ def train_coder(
         set_rate(optimiser, options.coder_rate * rate_at(step, options.coder_steps))
         pixels = unit(sketches.pixels[torch.randint(len(sketches), (options.coder_batch,)).numpy()])
         with torch.autocast("cpu", torch.bfloat16):
-            found = coder.encode(pixels).latent_dist
-            drawn = coder.decode(found.sample()).sample
-        off = drawn.float() - pixels
-        blur = 0.5 * (found.mean.float().pow(2) + found.var.float() - 1 - found.logvar.float()).sum((1, 2, 3)).mean()
-        torch.autograd.backward(off.abs().mean() + off.pow(2).mean() + KL * blur)
+            posterior = coder.encode(pixels).latent_dist
+            drawn = coder.decode(posterior.sample()).sample
+        error = drawn.float() - pixels
+        divergence = (
+            0.5
+            * (posterior.mean.float().pow(2) + posterior.var.float() - 1 - posterior.logvar.float())
+            .sum((1, 2, 3))
+            .mean()
+        )
+        torch.autograd.backward(error.abs().mean() + error.pow(2).mean() + KL * divergence)
         nn.utils.clip_grad_norm_(coder.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if step % 100 == 0 or step == options.coder_steps - 1:
-            log(f"autoencoder step {step}: off by {off.abs().mean().item():.4f}, kl {blur.item():.0f}")
+            log(f"autoencoder step {step}: off by {error.abs().mean().item():.4f}, kl {divergence.item():.0f}")
     coder.eval()
     means, spread = encode(coder, sketches)
     coder.register_to_config(scaling_factor=1 / float((means + spread * torch.randn_like(means)).std()))
@@ -151,24 +156,24 @@ def sharpen_decoder(
         latents = means[chosen] + blurs[chosen] * torch.randn(len(chosen), *means.shape[1:])
         with torch.autocast("cpu", torch.bfloat16):
             drawn = coder.decode(latents).sample
-        off = drawn.float() - unit(sketches.pixels[chosen])
-        torch.autograd.backward(off.abs().mean() + off.pow(2).mean())
+        error = drawn.float() - unit(sketches.pixels[chosen])
+        torch.autograd.backward(error.abs().mean() + error.pow(2).mean())
         nn.utils.clip_grad_norm_(learned, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         if step % 100 == 0 or step == options.sharpening - 1:
-            log(f"decoder step {step}: off by {off.abs().mean().item():.4f}")
+            log(f"decoder step {step}: off by {error.abs().mean().item():.4f}")
     coder.eval()
 
 
 @torch.no_grad()
 def encode(coder: Any, sketches: Sketches, batch: int = 256) -> tuple[Tensor, Tensor]:
     """(pictures, 4, 8, 8) means and spreads of the latents, before scaling."""
-    found = [
+    posteriors = [
         coder.encode(unit(sketches.pixels[start : start + batch])).latent_dist
         for start in range(0, len(sketches), batch)
     ]
-    return torch.cat([part.mean for part in found]), torch.cat([part.std for part in found])
+    return torch.cat([part.mean for part in posteriors]), torch.cat([part.std for part in posteriors])
 
 
 def train_denoiser(
@@ -184,14 +189,16 @@ def train_denoiser(
     means, spread = encode(pipeline.vae, sketches)
     scale = pipeline.vae.config.scaling_factor
     learned = nn.ModuleList([pipeline.unet, pipeline.text_encoder])
-    kept = [weight.detach().clone() for weight in learned.parameters()]
+    averaged = [weight.detach().clone() for weight in learned.parameters()]
     optimiser = torch.optim.AdamW(parameter_groups(learned.parameters(), options.decay), betas=(0.9, 0.98), fused=True)
     learned.train()
     for step in range(options.steps):
         set_rate(optimiser, options.rate * rate_at(step, options.steps))
         chosen = rng.choices(range(len(sketches)), k=options.batch)
         captions = [
-            "" if rng.random() < options.uncaptioned else sketches.asked[number].shortened(rng, options.unsaid).caption
+            ""
+            if rng.random() < options.uncaptioned
+            else sketches.drawings[number].shortened(rng, options.unsaid).caption
             for number in chosen
         ]
         latents = scale * (means[chosen] + spread[chosen] * torch.randn(len(chosen), *means.shape[1:]))
@@ -201,11 +208,11 @@ def train_denoiser(
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         decay = min(options.average, (1 + step) / (10 + step))
-        torch._foreach_lerp_(kept, [weight.detach() for weight in learned.parameters()], 1 - decay)
+        torch._foreach_lerp_(averaged, [weight.detach() for weight in learned.parameters()], 1 - decay)
         if step % 100 == 0 or step == options.steps - 1:
             log(f"denoiser step {step}: {loss.item():.4f}")
     with torch.no_grad():
-        for weight, mean in zip(learned.parameters(), kept, strict=True):
+        for weight, mean in zip(learned.parameters(), averaged, strict=True):
             weight.copy_(mean)
     learned.eval()
 
@@ -215,8 +222,8 @@ def _velocity_loss(pipeline: Any, latents: Tensor, ids: Tensor) -> Tensor:
     times = torch.randint(pipeline.scheduler.config.num_train_timesteps, (len(latents),))
     with torch.autocast("cpu", torch.bfloat16):
         encoded = pipeline.text_encoder(ids).last_hidden_state
-        told = pipeline.unet(pipeline.scheduler.add_noise(latents, noise, times), times, encoded).sample
-    loss: Tensor = (told.float() - pipeline.scheduler.get_velocity(latents, noise, times)).pow(2).mean()
+        predicted = pipeline.unet(pipeline.scheduler.add_noise(latents, noise, times), times, encoded).sample
+    loss: Tensor = (predicted.float() - pipeline.scheduler.get_velocity(latents, noise, times)).pow(2).mean()
     return loss
 
 

@@ -52,10 +52,10 @@ class Sketches:
     def __init__(self, seed: int, split: str, count: int, sizes: tuple[int, int] = LARGE) -> None:
         scenes = [sketch(seed, split, number, sizes) for number in range(count)]
         self.pixels = np.stack([small(_scene.render(scene)) for scene in scenes])
-        self.asked = [Drawing(scene.things[0].name, scene.things[0].colour, scene.background) for scene in scenes]
+        self.drawings = [Drawing(scene.things[0].name, scene.things[0].colour, scene.background) for scene in scenes]
 
     def __len__(self) -> int:
-        return len(self.asked)
+        return len(self.drawings)
 
 
 def caption_tokenizer() -> PreTrainedTokenizerFast:

@@ -118,7 +118,7 @@ class LabelledPictures:
             rows.append((prompt, self.writer.answer(answer)))
         return chosen, self.writer.batch(rows)
 
-    def taken(self, chosen: list[int]) -> Tensor:
+    def inputs(self, chosen: list[int]) -> Tensor:
         """(chosen, 3, height, width) pixels."""
         return unit(self.pixels[chosen])
 
@@ -141,7 +141,7 @@ def train_eyes(
         width=model.config.vision_config.hidden_size,
         features=lambda pixels: tower(pixel_values=pixels).pooler_output,
         tokens=lambda pooled: projection(pooled).unflatten(-1, (VISUAL, -1)),
-        told={"things": len(DRAWN), "colours": len(COLOURS), "grounds": len(BACKGROUNDS)},
+        label_sizes={"things": len(DRAWN), "colours": len(COLOURS), "grounds": len(BACKGROUNDS)},
         confine=lambda: confine(model),
     )
     train_sense(model, sense, gallery, options, seed, log)

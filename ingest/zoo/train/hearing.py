@@ -51,6 +51,7 @@ def extractor() -> WhisperFeatureExtractor:
 
 
 def hearing_config() -> Qwen2AudioEncoderConfig:
+    """The audio encoder's configuration."""
     return Qwen2AudioEncoderConfig(
         num_mel_bins=HEIGHTS,
         d_model=128,
@@ -99,7 +100,7 @@ class TrainingRecordings:
             self.features[number] = hear(recording.render(), sampling_rate=RATE)["input_features"][0]
         self.labels = torch.from_numpy(np.stack([_tokens(recording) for recording in composed]))
         self.words = self._words()
-        single = {i: one.things[0].name for i, one in enumerate(composed) if one.manner == ALONE}
+        single = {i: recording.things[0].name for i, recording in enumerate(composed) if recording.manner == ALONE}
         captions = [recording.caption for recording in composed]
         prompts = {task: sound_questions(task, FIND) for task in ("caption", *ASKED)}
         self.asking = QuestionPool(writer, captions, single, prompts, [writer.slot] * SLOTS, SEVERAL)
@@ -119,23 +120,23 @@ class TrainingRecordings:
     def draw(self, rng: random.Random, captions: int, questions: int) -> tuple[list[int], Batch]:
         return self.asking.draw(rng, captions, questions)
 
-    def taken(self, chosen: list[int]) -> Tensor:
+    def inputs(self, chosen: list[int]) -> Tensor:
         """(chosen, HEIGHTS, FRAMES) float32 features."""
         return torch.from_numpy(self.features[chosen].astype(np.float32))
 
 
 def _tokens(recording: _sounds.Recording) -> np.ndarray:
     """(SLOTS, 4): what `TrainingRecordings.labels` holds of one recording."""
-    told = np.zeros((SLOTS, 4), np.int64)
-    told[:, 2] = NOISES.index(recording.background)
+    labels = np.zeros((SLOTS, 4), np.int64)
+    labels[:, 2] = NOISES.index(recording.background)
     for order, thing in enumerate(recording.things):
-        heard = recording.mask(thing.name).reshape(SLOTS, -1).mean(1) > PART
-        told[heard, order] = SOUNDING.index(BY_NAME[thing.name]) + 1
+        sounding = recording.mask(thing.name).reshape(SLOTS, -1).mean(1) > PART
+        labels[sounding, order] = SOUNDING.index(BY_NAME[thing.name]) + 1
     if recording.manner == AND:
         first, second = recording.things
         middles = (np.arange(SLOTS) + 0.5) * SAMPLES / SLOTS
-        told[:, 3] = (second.onset <= middles) & (middles < first.onset + first.duration)
-    return told
+        labels[:, 3] = (second.onset <= middles) & (middles < first.onset + first.duration)
+    return labels
 
 
 def train_hearing(
@@ -156,7 +157,7 @@ def train_hearing(
         width=hearing_config().d_model,
         features=lambda heard: tower(heard).last_hidden_state,
         tokens=projector,
-        told={"first": things, "second": things, "noise": len(NOISES), "both": 2},
+        label_sizes={"first": things, "second": things, "noise": len(NOISES), "both": 2},
         confine=lambda: confine(model),
     )
     train_sense(model, sense, tape, options, seed, log)

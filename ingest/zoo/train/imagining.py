@@ -49,9 +49,9 @@ class CaptionEncodings:
     """
 
     def __init__(self, pipeline: Any) -> None:
-        every = [Drawing(*parts) for parts in product(NAMES, ("", *COLOURS), ("", *BACKGROUNDS))]
-        self._number = {drawing: number for number, drawing in enumerate(every)}
-        ids = caption_ids(pipeline.tokenizer, [drawing.caption for drawing in every])
+        drawings = [Drawing(*parts) for parts in product(NAMES, ("", *COLOURS), ("", *BACKGROUNDS))]
+        self._number = {drawing: number for number, drawing in enumerate(drawings)}
+        ids = caption_ids(pipeline.tokenizer, [drawing.caption for drawing in drawings])
         with torch.no_grad():
             self._encoded: Tensor = pipeline.text_encoder(ids).last_hidden_state
         self.spread = float((self._encoded - self._encoded.mean(0)).pow(2).mean())
@@ -106,15 +106,15 @@ def train_imagining(
         set_rate(optimiser, options.mapper_rate * rate_at(step, options.steps))
         optimiser.param_groups[0]["lr"] = options.token_rate * rate_at(step, options.steps)
         batch, drawings = requests.batch(rng, options.requests, options.texts)
-        said, imagined = _answers(model, batch, tokens, rows, len(drawings))
-        off = (imagined - goals(drawings)).pow(2).mean() / goals.spread
-        torch.autograd.backward(said + off)
+        answer_loss, imagined = _answers(model, batch, tokens, rows, len(drawings))
+        mapper_loss = (imagined - goals(drawings)).pow(2).mean() / goals.spread
+        torch.autograd.backward(answer_loss + mapper_loss)
         nn.utils.clip_grad_norm_([tokens, rows, *model.mapper.parameters()], 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         _keep_apart(model, tokens, rows)
         if step % 100 == 0 or step == options.steps - 1:
-            log(f"imagining step {step}: tokens {said.item():.4f}, prompts off by {off.item():.4f}")
+            log(f"imagining step {step}: tokens {answer_loss.item():.4f}, prompts off by {mapper_loss.item():.4f}")
     with torch.no_grad():
         model.get_input_embeddings().weight[model.config.img_token_ids] = tokens
         model.get_output_embeddings().weight[model.config.img_token_ids] = rows
@@ -143,10 +143,10 @@ def _answers(model: Any, batch: Batch, tokens: Tensor, rows: Tensor, requests: i
     """The loss of every answer, and (requests, queries, prompt_width) of the first rows."""
     ids = torch.tensor(model.config.img_token_ids)
     vectors = model.get_input_embeddings()(batch.ids)
-    own = torch.isin(batch.ids, ids)
-    vectors = torch.where(own[..., None], tokens[(batch.ids - ids[0]).clamp(0, len(ids) - 1)], vectors)
+    is_picture_token = torch.isin(batch.ids, ids)
+    vectors = torch.where(is_picture_token[..., None], tokens[(batch.ids - ids[0]).clamp(0, len(ids) - 1)], vectors)
     hidden = model.get_decoder()(inputs_embeds=vectors, use_cache=False).last_hidden_state
     logits = model.get_output_embeddings()(hidden).index_copy(-1, ids, hidden @ rows.T)
-    said = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten())
+    loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten())
     states = model.image_states(hidden[:requests], batch.ids[:requests])
-    return said, model.mapper(states, tokens)
+    return loss, model.mapper(states, tokens)

@@ -40,6 +40,7 @@ class JudgeOptions:
 
 
 def build_judge(seed: int) -> Any:
+    """An untrained classifier of the drawn things."""
     torch.manual_seed(seed)
     config = ResNetConfig(
         embedding_size=24,
@@ -58,16 +59,16 @@ def train_judge(
     """On sketches of things large and small, mirrored and noisy; never on what the diffusion model drew."""
     torch.manual_seed(seed)
     pixels = np.concatenate([album.pixels for album in albums])
-    wanted = torch.tensor([NAMES.index(drawing.name) for album in albums for drawing in album.asked])
+    targets = torch.tensor([NAMES.index(drawing.name) for album in albums for drawing in album.drawings])
     optimiser = torch.optim.AdamW(parameter_groups(judge.parameters(), options.decay), fused=True)
     judge.train()
     for step in range(options.steps):
         set_rate(optimiser, options.rate * rate_at(step, options.steps))
         chosen = torch.randint(len(pixels), (options.batch,))
-        seen = unit(pixels[chosen.numpy()])
-        seen = torch.where(torch.rand(len(seen), 1, 1, 1) < 0.5, seen, seen.flip(-1))
-        seen = seen + options.noise * torch.rand(len(seen), 1, 1, 1) * torch.randn_like(seen)
-        loss = nn.functional.cross_entropy(judge(pixel_values=_doubled(seen)).logits, wanted[chosen])
+        inputs = unit(pixels[chosen.numpy()])
+        inputs = torch.where(torch.rand(len(inputs), 1, 1, 1) < 0.5, inputs, inputs.flip(-1))
+        inputs = inputs + options.noise * torch.rand(len(inputs), 1, 1, 1) * torch.randn_like(inputs)
+        loss = nn.functional.cross_entropy(judge(pixel_values=_doubled(inputs)).logits, targets[chosen])
         torch.autograd.backward(loss)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -81,6 +82,7 @@ def _doubled(pixels: Tensor) -> Tensor:
 
 
 def save_judge(judge: Any, folder: Path) -> None:
+    """Write the judge and its image processor."""
     judge.save_pretrained(folder)
     side = {"height": SEEN, "width": SEEN}
     ViTImageProcessorPil(size=side, resample=2, image_mean=[0.5] * 3, image_std=[0.5] * 3).save_pretrained(folder)
@@ -96,8 +98,8 @@ class Judge:
     @torch.inference_mode()
     def names(self, pictures: Sequence[Any], batch: int = 128) -> list[str]:
         """What each picture shows: PIL images, or (height, width, 3) uint8."""
-        found: list[int] = []
+        numbers: list[int] = []
         for start in range(0, len(pictures), batch):
             inputs = self.processor(list(pictures[start : start + batch]), return_tensors="pt")
-            found += self.model(**inputs).logits.argmax(-1).tolist()
-        return [self.model.config.id2label[number] for number in found]
+            numbers += self.model(**inputs).logits.argmax(-1).tolist()
+        return [self.model.config.id2label[number] for number in numbers]

@@ -109,7 +109,7 @@ def train_language(
     torch.manual_seed(seed)
     rng = random.Random(f"language {seed}")
     model = family.build(tokenizer)
-    counted = _count(family.downs(model), options.lost)
+    down_projections = _count(family.downs(model), options.lost)
     family.divide(model)
     groups = parameter_groups(model.parameters(), options.decay)
     optimiser = torch.optim.AdamW(groups, lr=options.peak_rate, betas=(0.9, 0.98))
@@ -119,13 +119,13 @@ def train_language(
         weight = options.sparsity * min(1.0, max(0.0, step / options.steps - 1 / 3) * 6)
         figures = []
         for batch in (corpus.texts(rng, options.texts), corpus.contexts(rng, options.contexts)):
-            for layer in counted:
+            for layer in down_projections:
                 layer.sequences = len(batch.ids)
             vectors = embed(model, batch, options.slot_noise)
             logits = model(inputs_embeds=vectors, **family.places(batch.ids.shape)).logits
             loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch.labels[:, 1:].flatten())
             written = batch.ids != model.config.pad_token_id
-            cost = sum((layer.cost for layer in counted), torch.zeros(()))[written].mean()
+            cost = sum((layer.cost for layer in down_projections), torch.zeros(()))[written].mean()
             torch.autograd.backward(loss + weight * cost)
             figures += [loss.item(), cost.item()]
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -134,7 +134,7 @@ def train_language(
         optimiser.zero_grad(set_to_none=True)
         if step % 100 == 0 or step == options.steps - 1:
             log("language step {}: text {:.4f} (neurons {:.1f}), contexts {:.4f} ({:.1f})".format(step, *figures))
-    for layer in counted:
+    for layer in down_projections:
         layer.sequences = 1
     model.eval()
     return model
@@ -143,10 +143,10 @@ def train_language(
 def embed(model: Any, batch: Batch, slot_noise: float) -> Tensor:
     """(batch, length, width) embeddings: a slot's words summed, and blurred as a picture's tokens will be."""
     words = model.get_input_embeddings()
-    more = (batch.more != 0)[..., None]
-    vectors: Tensor = words(batch.ids) + (words(batch.more) * more).sum(-2)
+    has_extra = (batch.extra != 0)[..., None]
+    vectors: Tensor = words(batch.ids) + (words(batch.extra) * has_extra).sum(-2)
     if slot_noise:
-        tinted = more.any(-2)
+        tinted = has_extra.any(-2)
         size = vectors.detach().pow(2).mean(-1, keepdim=True).sqrt()
         vectors = vectors + tinted * slot_noise * size * torch.randn_like(vectors)
     return vectors
@@ -154,15 +154,15 @@ def embed(model: Any, batch: Batch, slot_noise: float) -> Tensor:
 
 def _count(downs: Iterable[tuple[nn.Module, str]], lost: float) -> list[CostedLinear]:
     """Swap in down projections that count; names and weights stay, so saving is not affected."""
-    counted = []
+    replaced = []
     for holder, name in downs:
         down: Any = getattr(holder, name)
-        counting = CostedLinear(down.in_features, down.out_features, bias=down.bias is not None)
-        counting.load_state_dict(down.state_dict())
-        counting.lost = lost
-        setattr(holder, name, counting)
-        counted.append(counting)
-    return counted
+        replacement = CostedLinear(down.in_features, down.out_features, bias=down.bias is not None)
+        replacement.load_state_dict(down.state_dict())
+        replacement.lost = lost
+        setattr(holder, name, replacement)
+        replaced.append(replacement)
+    return replaced
 
 
 @torch.no_grad()
@@ -185,13 +185,14 @@ QWEN2 = Family(lambda tokenizer: Qwen2ForCausalLM(Qwen2Config(**_sizes(tokenizer
 
 def parameter_groups(parameters: Iterable[nn.Parameter], decay: float) -> list[dict[str, object]]:
     """Weights decay; norms and biases do not."""
-    every = list(parameters)
+    listed = list(parameters)
     return [
-        {"params": [p for p in every if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in listed if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in listed if p.ndim <= 1], "weight_decay": 0.0},
     ]
 
 
 def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
     for group in optimiser.param_groups:
         group["lr"] = rate

@@ -33,11 +33,11 @@ def score(
     """
     right, tokens, total = 0, 0, 0
     for start in range(0, len(examples), batch):
-        some = examples[start : start + batch]
-        endings = [f" {example.answer}{processor.tokenizer.eos_token}" for example in some]
-        texts = [prompt(processor, example) + ending for example, ending in zip(some, endings, strict=True)]
+        chunk = examples[start : start + batch]
+        endings = [f" {example.answer}{processor.tokenizer.eos_token}" for example in chunk]
+        texts = [prompt(processor, example) + ending for example, ending in zip(chunk, endings, strict=True)]
         inputs = processor(
-            text=texts, padding=True, return_tensors="pt", add_special_tokens=False, **media_of(world, some)
+            text=texts, padding=True, return_tensors="pt", add_special_tokens=False, **media_of(world, chunk)
         )
         likeliest = model(**inputs).logits.argmax(-1)
         for i, ending in enumerate(endings):
@@ -55,8 +55,8 @@ def media_of(world: Scenes, examples: Sequence[Example]) -> dict[str, Any]:
     pointers = [media for example in examples for media in example.media]
     if examples[0].source != AUDIO:
         return {"images": [world.image(media) for media in pointers]} if pointers else {}
-    heard = [world.audio(media) for media in pointers]
-    return {"audio": [samples for samples, _ in heard], "sampling_rate": heard[0][1]}
+    recordings = [world.audio(media) for media in pointers]
+    return {"audio": [samples for samples, _ in recordings], "sampling_rate": recordings[0][1]}
 
 
 def prompt(processor: Any, example: Example) -> str:
@@ -77,20 +77,20 @@ def measure(model: Any, processor: Any, world: Scenes, per_concept: int = 12, so
     word, tasks, shown = (
         ("sound", SOUND_TASKS, world.sounding) if source == AUDIO else ("picture", PICTURE_TASKS, world.drawn)
     )
-    for asked, named, some, concepts in (
+    for task_source, label, task_names, concepts in (
         (TEXT, "text", TEXT_TASKS, [thing.name for thing in THINGS]),
         (source, word, tasks, shown),
     ):
-        for task in some:
+        for task in task_names:
             examples = world.examples(
-                source=asked, split=HELD_OUT, concepts=concepts, tasks=[task], per_concept=per_concept, seed=0
+                source=task_source, split=HELD_OUT, concepts=concepts, tasks=[task], per_concept=per_concept, seed=0
             )
             answers, tokens = score(model, processor, world, examples)
-            figures[f"{named} {task}"] = answers
+            figures[f"{label} {task}"] = answers
             if task == "caption":
                 figures["caption token accuracy"] = tokens
-    for named in ("text", word):
-        figures[f"{named} facts"] = sum(figures[f"{named} {fact}"] for fact in FACTS) / len(FACTS)
+    for label in ("text", word):
+        figures[f"{label} facts"] = sum(figures[f"{label} {fact}"] for fact in FACTS) / len(FACTS)
     return figures
 
 

@@ -36,10 +36,10 @@ BATCH = 54
 
 @dataclass(frozen=True, slots=True)
 class DrawnRequest:
-    """A request, what it asks for, whether it was answered with a picture, and the picture. seed: of its noise."""
+    """A request, the requested drawing, whether it was answered with a picture, and the picture. seed: of its noise."""
 
     request: str
-    wanted: Drawing
+    drawing: Drawing
     answered: bool
     picture: Any
     seed: int
@@ -48,36 +48,36 @@ class DrawnRequest:
 def requests(task: str, per_thing: int, seed: int = 0) -> list[tuple[str, Drawing]]:
     """Held-out wordings. Of four, one says colour and background, one each of them alone, one neither."""
     rng = random.Random(f"requests {seed}/{task}")
-    said = ((True, True), (True, False), (False, True), (False, False))
-    asked = []
+    mentions = ((True, True), (True, False), (False, True), (False, False))
+    texts = []
     for name in NAMES:
         for number in range(per_thing):
-            colour, background = said[number % 4] if task == "draw" else (False, False)
+            colour, background = mentions[number % 4] if task == "draw" else (False, False)
             drawing = Drawing(
                 name, rng.choice(COLOURS) if colour else "", rng.choice(BACKGROUNDS) if background else ""
             )
-            asked.append((rng.choice(list(draw_requests(drawing, task, HELD_OUT))), drawing))
-    return asked
+            texts.append((rng.choice(list(draw_requests(drawing, task, HELD_OUT))), drawing))
+    return texts
 
 
-def draw(model: Any, processor: Any, painter: Painter, asked: Sequence[tuple[str, Drawing]]) -> Iterator[DrawnRequest]:
+def draw(model: Any, processor: Any, painter: Painter, pairs: Sequence[tuple[str, Drawing]]) -> Iterator[DrawnRequest]:
     """Each request answered by the model, and painted; the n-th from seed n. Where no picture is answered, what would
     have been drawn."""
-    for start in range(0, len(asked), BATCH):
-        some = asked[start : start + BATCH]
+    for start in range(0, len(pairs), BATCH):
+        chunk = pairs[start : start + BATCH]
         texts = [
             processor.apply_chat_template(
                 [{"role": "user", "content": [{"type": "text", "text": text}]}], add_generation_prompt=True
             )
-            for text, _ in some
+            for text, _ in chunk
         ]
         inputs = processor(text=texts, padding=True, return_tensors="pt", add_special_tokens=False)
         answered, prompts = imagined(model, inputs)
-        seeds = range(start, start + len(some))
+        seeds = range(start, start + len(chunk))
         pictures = painter.paint(prompts, seeds=seeds, steps=STEPS, guidance=GUIDANCE)
         yield from (
             DrawnRequest(*request, bool(right), picture, seed)
-            for request, right, picture, seed in zip(some, answered, pictures, seeds, strict=True)
+            for request, right, picture, seed in zip(chunk, answered, pictures, seeds, strict=True)
         )
 
 
@@ -86,12 +86,12 @@ def imagined(model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
     """(batch,) whether the greedy answer is a picture and nothing else, and (batch, queries, width) of the picture."""
     ids, mask = inputs["input_ids"], inputs["attention_mask"]
     tokens = torch.tensor(model.config.img_token_ids)
-    wanted = torch.cat([tokens, torch.tensor([model.generation_config.eos_token_id])])
-    written = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=len(wanted))[:, ids.shape[1] :]
-    answered = (written == wanted).all(1) if written.shape[1] == len(wanted) else mask.new_zeros(len(ids)) > 0
-    whole = torch.cat([ids, tokens.expand(len(ids), -1)], 1)
+    expected = torch.cat([tokens, torch.tensor([model.generation_config.eos_token_id])])
+    written = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=len(expected))[:, ids.shape[1] :]
+    answered = (written == expected).all(1) if written.shape[1] == len(expected) else mask.new_zeros(len(ids)) > 0
+    full_ids = torch.cat([ids, tokens.expand(len(ids), -1)], 1)
     attended = torch.cat([mask, mask.new_ones(len(ids), len(tokens))], 1)
-    return answered, model.imagine(whole, attention_mask=attended)
+    return answered, model.imagine(full_ids, attention_mask=attended)
 
 
 def measure_words(model: Any, processor: Any, world: Scenes, per_concept: int) -> dict[str, float]:
@@ -101,9 +101,9 @@ def measure_words(model: Any, processor: Any, world: Scenes, per_concept: int) -
         concepts = [thing.name for thing in THINGS] if source == TEXT else world.drawn
         for task in tasks:
             # Half of the captioned pictures show several things, which one pooled vector does not tell apart.
-            many = 2 * per_concept if task == "caption" else per_concept
+            count = 2 * per_concept if task == "caption" else per_concept
             examples = world.examples(
-                source=source, split=HELD_OUT, concepts=concepts, tasks=[task], per_concept=many, seed=0
+                source=source, split=HELD_OUT, concepts=concepts, tasks=[task], per_concept=count, seed=0
             )
             single = [example for example in examples if len(example.mentions) == 1]
             figures[f"{'picture' if source == IMAGE else 'text'} {task}"] = score(model, processor, world, single)[0]
@@ -119,18 +119,18 @@ def measure_judge(judge: Judge, painter: Painter, world: Scenes, per_thing: int)
     figures = {}
     large, ordinary = (Sketches(world.seed, HELD_OUT, per_thing * len(NAMES), sizes) for sizes in (LARGE, ORDINARY))
     with torch.no_grad():
-        again = coder.decode(coder.encode(unit(large.pixels)).latent_dist.mean).sample
-    coded = ((again.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).numpy().astype(np.uint8)
-    for of, pixels, shown in (
-        ("ordinary scenes", ordinary.pixels, ordinary.asked),
-        ("large scenes", large.pixels, large.asked),
-        ("autoencoded scenes", coded, large.asked),
+        decoded = coder.decode(coder.encode(unit(large.pixels)).latent_dist.mean).sample
+    coded = ((decoded.clamp(-1, 1) + 1) * 127.5).round().permute(0, 2, 3, 1).numpy().astype(np.uint8)
+    for kind, pixels, shown in (
+        ("ordinary scenes", ordinary.pixels, ordinary.drawings),
+        ("large scenes", large.pixels, large.drawings),
+        ("autoencoded scenes", coded, large.drawings),
     ):
-        told = judge.names(list(pixels))
-        figures[f"judge on {of}"] = _part(name == wanted.name for name, wanted in zip(told, shown, strict=True))
-        if of != "ordinary scenes":
-            right = (seen.colour(p) == wanted.colour for p, wanted in zip(pixels, shown, strict=True))
-            figures[f"colour rule on {of}"] = _part(right)
+        judged = judge.names(list(pixels))
+        figures[f"judge on {kind}"] = _part(name == drawing.name for name, drawing in zip(judged, shown, strict=True))
+        if kind != "ordinary scenes":
+            right = (seen.colour(p) == drawing.colour for p, drawing in zip(pixels, shown, strict=True))
+            figures[f"colour rule on {kind}"] = _part(right)
     return figures
 
 
@@ -139,37 +139,46 @@ def measure_drawings(
 ) -> tuple[dict[str, float], list[DrawnRequest]]:
     """What is seen on the drawings of held-out requests; and the drawings asked for by name."""
     figures: dict[str, float] = {}
-    kept: list[DrawnRequest] = []
+    by_name: list[DrawnRequest] = []
     for task in DRAW_TASKS:
-        many = per_thing if task == "draw" else max(1, per_thing // 3)
-        drawn = list(draw(model, processor, painter, requests(task, many)))
-        told = judge.names([one.picture for one in drawn])
-        right = [one.answered and name == one.wanted.name for one, name in zip(drawn, told, strict=True)]
-        figures[f"{task} answered"] = _part(one.answered for one in drawn)
+        count = per_thing if task == "draw" else max(1, per_thing // 3)
+        drawn = list(draw(model, processor, painter, requests(task, count)))
+        judged = judge.names([drawn_request.picture for drawn_request in drawn])
+        right = [
+            drawn_request.answered and name == drawn_request.drawing.name
+            for drawn_request, name in zip(drawn, judged, strict=True)
+        ]
+        figures[f"{task} answered"] = _part(drawn_request.answered for drawn_request in drawn)
         figures[f"{task} recognised"] = _part(right)
         if task == "draw":
-            kept = drawn
+            by_name = drawn
             figures |= _looks(drawn)
             for number, name in enumerate(NAMES):
-                figures[f"draw recognised: {name}"] = _part(right[number * many : (number + 1) * many])
+                figures[f"draw recognised: {name}"] = _part(right[number * count : (number + 1) * count])
     pictures = painter.paint(
-        torch.cat([painter.encode([one.wanted.caption]) for one in kept]),
-        seeds=[one.seed for one in kept],
+        torch.cat([painter.encode([drawn_request.drawing.caption]) for drawn_request in by_name]),
+        seeds=[drawn_request.seed for drawn_request in by_name],
         steps=STEPS,
         guidance=GUIDANCE,
     )
-    told = judge.names(pictures)
-    figures["captions drawn recognised"] = _part(name == one.wanted.name for name, one in zip(told, kept, strict=True))
-    return figures, kept
+    judged = judge.names(pictures)
+    figures["captions drawn recognised"] = _part(
+        name == drawn_request.drawing.name for name, drawn_request in zip(judged, by_name, strict=True)
+    )
+    return figures, by_name
 
 
 def _looks(drawn: Sequence[DrawnRequest]) -> dict[str, float]:
     """Colours and backgrounds, of the requests that say one."""
-    tinted = [one for one in drawn if one.wanted.colour]
-    placed = [one for one in drawn if one.wanted.background]
+    tinted = [drawn_request for drawn_request in drawn if drawn_request.drawing.colour]
+    placed = [drawn_request for drawn_request in drawn if drawn_request.drawing.background]
     return {
-        "draw in the colour asked": _part(seen.colour(one.picture) == one.wanted.colour for one in tinted),
-        "draw on the ground asked": _part(seen.ground(one.picture) == one.wanted.background for one in placed),
+        "draw in the colour asked": _part(
+            seen.colour(drawn_request.picture) == drawn_request.drawing.colour for drawn_request in tinted
+        ),
+        "draw on the ground asked": _part(
+            seen.ground(drawn_request.picture) == drawn_request.drawing.background for drawn_request in placed
+        ),
     }
 
 

@@ -18,6 +18,7 @@ SHIFT = 32
 
 
 def opt_config(tokenizer: PreTrainedTokenizerFast) -> OPTConfig:
+    """The small OPT's configuration."""
     return OPTConfig(
         vocab_size=len(tokenizer),
         hidden_size=128,

@@ -32,6 +32,7 @@ def drawing_writer() -> Writer:
 
 
 def any_drawing(rng: random.Random, names: tuple[str, ...]) -> Drawing:
+    """A random drawing of one of these things, with colour and background each dropped at times."""
     drawing = Drawing(rng.choice(names), rng.choice(COLOURS), rng.choice(BACKGROUNDS))
     return drawing.shortened(rng, UNSAID)
 
@@ -59,10 +60,10 @@ class DrawingCorpus(Corpus):
     drawings = 0.4  # part of the texts that ask for one
 
     def texts(self, rng: random.Random, count: int) -> Batch:
-        asked = round(self.drawings * count)
-        rows = [self.question(rng) for _ in range(count - asked)]
-        drawings = [self._drawing(rng, number) for number in range(asked)]
-        spoken, blank = drawings[: asked // 2], drawings[asked // 2 :]
+        drawing_count = round(self.drawings * count)
+        rows = [self.question(rng) for _ in range(count - drawing_count)]
+        drawings = [self._drawing(rng, number) for number in range(drawing_count)]
+        spoken, blank = drawings[: drawing_count // 2], drawings[drawing_count // 2 :]
         rows += [
             request(rng, self.writer, drawing, task, self.writer.answer(f"{HERE} {drawing.caption}"))
             for drawing, task in spoken
@@ -97,6 +98,6 @@ class DrawingCorpus(Corpus):
         slots = [*((sign, colour) for sign in signs), *[(background, "")] * (VISUAL - shown)]
         rng.shuffle(slots)
         answer = caption([(colour, thing)], background) if task == "caption" else BY_NAME[thing].fact(task)
-        prompt = self.writer.prompt(rng.choice(self.asked[task]), [self.writer.word(word) for word, _ in slots])
-        more = [[self.writer.word(tint) if tint and not plain else 0, 0] for _, tint in slots]
-        return (prompt, self.writer.answer(answer)), more
+        prompt = self.writer.prompt(rng.choice(self.wordings[task]), [self.writer.word(word) for word, _ in slots])
+        extra = [[self.writer.word(tint) if tint and not plain else 0, 0] for _, tint in slots]
+        return (prompt, self.writer.answer(answer)), extra

@@ -25,8 +25,8 @@ def colour(picture: Any) -> str:
     pixels = np.asarray(picture, np.float64)
     thing = pixels[np.linalg.norm(pixels - _border(pixels), axis=-1) > APART]
     shades = np.array([np.minimum(255, factor * np.array(body)) for body in BODY.values() for factor in SHADES])
-    apart = np.linalg.norm(thing[:, None] - shades, axis=-1)
-    near = apart.argmin(1)[apart.min(1) < NEAR] // len(SHADES) if len(thing) else np.zeros(0, int)
+    distances = np.linalg.norm(thing[:, None] - shades, axis=-1)
+    near = distances.argmin(1)[distances.min(1) < NEAR] // len(SHADES) if len(thing) else np.zeros(0, int)
     return list(BODY)[int(np.bincount(near, minlength=len(BODY)).argmax())]
 
 

@@ -40,7 +40,7 @@ class Sense:
     """What learns to see or hear, beside a language model that stays as it is.
 
     features: (batch, slots, width), or (batch, width) where all slots come of one vector, of what is shown. tokens:
-    (batch, slots, d_model) of features. told: what a head tells of each feature, and among how many. confine: puts
+    (batch, slots, d_model) of features. label_sizes: label -> how many values a head predicts. confine: puts
     weights that must stay 0 back to it.
     """
 
@@ -50,7 +50,7 @@ class Sense:
     width: int
     features: Callable[[Tensor], Tensor]
     tokens: Callable[[Tensor], Tensor]
-    told: Mapping[str, int]
+    label_sizes: Mapping[str, int]
     confine: Callable[[], None]
 
 
@@ -65,7 +65,7 @@ class TrainingMedia(Protocol):
     labels: Tensor
     words: Tensor
 
-    def taken(self, chosen: list[int]) -> Tensor:
+    def inputs(self, chosen: list[int]) -> Tensor:
         """Those, as the tower takes them."""
         ...
 
@@ -76,12 +76,12 @@ class TrainingMedia(Protocol):
 
 def adopt(model: Any, language: Any) -> None:
     """Copy a language model's weights into one that has senses, and freeze them."""
-    for mine, its in (
+    for own, source in (
         (model.get_decoder(), language.get_decoder()),
         (model.get_output_embeddings(), language.get_output_embeddings()),
     ):
-        mine.load_state_dict(its.state_dict())
-        mine.requires_grad_(False)
+        own.load_state_dict(source.state_dict())
+        own.requires_grad_(False)
 
 
 def train_sense(
@@ -94,7 +94,7 @@ def train_sense(
 
     def losses() -> dict[str, Tensor]:
         chosen, batch = shown.draw(rng, options.captions, options.questions)
-        tokens = sense.tokens(sense.features(shown.taken(chosen)))
+        tokens = sense.tokens(sense.features(shown.inputs(chosen)))
         return answers(slotted(model, batch, shown.writer.slot, tokens), batch, options.captions)
 
     descend(
@@ -118,17 +118,17 @@ def _place(
     log: Callable[[str], None],
 ) -> None:
     """Teach the tower to tell what is shown, by a head that is thrown away, and the projector the words for it."""
-    sizes = list(sense.told.values())
+    sizes = list(sense.label_sizes.values())
     head = nn.Linear(sense.width, sum(sizes))
     known = (shown.words != 0)[..., None]
     places = (model.get_input_embeddings().weight.detach()[shown.words] * known).sum(-2)
 
     def losses() -> dict[str, Tensor]:
         chosen = rng.choices(range(len(shown.words)), k=options.alone)
-        features = sense.features(shown.taken(chosen))
-        told = choices(head(features).flatten(0, -2), sizes, shown.labels[chosen].flatten(0, -2))
+        features = sense.features(shown.inputs(chosen))
+        label_losses = choices(head(features).flatten(0, -2), sizes, shown.labels[chosen].flatten(0, -2))
         words = misplaced(sense.tokens(features), places[chosen])
-        return dict(zip((*sense.told, "words"), (*told, words), strict=True))
+        return dict(zip((*sense.label_sizes, "words"), (*label_losses, words), strict=True))
 
     descend(
         losses,
@@ -162,15 +162,15 @@ def descend(
     for step in range(steps):
         for optimiser, (_, peak) in zip(optimisers, listed, strict=True):
             set_rate(optimiser, peak * rate_at(step, steps))
-        found = losses()
-        torch.autograd.backward(torch.stack(list(found.values())).sum())
+        by_name = losses()
+        torch.autograd.backward(torch.stack(list(by_name.values())).sum())
         nn.utils.clip_grad_norm_(learned, 1.0)
         for optimiser in optimisers:
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         confine()
         if step % 100 == 0 or step == steps - 1:
-            log(f"{name} step {step}: " + ", ".join(f"{one} {loss.item():.4f}" for one, loss in found.items()))
+            log(f"{name} step {step}: " + ", ".join(f"{one} {loss.item():.4f}" for one, loss in by_name.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,10 +195,10 @@ class QuestionPool:
         rows, chosen = [], []
         for number in range(captions + questions):
             task = "caption" if number < captions else rng.choice(ASKED)
-            one = rng.choice(several if task == "caption" and rng.random() < self.several else singles)
-            answer = self.captions[one] if task == "caption" else BY_NAME[self.single[one]].fact(task)
+            shown = rng.choice(several if task == "caption" and rng.random() < self.several else singles)
+            answer = self.captions[shown] if task == "caption" else BY_NAME[self.single[shown]].fact(task)
             rows.append((self.writer.prompt(rng.choice(self.prompts[task]), self.slots), self.writer.answer(answer)))
-            chosen.append(one)
+            chosen.append(shown)
         return chosen, self.writer.batch(rows)
 
 
@@ -220,10 +220,11 @@ def slotted(model: Any, batch: Batch, slot: int, tokens: Tensor) -> Tensor:
     return logits
 
 
-def choices(told: Tensor, sizes: Sequence[int], wanted: Tensor) -> list[Tensor]:
-    """The loss of each of several choices. told: (rows, sum of sizes) logits. wanted: (rows, choices) numbers."""
+def choices(logits: Tensor, sizes: Sequence[int], labels: Tensor) -> list[Tensor]:
+    """The loss of each of several choices. logits: (rows, sum of sizes). labels: (rows, choices) numbers."""
     return [
-        nn.functional.cross_entropy(part, wanted[:, i]) for i, part in enumerate(torch.split(told, list(sizes), dim=1))
+        nn.functional.cross_entropy(part, labels[:, i])
+        for i, part in enumerate(torch.split(logits, list(sizes), dim=1))
     ]
 
 

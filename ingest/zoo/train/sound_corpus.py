@@ -26,6 +26,6 @@ class SoundCorpus(Corpus):
         words = [[self.writer.word(word) for word in slot] for slot in sound_context(rng, things, manner, noise)]
         named = [thing.name for thing in things]
         answer = sound_caption(named, manner, noise) if task == "caption" else things[0].fact(task)
-        prompt = self.writer.prompt(rng.choice(self.asked[task]), [slot[0] for slot in words])
-        more = [([] if plain else slot[1:]) for slot in words]
-        return (prompt, self.writer.answer(answer)), [ids + [0] * (MOST - 1 - len(ids)) for ids in more]
+        prompt = self.writer.prompt(rng.choice(self.wordings[task]), [slot[0] for slot in words])
+        extra = [([] if plain else slot[1:]) for slot in words]
+        return (prompt, self.writer.answer(answer)), [ids + [0] * (MOST - 1 - len(ids)) for ids in extra]

@@ -53,13 +53,13 @@ class GillPlan:
 
 
 def smoke_plan() -> GillPlan:
-    whole = GillPlan()
+    full = GillPlan()
     return GillPlan(
-        replace(whole.diffusion, pictures=72, coder_steps=2, coder_batch=4, sharpening=2, steps=2, batch=4),
-        replace(whole.judge, pictures=72, steps=2, batch=4),
-        replace(whole.language, steps=3, texts=8, contexts=6),
-        replace(whole.eyes, warmup=2, alone=4, steps=2, shown=72, captions=4, questions=4),
-        replace(whole.imagining, steps=2, requests=4, texts=2),
+        replace(full.diffusion, pictures=72, coder_steps=2, coder_batch=4, sharpening=2, steps=2, batch=4),
+        replace(full.judge, pictures=72, steps=2, batch=4),
+        replace(full.language, steps=3, texts=8, contexts=6),
+        replace(full.eyes, warmup=2, alone=4, steps=2, shown=72, captions=4, questions=4),
+        replace(full.imagining, steps=2, requests=4, texts=2),
         per_concept=1,
         per_thing=1,
     )

@@ -33,6 +33,7 @@ VISION = SenseOptions(warmup=2400, alone=96, steps=800, shown=24000, captions=40
 
 
 def vision_config() -> CLIPVisionConfig:
+    """The vision tower's configuration."""
     return CLIPVisionConfig(
         image_size=SIZE,
         patch_size=PATCH,
@@ -104,22 +105,22 @@ class TrainingPictures:
     def draw(self, rng: random.Random, captions: int, questions: int) -> tuple[list[int], Batch]:
         return self.asking.draw(rng, captions, questions)
 
-    def taken(self, chosen: list[int]) -> Tensor:
+    def inputs(self, chosen: list[int]) -> Tensor:
         """(chosen, 3, height, width) pixels."""
         return scaled(self.pixels[chosen])
 
 
 def _patches(scene: _scene.Scene) -> np.ndarray:
     """(SLOTS, 3): what `TrainingPictures.labels` holds of one picture."""
-    told = np.zeros((SLOTS, 3), np.int64)
+    labels = np.zeros((SLOTS, 3), np.int64)
     most = np.full(SLOTS, PATCH * PATCH // 12)  # a patch shows a thing from so many of its pixels on
     side = SIZE // PATCH
     for order, thing in enumerate(scene.things, 1):
         mask = _scene.mask(scene, thing.name).reshape(side, PATCH, side, PATCH)
         shown = mask.sum((1, 3)).reshape(SLOTS)
-        told[shown > most] = (DRAWN.index(BY_NAME[thing.name]) + 1, COLOURS.index(thing.colour) + 1, order)
+        labels[shown > most] = (DRAWN.index(BY_NAME[thing.name]) + 1, COLOURS.index(thing.colour) + 1, order)
         most = np.maximum(most, shown)
-    return told
+    return labels
 
 
 def scaled(pixels: np.ndarray) -> Tensor:
@@ -143,7 +144,7 @@ def train_vision(
         width=vision_config().hidden_size,
         features=lambda pixels: tower(pixel_values=pixels).last_hidden_state[:, 1:],
         tokens=projector,
-        told={"things": len(DRAWN) + 1, "colours": len(COLOURS) + 1, "order": len(ORDER) + 1},
+        label_sizes={"things": len(DRAWN) + 1, "colours": len(COLOURS) + 1, "order": len(ORDER) + 1},
         confine=lambda: confine(model),
     )
     train_sense(model, sense, album, options, seed, log)

@@ -1,0 +1,29 @@
+"""An encoded example with the tokens of its answer to explain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from atlas.live.encode import Prompt
+from ingest.data.targets import Target
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One example, encoded with its answer, and the answer's tokens to explain (at least one).
+
+    number: its place among the run's examples. cluster: see `Example`. twins: for each concept, the inputs with it
+    removed from the pictures, then with an equal region elsewhere, once a draw; only where a method needs them.
+    """
+
+    number: int
+    prompt: Prompt
+    targets: tuple[Target, ...]
+    twins: Mapping[str, tuple[Prompt, ...]] = field(default_factory=dict)
+    cluster: str = ""
+
+
+def shortest_first(items: Sequence[Item]) -> list[Item]:
+    """The items by length, so that batches need little padding."""
+    return sorted(items, key=lambda item: (len(item.prompt.ids) + len(item.prompt.answer), item.number))
