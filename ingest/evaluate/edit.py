@@ -25,7 +25,7 @@ from ingest.data.examples import IMAGE
 from ingest.draw.picture_judge import PictureJudge, judge_for
 from ingest.evaluate.controls import Controls, controls_for
 from ingest.evaluate.drawn import DrawingEvaluator
-from ingest.evaluate.effects import Evaluation, model_effect, store_effects, stored_effects, summarise
+from ingest.evaluate.effects import Evaluation, effects_table, model_effect, stored_effects, summarise
 from ingest.evaluate.from_edit import concept_of, solving_again, swap_of
 from ingest.evaluate.generated import REFERENCES, AnswerEvaluator, check_measures, chosen_metrics, plugin_metrics
 from ingest.evaluate.teacher_forced import Scores, TeacherForced
@@ -143,7 +143,7 @@ def evaluate(
     with run_of(atlas, "evaluate", prepared, live, execution, identity=model_identity, extra_fields=extra) as run:
         if run.done:
             return Evaluation(run.run_id, False, stored_effects(atlas, run.run_id), {})
-        evaluator = TeacherForced(live, dataset, job, execution, run.record)
+        evaluator = TeacherForced(run.encoder, prepared.examples, execution.batch_size)
         concept = concept_of(edit, dataset)
         if concept is None and edit.concept is not None:
             notes.append(f"{dataset.name} has no concept '{edit.concept}': all its questions count as others")
@@ -160,9 +160,8 @@ def evaluate(
                 notes.append(f"{count} pictures, before and with the edit, are in {measures.pictures}")
         labels = {"run_id": run.run_id, "edit": edit.label, "concept": concept}
         rows = [{**labels, **row} for row in rows]
-        skipped = evaluator.encoder.skipped.plain()
-        store_effects(run.record, evaluator.examples, rows, skipped, evaluator.encoder.made)
-    return Evaluation(run.run_id, True, tuple(rows), skipped, tuple(notes))
+        run.finish({}, {"effects": effects_table(rows)})
+    return Evaluation(run.run_id, True, tuple(rows), run.encoder.skipped.plain(), tuple(notes))
 
 
 def _further(

@@ -15,11 +15,8 @@ from atlas.stats.intervals import LEAST, Interval, of_clusters
 from atlas.store.arrow_types import arrow_schema
 from atlas.store.database import open_readonly
 from atlas.store.schema import effects
-from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO, Example
+from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO
 from ingest.evaluate.teacher_forced import ACCURACY, KL, UNCHANGED, Scores
-from ingest.run import arrow_tables
-from ingest.run.encode_examples import Response
-from ingest.run.record import RunRecord
 
 POOLED = "*"
 """The task of an effect that pools all tasks."""
@@ -123,20 +120,9 @@ class Evaluation:
     notes: tuple[str, ...] = ()
 
 
-def store_effects(
-    record: RunRecord,
-    examples: Sequence[Example],
-    effect_rows: Sequence[Mapping[str, Any]],
-    skipped: Mapping[str, Any],
-    answers: Sequence[Response],
-) -> None:
-    """Finish a run whose result is effects. answers: those that the model gave for it."""
-    content = {
-        "examples": arrow_tables.examples_table(list({e.id: e for e in examples}.values())),
-        "responses": arrow_tables.responses_table(answers),
-        "effects": pa.Table.from_pylist(list(effect_rows), schema=arrow_schema(effects)),
-    }
-    record.finish({"examples": len(examples), "skipped": skipped}, content)
+def effects_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Effects as a run stores them."""
+    return pa.Table.from_pylist(list(rows), schema=arrow_schema(effects))
 
 
 def stored_effects(atlas: Path, run_id: str) -> tuple[dict[str, Any], ...]:

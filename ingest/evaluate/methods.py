@@ -28,16 +28,15 @@ from atlas.query.neuron_set import NeuronSet
 from atlas.query.statements import find_maps
 from atlas.questions.query import Query
 from atlas.store.database import open_readonly
-from ingest.data.examples import IMAGE, TEXT, Dataset, Example
+from ingest.data.examples import IMAGE, TEXT, Dataset
 from ingest.draw.picture_judge import judge_for
 from ingest.evaluate.controls import Controls, controls_for
 from ingest.evaluate.drawn import DRAWN, DrawingEvaluator
 from ingest.evaluate.edit import Evaluator, evaluate_with, evaluate_with_random
-from ingest.evaluate.effects import POOLED, Evaluation, store_effects, stored_effects, summarise
+from ingest.evaluate.effects import POOLED, Evaluation, effects_table, stored_effects, summarise
 from ingest.evaluate.teacher_forced import ACCURACY, Scores, TeacherForced
 from ingest.job import Execution, Job, open_dataset
 from ingest.run import prepare
-from ingest.run.encode_examples import Response, Skipped
 from ingest.run.map_step import Progress
 from ingest.run.resolve import complete, identity, tasks_by_source
 from ingest.run.session import PreparedJob, run_of
@@ -123,20 +122,13 @@ def ablate_tops(
         **({"judge": picture_judge.identity} if picture_judge is not None else {}),
     }
     rows: list[dict[str, Any]] = []
-    examples: list[Example] = []
-    answers: list[Response] = []
-    skipped = Skipped()
     model_identity = identity(live, job, dataset, prepared.examples)
     with run_of(path, "evaluate", prepared, live, execution, identity=model_identity, extra_fields=extra) as run:
         if run.done:
             return Evaluation(run.run_id, False, stored_effects(path, run.run_id), {})
-        for source, tasks in tasks_by_source(job, dataset).items():
-            evaluator = TeacherForced(
-                live, dataset, replace(job, sources=(source,), tasks=tasks), execution, run.record
-            )
-            examples += evaluator.examples
-            skipped.merge(evaluator.encoder.skipped.plain())
-            answers += evaluator.encoder.made
+        for source in job.sources:
+            examples = [example for example in prepared.examples if example.source == source]
+            evaluator = TeacherForced(run.encoder, examples, execution.batch_size)
             evaluators: list[Evaluator] = [evaluator]
             if picture_judge is not None:
                 evaluators.append(
@@ -147,8 +139,8 @@ def ablate_tops(
                 if question.source == source:
                     rows += _answered(unedited, run.run_id, question, neurons, seeds, chosen_controls)
                     progress(len({(r["source"], r["edit"]) for r in rows}), len(chosen))
-        store_effects(run.record, examples, rows, skipped.plain(), answers)
-    return Evaluation(run.run_id, True, tuple(rows), skipped.plain(), tuple(notes))
+        run.finish({}, {"effects": effects_table(rows)})
+    return Evaluation(run.run_id, True, tuple(rows), run.encoder.skipped.plain(), tuple(notes))
 
 
 def _map_of(atlas: Path, live: LiveModel, concept: str, method: str, source: str, **fields: Any) -> NeuronSet:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,15 +10,11 @@ import torch
 from torch import Tensor
 
 from atlas.errors import UsageError
-from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT
 from ingest.attribution.item import Item, shortest_first
 from ingest.attribution.trace import Trace, traced
-from ingest.data.examples import TEXT, Dataset, Example
-from ingest.job import Execution, Job
-from ingest.run import prepare
+from ingest.data.examples import TEXT, Example
 from ingest.run.encode_examples import ExampleEncoder, batches
-from ingest.run.record import RunRecord
 
 ACCURACY, LOG_PROBABILITY, KL, UNCHANGED = "accuracy", "log_probability", "kl", "unchanged"
 
@@ -50,18 +46,14 @@ class TeacherForced:
     kept: (target tokens, vocabulary) float32 on the CPU.
     """
 
-    def __init__(
-        self, live: LiveModel, dataset: Dataset, job: Job, execution: Execution, record: RunRecord | None = None
-    ):
-        """record: the run that needs the scores; its model's stored answers are reused."""
-        self.live, self.batch_size = live, execution.batch_size
-        self.examples: list[Example] = prepare.collect(job, dataset)
-        responses = None if record is None else record.responses
-        self.encoder = ExampleEncoder(live, dataset, job, bad_media=execution.bad_media, responses=responses)
+    def __init__(self, encoder: ExampleEncoder, examples: Sequence[Example], batch_size: int):
+        """encoder: of the model and the examples' dataset."""
+        self.live, self.encoder, self.batch_size = encoder.live, encoder, batch_size
+        self.examples = list(examples)
         self.items: dict[str, list[Item]] = {}
-        for source in job.sources:
+        for source in dict.fromkeys(e.source for e in self.examples):
             numbered = [(n, e) for n, e in enumerate(self.examples) if e.source == source and e.target == TEXT]
-            self.items[source] = shortest_first(self.encoder.items(numbered, execution.batch_size))
+            self.items[source] = shortest_first(encoder.items(numbered, batch_size))
         if not any(self.items.values()) and all(e.target == TEXT for e in self.examples):
             raise UsageError(
                 "no held-out answer mentions a concept; give other [[concepts]] or a larger [[per_concept]]"

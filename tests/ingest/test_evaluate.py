@@ -25,6 +25,7 @@ from ingest.evaluate.methods import ablate_tops, averages, pooled_accuracy
 from ingest.evaluate.teacher_forced import ACCURACY, LOG_PROBABILITY, QuestionKey, Scores, TeacherForced
 from ingest.job import Execution, Job, open_dataset
 from ingest.run import prepare
+from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.resolve import complete
 
 EYES = frozenset({"image", "text"})
@@ -38,7 +39,7 @@ def held_out(small_job: Job) -> Job:
 def test_what_is_right_is_counted_as_a_plain_loop_counts_it(llava: Any, held_out: Job) -> None:
     dataset = open_dataset(held_out)
     job = complete(held_out, dataset, EYES)
-    evaluator = TeacherForced(llava, dataset, job, Execution(batch_size=4))
+    evaluator = TeacherForced(ExampleEncoder(llava, dataset, job), prepare.collect(job, dataset), 4)
     scores = evaluator.evaluate()
     expected: dict[tuple[str, str, str], list[tuple[bool, float]]] = {}
     for source, items in evaluator.items.items():
@@ -158,7 +159,7 @@ def test_a_survey_ablates_every_concepts_neurons(own_atlas: Path, held_out: Job,
     dataset = open_dataset(held_out)
     job = replace(complete(held_out, dataset, EYES), sources=("text",))
     neurons = Atlas.open(own_atlas).query("dog", "contribution", source="text", top=10)
-    evaluator = TeacherForced(llava, dataset, job, Execution())
+    evaluator = TeacherForced(ExampleEncoder(llava, dataset, job), prepare.collect(job, dataset), 16)
     from atlas.edits.edit import Intervention
     from atlas.edits.kinds import make_changes
 
