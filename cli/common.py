@@ -66,29 +66,29 @@ def words(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def pairs(given: list[str]) -> dict[str, Any]:
-    found = {}
-    for pair in given:
+def pairs(texts: list[str]) -> dict[str, Any]:
+    values = {}
+    for pair in texts:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise UsageError(f"'{pair}' is not a KEY=VALUE")
-        found[key] = value
-    return found
+        values[key] = value
+    return values
 
 
 def resolve(path: Path | None) -> Path:
     """Where the atlas is: the flag, $NEURON_ATLAS, ./neuron-atlas.toml, the user's config file, the data folder."""
     if path is not None:
         return path
-    if given := os.environ.get("NEURON_ATLAS"):
-        return Path(given)
+    if variable := os.environ.get("NEURON_ATLAS"):
+        return Path(variable)
     import platformdirs
 
     from atlas.store.atomic import expand_home
 
     for file in (Path("neuron-atlas.toml"), platformdirs.user_config_path("neuron-atlas") / "config.toml"):
-        if found := _settings(file).get("atlas"):
-            return expand_home(file.parent / str(found))
+        if configured := _settings(file).get("atlas"):
+            return expand_home(file.parent / str(configured))
     from atlas.store.default_path import default_path
 
     return default_path()
@@ -102,10 +102,10 @@ def existing(path: Path | None) -> Path:
     """
     from atlas.store.database import database_file, missing
 
-    found = resolve(path)
-    if not database_file(found).is_file():
-        raise missing(found)
-    return found
+    folder = resolve(path)
+    if not database_file(folder).is_file():
+        raise missing(folder)
+    return folder
 
 
 def _settings(file: Path) -> dict[str, Any]:

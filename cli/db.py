@@ -19,12 +19,12 @@ def upgrade(atlas: AtlasPath = None) -> None:
     from atlas.maintain import upgrade as maintain_upgrade
     from atlas.store.database import VERSION
 
-    kept = maintain_upgrade.upgrade(resolve(atlas))
-    if kept is None:
+    backup = maintain_upgrade.upgrade(resolve(atlas))
+    if backup is None:
         say(f"the schema is {VERSION} already")
         return
     say(f"the schema is {VERSION} now; the database as it was:")
-    tell(kept)
+    tell(backup)
 
 
 @app.command()

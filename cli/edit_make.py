@@ -88,13 +88,13 @@ def create(
     from atlas.api.atlas import Atlas
     from atlas.query.map_spec import MapSpec
 
-    there = Atlas(resolve(atlas))
+    opened = Atlas(resolve(atlas))
     which = MapSpec(concept, method, source=source, target=target, reduce=reduce, model=model, dataset=dataset, run=run)
-    found = neurons_of(there, which, select=select, top=top, layers=layers, labels=labels, of=of)
+    chosen = neurons_of(opened, which, select=select, top=top, layers=layers, labels=labels, of=of)
     if complement:
-        found = there.complement(found)
+        chosen = opened.complement(chosen)
     kind = _kind(set_to, scale, shift, mean, minimum, noise, write_noise)
-    edit = there.create_edit(name, found, kind, where=where, seed=seed, note=note).data
+    edit = opened.create_edit(name, chosen, kind, where=where, seed=seed, note=note).data
     tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
 
 
@@ -113,8 +113,8 @@ def neurons_of(
 
     if (which.concept is not None) + (labels is not None) + (of is not None) != 1:
         raise UsageError("choose neurons by one of --concept dog, --labels RUN:LABEL and --of 'no-dog & no-cat'")
-    asked = (which.method, which.source, which.target, which.reduce, which.dataset, which.run, which.model)
-    if which.concept is None and (select or layers or top or any(asked)):
+    coordinates = (which.method, which.source, which.target, which.reduce, which.dataset, which.run, which.model)
+    if which.concept is None and (select or layers or top or any(coordinates)):
         raise UsageError(
             "--select, --top, --layers, --method, --source and --model choose a concept's neurons: give --concept"
         )
@@ -124,9 +124,9 @@ def neurons_of(
         run, _, label = labels.partition(":")
         return labelled(there.path, run, label or None)
     limit = top if select or top else 40
-    found = there.query(**which.given(), layers=layers, select=select, top=limit)
-    note_defaults(found)
-    return found
+    neurons = there.query(**which.given(), layers=layers, select=select, top=limit)
+    note_defaults(neurons)
+    return neurons
 
 
 def _kind(

@@ -90,10 +90,10 @@ def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None = 
     if labels is None and of is None:
         return None
     run, _, label = (labels or "").partition(":")
-    found = labelled(path, run, label or None) if of is None else Atlas(path).selection(of)
-    neurons = sorted(set(found.neurons))
+    removed = labelled(path, run, label or None) if of is None else Atlas(path).selection(of)
+    neurons = sorted(set(removed.neurons))
     name = str(labels if of is None else of)
-    return AblatedNeurons(name, Intervention(make_changes(neurons, ablate())), fingerprint_of(found.provenance))
+    return AblatedNeurons(name, Intervention(make_changes(neurons, ablate())), fingerprint_of(removed.provenance))
 
 
 def _shown(rows: pa.Table, only: tuple[str, ...]) -> pa.Table:

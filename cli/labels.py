@@ -20,12 +20,12 @@ def make(*, request: MakeLabels, atlas: AtlasPath = None) -> None:
 
     Example: atlas labels make --rule miner --strategy LA_MU --ratio 0.02
     """
-    made = request.perform(existing(atlas)).facts
+    labelled = request.perform(existing(atlas)).facts
     if not request.runs:
-        say(f"using runs={made['runs'][0][:8]}")
-    if not made["fresh"]:
-        say(f"run {made['run_id'][:8]} was done before; nothing to do")
-    tell(made["run_id"])
+        say(f"using runs={labelled['runs'][0][:8]}")
+    if not labelled["fresh"]:
+        say(f"run {labelled['run_id'][:8]} was done before; nothing to do")
+    tell(labelled["run_id"])
 
 
 @app.command()

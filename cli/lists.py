@@ -60,9 +60,9 @@ def _entries(package: ModuleType, kind: str, form: str) -> None:
     """Show a registry's entries, and warn of each plug-in that is left out."""
     from atlas import registry
 
-    found, left_out = registry.entries(package)
+    listed, left_out = registry.entries(package)
     rows = []
-    for entry in found:
+    for entry in listed:
         try:
             about, parameters = _about(package, entry)
         except AtlasError as error:  # a plug-in that had to be imported, and could not be
@@ -107,18 +107,18 @@ def datasets(
         return
     from ingest.job import DataSpec, open_dataset
 
-    found = open_dataset(DataSpec(dataset=name))
+    opened = open_dataset(DataSpec(dataset=name))
     rows = [
         {
             "source": source,
             "task": task,
-            "default": "yes" if task in found.tasks.get(source, ()) else "no",
-            "metrics": " ".join(found.metrics.get(task, ())),
+            "default": "yes" if task in opened.tasks.get(source, ()) else "no",
+            "metrics": " ".join(opened.metrics.get(task, ())),
         }
-        for source, tasks in found.all_tasks.items()
+        for source, tasks in opened.all_tasks.items()
         for task in tasks
     ]
-    show(pa.Table.from_pylist(rows), chosen, more={"licence": found.licence, "revision": found.revision})
+    show(pa.Table.from_pylist(rows), chosen, more={"licence": opened.licence, "revision": opened.revision})
 
 
 @grouped
@@ -135,6 +135,6 @@ def concepts(*, dataset: Stored = None, output: Output, atlas: AtlasPath = None)
         return
     from ingest.job import DataSpec, open_dataset
 
-    found = open_dataset(DataSpec(dataset=dataset)).concepts.values()
-    rows = [{"concept": c.name, "supercategory": c.supercategory, "forms": list(c.forms)} for c in found]
+    of_dataset = open_dataset(DataSpec(dataset=dataset)).concepts.values()
+    rows = [{"concept": c.name, "supercategory": c.supercategory, "forms": list(c.forms)} for c in of_dataset]
     show(pa.Table.from_pylist(rows), chosen)

@@ -58,13 +58,13 @@ def questions(named: str | None) -> dict[str, str]:
         others = {*WITHIN, *COMMANDS, *GROUPS}
         return {name.replace("_", "-"): name for name in names if name not in others}
 
-    ours = commands(registry.folder_names(atlas.questions))
-    known = named in ours or named in COMMANDS or named in GROUPS
-    return ours if known else commands(registry.names(atlas.questions))
+    own_commands = commands(registry.folder_names(atlas.questions))
+    known = named in own_commands or named in COMMANDS or named in GROUPS
+    return own_commands if known else commands(registry.names(atlas.questions))
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import version
 
         print(f"neuron-atlas {version('neuron-atlas')}")
@@ -94,15 +94,16 @@ def make_app(named: str | None = None) -> typer.Typer:
         "Example: atlas demo\n\nExample: atlas query --concept dog",
     )
     app.callback()(options)
-    asked = questions(named)
-    known = named in asked or named in COMMANDS or named in GROUPS
-    for name, question in asked.items():
+    question_commands = questions(named)
+    known = named in question_commands or named in COMMANDS or named in GROUPS
+    for name, question in question_commands.items():
         if name == named or not known:
             _add_question(app, name, question, named)
     for name, module in COMMANDS.items():
         if name == named or not known:
-            found = importlib.import_module(f"cli.{module}")
-            app.command(name)(getattr(found, name, None) or getattr(found, f"{name}_"))  # `import` names no function
+            module_of_command = importlib.import_module(f"cli.{module}")
+            # A function cannot be called `import`.
+            app.command(name)(getattr(module_of_command, name, None) or getattr(module_of_command, f"{name}_"))
     for name, module in GROUPS.items():
         if name == named or not known:
             app.add_typer(importlib.import_module(f"cli.{module}").app, name=name)
@@ -135,8 +136,8 @@ def _with_common_options(command: Any) -> Any:
     return command
 
 
-def _hushed(context: Any, parameter: Any, given: bool) -> None:
-    if given:  # it may have been given before the command
+def _hushed(context: Any, parameter: Any, quiet: bool) -> None:
+    if quiet:  # it may have been given before the command
         be_quiet(True)
 
 
@@ -207,9 +208,9 @@ def main(arguments: list[str]) -> int:
 
 def _command_of(arguments: list[str]) -> str:
     """The command that a command line gives, without its arguments: "atlas edit apply"."""
-    given = [argument for argument in arguments if not argument.startswith("-")]
-    words = 2 if given and given[0] in GROUPS else 1
-    return " ".join(["atlas", *given[:words]])
+    names = [argument for argument in arguments if not argument.startswith("-")]
+    words = 2 if names and names[0] in GROUPS else 1
+    return " ".join(["atlas", *names[:words]])
 
 
 @contextmanager

@@ -22,10 +22,10 @@ def parameters_of(kind: type[Any]) -> list[inspect.Parameter]:
     hints = get_type_hints(kind)
     described = options_of(kind)
     with spelling(flags_of(kind)):
-        made = [_parameter(f, described[f.name], hints[f.name]) for f in fields(kind) if f.name in described]
+        parameters = [_parameter(f, described[f.name], hints[f.name]) for f in fields(kind) if f.name in described]
     by_place = {f.name for f in fields(kind) if not f.kw_only}
     common = {name for name, about in described.items() if about.of and name not in kind.__annotations__}
-    return sorted(made, key=lambda p: (p.name not in by_place, p.name in common))
+    return sorted(parameters, key=lambda p: (p.name not in by_place, p.name in common))
 
 
 def _parameter(field: Field[Any], about: Described, hint: Any) -> inspect.Parameter:

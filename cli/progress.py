@@ -43,10 +43,10 @@ def progressing(off: bool) -> Iterator[Callable[[int, int], None]]:
 
         def line(done: int, total: int) -> None:
             nonlocal last
-            told, now = pace.after(done, total), time.monotonic()
+            pace_text, now = pace.after(done, total), time.monotonic()
             if now - last >= 5:
                 last = now
-                say(f"{done} of {total}{', ' if told else ''}{told}")
+                say(f"{done} of {total}{', ' if pace_text else ''}{pace_text}")
 
         yield line
 

@@ -34,8 +34,8 @@ def command_of(kind: type[Question[Any]]) -> Callable[..., None]:
         **given: Any,
     ) -> None:
         form = output.chosen()
-        asked = filled(kind, given)
-        answer = asked.ask(resolve(atlas))
+        question = filled(kind, given)
+        answer = question.ask(resolve(atlas))
         if explain:
             if answer.sql is None:
                 raise UsageError("this question is answered by more than one statement; --explain has none to show")
@@ -43,7 +43,7 @@ def command_of(kind: type[Question[Any]]) -> Callable[..., None]:
             tell(answer.sql)
             return
         print_answer(answer, form)
-        if fail_empty and not asked.any_found(answer):
+        if fail_empty and not question.any_found(answer):
             raise typer.Exit(1)
 
     return with_options(command, kind)

@@ -53,14 +53,14 @@ class Output:
         Raises:
             UsageError: an unknown one, or several.
         """
-        asked = [f for f in (self.form, "json" if self.as_json else None, "csv" if self.as_csv else None) if f]
-        if len(set(asked)) > 1:
-            raise UsageError(f"choose one output format, not {' and '.join(asked)}")
-        if asked and asked[0] not in FORMATS:
-            raise UsageError(f"no format called '{asked[0]}'; there are: {', '.join(FORMATS)}")
+        formats = [f for f in (self.form, "json" if self.as_json else None, "csv" if self.as_csv else None) if f]
+        if len(set(formats)) > 1:
+            raise UsageError(f"choose one output format, not {' and '.join(formats)}")
+        if formats and formats[0] not in FORMATS:
+            raise UsageError(f"no format called '{formats[0]}'; there are: {', '.join(FORMATS)}")
         global _spreadsheet
         _spreadsheet = self.spreadsheet
-        return asked[0] if asked else ("table" if sys.stdout.isatty() or _as_terminal else "jsonl")
+        return formats[0] if formats else ("table" if sys.stdout.isatty() or _as_terminal else "jsonl")
 
 
 _as_terminal = False

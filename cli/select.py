@@ -34,15 +34,15 @@ def save(
     """
     from atlas.api.atlas import Atlas
 
-    there = Atlas(resolve(atlas))
+    opened = Atlas(resolve(atlas))
     asking = any(value not in (None, False) for value in given.values())
     if asking == (of is not None):
         raise UsageError("choose neurons by a question (--concept dog --top 40) or by --of 'dog & cat': one of the two")
-    found = there.ask(filled(Query, given)) if of is None else there.selection(of)
+    chosen = opened.ask(filled(Query, given)) if of is None else opened.selection(of)
     if of is None:
-        note_defaults(found)
-    made = there.save_selection(name, found, note=note, replace=replace)
-    tell(f"{made.name}: {len(made.neurons)} neurons")
+        note_defaults(chosen)
+    saved = opened.save_selection(name, chosen, note=note, replace=replace)
+    tell(f"{saved.name}: {len(saved.neurons)} neurons")
 
 
 app.command("save")(with_options(save, Query))
@@ -75,9 +75,9 @@ def show_(
     from atlas.api.atlas import Atlas
 
     chosen = output.chosen()
-    found = Atlas(resolve(atlas)).selection(expression)
-    show(found.to_arrow(), chosen, more={"provenance": found.provenance})
-    say(f"{len(found)} neurons")
+    neurons = Atlas(resolve(atlas)).selection(expression)
+    show(neurons.to_arrow(), chosen, more={"provenance": neurons.provenance})
+    say(f"{len(neurons)} neurons")
 
 
 @app.command()

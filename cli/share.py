@@ -46,9 +46,9 @@ class Part:
     def choice(self) -> Choice:
         from atlas.share.choice import Choice
 
-        said = asdict(self)
-        said.pop("no_edits")
-        return Choice(**{name: words(text) for name, text in said.items()}, edits=not self.no_edits)
+        given = asdict(self)
+        given.pop("no_edits")
+        return Choice(**{name: words(text) for name, text in given.items()}, edits=not self.no_edits)
 
 
 @grouped
@@ -70,9 +70,12 @@ def export(
     from atlas.share.export import export as write
 
     chosen = output.chosen()
-    found = write(resolve(atlas), folder, part.choice())
-    show(_listed(found), chosen)
-    say(f"{found.bytes / 1e6:,.1f} MB in {folder}; `atlas import {folder}` reads it, `atlas push OWNER/NAME` sends one")
+    exported = write(resolve(atlas), folder, part.choice())
+    show(_listed(exported), chosen)
+    say(
+        f"{exported.bytes / 1e6:,.1f} MB in {folder}; `atlas import {folder}` reads it, "
+        "`atlas push OWNER/NAME` sends one"
+    )
 
 
 @grouped
@@ -119,9 +122,9 @@ def push(
     chosen = output.chosen()
     require_online(repository)
     with temporary_folder() as place:
-        found = write(resolve(atlas), place, part.choice())
+        exported = write(resolve(atlas), place, part.choice())
         done = send(place, repository, public=public, message=message)
-    show(_listed(found), chosen)
+    show(_listed(exported), chosen)
     say(f"pushed {repository}@{done.commit}: {done.url}")
 
 
@@ -144,23 +147,23 @@ def pull(
     path = resolve(atlas)
     with fetched_bundle(repository, path, revision) as (folder, commit):
         say(f"fetched {repository}@{commit}")
-        came = import_bundle(folder, path)
-    _report(came, chosen)
+        outcomes = import_bundle(folder, path)
+    _report(outcomes, chosen)
 
 
-def _listed(found: Exported) -> pa.Table:
+def _listed(exported: Exported) -> pa.Table:
     """One row for each run, edit and selection of a bundle."""
     names = ("model", "dataset", "maps", "scores", "examples")
     rows: list[dict[str, Any]] = [
-        {"name": r["run_id"][:8], "kind": r["kind"], **{n: r[n] for n in names}} for r in found.runs
+        {"name": r["run_id"][:8], "kind": r["kind"], **{n: r[n] for n in names}} for r in exported.runs
     ]
-    rows += [{"name": label, "kind": "edit"} for label in found.edits]
-    rows += [{"name": name, "kind": "selection"} for name in found.selections]
+    rows += [{"name": label, "kind": "edit"} for label in exported.edits]
+    rows += [{"name": name, "kind": "selection"} for name in exported.selections]
     types = [*((n, pa.string()) for n in ("name", "kind", *names[:2])), *((n, pa.int64()) for n in names[2:])]
     return pa.Table.from_pylist(rows, schema=pa.schema(types))
 
 
-def _report(came: list[ImportOutcome], form: str) -> None:
+def _report(outcomes: list[ImportOutcome], form: str) -> None:
     from atlas.share.import_bundle import require_all
 
     rows = [
@@ -170,8 +173,8 @@ def _report(came: list[ImportOutcome], form: str) -> None:
             "outcome": c.outcome,
             "note": c.note or None,
         }
-        for c in came
+        for c in outcomes
     ]
     columns = pa.schema([(name, pa.string()) for name in ("name", "kind", "outcome", "note")])
     show(pa.Table.from_pylist(rows, schema=columns), form)
-    require_all(came)
+    require_all(outcomes)

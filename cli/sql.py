@@ -36,7 +36,7 @@ def sql(
     chosen = output.chosen()
     text = sys.stdin.read() if statement == "-" else statement
     where = resolve(atlas) if bundle is None else bundle
-    found = run_sql(where, text, rows=limit, seconds=timeout, bundle=bundle is not None)
-    show(found.rows, chosen, more={"truncated": found.more})
-    if found.more:
+    answer = run_sql(where, text, limit=limit, timeout=timeout, bundle=bundle is not None)
+    show(answer.rows, chosen, more={"truncated": answer.more})
+    if answer.more:
         say(f"the first {limit} rows; there are more, and a larger --limit shows them")

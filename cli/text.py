@@ -40,13 +40,13 @@ def fitted(text: str, columns: int, more: str = "...") -> str:
     """A text cut to so many columns, with `more` where something is left out."""
     if width(text) <= columns:
         return text
-    kept, left = "", max(columns - len(more), 0)
+    shown, columns_left = "", max(columns - len(more), 0)
     for character in text:
-        left -= _columns(character)
-        if left < 0:
+        columns_left -= _columns(character)
+        if columns_left < 0:
             break
-        kept += character
-    return (kept + more)[: max(columns, 1)] if columns < len(more) else kept + more
+        shown += character
+    return (shown + more)[: max(columns, 1)] if columns < len(more) else shown + more
 
 
 LEAST = 8
@@ -55,26 +55,26 @@ LEAST = 8
 
 def narrowed(widths: Sequence[int], flexible: Sequence[bool], room: int) -> list[int]:
     """Widths of a table's columns that fit the room, the widest of the flexible ones cut first."""
-    found = list(widths)
-    while sum(found) + 2 * (len(found) - 1) > room:
-        able = [i for i, bends in enumerate(flexible) if bends and found[i] > LEAST]
+    narrow = list(widths)
+    while sum(narrow) + 2 * (len(narrow) - 1) > room:
+        able = [i for i, bends in enumerate(flexible) if bends and narrow[i] > LEAST]
         if not able:
             break
-        widest = max(able, key=lambda i: found[i])
-        found[widest] -= 1
-    return found
+        widest = max(able, key=lambda i: narrow[i])
+        narrow[widest] -= 1
+    return narrow
 
 
 def blocks(widths: Sequence[int], keys: int, room: int) -> list[list[int]]:
     """The columns of a table as lists of them that fit the room, one below the other; the first `keys` columns, which
     say what a row is, are in each."""
     repeated = list(range(keys))
-    made: list[list[int]] = [repeated[:]]
+    lists: list[list[int]] = [repeated[:]]
     for column in range(keys, len(widths)):
-        chosen = [*made[-1], column]
+        chosen = [*lists[-1], column]
         too_wide = sum(widths[i] for i in chosen) + 2 * (len(chosen) - 1) > room
-        if too_wide and len(made[-1]) > keys:
-            made.append([*repeated, column])
+        if too_wide and len(lists[-1]) > keys:
+            lists.append([*repeated, column])
         else:
-            made[-1] = chosen
-    return made
+            lists[-1] = chosen
+    return lists

@@ -40,13 +40,13 @@ def use(
     from atlas.query.pins import as_row
 
     form = output.chosen()
-    there = Atlas(existing(atlas))
+    opened = Atlas(existing(atlas))
     if clear:
         if model or dataset or run:
             raise UsageError("--clear unpins everything; give what is to be pinned without it")
-        there.use_nothing()
+        opened.use_nothing()
         say("nothing is pinned")
         return
-    found = as_row(there.use(model, dataset=dataset, runs=words(run)))
+    pinned = as_row(opened.use(model, dataset=dataset, runs=words(run)))
     types = pa.schema([("model", pa.string()), ("dataset", pa.string()), ("runs", pa.list_(pa.string()))])
-    show(pa.Table.from_pylist([found], schema=types), form)
+    show(pa.Table.from_pylist([pinned], schema=types), form)

@@ -72,30 +72,30 @@ def build(
     from atlas.vectors.neuron_text import TextOptions
     from atlas.vectors.spaces import DIRECTION, SPACES, require_space
 
-    wanted = SPACES if space == "all" else (require_space(space),)
+    chosen_spaces = SPACES if space == "all" else (require_space(space),)
     if kind not in (None, *KINDS):
         raise UsageError(f"no kind of index called '{kind}'; there are: {', '.join(KINDS)}")
-    if DIRECTION not in wanted:
+    if DIRECTION not in chosen_spaces:
         how.refuse(f"none is needed for --space {space}")
     wording = TextOptions(tokens, concepts, share)
     which = MapSpec(None, method, source=source, target=target, reduce=reduce, model=model)
     from ingest.embed.embed import EmbedSpec, embed
     from ingest.embed.encoder import DEFAULT
 
-    asked = EmbedSpec("", which, encoder or DEFAULT, pairs(option or []), wording, how.execution(), how.content())
-    ids, said = [], set()
-    for name in wanted:
+    spec = EmbedSpec("", which, encoder or DEFAULT, pairs(option or []), wording, how.execution(), how.content())
+    ids, told_defaults = [], set()
+    for name in chosen_spaces:
         try:
             with progressing(no_progress) as progress:
-                done = embed(path, replace(asked, space=name), progress)
+                done = embed(path, replace(spec, space=name), progress)
         except Unsupported as error:
             if space != "all":
                 raise
             say(f"{name} is left out: {error}")
             continue
         for assumed in done.assumed:
-            if assumed not in said:
-                said.add(assumed)
+            if assumed not in told_defaults:
+                told_defaults.add(assumed)
                 say(f"using {assumed}")
         if not done.fresh:
             say(f"{name}: run {done.run_id[:8]} was done before; its index is made again")
@@ -192,14 +192,14 @@ def search(
         from atlas.questions.search import Search
 
         say(f"matching words, not meanings: {why}")
-        found = Search(text, top=top, model=model).answer(path)
+        matches = Search(text, top=top, model=model).answer(path)
     else:
         from ingest.embed.search import SearchSpec, by_medium, by_text
         from ingest.run.generate import open_media
 
         sought = SearchSpec(model, encoder, pairs(option or []), how.execution(), how.content(), top, positions, prompt)
-        found = by_text(path, text, sought) if text is not None else by_medium(path, open_media(*media)[0], sought)
-    print_answer(found, chosen)
+        matches = by_text(path, text, sought) if text is not None else by_medium(path, open_media(*media)[0], sought)
+    print_answer(matches, chosen)
 
 
 def _only_words(path: Path, model: str | None) -> str:
@@ -209,10 +209,10 @@ def _only_words(path: Path, model: str | None) -> str:
 
     with open_readonly(path) as connection:
         fingerprint = None if model is None else str(pick_model(connection, model)[0]["fingerprint"])
-        there = find_spaces(connection, DECODED, fingerprint)
-    if not there:
+        built = find_spaces(connection, DECODED, fingerprint)
+    if not built:
         return f"the space '{DECODED}' was never built; `atlas index build --space {DECODED}` builds it"
-    if there[0].encoder == "minilm":
+    if built[0].encoder == "minilm":
         from ingest.encoders import minilm
 
         try:

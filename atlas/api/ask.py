@@ -63,11 +63,11 @@ def question_in(module: Any) -> type[Question[Any]]:
     Raises:
         TypeError: it defines none, or several.
     """
-    found = [
+    questions = [
         value
         for value in vars(module).values()
         if isinstance(value, type) and issubclass(value, Question) and value.__module__ == module.__name__
     ]
-    if len(found) != 1:
-        raise TypeError(f"{module.__name__} defines {len(found)} questions; the file of a question defines one")
-    return found[0]
+    if len(questions) != 1:
+        raise TypeError(f"{module.__name__} defines {len(questions)} questions; the file of a question defines one")
+    return questions[0]

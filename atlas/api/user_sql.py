@@ -34,14 +34,16 @@ _PLAIN = re.compile(r"(U?(TINY|SMALL|BIG)?INT|U?INTEGER|FLOAT|DOUBLE|DECIMAL\(\d
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class SelectedRows:
     """rows: at most as many as asked for. more: there are others."""
 
     rows: pa.Table
     more: bool
 
 
-def run_sql(path: Path | str, text: str, *, rows: int = ROWS, seconds: float = SECONDS, bundle: bool = False) -> Answer:
+def run_sql(
+    path: Path | str, text: str, *, limit: int = ROWS, timeout: float = SECONDS, bundle: bool = False
+) -> SelectedRows:
     """Answer one SELECT (or DESCRIBE, SUMMARIZE, SHOW) over the tables of `atlas.store.schema`.
 
     It runs in a process of its own.
@@ -52,17 +54,17 @@ def run_sql(path: Path | str, text: str, *, rows: int = ROWS, seconds: float = S
         UsageError: not one reading statement, or DuckDB refuses it.
         AtlasError: it took too long, or more memory than a reader has.
     """
-    _require_numbers(rows, seconds)
+    _require_numbers(limit, timeout)
     _require_text(text)
-    arguments = {"path": str(path), "text": text, "rows": rows, "bundle": bundle}
+    arguments = {"path": str(path), "text": text, "rows": limit, "bundle": bundle}
     try:
-        facts, found = run_confined("atlas.api.user_sql:answer", arguments, memory=MEMORY, seconds=seconds)
+        facts, rows_answered = run_confined("atlas.api.user_sql:answer", arguments, memory=MEMORY, seconds=timeout)
     except TookTooLong as error:
-        raise AtlasError(f"the statement took longer than {seconds:g} s; --timeout gives it more") from error
+        raise AtlasError(f"the statement took longer than {timeout:g} s; a larger [[timeout]] gives it more") from error
     except NeedsMemory as error:
         raise AtlasError(f"the statement needs more memory than a reader has ({MEMORY / GIB:g} GiB)") from error
-    assert found is not None
-    return Answer(found, facts["more"])
+    assert rows_answered is not None
+    return SelectedRows(rows_answered, facts["more"])
 
 
 def answer(path: str, text: str, rows: int, bundle: bool, ready: Callable[[], None]) -> Result:
@@ -75,22 +77,24 @@ def answer(path: str, text: str, rows: int, bundle: bool, ready: Callable[[], No
         opened = open_readonly(Path(path))
     with opened as connection:
         ready()
-        found = answered(connection, text, rows=rows)
-    return {"more": found.more}, found.rows
+        result = answered(connection, text, rows=rows)
+    return {"more": result.more}, result.rows
 
 
-def answered(connection: duckdb.DuckDBPyConnection, text: str, *, rows: int) -> Answer:
+def answered(connection: duckdb.DuckDBPyConnection, text: str, *, rows: int) -> SelectedRows:
     """`run_sql` on a connection that is locked down already, for as long as it takes."""
     _require_text(text)
     statement = _one(connection, text)
     batches: list[pa.RecordBatch] = []
-    found: pa.RecordBatchReader
+    reader: pa.RecordBatchReader
     try:
-        found = _plain(connection.sql(statement)).to_arrow_reader(min(rows + 1, 10_000))
+        reader = _plain(connection.sql(statement)).to_arrow_reader(min(rows + 1, 10_000))
         while sum(b.num_rows for b in batches) <= rows:
-            batches.append(found.read_next_batch())
+            batches.append(reader.read_next_batch())
             if sum(b.nbytes for b in batches) > LARGEST:
-                raise AtlasError(f"the answer has more than {LARGEST >> 20} MiB; select less, or a smaller --limit")
+                raise AtlasError(
+                    f"the answer has more than {LARGEST >> 20} MiB; select less, or give a smaller [[limit]]"
+                )
     except StopIteration:
         pass
     except duckdb.OutOfMemoryException as error:
@@ -99,14 +103,14 @@ def answered(connection: duckdb.DuckDBPyConnection, text: str, *, rows: int) -> 
         raise UsageError(f"DuckDB refuses the statement: {_said(error)}") from error
     except OSError as error:  # Arrow says so of a text that is longer than its columns hold
         raise AtlasError(f"the answer has more than {LARGEST >> 20} MiB; select less ({_said(error)})") from error
-    table = pa.Table.from_batches(batches, schema=found.schema)
-    return Answer(table.slice(0, rows), table.num_rows > rows)
+    table = pa.Table.from_batches(batches, schema=reader.schema)
+    return SelectedRows(table.slice(0, rows), table.num_rows > rows)
 
 
 def _require_numbers(rows: int, seconds: float) -> None:
     if not 1 <= rows <= MOST_ROWS or not 0 < seconds <= LONGEST:
         raise UsageError(
-            f"--limit is at least 1 and at most {MOST_ROWS:,}, --timeout more than 0 and at most {LONGEST:g}"
+            f"[[limit]] is at least 1 and at most {MOST_ROWS:,}, [[timeout]] more than 0 and at most {LONGEST:g}"
         )
 
 
@@ -115,21 +119,21 @@ def _require_text(text: str) -> None:
         raise UsageError("an SQL statement is Unicode text without zero characters")
 
 
-def _plain(found: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+def _plain(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
     """The same rows with columns of different names (a, a_1), and types that every form of output can show."""
     names: list[str] = []
-    for name in found.columns:
+    for name in relation.columns:
         unique, number = name, 0
-        while unique in names or (unique != name and unique in found.columns):
+        while unique in names or (unique != name and unique in relation.columns):
             number += 1
             unique = f"{name}_{number}"
         names.append(unique)
     columns = []
-    for place, (name, kind) in enumerate(zip(names, found.types, strict=True), start=1):
+    for place, (name, kind) in enumerate(zip(names, relation.types, strict=True), start=1):
         cast = "" if _PLAIN.fullmatch(str(kind)) else "::VARCHAR"
         quoted = name.replace('"', '""')
         columns.append(f'#{place}{cast} AS "{quoted}"')
-    return found.project(", ".join(columns))
+    return relation.project(", ".join(columns))
 
 
 def _one(connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.Statement:

@@ -42,25 +42,25 @@ def compose(edits: Sequence[Edit], conflict: str = ERROR) -> Intervention:
         raise UsageError("these edits have noise of different seeds; nest them instead: with a.on(m), b.on(m)")
     if taps and conflict == SEQUENCE:
         _check_taps(edits)
-    found: dict[Neuron, list[Part]] = {}
+    parts_by_neuron: dict[Neuron, list[Part]] = {}
     for edit in edits:
-        mine: dict[Neuron, list[Part]] = {}
+        own_parts: dict[Neuron, list[Part]] = {}
         for change in edit.changes:
-            mine.setdefault(change.neuron, []).append((change, edit.intervention.delta(change)))
-        for neuron, parts in mine.items():
-            found[neuron] = _joined(found.get(neuron, []), parts, conflict, edit)
-    parts = [part for some in found.values() for part in some]
-    made = with_deltas([c for c, _ in parts], [d for _, d in parts])
-    return replace(made, tap=taps.pop() or PRODUCT if taps else PRODUCT, seed=seeds.pop() if seeds else 0)
+            own_parts.setdefault(change.neuron, []).append((change, edit.intervention.delta(change)))
+        for neuron, parts in own_parts.items():
+            parts_by_neuron[neuron] = _joined(parts_by_neuron.get(neuron, []), parts, conflict, edit)
+    parts = [part for neuron_parts in parts_by_neuron.values() for part in neuron_parts]
+    composed = with_deltas([c for c, _ in parts], [d for _, d in parts])
+    return replace(composed, tap=taps.pop() or PRODUCT if taps else PRODUCT, seed=seeds.pop() if seeds else 0)
 
 
 def _check_taps(edits: Sequence[Edit]) -> None:
     """Raise UsageError where a neuron's value is changed at both taps: the gate acts first, whoever is named first."""
-    found: dict[Neuron, str] = {}
+    tap_by_neuron: dict[Neuron, str] = {}
     for edit in edits:
         for change in edit.changes:
             changes_value = (change.gain, change.bias, change.noise) != (1.0, 0.0, 0.0)
-            if changes_value and found.setdefault(change.neuron, edit.tap) != edit.tap:
+            if changes_value and tap_by_neuron.setdefault(change.neuron, edit.tap) != edit.tap:
                 raise UsageError(
                     f"neuron {change.neuron} is changed at the taps gate and product; "
                     "nest the edits instead: with a.on(m), b.on(m)"
@@ -83,12 +83,12 @@ def _joined(before: list[Part], new: Sequence[Part], conflict: str, edit: Edit) 
         elif conflict == ERROR:
             raise UsageError(
                 f"{edit.label} changes neuron {part[0].neuron}, which another of these edits changes too; "
-                "choose --conflict priority or --conflict sequence"
+                "choose [[conflict=priority]] or [[conflict=sequence]]"
             )
         elif conflict == PRIORITY and any(before[i][0].where != part[0].where for i in meets):
             raise UsageError(
                 f"neuron {part[0].neuron} is changed where {before[meets[0]][0].where} and where {part[0].where}, "
-                "which overlap in part; give both edits one --where, or nest them: with a.on(m), b.on(m)"
+                "which overlap in part; give both edits one [[where]], or nest them: with a.on(m), b.on(m)"
             )
         elif conflict == SEQUENCE:
             if len(meets) > 1 or before[meets[0]][0].where != part[0].where:
@@ -106,10 +106,10 @@ def after(first: Part, second: Part) -> Part:
     Raises:
         UsageError: both have noise.
     """
-    (one, delta), (two, other) = first, second
+    (one, first_delta), (two, second_delta) = first, second
     if one.noise and two.noise:
         raise UsageError(f"neuron {one.neuron} gets noise twice; nest the edits instead: with a.on(m), b.on(m)")
-    deltas = [d for d in (delta, other) if d is not None]
+    deltas = [d for d in (first_delta, second_delta) if d is not None]
     joined = replace(
         one,
         gain=one.gain * two.gain,
@@ -119,11 +119,11 @@ def after(first: Part, second: Part) -> Part:
     return joined, np.sum(deltas, axis=0) if deltas else None
 
 
-def overlap(one: Positions, other: Positions) -> bool:
+def overlap(first: Positions, second: Positions) -> bool:
     """Whether two places may share a position."""
-    if one.roles and other.roles and not set(one.roles) & set(other.roles):
+    if first.roles and second.roles and not set(first.roles) & set(second.roles):
         return False
-    phases = {"prefill" if w.spans else w.phase for w in (one, other)}
+    phases = {"prefill" if w.spans else w.phase for w in (first, second)}
     return None in phases or len(phases) == 1
 
 
@@ -133,13 +133,16 @@ SCHEMA = pa.schema([("neuron", pa.string()), ("where", pa.string()), ("first", p
 def difference(first: Edit, second: Edit) -> pa.Table:
     """What two edits do differently: one row for every neuron and place that only one of them changes, or both do
     otherwise. first, second: what becomes of it there; null where nothing does."""
-    mine, theirs = dict(_done(first)), dict(_done(second))
-    nothing: Done = (None, ())
+    of_first, of_second = dict(_done(first)), dict(_done(second))
+    unchanged: Done = (None, ())
     rows = []
-    for key in sorted(mine.keys() | theirs.keys()):
-        (one, exactly), (other, others) = mine.get(key, nothing), theirs.get(key, nothing)
-        if exactly != others:
-            rows.append({"neuron": str(key[0]), "where": key[1], "first": one, "second": other})
+    for key in sorted(of_first.keys() | of_second.keys()):
+        (first_text, first_exact), (second_text, second_exact) = (
+            of_first.get(key, unchanged),
+            of_second.get(key, unchanged),
+        )
+        if first_exact != second_exact:
+            rows.append({"neuron": str(key[0]), "where": key[1], "first": first_text, "second": second_text})
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
@@ -152,8 +155,8 @@ def _done(edit: Edit) -> Iterator[tuple[tuple[Neuron, str], Done]]:
         tap = edit.tap if change.bias or change.noise else PRODUCT
         delta = edit.intervention.delta(change)
         seed = edit.intervention.seed if change.noise else None
-        exactly = (change.gain, change.bias, change.noise, seed, tap, None if delta is None else delta.tobytes())
-        yield (change.neuron, str(change.where)), (told(change, delta, tap), exactly)
+        exact_values = (change.gain, change.bias, change.noise, seed, tap, None if delta is None else delta.tobytes())
+        yield (change.neuron, str(change.where)), (told(change, delta, tap), exact_values)
 
 
 def told(change: Change, delta: np.ndarray | None, tap: str = PRODUCT) -> str:
@@ -163,6 +166,6 @@ def told(change: Change, delta: np.ndarray | None, tap: str = PRODUCT) -> str:
         value = f"{value} + {change.bias:g}" if value else f"{change.bias:g}"
     if change.noise:
         value += f" + noise {change.noise:g}"
-    wrote = "" if delta is None else f"write + |{float(np.linalg.norm(delta)):.4g}|"
-    said = ", ".join(part for part in ("" if value == "x" and wrote else value, wrote) if part)
-    return said if tap == PRODUCT else f"gate: {said}"
+    written = "" if delta is None else f"write + |{float(np.linalg.norm(delta)):.4g}|"
+    text = ", ".join(part for part in ("" if value == "x" and written else value, written) if part)
+    return text if tap == PRODUCT else f"gate: {text}"

@@ -103,8 +103,8 @@ class Edit:
     @property
     def solver(self) -> str | None:
         """What computed it, where something did."""
-        found = self.provenance.get("solver")
-        return None if found is None else str(found["name"])
+        record = self.provenance.get("solver")
+        return None if record is None else str(record["name"])
 
 
 def split_label(label: str) -> tuple[str, int | None]:

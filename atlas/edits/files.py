@@ -61,11 +61,11 @@ def _columns(changes: Sequence[Change]) -> dict[str, Any]:
 def digest(intervention: Intervention) -> str:
     """64 hex digits of all that decides what an intervention does."""
     deltas = intervention.deltas
-    said = [len(intervention.changes), _columns(intervention.changes), intervention.tap, intervention.seed]
-    found = hashlib.sha256(json.dumps([*said, None if deltas is None else deltas.shape]).encode())
+    head = [len(intervention.changes), _columns(intervention.changes), intervention.tap, intervention.seed]
+    hashed = hashlib.sha256(json.dumps([*head, None if deltas is None else deltas.shape]).encode())
     if deltas is not None:
-        found.update(np.ascontiguousarray(deltas, dtype=np.float32).data)
-    return found.hexdigest()
+        hashed.update(np.ascontiguousarray(deltas, dtype=np.float32).data)
+    return hashed.hexdigest()
 
 
 def read_edit(file: Path) -> Edit:
@@ -78,57 +78,59 @@ def read_edit(file: Path) -> Edit:
     if not file.is_file():
         raise UsageError(f"the edit's file {file} is gone; create the edit again")
     try:
-        said = json.loads(file.read_text(encoding="utf-8"))
-        tensors = said.pop("tensors")
-        return from_json(said, None if tensors is None else _deltas(file.with_name(f"{tensors}.safetensors"), tensors))
+        payload = json.loads(file.read_text(encoding="utf-8"))
+        tensors = payload.pop("tensors")
+        return from_json(
+            payload, None if tensors is None else _deltas(file.with_name(f"{tensors}.safetensors"), tensors)
+        )
     except (SafetensorError, OSError, *NO_EDIT) as error:
         raise IntegrityError(f"the edit's file {file} is damaged ({error}); create the edit again") from error
 
 
 def as_json(edit: Edit) -> dict[str, Any]:
     """All of an edit but its deltas."""
-    said = {name: getattr(edit, name) for name in HEAD} | {"tap": edit.tap, "seed": edit.intervention.seed}
-    return said | {"changes": {"count": len(edit.changes), **_columns(edit.changes)}}
+    payload = {name: getattr(edit, name) for name in HEAD} | {"tap": edit.tap, "seed": edit.intervention.seed}
+    return payload | {"changes": {"count": len(edit.changes), **_columns(edit.changes)}}
 
 
-def from_json(said: dict[str, Any], deltas: np.ndarray | None) -> Edit:
+def from_json(payload: dict[str, Any], deltas: np.ndarray | None) -> Edit:
     """The edit of `as_json` and its deltas.
 
     Raises:
         NO_EDIT: it is none.
     """
-    rows = said.pop("changes")
-    intervention = Intervention(_changes(rows), said.pop("tap"), deltas, said.pop("seed"))
+    rows = payload.pop("changes")
+    intervention = Intervention(_changes(rows), payload.pop("tap"), deltas, payload.pop("seed"))
     if intervention.tap not in TAPS or not isinstance(intervention.seed, int):
         raise ValueError(f"no tap {intervention.tap}, or no seed {intervention.seed}")
     if any(c.write is not None and (deltas is None or not 0 <= c.write < len(deltas)) for c in intervention.changes):
         raise ValueError("a change points to no delta")
-    return Edit(**said, intervention=intervention)
+    return Edit(**payload, intervention=intervention)
 
 
 def _deltas(file: Path, digest: str) -> np.ndarray:
     if sha256(file) != digest:
         raise ValueError(f"{file.name} has other content than its name says")
-    found: np.ndarray = load_file(file)["deltas"]
-    return found
+    deltas: np.ndarray = load_file(file)["deltas"]
+    return deltas
 
 
-def _changes(said: Mapping[str, Any]) -> tuple[Change, ...]:
-    count = said["count"]
-    lengths = {len(said[name]) for name in COLUMNS if isinstance(said[name], list)}
+def _changes(columns_by_name: Mapping[str, Any]) -> tuple[Change, ...]:
+    count = columns_by_name["count"]
+    lengths = {len(columns_by_name[name]) for name in COLUMNS if isinstance(columns_by_name[name], list)}
     if type(count) is not int or lengths - {count} or (not lengths and count > 1000):  # a count alone may be any
         raise ValueError(f"it has {sorted(lengths)} changes and says {count}")
-    columns = [v if isinstance(v, list) else [v] * count for v in (said[name] for name in COLUMNS)]
+    columns = [v if isinstance(v, list) else [v] * count for v in (columns_by_name[name] for name in COLUMNS)]
     wheres = {text: Positions.parse(text) for text in set(columns[6])}
-    found = tuple(
+    changes = tuple(
         Change(Neuron(component, *map(index, at)), float(gain), float(bias), float(noise), wheres[where], write)
         for component, *at, gain, bias, noise, where, write in zip(*columns, strict=True)
     )
-    if not all(isinstance(c.neuron.component, str) and (c.write is None or type(c.write) is int) for c in found):
+    if not all(isinstance(c.neuron.component, str) and (c.write is None or type(c.write) is int) for c in changes):
         raise ValueError("a component is not a name, or a write is not a number")
-    if len(found) != count:
-        raise ValueError(f"it has {len(found)} changes and says {count}")
-    return found
+    if len(changes) != count:
+        raise ValueError(f"it has {len(changes)} changes and says {count}")
+    return changes
 
 
 def sweep(atlas: Path) -> None:
@@ -153,14 +155,14 @@ def tensors_of(file: Path, *, verify: bool = False) -> set[str]:
         IntegrityError: with `verify`, they are missing or damaged.
     """
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))["tensors"]
+        named = json.loads(file.read_text(encoding="utf-8"))["tensors"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return set()
-    if found is not None and verify:
-        tensors = file.with_name(f"{found}.safetensors")
-        if not tensors.is_file() or sha256(tensors) != found:
+    if named is not None and verify:
+        tensors = file.with_name(f"{named}.safetensors")
+        if not tensors.is_file() or sha256(tensors) != named:
             raise IntegrityError(f"its deltas {tensors} are missing or damaged; create the edit again")
-    return set() if found is None else {str(found)}
+    return set() if named is None else {str(named)}
 
 
 def edit_row(edit: Edit, file: Path) -> dict[str, Any]:
@@ -187,9 +189,9 @@ def changes_table(edit: Edit) -> pa.Table:
 
     schema = arrow_schema(changes)
     schema = schema.remove(schema.get_field_index("edit_id"))
-    said = _columns(edit.changes)
+    columns_by_name = _columns(edit.changes)
     count = len(edit.changes)
-    columns = {name: v if isinstance(v, list) else [v] * count for name, v in said.items()}
+    columns = {name: v if isinstance(v, list) else [v] * count for name, v in columns_by_name.items()}
     return pa.Table.from_pydict({name: columns[name] for name in schema.names}, schema=schema)
 
 
@@ -207,11 +209,11 @@ def convert_old(atlas: Path) -> None:
     for old in sorted((atlas / "edits").glob("*@*.safetensors")):
         try:
             with safe_open(old, "numpy") as handle:
-                said = json.loads(handle.metadata()["edit"])
+                payload = json.loads(handle.metadata()["edit"])
                 columns = [handle.get_tensor(name).tolist() for name in ("layer", "neuron", "gain", "bias")]
-            rows = zip(said.pop("component"), *columns, strict=True)
+            rows = zip(payload.pop("component"), *columns, strict=True)
             changes = tuple(Change(Neuron(c, layer, index), gain, bias) for c, layer, index, gain, bias in rows)
-            edit = Edit(intervention=Intervention(changes, said.pop("tap")), **said)
+            edit = Edit(intervention=Intervention(changes, payload.pop("tap")), **payload)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError):
             continue
         write_edit(atlas, edit)

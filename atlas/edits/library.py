@@ -206,8 +206,8 @@ def _versions(path: Path, label: str) -> tuple[str, list[int]]:
     have = [int(e["version"]) for e in known if e["name"] == name]
     chosen = [v for v in have if version in (None, v)]
     if not chosen:
-        there = {f"{name}@{v}" for v in have} or {e["name"] for e in known}
-        raise unknown("edit", label, there, "atlas edit ls")
+        known_labels = {f"{name}@{v}" for v in have} or {e["name"] for e in known}
+        raise unknown("edit", label, known_labels, "atlas edit ls")
     return name, chosen
 
 

@@ -32,9 +32,9 @@ class Positions:
         for span in self.spans:
             as_slice(span)
         if self.phase not in (None, *PHASES):
-            raise UsageError(f"--where phase={self.phase} is neither {' nor '.join(PHASES)}")
+            raise UsageError(f"[[where]] phase={self.phase} is neither {' nor '.join(PHASES)}")
         if self.spans and self.phase == "decode":
-            raise UsageError("--where position counts in the prompt; phase=decode has none of its positions")
+            raise UsageError("[[where]] position counts in the prompt; phase=decode has none of its positions")
 
     def __str__(self) -> str:
         """The form that is stored and that `parse` reads: `all`, or `role=image;position=-1;phase=prefill`."""
@@ -50,14 +50,16 @@ class Positions:
         Raises:
             UsageError: anything else.
         """
-        found: dict[str, tuple[str, ...]] = {}
+        values_by_key: dict[str, tuple[str, ...]] = {}
         for part in [] if text.strip() in ("", "all") else text.split(";"):
             key, equals, value = part.strip().partition("=")
-            if not equals or key not in ("role", "position", "phase") or key in found:
-                raise UsageError(f"'{part}' is no --where; write role=image,text, position=-1,2:5 or phase=prefill")
-            found[key] = tuple(item.strip() for item in value.split(","))
-        phase = ",".join(found["phase"]) if "phase" in found else None
-        return cls(found.get("role", ()), found.get("position", ()), phase)
+            if not equals or key not in ("role", "position", "phase") or key in values_by_key:
+                raise UsageError(
+                    f"'{part}' is not a [[where]]; write role=image,text, position=-1,2:5 or phase=prefill"
+                )
+            values_by_key[key] = tuple(item.strip() for item in value.split(","))
+        phase = ",".join(values_by_key["phase"]) if "phase" in values_by_key else None
+        return cls(values_by_key.get("role", ()), values_by_key.get("position", ()), phase)
 
 
 def _roles(names: Sequence[str]) -> tuple[str, ...]:
@@ -65,8 +67,8 @@ def _roles(names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if name not in (*ROLES[1:], *UNIONS):
             raise UsageError(f"no token role called '{name}'; there are: {', '.join((*ROLES[1:], *UNIONS))}")
-    wanted = {role for name in names for role in UNIONS.get(name, (name,))}
-    return tuple(role for role in ROLES if role in wanted)
+    roles = {role for name in names for role in UNIONS.get(name, (name,))}
+    return tuple(role for role in ROLES if role in roles)
 
 
 def as_slice(span: str) -> slice:

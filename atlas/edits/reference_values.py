@@ -39,24 +39,24 @@ def reference_values(path: Path, provenance: Provenance, statistic: str = MEAN) 
         UsageError: there are none.
     """
     tap = tap_of(provenance)
-    found: dict[Neuron, list[float]] = {}
+    values_by_neuron: dict[Neuron, list[float]] = {}
     with open_readonly(path) as connection:
-        for asked in _asked(path, provenance):
-            which = MapSpec(concept="*", method="activation", reduce=statistic, tap=tap, **asked)
+        for coordinates in _asked(path, provenance):
+            which = MapSpec(concept="*", method="activation", reduce=statistic, tap=tap, **coordinates)
             try:
                 chosen = choose_map(connection, which)
             except UsageError:
                 raise UsageError(
-                    f"no {statistic} values are stored for {asked.get('model', 'these weights')}, source "
-                    f"{asked.get('source', 'any')}, tap {tap}; "
+                    f"no {statistic} values are stored for {coordinates.get('model', 'these weights')}, source "
+                    f"{coordinates.get('source', 'any')}, tap {tap}; "
                     f"`atlas ingest --methods activation --tap {tap}` stores them"
                 ) from None
             scored = compare_maps.map_scores(chosen["map_id"]).run(connection)
             columns = (scored[name].to_pylist() for name in ("layer", "neuron", "score"))
             for layer, index, score in zip(*columns, strict=True):
-                found.setdefault(Neuron(chosen["component"], layer, index), []).append(score)
+                values_by_neuron.setdefault(Neuron(chosen["component"], layer, index), []).append(score)
     of_sources: dict[str, Callable[[Sequence[float]], float]] = {MEAN: _mean, MIN: min, DEVIATION: _root_mean_square}
-    return {neuron: of_sources[statistic](values) for neuron, values in found.items()}
+    return {neuron: of_sources[statistic](values) for neuron, values in values_by_neuron.items()}
 
 
 def _root_mean_square(values: Sequence[float]) -> float:
@@ -76,6 +76,6 @@ def _asked(path: Path, provenance: Provenance) -> list[dict[str, Any]]:
         return [first[source] for source in sorted(first)]
     which = MapSpec(concept="*", method="activation", fingerprint=provenance["fingerprint"])
     with open_readonly(path) as connection:
-        there = statements.find_maps(which).run(connection).to_pylist()
+        stored_maps = statements.find_maps(which).run(connection).to_pylist()
     fingerprint = {"fingerprint": provenance["fingerprint"]}
-    return [{**fingerprint, "source": s} for s in sorted({m["source"] for m in there})] or [fingerprint]
+    return [{**fingerprint, "source": s} for s in sorted({m["source"] for m in stored_maps})] or [fingerprint]

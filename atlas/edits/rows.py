@@ -30,9 +30,9 @@ def load_edit(connection: Connection, row: Mapping[str, Any], rows: pa.Table) ->
     if old is not None:
         forget_edit(connection, int(old))
     new = int(old) if old is not None else next_id(connection, edits.c.edit_id)
-    whole = {name: value for name, value in row.items() if name != "model"}
-    whole |= {"edit_id": new, "model_id": model_id(connection, row["model"]), "changes": rows.num_rows}
-    insert(connection, edits, pa.Table.from_pylist([whole], schema=arrow_schema(edits)))
+    edit_row = {name: value for name, value in row.items() if name != "model"}
+    edit_row |= {"edit_id": new, "model_id": model_id(connection, row["model"]), "changes": rows.num_rows}
+    insert(connection, edits, pa.Table.from_pylist([edit_row], schema=arrow_schema(edits)))
     insert(connection, changes, rows.add_column(0, "edit_id", pa.array([new] * rows.num_rows, pa.int32())))
     return new
 

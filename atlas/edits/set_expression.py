@@ -36,8 +36,8 @@ def named(atlas: Path, name: str) -> NeuronSet:
     if saved and kind != "edit":
         return read(file_of(atlas, plain)).as_set()
     if kind == "selection" or (not colon and plain.partition("@")[0] not in edits):
-        there = set(names(atlas)) | (set() if colon else edits)
-        raise unknown("selection or edit" if not colon else "selection", plain, there, "atlas select ls")
+        known_names = set(names(atlas)) | (set() if colon else edits)
+        raise unknown("selection or edit" if not colon else "selection", plain, known_names, "atlas select ls")
     return edit_library.read(atlas, plain).neurons
 
 
@@ -51,34 +51,34 @@ def of_expression(atlas: Path, expression: str) -> NeuronSet:
         raise UsageError("a set of selections has at most 2,000 characters")
     parts, at = [], 0
     while at < len(expression.rstrip()):
-        found = _PART.match(expression, at)
-        if found is None:
+        matched = _PART.match(expression, at)
+        if matched is None:
             raise _no_set(expression)
-        parts.append(found[1])
-        at = found.end()
+        parts.append(matched[1])
+        at = matched.end()
     result, rest = _joined(atlas, parts, expression, 0)
     if rest:
         raise _no_set(expression)
     return result
 
 
-def _joined(atlas: Path, parts: list[str], whole: str, depth: int) -> tuple[NeuronSet, list[str]]:
-    result, parts = _operand(atlas, parts, whole, depth)
+def _joined(atlas: Path, parts: list[str], expression: str, depth: int) -> tuple[NeuronSet, list[str]]:
+    result, parts = _operand(atlas, parts, expression, depth)
     while parts and parts[0] in "&|-":
         sign = parts[0]
-        other, parts = _operand(atlas, parts[1:], whole, depth)
-        result = {"&": result.__and__, "|": result.__or__, "-": result.__sub__}[sign](other)
+        operand, parts = _operand(atlas, parts[1:], expression, depth)
+        result = {"&": result.__and__, "|": result.__or__, "-": result.__sub__}[sign](operand)
     return result, parts
 
 
-def _operand(atlas: Path, parts: list[str], whole: str, depth: int) -> tuple[NeuronSet, list[str]]:
+def _operand(atlas: Path, parts: list[str], expression: str, depth: int) -> tuple[NeuronSet, list[str]]:
     if not parts or parts[0] in "&|-)" or depth > 50:
-        raise _no_set(whole)
+        raise _no_set(expression)
     if parts[0] != "(":
         return named(atlas, parts[0]), parts[1:]
-    inner, rest = _joined(atlas, parts[1:], whole, depth + 1)
+    inner, rest = _joined(atlas, parts[1:], expression, depth + 1)
     if not rest or rest[0] != ")":
-        raise _no_set(whole)
+        raise _no_set(expression)
     return inner, rest[1:]
 
 
@@ -90,8 +90,8 @@ def _no_set(expression: str) -> UsageError:
 
 def members(atlas: Path, expression: str) -> Members:
     """What a filter's `selection` test asks for."""
-    found = of_expression(atlas, expression)
+    neuron_set = of_expression(atlas, expression)
     neurons: dict[str, set[tuple[int, int]]] = {}
-    for neuron in found.neurons:
+    for neuron in neuron_set.neurons:
         neurons.setdefault(neuron.component, set()).add((neuron.layer, neuron.index))
-    return Members(str(found.provenance["fingerprint"]), neurons)
+    return Members(str(neuron_set.provenance["fingerprint"]), neurons)

@@ -36,9 +36,9 @@ def write_bundle(edit: Edit, file: Path) -> None:
     edit = replace(edit, provenance=without_folders(edit.provenance))
     deltas = edit.intervention.deltas
     tensors = {"deltas": np.zeros((0, 0), np.float32) if deltas is None else np.ascontiguousarray(deltas, np.float32)}
-    said = as_json(edit) | {"format": FORMAT, "sum": _sum(edit)}
+    payload = as_json(edit) | {"format": FORMAT, "sum": _sum(edit)}
     try:
-        write_atomically(file, lambda temporary: save_file(tensors, temporary, metadata={"edit": json.dumps(said)}))
+        write_atomically(file, lambda temporary: save_file(tensors, temporary, metadata={"edit": json.dumps(payload)}))
     except OSError as error:
         raise unwritable(file, error) from error
 
@@ -73,17 +73,17 @@ def read_bundle(file: Path) -> Edit:
         raise UsageError(f"there is no file {file}; `atlas edit export NAME FILE` writes one")
     try:
         with safe_open(file, "numpy") as handle:
-            said = json.loads((handle.metadata() or {}).get("edit", "{}"))
-            found = handle.get_tensor("deltas") if "deltas" in handle.keys() else None  # noqa: SIM118
+            payload = json.loads((handle.metadata() or {}).get("edit", "{}"))
+            tensor = handle.get_tensor("deltas") if "deltas" in handle.keys() else None  # noqa: SIM118
     except (SafetensorError, OSError, TypeError, ValueError, RecursionError) as error:
         raise IntegrityError(f"{file} is damaged, or no safetensors file ({error})") from error
-    if not isinstance(said, dict) or said.pop("format", None) != FORMAT:
+    if not isinstance(payload, dict) or payload.pop("format", None) != FORMAT:
         raise UsageError(f"{file} is not an edit of the form '{FORMAT}'; `atlas edit export NAME FILE` writes one")
     try:
-        wanted = said.pop("sum")
-        deltas = None if found is None or not found.size else found.astype(np.float32)
-        edit = from_json(said, deltas)
-        if _sum(edit) != wanted:
+        expected_sum = payload.pop("sum")
+        deltas = None if tensor is None or not tensor.size else tensor.astype(np.float32)
+        edit = from_json(payload, deltas)
+        if _sum(edit) != expected_sum:
             raise ValueError("its content is not what its sum says")
         check_name(edit.name)
         require_fits(edit.intervention, edit.model)
@@ -94,8 +94,8 @@ def read_bundle(file: Path) -> Edit:
 
 def _sum(edit: Edit) -> str:
     """64 hex digits of everything in a bundle."""
-    said = json.dumps([as_json(edit), digest(edit.intervention)], sort_keys=True)
-    return hashlib.sha256(said.encode()).hexdigest()
+    text = json.dumps([as_json(edit), digest(edit.intervention)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def require_fits(intervention: Intervention, model: Mapping[str, Any]) -> None:

@@ -21,12 +21,12 @@ def test_a_statement_is_answered_with_as_many_rows_as_asked(filled: Path) -> Non
     found = run_sql(filled, "SELECT map_id, count(*) AS n FROM scores GROUP BY ALL ORDER BY ALL;")
     assert found.rows.to_pylist() == [{"map_id": i, "n": 16} for i in range(1, 7)] and not found.more
     for rows, more in ((1, True), (5, True), (6, False), (7, False)):
-        found = run_sql(filled, "FROM maps", rows=rows)
+        found = run_sql(filled, "FROM maps", limit=rows)
         assert (found.rows.num_rows, found.more) == (min(rows, 6), more)
     empty = run_sql(filled, "SELECT * FROM labels WHERE false")
     assert empty.rows.num_rows == 0 and "label" in empty.rows.column_names
     assert "map_id" in str(run_sql(filled, "DESCRIBE scores").rows.to_pylist())
-    assert run_sql(filled, "SELECT * FROM range(1e9::BIGINT)", rows=3).more
+    assert run_sql(filled, "SELECT * FROM range(1e9::BIGINT)", limit=3).more
 
 
 @pytest.fixture
@@ -190,7 +190,7 @@ def test_ctrl_c_is_noticed_and_not_taken_for_the_clock(after: float, filled: Pat
     pressed = threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT))
     pressed.start()
     with pytest.raises(KeyboardInterrupt):
-        run_sql(filled, endless, seconds=30)
+        run_sql(filled, endless, timeout=30)
     pressed.join()
     assert threading.active_count() == threads
     with pytest.raises(UsageError, match="interrupted"):  # a word in a refused statement is not an interruption
@@ -208,18 +208,18 @@ def test_time_is_bounded_where_many_files_are_open(filled: Path) -> None:
         for _ in range(1100):
             stack.enter_context(Path(os.devnull).open())
         with pytest.raises(AtlasError, match="took longer than 0.3 s; --timeout"):
-            run_sql(filled, "SELECT count(*) FROM range(1000000000000) AS t(i) WHERE i % 7 = 3", seconds=0.3)
+            run_sql(filled, "SELECT count(*) FROM range(1000000000000) AS t(i) WHERE i % 7 = 3", timeout=0.3)
 
 
 def test_time_and_memory_are_bounded(filled: Path) -> None:
     endless = "SELECT count(*) FROM range(1000000000000) AS t(i) WHERE i % 7 = 3"
     with pytest.raises(AtlasError, match="took longer than 0.3 s; --timeout"):
-        run_sql(filled, endless, seconds=0.3)
+        run_sql(filled, endless, timeout=0.3)
     with pytest.raises(AtlasError, match="more memory than a reader has|took longer"):
-        run_sql(filled, "SELECT list(i) FROM range(3000000000) AS t(i)", seconds=20)
+        run_sql(filled, "SELECT list(i) FROM range(3000000000) AS t(i)", timeout=20)
     started = time.monotonic()
     with pytest.raises(AtlasError, match="more memory than a reader has|more than 512 MiB|took longer than 2 s"):
-        run_sql(filled, "SELECT repeat('x', 3000000000)", seconds=2)
+        run_sql(filled, "SELECT repeat('x', 3000000000)", timeout=2)
     assert time.monotonic() - started < 12  # the machine may be slow to start a process, the statement takes a minute
     with pytest.raises(AtlasError, match="the answer has more than 512 MiB"):
         run_sql(filled, "SELECT repeat('x', 10000000) FROM range(100)")
