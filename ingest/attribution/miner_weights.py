@@ -45,5 +45,5 @@ def parse_weights(text: str, *, attention: bool) -> tuple[float, ...]:
             f"no weights called '{text}'; give five numbers for {','.join(METRICS)}, or one of {', '.join(PRESETS)}"
         )
     if not attention and any(w for w, metric in zip(values, METRICS, strict=True) if metric in ATTENDED):
-        raise UsageError(f"the weights '{name}' need attention; add --param miner.attention=true, or weights=mean_max")
+        raise UsageError(f"the weights '{name}' need attention; set miner.attention=true, or weights=mean_max")
     return values

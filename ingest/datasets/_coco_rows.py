@@ -71,7 +71,7 @@ def normalise_rows(root: Path, content: Mapping[str, list[Any]], subsets: Sequen
     for table, name in (("images", "id"), ("images", "file_name"), ("categories", "id"), ("categories", "name")):
         [(repeated, count)] = Counter(row[name] for row in content[table]).most_common(1)
         if count > 1:
-            hint = f"; read one file with --option subset={subsets[-1]}" if len(subsets) > 1 else ""
+            hint = f"; read one file with [[options=subset={subsets[-1]}]]" if len(subsets) > 1 else ""
             raise IntegrityError(f"{root}: two {table} have the {name} {repeated!r}{hint}")
     warn_case_variants([category["name"] for category in content["categories"]])
     category_ids = {category["id"] for category in content["categories"]}

@@ -63,7 +63,7 @@ def build(path: str | None = None, *, part: str = "test", shots: int = 5, max_ch
         if len(dev.get(subject, ())) < shots:
             raise UsageError(
                 f"{root}: dev has {len(dev.get(subject, ()))} questions of {subject} for {shots} shots; "
-                "use --option shots=0, or a complete dev set"
+                "use [[options=shots=0]], or a complete dev set"
             )
 
     def read() -> Iterator[Example]:

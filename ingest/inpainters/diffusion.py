@@ -23,7 +23,7 @@ class Diffusion:
 
     def __init__(self, model: str, revision: str, prompt: str, steps: int, guidance: float, size: int, device: str):
         if not model:
-            raise UsageError("the diffusion inpainter needs a pipeline: --inpaint-option model=ID_OR_FOLDER")
+            raise UsageError("the diffusion inpainter needs a pipeline: [[inpainting=model=ID_OR_FOLDER]]")
         if steps < 1 or size < 0 or size % 8:
             raise UsageError("diffusion: steps must be at least 1, size 0 or a multiple of 8")
         self.model, self.revision, self.prompt, self.device = model, revision, prompt, device

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from ingest.data.examples import Concept
 
 
-NEEDED = "the segmenter hf needs a model: --segment-option model=FOLDER_OR_ID"
+NEEDED = "the segmenter hf needs a model: [[segmenting=model=FOLDER_OR_ID]]"
 
 
 class SemanticSegmenter:

@@ -172,7 +172,7 @@ def _cases(live: LiveModel, dataset: Dataset, job: Job, swap: Swap, batch_size: 
     with_word = make_cases(encoder, list(enumerate(examples)), swap, batch_size)
     if not with_word and is_prompt:
         answers = "; ".join(response.text.strip() for response in encoder.made)
-        raise UsageError(f"the model's answer is '{answers}', without '{swap.said}'; give a --from that it says")
+        raise UsageError(f"the model's answer is '{answers}', without '{swap.said}'; give a [[word]] that it says")
     if not with_word:
         raise UsageError(
             f"none of {len(examples)} answers says '{swap.said}'; choose other [[concepts]], [[tasks]] or [[sources]] "
@@ -208,14 +208,14 @@ def _goals(live: LiveModel, dataset: Dataset, job: Job, spec: SolveSpec, batch_s
     if spec.goal is None:
         return []
     if isinstance(dataset, PromptDataset):
-        raise UsageError(f"{spec.solver} moves to another concept's examples; leave out --prompt and --image")
+        raise UsageError(f"{spec.solver} moves to another concept's examples; leave out [[prompt]] and [[image]]")
     if spec.goal not in dataset.concepts:
         raise unknown("concept", spec.goal, dataset.concepts, f"atlas concepts --dataset {dataset.name}")
     job = complete(replace(job, concepts=(spec.goal,), negatives=0), dataset, live.takes)
     examples = prepare.collect(job, dataset)
     goal_items = ExampleEncoder(live, dataset, job).items(list(enumerate(examples)), batch_size)
     if not goal_items:
-        raise UsageError(f"no answer mentions '{spec.goal}'; give another --to-concept or other [[tasks]]")
+        raise UsageError(f"no answer mentions '{spec.goal}'; give another [[to_concept]] or other [[tasks]]")
     return goal_items
 
 

@@ -28,9 +28,9 @@ class Swap:
         object.__setattr__(self, "said", self.said.strip())
         object.__setattr__(self, "wanted", None if self.wanted is None else self.wanted.strip())
         if not self.said or self.wanted == "":
-            raise UsageError("a word to swap is empty; write --from dog --to cat, or --from dog alone")
+            raise UsageError("a word to swap is empty; write [[word=dog]] [[to=cat]], or [[word=dog]] alone")
         if self.wanted is not None and self.said.lower() == self.wanted.lower():
-            raise UsageError(f"'{self.said}' would become itself; give another --to")
+            raise UsageError(f"'{self.said}' would become itself; give another [[to]]")
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,7 @@ def contributing(problem: Problem, per_token: int, exclude_last: int) -> list[Ne
                 neurons[Neuron(LANGUAGE, index // width, index % width)] = None
     if not neurons:
         raise UsageError(
-            "no neuron contributes to what the model says; give neurons with --method, or a smaller exclude_last"
+            "no neuron contributes to what the model says; give neurons that may change, or a smaller exclude_last"
         )
     return list(neurons)
 

@@ -39,7 +39,7 @@ class MinimalNorm:
     def solve(self, problem: Problem) -> Solution:
         """See `ingest.solve.problem.Solver`."""
         if not problem.goals:
-            raise UsageError("minimal_norm needs examples of the concept to move to: give --to-concept")
+            raise UsageError("minimal_norm needs examples of the concept to move to: give [[to_concept]]")
         neurons = sorted(set(problem.neurons or contributing(problem, self.per_token, self.exclude_last)))
         items = [case.item(original=True) for case in problem.cases]
         before, values = observed(problem, items)

@@ -376,7 +376,7 @@ def test_classes_and_max_samples_narrow_the_dataset(folder: Path) -> None:
 
 def test_subset_chooses_between_annotation_files(folder: Path) -> None:
     shutil.copy(folder / "annotations" / "instances_val2017.json", folder / "annotations" / "instances_train2017.json")
-    with pytest.raises(IntegrityError, match="two images have the id 1; read one file with --option subset=val2017"):
+    with pytest.raises(IntegrityError, match="two images have the id 1; read one file with options='subset=val2017'"):
         coco.build(str(folder))
     assert len(every(coco.build(str(folder), subset="val2017"), IMAGE)) == 4
 

@@ -355,7 +355,7 @@ def test_roboflow_has_a_file_a_split_and_its_pictures_beside_it(tmp_path: Path) 
         write(tmp_path / split / "_annotations.coco.json", rows("1.png"))
         picture(tmp_path / split / "1.png")
     assert media(tmp_path, subset="valid") == {"valid/1.png"}
-    with pytest.raises(IntegrityError, match="read one file with --option subset=valid"):
+    with pytest.raises(IntegrityError, match="read one file with options='subset=valid'"):
         coco.build(str(tmp_path))
     with pytest.raises(UsageError, match=r"with 'test' in its name; it has train/_annotations.coco.json, valid/"):
         coco.build(str(tmp_path), subset="test")

@@ -165,7 +165,7 @@ def test_a_diffusion_pipeline_fills_the_region_and_leaves_the_rest(world: scenes
 def test_a_diffusion_pipeline_that_cannot_be_loaded(world: scenes.Scenes, tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     media, thing = lone(world)
-    with pytest.raises(UsageError, match="--inpaint-option model="):
+    with pytest.raises(UsageError, match="needs a pipeline: inpainting='model="):
         Counterfactuals(world, "diffusion", {})
     nowhere = Counterfactuals(world, "diffusion", {"model": str(tmp_path)})
     with pytest.raises(UsageError, match="as an inpainting pipeline"):

@@ -185,7 +185,7 @@ def test_weights_and_what_they_need() -> None:
     assert parse_weights("1, 0,0,0,2", attention=True) == (1, 0, 0, 0, 2)
     assert build().needs == frozenset() and build(attention=True).needs == {ATTENTION}
     for text, message in (
-        ("0,.25,.25,.5,0", "need attention; add --param miner.attention=true"),
+        ("0,.25,.25,.5,0", "need attention; set miner.attention=true"),
         ("1,2", "no weights called '1,2'; give five numbers for prob,mean,max,attn_k,attn_q"),
         ("0,0,0,0,0", "no weights called"),
         ("1,nan,0,0,0", "no weights called"),

@@ -322,7 +322,7 @@ def test_a_segmentation_model_is_asked_by_its_labels(tmp_path: Path) -> None:
     assert np.array_equal(found if found is not None else np.zeros_like(wanted), wanted)
     with pytest.raises(UsageError, match="no label for cat; it has wall, dog, domestic dog, hot dog"):
         segmenter.find(picture, WORLD.concepts["cat"])
-    with pytest.raises(UsageError, match="needs a model: --segment-option model="):
+    with pytest.raises(UsageError, match="needs a model: segmenting='model="):
         hf.build()
     with pytest.raises(UsageError, match="the segmenter hf cannot load the model"):
         hf.build(model=str(tmp_path / "none"))

@@ -395,7 +395,7 @@ def test_nothing_is_smaller_than_the_most_active_neurons_of_any_layer_where_neur
     given = replace(problem, neurons=loudest)
     report = solver("minimal_norm", exclude_last=1).solve(given).report
     assert report["energy_null_norm"] == pytest.approx(report["delta_norm"], rel=1e-4)
-    with pytest.raises(UsageError, match="needs examples of the concept to move to: give --to-concept"):
+    with pytest.raises(UsageError, match="needs examples of the concept to move to: give to_concept"):
         solver("minimal_norm").solve(replace(problem, goals=()))
 
 

@@ -186,11 +186,11 @@ def test_spoken_cases_are_those_in_which_every_token_is_the_first_choice(speakin
 @pytest.mark.parametrize(
     ("said", "wanted", "message"),
     [
-        ("", "cat", "empty; write --from dog --to cat, or --from dog alone"),
-        ("  ", None, "empty; write --from dog"),
+        ("", "cat", "empty; write word='dog' to='cat', or word='dog' alone"),
+        ("  ", None, "empty; write word='dog'"),
         ("dog", "", "empty"),
         ("dog", " ", "empty"),
-        ("dog", "dog", "'dog' would become itself; give another --to"),
+        ("dog", "dog", "'dog' would become itself; give another to"),
         ("dog", "Dog", "would become itself"),
         ("dog", " dog ", "would become itself"),
     ],

@@ -256,7 +256,7 @@ def test_too_few_shots_and_damaged_parquet_are_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="dev has 5 questions of abstract_algebra for 6 shots"):
         mmlu.build(str(tmp_path / "a"), shots=6)
     (tmp_path / "a" / "dev" / "virology_dev.csv").unlink()
-    with pytest.raises(UsageError, match="dev has 0 questions of virology for 5 shots; use --option shots=0"):
+    with pytest.raises(UsageError, match="dev has 0 questions of virology for 5 shots; use options='shots=0'"):
         mmlu.build(str(tmp_path / "a"))
     with pytest.raises(UsageError, match="shots must be at least 0"):
         mmlu.build(str(tmp_path / "a"), shots=-1)
