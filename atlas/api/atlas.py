@@ -100,6 +100,21 @@ class Atlas(Questions, Requests):
         kinds = zip(rows[0], ("model", "run", "map"), strict=True)
         return f"Atlas({self.path.name}: {', '.join(f'{n:,} {kind}' + 's' * (n != 1) for n, kind in kinds)})"
 
+    def sql(self, statement: str, *, limit: int = 1000, timeout: float = 60.0) -> Answer:
+        """One SELECT over the atlas's tables; it can read nothing else and change nothing.
+
+        limit: of rows; `facts["truncated"]` says whether there are more. timeout: in seconds.
+
+        Raises:
+            UsageError: not one reading statement, or DuckDB refuses it.
+            AtlasError: it took too long, or more memory than a reader has.
+        """
+        from atlas.api.user_sql import run_sql
+
+        selected = run_sql(self.path, statement, limit=limit, timeout=timeout)
+        more = f"the first {limit} rows; there are more, and a larger [[limit]] shows them"
+        return Answer(selected.rows, facts={"truncated": selected.more}, notes=[more] if selected.more else [])
+
     def select(self, rule: str, concept: str | None = None, method: str | None = None, **more: Any) -> NeuronSet:
         """`query` with the rule first: `atlas.select("top:50", "dog") - atlas.select("top:50", "cat")`.
 

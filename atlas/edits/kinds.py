@@ -154,7 +154,7 @@ def make_changes(
 def _own_values(neurons: Sequence[Neuron], statistics: Mapping[Neuron, float]) -> dict[Neuron, float]:
     missing = [n for n in neurons if n not in statistics]
     if missing:
-        raise UsageError(f"no stored value for neuron {missing[0]}; ingest with `--methods activation` first")
+        raise UsageError(f"no stored value for neuron {missing[0]}; `atlas ingest --methods activation` stores them")
     return {n: statistics[n] for n in neurons}
 
 

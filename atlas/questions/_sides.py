@@ -27,8 +27,10 @@ class Sides(OfConcept, Question[Answer]):
 
     concepts: str | Sequence[str] = option("all, or several: dog,cat. One row a concept, with q-values.", default=())
     side: str = option("Compare two sources, or two targets: source or target.", default="source")
-    sources: tuple[str, ...] = option("Two modalities; with --side target, one. [default: image,text]", default=())
-    targets: tuple[str, ...] = option("With --side target, two modalities; else one. [default: image,text]", default=())
+    sources: tuple[str, ...] = option("Two modalities; with [[side=target]], one. [default: image,text]", default=())
+    targets: tuple[str, ...] = option(
+        "With [[side=target]], two modalities; else one. [default: image,text]", default=()
+    )
     top: int = option("How many of the best neurons of each side.", default=40, least=1)
     limit: int = option("How many rows to return.", "--limit", "-n", default=1000, least=1)
 

@@ -54,7 +54,7 @@ class Layers(OfConcept, Question[Answer]):
     methods: tuple[str, ...] = option("One method, or two and what both choose.", default=())
     sources: tuple[str, ...] = option("One source, or two and what both have.", default=())
     targets: tuple[str, ...] = option("One target, or two and what both have.", default=())
-    select: str | None = option("A rule instead of --top: percentile:99, per_layer:5, z:4.", default=None)
+    select: str | None = option("A rule instead of [[top]]: percentile:99, per_layer:5, z:4.", default=None)
     top: int | None = option("How many neurons. [default: 40]", "--top", "-n", default=None, least=1)
 
     def __post_init__(self) -> None:

@@ -55,7 +55,7 @@ class Query(Conditions, Question[NeuronSet]):
     )
 
     sort: str | Sequence[str] | None = option(
-        "Fields to sort by, the largest first with a minus: --sort=-score. [default: rank]", default=None
+        "Fields to sort by, the largest first with a minus: -score. [default: rank]", default=None
     )
     top: int | None = option(
         "How many neurons. [default: 20, or all that --select chooses]", "--top", "-n", "--limit", default=None, least=1
@@ -64,7 +64,7 @@ class Query(Conditions, Question[NeuronSet]):
     each: bool = option("Every neuron once, with the map in which it ranks best.", default=False)
     minus: str | None = option("Leave out the best of another map, as many: concept=cat.", default=None)
     methods: tuple[str, ...] = option("Several methods that vote: contribution,ablation.", default=())
-    agree: int | None = option("In how many of the --methods, or concepts. [default: more than half]", default=None)
+    agree: int | None = option("In how many of the [[methods]], or concepts. [default: more than half]", default=None)
 
     def __post_init__(self) -> None:
         super().__post_init__()

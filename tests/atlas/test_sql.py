@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from atlas import Atlas
 from atlas.api.user_sql import answered, run_sql
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
 from atlas.store.database import literal, open_readonly
@@ -226,3 +227,9 @@ def test_time_and_memory_are_bounded(filled: Path) -> None:
     for wrong in ({"rows": 0}, {"seconds": 0}):
         with pytest.raises(UsageError, match="at least 1"):
             run_sql(filled, "SELECT 1", **wrong)
+
+
+def test_an_atlas_answers_a_statement(filled: Path) -> None:
+    answer = Atlas.open(filled).sql("FROM maps ORDER BY map_id", limit=1)
+    assert len(answer) == 1 and answer.facts == {"truncated": True} and "larger" in answer.notes[0]
+    assert Atlas.open(filled).sql("SELECT 1 AS one").to_pylist() == [{"one": 1}]

@@ -170,7 +170,7 @@ def test_every_kind_of_change(kind: kinds.ChangeKind, changes: list[Change]) -> 
 
 
 def test_a_change_that_cannot_be_says_what_can() -> None:
-    with pytest.raises(UsageError, match="no stored value for neuron 1/2; ingest with `--methods activation` first"):
+    with pytest.raises(UsageError, match="no stored value for neuron 1/2; `atlas ingest --methods activation`"):
         make_changes(N, kinds.mean(), statistics={N[0]: 1.0})
     with pytest.raises(UsageError, match=r"no neurons; loosen it \(top, select, layers\)"):
         make_changes([], kinds.ablate())
