@@ -52,6 +52,8 @@ def solve(
         best = top if about is None or select else top or 20
         neurons = neurons_of(Atlas(path), maps, select=select, top=best, layers=layers, labels=labels, of=of)
         request = replace(request, neurons=neurons)
+    import ingest.solve.solve  # noqa: F401 - without torch, say so first
+
     note_model(request, MODEL)
     with progressing(no_progress) as progress:
         edit = request.perform(path, progress)

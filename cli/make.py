@@ -108,8 +108,8 @@ def generate(*, request: Generate) -> None:
 
     Example: atlas generate --model tiny-gill --prompt "draw a red dog." --draw dog.png
     """
-    note_model(request, MODEL)
     answer = request.perform()
+    note_model(request, MODEL)
     tell(answer)
     if request.draw is not None:
         if answer.picture is None:

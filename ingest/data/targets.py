@@ -104,7 +104,7 @@ def mark_words(
     explain, to be read before it is run.
 
     >>> dog, example = Concept("dog", ("dog",)), Example("text", "caption", "find", "?", "a dog", (Mention("dog"),))
-    >>> marked([example], {"dog": dog}, ["dog"], 3)
+    >>> mark_words([example], {"dog": dog}, ["dog"], 3)
     ['a [dog]']
     """
     marked: dict[str, str] = {}

@@ -77,7 +77,7 @@ class Solve(Request["StoredEdit"], LoadOptions, DataOptions, ModelOptions):
         if (to := self.to_concept or self.to) is None:
             raise UsageError("[[target=image]] makes one concept of another: give [[word=dog]] and [[to=cat]]")
         if to == self.word:
-            raise UsageError(f"'{self.word}' is to become itself; give another [[to]]")
+            raise UsageError(f"'{self.word}' would become itself; give another [[to]]")
         if self.chosen_solver != "minimal_norm":
             raise UsageError(
                 f"{self.solver} changes what is said; with [[target=image]] leave out [[solver]], or say minimal_norm"

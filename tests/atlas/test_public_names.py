@@ -124,7 +124,7 @@ def test_options_that_do_not_go_together_are_named_as_keywords(stored_atlas: Pat
         (lambda: opened.evaluate(), "name an edit, or a method"),
         (lambda: opened.evaluate("x", doses=["40"]), "reduce, target and doses choose neurons for method"),
         (lambda: opened.solve("x", word="dog", target="sound"), "target text or image, not 'sound'"),
-        (lambda: opened.solve("x", word="dog", to="dog", target="image"), "'dog' is to become itself; give another to"),
+        (lambda: opened.solve("x", word="dog", to="dog", target="image"), "'dog' would become itself; give another to"),
         (lambda: opened.solve("x", word="dog", image=["a.png"]), "image needs the question about it"),
     ):
         with pytest.raises(UsageError, match=message):

@@ -162,7 +162,7 @@ def test_search_by_text_and_by_picture(run: Run, built: Path, bert: Path, tmp_pa
         (("search", "--image", "x.png"), 1, "there is no picture file x.png"),
         (("search", "--audio", "x.flac"), 1, "there is no recording x.flac"),
         (("search", "--video", "x.mp4"), 1, "there is no video x.mp4"),
-        (("search", "--audio", "scenes:sound/held_out/0"), 5, "this model takes text, image and no audio"),
+        (("search", "--audio", "scenes:sound/held_out/0"), 5, "this model takes text, image, not audio"),
         (("search", "dog", "--encoder", "clop:x"), 2, "no encoder called 'clop'"),
         (("search", "dog", "--model", "llama"), 2, "no model called 'llama'"),
         (("similar", "12"), 2, "'12' is not a neuron"),

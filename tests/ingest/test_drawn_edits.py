@@ -120,7 +120,7 @@ def test_what_is_asked_wrongly_is_refused(drawn: Path, capsys: pytest.CaptureFix
         (["--target", "image", "--method", "nam_image"], "makes one concept of another"),
         (["--to", "cta", "--target", "image", "--method", "nam_image"], "no concept called 'cta'; did you mean"),
         (["--to", "cow", "--target", "image", "--method", "nam_image"], "no find example of cow"),
-        (["--to", "dog", "--target", "image", "--method", "nam_image"], "'dog' is to become itself"),
+        (["--to", "dog", "--target", "image", "--method", "nam_image"], "'dog' would become itself"),
         (["--to", "cat", "--target", "image", "--solver", "rank_one"], "rank_one changes what is said"),
         (["--to", "cat", "--target", "image", "--keep", "3", "--prompt", "x"], "--prompt and --keep: of edits of what"),
         (["--to", "cat", "--target", "sound"], "--target text or image, not 'sound'"),

@@ -193,7 +193,7 @@ def test_pictures_and_recordings_are_searched_in_the_space_of_their_encoder(
         near = by_medium(own_atlas, open_media(*media)[0], SearchSpec(encoder=encoder[name], top=5))
         cosines = np.sort(stored(own_atlas, done.run_id) @ query)[::-1][:5]
         assert np.allclose(near.table["similarity"].to_numpy(), cosines, atol=1e-4)
-    with pytest.raises(Unsupported, match="this model takes text, image and no audio"):
+    with pytest.raises(Unsupported, match="this model takes text, image, not audio"):
         by_medium(own_atlas, Sound(heard, 8000), SearchSpec())
     with pytest.raises(Unsupported, match="encodes image and text, not audio"):
         by_medium(own_atlas, Sound(heard, 8000), SearchSpec(encoder=encoder["clip"]))
