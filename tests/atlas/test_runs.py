@@ -269,7 +269,7 @@ def test_a_damaged_folder_is_refused_and_nothing_stored(
     folder = make_run(1).write(empty)
     damage(folder)
     if match is None:
-        folder, match = folder.with_name("ab" * 32), "is of run"
+        folder, match = folder.with_name("ab" * 32), "belongs to run"
     with pytest.raises(IntegrityError, match=match), engine.connect_writer(empty) as connection:
         run_loader.load_run(connection, folder)
     assert dump(empty) == before
