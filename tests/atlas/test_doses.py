@@ -130,7 +130,7 @@ def test_doses_of_other_concepts_are_not_mixed_in(surveyed: Path, small_job: Job
     ablate_tops(path, job, Execution(), methods=["contribution"], tops=["1%"], seeds=0)
     found = Atlas(path).dose_response(method="contribution", source="text")
     assert [r["concepts"] for r in found.to_pylist()] == [2] * len(DOSES)
-    assert any("of 2 concepts; a newer run, " in note and "asked 1" in note for note in found.defaults)
+    assert any("of 2 concepts; a newer run, " in note and "has 1" in note for note in found.defaults)
     others = Atlas(path).dose_response(method="random", source="text").to_pylist()
     assert [r["concepts"] for r in others] == [2] * len(DOSES)
 
