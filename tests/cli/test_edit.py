@@ -97,7 +97,7 @@ def test_edits_are_listed_compared_composed_and_removed(edits: Path, run: Run) -
     first, second = (set(Atlas.open(edits).edit(e).neurons) for e in ("no-dog", "half-cat"))
     assert code == 0 and len(lines(out)) == len(first | second)
     assert {(r["first"], r["second"]) for r in lines(out)} == {("0", None), (None, "0.5 x"), ("0", "0.5 x")}
-    assert f"no-dog@1: 20 neurons, half-cat@1: 20, in both: {len(first & second)}" in err
+    assert f"no-dog@1: 20 neurons, half-cat@1: 20 neurons, in both: {len(first & second)}" in err
     assert run("edit", "diff", "no-dog", "no-dog", *atlas)[1] == ""
     compose = ("edit", "compose", "both", "no-dog", "half-cat", *atlas)
     code, out, err = run(*compose)
