@@ -36,7 +36,7 @@ def _parameter(field: Field[Any], about: Described, hint: Any) -> inspect.Parame
     if default is None:
         kind = kind | None
     flags = spellings(field.name, about)
-    help = in_flags(about.help)
+    help = in_flags(about.help) if "[[" in about.help else about.help
     info = typer.Argument(help=help) if about.argument else typer.Option(*flags, help=help)
     annotation = Annotated[kind, info]  # type: ignore[valid-type]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
