@@ -40,10 +40,10 @@ def show_edit(*, name: Name, output: Output, atlas: AtlasPath = None) -> None:
     """
     import numpy as np
 
-    from atlas.api.atlas import Atlas
+    from atlas.edits.library import read
 
     chosen = output.chosen()
-    edit = Atlas(resolve(atlas)).edit(name).data
+    edit = read(resolve(atlas), name).data
     rows = []
     for change in edit.changes:
         delta = edit.intervention.delta(change)
@@ -85,10 +85,10 @@ def apply(
 
     Example: atlas edit apply no-dog --image dog.jpg --prompt "what does this animal do?"
     """
-    from atlas.api.atlas import Atlas
+    from atlas.edits.library import read
 
     chosen = output.chosen()
-    stored = Atlas(resolve(atlas)).edit(name)  # read, and the database closed, before the model is loaded
+    stored = read(resolve(atlas), name)  # read, and the database closed, before the model is loaded
     without, edited = request.compare(stored)
     rows = [{"edit": "(none)", "answer": without.text}, {"edit": stored.label, "answer": edited.text}]
     show(pa.Table.from_pylist(rows), chosen)
@@ -111,10 +111,10 @@ def export(
 
     Example: atlas edit export no-dog no-dog.safetensors
     """
-    from atlas.api.atlas import Atlas
+    from atlas.edits.library import read
     from atlas.edits.single_file import write_bundle
 
-    write_bundle(Atlas(resolve(atlas)).edit(name).data, file)
+    write_bundle(read(resolve(atlas), name).data, file)
     tell(file)
 
 

@@ -32,9 +32,9 @@ def bake(
 
     Example: atlas edit bake no-dog --out no-dog-model
     """
-    from atlas.api.atlas import Atlas
+    from atlas.edits.library import read
 
-    edit = Atlas(resolve(atlas)).edit(name).data  # read, and the database closed, before the model is loaded
+    edit = read(resolve(atlas), name).data  # read, and the database closed, before the model is loaded
     from atlas.live.bake.checkpoint import check_free, save_baked
 
     check_free(out)

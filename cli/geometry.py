@@ -80,12 +80,13 @@ def _ablated(path: Path, edit: str | None, labels: str | None, of: str | None = 
     from atlas.api.atlas import Atlas
     from atlas.edits.edit import Intervention
     from atlas.edits.kinds import ablate, make_changes
+    from atlas.edits.library import read
     from atlas.query.labels import labelled
     from atlas.query.provenance import fingerprint_of
     from ingest.analyse.geometry import AblatedNeurons
 
     if edit is not None:
-        data = Atlas(path).edit(edit).data
+        data = read(path, edit).data
         return AblatedNeurons(data.label, data.intervention, data.fingerprint)
     if labels is None and of is None:
         return None
