@@ -12,9 +12,11 @@ from atlas.missing_extra import missing_extra
 from atlas.query.option import name_of
 from ingest.requests.evaluate import Evaluate
 from ingest.requests.generate import Generate
+from ingest.requests.geometry import Geometry
 from ingest.requests.ingest import Ingest
 from ingest.requests.load_model import LoadModel
 from ingest.requests.make_labels import MakeLabels
+from ingest.requests.properties import Properties
 from ingest.requests.request import Request
 from ingest.requests.solve import Solve
 
@@ -67,6 +69,8 @@ class Requests:
     solve = method_of(Solve)
     generate = method_of(Generate)
     make_labels = method_of(MakeLabels)
+    geometry = method_of(Geometry)
+    properties = method_of(Properties)
 
 
 def load_model(model: str | None = None, **options: Any) -> tuple[Any, Any]:

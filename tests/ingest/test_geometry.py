@@ -36,6 +36,7 @@ from ingest.attribution.item import Item
 from ingest.attribution.trace import traced
 from ingest.data.targets import Target
 from ingest.job import Execution, Job, make_job
+from ingest.requests.geometry import Geometry
 from ingest.run import prepare
 
 TEXTS = ["<s>what is this ?", "describe the picture", "<s>is this a dog or a red cat ?", "two dogs and one hot dog"]
@@ -347,13 +348,14 @@ def test_what_cannot_be_done_is_said_first(
 def test_an_edit_and_labels_are_looked_without(
     measured: tuple[Path, GeometryRun, GeometryRun], job: Job, own_atlas: Path
 ) -> None:
-    """The command line, on a stored edit and on stored labels."""
-    from cli.geometry import _ablated
-
+    """By a request, of a stored edit and of saved neurons."""
     atlas = Atlas(own_atlas)
-    atlas.create_edit("no-dog", atlas.query("dog", "contribution", source="text", top=7), kinds.ablate())
-    found = _ablated(own_atlas, "no-dog", None)
-    assert found is not None and len(found.intervention.changes) == 7 and found.name == "no-dog@1"
-    with pytest.raises(UsageError, match="not both"):
-        _ablated(own_atlas, "no-dog", "3f")
-    assert _ablated(own_atlas, None, None) is None
+    neurons = atlas.query("dog", "contribution", source="text", top=7)
+    atlas.create_edit("no-dog", neurons, kinds.ablate())
+    for request, name in ((Geometry(edit="no-dog"), "no-dog@1"), (Geometry(of="edit:no-dog"), "edit:no-dog")):
+        ablated = request.ablated(own_atlas)
+        assert ablated is not None and len(ablated.intervention.changes) == 7 and ablated.name == name
+        assert ablated.fingerprint == neurons.provenance["fingerprint"]
+    with pytest.raises(UsageError, match="one of edit, labels and of"):
+        Geometry(edit="no-dog", labels="3f")
+    assert Geometry().ablated(own_atlas) is None
