@@ -36,8 +36,12 @@ def _columns(character: str) -> int:
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
+LEAST = 8
+"""Columns of a table that a text keeps, however narrow the terminal is."""
+
+
 def fitted(text: str, columns: int, more: str = "...") -> str:
-    """A text cut to so many columns, with `more` where something is left out."""
+    """A text cut to so many columns, between words where it has some, with `more` where something is left out."""
     if width(text) <= columns:
         return text
     shown, columns_left = "", max(columns - len(more), 0)
@@ -46,11 +50,9 @@ def fitted(text: str, columns: int, more: str = "...") -> str:
         if columns_left < 0:
             break
         shown += character
+    if " " in shown[LEAST:]:
+        shown = shown.rpartition(" ")[0] + " "
     return (shown + more)[: max(columns, 1)] if columns < len(more) else shown + more
-
-
-LEAST = 8
-"""Columns of a table that a text keeps, however narrow the terminal is."""
 
 
 def narrowed(widths: Sequence[int], flexible: Sequence[bool], room: int) -> list[int]:

@@ -55,7 +55,7 @@ class Positions:
             key, equals, value = part.strip().partition("=")
             if not equals or key not in ("role", "position", "phase") or key in values_by_key:
                 raise UsageError(
-                    f"'{part}' is not a [[where]]; write role=image,text, position=-1,2:5 or phase=prefill"
+                    f"'{part}' is not a place for [[where]]; write role=image,text, position=-1,2:5 or phase=prefill"
                 )
             values_by_key[key] = tuple(item.strip() for item in value.split(","))
         phase = ",".join(values_by_key["phase"]) if "phase" in values_by_key else None

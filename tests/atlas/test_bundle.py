@@ -627,7 +627,7 @@ TAMPERED: dict[str, tuple[Callable[[Path], Any], type[AtlasError], str]] = {
         IntegrityError,
         "lists edits that do not match its files",
     ),
-    "another run's id": (lambda b: in_manifest(b, "run", run_id="ab" * 16), IntegrityError, "is of run"),
+    "another run's id": (lambda b: in_manifest(b, "run", run_id="ab" * 16), IntegrityError, "belongs to run"),
     "a run unfinished": (lambda b: in_manifest(b, "run", finished_at=None), IntegrityError, "finished_at"),
     "a model of a trillion": (lambda b: in_manifest(b, "model", layers=2**31 - 1), IntegrityError, "layers of"),
     "a model too small": (lambda b: in_manifest(b, "model", width=2), IntegrityError, "beyond the model"),

@@ -101,7 +101,7 @@ def test_with_priority_places_that_overlap_in_part_are_refused() -> None:
 def test_without_a_rule_a_conflict_is_refused_and_says_what_to_type() -> None:
     first, second = random_edit(0), random_edit(1)
     (one, *_) = [c.neuron for c in second.changes if c.neuron in shared(first, second)]
-    with pytest.raises(UsageError, match=rf"edit1@1 changes neuron {one}, which another.*--conflict priority or"):
+    with pytest.raises(UsageError, match=rf"edit1@1 changes neuron {one}, which another.*conflict='priority' or"):
         compose([first, second])
     with pytest.raises(UsageError, match="no conflict rule called 'last'; there are: error, priority, sequence"):
         compose([first, second], "last")
@@ -188,7 +188,7 @@ def test_the_gate_acts_first_whichever_edit_is_named_first(llava: Any, batch: An
         assert close(nested, final(llava, batch, product.intervention))
         with pytest.raises(UsageError, match="neuron 0/3 is changed at the taps gate and product; nest"):
             compose(edits, "sequence")
-        with pytest.raises(UsageError, match="--conflict priority"):
+        with pytest.raises(UsageError, match="conflict=.priority"):
             compose(edits)
 
 

@@ -224,7 +224,7 @@ def test_time_and_memory_are_bounded(filled: Path) -> None:
     assert time.monotonic() - started < 12  # the machine may be slow to start a process, the statement takes a minute
     with pytest.raises(AtlasError, match="the answer has more than 512 MiB"):
         run_sql(filled, "SELECT repeat('x', 10000000) FROM range(100)")
-    for wrong in ({"rows": 0}, {"seconds": 0}):
+    for wrong in ({"limit": 0}, {"timeout": 0}):
         with pytest.raises(UsageError, match="at least 1"):
             run_sql(filled, "SELECT 1", **wrong)
 

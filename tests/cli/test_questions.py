@@ -20,7 +20,9 @@ from atlas.errors import UsageError
 from atlas.query.answer import Answer
 from atlas.query.option import name_of, options_of
 from atlas.query.question import Question
+from cli.common import in_flags, spelling
 from cli.main import WITHIN, make_app, questions
+from cli.options import flags_of
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -79,7 +81,9 @@ def test_a_command_has_one_option_a_field_spelled_as_it_says(name: str) -> None:
         assert (parameter.param_type_name == "argument") is about.argument
         if not about.argument:
             assert tuple(parameter.opts) == (about.flags or (f"--{field.replace('_', '-')}",))
-            assert name not in DERIVED or parameter.help == about.help
+            with spelling(flags_of(question_named(name))):
+                assert name not in DERIVED or parameter.help == in_flags(about.help)
+            assert "[[" not in parameter.help
 
 
 @pytest.mark.parametrize("name", DERIVED)

@@ -124,7 +124,7 @@ def test_a_rebuild_never_takes_a_file_whose_log_it_leaves(
 
     monkeypatch.setattr(module, "load_edit", lambda *_: wal(next(world.glob("rebuild-*"))).write_bytes(b"left"))
     before = contents(world)
-    monkeypatch.setattr(module, "_stored", lambda new, skipped, put: put(None) or True)
+    monkeypatch.setattr(module, "_try_to_store", lambda new, skipped, put: put(None) or True)
     monkeypatch.setattr(module, "load_run", lambda connection, folder: None)
     with pytest.raises(StoreUnavailable, match="is full"):
         rebuild(world)

@@ -146,13 +146,13 @@ def test_a_judge_must_know_what_is_asked_for_and_something_else(gill: Path, tmp_
     with pytest.raises(UsageError, match="the judge does not know cow; it knows dog, car"):
         judge_for(live, asked, concepts, None, notes)
     dogs = [Example(TEXT, "draw", "find", "draw a dog", None, (Mention("dog"),), target=IMAGE)]
-    with pytest.raises(UsageError, match="nothing to tell what is drawn from"):
+    with pytest.raises(UsageError, match="the judge knows only one concept of the dataset"):
         judge_for(live, dogs, [WORLD.concepts["dog"]], None, notes)
     own = str(gill / "judge")
     hub = LiveModel(live.model, live.encoder.processor, name="hub/gill")
     assert judge_for(hub, dogs, concepts, own, notes) is not None, "a model without a folder needs --judge alone"
     assert not notes and judge_for(hub, dogs, concepts, None, notes) is None
-    assert notes == ["nothing judges what is drawn: --judge names an image classifier or a CLIP"]
+    assert notes == ["no judge for the drawn pictures: name an image classifier or a CLIP as the judge"]
     assert judge_for(hub, [], concepts, "none", notes) is None
 
 

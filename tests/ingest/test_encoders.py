@@ -157,9 +157,9 @@ def test_what_an_encoder_does_not_know_is_refused(folders: dict[str, Path], enco
         open_encoder(f"hf:{folders['hf']}", {"pooling": "max"})
     with pytest.raises(UsageError, match="no parameter of hf called 'poolng'; did you mean 'pooling'"):
         open_encoder(f"hf:{folders['hf']}", {"poolng": "max"})
-    with pytest.raises(UsageError, match="wants a CLIP; .* is a bert"):
+    with pytest.raises(UsageError, match="needs a CLIP; .* is a bert"):
         open_encoder(f"clip:{folders['hf']}")
-    with pytest.raises(UsageError, match="wants a CLAP; .* is a clip"):
+    with pytest.raises(UsageError, match="needs a CLAP; .* is a clip"):
         open_encoder(f"clap:{folders['clip']}")
     with pytest.raises(UsageError, match="wants a model of texts"):
         open_encoder(f"hf:{folders['clip']}")

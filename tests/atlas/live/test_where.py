@@ -64,10 +64,13 @@ def test_unions_are_spelled_out_and_roles_are_in_one_order() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("everywhere", "'everywhere' is no --where; write role=image,text, position=-1,2:5 or phase=prefill"),
-        ("roles=image", "'roles=image' is no --where"),
-        ("role=image;", "'' is no --where"),
-        ("role=image;role=text", "'role=text' is no --where"),
+        (
+            "everywhere",
+            "'everywhere' is not a place for where; write role=image,text, position=-1,2:5 or phase=prefill",
+        ),
+        ("roles=image", "'roles=image' is not a place for where"),
+        ("role=image;", "'' is not a place for where"),
+        ("role=image;role=text", "'role=text' is not a place for where"),
         ("role=images", "no token role called 'images'; there are: text, special, image, video, audio, special_text"),
         ("role=", "no token role called ''"),
         ("role=pad", "no token role called 'pad'"),
