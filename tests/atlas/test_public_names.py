@@ -10,6 +10,7 @@ import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import atlas
@@ -138,3 +139,32 @@ def test_methods_have_the_signature_of_what_they_ask() -> None:
     parameters = inspect.signature(atlas.Atlas.ingest).parameters
     assert list(parameters)[:3] == ["self", "model", "dataset"] and "per_concept" in parameters
     assert atlas.Atlas.ingest.__name__ == "ingest" and "maps" in str(inspect.getdoc(atlas.Atlas.ingest))
+
+
+def test_values_of_other_types_are_converted_or_refused(stored_atlas: Path) -> None:
+    opened = atlas.Atlas.open(stored_atlas)
+    for call, message in (
+        (lambda: opened.query("dog", top="5"), "top must be a whole number, not '5'"),
+        (lambda: opened.query("dog", top=True), "top must be a whole number, not True"),
+        (lambda: opened.query(["dog", "cat"]), r"concept must be a string, not \['dog', 'cat'\]"),
+        (lambda: opened.neuron((0, 1)), r"address must be a string or a Neuron, not \(0, 1\)"),
+        (lambda: opened.ingest("x", per_concept="3"), "per_concept must be a whole number, not '3'"),
+        (lambda: opened.ingest("x", methods={"contribution": {}}), "methods must be a list of names, or one text"),
+        (lambda: opened.ingest("x", concepts=[]), "concepts names nothing; give one or more, or leave it out"),
+        (lambda: opened.ingest("x", options="seed=1"), "options must be a dictionary, not 'seed=1'"),
+        (lambda: opened.generate("x", image=3), "image must be a list of names"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            call()
+    as_text = opened.shared("dog", method="contribution", sources="image,text", reduce="mean", top=2)
+    as_list = opened.shared("dog", method="contribution", sources=["image", "text"], reduce="mean", top=np.int64(2))
+    assert as_text.neurons == as_list.neurons
+
+
+def test_one_picture_is_one_name_and_paths_may_be_text() -> None:
+    from ingest.requests.evaluate import Evaluate
+    from ingest.requests.generate import Generate
+
+    request = Generate("what is this?", image="dog.png", draw="drawn.png", model=Path("a/model"))
+    assert (request.image, request.draw, request.model) == (("dog.png",), Path("drawn.png"), "a/model")
+    assert Evaluate(method="contribution", doses=[40, "1%"]).doses == ("40", "1%")
