@@ -13,7 +13,6 @@ import difflib
 import re
 from collections.abc import Callable, Iterable
 
-_NUMBER = re.compile(r"-?(\d+(\.\d*)?(e[+-]?\d+)?|inf|nan)|None|True|False")
 _FIELD = re.compile(r"\[\[([a-z_]+)(?:=([^\]]*))?\]\]")
 
 
@@ -24,10 +23,8 @@ def spelled(message: str, spell: Callable[[str, str | None], str]) -> str:
 
 
 def keyword(name: str, value: str | None) -> str:
-    """A field as Python spells it: `top`, `token='bark'` or `scale=0.5`."""
-    if value is None:
-        return name
-    return f"{name}={value if _NUMBER.fullmatch(value) else repr(value)}"
+    """A field as Python spells it: `top`, or `token='bark'`."""
+    return name if value is None else f"{name}={value!r}"
 
 
 class AtlasError(Exception):

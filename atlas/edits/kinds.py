@@ -56,7 +56,7 @@ class ChangeKind:
             return
         is_real = isinstance(self.amount, numbers.Real) and not isinstance(self.amount, bool)
         text = f"{self.amount:g}" if is_real else str(self.amount)
-        given = f"[[{FUNCTIONS.get(self.name, self.name)}={text}]]"
+        given = f"[[{FUNCTIONS.get(self.name, self.name)}]]={text}"
         is_noise = self.name.endswith("noise")
         expected = "a number, 0 or more" if is_noise else f"a finite number, up to {LARGEST:.0e}"
         if self.amount is None or not is_real:

@@ -210,7 +210,7 @@ def test_an_edit_is_made_of_a_set_of_neurons_and_a_kind(stored_atlas: Path) -> N
         (lambda: opened.use(runs="zzz"), "no run called 'zzz'"),
         (lambda: atlas.scale(None), "scale=None is not a number"),
         (lambda: atlas.set_to(True), "set_to=True is not a number"),
-        (lambda: atlas.steer("2sd"), "steer='2sd' is not a number"),
+        (lambda: atlas.steer("2sd"), "steer=2sd is not a number"),
         (lambda: atlas.set_to(float("inf")), "set_to=inf is out of range; give a finite number"),
         (lambda: atlas.scale(1), "scale=1 changes nothing"),
     ):
