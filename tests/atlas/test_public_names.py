@@ -225,3 +225,17 @@ def test_an_atlas_is_found_from_the_home_folder_and_named_from_within(
     assert atlas.Atlas.open(f"~/{stored_atlas.name}").path == stored_atlas
     monkeypatch.chdir(stored_atlas)
     assert repr(atlas.Atlas.open(".")).startswith(f"Atlas({stored_atlas.name}: ")
+
+
+def test_arguments_that_do_not_exist_are_refused_by_the_name_of_the_method(stored_atlas: Path) -> None:
+    opened = atlas.Atlas.open(stored_atlas)
+    for call, message in (
+        (lambda: opened.query("dog", methd="x"), r"^query\(\) got .* 'methd'; did you mean 'method'\?"),
+        (lambda: opened.query("dog", "contribution", "image"), r"^query\(\) too many positional arguments"),
+        (lambda: opened.neuron(), r"^neuron\(\) missing a required argument: 'address'"),
+        (lambda: opened.generate("x", imge="a.png"), r"^generate\(\) got .*; did you mean 'image'\?"),
+        (lambda: atlas.load_model(dtyp="x"), r"^load_model\(\) got .*; did you mean 'dtype'\?"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+    assert {"model", "revision", "dtype", "device"} <= set(inspect.signature(atlas.load_model).parameters)
