@@ -20,6 +20,7 @@ from cli.common import (
     Target,
     note_defaults,
     resolve,
+    spelling,
     tell,
 )
 
@@ -88,12 +89,12 @@ def create(
     from atlas.api.atlas import Atlas
     from atlas.query.map_spec import MapSpec
 
+    kind = _kind(set_to, scale, shift, mean, minimum, noise, write_noise)
     opened = Atlas(resolve(atlas))
     which = MapSpec(concept, method, source=source, target=target, reduce=reduce, model=model, dataset=dataset, run=run)
     chosen = neurons_of(opened, which, select=select, top=top, layers=layers, labels=labels, of=of)
     if complement:
         chosen = opened.complement(chosen)
-    kind = _kind(set_to, scale, shift, mean, minimum, noise, write_noise)
     edit = opened.create_edit(name, chosen, kind, where=where, seed=seed, note=note).data
     tell(f"{edit.label}: {len(edit.neurons)} neurons of {edit.model['name']}")
 
@@ -158,7 +159,8 @@ def _kind(
     if len(chosen) != 1:
         raise UsageError(f"say what becomes of the neurons with exactly one of {', '.join(options)}")
     make, value = chosen[0]
-    return make() if value is True else make(value)
+    with spelling({"set_to": "--set", "steer": "--shift"}):
+        return make() if value is True else make(value)
 
 
 def compose(

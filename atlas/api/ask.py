@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import atlas.questions
 from atlas import plugins, registry
+from atlas.api.call import check_call
 from atlas.errors import AtlasError
 from atlas.query.answer import Answer
 from atlas.query.option import name_of
@@ -28,13 +29,15 @@ def method_of(question: Callable[P, Question[A]]) -> Callable[Concatenate[Any, P
     """A method that asks a question, with its signature; type checkers see it through the ParamSpec."""
 
     def method(self: Asks, /, *args: P.args, **kwargs: P.kwargs) -> A:
+        check_call(name, taken, *args, **kwargs)
         return self.ask(question(*args, **kwargs))
 
-    own = inspect.signature(question).parameters.values()
+    name, taken = name_of(question), inspect.signature(question)
+    own = taken.parameters.values()
     first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     gives = inspect.signature(question.answer).return_annotation  # type: ignore[attr-defined]
     method.__doc__ = question.__doc__
-    method.__name__ = method.__qualname__ = name_of(question)
+    method.__name__ = method.__qualname__ = name
     method.__signature__ = inspect.Signature([first, *own], return_annotation=gives)  # type: ignore[attr-defined]
     method.__annotations__ = {p.name: p.annotation for p in own} | {"return": gives}
     method.question = question  # type: ignore[attr-defined]

@@ -17,10 +17,12 @@ from atlas.edits import set_expression
 from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.query import pins, saved
 from atlas.query.answer import Answer
-from atlas.query.neuron_set import NeuronSet, everything_but
+from atlas.query.given import several
+from atlas.query.neuron_set import NeuronSet, everything_but, require_neurons
 from atlas.query.provenance import fingerprint_of
 from atlas.query.question import Question
 from atlas.query.saved import Selection
+from atlas.store.atomic import expand_home
 from atlas.store.database import open_readonly
 from atlas.store.default_path import default_path
 from atlas.store.pins_file import Pins, read
@@ -40,12 +42,14 @@ class Atlas(Questions, Requests):
 
     @classmethod
     def open(cls, path: str | Path | None = None, *, create: bool = False) -> Atlas:
-        """The atlas at a path; by default `default_path()`. create: make an empty one where there is none.
+        """The atlas at a path, with `~` as the home folder; by default `default_path()`.
+
+        create: make an empty one where there is none.
 
         Raises:
             StoreUnavailable: there is no atlas, it is of another version, or it is being written.
         """
-        folder = Path(path) if path is not None else default_path()
+        folder = expand_home(path) if path is not None else default_path()
         if create:
             from atlas.store import create as store_create
 
@@ -69,7 +73,7 @@ class Atlas(Questions, Requests):
         """
         if model is None and dataset is None and not runs:
             return read(self.path)
-        return pins.pin(self.path, model=model, dataset=dataset, runs=runs)
+        return pins.pin(self.path, model=model, dataset=dataset, runs=several(runs))
 
     def use_nothing(self) -> None:
         """Unpin everything: questions are again about the newest model and dataset."""
@@ -82,7 +86,7 @@ class Atlas(Questions, Requests):
     def __getattr__(self, name: str) -> Any:
         """The method of a question that a plug-in adds."""
         if name.startswith("_") or name not in registry.names(atlas.questions):
-            raise AttributeError(f"'Atlas' has no attribute '{name}'")
+            raise AttributeError(f"'Atlas' has no attribute '{name}'", name=name, obj=self)
         return method_of(question_named(name)).__get__(self)
 
     def __dir__(self) -> list[str]:
@@ -98,7 +102,7 @@ class Atlas(Questions, Requests):
                 "SELECT (SELECT count(*) FROM models), (SELECT count(*) FROM runs), (SELECT count(*) FROM maps)"
             ).fetchall()
         kinds = zip(rows[0], ("model", "run", "map"), strict=True)
-        return f"Atlas({self.path.name}: {', '.join(f'{n:,} {kind}' + 's' * (n != 1) for n, kind in kinds)})"
+        return f"Atlas({self.path.resolve().name}: {', '.join(f'{n:,} {kind}' + 's' * (n != 1) for n, kind in kinds)})"
 
     def sql(self, statement: str, *, limit: int = 1000, timeout: float = 60.0) -> Answer:
         """One SELECT over the atlas's tables; it can read nothing else and change nothing.
@@ -131,6 +135,7 @@ class Atlas(Questions, Requests):
         Raises:
             UsageError: a bad name, no neurons, neurons of several models, or a name that is taken.
         """
+        require_neurons(neurons)
         with open_readonly(self.path):  # there is an atlas
             return saved.save(self.path, name, neurons, note=note, replace=replace)
 
@@ -186,6 +191,7 @@ class Atlas(Questions, Requests):
         """Every other neuron of the same language model."""
         from atlas.edits import library as edit_library
 
+        require_neurons(neurons)
         model = edit_library.model_row(self.path, fingerprint_of(neurons.provenance))
         return everything_but(neurons, model["layers"], model["width"])
 

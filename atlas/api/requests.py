@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
+from atlas.api.call import check_call
 from atlas.errors import Unsupported
 from atlas.missing_extra import missing_extra
 from atlas.query.option import name_of
@@ -48,11 +49,13 @@ def method_of(request: Callable[P, Request[R]]) -> Callable[Concatenate[Any, P],
     """A method that performs a request, with its signature; type checkers see it through the ParamSpec."""
 
     def method(self: HasPath, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        check_call(name, taken, *args, **kwargs)
         return perform(request(*args, **kwargs), self.path)
 
-    own = inspect.signature(request).parameters.values()
+    name, taken = name_of(request), inspect.signature(request)
+    own = taken.parameters.values()
     method.__doc__ = request.__doc__
-    method.__name__ = method.__qualname__ = name_of(request)
+    method.__name__ = method.__qualname__ = name
     method.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *own]
     )
@@ -73,7 +76,7 @@ class Requests:
     properties = method_of(Properties)
 
 
-def load_model(model: str | None = None, **options: Any) -> tuple[Any, Any]:
+def load_model(model: str | Path | None = None, **options: Any) -> tuple[Any, Any]:
     """A HuggingFace model and its processor (or tokenizer), ready for `edit.on(model)`.
 
     model: a folder, a HuggingFace id, or an embedded model's name; by default the embedded tiny-llava. options: of
@@ -84,4 +87,9 @@ def load_model(model: str | None = None, **options: Any) -> tuple[Any, Any]:
         UsageError: there is no such model.
         Unsupported: it cannot be loaded here, or the extra `ingest` is not installed.
     """
-    return perform(LoadModel(model, **options), Path())
+    check_call("load_model", _LOADING, model, **options)
+    return perform(LoadModel(model, **options), Path())  # type: ignore[arg-type]
+
+
+_LOADING = inspect.signature(LoadModel)
+load_model.__signature__ = _LOADING.replace(return_annotation=tuple[Any, Any])  # type: ignore[attr-defined]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,19 @@ from atlas.edits.edit import LARGEST, Change, is_number
 from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.errors import UsageError
 from atlas.neurons import Neuron
+from atlas.query.given import shown
 
 KINDS = ("set", "scale", "shift", "mean", "min", "noise", "write_noise")
 """The names that a stored edit's provenance has for the kinds, in that order."""
 
 VALUE, DEVIATIONS = "value", "sd"
 """The units of a shift: that of the neuron's values, or the neuron's own standard deviations."""
+
+FUNCTIONS = {"set": "set_to", "shift": "steer", "min": "minimum"}
+"""The functions of this module that are not called as their kind is."""
+
+OWN_VALUE = ("mean", "min")
+"""Kinds without an amount: each neuron has its own."""
 
 NEUTRAL = {"scale": 1.0, "shift": 0.0, "noise": 0.0, "write_noise": 0.0}
 """Amounts that leave every value as it is."""
@@ -31,7 +39,8 @@ class ChangeKind:
     neuron's own mean or minimum. unit: of a shift.
 
     Raises:
-        UsageError: an amount that is not finite, is negative for noise, or changes nothing; an unknown unit.
+        UsageError: an unknown name or unit; an amount that is missing, not finite, negative for noise, or changes
+            nothing.
     """
 
     name: str
@@ -39,21 +48,28 @@ class ChangeKind:
     unit: str = VALUE
 
     def __post_init__(self) -> None:
+        if self.name not in KINDS:
+            raise unknown_kind(self.name)
         if self.unit not in (VALUE, DEVIATIONS):
             raise UsageError(f"[[unit={self.unit}]] is not a unit; give {VALUE} or {DEVIATIONS}")
-        if self.amount is None:
+        if self.name in OWN_VALUE:
             return
+        is_real = isinstance(self.amount, numbers.Real) and not isinstance(self.amount, bool)
+        text = f"{self.amount:g}" if is_real else str(self.amount)
+        given = f"[[{FUNCTIONS.get(self.name, self.name)}]]={text}"
         is_noise = self.name.endswith("noise")
+        expected = "a number, 0 or more" if is_noise else f"a finite number, up to {LARGEST:.0e}"
+        if self.amount is None or not is_real:
+            raise UsageError(f"{given} is not a number; give {expected}")
         if not is_number(self.amount) or (is_noise and self.amount < 0):
-            expected = "a number, 0 or more" if is_noise else f"a finite number, up to {LARGEST:.0e}"
-            raise UsageError(f"[[{self.name}={self.amount:g}]] cannot be; give {expected}")
+            raise UsageError(f"{given} is out of range; give {expected}")
         if self.amount == NEUTRAL.get(self.name):
-            raise UsageError(f"[[{self.name}={self.amount:g}]] changes nothing: it leaves every value as it is")
+            raise UsageError(f"{given} changes nothing: it leaves every value as it is")
 
     @property
     def statistic(self) -> str | None:
         """The stored statistic of each neuron that it needs: `mean`, `min` or `sd`."""
-        if self.name in ("mean", "min"):
+        if self.name in OWN_VALUE:
             return self.name
         return DEVIATIONS if self.unit == DEVIATIONS else None
 
@@ -62,6 +78,11 @@ class ChangeKind:
         amount = f"{self.amount:g}sd" if self.unit == DEVIATIONS else self.amount
         unset: dict[str, Any] = dict.fromkeys(KINDS) | {"mean": False, "min": False}
         return unset | {self.name: True if amount is None else amount}
+
+
+def unknown_kind(given: object) -> UsageError:
+    """The error for what is not a kind of change."""
+    return UsageError(f"[[kind]] is ablate(), scale(0.5), mean() or another of atlas.edits.kinds, not {shown(given)}")
 
 
 def ablate() -> ChangeKind:
@@ -115,7 +136,7 @@ def parse_shift(text: str) -> ChangeKind:
     try:
         amount = float(text.removesuffix(DEVIATIONS))
     except ValueError:
-        raise UsageError(f"[[shift={text}]] is not a number, nor standard deviations such as 2sd") from None
+        raise UsageError(f"[[steer={text}]] is not a number, nor standard deviations such as 2sd") from None
     return steer(amount, unit=DEVIATIONS if in_deviations else VALUE)
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from atlas.edits import edit as parts
 from atlas.edits import files as edit_files
 from atlas.edits.edit import Edit, Intervention
-from atlas.edits.kinds import ChangeKind, make_changes, write_deltas
+from atlas.edits.kinds import ChangeKind, make_changes, unknown_kind, write_deltas
 from atlas.edits.positions import EVERYWHERE, Positions
 from atlas.edits.reference_values import reference_values, tap_of
 from atlas.errors import IntegrityError, UsageError, unknown
 from atlas.query import statements
-from atlas.query.neuron_set import NeuronSet, neuron_set
+from atlas.query.given import several, shown
+from atlas.query.neuron_set import NeuronSet, neuron_set, require_neurons
 from atlas.query.provenance import Provenance, fingerprint_of, maps_of
 from atlas.store import names
 from atlas.store.atomic import sha256
@@ -176,6 +177,13 @@ def create(
 ) -> Edit:
     """See `Atlas.create_edit`."""
     names.check_name(name)
+    require_neurons(neurons)
+    if not isinstance(kind, ChangeKind):
+        raise unknown_kind(kind)
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise UsageError(f"[[seed]] must be a whole number, not {shown(seed)}")
+    if not isinstance(where, str | Positions):
+        raise UsageError(f"[[where]] must be a string or Positions, not {shown(where)}")
     positions = Positions.parse(where) if isinstance(where, str) else where
     distinct = tuple(dict.fromkeys(neurons.neurons))
     provenance = neurons.provenance
@@ -250,6 +258,7 @@ def composed(path: Path, name: str, labels: Sequence[str], conflict: str, *, not
     """See `Atlas.compose_edits`."""
     from atlas.edits.compose import compose
 
+    labels = several(labels)
     if len(labels) < 2:
         raise UsageError("compose two edits or more: atlas edit compose no-pets no-dog no-cat")
     parts = [read(path, label).data for label in labels]

@@ -114,8 +114,15 @@ class Answer:
             UsageError: no figure shows such an answer.
             Unsupported: matplotlib is not installed.
         """
-        figure = registry.load(importlib.import_module("atlas.figures"), name_of(self.question))
-        return figure.draw(self, **options)
+        figures = importlib.import_module("atlas.figures")
+        known = registry.names(figures)
+        name = None if self.question is None else name_of(self.question)
+        if name not in known:
+            raise UsageError(
+                f"no figure shows {'this answer' if name is None else f'an answer of {name}'}; "
+                f"there are figures of {', '.join(known)}"
+            )
+        return registry.load(figures, name).draw(self, **options)
 
     def head(self, count: int = 5) -> Self:
         """The first rows."""
@@ -128,14 +135,32 @@ class Answer:
     def __getitem__(self, key: str) -> pa.ChunkedArray: ...
     @overload
     def __getitem__(self, key: slice) -> Self: ...
-    def __getitem__(self, key: str | slice) -> Any:
-        """A column by its name, or a slice of the rows with everything else unchanged."""
+    @overload
+    def __getitem__(self, key: int) -> Any: ...
+    def __getitem__(self, key: str | slice | int) -> Any:
+        """A column by its name, a slice of the rows with everything else unchanged, or one row: a dictionary, of a
+        set of neurons the neuron.
+
+        Raises:
+            KeyError: no such column; IndexError: no such row.
+        """
         if isinstance(key, str):
             if key not in self.table.column_names:
                 raise KeyError(f"no column '{key}'; there are: {', '.join(self.table.column_names)}")
             return self.table[key]
-        start, stop, step = key.indices(len(self))
-        return self._like(self.table.take(list(range(start, stop, step))))
+        if isinstance(key, slice):
+            start, stop, step = key.indices(len(self))
+            return self._like(self.table.take(list(range(start, stop, step))))
+        if isinstance(key, bool) or not hasattr(key, "__index__"):
+            raise TypeError(f"an answer has columns by name, rows by number and slices; not {type(key).__name__}")
+        index = key.__index__()
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"no row {index}; the answer has {len(self)}")
+        return self._row(index % len(self))
+
+    def _row(self, index: int) -> Any:
+        """One row as a dictionary."""
+        return self.table.slice(index, 1).to_pylist()[0]
 
     def _like(self, table: pa.Table) -> Self:
         """The same answer with other rows."""

@@ -10,6 +10,7 @@ import pyarrow as pa
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, Neuron
 from atlas.query.answer import Answer
+from atlas.query.given import shown
 from atlas.query.provenance import Provenance, defaults_of
 
 LAYERS = pa.schema(
@@ -33,7 +34,11 @@ class NeuronSet(Answer):
         return iter(self.neurons)
 
     def __contains__(self, neuron: object) -> bool:
-        return neuron in self.neurons
+        """Whether a neuron, or its address (`"3/265"`), is in the set."""
+        return (Neuron.parse(neuron) if isinstance(neuron, str) else neuron) in self.neurons
+
+    def _row(self, index: int) -> Neuron:
+        return self.neurons[index]
 
     def __repr__(self) -> str:
         shown = ", ".join(str(n) for n in self.neurons[:4])
@@ -41,14 +46,20 @@ class NeuronSet(Answer):
 
     def __and__(self, other: NeuronSet) -> NeuronSet:
         """The neurons in both sets, in the order and with the columns of this one."""
+        if not isinstance(other, NeuronSet):
+            return NotImplemented
         return self._keep("and", other, lambda n, other_neurons: n in other_neurons)
 
     def __sub__(self, other: NeuronSet) -> NeuronSet:
         """The neurons of this set that are not in the other."""
+        if not isinstance(other, NeuronSet):
+            return NotImplemented
         return self._keep("minus", other, lambda n, other_neurons: n not in other_neurons)
 
     def __or__(self, other: NeuronSet) -> NeuronSet:
         """The neurons of this set, then those that only the other has; with the columns of both."""
+        if not isinstance(other, NeuronSet):
+            return NotImplemented
         extra = other - self
         common = [name for name in self.table.column_names if name in extra.table.column_names]
         rows = pa.concat_tables([self.table.select(common), extra.table.select(common)], promote_options="permissive")
@@ -64,6 +75,16 @@ class NeuronSet(Answer):
         if fingerprint != other_fingerprint or fingerprint is None:
             raise UsageError("these sets have neurons of two models; choose one with [[model]]")
         return {"fingerprint": fingerprint, "set": word, "left": self.provenance, "right": other.provenance}
+
+
+def require_neurons(value: object, name: str = "neurons") -> None:
+    """Refuse what is not a set of neurons, such as a list of them: a set knows its model and where it came from.
+
+    Raises:
+        UsageError: it is not one. name: of the field that it was given as.
+    """
+    if not isinstance(value, NeuronSet):
+        raise UsageError(f"[[{name}]] is a set of neurons, such as `query` or `selection` returns, not {shown(value)}")
 
 
 def neuron_set(neurons: Sequence[Neuron], provenance: Provenance) -> NeuronSet:

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar, dataclass_transform
 
-from atlas.errors import UsageError
-
 OPTION = "option"
 """The key of a field's metadata that holds its `Described`."""
 
@@ -58,18 +56,6 @@ def by_place(of: type[Any], name: str, *, default: Any, kw_only: bool = False) -
 def required(help: str, *flags: str, argument: bool = False, of: str | None = None, kw_only: bool = True) -> Any:
     """A field that must be given."""
     return field(metadata={OPTION: Described(help, flags, argument, of=of)}, kw_only=kw_only)
-
-
-def check_least(asked: object) -> None:
-    """Refuse a number below its least.
-
-    Raises:
-        UsageError: there is one; the message names the field.
-    """
-    for name, about in options_of(type(asked)).items():
-        value = getattr(asked, name)
-        if about.least is not None and value is not None and value < about.least:
-            raise UsageError(f"[[{name}]] must be at least {about.least}")
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(option, by_place, required))

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from atlas.query.answer import Answer
+from atlas.query.given import check_given
 from atlas.query.map_spec import COORDINATES, MapSpec
-from atlas.query.option import check_least
 
 A = TypeVar("A", bound=Answer, covariant=True)
 
@@ -24,12 +24,12 @@ class Question(ABC, Generic[A]):
     examples: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        """Refuse values that are not allowed. A question with checks of its own calls this too.
+        """Convert and check the values; see `check_given`. A question with checks of its own calls this too.
 
         Raises:
-            UsageError: a number below its minimum.
+            UsageError: a value that is not allowed.
         """
-        check_least(self)
+        check_given(self)
 
     def ask(self, path: Path) -> A:
         """The answer from the atlas at a path, which remembers what was asked."""

@@ -6,11 +6,12 @@ the job's own default, or an edit's, holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
-from atlas.query.option import COMMAS, PAIRS, REPEATED, check_least, described, option, options_of
+from atlas.query.given import check_given
+from atlas.query.option import COMMAS, PAIRS, described, option, options_of
 from ingest.requests.named_dataset import NamedDataset
 
 if TYPE_CHECKING:
@@ -21,35 +22,17 @@ JOB, EXECUTION = "job", "execution"
 """What a field belongs to: `ingest.job.Job`, whose field of that name it fills, or `ingest.job.Execution`."""
 
 
-def several(value: Sequence[str] | str) -> tuple[str, ...]:
-    """Names as a tuple; those of one text stand between commas.
-
-    >>> several("dog, cat"), several(["dog"])
-    (('dog', 'cat'), ('dog',))
-    """
-    parts = value.split(",") if isinstance(value, str) else value
-    return tuple(part.strip() for part in parts if part.strip())
-
-
-AS_GIVEN: Mapping[str, Callable[[Any], Any]] = {COMMAS: several, REPEATED: tuple, PAIRS: dict}
-"""How the several values of a field are kept."""
-
-
 @described
 class JobOptions:
     """Options that fill fields of a job, or of how it is run."""
 
     def __post_init__(self) -> None:
-        """Names that were given as one text or a list become tuples.
+        """Convert and check the values; see `check_given`.
 
         Raises:
-            UsageError: a number below its least.
+            UsageError: a value that is not allowed.
         """
-        for name, about in options_of(type(self)).items():
-            value = getattr(self, name)
-            if about.several and value is not None:
-                object.__setattr__(self, name, AS_GIVEN[about.several](value))
-        check_least(self)
+        check_given(self)
 
     def content(self) -> dict[str, Any]:
         """The fields of a job that were given."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
-from atlas.query.neuron_set import NeuronSet
+from atlas.query.neuron_set import NeuronSet, require_neurons
 from atlas.query.option import PAIRS, REPEATED, described, option, required
 from ingest.requests.options import EXECUTION, JOB, DataOptions, LoadOptions, ModelOptions
 from ingest.requests.request import Progress, Request, silent
@@ -56,6 +56,8 @@ class Solve(Request["StoredEdit"], LoadOptions, DataOptions, ModelOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.neurons is not None:
+            require_neurons(self.neurons)
         if self.target not in ("text", "image"):
             raise UsageError(f"an edit changes what is said or drawn: [[target]] text or image, not '{self.target}'")
         if self.target == "image":

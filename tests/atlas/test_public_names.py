@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import operator
 import subprocess
 import sys
 import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import atlas
@@ -138,3 +140,102 @@ def test_methods_have_the_signature_of_what_they_ask() -> None:
     parameters = inspect.signature(atlas.Atlas.ingest).parameters
     assert list(parameters)[:3] == ["self", "model", "dataset"] and "per_concept" in parameters
     assert atlas.Atlas.ingest.__name__ == "ingest" and "maps" in str(inspect.getdoc(atlas.Atlas.ingest))
+
+
+def test_values_of_other_types_are_converted_or_refused(stored_atlas: Path) -> None:
+    opened = atlas.Atlas.open(stored_atlas)
+    for call, message in (
+        (lambda: opened.query("dog", top="5"), "top must be a whole number, not '5'"),
+        (lambda: opened.query("dog", top=True), "top must be a whole number, not True"),
+        (lambda: opened.query(["dog", "cat"]), r"concept must be a string, not \['dog', 'cat'\]"),
+        (lambda: opened.neuron((0, 1)), r"address must be a string or a Neuron, not \(0, 1\)"),
+        (lambda: opened.ingest("x", per_concept="3"), "per_concept must be a whole number, not '3'"),
+        (lambda: opened.ingest("x", methods={"contribution": {}}), "methods must be a list of names, or one text"),
+        (lambda: opened.ingest("x", concepts=[]), "concepts names nothing; give one or more, or leave it out"),
+        (lambda: opened.ingest("x", options="seed=1"), "options must be a dictionary, not 'seed=1'"),
+        (lambda: opened.generate("x", image=3), "image must be a list of names"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            call()
+    as_text = opened.shared("dog", method="contribution", sources="image,text", reduce="mean", top=2)
+    as_list = opened.shared("dog", method="contribution", sources=["image", "text"], reduce="mean", top=np.int64(2))
+    assert as_text.neurons == as_list.neurons
+
+
+def test_one_picture_is_one_name_and_paths_may_be_text() -> None:
+    from ingest.requests.evaluate import Evaluate
+    from ingest.requests.generate import Generate
+
+    request = Generate("what is this?", image="dog.png", draw="drawn.png", model=Path("a/model"))
+    assert (request.image, request.draw, request.model) == (("dog.png",), Path("drawn.png"), "a/model")
+    assert Evaluate(method="contribution", doses=[40, "1%"]).doses == ("40", "1%")
+
+
+def test_rows_slices_and_members_of_a_set_of_neurons(stored_atlas: Path) -> None:
+    opened = atlas.Atlas.open(stored_atlas)
+    dog = opened.query("dog", "contribution", source="text", reduce="mean", top=3)
+    assert (dog[0], dog[-1]) == (dog.neurons[0], dog.neurons[2]) and dog[:2].neurons == dog.neurons[:2]
+    assert str(dog[0]) in dog and "0/7777" not in dog
+    concepts = opened.concepts()
+    assert concepts[0] == concepts.to_pylist()[0] and list(concepts) == concepts.to_pylist()
+    with pytest.raises(IndexError, match="no row 3; the answer has 3"):
+        _ = dog[3]
+    with pytest.raises(TypeError, match="rows by number and slices; not list"):
+        _ = dog[[0]]  # type: ignore[call-overload]
+    for operation in (operator.and_, operator.or_, operator.sub):
+        with pytest.raises(TypeError, match="unsupported operand"):
+            operation(dog, ["0/1"])
+    with pytest.raises(UsageError, match="no figure shows an answer of query; there are figures of dose_response"):
+        dog.plot()
+    with pytest.raises(UsageError, match="no figure shows this answer"):
+        (dog & dog).plot()
+
+
+def test_an_edit_is_made_of_a_set_of_neurons_and_a_kind(stored_atlas: Path) -> None:
+    opened = atlas.Atlas.open(stored_atlas)
+    dog = opened.query("dog", "contribution", source="text", reduce="mean", top=3)
+    for call, message in (
+        (lambda: opened.create_edit("x", dog, "ablate"), "kind is ablate.*, not 'ablate'"),
+        (lambda: opened.create_edit("x", dog, atlas.ablate), "kind is ablate.*, not "),
+        (lambda: opened.create_edit("x", list(dog), atlas.ablate()), "neurons is a set of neurons, such as `query`"),
+        (
+            lambda: opened.create_edit("x", dog, atlas.ablate(), where=None),
+            "where must be a string or Positions, not None",
+        ),
+        (lambda: opened.create_edit("x", dog, atlas.noise(1), seed="x"), "seed must be a whole number, not 'x'"),
+        (lambda: opened.save_selection("x", ["0/1"]), "neurons is a set of neurons"),
+        (lambda: opened.complement(["0/1"]), "neurons is a set of neurons"),
+        (lambda: opened.solve("x", word="dog", neurons=["0/1"]), "neurons is a set of neurons"),
+        (lambda: opened.compose_edits("x", "no-dog"), "compose two edits or more"),
+        (lambda: opened.use(runs="zzz"), "no run called 'zzz'"),
+        (lambda: atlas.scale(None), "scale=None is not a number"),
+        (lambda: atlas.set_to(True), "set_to=True is not a number"),
+        (lambda: atlas.steer("2sd"), "steer=2sd is not a number"),
+        (lambda: atlas.set_to(float("inf")), "set_to=inf is out of range; give a finite number"),
+        (lambda: atlas.scale(1), "scale=1 changes nothing"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            call()
+
+
+def test_an_atlas_is_found_from_the_home_folder_and_named_from_within(
+    stored_atlas: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(stored_atlas.parent))
+    assert atlas.Atlas.open(f"~/{stored_atlas.name}").path == stored_atlas
+    monkeypatch.chdir(stored_atlas)
+    assert repr(atlas.Atlas.open(".")).startswith(f"Atlas({stored_atlas.name}: ")
+
+
+def test_arguments_that_do_not_exist_are_refused_by_the_name_of_the_method(stored_atlas: Path) -> None:
+    opened = atlas.Atlas.open(stored_atlas)
+    for call, message in (
+        (lambda: opened.query("dog", methd="x"), r"^query\(\) got .* 'methd'; did you mean 'method'\?"),
+        (lambda: opened.query("dog", "contribution", "image"), r"^query\(\) too many positional arguments"),
+        (lambda: opened.neuron(), r"^neuron\(\) missing a required argument: 'address'"),
+        (lambda: opened.generate("x", imge="a.png"), r"^generate\(\) got .*; did you mean 'image'\?"),
+        (lambda: atlas.load_model(dtyp="x"), r"^load_model\(\) got .*; did you mean 'dtype'\?"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            call()
+    assert {"model", "revision", "dtype", "device"} <= set(inspect.signature(atlas.load_model).parameters)

@@ -112,7 +112,7 @@ def test_a_shift_in_deviations_is_of_each_neurons_own(own_atlas: Path, values: d
     for wrong in ("", "sd", "2 sigma", "2 sd sd"):
         with pytest.raises(UsageError, match="standard deviations such as 2sd"):
             parse_shift(wrong)
-    with pytest.raises(UsageError, match="shift='nan' cannot be; give a finite number"):
+    with pytest.raises(UsageError, match="steer=nan is out of range; give a finite number"):
         parse_shift("nansd")
     with pytest.raises(UsageError, match="changes nothing"):
         parse_shift("0sd")
@@ -175,10 +175,10 @@ def test_a_change_that_cannot_be_says_what_can() -> None:
     with pytest.raises(UsageError, match=r"no neurons; loosen it \(top, select, layers\)"):
         make_changes([], kinds.ablate())
     for make, amount, message in (
-        (kinds.set_to, float("nan"), "set='nan' cannot be; give a finite number"),
-        (kinds.scale, float("inf"), "scale='inf' cannot be"),
-        (kinds.noise, -0.5, "noise='-0.5' cannot be; give a number, 0 or more"),
-        (kinds.write_noise, -1, "write_noise='-1' cannot be"),
+        (kinds.set_to, float("nan"), "set_to=nan is out of range; give a finite number"),
+        (kinds.scale, float("inf"), "scale=inf is out of range"),
+        (kinds.noise, -0.5, "noise=-0.5 is out of range; give a number, 0 or more"),
+        (kinds.write_noise, -1, "write_noise=-1 is out of range"),
     ):
         with pytest.raises(UsageError, match=message):
             make(amount)

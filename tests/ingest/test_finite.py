@@ -189,7 +189,7 @@ def test_an_edit_that_overflows_is_refused_where_it_is_measured_and_where_it_ans
 def test_an_edit_with_numbers_that_no_model_computes_with_is_not_made_or_stored() -> None:
     """1e39 is infinite to every model, and 1e38 is squared by its norms, which then give nothing."""
     neuron = Neuron("language", 0, 1)
-    with pytest.raises(UsageError, match=r"scale='1e\+39' cannot be; give a finite number, up to 1e\+12"):
+    with pytest.raises(UsageError, match=r"scale=1e\+39 is out of range; give a finite number, up to 1e\+12"):
         make_changes([neuron], kinds.scale(1e39))
     deltas = np.zeros((1, 4), np.float32)
     for changes, rows in (
