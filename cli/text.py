@@ -41,7 +41,7 @@ LEAST = 8
 
 
 def fitted(text: str, columns: int, more: str = "...") -> str:
-    """A text cut to so many columns, between words where it has some, with `more` where something is left out."""
+    """A text cut to so many columns, between words where little is lost by that, with `more` where something is left out."""
     if width(text) <= columns:
         return text
     shown, columns_left = "", max(columns - len(more), 0)
@@ -50,8 +50,9 @@ def fitted(text: str, columns: int, more: str = "...") -> str:
         if columns_left < 0:
             break
         shown += character
-    if " " in shown[LEAST:]:
-        shown = shown.rpartition(" ")[0] + " "
+    words = shown[: shown.rfind(" ") + 1]
+    if 3 * len(words) > 2 * len(shown):
+        shown = words
     return (shown + more)[: max(columns, 1)] if columns < len(more) else shown + more
 
 

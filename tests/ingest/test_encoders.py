@@ -161,7 +161,7 @@ def test_what_an_encoder_does_not_know_is_refused(folders: dict[str, Path], enco
         open_encoder(f"clip:{folders['hf']}")
     with pytest.raises(UsageError, match="needs a CLAP; .* is a clip"):
         open_encoder(f"clap:{folders['clip']}")
-    with pytest.raises(UsageError, match="wants a model of texts"):
+    with pytest.raises(UsageError, match="needs a text model"):
         open_encoder(f"hf:{folders['clip']}")
     with pytest.raises(UsageError, match="cannot load the model 'no/such-model'"):
         open_encoder("hf:no/such-model")
