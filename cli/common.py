@@ -66,12 +66,17 @@ def words(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def pairs(texts: list[str]) -> dict[str, Any]:
+def pairs(texts: list[str], name: str) -> dict[str, Any]:
+    """The KEY=VALUE texts of an option, which was given for a field of this name.
+
+    Raises:
+        UsageError: one is not.
+    """
     values = {}
     for pair in texts:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UsageError(f"'{pair}' is not a KEY=VALUE")
+            raise UsageError(f"[[{name}]] '{pair}' is not KEY=VALUE")
         values[key] = value
     return values
 
