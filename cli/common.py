@@ -44,21 +44,10 @@ Of = Annotated[
     typer.Option("--of", help="Saved selections' and edits' neurons, joined: 'dog', 'dog & cat', '(a | b) - no-dog'."),
 ]
 Model = Annotated[str | None, typer.Option("--model", "-m", help="The model's name (`atlas models` lists them).")]
-Dataset = Annotated[
-    str | None, typer.Option("--dataset", "-d", help="The dataset's name, where several have the concept.")
-]
 Run = Annotated[str | None, typer.Option("--run", help="The run, by the beginning of its id.")]
 Reduce = Annotated[
     str | None, typer.Option("--reduce", help="mean over the concept's examples, or contrast with others.")
 ]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Examples in one forward pass.")]
-Images = Annotated[list[str] | None, typer.Option("--image", "-i", help="A picture: a file, or DATASET:POINTER.")]
-Audios = Annotated[list[str] | None, typer.Option("--audio", help="A recording: a file, or DATASET:POINTER.")]
-Videos = Annotated[
-    list[str] | None, typer.Option("--video", help="A video: a file, a folder of pictures, or DATASET:POINTER.")
-]
-PromptText = Annotated[str, typer.Option("--prompt", "-p", help="What to ask the model.")]
-MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", min=1, help="The longest answer.")]
 
 
 def words(text: str | None) -> tuple[str, ...]:
@@ -66,12 +55,17 @@ def words(text: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
-def pairs(texts: list[str]) -> dict[str, Any]:
+def pairs(texts: list[str], name: str) -> dict[str, Any]:
+    """The KEY=VALUE texts of an option, which was given for a field of this name.
+
+    Raises:
+        UsageError: one is not.
+    """
     values = {}
     for pair in texts:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise UsageError(f"'{pair}' is not a KEY=VALUE")
+            raise UsageError(f"[[{name}]] '{pair}' is not KEY=VALUE")
         values[key] = value
     return values
 

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from atlas.errors import UsageError
 from cli.common import AtlasPath, Method, Of, Select, Source, existing, note_model, say, tell
-from cli.edit_make import Labels, Layers, Top, neurons_of
+from cli.edit_make import Labels, Layers, neurons_of
 from cli.groups import grouped
 from cli.progress import NoProgress, progressing
 from ingest.requests.generate import MODEL
 from ingest.requests.solve import Solve
+
+MAP_NEURONS = 20
+"""How many of a map's neurons may change, by default."""
+
+Best = Annotated[
+    int | None,
+    typer.Option(
+        "--top", "-n", min=1, help=f"How many neurons of the map. [default: {MAP_NEURONS}, or all that --select does]"
+    ),
+]
 
 
 @grouped
@@ -21,7 +33,7 @@ def solve(
     method: Method = None,
     source: Source = None,
     select: Select = None,
-    top: Top = None,
+    top: Best = None,
     layers: Layers = None,
     labels: Labels = None,
     of: Of = None,
@@ -49,7 +61,7 @@ def solve(
         about = None if labels or of else request.concept or request.word
         of_map = {"target": request.target, "model": request.model} if about else {}
         maps = MapSpec(about, method, source=source, **of_map)
-        best = top if about is None or select else top or 20
+        best = top if about is None or select else top or MAP_NEURONS
         neurons = neurons_of(Atlas(path), maps, select=select, top=best, layers=layers, labels=labels, of=of)
         request = replace(request, neurons=neurons)
     import ingest.solve.solve  # noqa: F401 - without torch, say so first

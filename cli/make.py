@@ -84,9 +84,10 @@ def _beginning(named: bool, yes: bool) -> Callable[[Job, int], None]:
     """What tells what is about to run, and on a terminal asks where nobody named the model."""
 
     def begin(job: Job, examples: int) -> None:
+        concepts = f"{len(job.concepts)} concept{'s' * (len(job.concepts) != 1)}"
         say(
             f"{job.model}{'' if named else ' (no --model was given)'} on {examples:,} examples of {job.dataset}: "
-            f"{len(job.concepts)} concepts, {' and '.join(job.sources)}, {', '.join(job.methods)}"
+            f"{concepts}, {' and '.join(job.sources)}, {', '.join(job.methods)}"
         )
         if named or yes or not sys.stdin.isatty():
             return

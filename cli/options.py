@@ -75,12 +75,14 @@ def filled(kind: type[T], given: Mapping[str, Any], **more: Any) -> T:
         if value is None:
             continue
         if about.several == PAIRS:
-            value = pairs(value) or None
-        elif get_origin(hints[name]) is tuple or (isinstance(value, str) and isinstance(defaults[name], tuple)):
+            value = pairs(value, name) or None
+        elif (
+            about.several == COMMAS
+            or get_origin(hints[name]) is tuple
+            or (isinstance(value, str) and isinstance(defaults[name], tuple))
+        ):
             if not (parts := words(value)):
                 raise UsageError(f"[[{name}]] '{value}' names nothing; give one, or several with commas between")
             value = parts
-        elif about.several == COMMAS:
-            value = words(value)
         values[name] = value
     return kind(**values, **more)

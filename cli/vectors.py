@@ -82,7 +82,9 @@ def build(
     from ingest.embed.embed import EmbedSpec, embed
     from ingest.embed.encoder import DEFAULT
 
-    spec = EmbedSpec("", which, encoder or DEFAULT, pairs(option or []), wording, how.execution(), how.content())
+    spec = EmbedSpec(
+        "", which, encoder or DEFAULT, pairs(option or [], "option"), wording, how.execution(), how.content()
+    )
     ids, told_defaults = [], set()
     for name in chosen_spaces:
         try:
@@ -197,7 +199,9 @@ def search(
         from ingest.embed.search import SearchSpec, by_medium, by_text
         from ingest.run.generate import open_media
 
-        sought = SearchSpec(model, encoder, pairs(option or []), how.execution(), how.content(), top, positions, prompt)
+        sought = SearchSpec(
+            model, encoder, pairs(option or [], "option"), how.execution(), how.content(), top, positions, prompt
+        )
         matches = by_text(path, text, sought) if text is not None else by_medium(path, open_media(*media)[0], sought)
     print_answer(matches, chosen)
 

@@ -14,6 +14,7 @@ import ingest.methods
 import ingest.segmenters
 from atlas import registry
 from atlas.errors import UsageError, unknown
+from atlas.query.given import NAMES, shown
 from ingest.attribution.reductions import REDUCTIONS, USUAL
 from ingest.data.examples import BOTH, FIND, HELD_OUT, Dataset
 from ingest.data.targets import MENTIONS, OCCURRENCES, TOKENS
@@ -130,7 +131,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         if self.bad_media not in ("skip", "fail"):
-            raise UsageError(f"bad media can be skipped or fail, not '{self.bad_media}'")
+            raise UsageError(f"[[bad_media]] is skip or fail, not '{self.bad_media}'")
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -168,7 +169,7 @@ def make_spec(kind: type[S], content: Mapping[str, Any]) -> S:
         if isinstance(expected, tuple) and isinstance(value, list):
             values[key] = tuple(str(v) for v in value)
         elif expected is not None and not isinstance(value, type(expected)):
-            raise UsageError(f"the job's {key} is {value!r}; it must be like {expected!r}")
+            raise UsageError(f"[[{key}]] of the job must be {NAMES.get(type(expected), 'a list')}, not {shown(value)}")
     return kind(**values)
 
 

@@ -19,7 +19,7 @@ from atlas.errors import IntegrityError, UsageError, unknown
 from atlas.query import statements
 from atlas.query.given import several, shown
 from atlas.query.neuron_set import NeuronSet, neuron_set, require_neurons
-from atlas.query.provenance import Provenance, fingerprint_of, maps_of
+from atlas.query.provenance import Provenance, concepts_of, fingerprint_of, maps_of
 from atlas.store import names
 from atlas.store.atomic import sha256
 from atlas.store.database import open_readonly
@@ -157,7 +157,7 @@ def new(
     from atlas.store.ledger import now
 
     maps = list(maps_of(provenance))
-    concepts: set[str | None] = {m["concept"] for m in maps} or {provenance.get("concept")}
+    concepts: set[str | None] = {*concepts_of(provenance)} or {provenance.get("concept")}
     if model is None:
         model = model_row(path, fingerprint_of(provenance), maps[0]["model"] if maps else None)
     concept = concepts.pop() if len(concepts) == 1 else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 from atlas.errors import UsageError
 
@@ -91,6 +91,19 @@ def maps_of(provenance: Provenance) -> Iterator[MapOrigin]:
         yield from neurons.get("maps", ())
         for part in neurons.get("parts", ()):
             yield from maps_of(part)
+
+
+def concepts_of(provenance: Provenance) -> set[str]:
+    """The concepts that neurons are about, by their maps. The neurons of `dog - cat` are about dog: what was taken away
+    does not count."""
+    concepts = {origin["concept"] for origin in provenance.get("maps", ())}
+    sides = [provenance.get("left"), provenance.get("of"), *provenance.get("parts", ())]
+    if provenance.get("set") != "minus":
+        sides.append(provenance.get("right"))
+    for side in sides:
+        if isinstance(side, Mapping):  # files that were shared may have anything there
+            concepts |= concepts_of(cast(Provenance, side))
+    return concepts
 
 
 def fingerprint_of(provenance: Provenance) -> str:

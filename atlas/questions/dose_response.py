@@ -11,7 +11,7 @@ import pyarrow as pa
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
 from atlas.query.map_spec import by_place
-from atlas.query.option import described
+from atlas.query.option import described, option
 from atlas.query.question import Question
 from atlas.questions._evaluations import OfEvaluations
 from atlas.stats.dose_response import doses
@@ -25,8 +25,8 @@ class DoseResponse(OfEvaluations, Question[Answer]):
 
     One row for every source, method and dose: how many neurons (share: of all), the accuracy left on their concept
     (own) and on others, with as many random neurons of the same layers, and before; means over `concepts`, own_low to
-    own_high and random_own_low to random_own_high their 95 % intervals over these (none of fewer than three). The model
-    and dataset are by default the newest that have any.
+    own_high and random_own_low to random_own_high their 95 % intervals over these (none of fewer than three). With a
+    concept, that of it alone. The model and dataset are by default the newest that have any.
 
     The rows come from `atlas evaluate --method A,B --doses 0.1%,0.5%,1%,2%,5%`.
 
@@ -36,7 +36,10 @@ class DoseResponse(OfEvaluations, Question[Answer]):
 
     examples = ("atlas dose-response --source image",)
 
-    method: str | None = by_place("method", default=None, kw_only=True)
+    concept: str | None = option(
+        "Only this concept, instead of means over all.", "--concept", "-c", default=None, kw_only=False
+    )
+    method: str | None = by_place("method", default=None, kw_only=False)
 
     def answer(self, path: Path) -> Answer:
         with open_readonly(path) as connection:

@@ -46,7 +46,7 @@ def _effects_and_runs(spec: MapSpec) -> tuple[str, dict[str, Any]]:
     """Two common table expressions, and their parameters: every matching effect of a survey, and the concepts of each
     run."""
     columns = {"source": "e.source", "reduce": "e.reduce", "model": "m.name", "dataset": "d.name"}
-    columns |= {"fingerprint": "m.fingerprint"}
+    columns |= {"fingerprint": "m.fingerprint", "concept": "e.concept"}
     values = {name: value for name in columns if (value := getattr(spec, name)) is not None}
     conditions = "".join(f" AND {columns[name]} = ${name}" for name in values)
     if runs := active_pins(replace(spec, model=None, dataset=None)).runs:

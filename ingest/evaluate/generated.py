@@ -63,7 +63,7 @@ def check_measures(
 ) -> None:
     """Raise UsageError for an unknown metric, option or `against`, before a model is loaded."""
     if against not in AGAINST:
-        raise UsageError(f"no [[against]] called '{against}'; there are: {', '.join(AGAINST)}")
+        raise UsageError(f"[[against]] is {' or '.join(AGAINST)}, not '{against}'")
     for name in dict.fromkeys([*(names or ()), *options]):
         registry.resolve(name, registry.load(ingest.metrics, name).build, dict(options.get(name, {})))
 

@@ -76,7 +76,7 @@ def count_of(share: str, neurons: int) -> int:
     except ValueError:
         count = 0
     if not 0 < count <= neurons:
-        raise UsageError(f"[[top]] {share} is not a number of neurons from 1 to {neurons}; write 40, or 2%")
+        raise UsageError(f"[[doses]]: {share} is not a number of neurons from 1 to {neurons}; write 40, or 2%")
     return count
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from atlas.edits.library import StoredEdit
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
 from atlas.query.option import COMMAS, PAIRS, described, option
@@ -45,14 +46,16 @@ class Evaluate(Request[Answer], LoadOptions, DrawingOptions, ExampleOptions, Mod
         UsageError: neither an edit nor a method, or both; the model's weights are not the edit's; nothing to ask.
     """
 
-    edit: str | None = option("The edit: name, or name@version.", "--edit", default=None, argument=True, kw_only=False)
+    edit: str | StoredEdit | None = option(
+        "The edit: name, or name@version.", "--edit", default=None, argument=True, kw_only=False
+    )
     method: Sequence[str] | None = option(
         "Attribution methods, separated by commas.", "--method", "--methods", default=None, several=COMMAS
     )
     reduce: str | None = option("With [[method]]: mean over the concept's examples, or contrast.", default=None)
     target: str | None = option("With [[method]]: what its maps explain, text or image (what is drawn).", default=None)
     doses: Sequence[str] | None = option(
-        "With [[method]]: how many neurons: 40, or 0.5%,1%,2%. [40]",
+        "With [[method]]: how many neurons: 40, or 0.5%,1%,2%. [default: 40]",
         "--doses",
         "--top",
         "-n",
@@ -60,7 +63,9 @@ class Evaluate(Request[Answer], LoadOptions, DrawingOptions, ExampleOptions, Mod
         several=COMMAS,
     )
     metrics: Sequence[str] | None = option(
-        "Of whole answers: bleu,rouge_l,cider,... or none. [those the dataset names]", default=None, several=COMMAS
+        "Of whole answers: bleu,rouge_l,cider,... or none. [default: those the dataset names]",
+        default=None,
+        several=COMMAS,
     )
     metric_option: Mapping[str, Any] | None = option("METRIC.KEY=VALUE; repeatable.", default=None, several=PAIRS)
     bertscore_model: str | None = option("The encoder of bertscore: a folder or HuggingFace id.", default=None)
@@ -87,6 +92,8 @@ class Evaluate(Request[Answer], LoadOptions, DrawingOptions, ExampleOptions, Mod
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if isinstance(self.edit, StoredEdit):
+            object.__setattr__(self, "edit", self.edit.label)
         if (self.edit is None) == (self.method is None):
             raise UsageError(
                 "name an edit, or a [[method]]: atlas evaluate no-dog, atlas evaluate --method contribution"
@@ -118,7 +125,9 @@ class Evaluate(Request[Answer], LoadOptions, DrawingOptions, ExampleOptions, Mod
         return options
 
     def perform(self, path: Path, progress: Progress = silent) -> Answer:
-        evaluation, brief = self._of_methods(path, progress) if self.edit is None else self._of_edit(path, self.edit)
+        evaluation, brief = (
+            self._of_methods(path, progress) if self.edit is None else self._of_edit(path, str(self.edit))
+        )
         notes = [*left_out(evaluation.skipped, path, evaluation.run_id), *evaluation.notes]
         if not evaluation.fresh:
             notes.append(f"run {evaluation.run_id[:8]} was done before; these are its stored effects")

@@ -95,8 +95,20 @@ class Ingest(
         done = ingest(path, job, self.execution(), progress, begin or (lambda job, examples: None))
         record = Run(done.run_id).ask(path)
         record.facts |= {"run_id": done.run_id, "fresh": done.fresh, "outcome": done.outcome}
+        record.brief = _brief(record.facts["run"].get("outcome") or {})
         record.notes = (*left_out(done.outcome.get("skipped"), path, done.run_id), *_notes(done.outcome))
         return record
+
+
+def _brief(outcome: Mapping[str, Any]) -> pa.Table:
+    """What a notebook shows of the run: how many maps and examples, what was skipped, and what it cost."""
+    import pyarrow as pa
+
+    row = {name: outcome.get(name) for name in ("maps", "examples", "seconds")}
+    row["skipped"] = len((outcome.get("skipped") or {}).get("media", ()))
+    peak = outcome.get("peak_memory_bytes")
+    row["memory_mib"] = None if peak is None else round(peak / 2**20)
+    return pa.Table.from_pylist([row])
 
 
 def _notes(outcome: Mapping[str, Any]) -> list[str]:

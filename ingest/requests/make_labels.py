@@ -24,10 +24,10 @@ class MakeLabels(Request[Answer]):
 
     rule: str = option("miner or lape: whose stored maps are read, and how.", default="miner", kw_only=False)
     runs: Sequence[str] | None = option(
-        "Runs to pool, by the beginnings of their ids. [the newest with maps]", default=None, several=COMMAS
+        "Runs to pool, by the beginnings of their ids. [default: the newest with maps]", default=None, several=COMMAS
     )
     strategy: str | None = option("LA_MU (default), adaptive, LU_MA, uniform or random.", default=None)
-    ratio: float | None = option("The share of all neurons to choose. [0.02]", default=None)
+    ratio: float | None = option("The share of all neurons to choose. [default: 0.02]", default=None)
     weights: str | None = option("prob,mean,max,attn_k,attn_q: five numbers, or a preset.", default=None)
     split: str | None = option("special_text_separate (default), special_text_as_one or prompt.", default=None)
     param: Mapping[str, Any] | None = option("KEY=VALUE for the rule; repeatable.", default=None, several=PAIRS)

@@ -42,7 +42,7 @@ class Solve(Request["StoredEdit"], LoadOptions, DataOptions, ModelOptions):
     )
     param: Mapping[str, Any] | None = option("KEY=VALUE for the solver; repeatable.", default=None, several=PAIRS)
     to_concept: str | None = option("minimal_norm: the concept to move to. [default: [[to]]]", default=None)
-    keep: int | None = option(f"Answers of other concepts that must stay. [{KEEP}]", default=None, least=0)
+    keep: int | None = option(f"Answers of other concepts that must stay. [default: {KEEP}]", default=None, least=0)
     target: str = option("text: what is said; image: what is drawn (minimal_norm, by concepts).", default="text")
     image: Sequence[str] | None = option(
         "With [[prompt]]: a picture, as a file or DATASET:POINTER.", "--image", "-i", default=None, several=REPEATED

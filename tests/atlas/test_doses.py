@@ -55,6 +55,21 @@ def test_every_dose_is_the_mean_over_concepts(surveyed: Path) -> None:
     assert rows[3]["share"] == pytest.approx(40 / 128)
 
 
+def test_the_doses_of_one_concept_are_its_own_effects(surveyed: Path) -> None:
+    opened = Atlas(surveyed)
+    rows = opened.dose_response("dog", "contribution").to_pylist()
+    with open_readonly(surveyed) as connection:
+        stored = connection.sql(
+            "SELECT * FROM effects WHERE metric = 'accuracy' AND task = '*' AND concept = 'dog' "
+            "AND subset = 'concept' AND condition = 'edit'"
+        ).to_arrow_table()
+    own = {(e["method"], e["source"], e["dose"]): e["value"] for e in stored.to_pylist()}
+    assert len(rows) == 2 * len(DOSES) and {r["concepts"] for r in rows} == {1}
+    assert [r["own"] for r in rows] == [own["contribution", r["source"], r["dose"]] for r in rows]
+    with pytest.raises(UsageError, match="no stored concept called 'dgo'"):
+        opened.dose_response("dgo")
+
+
 def test_one_method_and_source(surveyed: Path) -> None:
     rows = Atlas(surveyed).dose_response(method="contribution", source="text").to_pylist()
     assert {(r["method"], r["source"]) for r in rows} == {("contribution", "text")} and len(rows) == len(DOSES)

@@ -218,6 +218,16 @@ def test_an_edit_is_made_of_a_set_of_neurons_and_a_kind(stored_atlas: Path) -> N
             call()
 
 
+def test_an_edit_of_a_difference_is_about_what_is_kept(own_atlas: Path) -> None:
+    opened = atlas.Atlas.open(own_atlas)
+    dog, cat = (opened.query(name, "contribution", source="text", top=9) for name in ("dog", "cat"))
+    assert opened.create_edit("only-dog", dog - cat, atlas.ablate()).data.concept == "dog"
+    opened.save_selection("only-dog-neurons", dog - cat)
+    saved = opened.selection("only-dog-neurons")
+    assert opened.create_edit("saved", saved, atlas.ablate()).data.concept == "dog"
+    assert opened.create_edit("both", dog | cat, atlas.ablate()).data.concept is None
+
+
 def test_an_atlas_is_found_from_the_home_folder_and_named_from_within(
     stored_atlas: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,3 +249,16 @@ def test_arguments_that_do_not_exist_are_refused_by_the_name_of_the_method(store
         with pytest.raises(TypeError, match=message):
             call()
     assert {"model", "revision", "dtype", "device"} <= set(inspect.signature(atlas.load_model).parameters)
+
+
+def test_a_run_renders_its_size_and_cost_also_where_it_was_done_before(stored_atlas: Path, tmp_path: Path) -> None:
+    import shutil
+
+    opened = atlas.Atlas.open(shutil.copytree(stored_atlas, tmp_path / "run.atlas"))
+    asked = {"concepts": ["dog"], "methods": "contribution", "per_concept": 1, "sources": "text"}
+    first, again = (opened.ingest("tiny-llava", "scenes", **asked) for _ in range(2))
+    assert (first.facts["fresh"], again.facts["fresh"]) == (True, False)
+    assert first.brief is not None and again.brief is not None and first.brief.equals(again.brief)
+    shown = first.brief.to_pylist()[0]
+    assert shown["maps"] > 0 and shown["examples"] > 0 and shown["memory_mib"] > 0 and shown["skipped"] == 0
+    assert "memory_mib" in again._repr_html_()

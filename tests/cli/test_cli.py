@@ -243,10 +243,11 @@ def test_quiet_explain_and_fail_empty(stored_atlas: Path, run: Run) -> None:
         (["ingest", "--concepts", "dgo"], 2, "no concept called 'dgo'; did you mean 'dog'?"),
         (["ingest", "--dataset", "coco:/nowhere"], 2, "/nowhere"),
         (["ingest", "--model", "no/such-model"], 2, "cannot load the model 'no/such-model'"),
-        (["ingest", "--param", "contribution.norm"], 2, "is not a KEY=VALUE"),
+        (["ingest", "--param", "contribution.norm"], 2, "--param 'contribution.norm' is not KEY=VALUE"),
+        (["ingest", "--concepts", ","], 2, "--concepts ',' names nothing"),
         (["ingest", "--param", "ablation.layers=1"], 2, "needs a method of this job"),
         (["ingest", "no-such-job.toml"], 2, "there is no job file no-such-job.toml"),
-        (["ingest", "--bad-media", "hide"], 2, "can be skipped or fail, not 'hide'"),
+        (["ingest", "--bad-media", "hide"], 2, "--bad-media is skip or fail, not 'hide'"),
         (["ingest", "--device", "cuda:9", "--model", "MODEL"], 5, "no device 'cuda:9'; use --device cpu"),
         (["ingest", "--dtype", "float8", "--model", "MODEL"], 2, "no dtype called 'float8'"),
     ],
@@ -349,7 +350,7 @@ def test_a_model_that_was_not_named_is_told_and_asked_for_on_a_terminal(
 
     monkeypatch.setattr(sys, "stdin", Typed(f"{answer}\n"))
     found, _, err = run("ingest", "--concepts", "dog", "--per-concept", 1, "--sources", "text", "--atlas", empty_atlas)
-    assert found == code and "tiny-llava (no --model was given) on 3 examples of scenes: 1 concepts, text" in err
+    assert found == code and "tiny-llava (no --model was given) on 3 examples of scenes: 1 concept, text" in err
     assert ("run that?" in err) == (answer is not None)
     assert bool(list(empty_atlas.glob("runs/*"))) == (code == 0)
 

@@ -149,7 +149,10 @@ SMALL = ["--model", "MODEL", "--per-concept", "1", "--sources", "text", "--no-pr
         ),
         (["edit", "create", "x", "--labels", "ffff:image", "--set", "0"], "no run with labels called 'ffff'"),
         (["edit", "create", "x", "--concept", "dog", "--set", "0", "--mean"], "with exactly one of --set, --scale"),
-        (["edit", "create", "x", "--concept", "dog", "--set", "nan"], "--set=nan is out of range; give a"),
+        (
+            ["edit", "create", "x", "--concept", "dog", "--set", "nan"],
+            "--set=nan is out of range; give a finite number",
+        ),
         (
             ["edit", "create", "x", "--concept", "dog", "--noise", "-1"],
             "--noise=-1 is out of range; give a number, 0 or more",
@@ -198,7 +201,7 @@ SMALL = ["--model", "MODEL", "--per-concept", "1", "--sources", "text", "--no-pr
         ),
         ([*SOLVE, "--prompt", "what is this?", "--model", "MODEL"], ", without 'dog'; give a --from that it says"),
         (["evaluate", "no-dog", "--metrics", "rogue_l"], "no metric called 'rogue_l'; "),
-        (["evaluate", "no-dog", "--against", "after"], "no --against called 'after'; there are: references, before"),
+        (["evaluate", "no-dog", "--against", "after"], "--against is references or before, not 'after'"),
         (["evaluate", "no-dog", "--metric-option", "stemmer=1"], "needs a metric before a dot, as in rouge_l.stemmer"),
         (["evaluate", "no-dog", "--top", "3"], "--reduce, --target and --doses choose neurons for --method"),
         (["evaluate", "no-dog", "--method", "activation"], "name an edit, or a --method"),

@@ -197,7 +197,7 @@ def test_what_is_no_metric_is_refused_before_a_model_is_loaded(
         (Measures(("rogue_l",)), "no metric called 'rogue_l'; .*rouge_l"),
         (Measures(options={"bluert": {}}), "no metric called 'bluert'; .*bleurt"),
         (Measures(("bleu",), {"bleu": {"smoth": 1}}), "no parameter of bleu called 'smoth'"),
-        (Measures(against="after"), "no against called 'after'; there are: references, before"),
+        (Measures(against="after"), "against is references or before, not 'after'"),
     ):
         with pytest.raises(UsageError, match=message):
             check_measures(measures.metrics, measures.options, measures.against)
