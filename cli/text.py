@@ -41,7 +41,7 @@ LEAST = 8
 
 
 def fitted(text: str, columns: int, more: str = "...") -> str:
-    """A text cut to so many columns, between words where little is lost by that, with `more` where something is left out."""
+    """A text cut to so many columns, with `more` where something is left out; between words where that costs little."""
     if width(text) <= columns:
         return text
     shown, columns_left = "", max(columns - len(more), 0)
