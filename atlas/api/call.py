@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 
-def check_call(name: str, signature: inspect.Signature, *args: Any, **kwargs: Any) -> None:
+def check_call(name: str, signature: inspect.Signature, /, *args: Any, **kwargs: Any) -> None:
     """Refuse arguments that a signature does not take.
 
     Raises:
