@@ -71,7 +71,8 @@ def _converted(name: str, value: Any, types: tuple[type, ...], about: Described)
     if about.several == REPEATED:
         return (str(value),) if isinstance(value, str | Path) else _names(name, value)
     if about.several == COMMAS or tuple in types:
-        names = _names(name, value)
+        alone = isinstance(value, numbers.Real) and about.several == COMMAS  # one dose
+        names = _names(name, [value] if alone else value)
         if about.several == COMMAS and not names:
             raise UsageError(f"[[{name}]] names nothing; give one or more, or leave it out")
         return names

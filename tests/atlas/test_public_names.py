@@ -169,6 +169,15 @@ def test_one_picture_is_one_name_and_paths_may_be_text() -> None:
     request = Generate("what is this?", image="dog.png", draw="drawn.png", model=Path("a/model"))
     assert (request.image, request.draw, request.model) == (("dog.png",), Path("drawn.png"), "a/model")
     assert Evaluate(method="contribution", doses=[40, "1%"]).doses == ("40", "1%")
+    assert Evaluate(method="contribution", doses=40).doses == ("40",)
+
+
+def test_an_edit_is_evaluated_by_its_label_or_as_it_is(own_atlas: Path) -> None:
+    from ingest.requests.evaluate import Evaluate
+
+    opened = atlas.Atlas.open(own_atlas)
+    stored = opened.create_edit("as-it-is", opened.query("dog", "contribution", source="text"), atlas.ablate())
+    assert Evaluate(stored) == Evaluate(stored.label)
 
 
 def test_rows_slices_and_members_of_a_set_of_neurons(stored_atlas: Path) -> None:
