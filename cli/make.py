@@ -61,8 +61,6 @@ def ingest(
     outcome = run.facts["outcome"]
     if run.facts["fresh"]:
         say(f"{outcome['maps']} maps from {outcome['examples']} examples in {outcome['seconds']:.1f} s")
-    else:
-        say(f"run {run.facts['run_id'][:8]} was done before; nothing to do")
     tell(run.facts["run_id"])
 
 

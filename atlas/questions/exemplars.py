@@ -28,7 +28,7 @@ class Exemplars(Question[Answer]):
 
     def answer(self, path: Path) -> Answer:
         profile = Neuron(self.address, model=self.model).answer(path)
-        rows = profile.exemplars
+        rows = profile.exemplars.table
         if self.source is not None:
             sources = rows["source"].to_pylist()
             if self.source not in sources:

@@ -30,28 +30,29 @@ class Profile(Answer):
     model: str
 
     @property
-    def concepts(self) -> pa.Table:
+    def concepts(self) -> Answer:
         """Its best concepts: method, source, reduce, concept, score, rank, percentile."""
-        return self.table
+        return Answer(self.table, self.provenance)
 
     @property
-    def tokens(self) -> pa.Table:
+    def tokens(self) -> Answer:
         """The tokens that it raises and lowers: norm (folded in or not), side, tokens, logits."""
-        return self.parts["tokens"]
+        return Answer(self.parts["tokens"], self.provenance)
 
     @property
-    def exemplars(self) -> pa.Table:
+    def exemplars(self) -> Answer:
         """Its strongest examples by source: rank, value, where in the prompt, the prompt and its answer."""
-        return self.parts["exemplars"]
+        return Answer(self.parts["exemplars"], self.provenance)
 
     @property
     def heading(self) -> str:
         return f"neuron {self.neuron} of {self.model}"
 
     def readable(self) -> dict[str, pa.Table]:
-        wide = [name for name in self.exemplars.column_names if name in WIDE]
-        tables = {"tokens": self.tokens.drop_columns(["logits"]), "concepts": self.concepts.drop_columns(["target"])}
-        return tables | {"exemplars": self.exemplars.drop_columns(wide)}
+        tokens, exemplars = self.parts["tokens"], self.parts["exemplars"]
+        wide = [name for name in exemplars.column_names if name in WIDE]
+        tables = {"tokens": tokens.drop_columns(["logits"]), "concepts": self.table.drop_columns(["target"])}
+        return tables | {"exemplars": exemplars.drop_columns(wide)}
 
     def __repr__(self) -> str:
         return f"Profile(neuron {self.neuron} of {self.model}: {len(self)} concepts)"

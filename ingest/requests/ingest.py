@@ -96,7 +96,8 @@ class Ingest(
         record = Run(done.run_id).ask(path)
         record.facts |= {"run_id": done.run_id, "fresh": done.fresh, "outcome": done.outcome}
         record.brief = _brief(record.facts["run"].get("outcome") or {})
-        record.notes = (*left_out(done.outcome.get("skipped"), path, done.run_id), *_notes(done.outcome))
+        before = () if done.fresh else (f"run {done.run_id[:8]} was done before; nothing to do",)
+        record.notes = (*left_out(done.outcome.get("skipped"), path, done.run_id), *_notes(done.outcome), *before)
         return record
 
 

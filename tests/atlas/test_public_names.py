@@ -271,3 +271,10 @@ def test_a_run_renders_its_size_and_cost_also_where_it_was_done_before(stored_at
     shown = first.brief.to_pylist()[0]
     assert shown["maps"] > 0 and shown["examples"] > 0 and shown["memory_mib"] > 0 and shown["skipped"] == 0
     assert "memory_mib" in again._repr_html_()
+
+
+def test_the_parts_of_a_neuron_render_by_themselves(stored_atlas: Path) -> None:
+    profile = atlas.Atlas.open(stored_atlas).neuron("1/3")
+    for part in (profile.tokens, profile.concepts, profile.exemplars):
+        assert len(part) and part._repr_html_().startswith("<table>")
+    assert profile.concepts.to_pylist() == profile.to_pylist()
