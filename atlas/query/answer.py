@@ -135,7 +135,7 @@ class Answer:
                 raise KeyError(f"no column '{key}'; there are: {', '.join(self.table.column_names)}")
             return self.table[key]
         start, stop, step = key.indices(len(self))
-        return self._like(self.table.take(list(range(start, stop, step))))
+        return self._like(self.table.take(pa.array(range(start, stop, step), pa.int64())))
 
     def _like(self, table: pa.Table) -> Self:
         """The same answer with other rows."""
