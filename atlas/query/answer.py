@@ -111,10 +111,12 @@ class Answer:
         """Draw the answer by the figure of its question's name; returns matplotlib's Axes.
 
         Raises:
-            UsageError: no figure shows such an answer.
+            UsageError: no figure shows such an answer, or it has no rows.
             Unsupported: matplotlib is not installed.
         """
         figure = registry.load(importlib.import_module("atlas.figures"), name_of(self.question))
+        if not len(self):
+            raise UsageError("the answer has no rows; there is nothing to draw")
         return figure.draw(self, **options)
 
     def head(self, count: int = 5) -> Self:

@@ -103,6 +103,12 @@ def test_no_doses_yet(stored_atlas: Path, capsys: pytest.CaptureFixture[str]) ->
     assert "`atlas evaluate --method contribution --doses" in capsys.readouterr().err
 
 
+def test_an_answer_without_rows_is_not_drawn(surveyed: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(UsageError, match="the answer has no rows; there is nothing to draw"):
+        Atlas(surveyed).dose_response(source="text")[:0].plot()
+
+
 @pytest.mark.parametrize("by", ["selectivity", "suppression", "retention", "correlation"])
 def test_the_leaderboard_is_in_the_order_asked(surveyed: Path, by: str) -> None:
     rows = Atlas(surveyed).leaderboard(by=by, source="text").to_pylist()
