@@ -49,7 +49,9 @@ def _drawing(kind: type[Question[Any]]) -> Callable[..., None]:
             tell(out)
 
     name = name_of(kind).replace("_", "-")
-    command.__doc__ = help_of(kind, [f"atlas plot {name} --out {name}.png"])
+    asked = f"atlas {name}"
+    given = kind.examples[0].removeprefix(asked) if kind.examples[0].startswith(f"{asked} ") else ""
+    command.__doc__ = help_of(kind, [f"atlas plot {name}{given} --out {name}.png"])
     return with_options(command, kind)
 
 

@@ -111,7 +111,7 @@ class Answer:
         """Draw the answer by the figure of its question's name; returns matplotlib's Axes.
 
         Raises:
-            UsageError: no figure shows such an answer.
+            UsageError: no figure shows such an answer, or it has no rows.
             Unsupported: matplotlib is not installed.
         """
         figures = importlib.import_module("atlas.figures")
@@ -122,6 +122,8 @@ class Answer:
                 f"no figure shows {'this answer' if name is None else f'an answer of {name}'}; "
                 f"there are figures of {', '.join(known)}"
             )
+        if not len(self):
+            raise UsageError("the answer has no rows; there is nothing to draw")
         return registry.load(figures, name).draw(self, **options)
 
     def head(self, count: int = 5) -> Self:
@@ -150,7 +152,7 @@ class Answer:
             return self.table[key]
         if isinstance(key, slice):
             start, stop, step = key.indices(len(self))
-            return self._like(self.table.take(list(range(start, stop, step))))
+            return self._like(self.table.take(pa.array(range(start, stop, step), pa.int64())))
         if isinstance(key, bool) or not hasattr(key, "__index__"):
             raise TypeError(f"an answer has columns by name, rows by number and slices; not {type(key).__name__}")
         index = key.__index__()

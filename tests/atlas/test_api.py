@@ -99,6 +99,13 @@ def test_an_empty_and_a_missing_atlas_say_what_to_type(empty_atlas: Path, tmp_pa
     assert Atlas.open(tmp_path / "new.atlas", create=True).runs().table.num_rows == 0
 
 
+def test_a_slice_may_have_no_rows(stored_atlas: Path) -> None:
+    found = Atlas(stored_atlas).query("dog", "contribution", source="text", top=3)
+    none = found[:0]
+    assert len(none) == len(none[:2]) == 0 and none.to_arrow().schema == found.to_arrow().schema
+    assert found[1:].neurons == found.neurons[1:]
+
+
 def test_set_algebra(stored_atlas: Path) -> None:
     atlas = Atlas.open(stored_atlas)
     image = atlas.query("dog", source="image", top=30)

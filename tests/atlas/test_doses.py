@@ -13,6 +13,7 @@ import pytest
 
 from atlas import Atlas
 from atlas.errors import UsageError
+from atlas.questions.dose_response import DoseResponse
 from atlas.store.database import open_readonly
 from cli.main import main
 from ingest.evaluate.methods import ablate_tops
@@ -116,6 +117,18 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_read(
 def test_no_doses_yet(stored_atlas: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plot", "dose-response", "--atlas", str(stored_atlas)]) == 2
     assert "`atlas evaluate --method contribution --doses" in capsys.readouterr().err
+
+
+def test_an_answer_without_rows_is_not_drawn(surveyed: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(UsageError, match="the answer has no rows; there is nothing to draw"):
+        Atlas(surveyed).dose_response(source="text")[:0].plot()
+
+
+def test_the_help_shows_a_command_line_that_draws(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plot", "dose-response", "--help"]) == 0
+    [asked] = DoseResponse.examples
+    assert asked.replace("atlas ", "atlas plot ", 1) in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("by", ["selectivity", "suppression", "retention", "correlation"])
