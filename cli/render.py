@@ -23,7 +23,7 @@ SCHEMA_VERSION = 2
 WIDTH = 100
 """Columns of a table that goes elsewhere than to a terminal."""
 
-SHORT = 24
+SHORT = 32
 """Columns of a text that is shown whole."""
 
 FORMATS = ("table", "json", "jsonl", "csv", "tsv", "parquet")
@@ -168,11 +168,12 @@ def _table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     numeric = [all(isinstance(r[n], int | float | None) for r in rows) for n in shown]
     cells = [[visible(n) for n in shown], *([_cell(row[name]) for name in shown] for row in rows)]
     widths = [max(width(row[i]) for row in cells) for i in range(len(shown))]
-    room = shutil.get_terminal_size((WIDTH, 24)).columns
+    room = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
+    lists = [any(isinstance(row[name], list) for row in rows) for name in shown]
     # A value with its interval is a text too, and a short one: it is never cut.
-    long_text = [not n and w > SHORT for n, w in zip(numeric, widths, strict=True)]
-    widths = narrowed(widths, long_text, room)
-    keys = next((i for i, number in enumerate(numeric) if number), 1)
+    can_be_cut = [of_lists or (not n and w > SHORT) for of_lists, n, w in zip(lists, numeric, widths, strict=True)]
+    widths = narrowed(widths, can_be_cut, room)
+    keys = next((i for i, number in enumerate(numeric) if number), len(shown)) or min(2, len(shown))
     while keys and sum(widths[:keys]) > room // 2:
         keys -= 1
     for number, columns in enumerate(blocks(widths, keys, room)):

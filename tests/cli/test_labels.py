@@ -56,7 +56,7 @@ def test_geometry_with_and_without_labelled_neurons(run: Run, labelled: Path, ll
     code, _, err = run(*asked, "--labels", f"{made[:8]}:imagine", "-d", "scenes")
     assert code == 2 and "did you mean 'image'" in err
     code, _, err = run(*asked, "--edit", "a", "--labels", "b", "-d", "scenes")
-    assert code == 2 and "not both" in err
+    assert code == 2 and "one of --edit, --labels and --of" in err
 
 
 @pytest.mark.parametrize(

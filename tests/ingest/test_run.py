@@ -212,7 +212,7 @@ def test_portions_cover_every_example_once_in_at_most_sixteen(number: int) -> No
         ({"methods": {"contribution": {"nrom": True}}}, "no parameter of contribution called 'nrom'.*'norm'"),
         ({"methods": {"contribution": {"norm": "maybe"}}}, "norm='maybe' is not a bool"),
         ({"per_concept": 0}, "per_concept"),
-        ({"per_concept": "many"}, "per_concept is 'many'"),
+        ({"per_concept": "many"}, "per_concept of the job must be a whole number, not 'many'"),
         ({"tap": "gat"}, "no tap called 'gat'"),
         ({"reduce": ("median",)}, "no reduction called 'median'"),
         ({"split": "test"}, "no split called 'test'"),
