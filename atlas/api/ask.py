@@ -9,7 +9,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 import atlas.questions
 from atlas import plugins, registry
-from atlas.api.call import check_call
+from atlas.api.call import check_call, documented_as
 from atlas.errors import AtlasError
 from atlas.query.answer import Answer
 from atlas.query.option import name_of
@@ -33,13 +33,7 @@ def method_of(question: Callable[P, Question[A]]) -> Callable[Concatenate[Any, P
         return self.ask(question(*args, **kwargs))
 
     name, taken = name_of(question), inspect.signature(question)
-    own = taken.parameters.values()
-    first = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
-    gives = inspect.signature(question.answer).return_annotation  # type: ignore[attr-defined]
-    method.__doc__ = question.__doc__
-    method.__name__ = method.__qualname__ = name
-    method.__signature__ = inspect.Signature([first, *own], return_annotation=gives)  # type: ignore[attr-defined]
-    method.__annotations__ = {p.name: p.annotation for p in own} | {"return": gives}
+    documented_as(question, method, inspect.signature(question.answer).return_annotation)  # type: ignore[attr-defined]
     method.question = question  # type: ignore[attr-defined]
     return method
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from atlas.api.call import check_call
+from atlas.api.call import check_call, documented_as
 from atlas.errors import Unsupported
 from atlas.missing_extra import missing_extra
 from atlas.query.option import name_of
@@ -53,13 +53,7 @@ def method_of(request: Callable[P, Request[R]]) -> Callable[Concatenate[Any, P],
         return perform(request(*args, **kwargs), self.path)
 
     name, taken = name_of(request), inspect.signature(request)
-    own = taken.parameters.values()
-    method.__doc__ = request.__doc__
-    method.__name__ = method.__qualname__ = name
-    method.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY), *own]
-    )
-    method.__annotations__ = {p.name: p.annotation for p in own}
+    documented_as(request, method)
     method.request = request  # type: ignore[attr-defined]
     return method
 
