@@ -16,8 +16,10 @@ from atlas import registry
 from atlas.errors import UsageError, unknown
 from atlas.query.given import NAMES, shown
 from ingest.attribution.reductions import REDUCTIONS, USUAL
+from ingest.data.answers import ANSWERS, OWN
 from ingest.data.examples import BOTH, FIND, HELD_OUT, Dataset
 from ingest.data.targets import MENTIONS, OCCURRENCES, TOKENS
+from ingest.data.where_named import WHERE_NAMED
 
 ALL = "all"
 """`keep` of a job whose maps are stored whole; `concepts` of one that takes every concept, the same as none named."""
@@ -57,7 +59,9 @@ class DataSpec:
     dataset: `name` or `name:path`. concepts, sources, tasks: empty means all concepts, all sources that the model
     takes, and the default tasks. split: "find", "held_out", or "all" for both. per_concept: at most so many examples of
     each concept and task, of each split. negatives: how many examples of each source show none of the concepts.
-    max_new_tokens: length of the model's own answers, where the dataset has none.
+    max_new_tokens: length of the model's own answers, where the dataset has none. answers: "own", or "reference": the
+    dataset's reference answers in their place (`ingest.data.answers`). where_named: of text examples, only those that
+    name the concept in the "prompt", the "answer" or "both" (`ingest.data.where_named`).
     """
 
     dataset: str = "scenes"
@@ -70,6 +74,8 @@ class DataSpec:
     seed: int = 0
     negatives: int = 0
     max_new_tokens: int = 50
+    answers: str = OWN
+    where_named: str = ""
 
 
 @dataclass(frozen=True)
@@ -186,9 +192,11 @@ def make_job(content: Mapping[str, Any]) -> Job:
         ("mentions", job.mentions, MENTIONS),
         ("split", job.split, (FIND, HELD_OUT, BOTH)),
         ("tap", job.tap, ("product", "gate")),
+        ("answers", job.answers, ANSWERS),
+        ("where_named", job.where_named, ("", *WHERE_NAMED)),
     ):
         if value not in known:
-            raise UsageError(f"no {name} called '{value}'; there are: {', '.join(known)}")
+            raise UsageError(f"no {name} called '{value}'; there are: {', '.join(filter(None, known))}")
     for reduce in job.reduce:
         if reduce not in REDUCTIONS:
             raise UsageError(f"no reduction called '{reduce}'; there are: {', '.join(REDUCTIONS)}")

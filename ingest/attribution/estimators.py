@@ -22,7 +22,7 @@ from ingest.attribution.reductions import (
     bins,
     cohens_d,
 )
-from ingest.attribution.trace import Trace
+from ingest.attribution.trace import INPUT, Trace
 from ingest.data.targets import NONE
 
 TEXT_TARGET, IMAGE_TARGET = "text", "image"
@@ -55,7 +55,8 @@ class Method(Protocol):
     sources: the only sources it can score ("image" for one that reads the image's positions), or None: all.
     targets: what it can explain, words ("text") or regions of drawn pictures ("image").
     needs: what the shared pass must provide besides values: GRADIENT; ATTENTION (`Trace.attention`); TWIN, more passes
-    on counterfactual pictures (`Trace.twin`; `draws`, an attribute of such a method, says how many at random places).
+    on counterfactual pictures (`Trace.twin`; `draws`, an attribute of such a method, says how many at random places);
+    INPUT, where a text names the concept (`Item.named`).
     unscored: an attribute of methods for which NaN in the state means a neuron without a score; for all others NaN is
     an error (`ingest.attribution.finite.check_state`).
     A method may also give labels (`ingest.attribution.labels.Labelling`), which the run stores beside the maps.
@@ -175,6 +176,9 @@ class PairMethod:
 
     def scored(self, trace: Trace) -> Sequence[bool]:
         """For every pair of the batch, whether the method has what it needs to score it."""
+        if INPUT in self.needs:
+            scored: list[bool] = trace.where(INPUT).any(1).tolist()
+            return scored
         return [True] * len(trace.concepts)
 
     def layers(self, trace: Trace) -> tuple[int, ...]:

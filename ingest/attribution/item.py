@@ -14,7 +14,8 @@ class Item:
     """One example, encoded with its answer, and the answer's tokens to explain (at least one).
 
     number: its place among the run's examples. cluster: see `Example`. twins: for each concept, the inputs with it
-    removed from the pictures, then with an equal region elsewhere, once a draw; only where a method needs them.
+    removed from the pictures, then with an equal region elsewhere, once a draw; only where a method needs them. named:
+    the positions of the prompt's tokens that name each concept; only of text, where a method needs them.
     """
 
     number: int
@@ -22,6 +23,7 @@ class Item:
     targets: tuple[Target, ...]
     twins: Mapping[str, tuple[Prompt, ...]] = field(default_factory=dict)
     cluster: str = ""
+    named: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def shortest_first(items: Sequence[Item]) -> list[Item]:

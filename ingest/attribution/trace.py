@@ -25,8 +25,10 @@ from ingest.attribution.finite import FiniteCheck
 from ingest.attribution.item import Item
 from ingest.attribution.position_sums import sent
 
-POSITIONS = ("predicting", "all", *KINDS)
-"""The positions that a method may read: where the words are predicted, all except padding, or a medium's."""
+INPUT = "input"
+POSITIONS = ("predicting", "all", *KINDS, INPUT)
+"""The positions that a method may read: where the words are predicted, all except padding, a medium's, or where the
+concept comes in: the medium's, and in text the tokens of the prompt that name it."""
 
 ATTENTION = "attention"
 """The need of a method that reads attention weights."""
@@ -39,6 +41,11 @@ OUTPUTS = (LOG_PROBABILITY, LOGIT, PROBABILITY)
 def sources_with(positions: str) -> frozenset[str] | None:
     """The only sources whose examples have these positions; None: all have."""
     return frozenset({positions}) if positions in KINDS else None
+
+
+def need_of(positions: str) -> frozenset[str]:
+    """What a method that reads these positions needs of an item: where the prompt names the concept, or nothing."""
+    return frozenset({INPUT}) if positions == INPUT else frozenset()
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> str:
@@ -135,6 +142,10 @@ class Trace:
 
     def where(self, positions: str) -> Tensor:
         """(P, T) bool: the positions that count for each pair. positions: one of POSITIONS."""
+        if positions == INPUT and self.source not in KINDS:
+            return self._named
+        if positions == INPUT:
+            positions = self.source
         if positions in KINDS:
             return self.batch.roles[self.pairs] == ROLES.index(positions)
         if positions == "all":
@@ -142,6 +153,14 @@ class Trace:
         where = torch.zeros(len(self.concepts), self.batch.roles.shape[1], dtype=torch.bool, device=self.pairs.device)
         where[self.pair_of, self.positions] = True
         return where
+
+    @cached_property
+    def _named(self) -> Tensor:
+        """(P, T) bool: the tokens of the prompt that name each pair's concept."""
+        where = torch.zeros(len(self.concepts), self.batch.roles.shape[1], dtype=torch.bool)
+        for pair, (row, concept) in enumerate(zip(self.row_of, self.concepts, strict=True)):
+            where[pair, list(self.items[row].named.get(concept, ()))] = True
+        return where.to(self.pairs.device)
 
     @cached_property
     def places(self) -> tuple[Tensor, Tensor]:

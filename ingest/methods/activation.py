@@ -16,7 +16,7 @@ from atlas.stats.loudness import MEAN_ABSOLUTE
 from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, NeuronMap, PairMethod, RunningMeans
 from ingest.attribution.position_sums import least, sums
 from ingest.attribution.reductions import MEAN
-from ingest.attribution.trace import POSITIONS, Trace, one_of, sources_with
+from ingest.attribution.trace import POSITIONS, Trace, need_of, one_of, sources_with
 
 POOLS = ("mean", "max")
 MINIMUM, DEVIATION = "min", "sd"
@@ -32,6 +32,7 @@ class Activation(PairMethod):
         super().__init__()
         self.positions, self.pool = one_of("positions", positions, POSITIONS), one_of("pool", pool, POOLS)
         self.sources = sources_with(positions)
+        self.needs = need_of(positions)
         self.overall = RunningMeans()
         self.lowest: dict[str, Tensor] = {}
 
@@ -89,5 +90,5 @@ class Activation(PairMethod):
 
 
 def build(*, positions: str = "predicting", pool: str = "mean") -> Activation:
-    """positions: predicting | all | image | video | audio. pool: mean | max over them."""
+    """positions: predicting | all | image | video | audio | input. pool: mean | max over them."""
     return Activation(positions, pool)

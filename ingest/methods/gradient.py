@@ -15,19 +15,19 @@ from torch import Tensor
 from atlas.live.media import KINDS
 from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TEXT_TARGET, PairMethod
 from ingest.attribution.position_sums import sums
-from ingest.attribution.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_with
+from ingest.attribution.trace import OUTPUTS, POSITIONS, Trace, need_of, one_of, sources_with
 
 
 class Gradient(PairMethod):
     """See the module. times_activation: multiply the derivatives by the values."""
 
     targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
-    needs = frozenset({GRADIENT})
 
     def __init__(self, positions: str, output: str, times_activation: bool = False):
         super().__init__()
         self.positions = one_of("positions", positions, POSITIONS)
         self.sources = sources_with(positions)
+        self.needs = frozenset({GRADIENT}) | need_of(positions)
         self.output = one_of("output", output, OUTPUTS)
         self.times_activation = times_activation
 
@@ -61,6 +61,6 @@ def summed(trace: Trace, output: str, *, times_activation: bool) -> Tensor:
 
 
 def build(*, positions: str = "all", output: str = "log_probability") -> Gradient:
-    """positions: all | predicting | image | video | audio. output: log_probability | logit | probability of the word's
-    tokens."""
+    """positions: all | predicting | image | video | audio | input. output: log_probability | logit | probability of the
+    word's tokens."""
     return Gradient(positions, output)

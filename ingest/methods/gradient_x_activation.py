@@ -14,6 +14,6 @@ from ingest.methods.gradient import Gradient
 
 
 def build(*, positions: str = "all", output: str = "log_probability") -> Gradient:
-    """positions: all | predicting | image | video | audio. output: log_probability | logit | probability of the word's
-    tokens."""
+    """positions: all | predicting | image | video | audio | input. output: log_probability | logit | probability of the
+    word's tokens."""
     return Gradient(positions, output, times_activation=True)

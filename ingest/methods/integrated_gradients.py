@@ -15,7 +15,7 @@ from torch import Tensor
 from atlas.errors import UsageError
 from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, PairMethod
 from ingest.attribution.path_gradients import ENDPOINTS, PathGradients
-from ingest.attribution.trace import OUTPUTS, POSITIONS, Trace, one_of, sources_with
+from ingest.attribution.trace import OUTPUTS, POSITIONS, Trace, need_of, one_of, sources_with
 
 
 class IntegratedGradients(PairMethod):
@@ -30,6 +30,7 @@ class IntegratedGradients(PairMethod):
         one_of("endpoints", endpoints, ENDPOINTS)
         one_of("positions", positions, POSITIONS)
         self.sources = sources_with(positions)
+        self.needs = need_of(positions)
         self.paths = PathGradients(steps, endpoints, positions, one_of("output", output, OUTPUTS), tokens)
 
     def score(self, trace: Trace, layer: int) -> Tensor:
@@ -45,6 +46,6 @@ def build(
     output: str = "log_probability",
     tokens: int = 8192,
 ) -> IntegratedGradients:
-    """steps: m. endpoints: right | midpoint | both. positions: predicting | all | image | video |
-    audio. output: log_probability | logit | probability. tokens: positions run in one batch."""
+    """steps: m. endpoints: right | midpoint | both. positions: predicting | all | image | video | audio |
+    input. output: log_probability | logit | probability. tokens: positions run in one batch."""
     return IntegratedGradients(steps, endpoints, positions, output, tokens)

@@ -25,6 +25,7 @@ def left_out(skipped: Mapping[str, Any] | None, atlas: Path, run_id: str) -> lis
     for key, why in (
         ("unmentioned", "answers do not mention it and were left out"),
         ("unplaced", "pictures do not say where it is and were left out"),
+        ("unnamed", "prompts do not name it and were left out ([[where_named=prompt]] takes only those that do)"),
         ("undrawn", "answers have no picture and were left out"),
     ):
         lines += [f"{concept}: {count} {why}" for concept, count in skipped.get(key, {}).items()]

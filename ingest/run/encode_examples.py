@@ -19,11 +19,12 @@ from atlas.live.encode import Prompt
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
 from ingest.attribution.item import Item
+from ingest.attribution.trace import INPUT
 from ingest.data.counterfactuals import Counterfactuals
-from ingest.data.examples import AUDIO, IMAGE, VIDEO, BadMedia, Dataset, Example, Mention
-from ingest.data.targets import NONE, Target, find_targets, negative_targets
+from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO, BadMedia, Dataset, Example, Mention
+from ingest.data.targets import NONE, Target, find_targets, mention_spans, negative_targets, tokens_of
 from ingest.job import Job
-from ingest.run.resolve import null_draws
+from ingest.run.resolve import needs, null_draws
 
 T = TypeVar("T")
 
@@ -39,11 +40,13 @@ class Skipped:
     """What was left out and why.
 
     unmentioned: concepts whose words the answer lacks. unplaced: concepts whose place in the picture is needed and not
-    known. undrawn: requested concepts of which no picture was drawn; a count each. media: pointer -> error.
+    known. unnamed: concepts that the prompt does not name, where that is needed. undrawn: requested concepts of which
+    no picture was drawn; a count each. media: pointer -> error.
     """
 
     unmentioned: Counter[str] = field(default_factory=Counter)
     unplaced: Counter[str] = field(default_factory=Counter)
+    unnamed: Counter[str] = field(default_factory=Counter)
     undrawn: Counter[str] = field(default_factory=Counter)
     media: dict[str, str] = field(default_factory=dict)
 
@@ -51,13 +54,14 @@ class Skipped:
         """Add the counts and errors of another run, as `plain` gives them."""
         self.unmentioned.update({k: int(str(v)) for k, v in counts["unmentioned"].items()})
         self.unplaced.update({k: int(str(v)) for k, v in counts["unplaced"].items()})
-        self.undrawn.update({k: int(str(v)) for k, v in counts.get("undrawn", {}).items()})
+        for name in ("unnamed", "undrawn"):
+            getattr(self, name).update({k: int(str(v)) for k, v in counts.get(name, {}).items()})
         self.media.update({k: str(v) for k, v in counts["media"].items()})
 
     def plain(self) -> dict[str, dict[str, object]]:
         """All of it as JSON, sorted by name."""
         counted = {name: dict(sorted(getattr(self, name).items())) for name in ("unmentioned", "unplaced")}
-        counted |= {"undrawn": dict(sorted(self.undrawn.items()))} if self.undrawn else {}
+        counted |= {n: dict(sorted(c.items())) for n in ("unnamed", "undrawn") if (c := getattr(self, n))}
         return {**counted, "media": dict(sorted(self.media.items()))}
 
 
@@ -92,6 +96,7 @@ class ExampleEncoder:
         self.skipped = Skipped()
         self.twins = Counterfactuals(dataset, job.inpainter, job.inpainting) if job.inpainter else None
         self._draws = null_draws(job) if job.inpainter else 0
+        self._reads_input = INPUT in needs(job)
         self._pictures: dict[str, Image] = {}
         self._encoding = Lock()  # a second thread encodes ahead, and a tokenizer is not thread-safe
         self.stopped = False  # set by another thread when the items are no longer needed
@@ -108,8 +113,9 @@ class ExampleEncoder:
             twins = self._twins(example, prompt, targets)
             if self.twins is not None and example.source == IMAGE:
                 self.skipped.unplaced.update({t.concept for t in targets if t.concept not in (NONE, *twins)})
+            named = self._named(example, prompt, targets) if self._reads_input and example.source == TEXT else {}
             if targets:
-                items.append(Item(number, prompt, tuple(targets), twins, example.cluster))
+                items.append(Item(number, prompt, tuple(targets), twins, example.cluster, named))
         self._pictures.clear()
         return items
 
@@ -141,6 +147,21 @@ class ExampleEncoder:
                 without_concept = self.live.encoder.prompt(example.prompt, pictures, example.answer)
                 variants.append(Prompt(prompt.ids, prompt.answer, without_concept.extras))
             by_concept[concept] = tuple(variants)
+        return by_concept
+
+    def _named(self, example: Example, prompt: Prompt, targets: Sequence[Target]) -> dict[str, tuple[int, ...]]:
+        """For each concept to explain: the prompt's tokens that name it; concepts without any are counted in
+        `skipped`."""
+        text, ends = self.live.encoder.decode(prompt.ids), self.live.encoder.ends(prompt.ids)
+        start = max(text.find(example.prompt), 0)  # the chat template's own words do not count
+        by_concept: dict[str, tuple[int, ...]] = {}
+        for concept in sorted({t.concept for t in targets} - {NONE}):
+            ranges = mention_spans(text[start : start + len(example.prompt)], Mention(concept), self.dataset.concepts)
+            tokens = [t for first, end in ranges for t in tokens_of((first + start, end + start), ends)]
+            if tokens:
+                by_concept[concept] = tuple(sorted(set(tokens)))
+            else:
+                self.skipped.unnamed[concept] += 1
         return by_concept
 
     def prompt(self, example: Example) -> Prompt | None:

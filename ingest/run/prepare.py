@@ -8,12 +8,15 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
+from typing import Any
 
 from atlas.errors import AtlasWarning, UsageError
 from atlas.live.load.checkpoints import Loading, read_config, takes
 from atlas.live.model import LiveModel
 from ingest import zoo
+from ingest.data.answers import REFERENCE, with_references
 from ingest.data.examples import BOTH, FIND, HELD_OUT, Dataset, Example, splits_of
+from ingest.data.where_named import named_examples
 from ingest.job import Execution, Job, ModelSpec
 from ingest.run.resolve import complete, tasks_by_source
 
@@ -52,19 +55,18 @@ def collect(job: Job, dataset: Dataset) -> list[Example]:
     """
     collected: list[Example] = []
     for (source, tasks), split in product(tasks_by_source(job, dataset).items(), splits_of(job.split)):
-        collected += dataset.examples(
-            source=source,
-            split=split,
-            concepts=job.concepts,
-            tasks=tasks,
-            per_concept=job.per_concept,
-            seed=job.seed,
-        )
+        which: dict[str, Any] = {"source": source, "split": split, "concepts": job.concepts, "tasks": tasks}
+        which |= {"per_concept": job.per_concept, "seed": job.seed}
+        collected += named_examples(dataset, job.where_named, **which) if job.where_named else dataset.examples(**which)
         if job.negatives:
             collected += negatives(job, dataset, source, split, tasks)
+    if job.answers == REFERENCE:
+        collected = with_references(collected, dataset.concepts, job.concepts)
     if not collected:
+        names = ", ".join(job.concepts[:5]) or "any concept"
+        names += f" that names it in the {job.where_named}" if job.where_named else ""
         raise UsageError(
-            f"the dataset {job.dataset} has no {job.split} example of {', '.join(job.concepts[:5]) or 'any concept'} "
+            f"the dataset {job.dataset} has no {job.split} example of {names} "
             f"with source {' or '.join(job.sources)}; choose other [[concepts]], [[sources]] or [[split]] "
             "(`atlas concepts --dataset ...` lists what there is)"
         )

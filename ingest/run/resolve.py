@@ -19,6 +19,7 @@ from atlas.live.model import LiveModel
 from atlas.neurons import parse_layers
 from ingest.attribution.estimators import TWIN, Method, PairMethod
 from ingest.attribution.reductions import REDUCTIONS
+from ingest.data.answers import OWN
 from ingest.data.counterfactuals import default_inpainter
 from ingest.data.examples import IMAGE, Dataset, Example
 from ingest.job import ALL, Job
@@ -163,7 +164,7 @@ def resolved(job: Job, dataset: Dataset, examples: Sequence[Example], model: Map
     plain["model"] = plain["revision"] = None
     for options in (plain["inpainting"], plain["segmenting"]):
         options.pop("device", None)  # where a model runs does not change a number
-    unused_values = {"keep": ALL, "quantization": "", "swap_answers": False}
+    unused_values = {"keep": ALL, "quantization": "", "swap_answers": False, "answers": OWN, "where_named": ""}
     if not any(example.target == IMAGE for example in examples):
         unused_values |= {
             key: plain[key] for key in ("segmenter", "segmenting", "drawing")

@@ -58,15 +58,17 @@ _OPEN = 30.0  # sigmoid(30) is 1 in float32 and in bfloat16
 def eyes_config() -> EfficientNetConfig:
     """EfficientNet-Lite0 as a stock EfficientNet. Lite0 has no squeeze-and-excitation; the stock class always has, so
     its gates get the narrowest shape and, in `eyes_state`, weights that hold them at 1."""
-    return EfficientNetConfig(
+    kind: Any = EfficientNetConfig
+    config: EfficientNetConfig = kind(
         image_size=SIDE,
         width_coefficient=1.0,
         depth_coefficient=1.0,
         hidden_dim=FEATURES,
-        hidden_size=FEATURES,
+        hidden_size=FEATURES,  # which FastVlm asks for
         hidden_act="relu6",
         squeeze_expansion_ratio=0.001,
     )
+    return config
 
 
 def eyes_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -158,7 +160,8 @@ def assemble(
         tie_word_embeddings=True,
     )
     dtype = next(language.parameters()).dtype
-    model = FastVlmForConditionalGeneration(config).to(dtype).eval()
+    model: Any = FastVlmForConditionalGeneration(config)
+    model = model.to(dtype).eval()
     model.model.vision_tower.load_state_dict(eyes_state(eyes), strict=True)
     model.model.language_model.load_state_dict(language.get_submodule("model").state_dict(), strict=True)
     model.tie_weights()
