@@ -13,7 +13,7 @@ from ingest.data.examples import FIND, HELD_OUT, Concept
 from ingest.data.targets import HYPHENS, pattern
 from ingest.datasets._coco_rows import Id
 from ingest.datasets._coco_words import AMBIGUOUS, containing, forms, unlike
-from ingest.datasets._files import SHOWN, split_of
+from ingest.datasets._files import SHOWN
 
 LARGEST_ID = 2**31 - 1
 """The largest category id that the atlas stores; larger ids, and texts, only tell the dataset's categories apart."""
@@ -114,13 +114,13 @@ class CaptionMentions:
             self._warned.add(message)
             warnings.warn(message, AtlasWarning, 5)
 
-    def splits(self) -> dict[str, str]:
+    def splits(self, split_by_picture: Mapping[Id, str]) -> dict[str, str]:
         """Each caption's split: held out where any of its pictures is."""
         split_by_caption: dict[str, str] = {}
         for picture_id, texts in self.by_picture.items():
             for text in texts:
                 split_by_caption[text] = (
-                    HELD_OUT if HELD_OUT in (split_of(picture_id), split_by_caption.get(text)) else FIND
+                    HELD_OUT if HELD_OUT in (split_by_picture[picture_id], split_by_caption.get(text)) else FIND
                 )
         return split_by_caption
 

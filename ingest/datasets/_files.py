@@ -33,6 +33,12 @@ def split_of(key: object) -> str:
     return HELD_OUT if int(sort_key(0, "split", key)[:8], 16) % 5 == 0 else FIND
 
 
+def refuse_path(path: str | None, name: str) -> None:
+    """Raise UsageError where a path was given to a dataset that is in the package."""
+    if path is not None:
+        raise UsageError(f"{name} comes with the package and reads no folder ('{path}'); use [[dataset={name}]]")
+
+
 def check_names(kind: str, names: Sequence[str], known: Iterable[str]) -> None:
     """Raise UsageError for the first unknown name, suggesting the nearest known one."""
     known_names = list(known)

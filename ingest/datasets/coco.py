@@ -43,8 +43,8 @@ RULES = 3  # raised whenever the same files would give other examples
 class Coco:
     """A COCO folder; see `ingest.data.examples.Dataset`.
 
-    The split follows from the image's id alone: about one in five is "held_out". A caption of pictures of both splits
-    is held out.
+    The split is the picture's own ("split": "find" or "held_out" in its row of the annotation file), or follows from
+    its id alone: about one in five is "held_out". A caption of pictures of both splits is held out.
     """
 
     name = "coco"
@@ -52,12 +52,13 @@ class Coco:
     def __init__(
         self, root: Path, files: _coco_files.CocoFiles, *, options: Mapping[str, Any], max_pixels: int
     ) -> None:
-        self.path = str(root)
+        self.path: str | None = str(root)
         self.max_pixels = max_pixels
         self._root = root
         self._index = files.index
         self._pointers = files.pointers
         self._by_pointer = {files.pointers[picture_id]: image for picture_id, image in files.index.imgs.items()}
+        self._split = {picture_id: _own_split(image) for picture_id, image in files.index.imgs.items()}
         concepts_by_id = concepts_of(files.categories)
         self._named = {category_id: concepts_by_id[category_id].name for category_id in files.index.cats}
         self.concepts: Mapping[str, Concept] = {
@@ -142,7 +143,7 @@ class Coco:
     def _pictures(self, concept: str, split: str, seed: int) -> list[Example]:
         """The pictures of a split that show the concept, in the order that the seed decides; their human captions are
         the references."""
-        ids = [picture_id for picture_id in self._showing[concept] if split_of(picture_id) == split]
+        ids = [picture_id for picture_id in self._showing[concept] if self._split[picture_id] == split]
         ids.sort(key=lambda picture_id: (concept not in self._said[picture_id], sort_key(seed, concept, picture_id)))
         return [self._picture(picture_id, split) for picture_id in ids]
 
@@ -194,7 +195,7 @@ class Coco:
 
     @cached_property
     def _caption_split(self) -> dict[str, str]:
-        return self._captions.splits()
+        return self._captions.splits(self._split)
 
     def _record(self, media: str) -> Mapping[str, Any]:
         """The picture's row of the annotation file."""
@@ -272,6 +273,12 @@ def _inverse(lists: Mapping[Any, list[str]]) -> Mapping[str, list[Any]]:
         for name in names:
             keys_by_name[name].append(key)
     return keys_by_name
+
+
+def _own_split(image: Mapping[str, Any]) -> str:
+    """Others write "train", "val" or "test" here, which say nothing about what an atlas may find neurons on."""
+    split = image.get("split")
+    return str(split) if split in (FIND, HELD_OUT) else split_of(image["id"])
 
 
 def _licence(content: Mapping[str, Any]) -> str:

@@ -4,8 +4,9 @@
     PATH    or a folder with prompts.jsonl in it
 
 A row may also have "words" (the part of the answer that stands for the concepts; by default a concept's name, or else
-the whole answer), "references" (more right answers), "task" and "fact". Rows of one fact are wordings of it and in one
-split. Where no fact is given, the same concepts, task and answer are the same fact.
+the whole answer), "references" (more right answers), "task", "fact" and "split" (find or held_out; by default about one
+fact in five is held out). Rows of one fact are wordings of it and in one split. Where no fact is given, the same
+concepts, task and answer are the same fact.
 """
 
 from __future__ import annotations
@@ -16,24 +17,30 @@ from pathlib import Path
 from typing import Any
 
 from atlas.errors import UsageError
+from atlas.query.given import shown
 from atlas.store.atomic import expand_home
-from ingest.data.examples import TEXT, Concept, Example
+from ingest.data.examples import FIND, HELD_OUT, TEXT, Concept, Example
 from ingest.datasets._files import dataset_folder, identifier, one_line, read_jsonl, split_of, stripped_text
 from ingest.datasets._own import build_concepts, concept_names, mentions_of, without_repeats
 from ingest.datasets._tasks import TaskDataset
 
 NAME, TASK, FILE = "prompts", "fact", "prompts.jsonl"
-KEYS = ("prompt", "answer", "concepts", "words", "references", "task", "fact")
+KEYS = ("prompt", "answer", "concepts", "words", "references", "task", "fact", "split")
 
 
 def build(path: str | None = None) -> TaskDataset:
-    """Read a file of prompts. About one fact in five is held out.
+    """Read a file of prompts. About one fact in five is held out, unless the rows say which.
 
     Raises:
         UsageError: no such file; a line that is not JSON, lacks a prompt, answer or concept, or has an unknown key;
-            words that are not in the answer.
+            words that are not in the answer; a fact in both splits.
     """
     file = _file(path)
+    return read_prompts(file, NAME, path=str(expand_home(path or "")), licence="not stated")
+
+
+def read_prompts(file: Path, name: str, *, path: str | None, licence: str) -> TaskDataset:
+    """A file of prompts as the dataset of that name; raises what `build` does."""
     rows = read_jsonl(file)
     for where, row in rows:
         if unknown_keys := sorted(set(row) - set(KEYS)):
@@ -42,18 +49,22 @@ def build(path: str | None = None) -> TaskDataset:
     known = build_concepts(name for concept_group in names for name in concept_group)
 
     def read() -> Iterator[tuple[str, Example]]:
+        splits: dict[str, str] = {}
         for (where, row), concept_group in zip(rows, names, strict=True):
-            yield where, _example(row, concept_group, known, where)
+            example = _example(row, concept_group, known, where)
+            if splits.setdefault(example.fact, example.split) != example.split:
+                raise UsageError(f"{where}: another wording of this fact is in the split {splits[example.fact]}")
+            yield where, example
 
     dataset = TaskDataset(
-        NAME,
+        name,
         file.parent,
-        licence="not stated",
+        licence=licence,
         concepts=known.values(),
         metrics={one_line(row.get("task", TASK), f"{where}, the task"): ("exact", "label") for where, row in rows},
         examples=without_repeats(read(), file),
     )
-    dataset.path = str(expand_home(path or ""))
+    dataset.path = path
     return dataset
 
 
@@ -78,7 +89,10 @@ def _example(row: Mapping[str, Any], names: Sequence[str], known: Mapping[str, C
     mentions = mentions_of(names, answer, row.get("words"), known, where)
     fact = fact_of(row, names, task, answer, where)
     references = right_answers if len(right_answers) > 1 else ()
-    return Example(TEXT, task, split_of(fact), prompt, answer, mentions, references=references, fact=fact)
+    split = row.get("split", split_of(fact))
+    if split not in (FIND, HELD_OUT):
+        raise UsageError(f"{where}: the split is {FIND} or {HELD_OUT}, not {shown(split)}")
+    return Example(TEXT, task, split, prompt, answer, mentions, references=references, fact=fact)
 
 
 def fact_of(row: Mapping[str, Any], names: Sequence[str], task: str, answer: str, where: str) -> str:

@@ -157,7 +157,7 @@ def train(
 ) -> float:
     """Train the projector in place; the mean loss of the last hundred steps."""
     random = torch.Generator().manual_seed(seed)
-    often = torch.tensor([shown.weight for shown in corpus])
+    often = torch.tensor([float(shown.weight) for shown in corpus])
     optimizer = torch.optim.Adam(projector.parameters(), lr=options.rate, betas=(0.9, 0.98))
 
     def rate(step: int) -> float:
@@ -179,7 +179,7 @@ def train(
         nn.utils.clip_grad_norm_(projector.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
         if step % 50 == 49:
             log(f"step {step + 1}: loss {sum(losses[-50:]) / 50:.3f}")
     return sum(losses[-100:]) / len(losses[-100:])
