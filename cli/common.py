@@ -34,7 +34,8 @@ Select = Annotated[
     str | None,
     typer.Option(
         "--select",
-        help="A rule instead of --top: top:50, per_layer:5, percentile:99, fraction:0.3 (of the largest score), "
+        help="A rule instead of --top: top:50, share:1 (percent), per_layer:5, percentile:99, fraction:0.3 (of the "
+        "largest score), "
         "above:0.5 (a score above it: of knowledge_neurons, the refined set), z:4 (robust, against the map itself), "
         "z:4,concept=cat (against another map).",
     ),

@@ -29,7 +29,8 @@ ConceptName = Annotated[
 ]
 Layers = Annotated[str | None, typer.Option("--layers", help="Only neurons of these layers: 3, 8-15.")]
 Top = Annotated[
-    int | None, typer.Option("--top", "-n", min=1, help="How many neurons. [default: 40, or all that --select does]")
+    str | None,
+    typer.Option("--top", "-n", help="How many neurons: 40, or 1%. [default: 40, or all that --select does]"),
 ]
 Labels = Annotated[
     str | None,
@@ -104,7 +105,7 @@ def neurons_of(
     which: Any,
     *,
     select: str | None,
-    top: int | None,
+    top: int | str | None,
     layers: str | None,
     labels: str | None,
     of: str | None,

@@ -19,9 +19,11 @@ MAP_NEURONS = 20
 """How many of a map's neurons may change, by default."""
 
 Best = Annotated[
-    int | None,
+    str | None,
     typer.Option(
-        "--top", "-n", min=1, help=f"How many neurons of the map. [default: {MAP_NEURONS}, or all that --select does]"
+        "--top",
+        "-n",
+        help=f"How many neurons of the map: 40, or 1%. [default: {MAP_NEURONS}, or all that --select does]",
     ),
 ]
 

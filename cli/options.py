@@ -74,7 +74,9 @@ def filled(kind: type[T], given: Mapping[str, Any], **more: Any) -> T:
         value = given.get(name)
         if value is None:
             continue
-        if about.several == PAIRS:
+        if value == str(defaults[name]):  # Typer turns the default of a number or a text into text
+            value = defaults[name]
+        elif about.several == PAIRS:
             value = pairs(value, name) or None
         elif (
             about.several == COMMAS

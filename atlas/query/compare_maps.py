@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from atlas.query.amount import size_sql
 from atlas.query.map_spec import MapSpec
 from atlas.query.selection_rules import Rule, bound, placed, selected
 from atlas.query.statements import Query, tokens_of
@@ -33,16 +34,6 @@ _GIVEN_MAPS = (
 
 _PAIRED = "SELECT unnest([reference_map, method_map]) FROM pairs"
 """The maps of the common table expression `pairs`."""
-
-
-def size(share: float, neurons: int) -> int:
-    """The number of neurons that a share of `neurons` comes to, at least one."""
-    return max(1, round(share * neurons))
-
-
-def size_sql(neurons: str, share: str) -> str:
-    """`size` in SQL."""
-    return f"greatest(1, round_even({share} * {neurons}, 0))"
 
 
 def shared_neurons(map_ids: Sequence[int], *, top: int, only: bool = False) -> Query:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
 from atlas.query import paging
-from atlas.query.compare_maps import TOP, size_sql
+from atlas.query.amount import size_sql
+from atlas.query.compare_maps import TOP
 from atlas.query.concept_forms import replace_surface_forms, values_of
 from atlas.query.filter_sql import MEASURED, Condition, Members, of_map
 from atlas.query.filters import EVERYTHING as ALL

@@ -51,7 +51,7 @@ def check_given(asked: object) -> None:
         converted = _converted(name, value, types[name], about)
         if converted is not value:
             object.__setattr__(asked, name, converted)
-        if about.least is not None and converted < about.least:
+        if about.least is not None and not isinstance(converted, str) and converted < about.least:
             raise UsageError(f"[[{name}]] must be at least {about.least}")
 
 
@@ -76,6 +76,8 @@ def _converted(name: str, value: Any, types: tuple[type, ...], about: Described)
         if about.several == COMMAS and not names:
             raise UsageError(f"[[{name}]] names nothing; give one or more, or leave it out")
         return names
+    if about.least is not None and {int, str} <= {*types} and str(value).isdecimal():  # "40", beside "1%"
+        return int(value)
     if isinstance(value, bool):
         valid = bool in types
     elif about.several == PAIRS and isinstance(value, Mapping):

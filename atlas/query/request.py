@@ -7,6 +7,7 @@ from typing import Any
 
 from atlas.errors import UsageError
 from atlas.neurons import parse_layers
+from atlas.query.amount import rule_of
 from atlas.query.filter_text import parse
 from atlas.query.filters import And, Filter, Not, Or, Test, both, bounded, from_json
 from atlas.query.find import NeuronQuery
@@ -62,7 +63,7 @@ def build_request(
     where: Filter,
     select: str | None = None,
     sort: str | Sequence[str] | None = None,
-    top: int | None = None,
+    top: int | str | None = None,
     after: str | None = None,
     each: bool = False,
 ) -> NeuronQuery:
@@ -72,8 +73,15 @@ def build_request(
         UsageError: select is not a rule.
     """
     rule = Rule.parse(select) if select else None
+    limit = int(rule_of(top).amount) if top is not None and rule_of(top).name == "top" else None
+    if top is not None and limit is None:
+        if rule:
+            raise UsageError(f"{top} of a map is a rule of its own; give [[select]] or [[top={top}]]")
+        rule = rule_of(top)
     fields = [s.strip() for s in sort.split(",")] if isinstance(sort, str) else list(sort or ())
-    return NeuronQuery(where, rule, tuple(f for f in fields if f), top if top is not None or rule else 20, after, each)
+    return NeuronQuery(
+        where, rule, tuple(f for f in fields if f), limit if limit is not None or rule else 20, after, each
+    )
 
 
 def _comparison(name: str, text: str, example: str) -> Test:

@@ -29,9 +29,12 @@ class Measure(NamedTuple):
 LAYER_RANK = "row_number() OVER (PARTITION BY s.map_id, s.layer ORDER BY s.rank)"
 OF_LARGEST = "s.score::DOUBLE / nullif(greatest(max(s.score) OVER (PARTITION BY s.map_id), 0), 0)::DOUBLE"
 PERCENTILE = "100.0 * (m.neurons - s.rank + 1) / m.neurons"
+SHARE = "CASE WHEN s.rank = 1 THEN 0 ELSE 100.0 * (s.rank - 0.5) / m.neurons END"
+"""To the nearest neuron, at least one: as many as `atlas.query.amount.count_of` of the map's neurons."""
 Z = "(s.score - n.center) / nullif(n.scale, 0)"
 RULES: Mapping[str, Measure] = {
     "top": Measure("s.rank", "<=", 1, 1e9, "the N best of the map"),
+    "share": Measure(SHARE, "<=", 0, 100, "the best N percent of the map"),
     "per_layer": Measure(LAYER_RANK, "<=", 1, 1e9, "the N best of each layer"),
     "percentile": Measure(PERCENTILE, ">=", 0, 100, "at or above this percentile"),
     "fraction": Measure(OF_LARGEST, ">", 0, 1, "above this fraction of the map's largest score"),
@@ -48,13 +51,13 @@ NULL_NAMES = ("concept", "method", "source", "target", "reduce")
 class Rule:
     """One selection rule.
 
-    top, per_layer: counts. percentile: 100 is the best neuron's (see `atlas.query.statements`). fraction: of the map's
-    largest score, exceeded; knowledge neurons take 0.3 (Dai et al. 2022, section 3.2); a map without a positive score
-    has none. above: a score that is exceeded; 0.5 of a `knowledge_neurons` map, whose scores are shares of prompts,
-    gives their refined set. z: (score - median) / (1.4826 * MAD), of the map itself or of a null map: a map's own
-    neurons of interest would inflate a mean and a standard deviation. Where more than half of the scores are equal, as
-    where most neurons never fire, MAD is 0 and 1.2533 times the mean absolute deviation takes its place (Iglewicz &
-    Hoaglin 1993).
+    top, per_layer: counts. share: in percent of the map's neurons. percentile: 100 is the best neuron's (see
+    `atlas.query.statements`). fraction: of the map's largest score, exceeded; knowledge neurons take 0.3 (Dai et al.
+    2022, section 3.2); a map without a positive score has none. above: a score that is exceeded; 0.5 of a
+    `knowledge_neurons` map, whose scores are shares of prompts, gives their refined set. z: (score - median) / (1.4826
+    * MAD), of the map itself or of a null map: a map's own neurons of interest would inflate a mean and a standard
+    deviation. Where more than half of the scores are equal, as where most neurons never fire, MAD is 0 and 1.2533 times
+    the mean absolute deviation takes its place (Iglewicz & Hoaglin 1993).
 
     null: of `z`, the names in which the null map differs from the map that is asked, such as {"concept": "cat"}:
     `z:4,concept=cat`. It must share the map's scale, which the scores of another method (`random` too) do not.
@@ -66,7 +69,8 @@ class Rule:
 
     @classmethod
     def parse(cls, text: str) -> Rule:
-        """Read `top:50`, `per_layer:5`, `percentile:99`, `fraction:0.3`, `above:0.5`, `z:4` or `z:4,concept=cat`.
+        """Read `top:50`, `share:1`, `per_layer:5`, `percentile:99`, `fraction:0.3`, `above:0.5`, `z:4` or
+        `z:4,concept=cat`.
 
         Raises:
             UsageError: not a rule; the message says which there are.
@@ -130,7 +134,7 @@ _WHOLE = """SELECT map_id, score FROM scores JOIN maps USING (map_id) WHERE kept
           UNION ALL SELECT map_id, score FROM sketches"""
 
 
-BY_PLACE = ("top", "per_layer", "percentile")
+BY_PLACE = ("top", "share", "per_layer", "percentile")
 """The rules that choose by a neuron's rank among the others."""
 
 

@@ -32,8 +32,8 @@ class Conditions(OfConcept):
         "Any condition: 'layer in 8-15 and not token = bark'.", default=None
     )
     select: str | None = option(
-        "A rule that chooses from each whole map first: top:50, per_layer:5, percentile:99, fraction:0.3 (of the "
-        "largest score), above:0.5, z:4 (robust, against the map itself), z:4,concept=cat (against another map).",
+        "A rule that chooses from each whole map first: top:50, share:1, per_layer:5, percentile:99, fraction:0.3 (of "
+        "the largest score), above:0.5, z:4 (robust, against the map itself), z:4,concept=cat (against another map).",
         default=None,
     )
 

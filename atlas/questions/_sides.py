@@ -31,7 +31,7 @@ class Sides(OfConcept, Question[Answer]):
     targets: tuple[str, ...] = option(
         "With [[side=target]], two modalities; else one. [default: image,text]", default=()
     )
-    top: int = option("How many of the best neurons of each side.", default=40, least=1)
+    top: int | str = option("How many of the best neurons of each side: 40, or 1%.", default=40, least=1)
     limit: int = option("How many rows to return.", "--limit", "-n", default=1000, least=1)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.query import statements
+from atlas.query.amount import rule_of
 from atlas.query.answer import Answer
 from atlas.query.execute import by_filter, by_resolved_maps
 from atlas.query.find import NeuronQuery, ResolvedMaps
@@ -55,7 +56,9 @@ class Layers(OfConcept, Question[Answer]):
     sources: tuple[str, ...] = option("One source, or two and what both have.", default=())
     targets: tuple[str, ...] = option("One target, or two and what both have.", default=())
     select: str | None = option("A rule instead of [[top]]: percentile:99, per_layer:5, z:4.", default=None)
-    top: int | None = option("How many neurons. [default: 40]", "--top", "-n", default=None, least=1)
+    top: int | str | None = option(
+        "How many neurons: 40, or 1% of a map. [default: 40]", "--top", "-n", default=None, least=1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,7 +86,7 @@ class Layers(OfConcept, Question[Answer]):
     def _of_concept(self, connection: Connection, path: Path) -> Answer:
         from atlas.edits.set_expression import members
 
-        rule = Rule.parse(self.select) if self.select else Rule("top", float(self.top or 40))
+        rule = Rule.parse(self.select) if self.select else rule_of(self.top or 40)
         single = {name: several[0] for name in PAIRED if len(several := getattr(self, f"{name}s")) == 1}
         spec = self.maps(**single)
         pair = next((name for name in PAIRED if len(getattr(self, f"{name}s")) == 2), None)

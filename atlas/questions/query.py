@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
+from atlas.query.amount import rule_of
 from atlas.query.compare_maps import one_column_each
 from atlas.query.execute import by_filter, by_vote
 from atlas.query.neuron_set import NeuronSet
@@ -57,8 +58,13 @@ class Query(Conditions, Question[NeuronSet]):
     sort: str | Sequence[str] | None = option(
         "Fields to sort by, the largest first with a minus: -score. [default: rank]", default=None
     )
-    top: int | None = option(
-        "How many neurons. [default: 20, or all that --select chooses]", "--top", "-n", "--limit", default=None, least=1
+    top: int | str | None = option(
+        "How many neurons: 40, or 1% of each map. [default: 20, or all that --select chooses]",
+        "--top",
+        "-n",
+        "--limit",
+        default=None,
+        least=1,
     )
     after: str | None = option("Go on behind a page: the cursor that it ended with.", default=None)
     each: bool = option("Every neuron once, with the map in which it ranks best.", default=False)
@@ -120,7 +126,7 @@ class Query(Conditions, Question[NeuronSet]):
     def _vote(self, connection: Connection) -> NeuronSet:
         if self.select and self.top:
             raise UsageError("the maps vote by one rule; give [[select]] or [[top]]")
-        rule = Rule.parse(self.select) if self.select else Rule("top", float(self.top or 20))
+        rule = Rule.parse(self.select) if self.select else rule_of(self.top or 20)
         chosen, names = voters(connection, self.maps(), self.methods)
         voted = by_vote(connection, chosen, names, rule, self.agree)
         voted.table = one_column_each(voted.table, {"ranks": "rank"}, names)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from atlas.query.compare_maps import size
+from atlas.query.amount import count_of
 from atlas.query.map_spec import MapSpec
 from atlas.stats.intervals import of_values
 from atlas.stats.leaderboard import surveyed
@@ -34,12 +34,8 @@ def doses(connection: Connection, spec: MapSpec) -> pa.Table:
         for name in ("own", "random_own"):
             over_concepts = of_values(row[f"{name}_each"] or [], (0.0, 1.0))
             row |= {f"{name}_low": over_concepts.low, f"{name}_high": over_concepts.high}
-        if dose.endswith("%"):
-            share = float(dose.removesuffix("%")) / 100
-            neurons = size(share, total)
-        else:
-            neurons = int(dose)
-            share = neurons / total
+        neurons = count_of(dose, total)
+        share = float(dose.removesuffix("%")) / 100 if dose.endswith("%") else neurons / total
         rows.append({**row, "dose": dose, "neurons": neurons, "share": share})
     rows.sort(key=lambda r: (r["source"], r["method"], r["reduce"], r["neurons"]))
     return pa.Table.from_pylist(rows, schema=SCHEMA)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atlas.query import compare_maps
+from atlas.query.amount import size
 from atlas.query.map_spec import MapSpec
 from atlas.stats.intervals import of_values
 
@@ -121,7 +122,7 @@ def weighted_agreement(scores: Floats, ranks: Whole, weights: Iterator[Whole] | 
     import numpy as np
 
     methods, count = scores.shape
-    top = compare_maps.size(compare_maps.TOP, count)
+    top = size(compare_maps.TOP, count)
     by_score = np.argsort(scores, axis=1, kind="stable")
     ordered = np.take_along_axis(scores, by_score, axis=1)
     starts = [np.flatnonzero(np.r_[True, row[1:] != row[:-1]]) for row in ordered]
@@ -139,8 +140,8 @@ def weighted_agreement(scores: Floats, ranks: Whole, weights: Iterator[Whole] | 
             copies[m, by_rank[m]] = np.clip(top - (np.cumsum(best) - best), 0, best) * has_place[m, by_rank[m]]
         placed -= (count + 1) / 2
         products = (placed * weight) @ placed.T
-        size = np.sqrt(np.outer(products.diagonal(), products.diagonal()))
-        correlation = np.divide(products, size, out=np.full_like(products, np.nan), where=size > 0)
+        lengths = np.sqrt(np.outer(products.diagonal(), products.diagonal()))
+        correlation = np.divide(products, lengths, out=np.full_like(products, np.nan), where=lengths > 0)
         tops = copies[:, copies.any(axis=0)]
         sizes = tops.sum(axis=1)
         larger = np.maximum(np.maximum(sizes[:, None], sizes), 1)

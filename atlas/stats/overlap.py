@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.query import compare_maps
+from atlas.query.amount import count_of
 from atlas.query.map_spec import ANSWER, MapSpec
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.provenance import Provenance
@@ -102,10 +103,11 @@ def sides(side: str, sources: Sequence[str], targets: Sequence[str]) -> tuple[st
 
 
 def of_concept(
-    connection: Connection, spec: MapSpec, side: str, between: Sequence[str], top: int, only: bool
+    connection: Connection, spec: MapSpec, side: str, between: Sequence[str], amount: int | str, only: bool
 ) -> ModalityOverlap:
-    """See `Atlas.shared` and `Atlas.only`."""
+    """See `Atlas.shared` and `Atlas.only`. amount: of the best neurons of each side (`atlas.query.amount`)."""
     chosen = choose_several(connection, spec, side, between)
+    top = count_of(amount, chosen[0]["neurons"])
     loudness = loudness_of(connection, chosen)
     _require_kept(chosen, loudness, top)
     counts = _statistics(connection, spec, chosen, loudness, Rule("top", top), only) | {"top": top}
@@ -190,11 +192,11 @@ def of_concepts(
     spec: MapSpec,
     side: str,
     between: Sequence[str],
-    top: int,
+    amount: int | str,
     only: bool,
     concepts: Sequence[str] = (),
 ) -> ConceptOverlaps:
-    """See `atlas.questions.shared`, over several concepts."""
+    """See `atlas.questions.shared`, over several concepts. amount: as in `of_concept`."""
     notes: list[str] = []
     if side == "target" and spec.source is None:  # pictures may be requested in text only
         pinned = choose_several(connection, spec, side, between)[0]
@@ -211,6 +213,7 @@ def of_concepts(
         raise UsageError(f"no concept has maps of both {' and '.join(between)} (`atlas concepts` lists what is stored)")
     chosen = [c for maps in both.values() for c in maps]
     chosen[0] = StoredMap(chosen[0].row, (*notes, *chosen[0].defaults))
+    top = count_of(amount, chosen[0]["neurons"])
     loudness = loudness_of(connection, chosen)
     _require_kept(chosen, loudness, top)
     pair = [first[0], second[0]]

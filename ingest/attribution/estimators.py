@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ingest.attribution.position_sums import sent
+from ingest.attribution.positions import INPUT
 from ingest.attribution.reductions import (
     AUROC,
     BINS,
@@ -22,7 +23,7 @@ from ingest.attribution.reductions import (
     bins,
     cohens_d,
 )
-from ingest.attribution.trace import INPUT, Trace
+from ingest.attribution.trace import Trace
 from ingest.data.targets import NONE
 
 TEXT_TARGET, IMAGE_TARGET = "text", "image"

@@ -24,11 +24,7 @@ from ingest.attribution.derivatives import Gradients, counted, differentiated
 from ingest.attribution.finite import FiniteCheck
 from ingest.attribution.item import Item
 from ingest.attribution.position_sums import sent
-
-INPUT = "input"
-POSITIONS = ("predicting", "all", *KINDS, INPUT)
-"""The positions that a method may read: where the words are predicted, all except padding, a medium's, or where the
-concept comes in: the medium's, and in text the tokens of the prompt that name it."""
+from ingest.attribution.positions import INPUT
 
 ATTENTION = "attention"
 """The need of a method that reads attention weights."""
@@ -36,16 +32,6 @@ ATTENTION = "attention"
 LOG_PROBABILITY, LOGIT, PROBABILITY = "log_probability", "logit", "probability"
 OUTPUTS = (LOG_PROBABILITY, LOGIT, PROBABILITY)
 """The outputs of a token that may be explained."""
-
-
-def sources_with(positions: str) -> frozenset[str] | None:
-    """The only sources whose examples have these positions; None: all have."""
-    return frozenset({positions}) if positions in KINDS else None
-
-
-def need_of(positions: str) -> frozenset[str]:
-    """What a method that reads these positions needs of an item: where the prompt names the concept, or nothing."""
-    return frozenset({INPUT}) if positions == INPUT else frozenset()
 
 
 def one_of(name: str, value: str, known: Sequence[str]) -> str:

@@ -22,7 +22,7 @@ from atlas.edits.kinds import make_changes
 from atlas.errors import UsageError
 from atlas.live.model import LiveModel
 from atlas.neurons import PRODUCT, Neuron
-from atlas.query.compare_maps import size
+from atlas.query.amount import count_of
 from atlas.query.map_spec import MapSpec
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.statements import find_maps
@@ -59,25 +59,6 @@ class Question:
         """The name under which the run stores the ablated neurons."""
         method = self.method if self.target == TEXT else f"{self.method}[{self.target}]"
         return f"{method}:{self.share}:{self.reduce}:{self.concept}"
-
-
-def count_of(share: str, neurons: int) -> int:
-    """How many neurons "40" or "2%" means, at least one.
-
-    Raises:
-        UsageError: neither.
-    """
-    try:
-        if share.endswith("%"):
-            percent = float(share.removesuffix("%"))
-            count = size(percent / 100, neurons) if 0 < percent <= 100 else 0
-        else:
-            count = int(share)
-    except ValueError:
-        count = 0
-    if not 0 < count <= neurons:
-        raise UsageError(f"[[doses]]: {share} is not a number of neurons from 1 to {neurons}; write 40, or 2%")
-    return count
 
 
 def ablate_tops(
@@ -170,7 +151,10 @@ def _chosen(
     target: str | None,
     notes: list[str],
 ) -> dict[Question, tuple[Neuron, ...]]:
-    counts = {share: count_of(share, len(live.layout.layers) * live.layout.width) for share in tops}
+    total = len(live.layout.layers) * live.layout.width
+    counts = {share: count_of(share, total, "doses") for share in tops}
+    if excessive := [share for share, count in counts.items() if count > total]:
+        raise UsageError(f"[[doses]]: {excessive[0]} is more than the {total} neurons of {live.name}; write 40, or 2%")
     chosen = {}
     for method, source in itertools.product(methods, job.sources):
         mapped = mapped_concepts(atlas, method, source, live.name)

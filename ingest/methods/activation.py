@@ -15,8 +15,9 @@ from torch import Tensor
 from atlas.stats.loudness import MEAN_ABSOLUTE
 from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, NeuronMap, PairMethod, RunningMeans
 from ingest.attribution.position_sums import least, sums
+from ingest.attribution.positions import POSITIONS, need_of, sources_with
 from ingest.attribution.reductions import MEAN
-from ingest.attribution.trace import POSITIONS, Trace, need_of, one_of, sources_with
+from ingest.attribution.trace import Trace, one_of
 
 POOLS = ("mean", "max")
 MINIMUM, DEVIATION = "min", "sd"

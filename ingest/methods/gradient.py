@@ -15,7 +15,8 @@ from torch import Tensor
 from atlas.live.media import KINDS
 from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TEXT_TARGET, PairMethod
 from ingest.attribution.position_sums import sums
-from ingest.attribution.trace import OUTPUTS, POSITIONS, Trace, need_of, one_of, sources_with
+from ingest.attribution.positions import POSITIONS, need_of, sources_with
+from ingest.attribution.trace import OUTPUTS, Trace, one_of
 
 
 class Gradient(PairMethod):

@@ -15,7 +15,8 @@ from torch import Tensor
 from atlas.errors import UsageError
 from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, PairMethod
 from ingest.attribution.path_gradients import ENDPOINTS, PathGradients
-from ingest.attribution.trace import OUTPUTS, POSITIONS, Trace, need_of, one_of, sources_with
+from ingest.attribution.positions import POSITIONS, need_of, sources_with
+from ingest.attribution.trace import OUTPUTS, Trace, one_of
 
 
 class IntegratedGradients(PairMethod):

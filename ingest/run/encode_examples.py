@@ -19,7 +19,7 @@ from atlas.live.encode import Prompt
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
 from ingest.attribution.item import Item
-from ingest.attribution.trace import INPUT
+from ingest.attribution.positions import INPUT
 from ingest.data.counterfactuals import Counterfactuals
 from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO, BadMedia, Dataset, Example, Mention
 from ingest.data.targets import NONE, Target, find_targets, mention_spans, negative_targets, tokens_of

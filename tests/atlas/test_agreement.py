@@ -15,8 +15,8 @@ from scipy.stats import rankdata, spearmanr
 
 from atlas.api.atlas import Atlas
 from atlas.errors import UsageError
-from atlas.query import compare_maps
-from ingest.evaluate.methods import count_of
+from atlas.query import amount
+from atlas.query.amount import count_of
 
 LAYERS, WIDTH = 2, 100
 Scores = dict[tuple[int, int], float]
@@ -159,8 +159,8 @@ def test_names_that_no_map_has(
 def test_a_share_of_the_neurons_is_one_number_everywhere() -> None:
     counts = range(1, 3000)
     for share in (0.01, 0.02, 0.005):
-        sql = f"SELECT {compare_maps.size_sql('n', '$share::DOUBLE')} FROM (SELECT unnest($counts) AS n)"
+        sql = f"SELECT {amount.size_sql('n', '$share::DOUBLE')} FROM (SELECT unnest($counts) AS n)"
         found = duckdb.execute(sql, {"share": share, "counts": list(counts)}).fetchall()
-        assert [int(n) for (n,) in found] == [compare_maps.size(share, n) for n in counts]
-        assert [count_of(f"{100 * share:g}%", n) for n in counts] == [compare_maps.size(share, n) for n in counts]
-    assert [compare_maps.size(0.02, n) for n in (3, 2000, 2030, 2048)] == [1, 40, 41, 41]
+        assert [int(n) for (n,) in found] == [amount.size(share, n) for n in counts]
+        assert [count_of(f"{100 * share:g}%", n) for n in counts] == [amount.size(share, n) for n in counts]
+    assert [amount.size(0.02, n) for n in (3, 2000, 2030, 2048)] == [1, 40, 41, 41]

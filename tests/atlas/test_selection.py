@@ -13,6 +13,7 @@ from scipy.stats import median_abs_deviation
 from atlas import Atlas
 from atlas.errors import UsageError
 from atlas.neurons import Neuron
+from atlas.query.amount import count_of, size
 from atlas.query.neuron_set import NeuronSet, layer_distribution
 from atlas.query.selection_rules import RULES, Rule
 from atlas.store import create
@@ -69,6 +70,8 @@ def by_hand(rule: str, scores: Scores, null: Scores) -> list[tuple[int, int]]:
 
     if name == "top":
         return [at for at in ranked[: int(amount)] if placed(at)]
+    if name == "share":
+        return [at for at in ranked[: size(amount / 100, len(ranked))] if placed(at)]
     if name == "per_layer":
         of_layer = {layer: [at for at in ranked if at[0] == layer] for layer in range(LAYERS)}
         return [at for at in ranked if of_layer[at[0]].index(at) < amount and placed(at)]
@@ -94,7 +97,19 @@ def addresses(found: Any) -> list[tuple[int, int]]:
     "rule",
     [
         *("top:1", "top:17", "top:9999", "per_layer:1", "per_layer:7", "percentile:0", "percentile:90.5"),
-        *("percentile:100", "fraction:0.3", "fraction:0", "fraction:1", "above:0.5", "above:-1", "above:9"),
+        *(
+            "percentile:100",
+            "fraction:0.3",
+            "fraction:0",
+            "fraction:1",
+            "share:0.01",
+            "share:1.7",
+            "share:12.5",
+            "share:100",
+            "above:0.5",
+            "above:-1",
+            "above:9",
+        ),
         *("z:1.5", "z:-1", "z:0"),
     ],
 )
@@ -106,6 +121,24 @@ def test_a_rule_chooses_what_the_loops_choose(atlas: Atlas, rule: str, method: s
     assert [row["rank"] for row in found.to_arrow().to_pylist()] == [
         in_order(scores).index(at) + 1 for at in addresses(found)
     ]
+
+
+def test_a_share_is_the_top_of_so_many_everywhere(atlas: Atlas) -> None:
+    neurons = len(DOG)
+    count = count_of("5%", neurons)
+    names = {"concept": "dog", "method": "contribution"}
+    assert addresses(atlas.query(**names, top="5%")) == addresses(atlas.query(**names, top=count))
+    assert atlas.layers(**names, top="5%").to_arrow().equals(atlas.layers(**names, top=count).to_arrow())
+    shares, counts = (
+        atlas.query(concept="dog", methods=("contribution", "activation"), top=top, agree=1) for top in ("5%", count)
+    )
+    assert addresses(shares) == addresses(counts)
+    assert atlas.query(**names, top="5").provenance["selection"]["top"] == 5
+    with pytest.raises(UsageError, match="5% of a map is a rule of its own; give select or top"):
+        atlas.query(**names, top="5%", select="z:4")
+    for wrong in ("0%", "101%", "a few", "nan%"):
+        with pytest.raises(UsageError, match="is not a number of neurons, at least 1, or a share of them"):
+            atlas.query(**names, top=wrong)
 
 
 def test_z_against_another_map(atlas: Atlas) -> None:
