@@ -1,4 +1,4 @@
-"""Accuracy against the share of neurons that are ablated, beside random ones."""
+"""Accuracy, or the change of the log-probability, against the share of neurons ablated, beside random ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
+from atlas.stats.leaderboard import ACCURACY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +36,6 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     for axis, source in zip(axes, sources, strict=True):
         _panel(axis, [row for row in rows if row["source"] == source], methods)
         axis.set_title(f"{source} questions")
-    axes[0].set_ylabel("accuracy left, %")
     handles, labels = axes[0].get_legend_handles_labels()
     if ax is None:
         axes[0].figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
@@ -47,7 +47,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
 def _panels(count: int) -> list[Axes]:
     from matplotlib import pyplot as plt
 
-    _, axes = plt.subplots(1, count, figsize=(5.2 * count + 1.8, 4.2), sharey=True, squeeze=False, layout="constrained")
+    _, axes = plt.subplots(1, count, figsize=(5.2 * count + 1.8, 4.2), squeeze=False, layout="constrained")
     return list(axes[0])
 
 
@@ -59,7 +59,12 @@ def _panel(axis: Axes, rows: Rows, methods: Sequence[str]) -> None:
     _random(axis, rows)
     axis.set_xscale("log")
     axis.set_xlabel("neurons ablated, % of all")
-    axis.set_ylim(-3, 103)
+    if rows[0]["metric"] == ACCURACY:
+        axis.set_ylim(-3, 103)
+        axis.set_ylabel("accuracy left, %")
+    else:
+        axis.axhline(0, color="#888888", linewidth=0.6)
+        axis.set_ylabel("change of log-probability, nats")
     axis.grid(alpha=0.25)
     ticks = sorted({100 * row["share"] for row in rows})
     axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
@@ -69,10 +74,10 @@ def _panel(axis: Axes, rows: Rows, methods: Sequence[str]) -> None:
 def _curves(axis: Axes, rows: Rows, colour: str, method: str) -> None:
     """Solid: questions about the concept, with its 95 % interval; dashed: about others."""
     x = [100 * row["share"] for row in rows]
-    axis.plot(x, _percent(rows, "own"), color=colour, marker="o", markersize=4, label=f"{method}: concept")
-    low, high = _percent(rows, "own_low"), _percent(rows, "own_high")
+    axis.plot(x, _values(rows, "own"), color=colour, marker="o", markersize=4, label=f"{method}: concept")
+    low, high = _values(rows, "own_low"), _values(rows, "own_high")
     axis.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
-    axis.plot(x, _percent(rows, "others"), color=colour, linestyle="--", label=f"{method}: others")
+    axis.plot(x, _values(rows, "others"), color=colour, linestyle="--", label=f"{method}: others")
 
 
 def _random(axis: Axes, rows: Rows) -> None:
@@ -82,12 +87,17 @@ def _random(axis: Axes, rows: Rows) -> None:
     means = []
     for share in shares:
         values = [row["random_own"] for row in measured if row["share"] == share]
-        means.append(100 * sum(values) / len(values))
+        means.append(_scale(rows) * sum(values) / len(values))
     if shares:
         label = "as many random neurons: concept"
         axis.plot([100 * share for share in shares], means, color="#888888", linestyle=":", marker="x", label=label)
 
 
-def _percent(rows: Rows, name: str) -> list[float]:
+def _values(rows: Rows, name: str) -> list[float]:
     """Not a number, which is not drawn, where nothing was measured."""
-    return [float("nan") if row[name] is None else 100 * row[name] for row in rows]
+    return [float("nan") if row[name] is None else _scale(rows) * row[name] for row in rows]
+
+
+def _scale(rows: Rows) -> int:
+    """Shares are drawn in percent."""
+    return 100 if rows[0]["metric"] == ACCURACY else 1

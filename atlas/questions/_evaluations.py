@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from atlas.errors import UsageError
 from atlas.query.map_spec import by_place
-from atlas.query.option import described
+from atlas.query.option import described, option
+from atlas.stats.leaderboard import METRICS
 
 
 @described
@@ -14,3 +16,11 @@ class OfEvaluations:
     dataset: str | None = by_place("dataset", default=None, kw_only=True)
     source: str | None = by_place("source", default=None, kw_only=True)
     reduce: str | None = by_place("reduce", default=None, kw_only=True)
+    metric: str | None = option(
+        "accuracy or log_probability. [default: accuracy, where the unedited model has half right]", default=None
+    )
+
+    def require_metric(self) -> None:
+        """Raise UsageError where the metric is none of METRICS."""
+        if self.metric not in (None, *METRICS):
+            raise UsageError(f"[[metric]] is {' or '.join(METRICS)}, not '{self.metric}'")

@@ -1,4 +1,4 @@
-"""The accuracy that remains as more of a method's best neurons are ablated."""
+"""What remains of the right answers as more of a method's best neurons are ablated."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from atlas.query.option import described, option
 from atlas.query.question import Question
 from atlas.questions._evaluations import OfEvaluations
 from atlas.stats.dose_response import doses
-from atlas.stats.leaderboard import of_effects
+from atlas.stats.leaderboard import ACCURACY, of_effects
 from atlas.store.database import open_readonly
 
 
 @described
 class DoseResponse(OfEvaluations, Question[Answer]):
-    """Accuracy left as more of a method's best neurons are ablated, on their concept and on others, beside random ones.
+    """What is left as more of a method's best neurons are ablated, on their concept and on others, beside random ones.
 
-    One row for every source, method and dose: how many neurons (share: of all), the accuracy left on their concept
-    (own) and on others, with as many random neurons of the same layers, and before; means over `concepts`, own_low to
-    own_high and random_own_low to random_own_high their 95 % intervals over these (none of fewer than three). With a
-    concept, that of it alone. The model and dataset are by default the newest that have any.
+    One row for every source, method and dose: how many neurons (share: of all), and by `metric` what is left on their
+    concept (own) and on others, with as many random neurons of the same layers, and before. accuracy: of answers whose
+    words are the model's first choice. log_probability: the change of these words' mean log-probability, in nats;
+    before is the log-probability itself. Means over `concepts`, own_low to own_high and random_own_low to
+    random_own_high their 95 % intervals over these (none of fewer than three). With a concept, that of it alone. The
+    model and dataset are by default the newest that have any.
 
     The rows come from `atlas evaluate --method A,B --doses 0.1%,0.5%,1%,2%,5%`.
 
@@ -41,23 +43,35 @@ class DoseResponse(OfEvaluations, Question[Answer]):
     )
     method: str | None = by_place("method", default=None, kw_only=False)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_metric()
+
     def answer(self, path: Path) -> Answer:
+        chosen: list[str] = []
         with open_readonly(path) as connection:
-            rows, defaults = of_effects(connection, self.maps(), lambda spec: doses(connection, spec))
+            rows, defaults = of_effects(
+                connection, self.maps(), lambda spec: doses(connection, spec, self.metric, chosen)
+            )
         if not rows.num_rows:
             raise UsageError(
                 "no doses are measured yet: `atlas evaluate --method contribution --doses 0.1%,0.5%,1%,2%,5%` measures "
                 "some"
             )
-        return Answer(rows, {"assumed": list(defaults)}, brief=_brief(rows.to_pylist()))
+        return Answer(rows, {"assumed": [*defaults, *chosen]}, brief=_brief(rows.to_pylist()))
+
+
+def spelled(value: float, metric: str) -> str:
+    """Percent of right answers, or a change in nats."""
+    return f"{value:.1%}" if metric == ACCURACY else f"{value + 0.0:+.2f}"
 
 
 def _brief(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     names = ("own", "others", "random_own", "random_others")
     return pa.Table.from_pylist(
         [
-            {n: r[n] for n in ("source", "method", "reduce", "dose", "neurons")}
-            | {n: None if r[n] is None else f"{r[n]:.1%}" for n in names}
+            {n: r[n] for n in ("source", "method", "reduce", "metric", "dose", "neurons")}
+            | {n: None if r[n] is None else spelled(r[n], r["metric"]) for n in names}
             | {"concepts": r["concepts"]}
             for r in rows
         ]

@@ -1,7 +1,8 @@
-"""Dose-response: accuracy that remains as more of a method's best neurons are ablated, with random ones as control."""
+"""Dose-response: what remains as more of a method's best neurons are ablated, with random ones as control."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -9,13 +10,14 @@ import pyarrow as pa
 from atlas.query.amount import count_of
 from atlas.query.map_spec import MapSpec
 from atlas.stats.intervals import of_values
-from atlas.stats.leaderboard import surveyed
+from atlas.stats.leaderboard import ACCURACY, of_metric, surveyed
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
 
 SCHEMA = pa.schema(
-    [("source", pa.string()), ("method", pa.string()), ("reduce", pa.string()), ("dose", pa.string())]
+    [("source", pa.string()), ("method", pa.string()), ("reduce", pa.string()), ("metric", pa.string())]
+    + [("dose", pa.string())]
     + [("neurons", pa.int64()), ("share", pa.float64())]
     + [(name, pa.float64()) for name in ("own", "own_low", "own_high", "others")]
     + [(name, pa.float64()) for name in ("random_own", "random_own_low", "random_own_high")]
@@ -24,15 +26,19 @@ SCHEMA = pa.schema(
 )
 
 
-def doses(connection: Connection, spec: MapSpec) -> pa.Table:
-    """One row for every source, method and dose: see `atlas.questions.dose_response`. spec: of one model."""
+def doses(connection: Connection, spec: MapSpec, metric: str | None, notes: list[str]) -> pa.Table:
+    """One row for every source, method and dose: see `atlas.questions.dose_response`. spec: of one model. metric: None:
+    see `of_metric`, whose notes are added to `notes`."""
+    measured, chosen = of_metric(surveyed(spec).run(connection).to_pylist(), metric)
+    notes += chosen
     rows = []
-    for row in surveyed(spec).run(connection).to_pylist():
+    for row in measured:
         if spec.method not in (None, row["method"]) or spec.target not in (None, row["target"]):
             continue
         dose, total = str(row["top"]), int(row["neurons"])
         for name in ("own", "random_own"):
-            over_concepts = of_values(row[f"{name}_each"] or [], (0.0, 1.0))
+            bounds = (0.0, 1.0) if row["metric"] == ACCURACY else (-math.inf, math.inf)
+            over_concepts = of_values(row[f"{name}_each"] or [], bounds)
             row |= {f"{name}_low": over_concepts.low, f"{name}_high": over_concepts.high}
         neurons = count_of(dose, total)
         share = float(dose.removesuffix("%")) / 100 if dose.endswith("%") else neurons / total

@@ -29,11 +29,18 @@ EFFECT = pa.struct(
     + [("concepts", pa.int64())]
 )
 SCHEMA = pa.schema(
-    [("method", pa.string()), ("source", pa.string()), ("reduce", pa.string())]
+    [("method", pa.string()), ("source", pa.string()), ("reduce", pa.string()), ("metric", pa.string())]
     + [("ranked", pa.int64()), ("ablated", pa.int64())]
     + [(name, pa.float64()) for name in ("correlation", "precision_1", "precision_2", "selectivity")]
     + [("effects", pa.list_(EFFECT))]
 )
+
+ACCURACY, LOG_PROBABILITY = METRICS = ("accuracy", "log_probability")
+"""What is measured of words: the share of right ones, and the mean log-probability of all."""
+
+MOVES = 0.5
+"""The accuracy of the unedited model on a concept's questions from which on accuracy shows what an ablation does: below
+it, most answers are wrong already, and only their log-probability can fall."""
 
 METHOD = "concat(e.method, CASE WHEN e.target <> 'text' THEN concat('[', e.target, ']') END)"
 """A method's name in tables: with the target of its maps, where that is not text."""
@@ -55,9 +62,12 @@ def _effects_and_runs(spec: MapSpec) -> tuple[str, dict[str, Any]]:
     return (
         f"""effect_rows AS (
     SELECT {METHOD} AS method, e.dose AS top, e.reduce, e.source, e.target, m.layers * m.width AS neurons,
-           e.subset, e.condition, e.value, e.concept, r.finished_at, r.run_id
+           e.subset, e.condition, e.concept, r.finished_at, r.run_id, e.metric,
+           CASE WHEN e.metric = '{ACCURACY}' OR e.condition = 'before' THEN e.value ELSE e.value - max(e.value)
+               FILTER (e.condition = 'before') OVER (PARTITION BY r.run_id, e.edit, e.source, e.subset, e.metric)
+           END AS value
     FROM effects e JOIN runs r USING (run_id) JOIN models m USING (model_id) JOIN datasets d USING (dataset_id)
-    WHERE r.kind = 'evaluate' AND r.status = 'done' AND e.metric = 'accuracy' AND e.task = '*'
+    WHERE r.kind = 'evaluate' AND r.status = 'done' AND e.metric IN {METRICS} AND e.task = '*'
         AND e.method IS NOT NULL{conditions}),
 survey_runs AS (
     SELECT method, top, reduce, source, run_id, finished_at, list(DISTINCT concept ORDER BY concept) AS concepts
@@ -67,11 +77,12 @@ survey_runs AS (
 
 
 def surveyed(spec: MapSpec) -> Query:
-    """The effects of every method, number of neurons and reduction: mean accuracy over concepts, all tasks.
+    """The effects of every method, number of neurons, reduction and metric, means over concepts, all tasks: the
+    accuracy, and the change of the words' mean log-probability (`before` is the log-probability itself).
 
     Each number is from the newest run that has it, among those with the same concepts as the method's run with the most
     concepts (of equals the newest): a later, smaller evaluation replaces nothing (`passed_over` reports it).
-    own_each, random_own_each: the accuracies of all concepts. neurons: of the model.
+    own_each, random_own_each: the values of all concepts. neurons: of the model.
     """
     own_each, random_each = (
         f"list(value ORDER BY concept) FILTER (subset = 'concept' AND condition = '{condition}')"
@@ -89,7 +100,7 @@ chosen AS (
     SELECT method, top, reduce, source, run_id FROM alike WHERE concepts = most
     QUALIFY row_number() OVER (PARTITION BY method, top, reduce, source ORDER BY finished_at DESC, run_id) = 1),
 effect AS (SELECT * FROM effect_rows SEMI JOIN chosen USING (method, top, reduce, source, run_id))
-SELECT method, top, source, reduce, avg(value) FILTER (subset = 'concept' AND condition = 'edit') AS own,
+SELECT method, top, source, reduce, metric, avg(value) FILTER (subset = 'concept' AND condition = 'edit') AS own,
        {own_each} AS own_each, {random_each} AS random_own_each,
        avg(value) FILTER (subset = 'others' AND condition = 'edit') AS others,
        avg(value) FILTER (subset = 'concept' AND condition = 'random') AS random_own,
@@ -97,10 +108,25 @@ SELECT method, top, source, reduce, avg(value) FILTER (subset = 'concept' AND co
        avg(value) FILTER (subset = 'concept' AND condition = 'before') AS own_before,
        avg(value) FILTER (subset = 'others' AND condition = 'before') AS others_before,
        count(DISTINCT concept) AS concepts, max(neurons) AS neurons, any_value(target) AS target
-FROM effect GROUP BY method, top, source, reduce
-ORDER BY method, source, reduce, ends_with(top, '%') DESC, coalesce(try_cast(rtrim(top, '%') AS DOUBLE), 0)""".strip(),
+FROM effect GROUP BY method, top, source, reduce, metric
+ORDER BY method, source, reduce, metric, ends_with(top, '%') DESC,
+         coalesce(try_cast(rtrim(top, '%') AS DOUBLE), 0)""".strip(),
         values,
     )
+
+
+def of_metric(rows: list[dict[str, Any]], metric: str | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows of `surveyed` by one metric for each source, and notes on those that were chosen here: accuracy where
+    the unedited model is right on at least MOVES of the concepts' questions, else log-probability."""
+    chosen, notes = {}, []
+    for source in dict.fromkeys(row["source"] for row in rows):
+        before = [row["own_before"] for row in rows if (row["source"], row["metric"]) == (source, ACCURACY)]
+        known = [value for value in before if value is not None]
+        right = sum(known) / len(known) if known else 1.0
+        chosen[source] = metric or (ACCURACY if right >= MOVES else LOG_PROBABILITY)
+        if metric is None and chosen[source] == LOG_PROBABILITY:
+            notes.append(f"metric=log_probability of {source} (the unedited model has {right:.0%} right)")
+    return [row for row in rows if row["metric"] == chosen[row["source"]]], notes
 
 
 def passed_over(connection: Connection, spec: MapSpec) -> list[str]:
@@ -137,8 +163,8 @@ def of_effects(
 
 
 def _smallest(row: dict[str, Any], name: str) -> float | None:
-    """The mean of an effect over the numbers of neurons that all methods have, negated for `own`, whose accuracy should
-    be small; None without any."""
+    """The mean of an effect over the numbers of neurons that all methods have, negated for `own`, which should be
+    small; None without any."""
     values = [e[name] for e in row.get("common", []) if e[name] is not None]
     return sum(values) / len(values) * (-1 if name == "own" else 1) if values else None
 
@@ -155,10 +181,17 @@ ORDERS: dict[str, Callable[[dict[str, Any]], float | None]] = {
 """The values by which methods can be ordered."""
 
 
-def leaderboard(connection: Connection, spec: MapSpec, reference: str, by: str = "selectivity") -> pa.Table:
+def leaderboard(
+    connection: Connection,
+    spec: MapSpec,
+    reference: str,
+    by: str = "selectivity",
+    metric: str | None = None,
+    notes: list[str] | None = None,
+) -> pa.Table:
     """One row for every source and method, the best first: see `Atlas.leaderboard`.
 
-    spec: of one model and dataset.
+    spec: of one model and dataset. metric: of the effects; None: see `of_metric`, whose notes are added to `notes`.
     """
     rows: Rows = {}
     for stored in _preferred(compare_maps.agreement(reference, spec).run(connection).to_pylist()):
@@ -168,7 +201,10 @@ def leaderboard(connection: Connection, spec: MapSpec, reference: str, by: str =
         row = rows.get((stored["source"], stored["method"]), {})
         if row.get("reduce") == stored["reduce"]:
             row[PRECISION[stored["share"]]] = stored["precision"]
-    _add_effects(rows, surveyed(spec).run(connection).to_pylist())
+    effects, chosen = of_metric(surveyed(spec).run(connection).to_pylist(), metric)
+    if notes is not None:
+        notes += chosen
+    _add_effects(rows, effects)
     best = ORDERS[by]
     ordered = sorted(rows.items(), key=lambda item: (item[0][0], -_or_least(best(item[1])), item[0][1]))
     return pa.Table.from_pylist([{"method": m, "source": s, **row} for (s, m), row in ordered], schema=SCHEMA)
@@ -181,6 +217,7 @@ def _add_effects(rows: Rows, stored_effects: list[dict[str, Any]]) -> None:
         key = (effect["source"], effect["method"])
         row = rows.setdefault(key, {"reduce": chosen[key]})
         if effect["reduce"] == row["reduce"]:
+            row["metric"] = effect["metric"]
             row.setdefault("effects", []).append(effect)
     by_amount = {key: {e["top"]: e for e in row.get("effects", []) if _complete(e)} for key, row in rows.items()}
     for (source, method), row in rows.items():

@@ -34,12 +34,15 @@ from ingest.evaluate.controls import Controls, controls_for
 from ingest.evaluate.drawn import DRAWN, DrawingEvaluator
 from ingest.evaluate.edit import Evaluator, evaluate_with, evaluate_with_random
 from ingest.evaluate.effects import POOLED, Evaluation, effects_table, stored_effects, summarise
-from ingest.evaluate.teacher_forced import ACCURACY, Scores, TeacherForced
+from ingest.evaluate.teacher_forced import ACCURACY, LOG_PROBABILITY, Scores, TeacherForced
 from ingest.job import Execution, Job, open_dataset
 from ingest.run import prepare
 from ingest.run.map_step import Progress
 from ingest.run.resolve import complete, identity, tasks_by_source
 from ingest.run.session import PreparedJob, run_of
+
+AVERAGED = (ACCURACY, LOG_PROBABILITY, DRAWN)
+"""The metrics that `averages` shows, in this order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,27 +220,25 @@ def _surveyed(atlas: Path, job: Job, *, named: bool, methods: Sequence[str], mod
 
 
 def averages(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
-    """The mean over concepts, and the worst concept, by method, number of neurons, source, task, subset, metric (right
-    answers, and pictures that show the requested concept) and condition; all tasks pooled where there are several
-    methods or numbers."""
+    """The mean over concepts, and the worst concept, by method, number of neurons, source, subset, metric (right
+    answers, the mean log-probability of their words, and pictures that show the requested concept) and condition; all
+    tasks pooled."""
     groups: dict[tuple[str, ...], dict[str, list[float]]] = {}
-    names = ("method", "top", "source", "metric", "task", "subset")
+    names = ("method", "top", "source", "subset", "metric")
     for row in rows:
-        if row["metric"] in (ACCURACY, DRAWN):
+        if row["metric"] in AVERAGED and row["task"] == POOLED:
             method = row["method"] if row["target"] == TEXT else f"{row['method']}[{row['target']}]"
             key = (method, row["dose"], *(str(row[name]) for name in names[2:]))
             groups.setdefault(key, {}).setdefault(row["condition"], []).append(row["value"])
     several = len({key[:2] for key in groups}) > 1
     hidden = set() if several else {"method", "top"}
-    hidden |= set() if any(key[3] == DRAWN for key in groups) else {"metric"}
     averaged = []
-    for key, by_condition in sorted(groups.items()):
+    for key, by_condition in sorted(groups.items(), key=lambda group: (group[0][:4], AVERAGED.index(group[0][4]))):
         cells: dict[str, Any] = dict(zip(names, key, strict=True))
-        if several and cells["task"] != POOLED:
-            continue
-        cells |= {condition: f"{np.mean(values):.1%}" for condition, values in by_condition.items()}
+        spelled = "{:.2f}" if key[4] == LOG_PROBABILITY else "{:.1%}"
+        cells |= {condition: spelled.format(np.mean(values)) for condition, values in by_condition.items()}
         worst = max if cells["subset"] == "concept" else min
-        cells["worst_concept"] = f"{worst(by_condition['edit']):.1%}"
+        cells["worst_concept"] = spelled.format(worst(by_condition["edit"]))
         cells["concepts"] = len(by_condition["edit"])
         averaged.append({k: v for k, v in cells.items() if k not in hidden})
     return pa.Table.from_pylist(averaged)

@@ -26,10 +26,13 @@ DRAWN = ("drawn", "became", "region_overlap")
 """Of pictures, where any were drawn."""
 
 SWAPPED = ("success", "whole_success", "wanted_probability", "said", "whole_unchanged", "kl")
-SHOWN = ("accuracy", *DRAWN, *SWAPPED)
+OF_WORDS = ("accuracy", "log_probability")
+"""Side by side: the log-probability moves where the accuracy is 0 or 1 already."""
+
+SHOWN = (*OF_WORDS, *DRAWN, *SWAPPED)
 """The metrics that a person is shown; all of them are rows of the answer."""
 
-UNSHOWN = ("log_probability", "unchanged", "said_probability")
+UNSHOWN = ("unchanged", "said_probability")
 
 
 @described
@@ -203,5 +206,5 @@ def _brief(edit: Edit, done: Evaluation) -> pa.Table:
     of_answers = [
         row["metric"] for row in done.rows if row["metric"] not in (*SHOWN, *UNSHOWN) and row["subset"] != MODEL
     ]
-    of_kind = [m for m in SHOWN if edit.solver is not None or m in ("accuracy", *DRAWN)]
+    of_kind = [m for m in SHOWN if edit.solver is not None or m in (*OF_WORDS, *DRAWN)]
     return table(done.rows, tuple(dict.fromkeys([*of_kind, *of_answers])))

@@ -14,6 +14,7 @@ import pytest
 from atlas import Atlas
 from atlas.errors import UsageError
 from atlas.questions.dose_response import DoseResponse
+from atlas.stats.leaderboard import of_metric
 from atlas.store.database import open_readonly
 from cli.main import main
 from ingest.evaluate.methods import ablate_tops
@@ -32,18 +33,24 @@ def surveyed(stored_atlas: Path, small_job: Job, tmp_path_factory: pytest.TempPa
     return path
 
 
-def test_every_dose_is_the_mean_over_concepts(surveyed: Path) -> None:
-    found = Atlas(surveyed).dose_response()
+@pytest.mark.parametrize("metric", ["accuracy", "log_probability"])
+def test_every_dose_is_the_mean_over_concepts(surveyed: Path, metric: str) -> None:
+    found = Atlas(surveyed).dose_response(metric=metric)
     rows = found.to_pylist()
     assert all("=" in default for default in found.defaults)
     assert len(rows) == 2 * 2 * len(DOSES)
     with open_readonly(surveyed) as connection:
-        effects = connection.sql("SELECT * FROM effects WHERE metric = 'accuracy' AND task = '*'").to_arrow_table()
-    stored = effects.to_pylist()
+        query = "SELECT * FROM effects WHERE metric = $metric AND task = '*'"
+        stored = connection.sql(query, params={"metric": metric}).to_arrow_table().to_pylist()
+    before = {
+        (e["edit"], e["source"], e["subset"]): e["value"] if metric == "log_probability" else 0.0
+        for e in stored
+        if e["condition"] == "before"
+    }
     for row in rows:
         for name, subset, condition in (("own", "concept", "edit"), ("random_others", "others", "random")):
             values = [
-                e["value"]
+                e["value"] - before[e["edit"], e["source"], e["subset"]]
                 for e in stored
                 if e["edit"] == f"{row['method']}:{row['dose']}:{row['reduce']}:{e['concept']}"
                 and (e["source"], e["subset"], e["condition"]) == (row["source"], subset, condition)
@@ -56,9 +63,28 @@ def test_every_dose_is_the_mean_over_concepts(surveyed: Path) -> None:
     assert rows[3]["share"] == pytest.approx(40 / 128)
 
 
+def test_the_metric_is_the_one_that_can_move(surveyed: Path) -> None:
+    found = Atlas(surveyed).dose_response()
+    assert {row["metric"] for row in found.to_pylist()} == {"log_probability"}, "an untrained model is never right"
+    assert any(d.startswith("metric=log_probability of text (the unedited model has") for d in found.defaults)
+    rows = [
+        {"source": source, "metric": metric, "own_before": before}
+        for source, values in (("text", (0.8, -0.1)), ("image", (0.2, -3.0)))
+        for metric, before in zip(("accuracy", "log_probability"), values, strict=True)
+    ]
+    chosen, notes = of_metric(rows, None)
+    assert [(r["source"], r["metric"]) for r in chosen] == [("text", "accuracy"), ("image", "log_probability")]
+    assert notes == ["metric=log_probability of image (the unedited model has 20% right)"]
+    assert of_metric(rows, "accuracy") == ([rows[0], rows[2]], [])
+    with pytest.raises(UsageError, match="metric is accuracy or log_probability, not 'kl'"):
+        Atlas(surveyed).dose_response(metric="kl")
+    with pytest.raises(UsageError, match="metric is accuracy or log_probability, not 'kl'"):
+        Atlas(surveyed).leaderboard(metric="kl")
+
+
 def test_the_doses_of_one_concept_are_its_own_effects(surveyed: Path) -> None:
     opened = Atlas(surveyed)
-    rows = opened.dose_response("dog", "contribution").to_pylist()
+    rows = opened.dose_response("dog", "contribution", metric="accuracy").to_pylist()
     with open_readonly(surveyed) as connection:
         stored = connection.sql(
             "SELECT * FROM effects WHERE metric = 'accuracy' AND task = '*' AND concept = 'dog' "
@@ -111,7 +137,7 @@ def test_what_cannot_be_drawn_is_said_before_anything_is_read(
     find: Callable[..., object] = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "matplotlib" else find(name, *a))
     assert "pip install 'neuron-atlas[plots]'" in said("--out", "doses.png", *at, code=5)
-    assert said("--json", *at, code=0) == ""
+    assert said("--json", "--metric", "accuracy", *at, code=0) == ""
 
 
 def test_no_doses_yet(stored_atlas: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,14 +191,17 @@ def test_doses_of_other_concepts_are_not_mixed_in(surveyed: Path, small_job: Job
 
 def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from atlas.figures.dose_response import _percent, draw
+    from atlas.figures.dose_response import _values, draw
     from atlas.query.answer import Answer
 
-    assert np.isnan(_percent([{"own": None}], "own")[0]) and _percent([{"own": 0.25}], "own") == [25]
+    of_answers = [{"own": None, "metric": "accuracy"}, {"own": 0.25, "metric": "accuracy"}]
+    assert np.isnan(_values(of_answers, "own")[0]) and _values(of_answers, "own")[1] == 25
+    assert _values([{"own": -3.5, "metric": "log_probability"}], "own") == [-3.5]
     row = {
         "source": "text",
         "method": "contribution",
         "reduce": "mean",
+        "metric": "accuracy",
         "share": 0.01,
         "own": 0.5,
         "own_low": None,

@@ -31,16 +31,22 @@ def surveyed(own_atlas: Path, small_job: Job) -> Path:
     return own_atlas
 
 
-def test_every_number_equals_the_one_from_the_tables(surveyed: Path) -> None:
-    found = {(r["method"], r["source"]): r for r in Atlas(surveyed).leaderboard().to_pylist()}
+@pytest.mark.parametrize("metric", ["accuracy", "log_probability"])
+def test_every_number_equals_the_one_from_the_tables(surveyed: Path, metric: str) -> None:
+    found = {(r["method"], r["source"]): r for r in Atlas(surveyed).leaderboard(metric=metric).to_pylist()}
     assert set(found) == {(m, s) for m in METHODS for s in ("image", "text")}
     with open_readonly(surveyed) as connection:
-        effects = connection.sql("SELECT * FROM effects WHERE metric = 'accuracy' AND task = '*'").to_arrow_table()
+        query = "SELECT * FROM effects WHERE metric = $metric AND task = '*'"
+        effects = connection.sql(query, params={"metric": metric}).to_arrow_table()
         scores = connection.sql(
             """SELECT m.method, m.source, m.reduce, c.name AS concept, s.layer, s.neuron, s.score FROM scores s
             JOIN maps m USING (map_id) JOIN concepts c USING (concept_id)"""
         ).to_arrow_table()
     rows, cells = effects.to_pylist(), scores.to_pylist()
+    before = {(r["edit"], r["source"], r["subset"]): r["value"] for r in rows if r["condition"] == "before"}
+    for row in rows:
+        if metric == "log_probability" and row["condition"] != "before":
+            row["value"] -= before[row["edit"], row["source"], row["subset"]]
     for (method, source), row in found.items():
         correlations, precisions = [], []
         for concept in ("cat", "dog"):
