@@ -191,8 +191,9 @@ pairs AS (
 def agreement(reference: str, spec: MapSpec) -> Query:
     """How well each method's ranking follows a reference method's, over the same concepts, sources and reductions.
 
-    Only maps of the same examples are compared: of one run, or of two with the same inputs. Both measures are
-    over the neurons that both maps score, and means over the maps that both methods have. correlation: Spearman's, tied
+    Only maps of the same examples are compared: of one run, or of two with the same inputs. Both measures are over the
+    neurons that both maps score (neurons: the fewest; total: of the model), and means over the maps that both methods
+    have. correlation: Spearman's, tied
     scores sharing their mean rank; NULL where a map is constant or fewer than ten neurons are common, and such maps are
     left out of the mean. overlap: share of the reference's top 2 % (at least one neuron) that the method's top 2 % has.
     """
@@ -215,10 +216,11 @@ each AS (
            CASE WHEN count(*) >= 10 AND stddev_pop(reference_rank) * stddev_pop(method_rank) > 0
                 THEN corr(reference_rank, method_rank) END AS correlation,
            count(*) FILTER (reference_place <= top AND reference_placed AND method_place <= top AND method_placed)
-               / nullif(count(*) FILTER (reference_place <= top AND reference_placed), 0) AS overlap
+               / nullif(count(*) FILTER (reference_place <= top AND reference_placed), 0) AS overlap,
+           count(*) AS neurons, any_value(total) AS total
     FROM ranked GROUP BY method_map, method, source, reduce)
 SELECT method, source, reduce, avg(correlation) AS correlation, stddev_samp(correlation) AS spread,
-       avg(overlap) AS overlap, count(*) AS maps
+       avg(overlap) AS overlap, count(*) AS maps, min(neurons) AS neurons, any_value(total) AS total
 FROM each GROUP BY method, source, reduce ORDER BY source, reduce, correlation DESC NULLS LAST, method""".strip(),
         {**values, "reference": reference, "share": TOP},
     )
@@ -226,7 +228,8 @@ FROM each GROUP BY method, source, reduce ORDER BY source, reduce, correlation D
 
 def precision(reference: str, spec: MapSpec, shares: Sequence[float]) -> Query:
     """For each share of the model's neurons (at least one), how many of a method's top are in the reference's top of
-    the same size; a map with fewer neurons is judged by those it has. Means over maps."""
+    the same size; a map with fewer neurons is judged by those it has, and NULL where the reference lacks a score of one
+    of them. Means over maps."""
     where, values = spec.where()
     return Query(
         f"""{_with_reference(where)},
@@ -234,12 +237,14 @@ tops AS (
     SELECT *, {size_sql("total", "share")} AS k
     FROM pairs CROSS JOIN (SELECT unnest($shares::DOUBLE[]) AS share)),
 each AS (
-    SELECT t.method, t.source, t.reduce, t.share, count(a.rank) / count(*) AS hits
+    SELECT t.method, t.source, t.reduce, t.share,
+           CASE WHEN count(a.layer) = count(*) THEN count(*) FILTER (a.rank <= t.k AND a.placed) / count(*) END AS hits
     FROM tops t JOIN scores b ON b.map_id = t.method_map AND b.rank <= t.k AND {placed("b", _PAIRED)}
-    LEFT JOIN (SELECT * FROM scores a WHERE {placed("a", _PAIRED)}) a
-        ON a.map_id = t.reference_map AND a.layer = b.layer AND a.neuron = b.neuron AND a.rank <= t.k
+    LEFT JOIN (SELECT *, {placed("a", _PAIRED)} AS placed FROM scores a) a
+        ON a.map_id = t.reference_map AND a.layer = b.layer AND a.neuron = b.neuron
     GROUP BY t.method_map, t.method, t.source, t.reduce, t.share)
-SELECT method, source, reduce, share, avg(hits) AS precision, count(*) AS maps
+SELECT method, source, reduce, share, CASE WHEN count(hits) = count(*) THEN avg(hits) END AS precision,
+       count(*) AS maps
 FROM each GROUP BY method, source, reduce, share ORDER BY source, reduce, share, method""".strip(),
         {**values, "reference": reference, "shares": list(shares)},
     )

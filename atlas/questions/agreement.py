@@ -76,4 +76,18 @@ class Agreement(Coordinates, Question[Answer]):
                 f"no map of another method can be compared with '{against}'; "
                 f"`atlas ingest --methods {against},contribution` makes some (`atlas concepts` lists what is stored)"
             )
-        return Answer(rows, {"assumed": list(defaults)}, facts={"reference": against})
+        notes = _partial(rows, against)
+        rows = rows.drop_columns(["total"])
+        return Answer(rows, {"assumed": list(defaults)}, facts={"reference": against}, notes=notes)
+
+
+def _partial(rows: pa.Table, reference: str) -> list[str]:
+    """A note where the reference scores some of the model's neurons only."""
+    partial = [row for row in rows.to_pylist() if row["neurons"] < row["total"]]
+    if not partial:
+        return []
+    fewest = min(partial, key=lambda row: row["neurons"])
+    return [
+        f"compared over the {fewest['neurons']:,} of {fewest['total']:,} neurons that {reference} and the method both "
+        "score; if these were chosen by one of the methods, they favour it"
+    ]

@@ -51,6 +51,12 @@ class Ingest(
         "Attribution methods, separated by commas. [default: contribution]", default=None, several=COMMAS
     )
     param: Mapping[str, Any] | None = option("METHOD.KEY=VALUE, or @FILE as value.", default=None, several=PAIRS)
+    candidates: Sequence[str] | None = option(
+        "METHOD:AMOUNT, several with commas: contribution:2%,random:1%. Exact ablation scores only these methods' best "
+        "neurons, in a run of its own after theirs.",
+        default=None,
+        several=COMMAS,
+    )
     split: str | None = option("find (default), held_out or all.", default=None, of=JOB)
     max_new_tokens: int | None = option("Length of answers.", default=None, of=JOB, least=1)
     exemplars: int | None = option("Examples kept for each neuron.", default=None, of=JOB, least=0)
@@ -91,13 +97,26 @@ class Ingest(
         from ingest.job import make_job
         from ingest.run.ingest import ingest
 
-        job = make_job(self.content())
-        done = ingest(path, job, self.execution(), progress, begin or (lambda job, examples: None))
+        job, execution, notes = make_job(self.content()), self.execution(), []
+        begin = begin or (lambda job, examples: None)
+        if self.candidates is not None:
+            from ingest.run.candidates import read_candidates, with_candidates, without_scored
+
+            rules = read_candidates(self.candidates, job)
+            first = ingest(path, without_scored(job), execution, progress, begin)
+            job, count = with_candidates(path, job, first.run_id, rules)
+            notes = [f"run {first.run_id[:8]} has the other methods; {count:,} of their best neurons were ablated"]
+        done = ingest(path, job, execution, progress, begin)
         record = Run(done.run_id).ask(path)
         record.facts |= {"run_id": done.run_id, "fresh": done.fresh, "outcome": done.outcome}
         record.brief = _brief(record.facts["run"].get("outcome") or {})
         before = () if done.fresh else (f"run {done.run_id[:8]} was done before; nothing to do",)
-        record.notes = (*left_out(done.outcome.get("skipped"), path, done.run_id), *_notes(done.outcome), *before)
+        record.notes = (
+            *notes,
+            *left_out(done.outcome.get("skipped"), path, done.run_id),
+            *_notes(done.outcome),
+            *before,
+        )
         return record
 
 
