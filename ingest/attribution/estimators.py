@@ -60,6 +60,8 @@ class Method(Protocol):
     INPUT, where a text names the concept (`Item.named`).
     unscored: an attribute of methods for which NaN in the state means a neuron without a score; for all others NaN is
     an error (`ingest.attribution.finite.check_state`).
+    rehearse: an expensive method's `rehearse(width, layers)` makes it do a part of its work from now on, and returns
+    what the seconds of that part are to be multiplied by (`ingest.run.rehearse`).
     A method may also give labels (`ingest.attribution.labels.Labelling`), which the run stores beside the maps.
     """
 

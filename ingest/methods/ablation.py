@@ -29,6 +29,9 @@ from atlas.neurons import LANGUAGE, Neuron, parse_layers
 from ingest.attribution.estimators import IMAGE_TARGET, TEXT_TARGET, PairMethod
 from ingest.attribution.trace import Trace
 
+REHEARSED = 32
+"""How many neurons of a layer tell what all of them cost."""
+
 
 class Ablation(PairMethod):
     """See the module. layers, neurons: the candidates, or "" for all. tokens: positions run in one batch."""
@@ -44,9 +47,19 @@ class Ablation(PairMethod):
             if neuron.component != LANGUAGE:
                 raise UsageError(f"ablation has no neuron {neuron}: it scores the language model's, as in 3/117")
             self.candidates.setdefault(neuron.layer, []).append(neuron.index)
+        self.sampled: list[int] = []
         self.tokens = tokens
         self.notes: dict[str, str] = {}
         self._restarts = Restarts()
+
+    def rehearse(self, width: int, layers: int) -> float:
+        """Take REHEARSED neurons of every layer from now on, and say how many times as many a job takes."""
+        every = {layer: range(width) for layer in range(layers)}
+        chosen = {layer: self.candidates.get(layer, ()) for layer in every} if self.candidates else every
+        total = sum(len(chosen[layer]) for layer in self.chosen or every)
+        self.chosen, self.candidates = (), {}
+        self.sampled = list(range(0, width, max(1, width // REHEARSED)))
+        return total / (layers * len(self.sampled))
 
     def layers(self, trace: Trace) -> tuple[int, ...]:
         _check_names(trace.live.layout, self.chosen, self.candidates)
@@ -86,8 +99,8 @@ class Ablation(PairMethod):
         last.scatter_reduce_(0, trace.rows, trace.positions, "amax")
         before_last = torch.arange(values.shape[1], device=values.device)[None] <= last[:, None]
         active = ((values != 0) & before_last[..., None]).any(1)
-        if layer in self.candidates:
-            index = torch.tensor(self.candidates[layer], device=values.device)
+        if indices := self.candidates.get(layer, self.sampled):
+            index = torch.tensor(indices, device=values.device)
             chosen = torch.zeros(values.shape[-1], dtype=torch.bool, device=values.device)
             chosen[index] = True
             active &= chosen

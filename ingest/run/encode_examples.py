@@ -24,6 +24,7 @@ from ingest.data.counterfactuals import Counterfactuals
 from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO, BadMedia, Dataset, Example, Mention
 from ingest.data.targets import NONE, Target, find_targets, mention_spans, negative_targets, tokens_of
 from ingest.job import Job
+from ingest.run.phases import ANSWERING, Phases
 from ingest.run.resolve import needs, null_draws
 
 T = TypeVar("T")
@@ -93,6 +94,7 @@ class ExampleEncoder:
         self.live, self.dataset, self.job, self.bad_media = live, dataset, job, bad_media
         self.responses = {} if responses is None else responses
         self.made: list[Response] = []
+        self.phases = Phases()
         self.skipped = Skipped()
         self.twins = Counterfactuals(dataset, job.inpainter, job.inpainting) if job.inpainter else None
         self._draws = null_draws(job) if job.inpainter else 0
@@ -245,7 +247,8 @@ class ExampleEncoder:
         key = {e.id: self._generation(e) for e, _ in prompted}
         missing = [(e, p) for e, p in prompted if (e.id, key[e.id]) not in self.responses]
         for chunk in batches(sorted(missing, key=lambda pair: pair[0].target), batch_size):
-            answers = self.generate([e for e, _ in chunk], [p for _, p in chunk])
+            with self.phases.phase(ANSWERING):
+                answers = self.generate([e for e, _ in chunk], [p for _, p in chunk])
             for (example, _), ids in zip(chunk, answers, strict=True):
                 self.add(Response(example.id, key[example.id], self.live.encoder.decode(ids), tuple(ids)))
         return {e.id: self.responses[e.id, key[e.id]].token_ids for e, _ in prompted}

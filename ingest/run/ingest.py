@@ -61,6 +61,7 @@ def ingest(
             raise AtlasError(_no_scores(run.encoder, job, empty))
         notes = [note for m in state.methods.values() for note in getattr(m, "notes", {}).values()]
         outcome = {"pairs": state.pairs, "maps": len(scored_maps), "empty": empty, "notes": notes}
+        outcome["phases"] = state.phases.rounded()
         return Outcome(run.run_id, True, run.finish(outcome, _tables(run, state, scored_maps)))
 
 

@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ingest.draw.drawings import Drawings
 from ingest.draw.image_trace import drawn
 from ingest.job import Execution, Job
 from ingest.run.encode_examples import ExampleEncoder, Response, batches
+from ingest.run.phases import ANSWERING, ENCODING, PASSING, Phases
 from ingest.run.resolve import methods
 from ingest.run.swapped_answers import answer_methods, swapped
 
@@ -44,21 +45,25 @@ class State:
         self.answers = answer_methods(job)
         self.exemplars = Exemplars(job.exemplars)
         self.pairs = 0  # (example, concept) pairs seen
+        self.phases = Phases()
 
     def update(self, trace: Trace) -> None:
         """Let every method that can read a batch's trace."""
-        for method in self.methods.values():
+        for name, method in self.methods.items():
             if trace.target in method.targets and (method.sources is None or trace.source in method.sources):
-                method.update(trace)
+                with self.phases.phase(name):
+                    method.update(trace)
         if trace.target == TEXT_TARGET:
-            self.exemplars.update(trace)
+            with self.phases.phase("exemplars"):
+                self.exemplars.update(trace)
         self.pairs += len(trace.concepts)
 
     def update_answers(self, trace: Trace) -> None:
         """Let the methods of swapped examples read a batch's trace."""
-        for method in self.answers.values():
+        for name, method in self.answers.items():
             if method.sources is None or trace.source in method.sources:
-                method.update(trace)
+                with self.phases.phase(name):
+                    method.update(trace)
 
     def parts(self) -> dict[str, Method | Exemplars]:
         """Everything that accumulates, by its name in a portion's file."""
@@ -105,7 +110,7 @@ def map_portion(
     trace_options: dict[str, Any] = {"layers": layers, "tap": job.tap, "grad": grad, "later": finite}
     drawings = Drawings(live, encoder.dataset, job) if any(e.target == IMAGE_TARGET for _, e in portion) else None
     portion_stretches = stretches(portion, job, execution.batch_size)
-    for (source, target), stretch, items in encoded(encoder, portion_stretches, execution.batch_size):
+    for (source, target), stretch, items in encoded(encoder, portion_stretches, execution.batch_size, state.phases):
         for chosen in batches(items, execution.batch_size):
             if target == IMAGE_TARGET:
                 assert drawings is not None
@@ -114,17 +119,29 @@ def map_portion(
                     if picture is not None:
                         state.update(picture)
                 continue
-            with traced(live, chosen, source, **trace_options, attention=attention) as trace:
+            with passing(state.phases, traced(live, chosen, source, **trace_options, attention=attention)) as trace:
                 state.update(trace)
             swapped_items = list(swapped(encoder, chosen, portion)) if state.answers else []
             if swapped_items:
-                with traced(live, swapped_items, source, **trace_options, attention=attention) as trace:
+                swapped_pass = traced(live, swapped_items, source, **trace_options, attention=attention)
+                with passing(state.phases, swapped_pass) as trace:
                     state.update_answers(trace)
         tick(len(stretch))
+    state.phases[ANSWERING] += encoder.phases[ANSWERING]  # of the time that encoding took
+    state.phases[ENCODING] -= encoder.phases[ANSWERING]
     finite.check(lambda number: f"example {ids[number]}")
     for name, method in {**state.methods, **state.answers}.items():
         check_state(name, method, method.state())
     return state
+
+
+@contextmanager
+def passing(phases: Phases, traced_pass: AbstractContextManager[Trace]) -> Iterator[Trace]:
+    """The pass, with the seconds until its trace is there counted as PASSING."""
+    with ExitStack() as stack:
+        with phases.phase(PASSING):
+            trace = stack.enter_context(traced_pass)
+        yield trace
 
 
 Side = tuple[str, str]
@@ -147,7 +164,7 @@ def stretches(portion: Sequence[Numbered], job: Job, batch_size: int) -> list[tu
 
 
 def encoded(
-    encoder: ExampleEncoder, cut: Sequence[tuple[Side, Sequence[Numbered]]], batch_size: int
+    encoder: ExampleEncoder, cut: Sequence[tuple[Side, Sequence[Numbered]]], batch_size: int, phases: Phases
 ) -> Iterator[tuple[Side, Sequence[Numbered], list[Item]]]:
     """Each stretch with its items sorted by length.
 
@@ -158,7 +175,8 @@ def encoded(
         encoding: Future[list[Item]] | None = None
         try:
             for place, (side, stretch) in enumerate(cut):
-                items = encoder.items(stretch, batch_size) if encoding is None else encoding.result()
+                with phases.phase(ENCODING):
+                    items = encoder.items(stretch, batch_size) if encoding is None else encoding.result()
                 following = cut[place + 1][1] if place + 1 < len(cut) else ()
                 ready = bool(following) and encoder.twins is None and all(e.answer is not None for _, e in following)
                 ready = ready and side[1] == TEXT_TARGET  # drawing pictures also counts what is skipped
@@ -173,6 +191,7 @@ def write_portion(file: Path, state: State, encoder: ExampleEncoder, answers: Se
     """Write the portion's state, its answers and what it skipped, under a temporary name first."""
     notes = {
         "pairs": state.pairs,
+        "seconds": state.phases.rounded(),
         "skipped": encoder.skipped.plain(),
         "responses": [[r.example_id, r.generation, r.text, list(r.token_ids)] for r in answers],
     }
@@ -245,6 +264,7 @@ def map_all(
         tensors, notes = stored
         total.merge(tensors)
         total.pairs += notes["pairs"]
+        total.phases.update(notes.get("seconds", {}))
         encoder.skipped.merge(notes["skipped"])
         for example_id, generation, text, ids in notes["responses"]:
             encoder.add(Response(example_id, generation, text, tuple(ids)))

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from atlas.errors import Unsupported
 from atlas.live.draw.drawer import DrawOptions
 from atlas.live.hooks import check_layers
 from atlas.live.layout import Layout, locate
 from atlas.live.load.checkpoints import find_device, read_config, sketch
 from atlas.neurons import parse_layers
+from atlas.store.limited_process import NeedsMemory, TookTooLong, run_confined
 from ingest import zoo
 from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TWIN
-from ingest.attribution.reductions import AUROC, BINS, COHENS_D
+from ingest.data.examples import Example
 from ingest.data.targets import mark_words
 from ingest.job import ALL, Execution, Job, kept_top, open_dataset
+from ingest.run import rehearse
+from ingest.run.cost import Cost, whole_cost
+from ingest.run.phases import ANSWERING, ENCODING
 from ingest.run.prepare import collect, completed, loading
 from ingest.run.resolve import needs, null_draws
 
@@ -29,66 +36,52 @@ SHOWN = 8
 POSITIONS = 64
 """Assumed tokens of text in one example; the image's are added, from the model's config."""
 
-
 GPU = {"float32": 8e12, "bfloat16": 120e12, "float16": 120e12}
 """Operations a second that models reach on one A100, about 40 % of its peak: assumed where there is no GPU."""
+
+REHEARSAL = 900.0
+"""Seconds that a rehearsal may take."""
+
+Row = tuple[str, str, str]
+"""What, how much, reckoned from."""
 
 
 def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
     """Rows of what, how_much and reckoned_from.
 
-    Times assume the matrix speed measured now on this machine, or for the device cuda, where this machine has none,
-    that of an A100; then the first row says so.
+    Memory and times are measured on a rehearsal (`ingest.run.rehearse`). Where there can be none (the device is not of
+    this machine, or the weights are quantised or spread over devices), the times assume the matrix speed measured now,
+    or that of an A100, and a row says so.
 
     Raises:
         UsageError: as the job itself would, for its names.
         Unsupported: this machine has no such device.
     """
-    absent = execution.device == "cuda" and not torch.cuda.is_available()
-    speed = GPU.get(job.dtype, GPU["float32"]) if absent else _speed(find_device(execution.device))
     dataset = open_dataset(job)
     job = completed(job, dataset, execution)
     examples = collect(job, dataset)
     layout, parameters, image_tokens = _sketch(job, execution)
-    layers = len(check_layers(layout, parse_layers(job.layers) if job.layers else None))
-    neurons = layers * layout.width
+    scored = check_layers(layout, parse_layers(job.layers) if job.layers else None)
+    neurons = len(scored) * layout.width
     maps = len(job.methods) * len(job.sources) * len(job.concepts) * len(job.reduce)
     stored = neurons if job.keep == ALL else min(neurons, kept_top(job.keep))
-    positions = POSITIONS + image_tokens
-    size = {"float32": 4}.get(job.dtype, 2)
-    needed = needs(job)
-    twins = 1 + null_draws(job) if TWIN in needed else 0
-    passes = (3.0 if GRADIENT in needed else 1.0) + twins
-    operations = 2.0 * parameters * positions * len(examples)
-    captured = execution.batch_size * positions * neurons * size * (1 + (GRADIENT in needed) + (twins > 0))
-    sums = 8 + 8 * (COHENS_D in job.reduce) + 4 * BINS * (AUROC in job.reduce)
-    accumulated = sums * neurons * len(job.methods) * len(job.sources) * len(job.concepts)
-    rows = [
+    rows: list[Row] = [
         ("examples", f"{len(examples):,}", f"{job.split}, at most {job.per_concept} a concept and task"),
-        ("neurons", f"{neurons:,}", f"{layers} layers of {layout.width:,}"),
+        ("neurons", f"{neurons:,}", f"{len(scored)} layers of {layout.width:,}"),
         ("maps", f"{maps:,}", "methods x sources x concepts x reductions, at most"),
         ("scores", f"{maps * stored:,}", "one a neuron and map" if job.keep == ALL else f"{job.keep} of each map"),
         ("disk", _bytes(maps * stored * BYTES_A_SCORE), f"{BYTES_A_SCORE} bytes a score"),
-        (
-            "memory",
-            _bytes(parameters * size + captured + accumulated),
-            "weights, one batch's values, every method's sums",
-        ),
-        ("passes", f"{_seconds(passes * operations / speed)}", _kinds(needed, twins)),
     ]
-    if absent:
-        rows.insert(0, ("device", f"{speed:.3g} operations/s", "this machine has no GPU: assumed, as of one A100"))
-    if drawn := sum(example.target == IMAGE_TARGET for example in examples):
+    words = [example for example in examples if example.target != IMAGE_TARGET]
+    why = _no_rehearsal(job, execution)
+    cost: Cost | None = None
+    if not why and words:
+        cost, why = _rehearsed(job, execution, words, len(layout.layers), scored, 8.0 * neurons * maps)
+    rows += _measured(cost) if cost is not None else _assumed(job, execution, len(words), parameters, image_tokens, why)
+    if drawn := len(examples) - len(words):
         options = DrawOptions(**job.drawing)
         steps = f"each of {options.steps} steps, {options.looks} of them looked back on, where a diffusion model draws"
         rows.append(("pictures", f"{drawn:,} to draw", f"{steps}; the time is not counted"))
-    for name in ("integrated_gradients", "knowledge_neurons"):
-        if name in job.methods:
-            most = 3 * job.methods[name]["steps"] * operations * layers / 2
-            rows.append((name, f"{_seconds(most / speed)} at most", "less where words are predicted near the end"))
-    if "ablation" in job.methods:
-        most = operations * neurons * 0.5
-        rows.append(("ablation", f"{_seconds(most / speed)} at most", "neurons that are zero cost nothing"))
     rows += [
         ("words", text, "in brackets: what would be explained")
         for text in mark_words(examples, dataset.concepts, job.concepts, SHOWN)
@@ -96,14 +89,68 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
     return [dict(zip(("what", "how_much", "reckoned_from"), row, strict=True)) for row in rows]
 
 
-def _kinds(needed: frozenset[str], twins: int) -> str:
-    backward = " and backward" if GRADIENT in needed else ""
-    return f"forward{backward}" + (f", and {twins} of counterfactual pictures" if twins else "")
+def _no_rehearsal(job: Job, execution: Execution) -> str:
+    """Why the job cannot be rehearsed; "" where it can.
+
+    Raises:
+        Unsupported: this machine has no such device, and it is not a GPU.
+    """
+    if execution.device.startswith("cuda") and not torch.cuda.is_available():
+        return "this machine has no GPU"
+    find_device(execution.device)
+    if job.quantization or execution.device_map:
+        return "the weights are quantised" if job.quantization else "the layers are spread over devices"
+    return ""
+
+
+def _rehearsed(
+    job: Job, execution: Execution, examples: Sequence[Example], layers: int, scored: Sequence[int], sums: float
+) -> tuple[Cost | None, str]:
+    """The cost, or why there is none. sums: the bytes of all methods' sums, which few examples do not fill."""
+    try:
+        rehearsed, _ = run_confined(
+            "ingest.run.rehearse:rehearse", rehearse.plain(job, execution), memory=1 << 60, seconds=REHEARSAL
+        )
+    except (TookTooLong, NeedsMemory, Unsupported) as error:
+        return None, f"the rehearsal failed: {error}"
+    counts = Counter(example.source for example in examples)
+    own = Counter(example.source for example in examples if example.answer is None)
+    cost = whole_cost(rehearsed, job, counts, layers, scored, own_answers=own)
+    return Cost(cost.seconds, cost.memory + sums), ""
+
+
+def _measured(cost: Cost) -> list[Row]:
+    rows = [("memory", _bytes(cost.memory), "measured on one and two layers of the same widths")]
+    named = {ANSWERING: "at most: as many tokens as answers may have", ENCODING: "opening media, tokens"}
+    named["ablation"] = "at most: neurons that are zero cost nothing"
+    for name, seconds in sorted(cost.seconds.items(), key=lambda item: -item[1]):
+        if seconds >= 0.05 and not name.startswith("*"):
+            rows.append((name, _seconds(seconds), named.get(name, "measured on one and two layers")))
+    return [*rows, ("time", _seconds(sum(cost.seconds.values())), "the sum, without loading the model")]
+
+
+def _assumed(job: Job, execution: Execution, examples: int, parameters: int, image_tokens: int, why: str) -> list[Row]:
+    """Memory of the weights, and times from the operations alone."""
+    if not examples:
+        return []
+    absent = execution.device.startswith("cuda") and not torch.cuda.is_available()
+    speed = GPU.get(job.dtype, GPU["float32"]) if absent else _speed(find_device(execution.device))
+    whose = "assumed, as of one A100" if absent else "measured now, of a matrix product"
+    needed = needs(job)
+    twins = 1 + null_draws(job) if TWIN in needed else 0
+    passes = (3.0 if GRADIENT in needed else 1.0) + twins
+    operations = 2.0 * parameters * (POSITIONS + image_tokens) * examples
+    size = {"8bit": 1, "4bit": 0.5}.get(job.quantization, 4 if job.dtype == "float32" else 2)
+    kinds = "forward" + (" and backward" if GRADIENT in needed else "")
+    return [
+        ("speed", f"{speed:.3g} operations/s", f"{whose}; {why}, so nothing is rehearsed"),
+        ("memory", f"more than {_bytes(parameters * size)}", "the weights alone"),
+        ("passes", f"more than {_seconds(passes * operations / speed)}", f"{kinds}, without what methods add"),
+    ]
 
 
 def _sketch(job: Job, execution: Execution) -> tuple[Layout, int, int]:
     """The model's shape from its config, with no weights: layout, parameters, tokens of one image."""
-
     load_options = loading(job, execution)
     config = read_config(zoo.resolve(job.model), load_options)
     with torch.device("meta"):

@@ -28,6 +28,7 @@ from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.ingest import ingest
 from ingest.run.map_step import encoded, portions, stretches
+from ingest.run.phases import Phases
 from ingest.run.prepare import collect, load_model
 from ingest.run.record import folder_lock
 from ingest.run.resolve import complete, resolved, run_id
@@ -355,15 +356,17 @@ def test_parts_are_encoded_ahead_in_order_and_a_bad_one_fails_in_its_turn() -> N
     assert [len(some) for _, some in cut] == [2, 8, 2, 8, 4]
     feed: Any = Slow()
     feed.twins, feed.stopped = None, False
-    assert [(side, list(some)) for side, some, _ in encoded(feed, cut, 2)] == [(side, list(some)) for side, some in cut]
+    assert [(side, list(some)) for side, some, _ in encoded(feed, cut, 2, Phases())] == [
+        (side, list(some)) for side, some in cut
+    ]
     # The first has nothing to go beside, and the last waits for an answer of the model.
     assert feed.by == [(0, True), (4, False), (20, False), (1, False), (17, True)]
-    begun = encoded(feed, stretches([example(0), example(1), example(2, prompt="bad")], job, 2), 2)
+    begun = encoded(feed, stretches([example(0), example(1), example(2, prompt="bad")], job, 2), 2, Phases())
     assert next(begun) and not feed.stopped
     with pytest.raises(UsageError, match="a bad picture"):
         next(begun)
     feed.by, feed.twins = [], object()  # another model paints over pictures: all in turn
-    assert len(list(encoded(feed, cut, 2))) == 5 and all(main for _, main in feed.by)
+    assert len(list(encoded(feed, cut, 2, Phases()))) == 5 and all(main for _, main in feed.by)
 
 
 def test_what_is_encoded_ahead_is_given_up_when_the_model_fails(small_job: Job) -> None:
@@ -378,7 +381,7 @@ def test_what_is_encoded_ahead_is_given_up_when_the_model_fails(small_job: Job) 
     job = complete(small_job, dataset, EYES)
     feed = Slow(load_model(job, Execution()), dataset, job)
     cut = stretches(list(enumerate(collect(job, dataset)))[:60], job, 4)
-    running = encoded(feed, cut, 4)
+    running = encoded(feed, cut, 4, Phases())
     assert next(running)
     started = time.monotonic()
     running.close()  # as an exception of the model, or Ctrl-C, does

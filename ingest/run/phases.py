@@ -1,0 +1,27 @@
+"""Where the seconds of a job go: opening media, passes, each method, decoding, writing."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+ANSWERING, ENCODING, PASSING = "answers", "encoding", "passes"
+
+
+class Phases(Counter[str]):
+    """Seconds by phase. What a GPU does is counted where the program waits for it."""
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the seconds of the block."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self[name] += time.perf_counter() - started  # type: ignore[assignment]
+
+    def rounded(self) -> dict[str, float]:
+        """The phases in the order of their seconds, those of a millisecond or more."""
+        return {name: round(seconds, 3) for name, seconds in self.most_common() if seconds >= 0.001}
