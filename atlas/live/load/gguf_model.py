@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-
-from torch import nn
 
 from atlas.errors import Unsupported, UsageError
 from atlas.live.load.completeness import read_weights, warn
@@ -37,7 +38,9 @@ def find_gguf(name: str | Path) -> Path | None:
     place = Path(name)
     if place.suffix.lower() == SUFFIX and not place.is_dir():
         if not place.is_file():
-            raise UsageError(f"there is no file {name}; give a GGUF file, a model's folder, or a name of `atlas models`")
+            raise UsageError(
+                f"there is no file {name}; give a GGUF file, a model's folder, or a name of `atlas models`"
+            )
         return place
     if not place.is_dir() or (place / "config.json").exists():
         return None
@@ -65,7 +68,7 @@ def read_gguf_config(file: Path, quantization: str | None) -> Any:
     header = _checked_header(file)
     try:
         config = transformers.AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
-        kind = transformers.AutoModelForCausalLM._model_mapping[type(config)]
+        kind: Any = transformers.AutoModelForCausalLM._model_mapping[type(config)]
     except (ValueError, KeyError) as error:
         if isinstance(error, ValueError) and "not supported" not in str(error):
             raise
@@ -104,7 +107,7 @@ def _checked_header(file: Path) -> Header:
     return header
 
 
-def load_gguf(file: Path, config: Any, kind: Any, **options: Any) -> tuple[nn.Module, Any]:
+def load_gguf(file: Path, config: Any, kind: Any, **options: Any) -> tuple[Any, Any]:
     """(model, tokenizer) of a GGUF file, with its weights dequantised. config: of `read_gguf_config`.
 
     Warns that they are, and of weights that are left out.
@@ -117,16 +120,35 @@ def load_gguf(file: Path, config: Any, kind: Any, **options: Any) -> tuple[nn.Mo
     header = read_header(file)
     if dense := getattr(transformers, "GgufConfig", None):  # older versions always dequantise
         options["quantization_config"] = dense(dequantize=True)
-    model = read_weights(kind, file.parent, config=config, gguf_file=file.name, **options)
+    with _no_bar():
+        model = read_weights(kind, file.parent, config=config, gguf_file=file.name, **options)
     _forget_quantization(model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     if not (file.parent / "tokenizer.json").is_file():
         _split_as_trained(file, header, tokenizer)
     kinds = sorted({tensor.kind for tensor in header.tensors.values()} - {*WHOLE_NUMBERS})
     if kinds:
-        warn(f"the weights of {file.name} are quantised ({', '.join(kinds)}); they are dequantised, and so used as dense")
+        warn(
+            f"the weights of {file.name} are quantised ({', '.join(kinds)}); they are dequantised, and so used as dense"
+        )
     _warn_of_unread(file, header, model)
     return model, tokenizer
+
+
+@contextmanager
+def _no_bar() -> Iterator[None]:
+    """Silence the bar of transformers' reader, which the switch for all of its other bars does not reach."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    shown = getattr(reader, "tqdm", None)
+    if shown is None:
+        yield
+        return
+    reader.tqdm = functools.partial(shown, disable=True)
+    try:
+        yield
+    finally:
+        reader.tqdm = shown
 
 
 def _forget_quantization(model: Any) -> None:
