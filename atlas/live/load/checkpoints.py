@@ -65,6 +65,9 @@ def read_config(name: str | Path, loading: Loading) -> Any:
     """
     import transformers
 
+    if (file := find_gguf(name)) is not None:
+        with explain_load_errors(name), quiet():
+            return read_gguf_config(file, loading.quantization)
     if (
         loading.trust_remote_code
         and not Path(name).is_dir()
@@ -75,9 +78,6 @@ def read_config(name: str | Path, loading: Loading) -> Any:
         raise UsageError(
             f"there is no folder {name}; give a model's folder, its HuggingFace id, or a name of `atlas models`"
         )
-    if (file := find_gguf(name)) is not None:
-        with explain_load_errors(name), quiet():
-            return read_gguf_config(file, loading.quantization)
     kind = transformers.AutoConfig
     options = {"revision": loading.revision, "trust_remote_code": loading.trust_remote_code}
     with explain_load_errors(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,6 +126,7 @@ def load_gguf(file: Path, config: Any, kind: Any, **options: Any) -> tuple[Any, 
     _forget_quantization(model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     if not (file.parent / "tokenizer.json").is_file():
+        _drop_added_tokens(header, tokenizer)
         _split_as_trained(file, header, tokenizer)
     kinds = sorted({tensor.kind for tensor in header.tensors.values()} - {*WHOLE_NUMBERS})
     if kinds:
@@ -144,11 +146,11 @@ def _no_bar() -> Iterator[None]:
     if shown is None:
         yield
         return
-    reader.tqdm = functools.partial(shown, disable=True)
+    vars(reader)["tqdm"] = functools.partial(shown, disable=True)
     try:
         yield
     finally:
-        reader.tqdm = shown
+        vars(reader)["tqdm"] = shown
 
 
 def _forget_quantization(model: Any) -> None:
@@ -157,6 +159,17 @@ def _forget_quantization(model: Any) -> None:
     for place in (model, model.config):
         for name in ("quantization_method", "is_quantized", "quantization_config", "_pre_quantization_dtype"):
             vars(place).pop(name, None)
+
+
+def _drop_added_tokens(header: Header, tokenizer: Any) -> None:
+    """Take out tokens that the file does not have: transformers adds GPT-2's `<|endoftext|>` to every vocabulary of
+    its kind, behind the last one."""
+    count = header.fields.get("tokenizer.ggml.tokens")
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    own = [token for token in state["added_tokens"] if not isinstance(count, int) or token["id"] < count]
+    if len(own) < len(state["added_tokens"]):
+        state["added_tokens"] = own
+        tokenizer._tokenizer = type(tokenizer.backend_tokenizer).from_str(json.dumps(state))
 
 
 def _split_as_trained(file: Path, header: Header, tokenizer: Any) -> None:

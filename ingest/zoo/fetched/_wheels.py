@@ -71,8 +71,8 @@ def _failed(wheel: Wheel, output: str) -> AtlasError:
             "then try again"
         )
     return AtlasError(
-        f"the package index does not give {what} ({reason}); name an index that has it (PIP_INDEX_URL; {SETTINGS}), "
-        "then try again"
+        f"the package index does not give {what}, or cannot be reached ({reason}); go online, or name an index that "
+        f"has it (PIP_INDEX_URL; {SETTINGS}), then try again"
     )
 
 
