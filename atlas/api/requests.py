@@ -95,7 +95,7 @@ def get_model(name: str, *, source: str | None = None, force: bool = False) -> P
 def load_model(model: str | Path | None = None, **options: Any) -> tuple[Any, Any]:
     """A HuggingFace model and its processor (or tokenizer), ready for `edit.on(model)`.
 
-    model: a folder, a HuggingFace id, or an embedded model's name; by default the embedded tiny-llava. options: of
+    model: a folder, a GGUF file, a HuggingFace id, or a name of `atlas models`; by default tiny-llava. options: of
     `ingest.requests.load_model.LoadModel`: revision, dtype, quantization, device, device_map, attention,
     trust_remote_code.
 

@@ -75,7 +75,9 @@ def _state(model: nn.Module) -> str:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """64 hex digits over the name, shape and value, rounded to bfloat16, of every parameter and batch norm's statistics.
+    """64 hex digits over every parameter's name, shape and value rounded to bfloat16.
+
+    The statistics of batch norms count as parameters.
 
     Rounding makes a float32 checkpoint and the same checkpoint loaded as bfloat16 one model, so an edit
     found in one precision applies in the other; any change of at least one part in 128 in any weight gives
