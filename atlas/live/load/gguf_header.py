@@ -6,6 +6,7 @@ https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import struct
 from collections.abc import Mapping
@@ -48,6 +49,13 @@ class Header:
     def architecture(self) -> str:
         """llama.cpp's name of the model's family: "llama", "qwen2"."""
         return str(self.fields.get("general.architecture", ""))
+
+
+def require_packages(what: str) -> None:
+    """Raise Unsupported where a package that reads GGUF is missing."""
+    for package in ("gguf", "accelerate"):
+        if importlib.util.find_spec(package) is None:
+            raise Unsupported(f"{what} needs {package}: pip install 'neuron-atlas[gguf]'")
 
 
 def read_header(file: Path) -> Header:

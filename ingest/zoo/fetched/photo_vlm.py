@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from atlas.errors import Unsupported
 from ingest.zoo.fetched._known import Built, Known, Parts, Wheel
 from ingest.zoo.fetched.smollm2_135m import LANGUAGE, language_of
 
@@ -28,13 +27,7 @@ PROJECTOR = Path(__file__).parents[1] / "photo-vlm" / "projector.safetensors"
 
 
 def build(parts: Parts) -> Built:
-    """The parts, joined by the projector.
-
-    Raises:
-        Unsupported: this version of neuron-atlas comes without the projector.
-    """
-    if not PROJECTOR.is_file():
-        raise Unsupported("this version of neuron-atlas has no projector of photo-vlm; install a later one")
+    """The parts, joined by the projector."""
     from safetensors.torch import load_file
 
     from atlas.live.bake.torch_file import read_torch
