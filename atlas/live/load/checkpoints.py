@@ -19,7 +19,7 @@ from atlas.live.chat_template import warn_without_template
 from atlas.live.encode import TokenRoles
 from atlas.live.load.adapters import check_base, merge_adapter
 from atlas.live.load.completeness import check_vocabulary, read_weights, warn_of_unfinished_training
-from atlas.live.load.gguf_model import find_gguf, load_gguf, read_gguf_config
+from atlas.live.load.gguf_model import find_gguf, load_gguf, parsing_once, read_gguf_config
 from atlas.live.load.load_errors import explain_load_errors
 from atlas.live.load.processors import load_processor
 from atlas.live.load.remote_code import check_own_code
@@ -121,6 +121,11 @@ def load(name: str | Path, loading: Loading) -> tuple[Any, Any, Any]:
         UsageError: no such model, or its files are damaged, incomplete or do not belong together.
         Unsupported: this machine lacks a device, a package or the memory for it.
     """
+    with parsing_once(name):
+        return _load(name, loading)
+
+
+def _load(name: str | Path, loading: Loading) -> tuple[Any, Any, Any]:
     config = read_config(name, loading)
     options = _options(loading, config)
     # It reports at every 8-bit layer of every pass that inputs are cast to float16, which is how it works.

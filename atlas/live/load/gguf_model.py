@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from atlas.errors import Unsupported, UsageError
@@ -118,8 +120,7 @@ def load_gguf(file: Path, config: Any, kind: Any, **options: Any) -> tuple[Any, 
     header = read_header(file)
     if dense := getattr(transformers, "GgufConfig", None):  # older versions always dequantise
         options["quantization_config"] = dense(dequantize=True)
-    with _no_bar():
-        model = read_weights(kind, file.parent, config=config, gguf_file=file.name, **options)
+    model = read_weights(kind, file.parent, config=config, gguf_file=file.name, **options)
     _forget_quantization(model)
     tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     if not (file.parent / "tokenizer.json").is_file():
@@ -135,19 +136,36 @@ def load_gguf(file: Path, config: Any, kind: Any, **options: Any) -> tuple[Any, 
 
 
 @contextmanager
-def _no_bar() -> Iterator[None]:
-    """Silence the bar of transformers' reader, which the switch for all of its other bars does not reach."""
-    from transformers import modeling_gguf_pytorch_utils as reader
+def parsing_once(name: str | Path) -> Iterator[None]:
+    """Within the block, transformers parses a GGUF file once and without a bar; other models are loaded as ever.
 
-    shown = getattr(reader, "tqdm", None)
-    if shown is None:
+    It parses the file for the config, the weights and the tokenizer, with a table of names for each module, which takes
+    most of the time of loading. Its bar is not reached by the switch for all of its others.
+
+    Raises:
+        UsageError: see `find_gguf`.
+    """
+    if find_gguf(name) is None or importlib.util.find_spec("gguf") is None:
         yield
         return
-    vars(reader)["tqdm"] = functools.partial(shown, disable=True)
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    once = {part: functools.cache(getattr(gguf, part)) for part in ("GGUFReader", "get_tensor_name_map")}
+    bar = {"tqdm": functools.partial(shown, disable=True)} if (shown := vars(reader).get("tqdm")) else {}
+    with _replaced(gguf, once), _replaced(reader, bar):
+        yield
+
+
+@contextmanager
+def _replaced(module: ModuleType, values: Mapping[str, Any]) -> Iterator[None]:
+    """Give names of a module other values while the block lasts; those that it does not have stay so."""
+    usual = {name: vars(module)[name] for name in values if name in vars(module)}
+    vars(module).update({name: values[name] for name in usual})
     try:
         yield
     finally:
-        vars(reader)["tqdm"] = shown
+        vars(module).update(usual)
 
 
 def _forget_quantization(model: Any) -> None:

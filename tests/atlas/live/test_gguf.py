@@ -212,3 +212,24 @@ def test_the_header_is_read_as_the_gguf_package_reads_it(whole: Path) -> None:
     }
     assert header.architecture == "llama" and header.fields["llama.context_length"] == 512
     assert header.fields["tokenizer.ggml.tokens"] == len(reader.fields["tokenizer.ggml.tokens"].data)
+
+
+def test_a_file_is_parsed_once_and_no_bar_is_shown(
+    whole: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gguf
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    parsed: list[object] = []
+
+    class Counting(gguf.GGUFReader):
+        def __init__(self, *arguments: object) -> None:
+            parsed.append(arguments)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(gguf, "GGUFReader", Counting)
+    usual = reader.tqdm
+    load(whole)
+    load(whole)
+    assert len(parsed) == 2 and gguf.GGUFReader is Counting and reader.tqdm is usual
+    assert capfd.readouterr().err == ""
