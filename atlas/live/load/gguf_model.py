@@ -122,7 +122,7 @@ def load_gguf(file: Path, config: Any, kind: Any, **options: Any) -> tuple[Any, 
         options["quantization_config"] = dense(dequantize=True)
     model = read_weights(kind, file.parent, config=config, gguf_file=file.name, **options)
     _forget_quantization(model)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
     if not (file.parent / "tokenizer.json").is_file():
         _drop_added_tokens(header, tokenizer)
         _split_as_trained(file, header, tokenizer)
