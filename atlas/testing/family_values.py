@@ -219,9 +219,12 @@ def attends(subject: Subject) -> None:
 @contextmanager
 def eager(model: Any) -> Iterator[None]:
     """Use HuggingFace's eager attention while the block lasts."""
-    usual = model.config._attn_implementation
+    configs = {id(config): config for module in model.modules() if (config := getattr(module, "config", None))}
+    usual = {key: config._attn_implementation for key, config in configs.items()}
     model.set_attn_implementation("eager")
     try:
         yield
     finally:
-        model.set_attn_implementation(usual)
+        # By config, as a part may take no other implementation than its own (EfficientNet).
+        for key, config in configs.items():
+            config._attn_implementation = usual[key]

@@ -92,7 +92,7 @@ class ModelOptions(JobOptions):
     """Which model."""
 
     model: str | None = option(
-        "A folder, a HuggingFace id, or an embedded model.", "--model", "-m", default=None, of=JOB
+        "A folder, a GGUF file, a HuggingFace id, or a name of `atlas models`.", "--model", "-m", default=None, of=JOB
     )
     revision: str | None = option("The HuggingFace revision.", default=None, of=JOB)
 

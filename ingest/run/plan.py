@@ -159,6 +159,8 @@ def _sketch(job: Job, execution: Execution) -> tuple[Layout, int, int]:
     patches = 0
     if vision is not None and hasattr(vision, "patch_size") and hasattr(vision, "image_size"):
         patches = (vision.image_size // vision.patch_size) ** 2
+    elif vision is not None:  # a convolutional tower
+        patches = int(getattr(config, "image_seq_length", 0))
     return locate(model), sum(p.numel() for p in model.parameters()), patches
 
 

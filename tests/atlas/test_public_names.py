@@ -33,6 +33,7 @@ PUBLIC = [
     "UsageError",
     "ablate",
     "datasets",
+    "get_model",
     "load_model",
     "mean",
     "minimum",

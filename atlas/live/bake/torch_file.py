@@ -14,8 +14,10 @@ from atlas.errors import UsageError
 TORCH_FILE = (b"PK\x03\x04", b"\x80")  # a zip archive, or what torch wrote before 1.6
 
 
-def read_torch(file: Path, key: str) -> dict[str, Tensor]:
-    """The tensors of a torch file under a key, by name, without the prefixes of distributed training.
+def read_torch(file: Path, key: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a torch file by name, without the prefixes of distributed training.
+
+    key: what they are under; None where the file is nothing but tensors by name.
 
     Raises:
         UsageError: no such file, more in it than tensors, or no such key.
@@ -34,9 +36,10 @@ def read_torch(file: Path, key: str) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a damaged or dangerous file makes the unpickler raise anything
         raise UsageError(f"{file} {_why_not(error)}; give the file that the authors published") from None
-    state = content.get(key) if isinstance(content, Mapping) else None
+    state = content.get(key) if isinstance(content, Mapping) and key is not None else content
     if not isinstance(state, Mapping):
-        raise UsageError(f"{file} has no tensors under '{key}'; give the official checkpoint")
+        under = "" if key is None else f" under '{key}'"
+        raise UsageError(f"{file} has no tensors{under}; give the official checkpoint")
     return {name.replace("module.", ""): value for name, value in state.items() if isinstance(value, Tensor)}
 
 

@@ -19,6 +19,7 @@ from atlas.live.chat_template import warn_without_template
 from atlas.live.encode import TokenRoles
 from atlas.live.load.adapters import check_base, merge_adapter
 from atlas.live.load.completeness import check_vocabulary, read_weights, warn_of_unfinished_training
+from atlas.live.load.gguf_model import find_gguf, load_gguf, parsing_once, read_gguf_config
 from atlas.live.load.load_errors import explain_load_errors
 from atlas.live.load.processors import load_processor
 from atlas.live.load.remote_code import check_own_code
@@ -57,13 +58,16 @@ class Loading:
 
 
 def read_config(name: str | Path, loading: Loading) -> Any:
-    """The config of a folder or a hub id.
+    """The config of a folder, a GGUF file or a hub id.
 
     Raises:
         UsageError: there is none, or it needs code that is not pinned or is in another repository.
     """
     import transformers
 
+    if (file := find_gguf(name)) is not None:
+        with explain_load_errors(name), quiet():
+            return read_gguf_config(file, loading.quantization)
     if (
         loading.trust_remote_code
         and not Path(name).is_dir()
@@ -111,21 +115,30 @@ def takes(config: Any) -> frozenset[str]:
 
 
 def load(name: str | Path, loading: Loading) -> tuple[Any, Any, Any]:
-    """(model, processor, config) of a folder or a hub id.
+    """(model, processor, config) of a folder, a GGUF file or a hub id.
 
     Raises:
         UsageError: no such model, or its files are damaged, incomplete or do not belong together.
         Unsupported: this machine lacks a device, a package or the memory for it.
     """
+    with parsing_once(name):
+        return _load(name, loading)
+
+
+def _load(name: str | Path, loading: Loading) -> tuple[Any, Any, Any]:
     config = read_config(name, loading)
     options = _options(loading, config)
     # It reports at every 8-bit layer of every pass that inputs are cast to float16, which is how it works.
     logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
     with explain_load_errors(name), quiet():
-        model = read_weights(model_class(config), name, revision=loading.revision, **options)
-        model = merge_adapter(model, name, loading.revision, quantized=loading.quantization is not None)
-        processor = load_processor(name, loading.revision, config, trust_remote_code=loading.trust_remote_code)
-        warn_of_unfinished_training(name, loading.revision)
+        if (file := find_gguf(name)) is not None:
+            options.pop("trust_remote_code", None)  # a GGUF file has no code
+            model, processor = load_gguf(file, config, model_class(config), **options)
+        else:
+            model = read_weights(model_class(config), name, revision=loading.revision, **options)
+            model = merge_adapter(model, name, loading.revision, quantized=loading.quantization is not None)
+            processor = load_processor(name, loading.revision, config, trust_remote_code=loading.trust_remote_code)
+            warn_of_unfinished_training(name, loading.revision)
         warn_without_template(name, processor)
         tokenizer = getattr(processor, "tokenizer", processor)
         check_vocabulary(name, tokenizer, len(model.get_input_embeddings().weight))

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from atlas.errors import AtlasWarning, UsageError
-from atlas.live.load.fingerprint import offloaded
+from atlas.live.load.fingerprint import STATISTICS, offloaded
 from atlas.live.load.remote_code import find_file, read_object
 
 SHOWN = 3
@@ -24,9 +24,6 @@ WRAPPERS = (
     "save the model itself and not its wrapper (DataParallel: model.module, torch.compile: model._orig_mod, "
     "PEFT: model.merge_and_unload())"
 )
-LEARNED = ("running_mean", "running_var")
-"""Buffers that training fills; the class itself makes all others."""
-
 OPTIMISER = ("optimizer.pt", "optimizer.bin", "scheduler.pt")
 """Files that an unfinished training leaves beside the weights."""
 
@@ -72,7 +69,7 @@ def _check(
             f"the checkpoint '{name}' is not the {kind} that its config.json describes: {key} is {stored_shape} in "
             f"the weights and {config_shape} in the config{more}; use the config.json that was saved with the weights"
         )
-    made_by_class = {n for n, _ in model.named_buffers() if not n.endswith(LEARNED)}
+    made_by_class = {n for n, _ in model.named_buffers() if not n.endswith(STATISTICS)}
     missing = sorted(key for key in set(report["missing_keys"]) - made_by_class if not key.startswith(unused))
     unexpected = sorted(report["unexpected_keys"])
     if missing:

@@ -15,16 +15,21 @@ from atlas.errors import Unsupported
 
 _known: WeakKeyDictionary[nn.Module, tuple[str, str]] = WeakKeyDictionary()
 
+STATISTICS = ("running_mean", "running_var")
+"""Buffers that training fills; the class itself makes all others."""
+
 _BITS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Every parameter, ordered by name, and the buffers that quantised projections have instead.
+    """Every parameter, ordered by name, the statistics of batch norms, and the buffers that quantised projections have
+    instead of weights.
 
     Raises:
         Unsupported: some cannot be read.
     """
     named: dict[str, Tensor] = dict(model.named_parameters())
+    named |= {name: value for name, value in model.named_buffers() if name.endswith(STATISTICS)}
     if any(value.is_meta for value in named.values()):
         # Tied weights that are kept on disk are no longer one tensor.
         tied = getattr(model, "all_tied_weights_keys", None) or {}
@@ -71,6 +76,8 @@ def _state(model: nn.Module) -> str:
 
 def fingerprint(model: nn.Module) -> str:
     """64 hex digits over every parameter's name, shape and value rounded to bfloat16.
+
+    The statistics of batch norms count as parameters.
 
     Rounding makes a float32 checkpoint and the same checkpoint loaded as bfloat16 one model, so an edit
     found in one precision applies in the other; any change of at least one part in 128 in any weight gives

@@ -53,7 +53,7 @@ def test_every_picture_has_a_grid_of_its_own_tokens(name: str) -> None:
         assert not left
 
 
-@pytest.mark.parametrize("name", ["LLaVA", "LLaVA-NeXT", "Qwen2-VL", "Idefics3", "PaliGemma"])
+@pytest.mark.parametrize("name", ["LLaVA", "FastVLM", "LLaVA-NeXT", "Qwen2-VL", "Idefics3", "PaliGemma"])
 def test_a_corner_of_the_picture_is_where_its_grid_says(name: str) -> None:
     """The tokens that change most when a corner is painted over are that corner's."""
     live = live_of(name)

@@ -215,6 +215,17 @@ def test_generation_with_left_padding_equals_one_by_one_and_a_loop_without_cache
     assert together[0] == ids[len(prompts[0].ids) :]
 
 
+def test_the_statistics_of_batch_norms_are_part_of_the_fingerprint() -> None:
+    import families
+
+    live = LiveModel(*families.build("FastVLM"), name="fastvlm")
+    before, norm = live.fingerprint, live.model.model.vision_tower.embeddings.batchnorm
+    norm.running_var[0] *= 2
+    changed = live.fingerprint
+    norm.running_mean[0] += 1
+    assert len({before, changed, live.fingerprint}) == 3
+
+
 def test_a_fingerprint_knows_the_weights_and_not_the_precision(llava: LiveModel, random_llava: Any) -> None:
     same, other = random_llava()[0], random_llava(seed=1)[0]
     assert fingerprint(same) == llava.fingerprint != fingerprint(other)
