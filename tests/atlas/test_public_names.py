@@ -146,8 +146,8 @@ def test_methods_have_the_signature_of_what_they_ask() -> None:
 def test_values_of_other_types_are_converted_or_refused(stored_atlas: Path) -> None:
     opened = atlas.Atlas.open(stored_atlas)
     for call, message in (
-        (lambda: opened.query("dog", top="5"), "top must be a whole number, not '5'"),
-        (lambda: opened.query("dog", top=True), "top must be a whole number, not True"),
+        (lambda: opened.query("dog", top="few"), "top: few is not a number of neurons, at least 1, or a share of them"),
+        (lambda: opened.query("dog", top=True), "top must be a whole number or a string, not True"),
         (lambda: opened.query(["dog", "cat"]), r"concept must be a string, not \['dog', 'cat'\]"),
         (lambda: opened.neuron((0, 1)), r"address must be a string or a Neuron, not \(0, 1\)"),
         (lambda: opened.ingest("x", per_concept="3"), "per_concept must be a whole number, not '3'"),

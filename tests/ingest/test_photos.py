@@ -70,9 +70,25 @@ def test_captions_are_in_the_split_of_their_photograph() -> None:
     captions = {
         split: {text for e in examples_of(dataset, "image", split) for text in e.references} for split in pictures
     }
-    of_none = {text for texts in dataset._texts.values() for text in texts} - captions[FIND] - captions[HELD_OUT]
-    for example in examples_of(dataset, "text", FIND):
+    everyone = {text for texts in dataset._photographs._texts.values() for text in texts}
+    of_none = everyone - captions[FIND] - captions[HELD_OUT]
+    for example in examples_of(dataset, "text", FIND, "caption"):
         assert example.answer in (captions[FIND] | of_none) - captions[HELD_OUT]
+
+
+def test_the_same_concepts_come_in_words() -> None:
+    dataset, known = photos.build(), facts.build()
+    for split in (FIND, HELD_OUT):
+        ids = {e.id for e in examples_of(known, "text", split, "completion", "sentence")}
+        assert {e.id for e in examples_of(dataset, "text", split)} == ids
+        every = examples_of(dataset, "text", split, *dataset.all_tasks["text"])
+        assert {e.task for e in every} == {"completion", "about", "sentence", "caption"}
+    assert (
+        dataset.examples(
+            source="text", split=FIND, concepts=["wine glass"], tasks=["completion"], per_concept=3, seed=0
+        )
+        == []
+    )
 
 
 def test_a_split_that_others_wrote_is_not_ours(tmp_path: Path) -> None:

@@ -1,0 +1,177 @@
+"""What a job is said to cost, against what it costs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import families
+import pytest
+import torch
+
+from atlas.live.layout import locate
+from ingest.job import Execution, Job, make_job
+from ingest.methods import ablation
+from ingest.run import rehearse
+from ingest.run.cost import linear, restarting, whole_cost
+from ingest.run.phases import Phases
+from ingest.run.plan import plan
+
+LAYERS, WIDTH = 8, 1024
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dense model that is large enough for its own work to outweigh Python's."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from atlas.testing.models import TEMPLATE, tokenizer
+
+    text = tokenizer()
+    text.chat_template = TEMPLATE
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(text),
+        hidden_size=384,
+        intermediate_size=WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=6,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
+    )
+    path = tmp_path_factory.mktemp("models") / "dense"
+    LlamaForCausalLM(config).save_pretrained(path)
+    text.save_pretrained(path)
+    return path
+
+
+def job_on(folder: Path, *methods: str, **more: Any) -> Job:
+    content = {"model": str(folder), "dataset": "scenes", "concepts": ["dog", "cat"], "sources": ["text"]}
+    return make_job({**content, "tasks": ["does", "has"], "methods": {key: {} for key in methods}, **more})
+
+
+def test_layers_cost_alike() -> None:
+    for layers in (1, 2, 30):
+        assert linear(3 + 2 * 1, 3 + 2 * 2, layers) == 3 + 2 * layers
+    assert linear(5.0, 4.0, 30) == 5.0, "noise is no gain"
+
+
+@pytest.mark.parametrize("scored", [range(6), [1, 4], [5]])
+def test_what_restarts_costs_every_layer_behind(scored: Any) -> None:
+    def cost(layers: int, chosen: Any) -> float:
+        return float(sum(0.5 + sum(0.25 for _ in range(layer + 1, layers)) for layer in chosen))
+
+    assert restarting(cost(1, [0]), cost(2, [0, 1]), 6, scored) == pytest.approx(cost(6, scored))
+
+
+def test_sources_methods_and_answers_add_up() -> None:
+    def side(depth: int) -> dict[str, Any]:
+        methods = {"contribution": 0.1 * depth, "ablation": 1.0 * depth + 0.5 * depth * (depth - 1) / 2}
+        of_methods = {"methods": methods, "factors": {"contribution": 1.0, "ablation": 4.0}, "swapped": 0.0}
+        own = {"token": 0.01 * depth, "prefill": 0.2 * depth}
+        times = {"examples": 4, "encode": 0.5, "pass": 1 + depth, "peak": 100 * depth, **of_methods, **own}
+        return {"weights": 1000 + 10 * depth, "sources": {"image": times}}
+
+    rehearsed = {"idle_bytes": 5000, "depths": {"1": side(1), "2": side(2)}}
+    job = make_job({"methods": {"contribution": {}, "ablation": {}}, "max_new_tokens": 20})
+    cost = whole_cost(rehearsed, job, {"image": 40}, 10, range(10), own_answers={"image": 20})
+    assert cost.seconds["encoding"] == pytest.approx(5.0) and cost.seconds["passes"] == pytest.approx(10 * 11)
+    assert cost.seconds["contribution"] == pytest.approx(10 * 1.0)
+    assert cost.seconds["ablation"] == pytest.approx(10 * 4 * (10 * 1.0 + 0.5 * 45))
+    assert cost.seconds["answers"] == pytest.approx(5 * (2.0 + 20 * 0.1))
+    assert cost.memory == 5000 + 1100 + 1000
+
+
+@pytest.mark.parametrize("name", families.FAMILIES)
+def test_every_family_is_rehearsed_with_fewer_layers(name: str) -> None:
+    model, _ = families.build(name)
+    cut = rehearse.cut(model.config, 1)
+    with torch.device("meta"):
+        shallow = type(model)(cut)
+    assert len(locate(shallow).layers) == 1 and locate(shallow).width == locate(model).width
+    assert model.config.get_text_config(decoder=True).num_hidden_layers > 1, "the config itself stays as it is"
+
+
+def test_a_part_of_an_ablation_says_how_much_is_left() -> None:
+    every = ablation.build()
+    assert every.rehearse(1024, 8) == 1024 / ablation.REHEARSED and len(every.sampled) == ablation.REHEARSED
+    some = ablation.build(neurons="0/1,0/2,3/4", layers="0-3")
+    assert some.rehearse(1024, 8) == pytest.approx(3 / (8 * ablation.REHEARSED))
+
+
+def test_phases_are_added_and_stored(stored_atlas: Path) -> None:
+    phases = Phases()
+    for _ in range(2):
+        with phases.phase("passes"):
+            pass
+    assert set(phases) == {"passes"} and phases["passes"] > 0
+    from atlas import Atlas
+
+    run = Atlas(stored_atlas).runs().table.to_pylist()[0]["run"]
+    stored = Atlas(stored_atlas).run(run).facts["run"]["outcome"]["phases"]
+    assert {"passes", "encoding"} <= set(stored) and all(seconds > 0 for seconds in stored.values())
+
+
+def test_a_job_that_cannot_be_rehearsed_says_so(folder: Path) -> None:
+    told = {row["what"]: row for row in plan(job_on(folder, "activation"), Execution(device="cuda"))}
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    assert "no GPU, so nothing is rehearsed" in told["speed"]["reckoned_from"]
+    assert told["memory"]["how_much"].startswith("more than") and told["passes"]["how_much"].startswith("more than")
+    told = {row["what"]: row for row in plan(replace(job_on(folder, "activation"), quantization="8bit"), Execution())}
+    assert "the weights are quantised, so nothing is rehearsed" in told["speed"]["reckoned_from"]
+
+
+MEASURE = """
+import json, os, sys, tempfile
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+from pathlib import Path
+from atlas.store import create
+from ingest.job import Execution, make_job
+from ingest.run.ingest import ingest
+path = Path(tempfile.mkdtemp()) / "measured.atlas"
+create.init(path)
+print(json.dumps(ingest(path, make_job(json.loads(sys.argv[1])), Execution()).outcome))
+"""
+
+
+def measured(job: Job) -> dict[str, Any]:
+    """The outcome of the job in a process of its own, whose memory is its own too."""
+    content = {name: value for name, value in vars(job).items() if name not in ("revision",)}
+    command = [sys.executable, "-c", MEASURE, json.dumps(content)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return outcome
+
+
+def amount(text: str) -> float:
+    number, unit = text.split()
+    scales = {"s": 1.0, "min": 60.0, "h": 3600.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
+    return float(number) * scales[unit]
+
+
+def test_the_memory_is_within_half_as_much_again(folder: Path) -> None:
+    job = job_on(folder, "contribution", "gradient_x_activation", "integrated_gradients", per_concept=16)
+    told = {row["what"]: row["how_much"] for row in plan(job, Execution())}
+    peak = measured(job)["peak_memory_bytes"]
+    assert peak / 1.5 <= amount(told["memory"]) <= 1.5 * peak
+
+
+EXPENSIVE = ("integrated_gradients", "knowledge_neurons", "logprob_increase", "ablation")
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("method", ["gradient_x_activation", *EXPENSIVE])
+def test_the_seconds_are_within_half_as_much_again(folder: Path, method: str) -> None:
+    """Of an otherwise idle machine; benchmarks/plan.py prints the ratios."""
+    job = job_on(folder, method, per_concept=4 if method == "ablation" else 32)
+    told = {row["what"]: row["how_much"] for row in plan(job, Execution())}
+    phases = measured(job)["phases"]
+    for name in {method, "passes"} & set(told):
+        assert phases[name] / 1.5 <= amount(told[name]) <= 1.5 * phases[name], (name, told[name], phases[name])
