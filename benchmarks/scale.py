@@ -109,7 +109,7 @@ def decoding_rows() -> pa.Table:
         pa.array(["language"] * NEURONS),
         pa.array(layer.astype(np.int16)),
     ]
-    columns += [pa.array(neuron.astype(np.int32)), pa.array(np.zeros(NEURONS, bool)), pa.array(["top"] * NEURONS)]
+    columns += [pa.array(neuron.astype(np.int32)), pa.array(["z"] * NEURONS), pa.array(["top"] * NEURONS)]
     columns += [pa.ListArray.from_arrays(offsets, pa.array(part)) for part in (words[ids], ids, ids.astype(np.float32))]
     return pa.Table.from_arrays(columns, schema=arrow_schema(decodings))
 

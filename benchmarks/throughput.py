@@ -148,7 +148,7 @@ def measure(shape: Shape) -> None:
         report(f"{shape.name}: {mine} / {base}, examples a second", seconds[base] / seconds[mine], ">= 0.85", detail)
     memory = peak()
     started = time.perf_counter()
-    for _ in decode(live, norm=False, top=20):
+    for _ in decode(live, top=20):
         pass
     wait()
     neurons = shape.layers * shape.width

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -16,39 +16,70 @@ from cli.common import say
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress on stderr.")]
 
 
-@contextmanager
-def progressing(off: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, a line every few seconds elsewhere, both on stderr."""
-    if off:
-        yield lambda done, total: None
-    elif sys.stderr.isatty():
+class Reporter:
+    """Is told how many are done, of how many; here, nobody watches."""
+
+    def __init__(self) -> None:
+        self.name, self.pace = "", Pace()
+
+    def phase(self, name: str) -> None:
+        """Another kind of work begins, which is counted anew."""
+        self.name, self.pace = name, Pace()
+
+    def __call__(self, done: int, total: int) -> None:
+        """`done` of `total` are done."""
+
+
+class Bar(Reporter):
+    """A bar on a terminal."""
+
+    def __init__(self) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[pace]}"))
-        pace = Pace()
-        bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        task = bar.add_task("", total=None, pace="")
+        super().__init__()
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[pace]}"),
+        )
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.task = self.bar.add_task("", total=None, pace="")
 
-        def advance(done: int, total: int) -> None:
-            bar.start()  # not before: something may be asked first
-            bar.update(task, completed=done, total=total, pace=pace.after(done, total))
+    def __call__(self, done: int, total: int) -> None:
+        self.bar.start()  # not before: something may be asked first
+        pace = self.pace.after(done, total)
+        self.bar.update(self.task, completed=done, total=total, pace=pace, description=self.name)
 
+
+class Lines(Reporter):
+    """A line every few seconds, where there is no terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        pace, now = self.pace.after(done, total), time.monotonic()
+        if now - self.last >= 5:
+            self.last = now
+            say(f"{f'{self.name}: ' if self.name else ''}{done} of {total}{', ' if pace else ''}{pace}")
+
+
+@contextmanager
+def progressing(off: bool) -> Iterator[Reporter]:
+    """A bar on a terminal, a line every few seconds elsewhere, both on stderr."""
+    if off:
+        yield Reporter()
+    elif sys.stderr.isatty():
+        bar = Bar()
         try:
-            yield advance
+            yield bar
         finally:
-            bar.stop()
+            bar.bar.stop()
     else:
-        last, pace = time.monotonic(), Pace()
-
-        def line(done: int, total: int) -> None:
-            nonlocal last
-            pace_text, now = pace.after(done, total), time.monotonic()
-            if now - last >= 5:
-                last = now
-                say(f"{done} of {total}{', ' if pace_text else ''}{pace_text}")
-
-        yield line
+        yield Lines()
 
 
 class Pace:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from older_atlas import older_decodings
 
 from atlas.edits import library as edit_library
 from atlas.edits.edit import Change, Intervention
@@ -119,6 +120,8 @@ def older(folder: Path) -> None:
         folder / "effects.parquet",
     )
     pq.write_table(scores.sort_by([("map_id", "ascending"), ("rank", "ascending")]), folder / "scores.parquet")
+    decodings = folder / "decodings.parquet"
+    pq.write_table(older_decodings(pq.read_table(decodings)), decodings)
     change(folder / run_manifest.NAME, schema="0003")
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
@@ -30,6 +32,14 @@ def older_atlas(new: Path, path: Path, run_id: str) -> Path:
     return path
 
 
+def older_decodings(table: pa.Table) -> pa.Table:
+    """Decoded tokens as before 0007: plain and through the norm, told apart by a boolean."""
+    table = table.filter(pc.not_equal(table["projection"], "z"))
+    norm = pc.equal(table["projection"], "norm")
+    table = table.set_column(table.column_names.index("projection"), pa.field("norm", pa.bool_(), nullable=False), norm)
+    return table.rename_columns(["logits" if name == "values" else name for name in table.column_names])
+
+
 def _older_shards(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     maps = pq.read_table(folder / "maps.parquet").drop_columns(["kept"])
@@ -39,10 +49,12 @@ def _older_shards(folder: Path) -> None:
         tables["effects"] = pq.read_table(folder / "effects.parquet").drop_columns(
             ["clusters", "effective", "method", "dose", "reduce", "target"]
         )
+    if (folder / "decodings.parquet").exists():
+        tables["decodings"] = older_decodings(pq.read_table(folder / "decodings.parquet"))
     for name, table in tables.items():
         file = folder / f"{name}.parquet"
         pq.write_table(table, file, compression="zstd")
-        manifest["files"][file.name] |= {"bytes": file.stat().st_size, "sha256": sha256(file)}
+        manifest["files"][file.name] |= {"rows": table.num_rows, "bytes": file.stat().st_size, "sha256": sha256(file)}
     (folder / "manifest.json").write_text(json.dumps({**manifest, "schema": REVISION}))
 
 
@@ -54,10 +66,16 @@ def _copy(connection: duckdb.DuckDBPyConnection, new: Path, run_id: str) -> None
     of_run = "map_id IN (SELECT map_id FROM new.maps WHERE run_id = $run)"
     for table in sorted({name for name, _ in mine} - {"alembic_version", "edits", "changes"}):
         names = [column for name, column in mine if name == table and (name, column) in theirs]
+        source = f"new.{table}"
+        if table == "decodings":
+            names += ["norm", "logits"]
+            source = (
+                f"""(SELECT *, projection = 'norm' AS norm, "values" AS logits FROM {source} WHERE projection <> 'z')"""
+            )
         listed = ", ".join(f'"{name}"' for name in names)
         where = f"WHERE {'run_id = $run' if 'run_id' in names else of_run if table == 'scores' else '$run = $run'}"
         order = " ORDER BY map_id, rank" if table == "scores" else ""
-        query = f"INSERT INTO {table} ({listed}) SELECT {listed} FROM new.{table} {where}{order}"
+        query = f"INSERT INTO {table} ({listed}) SELECT {listed} FROM {source} {where}{order}"
         connection.execute(query, {"run": run_id})
     connection.execute("DETACH new")
 

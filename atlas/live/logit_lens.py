@@ -1,78 +1,200 @@
-"""A neuron as words: its write vector through the unembedding (logit lens), in blocks.
+"""A neuron as words: its write vector through the unembedding (logit lens), plainly and standardised, in blocks.
 
-The full table of neurons by vocabulary is never built: 352,256 neurons by 32,000 tokens would be 45 GB, a
-block of 512 neurons is 64 MB.
+The plain projection of neuron n on token w is u_w . v_n, the product of the token's unembedding row and the neuron's
+write vector (Pan et al. 2023, section 1.4 of their code): the logit that the neuron adds at value 1, up to the final
+norm. On a large vocabulary its largest values belong to the tokens with the longest rows, whatever the neuron. So
+
+    z[n, w] = (u_w . v_n / |v_n| - mean_w) / sd_w
+
+standardises every token's projection over all neurons of the language model. With m = mean and C = covariance of the
+write vectors of length 1, mean_w = u_w . m and sd_w = sqrt(u_w' C u_w).
+
+In both the gain of a norm after the FFN is included, and the final norm is left out: its scale depends on the position,
+and with its gain z found the words that neurons raise no better (docs/methods.md). A bias of the head is left out of
+the plain projection, and cancels in z.
+
+The full table of neurons by vocabulary is never built: 352,256 neurons by 32,000 tokens would be 45 GB, a block of 512
+neurons is 64 MB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from atlas.live.matmul import product
 from atlas.live.model import LiveModel
-from atlas.live.norms import norm_gain, write_gain
+from atlas.live.norms import write_gain
+from atlas.query.decoded import BOTTOM, PLAIN, TOP, Z
+
+BLOCK = 512
+"""Neurons at a time."""
+
+LEAST_SPREAD = 1e-5
+"""Tokens whose sd is less than this share of their row's length have no z: their projections are equal but for
+rounding."""
+
+LONG_SHARE = 0.01
+"""The share of the words whose rows count as long."""
+
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """The strongest tokens of some consecutive neurons of one layer.
 
-    tokens, logits: (neurons, k), best first. side: "top" (raised most) or "bottom" (lowered most).
+    projection: z or plain. side: top (raised most) or bottom (lowered most). tokens: (neurons, k) int32 ids, best first;
+    -1 where there is none, which is so for a write vector of zeros. values: (neurons, k) float32: of z in standard
+    deviations over neurons, of plain in logits.
     """
 
     layer: int
     first: int
+    projection: str
     side: str
     tokens: Tensor
-    logits: Tensor
+    values: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Of every token's projection over all neurons whose write vector is not zeros, each of length 1.
+
+    mean, sd: (vocabulary,) float32. hidden: ids of tokens that are no words, or whose sd is no more than rounding.
+    """
+
+    mean: Tensor
+    sd: Tensor
+    hidden: Tensor
+
+    def standardise(self, projected: Tensor, length: Tensor) -> Tensor:
+        """(neurons, vocabulary): z times the neuron's length, which orders a neuron's tokens as z does.
+
+        projected: u . v, which is overwritten. length: (neurons,) of v."""
+        return projected.addr_(length, self.mean, alpha=-1).mul_(1 / self.sd)
+
+
+class Lens:
+    """A model's unembedding and its neurons' write vectors.
+
+    rows: (vocabulary, d_model). hidden: ids of tokens that are no words.
+    """
+
+    def __init__(self, live: LiveModel):
+        self.layout = live.layout
+        self.rows = live.layout.unembedding().detach()
+        if not self.rows.is_cuda:
+            self.rows = self.rows.float()  # once, where `product` would do it for every block
+        self.hidden = torch.tensor(_not_words(live), dtype=torch.long, device=self.rows.device)
+
+    def write(self, layer: int) -> Tensor:
+        """(neurons, d_model): a layer's write vectors times the gain of the norm after its FFN, on the rows' device."""
+        write = self.layout.write_vectors(layer)
+        if (gain := write_gain(self.layout, layer)) is not None:
+            write = write.float() * gain.to(write.device)[:, None]
+        vectors: Tensor = write.detach().to(self.rows.device).T
+        return vectors
+
+    @cached_property
+    def long_rows(self) -> Tensor:
+        """The ids of the 1 % of words with the longest rows, at least one."""
+        lengths: Tensor = torch.linalg.vector_norm(self.rows.float(), dim=1)
+        words = len(lengths) - len(self.hidden)
+        lengths[self.hidden] = -1
+        return lengths.topk(min(max(1, round(LONG_SHARE * words)), words)).indices.cpu()
+
+    @cached_property
+    def moments(self) -> Moments:
+        """See `Moments`; in double precision where sums are long."""
+        d_model, device = self.rows.shape[1], self.rows.device
+        total, count = torch.zeros(d_model, dtype=torch.float64), 0
+        for unit in self._units():
+            total, count = total + unit.double().sum(0).cpu(), count + len(unit)
+        center = total / max(count, 1)
+        covariance = torch.zeros(d_model, d_model, dtype=torch.float64)
+        for unit in self._units():
+            centred = unit - center.to(unit)
+            covariance += (centred.T @ centred).double().cpu()
+        covariance = (covariance / max(count, 1)).to(device)
+        mean, sd = [torch.empty(0)], [torch.empty(0)]
+        for rows in torch.split(self.rows, 4096):
+            double = rows.double()
+            mean.append((double @ center.to(device)).float().cpu())
+            sd.append((double @ covariance * double).sum(1).clamp(min=0).sqrt().float().cpu())
+        mean_of_all, sd_of_all = torch.cat(mean).to(device), torch.cat(sd).to(device)
+        lengths = torch.linalg.vector_norm(self.rows.float(), dim=1)
+        lacking = (sd_of_all <= LEAST_SPREAD * lengths).nonzero()[:, 0]
+        return Moments(mean_of_all, sd_of_all, torch.unique(torch.cat([self.hidden, lacking])))
+
+    def _units(self) -> Iterator[Tensor]:
+        """Each layer's write vectors of length 1, without those that are zeros."""
+        for layer in range(len(self.layout.layers)):
+            write = self.write(layer).float()
+            length = torch.linalg.vector_norm(write, dim=1, keepdim=True)
+            yield (write / length)[length[:, 0] > 0]
 
 
 @torch.no_grad()
-def decode(live: LiveModel, *, norm: bool, top: int = 10, block: int = 512) -> Iterator[Decoded]:
-    """Top and bottom tokens of every neuron of the language model, `block` neurons at a time.
+def decode(
+    live: LiveModel,
+    *,
+    projections: tuple[str, ...] = (Z, PLAIN),
+    top: int = 10,
+    block: int = BLOCK,
+    progress: Progress = lambda done, total: None,
+) -> Iterator[Decoded]:
+    """Top and bottom tokens of every neuron of the language model, `block` neurons at a time, from one product.
 
-    norm: False is the plain product of unembedding and write vector (Pan et al. 2023, section 1.4 of their
-    code); True folds in the final norm's gain (and centring, for a LayerNorm). The norm's scale depends on
-    the position and is left out, so logits compare within one neuron; the gain of a norm after the FFN is always
-    included. Special tokens are left out.
+    projections: z, plain or both. progress: called with how many layers are done. A model of which no token has a z (of
+    one neuron, say) has no tokens by z.
     """
-    layout, head = live.layout, live.layout.unembedding()
-    if not head.is_cuda or (norm and head.dtype != torch.bfloat16):
-        head = head.float()  # once, where `product` would do it for every block
-    hidden = torch.tensor(_not_words(live), dtype=torch.long, device=head.device)
-    for layer in range(len(layout.layers)):
-        write = _through_norms(live, layer, norm).to(head.device)
-        for first in range(0, layout.width, block):
-            logits = product(write[:, first : first + block].T, head.T)
-            for side, lowest in (("top", -torch.inf), ("bottom", torch.inf)):
-                logits[:, hidden] = lowest
-                values, tokens = logits.topk(min(top, logits.shape[1]), dim=1, largest=side == "top")
-                yield Decoded(layer, first, side, tokens.cpu(), values.cpu())
+    lens = Lens(live)
+    moments = lens.moments if Z in projections else None
+    layers = len(live.layout.layers)
+    for layer in range(layers):
+        write = lens.write(layer)
+        for first in range(0, len(write), block):
+            vectors = write[first : first + block]
+            length = torch.linalg.vector_norm(vectors.float(), dim=1)
+            projected = product(vectors, lens.rows.T)
+            if PLAIN in projections:
+                for side, tokens, values in _strongest(projected, lens.hidden, top):
+                    yield _decoded((layer, first, PLAIN, side), length, tokens, values)
+            if moments is not None:
+                # The hidden columns are infinite now, and are filled again.
+                for side, tokens, values in _strongest(moments.standardise(projected, length), moments.hidden, top):
+                    yield _decoded((layer, first, Z, side), length, tokens, values / length[:, None])
+        progress(layer + 1, layers)
+
+
+def _strongest(values: Tensor, hidden: Tensor, top: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """For each side, the columns with the largest or smallest values of each row, and these, (rows, top) each, or as
+    many as there are columns that are not hidden."""
+    count = min(top, values.shape[1] - len(hidden))
+    for side, largest in ((TOP, True), (BOTTOM, False)):
+        values[:, hidden] = -torch.inf if largest else torch.inf
+        best, at = values.topk(count, dim=1, largest=largest)
+        yield side, at, best
 
 
 def choices(live: LiveModel, top: int) -> dict[tuple[int, str], Tensor]:
-    """(layer, "top" or "bottom") -> (N, top) token ids, best first, through the plain unembedding."""
+    """(layer, "top" or "bottom") -> (N, top) token ids, best first, -1 where there is none, by the plain projection,
+    as methods and properties of papers define a neuron's tokens."""
     parts: dict[tuple[int, str], list[Tensor]] = {}
-    for block in decode(live, norm=False, top=top):
+    for block in decode(live, projections=(PLAIN,), top=top):
         parts.setdefault((block.layer, block.side), []).append(block.tokens)
     return {key: torch.cat(blocks) for key, blocks in parts.items()}
 
 
-def _through_norms(live: LiveModel, layer: int, norm: bool) -> Tensor:
-    """(d_model, neurons): a layer's write vectors times the gain of the norm after its FFN, and of the final norm."""
-    layout = live.layout
-    write = layout.write_vectors(layer)
-    if (gain := write_gain(layout, layer)) is not None:
-        write = write.float() * gain.to(write.device)[:, None]
-    if norm:
-        centred = isinstance(layout.norm, nn.LayerNorm)
-        write = write.float() - write.float().mean(0) if centred else write.float()
-        write = write * norm_gain(layout.norm, layout.d_model).to(write)[:, None]
-    return write
+def _decoded(of: tuple[int, int, str, str], length: Tensor, tokens: Tensor, values: Tensor) -> Decoded:
+    """of: layer, first neuron, projection and side."""
+    written = length[:, None] > 0
+    return Decoded(*of, torch.where(written, tokens, -1).int().cpu(), torch.where(written, values, 0.0).cpu())
 
 
 def _not_words(live: LiveModel) -> list[int]:

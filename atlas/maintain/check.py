@@ -30,7 +30,7 @@ _UNIQUE: Mapping[str, tuple[str, ...]] = {
     "concepts": ("dataset_id", "name"),
     "examples": ("dataset_id", "example_id"),
     "exemplars": ("run_id", "component", "layer", "neuron", "source", "rank"),
-    "decodings": ("model_id", "component", "layer", "neuron", "norm", "side"),
+    "decodings": ("model_id", "component", "layer", "neuron", "projection", "side"),
     "labels": ("run_id", "component", "layer", "neuron", "label", "rule"),
     "responses": ("model_id", "example_id", "generation"),
     "edits": ("name", "version"),

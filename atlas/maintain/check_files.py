@@ -31,7 +31,7 @@ _LOCAL = ("map_id", "model_id", "dataset_id", "concept_id")
 def runs_agree(connection: Connection, path: Path) -> Iterator[Finding]:
     """Differences between the ledger and runs/, and between each run's rows and its shards."""
     stored = {row.run_id: row for row in connection.execute(sa.select(schema.runs).where(schema.runs.c.status == DONE))}
-    shards: dict[tuple[str, int], list[Path]] = defaultdict(list)
+    shards: dict[tuple[str, int], list[str]] = defaultdict(list)
     for run_id, row in sorted(stored.items()):
         folder = folder_of(path, run_id)
         try:
@@ -44,7 +44,9 @@ def runs_agree(connection: Connection, path: Path) -> Iterator[Finding]:
         for name, names in SHARED_TABLES.items():
             owner = getattr(row, names[0])
             if f"{name}.parquet" in manifest["files"] and owner is not None:
-                shards[name, owner].append(folder / f"{name}.parquet")
+                shards[name, owner].append(
+                    shard_rows(SHARDS[name], folder / f"{name}.parquet", str(manifest["schema"]))
+                )
     yield from _shared_rows_agree(connection, shards)
     for file in sorted((path / "runs").glob(f"*/{NAME}")):
         if file.parent.name not in stored:
@@ -118,17 +120,17 @@ def _by_map_agree(connection: Connection, table: Table, of_run: str, file: Path)
             yield _differs(f"map {number}", table.name, stored, expected)
 
 
-def _shared_rows_agree(connection: Connection, shards: Mapping[tuple[str, int], list[Path]]) -> Iterator[Finding]:
-    """Rows that runs share: each stored row is in some shard, and each shard's row is stored."""
+def _shared_rows_agree(connection: Connection, shards: Mapping[tuple[str, int], list[str]]) -> Iterator[Finding]:
+    """Rows that runs share: each stored row is in some shard, and each shard's row is stored. shards: SQL for rows."""
     for name, key in SHARED_TABLES.items():
         table, owner = SHARDS[name], key[0]
         query = f"SELECT DISTINCT {owner} FROM {name}"
         owners = {int(number) for number in connection.exec_driver_sql(query).scalars()}
         for number in sorted(owners | {n for t, n in shards if t == name}):
             in_database = f"SELECT *, hash({_content(table)}) AS h FROM {name} WHERE {owner} = {number}"
-            files = ", ".join(literal(file.resolve()) for file in shards.get((name, number), []))
-            in_shards = f"SELECT *, hash({_content(table)}) AS h FROM read_parquet([{files}])"
-            if not files:
+            rows = " UNION ALL ".join(shards.get((name, number), []))
+            in_shards = f"SELECT *, hash({_content(table)}) AS h FROM ({rows})"
+            if not rows:
                 in_shards = f"SELECT * FROM ({in_database}) WHERE false"
             same = ", ".join(key[1:])
             missing = f"SELECT count(*) FROM ({in_shards}) ANTI JOIN ({in_database}) USING ({same})"

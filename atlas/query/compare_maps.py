@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from atlas.query.amount import size_sql
+from atlas.query.decoded import tokens_of
 from atlas.query.map_spec import MapSpec
 from atlas.query.selection_rules import Rule, bound, placed, selected
-from atlas.query.statements import Query, tokens_of
+from atlas.query.statements import Query
 
 if TYPE_CHECKING:
     import pyarrow as pa

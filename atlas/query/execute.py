@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
 from atlas.query.compare_maps import voted_neurons
+from atlas.query.decoded import token_notes
 from atlas.query.filter_sql import Condition
 from atlas.query.filters import And, as_json, conjuncts
 from atlas.query.find import NeuronQuery, ResolvedMaps, Selections, by_place, counts, find, order, query_digest, resolve
@@ -48,6 +49,7 @@ def by_resolved_maps(connection: Connection, query: NeuronQuery, maps: ResolvedM
         record["assumed"].append(
             f"kept={cut[0]['kept']} (the best of {cut[0]['neurons']} neurons; the others are not stored)"
         )
+    record["assumed"] += token_notes(connection, [c["model_id"] for c in maps.chosen])
     if more:
         record["next"] = cursor(sort_order, rows.slice(rows.num_rows - 1).to_pylist()[0], query_digest(query, maps))
     return NeuronSet(rows, record, sql=statement.explained())
@@ -160,6 +162,7 @@ def by_vote(
     )
     rule_record: dict[str, Any] = {"rule": str(rule), "agree": needed, "of": list(names)}
     voted = NeuronSet(statement.run(connection), provenance_of(chosen, rule_record), sql=statement.explained())
+    voted.provenance["assumed"] += token_notes(connection, [c["model_id"] for c in chosen])
     if at_least is None:
         voted.provenance["assumed"].append(f"agree={needed} (more than half of {len(chosen)})")
     return voted

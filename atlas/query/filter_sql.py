@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from atlas.query.decoded import SHOWN
 from atlas.query.filters import NUMBERS, OF_MAPS, WHOLE, And, Filter, Not, Or, Test, fits, is_glob, spans
 
 PREFIXES = ("run", "fingerprint")
@@ -76,8 +77,8 @@ _SAME = {"=": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 OF_MODEL = "(model_id, component, layer, neuron)"
 OF_MAP = "(map_id, layer, neuron)"
 
-TOKENS = """(SELECT model_id, component, layer, neuron FROM decodings
-        WHERE NOT norm AND side = 'top' AND len(list_filter(tokens, lambda t: {test})) > 0)"""
+TOKENS = f"""(SELECT model_id, component, layer, neuron FROM decodings
+        WHERE {SHOWN} AND len(list_filter(tokens, lambda t: {{test}})) > 0)"""
 LABELS = """(SELECT r.model_id, l.component, l.layer, l.neuron FROM labels l JOIN runs r USING (run_id)
         WHERE l.label = {label}{rule})"""
 MEASURED = """measured AS (  -- what an edit, or a survey of a method's best neurons, did to accuracy over all tasks

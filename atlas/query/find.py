@@ -12,6 +12,7 @@ from atlas.query import paging
 from atlas.query.amount import size_sql
 from atlas.query.compare_maps import TOP
 from atlas.query.concept_forms import replace_surface_forms, values_of
+from atlas.query.decoded import tokens_of
 from atlas.query.filter_sql import MEASURED, Condition, Members, of_map
 from atlas.query.filters import EVERYTHING as ALL
 from atlas.query.filters import OF_MAPS, Filter, as_json, conjuncts, is_glob, tests
@@ -20,7 +21,7 @@ from atlas.query.no_such_map import no_such_map, require_one_run, require_stored
 from atlas.query.paging import SHOWN, Order
 from atlas.query.resolve_maps import OPEN, StoredMap, narrow, versions_of
 from atlas.query.selection_rules import BY_PLACE, EVERY, Rule, bound, placed, selected
-from atlas.query.statements import Query, find_maps, tokens_of
+from atlas.query.statements import Query, find_maps
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from atlas.errors import UsageError, unknown
+from atlas.query.decoded import token_notes, tokens_of
 from atlas.query.neuron_set import NeuronSet
-from atlas.query.statements import Query, tokens_of
+from atlas.query.statements import Query
 from atlas.store.database import open_readonly
 
 _LISTED = """
@@ -62,7 +63,9 @@ def labelled(path: Path, run: str, label: str | None = None, *, top: int | None 
             raise unknown("label of this run", label, labels, "atlas labels ls")
         parameters = {**row["run"], "label": label, "top": 2**31 - 1 if top is None else top}
         rows = Query(_NEURONS.strip(), parameters).run(connection)
-    return NeuronSet(rows, {"fingerprint": row["fingerprint"], "labels": {"run_id": row["run"]["run"], "label": label}})
+        notes = token_notes(connection, [row["model_id"]])
+    labels_record = {"run_id": row["run"]["run"], "label": label}
+    return NeuronSet(rows, {"fingerprint": row["fingerprint"], "labels": labels_record, "assumed": notes})
 
 
 def layers(path: Path, run: str) -> tuple[pa.Table, pa.Table]:
@@ -74,14 +77,15 @@ def layers(path: Path, run: str) -> tuple[pa.Table, pa.Table]:
 
 
 def _run(connection: Any, prefix: str) -> dict[str, Any]:
-    """The one run with labels whose id has this prefix, as a query's parameters, and its model's fingerprint."""
+    """The one run with labels whose id has this prefix, as a query's parameters, and its model's fingerprint and id."""
     query = """
-SELECT DISTINCT l.run_id, m.fingerprint FROM labels l JOIN runs r USING (run_id) LEFT JOIN models m USING (model_id)
+SELECT DISTINCT l.run_id, m.fingerprint, m.model_id
+FROM labels l JOIN runs r USING (run_id) LEFT JOIN models m USING (model_id)
 ORDER BY l.run_id"""
     rows = connection.execute(query).fetchall()
     matching = [row for row in rows if row[0].startswith(prefix)]
     if len(matching) == 1:
-        return {"run": {"run": matching[0][0]}, "fingerprint": matching[0][1]}
+        return {"run": {"run": matching[0][0]}, "fingerprint": matching[0][1], "model_id": matching[0][2]}
     if matching:
         raise UsageError(
             f"several runs with labels begin with '{prefix}': {', '.join(row[0][:12] for row in matching[:5])}"

@@ -74,15 +74,6 @@ ORDER BY r.finished_at DESC, m.map_id""".strip(),
     )
 
 
-def tokens_of(alias: str, model: str | None = None) -> str:
-    """The join after which `d.tokens` are the tokens that the neurons of a table raise most.
-
-    alias: of the table, which has component, layer and neuron. model: SQL for the model's id, by default the table's.
-    """
-    return f"""LEFT JOIN decodings d ON d.model_id = {model or f"{alias}.model_id"} AND d.component = {alias}.component
-    AND d.layer = {alias}.layer AND d.neuron = {alias}.neuron AND NOT d.norm AND d.side = 'top'"""
-
-
 def runs_beginning(prefix: str) -> Query:
     """The finished runs with maps whose id has this prefix."""
     sql = """
@@ -122,13 +113,13 @@ ORDER BY m.method, m.source, m.target, m.reduce, s.rank, c.name""".strip(),
 
 
 def decoded_tokens(neuron: Neuron, model_id: int) -> Query:
-    """The tokens a neuron raises and lowers most, with and without the final norm."""
+    """The tokens a neuron raises and lowers most, by every stored projection: the one that is shown elsewhere first."""
     return Query(
         """
-SELECT norm, side, tokens, logits
+SELECT projection, side, tokens, "values"
 FROM decodings
 WHERE model_id = $model_id AND component = $component AND layer = $layer AND neuron = $neuron
-ORDER BY norm, side DESC""".strip(),
+ORDER BY projection DESC, side DESC""".strip(),
         {**_address(neuron), "model_id": model_id},
     )
 

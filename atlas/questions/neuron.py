@@ -12,6 +12,7 @@ from atlas.neurons import LANGUAGE, no_such_neuron
 from atlas.neurons import Neuron as Address
 from atlas.query import statements
 from atlas.query.answer import Answer
+from atlas.query.decoded import token_notes
 from atlas.query.map_spec import Coordinates
 from atlas.query.option import described, option, required
 from atlas.query.provenance import Provenance
@@ -36,7 +37,7 @@ class Profile(Answer):
 
     @property
     def tokens(self) -> Answer:
-        """The tokens that it raises and lowers: norm (folded in or not), side, tokens, logits."""
+        """The tokens that it raises and lowers: projection (see `atlas.query.decoded`), side, tokens, values."""
         return Answer(self.parts["tokens"], self.provenance)
 
     @property
@@ -51,7 +52,7 @@ class Profile(Answer):
     def readable(self) -> dict[str, pa.Table]:
         tokens, exemplars = self.parts["tokens"], self.parts["exemplars"]
         wide = [name for name in exemplars.column_names if name in WIDE]
-        tables = {"tokens": tokens.drop_columns(["logits"]), "concepts": self.table.drop_columns(["target"])}
+        tables = {"tokens": tokens.drop_columns(["values"]), "concepts": self.table.drop_columns(["target"])}
         return tables | {"exemplars": exemplars.drop_columns(wide)}
 
     def __repr__(self) -> str:
@@ -84,6 +85,7 @@ class Neuron(Coordinates, Question[Profile]):
             ids = [m["map_id"] for m in shown if m["model_id"] == chosen["model_id"]]
             tokens = statements.decoded_tokens(neuron, chosen["model_id"]).run(connection)
             concepts = statements.best_concepts(neuron, ids, top=self.top).run(connection)
+            notes = token_notes(connection, [chosen["model_id"]])
             exemplars = statements.strongest_examples(neuron, chosen["model_id"]).run(connection)
         if neuron.component != LANGUAGE and not (len(tokens) or len(concepts) or len(exemplars)):
             raise UsageError(
@@ -92,7 +94,7 @@ class Neuron(Coordinates, Question[Profile]):
             )
         reported = ("model=", "fingerprint=", "dataset=", "run=")
         provenance: Provenance = {"model": chosen["model"], "fingerprint": chosen["fingerprint"]}
-        provenance["assumed"] = [a for a in chosen.defaults if a.startswith(reported)]
+        provenance["assumed"] = [*(a for a in chosen.defaults if a.startswith(reported)), *notes]
         facts = {"neuron": str(neuron), "model": str(chosen["model"])}
         profile = Profile(concepts, provenance, facts=facts, parts={"tokens": tokens, "exemplars": exemplars})
         profile.neuron, profile.model = neuron, str(chosen["model"])

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from atlas.errors import IntegrityError, UsageError, unknown
+from atlas.query.decoded import DECODINGS, has_z
 from atlas.share.card import card, citation
 from atlas.share.choice import OF_MAPS, Choice, chosen_runs, matches
 from atlas.share.export_edits import write_edits, write_json, write_selections
@@ -169,7 +170,9 @@ def _companions(path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]
 
     bundled = {f.name: read_manifest(f, verify=False) for f in folder.glob("runs/*")}
     models = {_model(m) for m in bundled.values()}
-    with_tokens = {_model(m) for m in bundled.values() if "decodings.parquet" in m["files"]}
+    tokens: dict[tuple[Any, ...], int] = {}
+    for run, manifest in bundled.items():
+        tokens[_model(manifest)] = max(tokens.get(_model(manifest), 0), _tokens(folder_of(folder, run), manifest))
     shown = [
         pq.read_table(folder_of(folder, run) / "examples.parquet", columns=["example_id"])
         for run, manifest in bundled.items()
@@ -179,11 +182,9 @@ def _companions(path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]
     for run, manifest in ((run, portable_manifest(m)) for run, m in manifests.items()):
         if run in in_bundle or _model(manifest) not in models or not manifest["model"]:
             continue
-        rows = {
-            name: manifest["files"].get(f"{name}.parquet", {"rows": 0})["rows"] for name in ("decodings", "responses")
-        }
-        tables = ["decodings"] if rows["decodings"] and _model(manifest) not in with_tokens else []
-        if rows["responses"] and examples is not None:
+        kind = _tokens(folder_of(path, run), manifest)
+        tables = ["decodings"] if kind > tokens.get(_model(manifest), 0) else []
+        if manifest["files"].get("responses.parquet", {"rows": 0})["rows"] and examples is not None:
             responses = pq.read_table(folder_of(path, run) / "responses.parquet", columns=["example_id"])
             tables += ["responses"] if responses.join(examples, "example_id", join_type="left semi").num_rows else []
         if tables:
@@ -191,7 +192,14 @@ def _companions(path: Path, folder: Path, manifests: Mapping[str, dict[str, Any]
             chosen = {"tables": tables, "for": sorted(bundled)}
             example_ids = examples if examples is not None else pa.table({"example_id": pa.array([], pa.string())})
             write_companion(folder_of(path, run), folder, manifest, chosen, example_ids)
-            with_tokens |= {_model(manifest)} if "decodings" in tables else set()
+            tokens[_model(manifest)] = max(tokens.get(_model(manifest), 0), kind)
+
+
+def _tokens(folder: Path, manifest: Mapping[str, Any]) -> int:
+    """Which decoded tokens a run's folder has: 0 none, 1 those of before z, 2 those by z too."""
+    if not manifest["files"].get(DECODINGS, {"rows": 0})["rows"]:
+        return 0
+    return 2 if has_z(folder / DECODINGS) else 1
 
 
 def _model(manifest: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -16,6 +16,7 @@ import pyarrow as pa
 from atlas.errors import UsageError
 from atlas.query import compare_maps
 from atlas.query.amount import count_of
+from atlas.query.decoded import token_notes
 from atlas.query.map_spec import ANSWER, MapSpec
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.provenance import Provenance
@@ -115,6 +116,7 @@ def of_concept(
     rule = {"top": top, "only" if only else "shared": list(between), "side": side}
     conclusion = verdict(counts, _claim(only, between), caveat=_caveat(chosen, counts))
     neurons = NeuronSet(rows, provenance_of(chosen, rule))
+    neurons.provenance["assumed"] += token_notes(connection, [c["model_id"] for c in chosen])
     return ModalityOverlap(neurons, tuple(between), counts, loudness.by, conclusion)
 
 

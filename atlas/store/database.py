@@ -21,7 +21,7 @@ from atlas.store.duckdb_errors import LOCKED, translate_duckdb_errors
 from atlas.store.locks import ASK, database_lock
 from atlas.store.pins_file import apply_pins
 
-VERSION = "0006"
+VERSION = "0007"
 """The alembic revision this code reads and writes."""
 
 STORAGE = "v1.5.0"

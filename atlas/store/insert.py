@@ -41,15 +41,13 @@ def insert(connection: Connection, table: Table, data: pa.Table | pa.RecordBatch
     return rows
 
 
-def require_schema(table: Table, columns: pa.Schema, names: Sequence[str] | None = None) -> None:
-    """Refuse Arrow columns that differ from the table's (or from these of them) in name, order or type.
+def require_schema(table: Table, columns: pa.Schema, expected: pa.Schema | None = None) -> None:
+    """Refuse Arrow columns that differ from the table's (or from `expected`) in name, order or type.
 
     Raises:
         IntegrityError: with the first difference.
     """
-    expected = arrow_schema(table)
-    if names is not None:
-        expected = pa.schema([expected.field(name) for name in names])
+    expected = arrow_schema(table) if expected is None else expected
     if columns.names != expected.names:
         raise IntegrityError(f"table {table.name} has columns {expected.names}, not {columns.names}")
     for expected_field, given_field in zip(expected, columns, strict=True):

@@ -11,12 +11,12 @@ from sqlalchemy import Connection, Table
 from atlas.errors import IntegrityError
 from atlas.store import ledger
 from atlas.store.insert import concept_ids, dataset_id, model_id, next_id, require_schema
-from atlas.store.run_manifest import SHARDS, read_manifest, shard_columns, shard_rows
+from atlas.store.run_manifest import SHARDS, read_manifest, shard_rows, shard_schema
 from atlas.store.schema import effects, exemplars, indexes, labels, maps, measures, points, scores, sketches, vectors
 
 SHARED_TABLES = {
     "examples": ("dataset_id", "example_id"),
-    "decodings": ("model_id", "component", "layer", "neuron", "norm", "side"),
+    "decodings": ("model_id", "component", "layer", "neuron", "projection", "side"),
     "responses": ("model_id", "example_id", "generation"),
 }
 """Tables that runs share -> the columns that identify a row; the first row stored is kept."""
@@ -78,7 +78,7 @@ def _load_shard(
 ) -> None:
     import pyarrow.parquet as pq
 
-    require_schema(table, pq.read_schema(file), shard_columns(table, revision))
+    require_schema(table, pq.read_schema(file), shard_schema(table, revision))
     names = ", ".join(f'"{column.name}"' for column in table.columns)
     values = ", ".join(f'{ids.get(column.name, _quoted(column.name))} AS "{column.name}"' for column in table.columns)
     # Rows keep their order: scores stay map by map, each in the order of its neurons.

@@ -91,6 +91,11 @@ ADDED = {
 }
 """Columns that were added to a table in a later revision, which older shards lack."""
 
+_RENAMED = {
+    "decodings": {"projection": pa.field("norm", pa.bool_()), "values": pa.field("logits", pa.list_(pa.float32()))}
+}
+"""Columns that stand for others of shards from before 0007, which had two projections."""
+
 _LABELLED = (
     "edit = concat_ws(':', split_part(edit, ':', 1), split_part(edit, ':', 2), split_part(edit, ':', 3), concept)"
 )
@@ -103,14 +108,21 @@ _FROM_LABEL = {
 """Before 0006 these were only in the label of an ablation: `method:dose:reduce:concept`, or `method[target]:...`."""
 
 
-def shard_columns(table: Table, revision: str) -> list[str]:
+def shard_schema(table: Table, revision: str) -> pa.Schema:
     """The columns that a shard of this table has, written for this database revision."""
-    return columns(table, *(name for since, name in ADDED.get(table.name, ()) if revision < since))
+    renamed = _RENAMED.get(table.name, {}) if revision < "0007" else {}
+    added = {name for since, name in ADDED.get(table.name, ()) if revision < since}
+    fields = arrow_types.arrow_schema(table)
+    return pa.schema([renamed.get(field.name, field) for field in fields if field.name not in added])
 
 
 def shard_rows(table: Table, file: Path | str, revision: str) -> str:
     """SQL for the rows of a shard, a file or a URL, as today's table has them, in its order."""
     rows = f"FROM read_parquet({literal(file if isinstance(file, str) else file.resolve())})"
+    if revision < "0007" and table is schema.decodings:
+        now = {"projection": "CASE WHEN norm THEN 'norm' ELSE 'plain' END", "values": "logits"}
+        values = ", ".join(f'{now.get(name, name)} AS "{name}"' for name in columns(table))
+        return f"SELECT {values} {rows}"
     if revision < "0004" and table is schema.maps:
         return f"SELECT *, neurons AS kept {rows}"
     if revision < "0006" and table is schema.effects:

@@ -83,7 +83,7 @@ def require_rows(folder: Path, head: Mapping[str, Any]) -> None:
         if file.name not in head["files"]:
             continue
         with pq.ParquetFile(file) as shard:
-            require_schema(table, shard.schema_arrow, run_manifest.shard_columns(table, revision))
+            require_schema(table, shard.schema_arrow, run_manifest.shard_schema(table, revision))
             recorded, counted = head["files"][file.name]["rows"], shard.metadata.num_rows
             if recorded != counted:
                 raise IntegrityError(f"{file} has {counted} rows, its manifest says {recorded}")

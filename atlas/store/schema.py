@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import BigInteger, Boolean, Column, Float, Integer, MetaData, SmallInteger, String, Table
+from sqlalchemy import BigInteger, Column, Float, Integer, MetaData, SmallInteger, String, Table
 
 metadata = MetaData()
 
@@ -163,11 +163,11 @@ decodings = Table(
     metadata,
     Column("model_id", Integer, nullable=False),
     *_neuron(),
-    Column("norm", Boolean, nullable=False),  # write vector scaled by the final norm's gain
+    Column("projection", String, nullable=False),  # z | plain | norm: see atlas.query.decoded
     Column("side", String, nullable=False),  # top | bottom
     Column("tokens", sa.ARRAY(String), nullable=False),
     Column("token_ids", sa.ARRAY(Integer), nullable=False),
-    Column("logits", sa.ARRAY(Float), nullable=False),
+    Column("values", sa.ARRAY(Float), nullable=False),  # in the order of the tokens
 )
 
 labels = Table(

@@ -13,10 +13,11 @@ from atlas.edits.edit import Change, Intervention
 from atlas.live.attention import weights
 from atlas.live.edit.apply import changing
 from atlas.live.hooks import tracing
-from atlas.live.layout import columns_of
+from atlas.live.layout import Layout, columns_of
 from atlas.live.logit_lens import decode
 from atlas.live.norms import behind_ffn, direct_directions
 from atlas.neurons import Neuron
+from atlas.query.decoded import PLAIN, Z
 from atlas.testing.subjects import CLOSE, NotApplicable, Subject
 
 
@@ -94,32 +95,30 @@ def agrees(subject: Subject) -> None:
 
 
 def decodes(subject: Subject) -> None:
-    """The decoded tokens of a neuron equal those computed by hand, with and without the final norm."""
+    """The decoded tokens of a neuron equal those computed by hand, by the plain projection and by z."""
     live, layout = subject.live, subject.live.layout
-    for norm in (False, True):
-        decoded = {(d.layer, d.side): d for d in decode(live, norm=norm, top=3)}
+    head = layout.unembedding().float()
+    write = torch.stack([_write_vectors(layout, layer) for layer in range(len(layout.layers))])  # layer, neuron, d
+    plain = write @ head.T
+    directions = plain / write.norm(dim=-1, keepdim=True)
+    z = (directions - directions.mean((0, 1))) / directions.std((0, 1), correction=0)
+    hidden = [*live.encoder.tokenizer.all_special_ids, *range(len(live.encoder.tokenizer), len(head))]
+    hidden += live.encoder.role_of.media_ids.values()
+    decoded = {(d.projection, d.layer, d.side): d for d in decode(live, top=3)}
+    for projection, values in ((PLAIN, plain), (Z, z)):
+        values[..., hidden] = -torch.inf
         for layer, neuron in ((0, 5), (1, 40)):
-            head = layout.unembedding().float()
-            if norm:
-                ones = torch.ones(1, 32, device=head.device)
-                gain = (
-                    layout.norm.forward(ones)[0]
-                    if not isinstance(layout.norm, torch.nn.LayerNorm)
-                    else layout.norm.weight
-                )
-                head = head * gain
-                head = head - head.mean(-1, keepdim=True) if isinstance(layout.norm, torch.nn.LayerNorm) else head
-            write = layout.write_vectors(layer)[:, neuron].float()
-            norm_after: Any = layout.after[layer]
-            if norm_after is not None:
-                write = write * norm_after.forward(torch.ones(1, 32, device=write.device))[0]
-            logits = head @ write
-            tokenizer = live.encoder.tokenizer
-            for token in {*tokenizer.all_special_ids, *range(len(tokenizer), len(logits))}:
-                logits[token] = -torch.inf
-            for ids in live.encoder.role_of.media_ids.values():
-                logits[ids] = -torch.inf
-            assert decoded[layer, "top"].tokens[neuron].tolist() == logits.topk(3).indices.tolist()
+            wanted = values[layer, neuron].topk(3)
+            found = decoded[projection, layer, "top"]
+            assert found.tokens[neuron].tolist() == wanted.indices.tolist()
+            torch.testing.assert_close(found.values[neuron], wanted.values.cpu(), **CLOSE)
+
+
+def _write_vectors(layout: Layout, layer: int) -> Tensor:
+    """(neurons, d_model): a layer's columns of the down projection, through the norm after its FFN, if there is one."""
+    write = layout.write_vectors(layer).float().T
+    norm_after: Any = layout.after[layer]
+    return write if norm_after is None else write * norm_after.forward(torch.ones(1, 32, device=write.device))[0]
 
 
 def adds_up(subject: Subject) -> None:

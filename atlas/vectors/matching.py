@@ -17,6 +17,7 @@ import pyarrow as pa
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
 from atlas.query import compare_maps
+from atlas.query.decoded import RAISED, token_notes
 from atlas.query.map_spec import MapSpec
 from atlas.query.provenance import Provenance
 from atlas.query.resolve_maps import StoredMap
@@ -82,7 +83,8 @@ def match(connection: Connection, first: str, second: str, spec: MapSpec, top: i
     rows = _matched(best, left, right, [int(m["width"]) for m in models], seed)
     matches = pa.Table.from_pylist(_with_match_tokens(connection, rows, models[1]), schema=COLUMNS)
     left_open = dict.fromkeys(a for c in (*first_maps, *second_maps) for a in c.defaults if not a.startswith("run="))
-    return Matched(matches, (models[0], models[1]), tuple(shared), tuple(left_open))
+    notes = token_notes(connection, [model["model_id"] for model in models])
+    return Matched(matches, (models[0], models[1]), tuple(shared), (*left_open, *notes))
 
 
 WORDS = pa.list_(pa.string())
@@ -114,8 +116,8 @@ def _in_order(chosen: Sequence[StoredMap], names: Sequence[str]) -> list[StoredM
 
 
 _TOKENS = f"""
-SELECT layer, neuron, tokens[1:5] AS tokens FROM decodings
-WHERE model_id = $model AND component = '{LANGUAGE}' AND NOT norm AND side = 'top'
+SELECT layer, neuron, tokens[1:5] AS tokens FROM {RAISED}
+WHERE model_id = $model AND component = '{LANGUAGE}'
     AND (layer, neuron) IN (SELECT (unnest($layers::SMALLINT[]), unnest($neurons::INTEGER[])))"""
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 
 from atlas.neurons import Neuron
+from atlas.query.decoded import token_notes, tokens_of
 from atlas.query.map_spec import MapSpec
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.provenance import Provenance
-from atlas.query.statements import tokens_of
 from atlas.store.database import open_readonly
 from atlas.vectors.neuron_text import concept_maps, matching
 from atlas.vectors.spaces import Space, pick_model
@@ -86,7 +86,8 @@ def described_neurons(
         addresses = {name: rows[name].to_pylist() for name in ("component", "layer", "neuron")}
         values = {**addresses, "model": model["model_id"], "maps": [c["map_id"] for c in chosen]}
         descriptions = connection.sql(_DESCRIPTIONS, params=values).to_arrow_table()
+        notes = token_notes(connection, [model["model_id"]])
     for name in ("tokens", "concept"):
         rows = rows.append_column(name, descriptions[name])
-    origin = {"model": model["name"], "fingerprint": model["fingerprint"], **about, "assumed": list(defaults)}
+    origin = {"model": model["name"], "fingerprint": model["fingerprint"], **about, "assumed": [*defaults, *notes]}
     return NeuronSet(rows, cast(Provenance, origin))

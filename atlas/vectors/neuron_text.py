@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE
+from atlas.query.decoded import RAISED
 from atlas.query.map_spec import MapSpec
 from atlas.query.resolve_maps import StoredMap, choose_concepts
 from atlas.query.selection_rules import placed
@@ -73,8 +74,8 @@ def neuron_texts(
     width = int(model["width"])
     texts = [""] * (int(model["layers"]) * width)
     query = f"""
-SELECT layer::INTEGER * $width + neuron AS at, tokens FROM decodings
-WHERE model_id = $model AND component = '{LANGUAGE}' AND NOT norm AND side = 'top'"""
+SELECT layer::INTEGER * $width + neuron AS at, tokens FROM {RAISED}
+WHERE model_id = $model AND component = '{LANGUAGE}'"""
     rows = connection.sql(query, params={"model": model["model_id"], "width": width}).fetchall()
     for at, tokens in rows if wording.tokens else ():
         texts[at] = ", ".join(_readable(tokens)[: wording.tokens])
@@ -130,8 +131,8 @@ def matching(
         raise UsageError(f"'{text}' has no word to search for; write one or more words")
     query = f"""
 WITH neuron_words AS (
-    SELECT layer, neuron, lower(trim(unnest(tokens))) AS word, generate_subscripts(tokens, 1) AS place FROM decodings
-    WHERE model_id = $model AND component = '{LANGUAGE}' AND NOT norm AND side = 'top'
+    SELECT layer, neuron, lower(trim(unnest(tokens))) AS word, generate_subscripts(tokens, 1) AS place FROM {RAISED}
+    WHERE model_id = $model AND component = '{LANGUAGE}'
     UNION ALL
     SELECT s.layer, s.neuron, unnest(list_concat([c.name, c.supercategory], c.forms)) AS word, s.rank AS place
     FROM scores s JOIN maps m USING (map_id) JOIN concepts c USING (concept_id)

@@ -90,23 +90,27 @@ class Ingest(
         return pa.Table.from_pylist(plan(make_job(self.content()), self.execution()))
 
     def perform(
-        self, path: Path, progress: Progress = silent, begin: Callable[[Job, int], None] | None = None
+        self,
+        path: Path,
+        progress: Progress = silent,
+        begin: Callable[[Job, int], None] = lambda job, examples: None,
+        phase: Callable[[str], None] = lambda name: None,
     ) -> Answer:
-        """begin: is told the whole job and how many examples it has, before the model is loaded."""
+        """begin: is told the whole job and how many examples it has, before the model is loaded. phase: is told
+        `decoding` where `progress` counts the layers whose neurons are decoded, and no longer examples."""
         from atlas.questions.run import Run
         from ingest.job import make_job
         from ingest.run.ingest import ingest
 
         job, execution, notes = make_job(self.content()), self.execution(), []
-        begin = begin or (lambda job, examples: None)
         if self.candidates is not None:
             from ingest.run.candidates import read_candidates, with_candidates, without_scored
 
             rules = read_candidates(self.candidates, job)
-            first = ingest(path, without_scored(job), execution, progress, begin)
+            first = ingest(path, without_scored(job), execution, progress, begin, phase)
             job, count = with_candidates(path, job, first.run_id, rules)
             notes = [f"run {first.run_id[:8]} has the other methods; {count:,} of their best neurons were ablated"]
-        done = ingest(path, job, execution, progress, begin)
+        done = ingest(path, job, execution, progress, begin, phase)
         record = Run(done.run_id).ask(path)
         record.facts |= {"run_id": done.run_id, "fresh": done.fresh, "outcome": done.outcome}
         record.brief = _brief(record.facts["run"].get("outcome") or {})

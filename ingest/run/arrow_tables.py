@@ -11,11 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from atlas.live.finite import NotFinite
-from atlas.live.logit_lens import decode
 from atlas.live.model import LiveModel
 from atlas.neurons import LANGUAGE
 from atlas.store.arrow_types import arrow_schema
-from atlas.store.schema import decodings, examples, exemplars, maps, responses, scores, sketches
+from atlas.store.schema import examples, exemplars, maps, responses, scores, sketches
 from atlas.token_roles import ROLES
 from ingest.attribution.estimators import NeuronMap
 from ingest.attribution.exemplars import Exemplars
@@ -177,30 +176,6 @@ def exemplars_table(run_id: str, live: LiveModel, top_examples: Exemplars, ids: 
         order = [(name, "ascending") for name in ("layer", "neuron", "rank")]
         parts.append(pa.table(columns, schema=arrow_schema(exemplars)).sort_by(order))
     return pa.concat_tables(parts) if parts else arrow_schema(exemplars).empty_table()
-
-
-def decodings_batches(live: LiveModel, top: int = 10) -> Iterator[pa.RecordBatch]:
-    """Every neuron of the model as tokens, with and without the final norm."""
-    schema = arrow_schema(decodings)
-    for norm in (False, True):
-        for block in decode(live, norm=norm, top=top):
-            count, k = block.tokens.shape
-            offsets = np.arange(0, (count + 1) * k, k, dtype=np.int32)
-            ids = block.tokens.numpy().astype(np.int32).reshape(-1)
-            yield pa.RecordBatch.from_arrays(
-                [
-                    pa.array(np.zeros(count, dtype=np.int32)),
-                    pa.array([LANGUAGE] * count),
-                    pa.array(np.full(count, block.layer, dtype=np.int16)),
-                    pa.array(np.arange(block.first, block.first + count, dtype=np.int32)),
-                    pa.array(np.full(count, norm)),
-                    pa.array([block.side] * count),
-                    pa.ListArray.from_arrays(offsets, pa.array([live.encoder.token(int(t)) for t in ids])),
-                    pa.ListArray.from_arrays(offsets, pa.array(ids)),
-                    pa.ListArray.from_arrays(offsets, pa.array(block.logits.numpy().reshape(-1))),
-                ],
-                schema=schema,
-            )
 
 
 def examples_table(dataset_examples: Sequence[Example]) -> pa.Table:

@@ -12,11 +12,15 @@ from ingest.attribution.estimators import NeuronMap
 from ingest.attribution.labels import Labelling, labels_table
 from ingest.job import ALL, Execution, Job
 from ingest.run import arrow_tables
+from ingest.run.decodings import decode_neurons, decodings_batches
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.map_step import Progress, State, map_all
 from ingest.run.prepare import SHOWN, load_model, warn_unjudged
 from ingest.run.resolve import identity, require_targets
 from ingest.run.session import ModelSession, prepare_job, run_of
+
+DECODING = "decoding"
+"""The phase in which a model's neurons are decoded, in the first run of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +38,12 @@ def ingest(
     execution: Execution,
     progress: Progress = lambda done, total: None,
     begin: Callable[[Job, int], None] = lambda job, examples: None,
+    phase: Callable[[str], None] = lambda name: None,
 ) -> Outcome:
     """Run a job into an atlas, or resume it where it was interrupted; a finished job is not run again.
 
-    begin: called with the complete job and the number of its examples before the model is loaded.
+    begin: called with the complete job and the number of its examples before the model is loaded. phase: called with "" before the
+    examples, which `progress` counts, and with DECODING before the model's neurons are decoded, layer by layer.
 
     Raises:
         AtlasError: of any kind; what was computed is kept, and the next call resumes from it.
@@ -52,6 +58,7 @@ def ingest(
     with run_of(atlas, "ingest", prepared, live, execution, identity=model_identity, resumes=True) as run:
         if run.done:
             return Outcome(run.run_id, False, {})
+        phase("")
         state = map_all(live, run.encoder, job, execution, prepared.numbered, run.portions, progress)
         all_maps = arrow_tables.collect_maps(state, job)
         scored_maps = arrow_tables.with_scores(all_maps)
@@ -61,12 +68,18 @@ def ingest(
             raise AtlasError(_no_scores(run.encoder, job, empty))
         notes = [note for m in state.methods.values() for note in getattr(m, "notes", {}).values()]
         outcome = {"pairs": state.pairs, "maps": len(scored_maps), "empty": empty, "notes": notes}
+        tables = _tables(run, state, scored_maps)
+        if not run.record.decoded:
+            phase(DECODING)
+            decoded = decode_neurons(live, progress)
+            outcome["decoding"] = decoded.facts
+            tables["decodings"] = decodings_batches(live, decoded)
         outcome["phases"] = state.phases.rounded()
-        return Outcome(run.run_id, True, run.finish(outcome, _tables(run, state, scored_maps)))
+        return Outcome(run.run_id, True, run.finish(outcome, tables))
 
 
 def _tables(run: ModelSession, state: State, scored_maps: Sequence[tuple[str, NeuronMap]]) -> dict[str, Any]:
-    """The run's tables besides its examples and answers."""
+    """The run's tables besides its examples, answers and the model's tokens."""
     job, examples = run.prepared.job, run.prepared.examples
     names = sorted(run.prepared.dataset.concepts)
     tables: dict[str, Any] = {
@@ -79,8 +92,6 @@ def _tables(run: ModelSession, state: State, scored_maps: Sequence[tuple[str, Ne
     labelled = [row for m in state.methods.values() if isinstance(m, Labelling) for row in m.labels()]
     if labelled:
         tables["labels"] = labels_table(run.run_id, labelled)
-    if not run.record.decoded:
-        tables["decodings"] = arrow_tables.decodings_batches(run.live)
     return tables
 
 

@@ -22,6 +22,7 @@ from atlas import registry
 from atlas.errors import AtlasError, IntegrityError, StoreUnavailable
 from atlas.live import families
 from atlas.live.model import LiveModel
+from atlas.query.decoded import DECODINGS, has_z
 from atlas.store import engine, insert, ledger
 from atlas.store.interrupts import interruptible
 from atlas.store.run_loader import load_run
@@ -50,7 +51,7 @@ class RunRecord:
             record.finish(outcome, tables)
 
     responses: the model's stored answers, by (example id, generation). decoded: whether another run has stored the
-    model's decoded tokens. Both are set by `already_done`.
+    model's decoded tokens, by z too. Both are set by `already_done`.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class RunRecord:
                 model_id=model,
                 dataset_id=None if self.dataset is None else insert.dataset_id(connection, self.dataset),
             )
-            self.decoded = self._has_elsewhere("decodings")
+            self.decoded = self._decoded_elsewhere()
             if ledger.status(connection, self.run_id) != ledger.DONE:  # otherwise they may be this damaged run's own
                 self.responses = _responses(connection, model)
         return False
@@ -112,10 +113,10 @@ class RunRecord:
             return False
         return True
 
-    def _has_elsewhere(self, table: str) -> bool:
-        """Whether another run of the model has the table in its folder; rows in the database alone do not count."""
-        for file in self.atlas.glob(f"runs/*/{table}.parquet"):
-            if file.parent != self.folder and (file.parent / MANIFEST).is_file():
+    def _decoded_elsewhere(self) -> bool:
+        """Whether the folder of another run has the model's tokens by z; rows in the database alone do not count."""
+        for file in self.atlas.glob(f"runs/*/{DECODINGS}"):
+            if file.parent != self.folder and (file.parent / MANIFEST).is_file() and has_z(file):
                 model = read_manifest(file.parent, verify=False)["model"] or {}
                 if all(model.get(key) == self.model[key] for key in ("name", "revision", "fingerprint")):
                     return True

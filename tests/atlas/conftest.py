@@ -83,7 +83,7 @@ def build_run(seed: int = 0, *, concepts: tuple[str, ...] = ("dog", "cat"), **mo
     local = [None, *range(len(concepts))]
     neuron = {"component": "language", "layer": 1, "neuron": 3}
     exemplar = {"run_id": run_id, **neuron, "source": "image", "rank": 1, "example_id": example, "position": 4}
-    tokens = {"tokens": [" dog", "Ġdog's"], "token_ids": [7, 8], "logits": [1.5, 1.25]}
+    tokens = {"tokens": [" dog", "Ġdog's"], "token_ids": [7, 8], "values": [1.5, 1.25]}
     effect = {"run_id": run_id, "edit": "no-dog@1", "concept": concepts[0], "source": "text", "task": "name"}
     effect |= {"subset": "concept", "condition": "edit", "metric": "accuracy", "value": 0.1, "low": None, "high": 0.2}
     measure = {"run_id": run_id, "name": "linear_cka", "method": None, "concept": concepts[0], "source": "image"}
@@ -95,7 +95,7 @@ def build_run(seed: int = 0, *, concepts: tuple[str, ...] = ("dog", "cat"), **mo
         "scores": rows("scores", [row for i in range(len(local)) for row in score_rows(i, seed + i)]),
         "examples": rows("examples", [{"example_id": example, "dataset_id": 0, **shown, "concepts": [concepts[0]]}]),
         "exemplars": rows("exemplars", [{**exemplar, "role": "image", "token": "<image>", "value": 2.5}]),
-        "decodings": rows("decodings", [{"model_id": 0, **neuron, "norm": True, "side": "top", **tokens}]),
+        "decodings": rows("decodings", [{"model_id": 0, **neuron, "projection": "plain", "side": "top", **tokens}]),
         "labels": rows("labels", [{"run_id": run_id, **neuron, "label": "image", "rule": "max", "score": 0.75}]),
         "responses": rows(
             "responses",

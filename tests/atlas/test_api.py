@@ -146,8 +146,8 @@ def test_one_neurons_profile(stored_atlas: Path) -> None:
     ]
     ranks = {c: best(stored_atlas, 128, "ablation", "text", "mean", c).index(neuron) + 1 for c in ("cat", "dog")}
     assert {r["concept"]: r["rank"] for r in rows} == ranks
-    assert {(r["norm"], r["side"]) for r in profile.tokens.to_pylist()} == {
-        (n, s) for n in (0, 1) for s in ("top", "bottom")
+    assert {(r["projection"], r["side"]) for r in profile.tokens.to_pylist()} == {
+        (n, s) for n in ("z", "plain") for s in ("top", "bottom")
     }
     for source in ("image", "text"):
         values = [r["value"] for r in profile.exemplars.to_pylist() if r["source"] == source]

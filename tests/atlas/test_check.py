@@ -115,7 +115,7 @@ SQL: list[tuple[str, str]] = [
     ("UPDATE datasets SET licence = 'other'", "run 6b86b273ff34: its dataset differs from the manifest"),
     ("UPDATE concepts SET forms = ['x']", "run 6b86b273ff34: its concept 'dog' differs from the manifest"),
     ("DELETE FROM decodings", "decodings: 2 rows of runs/ are not in the database (model_id 1)"),
-    ("UPDATE decodings SET logits = [9.0]", "decodings: 1 rows are in no run folder (model_id 1)"),
+    ("UPDATE decodings SET values = [9.0]", "decodings: 1 rows are in no run folder (model_id 1)"),
     ("UPDATE responses SET text = 'a cat'", "responses: 2 rows are in no run folder (model_id 1)"),
     ("DELETE FROM examples", "examples: 2 rows of runs/ are not in the database (dataset_id 1)"),
     ("UPDATE runs SET status = 'failed'", "run 6b86b273ff34: is complete in runs/ but not in the database"),

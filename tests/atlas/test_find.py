@@ -59,15 +59,15 @@ def atlas(
     for seed, source in ((1, "image"), (2, "text")):
         run = make_run(seed, concepts=("dog", "cat", "horse"), layers=LAYERS, width=WIDTH)
         tokens = [
-            {"model_id": 0, "component": "language", "layer": y, "neuron": n, "norm": norm, "side": side}
+            {"model_id": 0, "component": "language", "layer": y, "neuron": n, "projection": projection, "side": side}
             | {
-                "tokens": words(y, n) if (norm, side) == (False, "top") else ["other"],
+                "tokens": words(y, n) if (projection, side) == ("z", "top") else ["other"],
                 "token_ids": [1],
-                "logits": [1.0],
+                "values": [1.0],
             }
             for y in range(LAYERS)
             for n in range(WIDTH)
-            for norm in (False, True)
+            for projection in ("z", "plain")
             for side in ("top", "bottom")
         ]
         tables = dict(run.tables)

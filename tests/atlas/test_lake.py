@@ -18,7 +18,7 @@ OURS = """
 SELECT m.method, m.source, m.reduce, s.layer, s.neuron, s.score, s.rank{}
 FROM maps m JOIN concepts c USING (concept_id) JOIN scores s USING (map_id)
 LEFT JOIN decodings d ON d.model_id = m.model_id AND d.layer = s.layer AND d.neuron = s.neuron
-    AND d.component = 'language' AND NOT d.norm AND d.side = 'top'
+    AND d.component = 'language' AND d.projection = 'z' AND d.side = 'top'
 WHERE c.name = 'dog' AND s.rank <= 5 ORDER BY m.method, m.source, m.reduce, s.rank"""
 
 

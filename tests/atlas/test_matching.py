@@ -163,7 +163,7 @@ def worded(empty: Path, make_run: Any, store_maps: Callable[..., None]) -> Path:
         for (layer, neuron), tokens in WORDS.items():
             listed = ", ".join(f"'{token}'" for token in tokens)
             connection.exec_driver_sql(
-                f"INSERT INTO decodings VALUES (1, 'language', {layer}, {neuron}, false, 'top', [{listed}], [], [])"
+                f"INSERT INTO decodings VALUES (1, 'language', {layer}, {neuron}, 'z', 'top', [{listed}], [], [])"
             )
     return empty
 

@@ -27,7 +27,7 @@ from atlas.store import backup, database, migrations, schema
 from atlas.store import engine as store_engine
 from atlas.store.atomic import sha256
 
-RELEASED = ("0001", "0002", "0003", "0004", "0005", "0006")
+RELEASED = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
 """Every revision that a user may have. A new one is added here with rows for it in `some_rows`."""
 
 NEXT = f"{int(RELEASED[-1]) + 1:04}"
@@ -81,6 +81,10 @@ def some_rows(connection: Connection, revision: str) -> dict[str, list[Any]]:
         connection.exec_driver_sql("INSERT INTO points VALUES ('r', 'pca', 3, 'e', 7, 'image', 0.25, -1)")
         wanted["SELECT name, layer, first, value, low FROM measures"] = [("linear_cka", 3, "text", 0.5, None)]
         wanted["SELECT example_id, role, x, y FROM points"] = [("e", "image", 0.25, -1.0)]
+    named = "'plain', 'norm'" if revision >= "0007" else "false, true"
+    connection.exec_driver_sql(
+        f"INSERT INTO decodings SELECT 1, 'language', 1, 3, unnest([{named}]), 'top', [' dog'], [7], [1.5]"
+    )
     _some_effects(connection, revision)
     wanted["SELECT edit, value FROM effects ORDER BY edit"] = [(edit, 0.5) for edit, *_ in sorted(ABLATED)]
     if revision >= "0003":
@@ -177,6 +181,10 @@ def test_an_upgrade_from_every_released_revision_keeps_its_rows(tmp_path: Path, 
     with store_engine.connect_readonly(path) as connection:
         for query, rows in wanted.items():
             assert connection.exec_driver_sql(query).all() == rows
+        decoded = 'SELECT projection, side, tokens, token_ids, "values" FROM decodings ORDER BY projection'
+        assert connection.exec_driver_sql(decoded).all() == [
+            (projection, "top", [" dog"], [7], [1.5]) for projection in ("norm", "plain")
+        ]
         told = "SELECT edit, method, dose, reduce, target FROM effects ORDER BY edit"
         assert connection.exec_driver_sql(told).all() == ABLATED
 

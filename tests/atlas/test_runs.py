@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
+from older_atlas import older_decodings
 
 from atlas.edits import rows as edit_rows
 from atlas.edits.edit import Change, Edit, Intervention
@@ -173,7 +174,7 @@ def test_scores_stream_and_keep_their_order(empty: Path, make_run: Any) -> None:
 
 def test_a_folder_of_an_older_schema_is_stored_in_todays_form(empty: Path, make_run: Any, dump: Any) -> None:
     """Before 0004 maps lay best first, and had no count of what is kept; before 0005 effects had no clusters,
-    before 0006 no method."""
+    before 0006 no method, before 0007 decodings two projections."""
     run = make_run(1)
     folder = run.write(empty)
     with engine.connect_writer(empty) as connection:
@@ -183,6 +184,7 @@ def test_a_folder_of_an_older_schema_is_stored_in_todays_form(empty: Path, make_
     old = {"scores": run.tables["scores"].sort_by([("map_id", "ascending"), ("rank", "ascending")])}
     old["maps"] = run.tables["maps"].drop_columns(["kept"])
     old["effects"] = run.tables["effects"].drop_columns(["clusters", "effective", "method", "dose", "reduce", "target"])
+    old["decodings"] = older_decodings(run.tables["decodings"])
     for name, rows_of in old.items():
         file = folder / f"{name}.parquet"
         pq.write_table(rows_of, file)

@@ -125,7 +125,7 @@ def own_texts(path: Path, tokens: int, concepts: int, share: float) -> list[str]
             for neuron in range(WIDTH):
                 at = f"layer = {layer} AND neuron = {neuron}"
                 (said,) = connection.execute(
-                    f"SELECT tokens FROM decodings WHERE {at} AND side = 'top' AND NOT norm"
+                    f"SELECT tokens FROM decodings WHERE {at} AND side = 'top' AND projection = 'z'"
                 ).fetchall()[0]
                 words: list[str] = []
                 for token in (t.strip() for t in said):

@@ -1,4 +1,4 @@
-"""The strongest examples and the decoded tokens, against plain loops over everything."""
+"""The strongest examples, against plain loops over everything."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import torch
 
 from atlas.live.encode import ROLES
 from atlas.live.hooks import tracing
-from atlas.live.logit_lens import decode
-from atlas.live.norms import norm_gain
 from ingest.attribution import position_sums
 from ingest.attribution.exemplars import Exemplars, _ranks
 from ingest.attribution.item import Item
@@ -67,28 +65,6 @@ def test_exemplars_do_not_depend_on_batches_and_merge(opt: Any) -> None:
         live_ones = whole.values["text"] > 1e-6  # equal zeros may come from any example
         same = other.where["text"] == whole.where["text"]
         assert bool(same[:, live_ones].all())
-
-
-@pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("family", ["llava", "opt"])
-def test_decoding_in_blocks_equals_the_full_table(family: str, norm: bool, request: pytest.FixtureRequest) -> None:
-    live = request.getfixturevalue(family)
-    rows = live.layout.unembedding()
-    if norm:
-        rows = rows * norm_gain(live.layout.norm, 32)
-        if isinstance(live.layout.norm, torch.nn.LayerNorm):
-            rows = rows - rows.mean(1, keepdim=True)
-    hidden = set(live.encoder.tokenizer.all_special_ids) | set(live.encoder.role_of.media_ids.values())
-    seen = {"top": 0, "bottom": 0}
-    for block in decode(live, norm=norm, top=4, block=24):
-        seen[block.side] += len(block.tokens)
-        for i in (0, len(block.tokens) - 1):
-            write = live.layout.write_vectors(block.layer)[:, block.first + i]
-            logits = {t: float(rows[t] @ write) for t in range(len(live.encoder.tokenizer)) if t not in hidden}
-            best = sorted(logits, key=lambda t: logits[t], reverse=block.side == "top")[:4]
-            assert block.tokens[i].tolist() == best
-            assert block.logits[i].tolist() == pytest.approx([logits[t] for t in best], abs=1e-5)
-    assert seen == {"top": 128, "bottom": 128}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -191,7 +191,7 @@ def test_responses_are_made_once_and_decodings_too(own_atlas: Path, small_job: J
             return int(engine.raw(connection).execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
     had = count("decodings")
-    assert had == 128 * 2 * 2  # neurons, with and without the norm, top and bottom
+    assert had == 128 * 2 * 2  # neurons, by z and plainly, top and bottom
     ingest(own_atlas, replace(small_job, methods={"contribution": {"norm": True}}), Execution())
     assert count("decodings") == had
 
