@@ -48,7 +48,7 @@ Progress = Callable[[int, int], None]
 class Decoded:
     """The strongest tokens of some consecutive neurons of one layer.
 
-    projection: z or plain. side: top (raised most) or bottom (lowered most). tokens: (neurons, k) int32 ids, best first;
+    projection: z or plain. side: top (raised most) or bottom (lowered most). tokens: (neurons, k) int32, best first;
     -1 where there is none, which is so for a write vector of zeros. values: (neurons, k) float32: of z in standard
     deviations over neurons, of plain in logits.
     """
