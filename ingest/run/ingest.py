@@ -42,8 +42,8 @@ def ingest(
 ) -> Outcome:
     """Run a job into an atlas, or resume it where it was interrupted; a finished job is not run again.
 
-    begin: called with the complete job and the number of its examples before the model is loaded. phase: called with "" before the
-    examples, which `progress` counts, and with DECODING before the model's neurons are decoded, layer by layer.
+    begin: called with the complete job and the number of its examples before the model is loaded. phase: called with ""
+    before the examples, which `progress` counts, and with DECODING before the model's neurons are decoded by layers.
 
     Raises:
         AtlasError: of any kind; what was computed is kept, and the next call resumes from it.
