@@ -1,6 +1,6 @@
 """A neuron as words: its decoded tokens, and the concepts in whose maps it ranks best.
 
-The words are embedded (the space `decoded`), or matched literally without an encoder.
+The words are embedded (the space `decoded`, see `ingest.embed.word_vectors`), or matched literally without an encoder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FUNCTION_WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class TextOptions:
-    """How many decoded tokens and concepts a neuron's text has; a concept counts where the neuron is among the best
+    """How many decoded tokens and concepts are a neuron's words; a concept counts where the neuron is among the best
     `share` of its map."""
 
     tokens: int = 10
@@ -63,25 +63,28 @@ def concept_maps(connection: Connection, spec: MapSpec) -> list[StoredMap]:
         return []
 
 
-def neuron_texts(
+NeuronWords = tuple[list[str], list[str]]
+"""A neuron's decoded tokens and the names of its best concepts, each best first."""
+
+
+def neuron_words(
     connection: Connection, model: Mapping[str, Any], chosen: Sequence[StoredMap], wording: TextOptions
-) -> list[str]:
-    """One text for every neuron of the language model, layer by layer: "bark, leash, dogs; dog, cat", tokens before
-    concepts; empty for a neuron without either.
+) -> list[NeuronWords]:
+    """The words of every neuron of the language model, layer by layer.
 
     Tokens without a letter or a digit are left out, and those that differ from an earlier one only in case.
     """
     width = int(model["width"])
-    texts = [""] * (int(model["layers"]) * width)
+    words: list[NeuronWords] = [([], []) for _ in range(int(model["layers"]) * width)]
     query = f"""
 SELECT layer::INTEGER * $width + neuron AS at, tokens FROM {RAISED}
 WHERE model_id = $model AND component = '{LANGUAGE}'"""
     rows = connection.sql(query, params={"model": model["model_id"], "width": width}).fetchall()
     for at, tokens in rows if wording.tokens else ():
-        texts[at] = ", ".join(_readable(tokens)[: wording.tokens])
+        words[at][0].extend(_readable(tokens)[: wording.tokens])
     for at, names in _best_concepts(connection, chosen, width, wording):
-        texts[at] = "; ".join(part for part in (texts[at], ", ".join(names)) if part)
-    return texts
+        words[at][1].extend(names)
+    return words
 
 
 def _readable(tokens: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """The spaces in which neurons have vectors, each of one model and computed by one run of kind `embed`.
 
-    decoded     the sentence embedding, by a stated encoder, of a neuron's decoded tokens and best concepts
+    decoded     the mean of the sentence embeddings, by a stated encoder, of its decoded tokens and best concepts (of
+                runs without `wording.weight`: the embedding of all of them as one text)
     direction   its write vector: the column of the down projection
     profile     its scores over concepts, standardised map by map
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,10 +19,11 @@ from atlas.store.arrow_types import arrow_schema
 from atlas.store.database import open_readonly
 from atlas.store.schema import vectors
 from atlas.vectors.faiss_files import unit
-from atlas.vectors.neuron_text import TextOptions, concept_maps, neuron_texts
+from atlas.vectors.neuron_text import TextOptions, concept_maps, neuron_words
 from atlas.vectors.profiles import common_facts, profiles, whole_maps
 from atlas.vectors.spaces import DECODED, DIRECTION, KIND, pick_model, require_space
-from ingest.embed.encoder import DEFAULT, digest_of, encode_texts, open_encoder, require
+from ingest.embed.encoder import DEFAULT, digest_of, open_encoder, require
+from ingest.embed.word_vectors import WEIGHT, word_vectors
 from ingest.job import Execution, ModelSpec, make_spec
 from ingest.run.map_step import Progress
 from ingest.run.session import derived_run
@@ -75,7 +77,7 @@ class _Plan:
 def embed(atlas: Path, spec: EmbedSpec, progress: Progress = lambda done, total: None) -> EmbeddedRun:
     """Make a space's vectors and store them as a run; the same job is not run twice.
 
-    progress: called with how many texts are embedded, or how many layers are done.
+    progress: called with how many words are embedded, or how many layers are done.
 
     Raises:
         UsageError: an unknown space, model, map, encoder or option, or maps that keep only their best scores.
@@ -131,15 +133,17 @@ def _decoded(atlas: Path, spec: EmbedSpec) -> _Plan:
     with open_readonly(atlas) as connection:
         model, assumed = pick_model(connection, spec.which.model)
         chosen = concept_maps(connection, _of(spec.which, model))
-        texts = neuron_texts(connection, model, chosen, spec.wording)
-    if not any(texts):
+        words = neuron_words(connection, model, chosen, spec.wording)
+    if not any(tokens or concepts for tokens, concepts in words):
         raise UsageError(f"no words are stored for {model['name']}; `atlas ingest` stores its decoded tokens")
     maps = common_facts(chosen) if chosen else None
-    job = {"encoder": opened.described(), "wording": asdict(spec.wording), "maps": maps, "texts": digest_of(texts)}
+    wording = {**asdict(spec.wording), "weight": WEIGHT}
+    digest = digest_of([json.dumps(neuron, ensure_ascii=True) for neuron in words])
+    job = {"encoder": opened.described(), "wording": wording, "maps": maps, "words": digest}
     width = int(model["width"])
 
     def layers(progress: Progress) -> Layers:
-        return _by_layer(encode_texts(encoder, texts, progress), width)
+        return _by_layer(word_vectors(encoder, words, progress), width)
 
     return _Plan(job, model, encoder.dimension, layers, _defaults(assumed, chosen))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import wave
+import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +26,13 @@ from atlas.store import create, engine
 from atlas.store.database import open_readonly
 from atlas.vectors.faiss_files import build_index, unit
 from atlas.vectors.nearest import forget_loaded
-from atlas.vectors.neuron_text import TextOptions, concept_maps, neuron_texts
+from atlas.vectors.neuron_text import TextOptions, concept_maps, neuron_words
 from atlas.vectors.profiles import whole_maps
 from atlas.vectors.spaces import find_spaces, pick_model
 from ingest.embed.embed import EmbeddedRun, EmbedSpec, embed
 from ingest.embed.encoder import open_encoder
 from ingest.embed.search import SearchSpec, by_medium, by_text, on_medium, robust_z
+from ingest.embed.word_vectors import word_vectors
 from ingest.run.generate import open_media
 
 LAYERS, WIDTH = 2, 64
@@ -117,8 +120,8 @@ def test_vectors_come_back_from_the_run_folders(own_atlas: Path) -> None:
     assert np.allclose(near.table["similarity"].to_numpy(), np.sort(wanted)[::-1][:3], atol=1e-6)
 
 
-def own_texts(path: Path, tokens: int, concepts: int, share: float) -> list[str]:
-    """Every neuron's text, by a loop over plain rows."""
+def own_words(path: Path, tokens: int, concepts: int, share: float) -> list[tuple[list[str], list[str]]]:
+    """Every neuron's tokens and concepts, by a loop over plain rows."""
     out = []
     with open_readonly(path) as connection:
         for layer in range(LAYERS):
@@ -137,32 +140,78 @@ def own_texts(path: Path, tokens: int, concepts: int, share: float) -> list[str]
                     WHERE {at} AND m.method = 'contribution' AND m.source = 'image' AND m.reduce = 'contrast'
                     AND s.rank <= ceil({share} * {LAYERS * WIDTH}) ORDER BY s.rank, c.name"""
                 ).fetchall()
-                parts = [", ".join(words[:tokens]), ", ".join(name for (name,) in ranked[:concepts])]
-                out.append("; ".join(part for part in parts if part))
+                out.append((words[:tokens], [name for (name,) in ranked[:concepts]]))
     return out
 
 
-def test_the_text_of_a_neuron_has_its_tokens_and_then_its_best_concepts(stored_atlas: Path) -> None:
+def test_the_words_of_a_neuron_are_its_tokens_and_its_best_concepts(stored_atlas: Path) -> None:
     with open_readonly(stored_atlas) as connection:
         model, _ = pick_model(connection)
         chosen = concept_maps(connection, MapSpec())
         for tokens, concepts, share in ((10, 3, 0.2), (2, 1, 0.5), (4, 0, 0.1), (0, 2, 1.0)):
-            found = neuron_texts(connection, model, chosen, TextOptions(tokens, concepts, share))
-            assert found == own_texts(stored_atlas, tokens, concepts, share)
-            assert len(set(found)) >= 2
+            found = neuron_words(connection, model, chosen, TextOptions(tokens, concepts, share))
+            assert found == own_words(stored_atlas, tokens, concepts, share)
+            assert len({json.dumps(words) for words in found}) >= 2
 
 
-def test_decoded_vectors_are_the_encoders_of_the_texts(own_atlas: Path, encoder: dict[str, str]) -> None:
+def by_hand(opened: Any, words: tuple[list[str], list[str]]) -> np.ndarray:
+    """A neuron's vector: its words' unit vectors, each times 1 / log2(1 + place), summed and scaled to length 1."""
+    summed = np.zeros(opened.dimension)
+    for group in words:
+        for place, word in enumerate(group, start=1):
+            vector = opened.texts([word])[0].astype(float)
+            summed += vector / np.linalg.norm(vector) / np.log2(1 + place)
+    return summed / max(float(np.linalg.norm(summed)), 1e-30)
+
+
+def in_common_spelling(words: list[tuple[list[str], list[str]]]) -> list[tuple[list[str], list[str]]]:
+    """The same with every word as most neurons spell it."""
+    said = [word for neuron in words for group in neuron for word in group]
+
+    def common(word: str) -> str:
+        return min({w for w in said if w.lower() == word.lower()}, key=lambda w: (-said.count(w), w))
+
+    return [([common(w) for w in tokens], [common(w) for w in concepts]) for tokens, concepts in words]
+
+
+def test_decoded_vectors_are_weighted_means_of_the_words(own_atlas: Path, encoder: dict[str, str]) -> None:
     done = embed(own_atlas, EmbedSpec("decoded", encoder=encoder["hf"], wording=TextOptions(4, 2, 0.2)))
-    texts = own_texts(own_atlas, 4, 2, 0.2)
+    words = own_words(own_atlas, 4, 2, 0.2)
     opened = open_encoder(encoder["hf"]).encoder
-    wanted = np.concatenate([opened.texts([text]) for text in texts])
+    wanted = np.array([by_hand(opened, neuron) for neuron in in_common_spelling(words)])
     assert np.allclose(stored(own_atlas, done.run_id), wanted, atol=1e-5)
     build_index(own_atlas, done.run_id)
-    near = by_text(own_atlas, texts[70], SearchSpec(encoder=encoder["hf"], top=3))
-    alike = [i for i, text in enumerate(texts) if text == texts[70]]
-    assert near.neurons[0].layer * WIDTH + near.neurons[0].index == alike[0]
-    assert near.table["similarity"][0].as_py() == pytest.approx(1, abs=1e-5)
+    query = words[70][0][0]
+    near = by_text(own_atlas, query, SearchSpec(encoder=encoder["hf"], top=3))
+    cosines = wanted @ opened.texts([query])[0]
+    assert np.allclose(near.table["similarity"].to_numpy(), np.sort(cosines)[::-1][:3], atol=1e-5)
+
+
+class Counting:
+    """An encoder of texts as random directions, which counts what it encodes."""
+
+    dimension, modalities, identity = 16, frozenset({"text"}), "0" * 64
+
+    def __init__(self) -> None:
+        self.encoded: list[str] = []
+
+    def texts(self, texts: Sequence[str]) -> np.ndarray:
+        self.encoded += texts
+        drawn = [np.random.default_rng(zlib.crc32(text.lower().encode())).normal(size=16) for text in texts]
+        return unit(np.array(drawn))
+
+
+def test_every_word_is_encoded_once_and_the_first_counts_most() -> None:
+    neurons: list[Any] = [(["Dog", "leash"], ["dog"]), (["dog"], []), (["dog", "Leash"], []), ([], []), (["cat"], [])]
+    encoder = Counting()
+    told: list[tuple[int, int]] = []
+    found = word_vectors(encoder, neurons, lambda done, total: told.append((done, total)))  # type: ignore[arg-type]
+    assert sorted(encoder.encoded) == ["Leash", "cat", "dog"]  # of equally frequent spellings the first in the alphabet
+    assert told == [(3, 3)]
+    assert np.allclose(found, [by_hand(encoder, neuron) for neuron in neurons], atol=1e-6)
+    assert not found[3].any()
+    dog = encoder.texts(["dog"])[0]
+    assert found[2] @ dog > found[4] @ dog
 
 
 def test_texts_are_searched_with_the_encoder_that_made_the_space(own_atlas: Path, encoder: dict[str, str]) -> None:
