@@ -19,7 +19,8 @@ neurons is 64 MB.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -37,6 +38,9 @@ BLOCK = 512
 LEAST_SPREAD = 1e-5
 """Tokens whose sd is less than this share of their row's length have no z: their projections are equal but for
 rounding."""
+
+SAMPLE = 2**24
+"""Numbers of an unembedding on which the time of decoding is measured."""
 
 LONG_SHARE = 0.01
 """The share of the words whose rows count as long."""
@@ -161,15 +165,33 @@ def decode(
         for first in range(0, len(write), block):
             vectors = write[first : first + block]
             length = torch.linalg.vector_norm(vectors.float(), dim=1)
-            projected = product(vectors, lens.rows.T)
-            if PLAIN in projections:
-                for side, tokens, values in _strongest(projected, lens.hidden, top):
-                    yield _decoded((layer, first, PLAIN, side), length, tokens, values)
-            if moments is not None:
-                # The hidden columns are infinite now, and are filled again.
-                for side, tokens, values in _strongest(moments.standardise(projected, length), moments.hidden, top):
-                    yield _decoded((layer, first, Z, side), length, tokens, values / length[:, None])
+            written = length[:, None] > 0
+            for kind, tokens, values in _read(vectors, length, lens.rows, lens.hidden, moments, projections, top):
+                shown = torch.where(written, tokens, -1).int().cpu()
+                yield Decoded(layer, first, *kind, shown, torch.where(written, values, 0.0).cpu())
         progress(layer + 1, layers)
+
+
+def _read(
+    vectors: Tensor,
+    length: Tensor,
+    rows: Tensor,
+    hidden: Tensor,
+    moments: Moments | None,
+    projections: Sequence[str],
+    top: int,
+) -> Iterator[tuple[tuple[str, str], Tensor, Tensor]]:
+    """(projection, side), and the tokens and values of some neurons by it, (neurons, k), from one product.
+
+    vectors, length: (neurons, d_model) and (neurons,). rows: (vocabulary, d_model)."""
+    projected = product(vectors, rows.T)
+    if PLAIN in projections:
+        for side, tokens, values in _strongest(projected, hidden, top):
+            yield (PLAIN, side), tokens, values
+    if moments is not None:
+        # The hidden columns are infinite now, and are filled again.
+        for side, tokens, values in _strongest(moments.standardise(projected, length), moments.hidden, top):
+            yield (Z, side), tokens, values / length[:, None]
 
 
 def _strongest(values: Tensor, hidden: Tensor, top: int) -> Iterator[tuple[str, Tensor, Tensor]]:
@@ -191,10 +213,35 @@ def choices(live: LiveModel, top: int) -> dict[tuple[int, str], Tensor]:
     return {key: torch.cat(blocks) for key, blocks in parts.items()}
 
 
-def _decoded(of: tuple[int, int, str, str], length: Tensor, tokens: Tensor, values: Tensor) -> Decoded:
-    """of: layer, first neuron, projection and side."""
-    written = length[:, None] > 0
-    return Decoded(*of, torch.where(written, tokens, -1).int().cpu(), torch.where(written, values, 0.0).cpu())
+@torch.no_grad()
+def predicted_seconds(neurons: int, d_model: int, vocabulary: int, device: torch.device, dtype: torch.dtype) -> float:
+    """The time of `decode`, from that of a block of random vectors and a part of the vocabulary, measured now."""
+    part = max(1, min(vocabulary, SAMPLE // d_model))
+    rows = torch.randn(part, d_model, device=device).to(dtype if device.type == "cuda" else torch.float32)
+    vectors, none = torch.randn(BLOCK, d_model, device=device).to(rows), torch.zeros(0, dtype=torch.long, device=device)
+    length = torch.linalg.vector_norm(vectors.float(), dim=1)
+    moments = Moments(torch.zeros(part, device=device), torch.ones(part, device=device), none)
+
+    def block() -> None:
+        for _, tokens, values in _read(vectors, length, rows, none, moments, (Z, PLAIN), 10):
+            tokens.cpu(), values.cpu()
+
+    def spread() -> None:
+        (vectors.float().T @ vectors.float()).double().cpu()
+
+    blocks = neurons / BLOCK
+    return blocks * (_seconds_of(block) * vocabulary / part + 2 * _seconds_of(spread))
+
+
+def _seconds_of(work: Callable[[], None]) -> float:
+    """The time of work that has been done once before, by the median of three."""
+    work()
+    taken = []
+    for _ in range(3):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return sorted(taken)[1]
 
 
 def _not_words(live: LiveModel) -> list[int]:

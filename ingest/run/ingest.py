@@ -15,12 +15,10 @@ from ingest.run import arrow_tables
 from ingest.run.decodings import decode_neurons, decodings_batches
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.map_step import Progress, State, map_all
+from ingest.run.phases import DECODING
 from ingest.run.prepare import SHOWN, load_model, warn_unjudged
 from ingest.run.resolve import identity, require_targets
 from ingest.run.session import ModelSession, prepare_job, run_of
-
-DECODING = "decoding"
-"""The phase in which a model's neurons are decoded, in the first run of the model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,8 @@ def ingest(
         tables = _tables(run, state, scored_maps)
         if not run.record.decoded:
             phase(DECODING)
-            decoded = decode_neurons(live, progress)
+            with state.phases.phase(DECODING):
+                decoded = decode_neurons(live, progress)
             outcome["decoding"] = decoded.facts
             tables["decodings"] = decodings_batches(live, decoded)
         outcome["phases"] = state.phases.rounded()

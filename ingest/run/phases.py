@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ANSWERING, ENCODING, PASSING = "answers", "encoding", "passes"
+ANSWERING, DECODING, ENCODING, PASSING = "answers", "decoding", "encoding", "passes"
 
 
 class Phases(Counter[str]):

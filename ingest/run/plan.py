@@ -13,7 +13,8 @@ from atlas.errors import Unsupported
 from atlas.live.draw.drawer import DrawOptions
 from atlas.live.hooks import check_layers
 from atlas.live.layout import Layout, locate
-from atlas.live.load.checkpoints import find_device, read_config, sketch
+from atlas.live.load.checkpoints import DTYPES, find_device, read_config, sketch
+from atlas.live.logit_lens import predicted_seconds
 from atlas.neurons import parse_layers
 from atlas.store.limited_process import NeedsMemory, TookTooLong, run_confined
 from ingest import zoo
@@ -23,7 +24,7 @@ from ingest.data.targets import mark_words
 from ingest.job import ALL, Execution, Job, kept_top, open_dataset
 from ingest.run import rehearse
 from ingest.run.cost import Cost, whole_cost
-from ingest.run.phases import ANSWERING, ENCODING
+from ingest.run.phases import ANSWERING, DECODING, ENCODING
 from ingest.run.prepare import collect, completed, loading
 from ingest.run.resolve import needs, null_draws
 
@@ -41,6 +42,8 @@ GPU = {"float32": 8e12, "bfloat16": 120e12, "float16": 120e12}
 
 REHEARSAL = 900.0
 """Seconds that a rehearsal may take."""
+
+FIRST_RUN = "all neurons as tokens, in the model's first run"
 
 Row = tuple[str, str, str]
 """What, how much, reckoned from."""
@@ -76,8 +79,10 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
     why = _no_rehearsal(job, execution)
     cost: Cost | None = None
     if not why and words:
-        cost, why = _rehearsed(job, execution, words, len(layout.layers), scored, 8.0 * neurons * maps)
+        cost, why = _rehearsed(job, execution, words, layout, scored, 8.0 * neurons * maps)
     rows += _measured(cost) if cost is not None else _assumed(job, execution, len(words), parameters, image_tokens, why)
+    if cost is None:
+        rows.append((DECODING, _seconds(_decoding(job, execution, layout)), FIRST_RUN))
     if drawn := len(examples) - len(words):
         options = DrawOptions(**job.drawing)
         steps = f"each of {options.steps} steps, {options.looks} of them looked back on, where a diffusion model draws"
@@ -104,7 +109,7 @@ def _no_rehearsal(job: Job, execution: Execution) -> str:
 
 
 def _rehearsed(
-    job: Job, execution: Execution, examples: Sequence[Example], layers: int, scored: Sequence[int], sums: float
+    job: Job, execution: Execution, examples: Sequence[Example], layout: Layout, scored: Sequence[int], sums: float
 ) -> tuple[Cost | None, str]:
     """The cost, or why there is none. sums: the bytes of all methods' sums, which few examples do not fill."""
     try:
@@ -115,13 +120,14 @@ def _rehearsed(
         return None, f"the rehearsal failed: {error}"
     counts = Counter(example.source for example in examples)
     own = Counter(example.source for example in examples if example.answer is None)
-    cost = whole_cost(rehearsed, job, counts, layers, scored, own_answers=own)
-    return Cost(cost.seconds, cost.memory + sums), ""
+    cost = whole_cost(rehearsed, job, counts, len(layout.layers), scored, own_answers=own)
+    return Cost({**cost.seconds, DECODING: _decoding(job, execution, layout)}, cost.memory + sums), ""
 
 
 def _measured(cost: Cost) -> list[Row]:
     rows = [("memory", _bytes(cost.memory), "measured on one and two layers of the same widths")]
     named = {ANSWERING: "at most: as many tokens as answers may have", ENCODING: "opening media, tokens"}
+    named[DECODING] = FIRST_RUN
     named["ablation"] = "at most: neurons that are zero cost nothing"
     for name, seconds in sorted(cost.seconds.items(), key=lambda item: -item[1]):
         if seconds >= 0.05 and not name.startswith("*"):
@@ -147,6 +153,15 @@ def _assumed(job: Job, execution: Execution, examples: int, parameters: int, ima
         ("memory", f"more than {_bytes(parameters * size)}", "the weights alone"),
         ("passes", f"more than {_seconds(passes * operations / speed)}", f"{kinds}, without what methods add"),
     ]
+
+
+def _decoding(job: Job, execution: Execution, layout: Layout) -> float:
+    """Seconds that decoding all neurons takes: measured on a part of it, or for an absent GPU by its products alone."""
+    neurons = len(layout.layers) * layout.width
+    if execution.device.startswith("cuda") and not torch.cuda.is_available():
+        return 2.0 * neurons * layout.d_model * layout.vocabulary / GPU.get(job.dtype, GPU["float32"])
+    dtype = DTYPES.get(job.dtype, torch.float32)
+    return predicted_seconds(neurons, layout.d_model, layout.vocabulary, find_device(execution.device), dtype)
 
 
 def _sketch(job: Job, execution: Execution) -> tuple[Layout, int, int]:
