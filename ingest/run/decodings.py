@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -30,8 +29,8 @@ COUNTED = 6
 class DecodedNeurons:
     """The tokens of all neurons, and what a run records of them.
 
-    facts: long_row_tokens (for each projection, the share of the neurons' first six tokens that are among the 1 % of
-    tokens with the longest unembedding rows, 0.01 where long rows are no favoured ones) and seconds.
+    facts: long_row_tokens, for each projection the share of the neurons' first six tokens that are among the 1 % of
+    tokens with the longest unembedding rows: 0.01 where long rows are not favoured.
     """
 
     blocks: list[Decoded]
@@ -40,7 +39,7 @@ class DecodedNeurons:
 
 def decode_neurons(live: LiveModel, progress: Progress = lambda done, total: None, top: int = STORED) -> DecodedNeurons:
     """Decode all neurons. progress: called with how many layers are done."""
-    started, blocks = time.monotonic(), []
+    blocks = []
     long_rows = Lens(live).long_rows
     long: dict[str, int] = {}
     counted: dict[str, int] = {}
@@ -51,7 +50,7 @@ def decode_neurons(live: LiveModel, progress: Progress = lambda done, total: Non
             long[block.projection] = long.get(block.projection, 0) + int(torch.isin(first, long_rows).sum())
             counted[block.projection] = counted.get(block.projection, 0) + int((first >= 0).sum())
     shares = {name: round(long[name] / count, 6) for name, count in sorted(counted.items()) if count}
-    return DecodedNeurons(blocks, {"long_row_tokens": shares, "seconds": round(time.monotonic() - started, 3)})
+    return DecodedNeurons(blocks, {"long_row_tokens": shares})
 
 
 def decodings_batches(live: LiveModel, decoded: DecodedNeurons) -> Iterator[pa.RecordBatch]:
