@@ -52,3 +52,18 @@ def test_no_progress_where_none_is_wanted(capsys: pytest.CaptureFixture[str]) ->
     with make.progressing(True) as progress:
         progress(1, 2)
     assert capsys.readouterr().err == ""
+
+
+def test_another_phase_is_named_and_counted_anew(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seconds = itertools.count(0, 3)
+    monkeypatch.setattr("time.monotonic", lambda: float(next(seconds)))
+    with make.progressing(False) as progress:
+        for done in (100, 110, 120):
+            progress(done, 120)
+        progress.phase("decoding")
+        for done in (1, 2, 3):
+            progress(done, 30)
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "decoding: 3 of 30, 0.2/s, 162 s to go"

@@ -15,13 +15,18 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+from older_atlas import older_decodings
 
 from atlas import Atlas
 from atlas.errors import AtlasError, StoreUnavailable, UsageError
 from atlas.maintain.check import check
+from atlas.maintain.rebuild import rebuild
+from atlas.query.decoded import NOT_Z
 from atlas.store import engine, ledger
-from atlas.store.database import open_readonly
+from atlas.store.atomic import sha256
+from atlas.store.database import database_file, open_readonly
 from cli.main import main
 from ingest.data.examples import Example
 from ingest.job import Execution, Job, make_job, open_dataset
@@ -194,6 +199,48 @@ def test_responses_are_made_once_and_decodings_too(own_atlas: Path, small_job: J
     assert had == 128 * 2 * 2  # neurons, by z and plainly, top and bottom
     ingest(own_atlas, replace(small_job, methods={"contribution": {"norm": True}}), Execution())
     assert count("decodings") == had
+
+
+def test_an_atlas_of_before_z_uses_plain_tokens_and_says_so_until_the_next_run(own_atlas: Path, small_job: Job) -> None:
+    def answers() -> list[Any]:
+        opened = Atlas(own_atlas)
+        concept = opened.query("dog", "contribution", source="text", top=3)
+        word = concept.table["tokens"][0].as_py()[0].strip()
+        questions = [concept, opened.query("dog", "contribution", source="text", token=word), opened.search(word)]
+        return [*questions, opened.shared("dog", "contribution", top=5), opened.neuron("1/3")]
+
+    def notes() -> set[bool]:
+        return {NOT_Z in answer.provenance["assumed"] for answer in answers()}
+
+    assert notes() == {False}
+    by_z = answers()[0].table["tokens"].to_pylist()
+    (folder,) = (own_atlas / "runs").iterdir()
+    _written_before_0007(folder)
+    database_file(own_atlas).unlink()
+    rebuild(own_atlas)
+    assert check(own_atlas) == []
+    assert notes() == {True}
+    plain = answers()[0].table["tokens"].to_pylist()
+    with open_readonly(own_atlas) as connection:
+        rows = connection.execute("SELECT tokens[1:5] FROM decodings WHERE projection = 'plain' AND side = 'top'")
+        stored = [row[0] for row in rows.fetchall()]
+    assert plain != by_z and all(tokens in stored for tokens in plain)
+    done = ingest(own_atlas, replace(small_job, methods={"contribution": {"norm": True}}), Execution())
+    assert set(done.outcome["decoding"]["long_row_tokens"]) == {"z", "plain"}
+    assert done.outcome["phases"]["decoding"] > 0
+    assert check(own_atlas) == []
+    assert notes() == {False} and answers()[0].table["tokens"].to_pylist() == by_z
+
+
+def _written_before_0007(folder: Path) -> None:
+    """Make the folder's decoded tokens what the program of schema 0006 wrote."""
+    file = folder / "decodings.parquet"
+    table = older_decodings(pq.read_table(file))
+    pq.write_table(table, file)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    about = {"rows": table.num_rows, "bytes": file.stat().st_size, "sha256": sha256(file)}
+    manifest |= {"schema": "0006", "files": {**manifest["files"], file.name: about}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("number", [1, 63, 64, 65, 1000, 5000])
