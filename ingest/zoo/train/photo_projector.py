@@ -31,7 +31,7 @@ class ProjectorOptions:
     reached after `warmup` steps; a cosine brings it to 0. rare: the exponent of a token's weight in the loss, its
     inverse frequency in the captions, so that "zebra" counts for more than "a"."""
 
-    steps: int = 1500
+    steps: int = 1000
     batch: int = 8
     captions: int = 3
     rate: float = 1e-3
