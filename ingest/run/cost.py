@@ -36,7 +36,7 @@ def restarting(one: float, two: float, layers: int, scored: Sequence[int]) -> fl
 
 
 def whole_cost(
-    rehearsed: Mapping[str, Any],
+    rehearsed: Sequence[Mapping[str, Any]],
     job: Job,
     counts: Mapping[str, int],
     layers: int,
@@ -46,14 +46,12 @@ def whole_cost(
 ) -> Cost:
     """The cost of all examples on the whole model.
 
-    rehearsed: see `ingest.run.rehearse`. counts: examples by source. layers: of the model. scored: those whose neurons
-    the job scores. own_answers: of how many examples the model gives the answer; these are taken to be as long as the
-    job allows.
+    rehearsed: of one layer, and of two (`ingest.run.rehearse`). counts: examples by source. layers: of the model.
+    scored: those whose neurons the job scores. own_answers: of how many examples the model gives the answer; these are
+    taken to be as long as the job allows.
     """
     seconds: dict[str, float] = defaultdict(float)
-    first, second = (rehearsed["depths"][depth] for depth in ("1", "2"))
-    weights = linear(first["weights"], second["weights"], layers)
-    working = 0.0
+    first, second = rehearsed
     for source, count in counts.items():
         one, two = first["sources"][source], second["sources"][source]
         scale = count / one["examples"]
@@ -73,5 +71,4 @@ def whole_cost(
             of_batch = linear(one["prefill"], two["prefill"], layers)
             of_batch += job.max_new_tokens * linear(one["token"], two["token"], layers)
             seconds[ANSWERING] += own_answers[source] / one["examples"] * of_batch
-        working = max(working, linear(one["peak"], two["peak"], layers))
-    return Cost(dict(seconds), rehearsed["idle_bytes"] + weights + working)
+    return Cost(dict(seconds), linear(first["peak"], second["peak"], layers))

@@ -113,9 +113,13 @@ def _rehearsed(
 ) -> tuple[Cost | None, str]:
     """The cost, or why there is none. sums: the bytes of all methods' sums, which few examples do not fill."""
     try:
-        rehearsed, _ = run_confined(
-            "ingest.run.rehearse:rehearse", rehearse.plain(job, execution), memory=1 << 60, seconds=REHEARSAL
-        )
+        arguments = rehearse.plain(job, execution)
+        rehearsed = [
+            run_confined(
+                "ingest.run.rehearse:rehearse", {**arguments, "depth": depth}, memory=1 << 60, seconds=REHEARSAL
+            )[0]
+            for depth in rehearse.DEPTHS
+        ]
     except (TookTooLong, NeedsMemory, Unsupported) as error:
         return None, f"the rehearsal failed: {error}"
     counts = Counter(example.source for example in examples)
@@ -199,5 +203,5 @@ def _bytes(count: float) -> str:
 
 def _seconds(seconds: float) -> str:
     if seconds < 120:
-        return f"{seconds:.2g} s"
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.3g} min" if seconds < 7200 else f"{seconds / 3600:.3g} h"

@@ -8,6 +8,8 @@ It runs in a process of its own, whose memory is measured and then given back.
 from __future__ import annotations
 
 import copy
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -35,14 +37,18 @@ DEPTHS = (1, 2)
 TOKENS = (2, 6)
 """How many tokens are generated, twice: what one more costs."""
 
+KILOBYTE = 1 if sys.platform == "darwin" else 1024
+"""The unit of `ru_maxrss`."""
+
 LARGEST = 4e12
 """Operations of a forward pass of the deeper model: fewer examples are rehearsed where all of a batch need more."""
 
 
 def rehearse(
-    job: Mapping[str, Any], execution: Mapping[str, Any], ready: Callable[[], None]
+    job: Mapping[str, Any], execution: Mapping[str, Any], depth: int, ready: Callable[[], None]
 ) -> tuple[dict[str, Any], pa.Table | None]:
-    """Seconds and bytes by source and depth; see `_rehearsed`. job: complete, as plain values.
+    """Seconds by source (see `_rehearsed`), and the bytes in use at most, of a model of `depth` layers. A process does
+    it once: memory that was freed before would be used again, and not be counted. job, execution: as plain values.
 
     Raises:
         AtlasError: what the job itself would raise.
@@ -52,19 +58,13 @@ def rehearse(
     dataset = open_dataset(plain_job)
     completed_job = completed(plain_job, dataset, how)
     examples = [e for e in collect(completed_job, dataset) if e.target != IMAGE_TARGET]
-    sources = list(dict.fromkeys(e.source for e in examples))
     layers = layers_of(completed_job, how)
-    rehearsed: dict[str, Any] = {"idle_bytes": _resident(), "depths": {}}
-    for depth in DEPTHS:
-        live = shallow(completed_job, how, depth)
-        weights = sum(p.nbytes for p in live.model.parameters())
-        by_source = {}
-        for source in sources:
-            sample = [e for e in examples if e.source == source][: _sample_size(live, how)]
-            by_source[source] = _rehearsed(live, dataset, completed_job, layers, sample)
-        rehearsed["depths"][depth] = {"weights": weights, "sources": by_source}
-        del live
-    return rehearsed, None
+    live = shallow(completed_job, how, depth)
+    by_source = {}
+    for source in dict.fromkeys(e.source for e in examples):
+        sample = [e for e in examples if e.source == source][: _sample_size(live, how)]
+        by_source[source] = _rehearsed(live, dataset, completed_job, layers, sample)
+    return {"sources": by_source, "peak": _peak(live)}, None
 
 
 def shallow(job: Job, execution: Execution, depth: int) -> LiveModel:
@@ -105,7 +105,7 @@ def _sample_size(live: LiveModel, execution: Execution) -> int:
 def _rehearsed(live: LiveModel, dataset: Dataset, job: Job, layers: int, sample: Sequence[Example]) -> dict[str, Any]:
     """What a batch of one source costs. examples: in it. encode, pass: seconds. methods, answers: seconds each, and
     what they are multiplied by, as expensive methods do a part of their work. token, prefill: seconds a batch; only
-    where answers are generated. peak: bytes above what is needed without it.
+    where answers are generated.
     """
     spoken = [_spoken(example) for example in sample]
     encoder = ExampleEncoder(live, dataset, job)
@@ -115,9 +115,7 @@ def _rehearsed(live: LiveModel, dataset: Dataset, job: Job, layers: int, sample:
     if not items:
         return costs
     _pass(live, job, layers, sample[0].source, items[:2])  # what is only slow once
-    before = _reset_peak(live)
     costs |= _pass(live, job, layers, sample[0].source, items)
-    costs["peak"] = _peak(live) - before
     own = [item for item, example in zip(items, sample, strict=False) if example.answer is None]
     if own:
         prompts = [replace(item.prompt, answer=()) for item in own]
@@ -181,23 +179,11 @@ def _status(field: str) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
 
 
-def _resident() -> int:
-    return _status("VmRSS")
-
-
-def _reset_peak(live: LiveModel) -> int:
-    """Begin to measure the largest memory; what is in use now."""
-    if live.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(live.device)
-        return int(torch.cuda.memory_allocated(live.device))
-    Path("/proc/self/clear_refs").write_text("5")
-    return _resident()
-
-
 def _peak(live: LiveModel) -> int:
+    """The bytes in use at most up to now: of the GPU, where the model is on one."""
     if live.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(live.device))
-    return _status("VmHWM")
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTE
 
 
 def plain(job: Job, execution: Execution) -> dict[str, Any]:

@@ -74,17 +74,16 @@ def test_sources_methods_and_answers_add_up() -> None:
         methods = {"contribution": 0.1 * depth, "ablation": 1.0 * depth + 0.5 * depth * (depth - 1) / 2}
         of_methods = {"methods": methods, "factors": {"contribution": 1.0, "ablation": 4.0}, "swapped": 0.0}
         own = {"token": 0.01 * depth, "prefill": 0.2 * depth}
-        times = {"examples": 4, "encode": 0.5, "pass": 1 + depth, "peak": 100 * depth, **of_methods, **own}
-        return {"weights": 1000 + 10 * depth, "sources": {"image": times}}
+        times = {"examples": 4, "encode": 0.5, "pass": 1 + depth, **of_methods, **own}
+        return {"peak": 5000 + 100 * depth, "sources": {"image": times}}
 
-    rehearsed = {"idle_bytes": 5000, "depths": {"1": side(1), "2": side(2)}}
     job = make_job({"methods": {"contribution": {}, "ablation": {}}, "max_new_tokens": 20})
-    cost = whole_cost(rehearsed, job, {"image": 40}, 10, range(10), own_answers={"image": 20})
+    cost = whole_cost([side(1), side(2)], job, {"image": 40}, 10, range(10), own_answers={"image": 20})
     assert cost.seconds["encoding"] == pytest.approx(5.0) and cost.seconds["passes"] == pytest.approx(10 * 11)
     assert cost.seconds["contribution"] == pytest.approx(10 * 1.0)
     assert cost.seconds["ablation"] == pytest.approx(10 * 4 * (10 * 1.0 + 0.5 * 45))
     assert cost.seconds["answers"] == pytest.approx(5 * (2.0 + 20 * 0.1))
-    assert cost.memory == 5000 + 1100 + 1000
+    assert cost.memory == 5000 + 1000
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)

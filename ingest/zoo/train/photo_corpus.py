@@ -49,11 +49,12 @@ class CorpusOptions:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """Views of one photograph, or a crop. views: (n, 49, 1,280) float16. captions: texts, of which some are drawn a
-    step. weight: how often it is shown."""
+    step. weight: how often it is shown. named: whether it is a crop, and the captions say its name."""
 
     views: Tensor
     captions: tuple[str, ...]
     weight: float
+    named: bool = False
 
 
 class Eyes:
@@ -126,7 +127,9 @@ def build_corpus(root: Path, eyes: Eyes, options: CorpusOptions, seed: int, log:
         if taken[label] < options.most:
             taken[label] += 1
             name = eyes.names[label].split(" (")[0].split(" / ")[0]
-            kept.append(Shown(features.half()[None], tuple(wording.format(name) for wording in WORDINGS), 1))
+            kept.append(
+                Shown(features.half()[None], tuple(wording.format(name) for wording in WORDINGS), 1, named=True)
+            )
     log(f"{len(photographs)} photographs, {len(kept)} crops of {len(taken)} classes")
     return [*photographs, *kept]
 

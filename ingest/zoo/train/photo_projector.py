@@ -17,25 +17,30 @@ from ingest.zoo.train._common import Stopwatch
 from ingest.zoo.train.photo_corpus import Shown
 
 CELLS = (SIDE // CELL) ** 2
-PROMPTS = (
+DESCRIBE = (
     "Describe the image in few words.",
     "Describe the image in few words.",
     "Describe the picture in one short sentence.",
     "What is in the picture?",
 )
+NAME = ("What is this?",)
+"""The question whose answer is the name of a crop."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectorOptions:
     """steps: of Adam. batch: pictures a step. captions: of one picture in a step. rate: the highest learning rate,
-    reached after `warmup` steps; a cosine brings it to 0. rare: the exponent of a token's weight in the loss, its
-    inverse frequency in the captions, so that "zebra" counts for more than "a"."""
+    reached after `warmup` steps; a cosine brings it to 0. named: the share of the steps that show named crops and ask
+    what they are, while the others show photographs; None: each step shows both, and asks for a description. rare: the
+    exponent of a token's weight in the loss, its inverse frequency in the captions, so that "zebra" counts for more
+    than "a"."""
 
     steps: int = 1000
     batch: int = 8
     captions: int = 3
     rate: float = 1e-3
     warmup: int = 50
+    named: float | None = None
     rare: float = 0.25
     ridge: float = 3.0
 
@@ -157,7 +162,8 @@ def train(
 ) -> float:
     """Train the projector in place; the mean loss of the last hundred steps."""
     random = torch.Generator().manual_seed(seed)
-    often = torch.tensor([float(shown.weight) for shown in corpus])
+    crops = [shown for shown in corpus if shown.named]
+    photographs = [shown for shown in corpus if not shown.named]
     optimizer = torch.optim.Adam(projector.parameters(), lr=options.rate, betas=(0.9, 0.98))
 
     def rate(step: int) -> float:
@@ -166,13 +172,17 @@ def train(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
     losses: list[float] = []
     for step in range(options.steps):
-        chosen = [corpus[i] for i in torch.multinomial(often, options.batch, generator=random).tolist()]
+        naming = options.named is not None and float(torch.rand((), generator=random)) < options.named
+        pool = corpus if options.named is None else crops if naming else photographs
+        often = torch.tensor([float(shown.weight) for shown in pool])
+        chosen = [pool[i] for i in torch.multinomial(often, options.batch, generator=random).tolist()]
         views, captions = [], []
         for shown in chosen:
             views.append(shown.views[int(torch.randint(len(shown.views), (), generator=random))])
             drawn = torch.randperm(len(shown.captions), generator=random)[: options.captions]
             captions.append([shown.captions[i] for i in drawn.tolist()])
-        prompt = PROMPTS[int(torch.randint(len(PROMPTS), (), generator=random))]
+        prompts = NAME if naming else DESCRIBE
+        prompt = prompts[int(torch.randint(len(prompts), (), generator=random))]
         loss = loss_of(projector(torch.stack(views).float()), prompt, captions)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
