@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,12 @@ from PIL import Image
 from torch import nn
 from transformers import EfficientNetModel, LlamaConfig, LlamaForCausalLM
 
-import ingest.zoo
 from atlas.testing.models import tokenizer
 from ingest.data.examples import Example, Mention
 from ingest.datasets import photos
 from ingest.zoo import photo_vlm
 from ingest.zoo.train import photo_corpus, photo_measure, photo_projector
 from ingest.zoo.train.photo_vlm import class_names
-
-FOLDER = Path(ingest.zoo.__file__).parent / "photo-vlm"
 
 
 def published() -> dict[str, torch.Tensor]:
@@ -168,32 +164,3 @@ def test_hot_dogs_are_no_dogs() -> None:
     example = Example("image", "caption", "find", "?", None, (Mention("dog"),), ("images/x.jpg",))
     assert photo_measure.by_class(dataset._photographs, [example] * 5, ["A hot dog."] * 5) == {"dog": (5, 0, 0, 0)}
     assert photo_measure.by_class(dataset._photographs, [example] * 5, ["Two dogs."] * 5) == {"dog": (5, 5, 0, 0)}
-
-
-def test_the_projector_is_small_and_its_card_has_its_figures() -> None:
-    from safetensors.torch import load_file
-
-    file = FOLDER / "projector.safetensors"
-    assert file.stat().st_size <= 1_600_000
-    state = load_file(file)
-    assert {name: tuple(value.shape) for name, value in state.items()} == {"weight": (576, 1280), "bias": (576,)}
-    figures = json.loads((FOLDER / "figures.json").read_text())
-    card = (FOLDER / "README.md").read_text(encoding="utf-8")
-    for name in ("something shown", "main object", "main object, no person"):
-        assert f"{100 * figures[name]:.1f} %" in card and f"{100 * figures[f'{name} of others']:.1f} %" in card, name
-
-
-@pytest.mark.nightly
-def test_the_real_model_names_what_its_card_says() -> None:
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    folder = ingest.zoo.get("photo-vlm")
-    model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True).eval()
-    dataset, examples = photo_measure.read(str(photos.FOLDER))
-    answers = photo_measure.captions(model, AutoProcessor.from_pretrained(folder), dataset, examples)
-    rates, carded_rates = (
-        photo_measure.figures(dataset, examples, answers),
-        json.loads((FOLDER / "figures.json").read_text()),
-    )
-    for name, rate in rates.items():
-        assert rate == pytest.approx(carded_rates[name], abs=0.02), name
