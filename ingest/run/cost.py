@@ -57,7 +57,7 @@ def whole_cost(
     for source, count in counts.items():
         one, two = first["sources"][source], second["sources"][source]
         scale = count / one["examples"]
-        seconds[ENCODING] += scale * one["encode"]
+        seconds[ENCODING] += scale * min(one["encode"], two["encode"])  # the first one also loads what it needs
         if "pass" not in one:  # nothing of the sample could be used
             continue
         seconds[PASSING] += scale * linear(one["pass"], two["pass"], layers)
