@@ -52,10 +52,11 @@ def whole_cost(
     """
     seconds: dict[str, float] = defaultdict(float)
     first, second = rehearsed
+    memory = 0.0
     for source, count in counts.items():
         one, two = first["sources"][source], second["sources"][source]
         scale = count / one["examples"]
-        seconds[ENCODING] += scale * one["encode"]
+        seconds[ENCODING] += scale * min(one["encode"], two["encode"])  # the first one also loads what it needs
         if "pass" not in one:  # nothing of the sample could be used
             continue
         seconds[PASSING] += scale * linear(one["pass"], two["pass"], layers)
@@ -71,4 +72,6 @@ def whole_cost(
             of_batch = linear(one["prefill"], two["prefill"], layers)
             of_batch += job.max_new_tokens * linear(one["token"], two["token"], layers)
             seconds[ANSWERING] += own_answers[source] / one["examples"] * of_batch
-    return Cost(dict(seconds), linear(first["peak"], second["peak"], layers))
+        in_use = linear(one["held"], two["held"], layers) + linear(one["working"], two["working"], layers)
+        memory = max(memory, in_use)
+    return Cost(dict(seconds), memory)

@@ -8,6 +8,8 @@ It runs in a process of its own, whose memory is measured and then given back.
 from __future__ import annotations
 
 import copy
+import ctypes
+import gc
 import resource
 import sys
 import time
@@ -40,6 +42,9 @@ TOKENS = (2, 6)
 KILOBYTE = 1 if sys.platform == "darwin" else 1024
 """The unit of `ru_maxrss`."""
 
+CLEAR, RESET_PEAK = Path("/proc/self/clear_refs"), "5"
+"""Where Linux is told to measure a process's largest memory anew; see proc(5)."""
+
 LARGEST = 4e12
 """Operations of a forward pass of the deeper model: fewer examples are rehearsed where all of a batch need more."""
 
@@ -47,8 +52,8 @@ LARGEST = 4e12
 def rehearse(
     job: Mapping[str, Any], execution: Mapping[str, Any], depth: int, ready: Callable[[], None]
 ) -> tuple[dict[str, Any], pa.Table | None]:
-    """Seconds by source (see `_rehearsed`), and the bytes in use at most, of a model of `depth` layers. A process does
-    it once: memory that was freed before would be used again, and not be counted. job, execution: as plain values.
+    """Seconds and bytes by source (see `_rehearsed`) of a model of `depth` layers. A process does it once: memory that
+    was freed before would be used again, and not be counted. job, execution: as plain values.
 
     Raises:
         AtlasError: what the job itself would raise.
@@ -64,7 +69,7 @@ def rehearse(
     for source in dict.fromkeys(e.source for e in examples):
         sample = [e for e in examples if e.source == source][: _sample_size(live, how)]
         by_source[source] = _rehearsed(live, dataset, completed_job, layers, sample)
-    return {"sources": by_source, "peak": _peak(live)}, None
+    return {"sources": by_source}, None
 
 
 def shallow(job: Job, execution: Execution, depth: int) -> LiveModel:
@@ -105,7 +110,8 @@ def _sample_size(live: LiveModel, execution: Execution) -> int:
 def _rehearsed(live: LiveModel, dataset: Dataset, job: Job, layers: int, sample: Sequence[Example]) -> dict[str, Any]:
     """What a batch of one source costs. examples: in it. encode, pass: seconds. methods, answers: seconds each, and
     what they are multiplied by, as expensive methods do a part of their work. token, prefill: seconds a batch; only
-    where answers are generated.
+    where answers are generated. held, working: bytes that the pass leaves in use for the methods, and bytes that these
+    use besides.
     """
     spoken = [_spoken(example) for example in sample]
     encoder = ExampleEncoder(live, dataset, job)
@@ -114,8 +120,11 @@ def _rehearsed(live: LiveModel, dataset: Dataset, job: Job, layers: int, sample:
     costs: dict[str, Any] = {"examples": len(sample), "encode": time.perf_counter() - started}
     if not items:
         return costs
-    _pass(live, job, layers, sample[0].source, items[:2])  # what is only slow once
-    costs |= _pass(live, job, layers, sample[0].source, items)
+    state = State(job)
+    size = live.layout.width, layers
+    costs["factors"] = {n: m.rehearse(*size) if hasattr(m, "rehearse") else 1.0 for n, m in state.methods.items()}
+    _pass(live, job, state, sample[0].source, items[:2])  # what a run does only once, such as checking restarts
+    costs |= _pass(live, job, state, sample[0].source, items)
     own = [item for item, example in zip(items, sample, strict=False) if example.answer is None]
     if own:
         prompts = [replace(item.prompt, answer=()) for item in own]
@@ -133,13 +142,10 @@ def _spoken(example: Example) -> Example:
     return replace(example, answer="a " + " and a ".join(words or ["thing"]))
 
 
-def _pass(live: LiveModel, job: Job, layers: int, source: str, items: Sequence[Item]) -> dict[str, Any]:
+def _pass(live: LiveModel, job: Job, state: State, source: str, items: Sequence[Item]) -> dict[str, Any]:
     """One shared pass over the items, with the seconds of the pass and of every method."""
-    state = State(job)
     grad = any(GRADIENT in method.needs for method in state.methods.values())
     attention = any(ATTENTION in method.needs for method in state.methods.values())
-    size = live.layout.width, layers
-    factors = {name: m.rehearse(*size) if hasattr(m, "rehearse") else 1.0 for name, m in state.methods.items()}
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     with ExitStack() as stack:
@@ -148,13 +154,15 @@ def _pass(live: LiveModel, job: Job, layers: int, source: str, items: Sequence[I
         )
         _wait(live)
         seconds_of_pass = time.perf_counter() - started
+        held = _forget_peak(live)
         for name, method in state.methods.items():
             if trace.target in method.targets and (method.sources is None or source in method.sources):
                 seconds[name] = _timed(lambda m=method: m.update(trace), live)  # type: ignore[misc]
         seconds["*exemplars"] = _timed(lambda: state.exemplars.update(trace), live)
     answers = sum(seconds[name] for name, m in state.methods.items() if name in seconds and isinstance(m, PairMethod))
     swapped = (seconds_of_pass + answers) if state.answers else 0.0
-    return {"pass": seconds_of_pass, "methods": seconds, "factors": factors, "swapped": swapped}
+    memory = {"held": held, "working": max(0, _peak(live) - held)}
+    return {"pass": seconds_of_pass, "methods": seconds, "swapped": swapped, **memory}
 
 
 def _timed(work: Callable[[], object], live: LiveModel | None = None) -> float:
@@ -179,8 +187,22 @@ def _status(field: str) -> int:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
 
 
+def _forget_peak(live: LiveModel) -> int:
+    """Give freed memory back, measure the largest anew, and say how much is in use: building a shallow model, or
+    looking at pictures, takes more than its layers do."""
+    gc.collect()
+    if live.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(live.device)
+        return int(torch.cuda.memory_allocated(live.device))
+    if CLEAR.exists():
+        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+            libc.malloc_trim(0)
+        CLEAR.write_text(RESET_PEAK)
+    return _status("VmRSS") or _peak(live)
+
+
 def _peak(live: LiveModel) -> int:
-    """The bytes in use at most up to now: of the GPU, where the model is on one."""
+    """The bytes in use at most since then: of the GPU, where the model is on one."""
     if live.device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(live.device))
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTE

@@ -74,8 +74,16 @@ def test_sources_methods_and_answers_add_up() -> None:
         methods = {"contribution": 0.1 * depth, "ablation": 1.0 * depth + 0.5 * depth * (depth - 1) / 2}
         of_methods = {"methods": methods, "factors": {"contribution": 1.0, "ablation": 4.0}, "swapped": 0.0}
         own = {"token": 0.01 * depth, "prefill": 0.2 * depth}
-        times = {"examples": 4, "encode": 0.5, "pass": 1 + depth, **of_methods, **own}
-        return {"peak": 5000 + 100 * depth, "sources": {"image": times}}
+        times = {
+            "examples": 4,
+            "encode": 0.5,
+            "pass": 1 + depth,
+            "held": 5000 + 90 * depth,
+            "working": 10 * depth,
+            **of_methods,
+            **own,
+        }
+        return {"sources": {"image": times}}
 
     job = make_job({"methods": {"contribution": {}, "ablation": {}}, "max_new_tokens": 20})
     cost = whole_cost([side(1), side(2)], job, {"image": 40}, 10, range(10), own_answers={"image": 20})
