@@ -27,6 +27,12 @@ QUERY = "query"
 CELLS = 2**25
 """Logits held at once."""
 
+IN_CACHE = 2**20
+"""Logits that a CPU works on at once."""
+
+SMALL = 4.0
+"""Changes of a logit up to which the sum of p * (exp(change) - 1) stays far enough from -1 to be exact."""
+
 
 class LogprobIncrease(PairMethod):
     """See the module. query: score query neurons too. values: how many value neurons they should activate."""
@@ -52,18 +58,16 @@ class LogprobIncrease(PairMethod):
         values, writes = trace.at_targets(layer), layout.write_vectors(layer)
         after = layer_output(trace.capture, layer)[trace.rows, trace.positions]
         wrote = layout.down[layer](values.to(after.dtype)).float()
-        before = trace.live.logits(norm(after.float() - wrote).to(layout.unembedding().dtype))  # (K, V)
-        start = before.log_softmax(-1).gather(-1, trace.tokens[:, None])  # (K, 1)
+        before = trace.live.logits(norm(after.float() - wrote).to(layout.unembedding().dtype)).log_softmax(-1)  # (K, V)
+        factors = norm.scale[:, None] * values  # (K, N): of what a unit write adds to the logits
         increases = torch.empty_like(values)
         step = max(1, CELLS // layout.vocabulary)
         unembedding = layout.unembedding()
         for begin in range(0, layout.width, step):
-            write = norm.unscaled(writes[:, begin : begin + step].T.float())
+            block = slice(begin, begin + step)
+            write = norm.unscaled(writes[:, block].T.float())
             raised = (write.to(unembedding.dtype) @ unembedding.T).float()  # (n, V): a unit write, scale 1
-            for k, token in enumerate(trace.tokens.tolist()):
-                weight = norm.scale[k] * values[k, begin : begin + step, None]
-                end = (before[k] + weight * raised).log_softmax(-1)[:, token]
-                increases[k, begin : begin + step] = end - start[k]
+            increases[:, block] = increase_of(before, trace.tokens, factors[:, block], raised)
         return increases
 
     def _queries(self, trace: Trace, increases: Tensor) -> Tensor:
@@ -82,6 +86,32 @@ class LogprobIncrease(PairMethod):
             in_layer = best // width == index
             key_sums.index_add_(0, in_layer.nonzero()[:, 0], layout.keys(layer)[best[in_layer] % width].float())
         return query_scores
+
+
+def increase_of(before: Tensor, tokens: Tensor, factors: Tensor, raised: Tensor) -> Tensor:
+    """(K, n): how much each target's log-probability rises when factors[k, n] * raised[n] is added to the logits.
+
+    before: (K, V) log-probabilities. tokens: (K,) each target's token. factors: (K, n). raised: (n, V).
+
+    With p the probabilities before and x what is added, it is x[token] - log(1 + sum of p (exp(x) - 1)), which keeps
+    the digits that the difference of two log-probabilities loses. Where some |x| is large, log-sum-exp takes its place.
+    """
+    increases = torch.empty_like(factors)
+    probabilities = before.exp()
+    step = len(raised) if raised.device.type != "cpu" else max(1, IN_CACHE // raised.shape[1])
+    for begin in range(0, len(raised), step):
+        part = slice(begin, begin + step)
+        largest = raised[part].abs().amax(1)
+        for k, token in enumerate(tokens.tolist()):
+            factor = factors[k, part]
+            added = raised[part] * factor[:, None]
+            own = added[:, token].clone()
+            total = (added.expm1_() @ probabilities[k]).log1p()
+            large = (largest * factor.abs() > SMALL).nonzero()[:, 0]
+            if len(large):
+                total[large] = (before[k] + raised[part][large] * factor[large, None]).logsumexp(-1)
+            increases[k, part] = own - total
+    return increases
 
 
 def build(*, query: bool = True, values: int = 30) -> LogprobIncrease:

@@ -18,6 +18,7 @@ from atlas.live.model import LiveModel
 from ingest.attribution.item import Item
 from ingest.attribution.path_gradients import nodes
 from ingest.attribution.trace import traced
+from ingest.methods.logprob_increase import increase_of
 
 LAYERS, WIDTH = 2, 64
 
@@ -177,6 +178,19 @@ def test_logprob_increase_equals_adding_each_neuron_by_itself(live: LiveModel) -
                 expected[neuron] += weight * (logp(before + wrote) - logp(before))
         assert float(expected.abs().max()) > 1e-3
         assert torch.allclose(found["cat", "mean"].scores[layer], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-2, 1.0, 100.0])
+def test_what_a_log_probability_rises_by_is_exact_for_small_and_large_changes(size: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    before = torch.randn(3, 200_000, generator=generator).log_softmax(-1)
+    tokens, factors = torch.tensor([5, 7, 5]), size * torch.randn(3, 9, generator=generator)
+    raised = torch.randn(9, 200_000, generator=generator)
+    found = increase_of(before, tokens, factors, raised)
+    after = before.double()[:, None] + factors.double()[:, :, None] * raised.double()
+    rows = torch.arange(3)
+    expected = after.log_softmax(-1)[rows, :, tokens] - before.double().log_softmax(-1)[rows, tokens][:, None]
+    assert torch.allclose(found.double(), expected, rtol=1e-4, atol=1e-6 * size)
 
 
 def test_query_neurons_feed_the_strongest_value_neurons(live: LiveModel) -> None:
