@@ -109,13 +109,17 @@ def _rehearsed(live: LiveModel, dataset: Dataset, job: Job, layers: int, sample:
     """
     spoken = [_spoken(example) for example in sample]
     encoder = ExampleEncoder(live, dataset, job)
+    ExampleEncoder(live, dataset, job).items(list(enumerate(spoken[:1])), 1)  # what is loaded only once
     started = time.perf_counter()
     items = encoder.items(list(enumerate(spoken)), len(spoken))
     costs: dict[str, Any] = {"examples": len(sample), "encode": time.perf_counter() - started}
     if not items:
         return costs
-    _pass(live, job, layers, sample[0].source, items[:2])  # what is only slow once
-    costs |= _pass(live, job, layers, sample[0].source, items)
+    state = State(job)
+    size = live.layout.width, layers
+    costs["factors"] = {n: m.rehearse(*size) if hasattr(m, "rehearse") else 1.0 for n, m in state.methods.items()}
+    _pass(live, job, state, sample[0].source, items[:2])  # what a run does only once, such as checking restarts
+    costs |= _pass(live, job, state, sample[0].source, items)
     own = [item for item, example in zip(items, sample, strict=False) if example.answer is None]
     if own:
         prompts = [replace(item.prompt, answer=()) for item in own]
@@ -133,13 +137,10 @@ def _spoken(example: Example) -> Example:
     return replace(example, answer="a " + " and a ".join(words or ["thing"]))
 
 
-def _pass(live: LiveModel, job: Job, layers: int, source: str, items: Sequence[Item]) -> dict[str, Any]:
+def _pass(live: LiveModel, job: Job, state: State, source: str, items: Sequence[Item]) -> dict[str, Any]:
     """One shared pass over the items, with the seconds of the pass and of every method."""
-    state = State(job)
     grad = any(GRADIENT in method.needs for method in state.methods.values())
     attention = any(ATTENTION in method.needs for method in state.methods.values())
-    size = live.layout.width, layers
-    factors = {name: m.rehearse(*size) if hasattr(m, "rehearse") else 1.0 for name, m in state.methods.items()}
     seconds: dict[str, float] = {}
     started = time.perf_counter()
     with ExitStack() as stack:
@@ -154,7 +155,7 @@ def _pass(live: LiveModel, job: Job, layers: int, source: str, items: Sequence[I
         seconds["*exemplars"] = _timed(lambda: state.exemplars.update(trace), live)
     answers = sum(seconds[name] for name, m in state.methods.items() if name in seconds and isinstance(m, PairMethod))
     swapped = (seconds_of_pass + answers) if state.answers else 0.0
-    return {"pass": seconds_of_pass, "methods": seconds, "factors": factors, "swapped": swapped}
+    return {"pass": seconds_of_pass, "methods": seconds, "swapped": swapped}
 
 
 def _timed(work: Callable[[], object], live: LiveModel | None = None) -> float:
