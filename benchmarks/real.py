@@ -163,7 +163,13 @@ def commands(model: Real, live: LiveModel, path: Path) -> None:
     bare = bare_decoding(live)
     ratio = phases["decoding"] / bare
     report(f"{model.name}: decoding / bare product", ratio, "<= 2", f"{bare:.3g} s bare, not interleaved")
-    asked: dict[str, Any] = {"sources": [model.source], "concepts": list(model.concepts), "per_concept": 2, "seeds": 1}
+    asked: dict[str, Any] = {
+        "dataset": model.dataset,
+        "sources": [model.source],
+        "concepts": list(model.concepts),
+        "per_concept": 2,
+        "seeds": 1,
+    }
     seconds, answer = timed(lambda: atlas.evaluate(method="contribution", model=model.name, **asked))
     report(f"{model.name}: evaluate contribution, seconds", seconds, "", f"{answer.table.num_rows} rows, {asked}")
     sides: Mapping[str, Callable[[], object]] = {
