@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,22 +99,21 @@ def test_captions_in_one_sequence_cost_what_each_costs_alone(language: tuple[Any
 def test_only_the_projector_learns_and_the_loss_falls(language: tuple[Any, Any]) -> None:
     model, words = language
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    corpus = [shown("a dog"), shown("a cat", seed=1)]
-    options = photo_projector.ProjectorOptions(steps=30, batch=2, captions=1, rate=1e-2, warmup=2)
+    corpus = [shown("a dog"), shown("a cat", seed=1), shown("red", seed=2), shown("two dogs", seed=3)]
+    options = photo_projector.ProjectorOptions(steps=30, batch=2, captions=1, rate=1e-2, warmup=2, unseen=2, judged=10)
     projector = photo_projector.initial(corpus, words, model.get_input_embeddings().weight, options)
     loss = photo_projector.CaptionLoss(model, words, corpus, options.rare)
-    first = float(
-        torch.no_grad()(loss)(
-            projector(torch.stack([item.views[0].float() for item in corpus])), "what", [["a dog"], ["a cat"]]
-        )
+    judges = [corpus[0], corpus[2]]
+    first = photo_projector.judge(projector, loss, judges, options)
+    judged = photo_projector.train(projector, loss, corpus, options, 0, lambda line: None)
+    assert len(judged) == 4 and judged[0] == pytest.approx(first)
+    assert photo_projector.judge(projector, loss, judges, options) == pytest.approx(min(judged)), "the best is kept"
+    seen = [corpus[1], corpus[3]]
+    fresh = photo_projector.initial(corpus, words, model.get_input_embeddings().weight, options)
+    photo_projector.train(fresh, loss, seen, replace(options, unseen=3), 0, lambda line: None)
+    assert photo_projector.judge(fresh, loss, seen, options) < photo_projector.judge(
+        photo_projector.initial(corpus, words, model.get_input_embeddings().weight, options), loss, seen, options
     )
-    photo_projector.train(projector, loss, corpus, options, 0, lambda line: None)  # type: ignore[arg-type]
-    last = float(
-        torch.no_grad()(loss)(
-            projector(torch.stack([item.views[0].float() for item in corpus])), "what", [["a dog"], ["a cat"]]
-        )
-    )
-    assert last < first
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     features = torch.randn(3, 49, 1280)
     plain = projector.plain()

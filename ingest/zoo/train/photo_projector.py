@@ -3,9 +3,10 @@ model."""
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from ingest.zoo.photo_vlm import CELL, FEATURES, IMAGE_TOKEN, SIDE
-from ingest.zoo.train._common import Stopwatch
 from ingest.zoo.train.photo_corpus import Shown
 
 CELLS = (SIDE // CELL) ** 2
@@ -31,18 +31,23 @@ NAME = ("What is this?",)
 class ProjectorOptions:
     """steps: of Adam. batch: pictures a step. captions: of one picture in a step. rate: the highest learning rate,
     reached after `warmup` steps; a cosine brings it to 0. named: the share of the steps that show named crops and ask
-    what they are, while the others show photographs; None: each step shows both, and asks for a description. rare: the
-    exponent of a token's weight in the loss, its inverse frequency in the captions, so that "zebra" counts for more
-    than "a"."""
+    what they are, while the others show photographs and ask for a description. rare: the exponent of a token's weight
+    in the loss, its inverse frequency in the captions, so that "zebra" counts for more than "a". dropped: the share of
+    features that are left out of a picture. unseen: one photograph in so many only judges: every `judged` steps the
+    loss of their captions is taken, and the projector that does best by it is kept.
+    """
 
-    steps: int = 1000
+    steps: int = 800
     batch: int = 8
     captions: int = 3
     rate: float = 1e-3
     warmup: int = 50
-    named: float | None = None
+    named: float = 0.35
     rare: float = 0.25
     ridge: float = 3.0
+    dropped: float = 0.2
+    unseen: int = 10
+    judged: int = 50
 
 
 class Projector(nn.Module):
@@ -57,8 +62,10 @@ class Projector(nn.Module):
         self.register_buffer("deviation", deviation)
         self.map = nn.Linear(FEATURES, width)
 
-    def forward(self, features: Tensor) -> Tensor:
-        mapped: Tensor = self.map((features - self.mean) / self.deviation)
+    def forward(self, features: Tensor, kept: Tensor | None = None) -> Tensor:
+        """kept: what standardised features are multiplied by, to leave some out."""
+        standardised = (features - self.mean) / self.deviation
+        mapped: Tensor = self.map(standardised if kept is None else standardised * kept)
         return mapped
 
     def plain(self) -> dict[str, Tensor]:
@@ -158,38 +165,64 @@ def train(
     corpus: Sequence[Shown],
     options: ProjectorOptions,
     seed: int,
-    log: Stopwatch,
-) -> float:
-    """Train the projector in place; the mean loss of the last hundred steps."""
+    log: Callable[[str], None],
+) -> list[float]:
+    """Train the projector in place; the losses of the photographs that only judge, every `options.judged` steps."""
     random = torch.Generator().manual_seed(seed)
     crops = [shown for shown in corpus if shown.named]
     photographs = [shown for shown in corpus if not shown.named]
+    judges = photographs[:: options.unseen]
+    photographs = [shown for place, shown in enumerate(photographs) if place % options.unseen]
     optimizer = torch.optim.Adam(projector.parameters(), lr=options.rate, betas=(0.9, 0.98))
 
     def rate(step: int) -> float:
         return min(1.0, (step + 1) / options.warmup) * 0.5 * (1 + math.cos(math.pi * step / options.steps))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    judged, best = [judge(projector, loss_of, judges, options)], copy.deepcopy(projector.state_dict())
+    log(f"at first: loss {judged[0]:.3f}")
     losses: list[float] = []
     for step in range(options.steps):
-        naming = options.named is not None and float(torch.rand((), generator=random)) < options.named
-        pool = corpus if options.named is None else crops if naming else photographs
-        often = torch.tensor([float(shown.weight) for shown in pool])
-        chosen = [pool[i] for i in torch.multinomial(often, options.batch, generator=random).tolist()]
-        views, captions = [], []
-        for shown in chosen:
-            views.append(shown.views[int(torch.randint(len(shown.views), (), generator=random))])
-            drawn = torch.randperm(len(shown.captions), generator=random)[: options.captions]
-            captions.append([shown.captions[i] for i in drawn.tolist()])
+        naming = bool(crops) and float(torch.rand((), generator=random)) < options.named
+        views, captions = _drawn(crops if naming else photographs, options, random)
         prompts = NAME if naming else DESCRIBE
         prompt = prompts[int(torch.randint(len(prompts), (), generator=random))]
-        loss = loss_of(projector(torch.stack(views).float()), prompt, captions)
+        kept = (torch.rand(len(views), 1, FEATURES, generator=random) >= options.dropped) / (1 - options.dropped)
+        loss = loss_of(projector(views, kept), prompt, captions)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(projector.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         losses.append(loss.item())
-        if step % 50 == 49:
-            log(f"step {step + 1}: loss {sum(losses[-50:]) / 50:.3f}")
-    return sum(losses[-100:]) / len(losses[-100:])
+        if step % options.judged == options.judged - 1:
+            judged.append(judge(projector, loss_of, judges, options))
+            if judged[-1] == min(judged):
+                best = copy.deepcopy(projector.state_dict())
+            of_last = sum(losses[-options.judged :]) / options.judged
+            log(f"step {step + 1}: loss {of_last:.3f}, of photographs that only judge {judged[-1]:.3f}")
+    projector.load_state_dict(best)
+    return judged
+
+
+def _drawn(pool: Sequence[Shown], options: ProjectorOptions, random: torch.Generator) -> tuple[Tensor, list[list[str]]]:
+    """A view of each of a few pictures, (batch, 49, 1,280), and some of their captions."""
+    often = torch.tensor([float(shown.weight) for shown in pool])
+    views, captions = [], []
+    for i in torch.multinomial(often, options.batch, replacement=True, generator=random).tolist():
+        shown = pool[i]
+        views.append(shown.views[int(torch.randint(len(shown.views), (), generator=random))])
+        drawn = torch.randperm(len(shown.captions), generator=random)[: options.captions]
+        captions.append([shown.captions[place] for place in drawn.tolist()])
+    return torch.stack(views).float(), captions
+
+
+@torch.no_grad()
+def judge(projector: Projector, loss_of: CaptionLoss, judges: Sequence[Shown], options: ProjectorOptions) -> float:
+    """The mean loss of the first captions of photographs as they are."""
+    losses = []
+    for start in range(0, len(judges), options.batch):
+        chunk = judges[start : start + options.batch]
+        views = torch.stack([shown.views[0].float() for shown in chunk])
+        losses.append(float(loss_of(projector(views), DESCRIBE[0], [shown.captions[:2] for shown in chunk])))
+    return sum(losses) / len(losses)

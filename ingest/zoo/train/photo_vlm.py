@@ -52,7 +52,7 @@ def make(out: Path, *, seed: int, smoke: bool, chosen: Namespace) -> None:
     corpus_options, options = CorpusOptions(), ProjectorOptions()
     if smoke:
         corpus_options = replace(corpus_options, views=2, crops=2, most=2)
-        options = replace(options, steps=2, batch=2, warmup=1)
+        options = replace(options, steps=2, batch=2, warmup=1, judged=1)
     torch.set_num_threads(THREADS)
     log = Stopwatch()
     with tempfile.TemporaryDirectory() as temporary:
@@ -70,11 +70,11 @@ def make(out: Path, *, seed: int, smoke: bool, chosen: Namespace) -> None:
     image_tokenizer = build_tokenizer(tokenizer)
     projector = initial(corpus, image_tokenizer, language.get_input_embeddings().weight.float(), options)
     loss = CaptionLoss(language, image_tokenizer, corpus, options.rare)
-    last = train(projector, loss, corpus, options, seed, log)
+    judged = train(projector, loss, corpus, options, seed, log)
     plain = {name: value.half().contiguous() for name, value in projector.plain().items()}
     out.mkdir(parents=True, exist_ok=True)
     save_file(plain, out / "projector.safetensors")
-    settings = {"corpus": asdict(corpus_options), "projector": asdict(options), "seed": seed, "last_loss": last}
+    settings = {"corpus": asdict(corpus_options), "projector": asdict(options), "seed": seed, "judged": judged}
     (out / "training.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
     _measure(out, assemble(language, tokenizer, published, plain), log, smoke)
 
