@@ -91,7 +91,9 @@ def contents(path: Path) -> Mapping[str, list[Any]]:
             rows = [dict(row) for row in connection.execute(table.select()).mappings()]
             for row in rows if table.name == "runs" else []:
                 outcome = json.loads(row["outcome"])
-                row["outcome"] = {k: v for k, v in outcome.items() if k not in ("seconds", "peak_memory_bytes")}
+                row["outcome"] = {
+                    k: v for k, v in outcome.items() if k not in ("seconds", "phases", "peak_memory_bytes")
+                }
             found[table.name] = sorted((tuple(row[n] for n in names) for row in rows), key=repr)
     return found
 

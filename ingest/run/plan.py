@@ -26,7 +26,7 @@ from ingest.run import rehearse
 from ingest.run.cost import Cost, whole_cost
 from ingest.run.phases import ANSWERING, DECODING, ENCODING
 from ingest.run.prepare import collect, completed, loading
-from ingest.run.resolve import needs, null_draws
+from ingest.run.resolve import methods, needs, null_draws
 
 BYTES_A_SCORE = 13
 """Measured, in the database and in Parquet together (benchmarks/scale.py)."""
@@ -80,7 +80,11 @@ def plan(job: Job, execution: Execution) -> list[dict[str, Any]]:
     cost: Cost | None = None
     if not why and words:
         cost, why = _rehearsed(job, execution, words, layout, scored, 8.0 * neurons * maps)
-    rows += _measured(cost) if cost is not None else _assumed(job, execution, len(words), parameters, image_tokens, why)
+    rows += (
+        _measured(cost, job)
+        if cost is not None
+        else _assumed(job, execution, len(words), parameters, image_tokens, why)
+    )
     if cost is None:
         rows.append((DECODING, _seconds(_decoding(job, execution, layout)), FIRST_RUN))
     if drawn := len(examples) - len(words):
@@ -100,7 +104,7 @@ def _no_rehearsal(job: Job, execution: Execution) -> str:
     Raises:
         Unsupported: this machine has no such device, and it is not a GPU.
     """
-    if execution.device.startswith("cuda") and not torch.cuda.is_available():
+    if execution.device == "cuda" and not torch.cuda.is_available():
         return "this machine has no GPU"
     find_device(execution.device)
     if job.quantization or execution.device_map:
@@ -128,13 +132,15 @@ def _rehearsed(
     return Cost({**cost.seconds, DECODING: _decoding(job, execution, layout)}, cost.memory + sums), ""
 
 
-def _measured(cost: Cost) -> list[Row]:
+def _measured(cost: Cost, job: Job) -> list[Row]:
     rows = [("memory", _bytes(cost.memory), "measured on one and two layers of the same widths")]
     named = {ANSWERING: "at most: as many tokens as answers may have", ENCODING: "opening media, tokens"}
     named[DECODING] = FIRST_RUN
     named["ablation"] = "at most: neurons that are zero cost nothing"
+    twins = f"with {1 + null_draws(job)} passes over counterfactual pictures"
+    named |= {name: twins for name, method in methods(job).items() if TWIN in method.needs}
     for name, seconds in sorted(cost.seconds.items(), key=lambda item: -item[1]):
-        if seconds >= 0.05 and not name.startswith("*"):
+        if seconds >= 0.001 and not name.startswith("*"):
             rows.append((name, _seconds(seconds), named.get(name, "measured on one and two layers")))
     return [*rows, ("time", _seconds(sum(cost.seconds.values())), "the sum, without loading the model")]
 
@@ -143,7 +149,7 @@ def _assumed(job: Job, execution: Execution, examples: int, parameters: int, ima
     """Memory of the weights, and times from the operations alone."""
     if not examples:
         return []
-    absent = execution.device.startswith("cuda") and not torch.cuda.is_available()
+    absent = execution.device == "cuda" and not torch.cuda.is_available()
     speed = GPU.get(job.dtype, GPU["float32"]) if absent else _speed(find_device(execution.device))
     whose = "assumed, as of one A100" if absent else "measured now, of a matrix product"
     needed = needs(job)
@@ -162,7 +168,7 @@ def _assumed(job: Job, execution: Execution, examples: int, parameters: int, ima
 def _decoding(job: Job, execution: Execution, layout: Layout) -> float:
     """Seconds that decoding all neurons takes: measured on a part of it, or for an absent GPU by its products alone."""
     neurons = len(layout.layers) * layout.width
-    if execution.device.startswith("cuda") and not torch.cuda.is_available():
+    if execution.device == "cuda" and not torch.cuda.is_available():
         return 2.0 * neurons * layout.d_model * layout.vocabulary / GPU.get(job.dtype, GPU["float32"])
     dtype = DTYPES.get(job.dtype, torch.float32)
     return predicted_seconds(neurons, layout.d_model, layout.vocabulary, find_device(execution.device), dtype)

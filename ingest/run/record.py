@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import importlib.metadata
 import platform
-import resource
 import shutil
 import sys
 import time
@@ -32,6 +31,7 @@ from atlas.store.run_writer import write_run
 from atlas.store.schema import responses
 from ingest.data.examples import Dataset
 from ingest.job import Execution
+from ingest.run import memory
 from ingest.run.encode_examples import Response
 from ingest.run.resolve import run_id
 
@@ -137,7 +137,7 @@ class RunRecord:
         full_outcome = {
             **outcome,
             "seconds": round(time.monotonic() - self._clock, 3),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak_memory_bytes": memory.peak(),
         }
         run = {
             "run_id": self.run_id,

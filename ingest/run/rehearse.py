@@ -8,10 +8,6 @@ It runs in a process of its own, whose memory is measured and then given back.
 from __future__ import annotations
 
 import copy
-import ctypes
-import gc
-import resource
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -31,6 +27,7 @@ from ingest.attribution.item import Item
 from ingest.attribution.trace import ATTENTION, traced
 from ingest.data.examples import Dataset, Example
 from ingest.job import Execution, Job, make_job, open_dataset
+from ingest.run import memory
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.map_step import State
 from ingest.run.prepare import collect, completed, loading
@@ -38,12 +35,6 @@ from ingest.run.prepare import collect, completed, loading
 DEPTHS = (1, 2)
 TOKENS = (2, 6)
 """How many tokens are generated, twice: what one more costs."""
-
-KILOBYTE = 1 if sys.platform == "darwin" else 1024
-"""The unit of `ru_maxrss`."""
-
-CLEAR, RESET_PEAK = Path("/proc/self/clear_refs"), "5"
-"""Where Linux is told to measure a process's largest memory anew; see proc(5)."""
 
 LARGEST = 4e12
 """Operations of a forward pass of the deeper model: fewer examples are rehearsed where all of a batch need more."""
@@ -162,8 +153,8 @@ def _pass(live: LiveModel, job: Job, state: State, source: str, items: Sequence[
         seconds["*exemplars"] = _timed(lambda: state.exemplars.update(trace), live)
     answers = sum(seconds[name] for name, m in state.methods.items() if name in seconds and isinstance(m, PairMethod))
     swapped = (seconds_of_pass + answers) if state.answers else 0.0
-    memory = {"held": held, "working": max(0, _peak(live) - held)}
-    return {"pass": seconds_of_pass, "methods": seconds, "swapped": swapped, **memory}
+    in_use = {"held": held, "working": max(0, _peak(live) - held)}
+    return {"pass": seconds_of_pass, "methods": seconds, "swapped": swapped, **in_use}
 
 
 def _timed(work: Callable[[], object], live: LiveModel | None = None) -> float:
@@ -179,34 +170,18 @@ def _wait(live: LiveModel) -> None:
         torch.cuda.synchronize(live.device)
 
 
-def _status(field: str) -> int:
-    """A field of /proc/self/status in bytes; 0 where there is none."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:")), 0)
-
-
 def _forget_peak(live: LiveModel) -> int:
-    """Give freed memory back, measure the largest anew, and say how much is in use: building a shallow model, or
-    looking at pictures, takes more than its layers do."""
-    gc.collect()
+    """Measure the largest memory anew, and say how much is in use: building a shallow model, or looking at pictures,
+    takes more than its layers do."""
     if live.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(live.device)
         return int(torch.cuda.memory_allocated(live.device))
-    if CLEAR.exists():
-        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-            libc.malloc_trim(0)
-        CLEAR.write_text(RESET_PEAK)
-    return _status("VmRSS") or _peak(live)
+    return memory.forget_peak()
 
 
 def _peak(live: LiveModel) -> int:
     """The bytes in use at most since then: of the GPU, where the model is on one."""
-    if live.device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(live.device))
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KILOBYTE
+    return int(torch.cuda.max_memory_allocated(live.device)) if live.device.type == "cuda" else memory.peak()
 
 
 def plain(job: Job, execution: Execution) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def test_a_dry_run_refuses_what_the_run_would(arguments: list[str], code: int, m
 @pytest.mark.skipif(torch.cuda.is_available(), reason="about a machine without a GPU")
 def test_a_dry_run_without_a_gpu(run: Run) -> None:
     code, out, _ = run("ingest", "--dry-run", "--device", "cuda", "--per-concept", "1", "--layers", "3")
-    assert code == 0 and "8e+12 operations/s  this machine has no GPU: assumed, as of one A100" in out
+    assert code == 0 and "8e+12 operations/s" in out and "assumed, as of one A100" in out
     assert run("ingest", "--device", "cuda")[0] in (3, 5)
     assert run("ingest", "--dry-run", "--device", "auto", "--per-concept", "1", "--layers", "3")[0] == 0
 

@@ -135,7 +135,7 @@ def test_the_leaderboard_says_what_it_is_a_mean_over_and_of_what(own_atlas: Path
     assert code == 0 and found["text", "contribution"]["ranked"] == 2
     assert found["text", "contribution"]["ablated"] is None and "dataset" not in err
     table = run("leaderboard", "--format", "table", "--atlas", own_atlas)[1]
-    assert table.split()[:5] == ["source", "method", "reduce", "ranked", "ablated"]
+    assert table.split()[:5] == ["source", "method", "reduce", "metric", "ranked"]
     copies = (
         "datasets SELECT * REPLACE (99 AS dataset_id, 'old' AS name)",
         "concepts SELECT * REPLACE (concept_id + 90 AS concept_id, 99 AS dataset_id)",

@@ -16,7 +16,7 @@ import torch
 from atlas.live.layout import locate
 from ingest.job import Execution, Job, make_job
 from ingest.methods import ablation
-from ingest.run import rehearse
+from ingest.run import memory, rehearse
 from ingest.run.cost import linear, restarting, whole_cost
 from ingest.run.phases import Phases
 from ingest.run.plan import plan
@@ -155,6 +155,20 @@ def measured(job: Job) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return outcome
+
+
+def test_memory_is_this_process_s_own() -> None:
+    ballast = bytearray(300 * 2**20)
+    before = memory.peak()
+    assert before >= 300 * 2**20
+    child = [sys.executable, "-c", "from ingest.run import memory; print(memory.peak())"]
+    assert int(subprocess.run(child, capture_output=True, text=True, check=True).stdout) < 250 * 2**20
+    del ballast
+    in_use = memory.forget_peak()
+    if memory.CLEAR.exists():
+        assert in_use <= memory.peak() < before
+    large = bytearray(200 * 2**20)
+    assert memory.peak() >= in_use + 190 * 2**20 and large
 
 
 def amount(text: str) -> float:
