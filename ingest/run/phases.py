@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 ANSWERING, DECODING, ENCODING, PASSING = "answers", "decoding", "encoding", "passes"
 
 
 class Phases(Counter[str]):
-    """Seconds by phase. What a GPU does is counted where the program waits for it."""
+    """Seconds by phase. What a GPU does is counted where the program waits for it: at the end of every phase, where
+    `wait` does so."""
+
+    wait: Callable[[], None] | None = None
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -20,6 +23,8 @@ class Phases(Counter[str]):
         try:
             yield
         finally:
+            if self.wait is not None:
+                self.wait()
             self[name] += time.perf_counter() - started  # type: ignore[assignment]
 
     def rounded(self) -> dict[str, float]:

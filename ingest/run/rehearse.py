@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.run import memory
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.map_step import State
+from ingest.run.phases import Phases
 from ingest.run.prepare import collect, completed, loading
 
 DEPTHS = (1, 2)
@@ -138,7 +140,8 @@ def _pass(live: LiveModel, job: Job, state: State, source: str, items: Sequence[
     """One shared pass over the items, with the seconds of the pass and of every method."""
     grad = any(GRADIENT in method.needs for method in state.methods.values())
     attention = any(ATTENTION in method.needs for method in state.methods.values())
-    seconds: dict[str, float] = {}
+    state.phases = Phases()
+    state.phases.wait = partial(_wait, live)
     started = time.perf_counter()
     with ExitStack() as stack:
         trace = stack.enter_context(
@@ -147,21 +150,17 @@ def _pass(live: LiveModel, job: Job, state: State, source: str, items: Sequence[
         _wait(live)
         seconds_of_pass = time.perf_counter() - started
         held = _forget_peak(live)
-        for name, method in state.methods.items():
-            if trace.target in method.targets and (method.sources is None or source in method.sources):
-                seconds[name] = _timed(lambda m=method: m.update(trace), live)  # type: ignore[misc]
-        seconds["*exemplars"] = _timed(lambda: state.exemplars.update(trace), live)
+        state.update(trace)
+    seconds = dict(state.phases)
     answers = sum(seconds[name] for name, m in state.methods.items() if name in seconds and isinstance(m, PairMethod))
     swapped = (seconds_of_pass + answers) if state.answers else 0.0
     in_use = {"held": held, "working": max(0, _peak(live) - held)}
     return {"pass": seconds_of_pass, "methods": seconds, "swapped": swapped, **in_use}
 
 
-def _timed(work: Callable[[], object], live: LiveModel | None = None) -> float:
+def _timed(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
-    if live is not None:
-        _wait(live)
     return time.perf_counter() - started
 
 
