@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from atlas.errors import UsageError, unknown
+from atlas.errors import unknown
 from ingest.data.examples import AUDIO, FIND, HELD_OUT, IMAGE, TEXT, VIDEO, BadMedia, Concept, Example, Mention
 from ingest.datasets import _scene
 from ingest.datasets._drawings import DRAW_TASKS, Drawing, draw_wordings
+from ingest.datasets._files import refuse_path
 from ingest.datasets._filmed import FILM, SceneVideos
 from ingest.datasets._heard import PREFIX, SceneRecordings
 from ingest.datasets._sound_words import SOUND_TASKS
@@ -182,8 +183,7 @@ def build(path: str | None = None, *, seed: int = 0) -> Scenes:
     Raises:
         UsageError: a path was given; the world is generated, not read.
     """
-    if path is not None:
-        raise UsageError(f"scenes is generated from a seed and reads no folder ('{path}'); use [[dataset=scenes]]")
+    refuse_path(path, "scenes")
     return Scenes(seed)
 
 
