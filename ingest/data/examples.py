@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 IMAGE, TEXT, AUDIO, VIDEO = "image", "text", "audio", "video"
 FIND, HELD_OUT = "find", "held_out"
+MISSING = "missing"
+"""The digest of a medium that is not there, or that the dataset may not read."""
+
 BOTH = "all"
 """`split` of a job that takes both: on a dataset that no neurons were found on, nothing need be held out."""
 
@@ -145,7 +148,7 @@ class Dataset(Protocol):
         ...
 
     def digest(self, media: str) -> str:
-        """What identifies the picture's content: a hash of its bytes, or "missing" where it does not exist."""
+        """What identifies the picture's content: a hash of its bytes, or MISSING where it does not exist."""
         ...
 
     def mask(self, media: str, concept: str) -> np.ndarray:

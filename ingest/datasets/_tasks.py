@@ -12,7 +12,7 @@ import numpy as np
 
 from atlas.errors import UsageError
 from atlas.store.atomic import sha256
-from ingest.data.examples import AUDIO, FIND, HELD_OUT, IMAGE, VIDEO, BadMedia, Concept, Example, Mention
+from ingest.data.examples import AUDIO, FIND, HELD_OUT, IMAGE, MISSING, VIDEO, BadMedia, Concept, Example, Mention
 from ingest.data.media import open_audio, open_image
 from ingest.data.video import FRAMES, open_clip
 from ingest.datasets._files import check_names, resolve_media, sort_key
@@ -137,12 +137,12 @@ class TaskDataset:
         return open_clip(path, self._frames)
 
     def digest(self, media: str) -> str:
-        """The sha256 of the file's bytes, or "missing"."""
+        """The sha256 of the file's bytes, or MISSING."""
         try:
             path = resolve_media(self._root, media)
-            return sha256(path) if path.is_file() else "missing"
+            return sha256(path) if path.is_file() else MISSING
         except (OSError, BadMedia):
-            return "missing"
+            return MISSING
 
     def mask(self, media: str, concept: str) -> np.ndarray:
         """(height, width) bool, all False: where a picture shows the answer is not known.

@@ -24,7 +24,7 @@ import numpy as np
 
 from atlas.errors import UsageError
 from atlas.store.atomic import sha256
-from ingest.data.examples import FIND, HELD_OUT, IMAGE, TEXT, BadMedia, Concept, Example, Mention
+from ingest.data.examples import FIND, HELD_OUT, IMAGE, MISSING, TEXT, BadMedia, Concept, Example, Mention
 from ingest.data.media import MAX_PIXELS, open_image
 from ingest.datasets import _coco_files
 from ingest.datasets._coco_captions import CaptionMentions, concepts_of
@@ -117,11 +117,11 @@ class Coco:
         return picture
 
     def digest(self, media: str) -> str:
-        """The sha256 of the file's bytes, or "missing"."""
+        """The sha256 of the file's bytes, or MISSING."""
         try:
             return sha256(resolve_media(self._root, media))
         except (OSError, BadMedia):
-            return "missing"
+            return MISSING
 
     def mask(self, media: str, concept: str) -> np.ndarray:
         """(height, width) bool, at the size in the annotation file: the pixels that show the concept, crowds included.

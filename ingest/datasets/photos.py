@@ -80,7 +80,7 @@ class Photos:
         return self._photographs.image(media)
 
     def digest(self, media: str) -> str:
-        """The sha256 of the file's bytes, or "missing"."""
+        """The sha256 of the file's bytes, or MISSING."""
         return self._photographs.digest(media)
 
     def mask(self, media: str, concept: str) -> np.ndarray:

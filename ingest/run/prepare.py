@@ -15,7 +15,7 @@ from atlas.live.load.checkpoints import Loading, read_config, takes
 from atlas.live.model import LiveModel
 from ingest import zoo
 from ingest.data.answers import REFERENCE, with_references
-from ingest.data.examples import BOTH, FIND, HELD_OUT, Dataset, Example, splits_of
+from ingest.data.examples import BOTH, FIND, HELD_OUT, MISSING, BadMedia, Dataset, Example, splits_of
 from ingest.data.where_named import named_examples
 from ingest.job import Execution, Job, ModelSpec
 from ingest.run.resolve import complete, tasks_by_source
@@ -48,10 +48,10 @@ def completed(job: Job, dataset: Dataset, execution: Execution) -> Job:
 
 
 def collect(job: Job, dataset: Dataset) -> list[Example]:
-    """The job's examples, in a fixed order.
+    """The job's examples, in a fixed order. Warns of media that are not there.
 
     Raises:
-        UsageError: there are none, or the dataset does not have a task.
+        UsageError: there are none, none has its media, or the dataset does not have a task.
     """
     collected: list[Example] = []
     for (source, tasks), split in product(tasks_by_source(job, dataset).items(), splits_of(job.split)):
@@ -70,7 +70,35 @@ def collect(job: Job, dataset: Dataset) -> list[Example]:
             f"with source {' or '.join(job.sources)}; choose other [[concepts]], [[sources]] or [[split]] "
             "(`atlas concepts --dataset ...` lists what there is)"
         )
-    return list({e.id: e for e in collected}.values())
+    examples = list({e.id: e for e in collected}.values())
+    tell_missing_media(dataset, examples)
+    return examples
+
+
+def tell_missing_media(dataset: Dataset, examples: Sequence[Example]) -> None:
+    """Warn of media that are not there, or that the dataset may not read, before a model is loaded for them.
+
+    Raises:
+        UsageError: no example has its media.
+    """
+    pointers = {pointer: example.source for example in examples for pointer in example.media}
+    missing = [pointer for pointer in pointers if dataset.digest(pointer) == MISSING]
+    if not missing:
+        return
+    first = missing[0]
+    try:
+        getattr(dataset, pointers[first])(first)
+        reason = "missing"
+    except BadMedia as error:
+        reason = str(error)
+    if all(set(example.media) & set(missing) for example in examples):
+        raise UsageError(f"no example could be used: {len(missing)} media are missing, the first: {first}: {reason}")
+    warnings.warn(
+        f"{len(missing)} of {len(pointers)} media are missing, and their examples will be skipped; the first: {first}: "
+        f"{reason}",
+        AtlasWarning,
+        stacklevel=3,
+    )
 
 
 def describe_examples(job: Job, dataset: Dataset, examples: Sequence[Example]) -> str:

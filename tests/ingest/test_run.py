@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+import task_folders
 from older_atlas import older_decodings
 
 from atlas import Atlas
-from atlas.errors import AtlasError, StoreUnavailable, UsageError
+from atlas.errors import AtlasError, AtlasWarning, StoreUnavailable, UsageError
 from atlas.maintain.check import check
 from atlas.maintain.rebuild import rebuild
 from atlas.query.decoded import NOT_Z
@@ -324,6 +325,27 @@ def test_a_job_without_a_usable_example_says_why(empty_atlas: Path, llava_folder
         ingest(empty_atlas, job, Execution())
     with pytest.raises(AtlasError, match=r"1\.jpg"):
         ingest(empty_atlas, replace(job, per_concept=3), Execution(bad_media="fail"))
+
+
+@UNJUDGED
+def test_media_that_are_not_there_are_told_before_a_model_is_loaded(tmp_path: Path) -> None:
+    """Pictures behind links that lead out of the folder are not read, which is said at once."""
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "pictures"
+    (folder / "dog").mkdir(parents=True)
+    for n in range(8):
+        task_folders.picture(elsewhere / f"{n}.png", n)
+        (folder / "dog" / f"{n}.png").symlink_to(elsewhere / f"{n}.png")
+    content = {"model": "tiny-llava", "dataset": f"folder:{folder}", "concepts": ("dog",), "split": "all"}
+    job = complete(make_job(content), dataset := open_dataset(make_job(content)), EYES)
+    with pytest.raises(
+        UsageError, match=r"8 media are missing, the first: dog/\d\.png: .* is a link out of the dataset"
+    ):
+        collect(job, dataset)
+    for name in ("1.png", "2.png"):
+        (folder / "dog" / name).unlink()
+        task_folders.picture(folder / "dog" / name, 1)
+    with pytest.warns(AtlasWarning, match=r"6 of 8 media are missing, and their examples will be skipped; the first"):
+        assert len(collect(job, dataset)) == 8
 
 
 def _one_picture_coco(folder: Path) -> None:
