@@ -148,7 +148,10 @@ class ExampleOptions(DataOptions):
     )
     seed: int | None = option("Which examples, and the random control.", default=None, of=JOB)
     answers: str | None = option(
-        "Of pictures: the model's own words (own, default), or the dataset's (reference).", default=None, of=JOB
+        "Of pictures: the model's own words (own), or the dataset's (reference). [default: own; of `evaluate`: those "
+        "that the neurons were found on]",
+        default=None,
+        of=JOB,
     )
     where_named: str | None = option(
         "Only texts that name the concept in the prompt, the answer, or both.", default=None, of=JOB

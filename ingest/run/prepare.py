@@ -106,7 +106,8 @@ def describe_examples(job: Job, dataset: Dataset, examples: Sequence[Example]) -
     count = getattr(dataset, "count", None)
     of_total = "" if count is None else f" of {count(tasks_by_source(job, dataset), splits_of(job.split)):,}"
     split = "find and held_out" if job.split == BOTH else job.split
-    return f"{len(examples):,}{of_total} examples of {job.dataset}, split {split}"
+    answers = ", reference answers" if job.answers == REFERENCE else ""
+    return f"{len(examples):,}{of_total} examples of {job.dataset}, split {split}{answers}"
 
 
 def negatives(job: Job, dataset: Dataset, source: str, split: str, tasks: Sequence[str]) -> list[Example]:

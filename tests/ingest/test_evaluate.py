@@ -250,3 +250,17 @@ def test_all_examples_are_asked_where_none_need_be_held_out(held_out: Job, tmp_p
         few = prepare.collect(replace(job, per_concept=2), dataset)
         assert prepare.describe_examples(job, dataset, few).startswith(f"{len(few)} of {len(examples)} examples")
     assert counts["find"] + counts["held_out"] == counts["all"] == 40 and counts["held_out"] > 2
+
+
+def test_answers_are_those_that_the_neurons_were_found_on(empty_atlas: Path) -> None:
+    """Found on people's captions of photographs, neurons are judged by people's captions."""
+    atlas = Atlas.open(empty_atlas)
+    asked: dict[str, Any] = {"dataset": "photos", "sources": ["image"], "concepts": ["dog", "cat"]}
+    atlas.ingest(model="tiny-llava", methods=["activation"], answers="reference", per_concept=2, **asked)
+    by_method = atlas.evaluate(method="activation", model="tiny-llava", doses=["10"], seeds=0, **asked)
+    assert any("split held_out, reference answers" in note for note in by_method.notes)
+    atlas.create_edit("no-dog", atlas.query("dog", "activation", top=10), kinds.ablate())
+    by_edit = atlas.evaluate("no-dog", concepts=["dog", "cat"], metrics=["none"], seeds=0)
+    assert any("split held_out, reference answers" in note for note in by_edit.notes)
+    own = atlas.evaluate("no-dog", concepts=["dog", "cat"], metrics=["none"], seeds=0, answers="own")
+    assert not any("reference answers" in note for note in own.notes)
