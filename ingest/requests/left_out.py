@@ -9,6 +9,31 @@ from typing import Any
 SHOWN = 5
 """Media that are named one by one."""
 
+NAMED = "([[where_named=prompt]] takes only those that do)"
+LEFT_OUT = (
+    (
+        "unmentioned",
+        "answer does not mention it and was left out",
+        "answers do not mention it and were left out",
+    ),
+    (
+        "unplaced",
+        "picture does not say where it is and was left out",
+        "pictures do not say where it is and were left out",
+    ),
+    (
+        "unnamed",
+        f"prompt does not name it and was left out {NAMED}",
+        f"prompts do not name it and were left out {NAMED}",
+    ),
+    (
+        "undrawn",
+        "answer has no picture and was left out",
+        "answers have no picture and were left out",
+    ),
+)
+"""What is counted by concept, and how it is said of one example and of several."""
+
 
 def left_out(skipped: Mapping[str, Any] | None, atlas: Path, run_id: str) -> list[str]:
     """One sentence for each medium, up to SHOWN, and for each concept whose examples were left out.
@@ -22,11 +47,8 @@ def left_out(skipped: Mapping[str, Any] | None, atlas: Path, run_id: str) -> lis
     if len(media) > SHOWN:
         manifest = atlas / "runs" / run_id / "manifest.json"
         lines.append(f"skipped {len(media) - SHOWN} more media ({manifest} has them all, under outcome)")
-    for key, why in (
-        ("unmentioned", "answers do not mention it and were left out"),
-        ("unplaced", "pictures do not say where it is and were left out"),
-        ("unnamed", "prompts do not name it and were left out ([[where_named=prompt]] takes only those that do)"),
-        ("undrawn", "answers have no picture and were left out"),
-    ):
-        lines += [f"{concept}: {count} {why}" for concept, count in skipped.get(key, {}).items()]
+    for key, one, several in LEFT_OUT:
+        lines += [
+            f"{concept}: {count} {one if count == 1 else several}" for concept, count in skipped.get(key, {}).items()
+        ]
     return lines
