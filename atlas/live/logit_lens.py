@@ -118,18 +118,18 @@ class Lens:
         d_model, device = self.rows.shape[1], self.rows.device
         total, count = torch.zeros(d_model, dtype=torch.float64), 0
         for unit in self._units():
-            total, count = total + unit.double().sum(0).cpu(), count + len(unit)
+            total, count = total + exact(unit).sum(0).cpu(), count + len(unit)
         center = total / max(count, 1)
         covariance = torch.zeros(d_model, d_model, dtype=torch.float64)
         for unit in self._units():
             centred = unit - center.to(unit)
-            covariance += (centred.T @ centred).double().cpu()
-        covariance = (covariance / max(count, 1)).to(device)
+            covariance += (centred.T @ centred).cpu().double()
+        covariance /= max(count, 1)
         mean, sd = [torch.empty(0)], [torch.empty(0)]
         for rows in torch.split(self.rows, 4096):
-            double = rows.double()
-            mean.append((double @ center.to(device)).float().cpu())
-            sd.append((double @ covariance * double).sum(1).clamp(min=0).sqrt().float().cpu())
+            double = exact(rows)
+            mean.append((double @ center.to(double)).float().cpu())
+            sd.append((double @ covariance.to(double) * double).sum(1).clamp(min=0).sqrt().float().cpu())
         mean_of_all, sd_of_all = torch.cat(mean).to(device), torch.cat(sd).to(device)
         lengths = torch.linalg.vector_norm(self.rows.float(), dim=1)
         lacking = (sd_of_all <= LEAST_SPREAD * lengths).nonzero()[:, 0]
@@ -213,6 +213,11 @@ def choices(live: LiveModel, top: int) -> dict[tuple[int, str], Tensor]:
     return {key: torch.cat(blocks) for key, blocks in parts.items()}
 
 
+def exact(values: Tensor) -> Tensor:
+    """The values in float64, on the CPU where their device has no such type."""
+    return (values.cpu() if values.device.type == "mps" else values).double()
+
+
 @torch.no_grad()
 def predicted_seconds(neurons: int, d_model: int, vocabulary: int, device: torch.device, dtype: torch.dtype) -> float:
     """The time of `decode`, from that of a block of random vectors and a part of the vocabulary, measured now."""
@@ -227,7 +232,7 @@ def predicted_seconds(neurons: int, d_model: int, vocabulary: int, device: torch
             tokens.cpu(), values.cpu()
 
     def spread() -> None:
-        (vectors.float().T @ vectors.float()).double().cpu()
+        (vectors.float().T @ vectors.float()).cpu().double()
 
     blocks = neurons / BLOCK
     return blocks * (_seconds_of(block) * vocabulary / part + 2 * _seconds_of(spread))
