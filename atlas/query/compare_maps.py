@@ -1,6 +1,6 @@
 """Questions about several maps: one question, one function, one SQL statement, one Arrow table.
 
-A share of n neurons is a whole number everywhere: rounded (a half to the even number), at least one; see `size`.
+A share of n neurons is a whole number everywhere: rounded (a half up), at least one; see `size`.
 """
 
 from __future__ import annotations
