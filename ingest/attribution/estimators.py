@@ -192,6 +192,8 @@ class PairMethod:
         self.pairs.layers = self.layers(trace)
         names = sorted(set(trace.concepts))
         scored = self.scored(trace)
+        if not any(scored):
+            return
         members = [[c == name and bool(s) for c, s in zip(trace.concepts, scored, strict=True)] for name in names]
         member = sent(members, trace.pairs.device).float()
         exact = COHENS_D in self.reductions  # a variance is a small difference of large numbers
