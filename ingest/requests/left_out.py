@@ -27,6 +27,11 @@ LEFT_OUT = (
         f"prompts do not name it and were left out {NAMED}",
     ),
     (
+        "rewritten",
+        "prompt is changed by the tokenizer, so that the place of its name is not known, and was left out",
+        "prompts are changed by the tokenizer, so that the place of its name is not known, and were left out",
+    ),
+    (
         "undrawn",
         "answer has no picture and was left out",
         "answers have no picture and were left out",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,18 +37,24 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
         yield items[begin : begin + size]
 
 
+SOMETIMES = ("unnamed", "rewritten", "undrawn")
+"""What is counted only where there is any."""
+
+
 @dataclass
 class Skipped:
     """What was left out and why.
 
     unmentioned: concepts whose words the answer lacks. unplaced: concepts whose place in the picture is needed and not
-    known. unnamed: concepts that the prompt does not name, where that is needed. undrawn: requested concepts of which
-    no picture was drawn; a count each. media: pointer -> error.
+    known. unnamed: concepts that the prompt does not name, where that is needed; rewritten: those of prompts that the
+    tokenizer changes, so that this cannot be told. undrawn: requested concepts of which no picture was drawn; a count
+    each. media: pointer -> error.
     """
 
     unmentioned: Counter[str] = field(default_factory=Counter)
     unplaced: Counter[str] = field(default_factory=Counter)
     unnamed: Counter[str] = field(default_factory=Counter)
+    rewritten: Counter[str] = field(default_factory=Counter)
     undrawn: Counter[str] = field(default_factory=Counter)
     media: dict[str, str] = field(default_factory=dict)
 
@@ -55,14 +62,14 @@ class Skipped:
         """Add the counts and errors of another run, as `plain` gives them."""
         self.unmentioned.update({k: int(str(v)) for k, v in counts["unmentioned"].items()})
         self.unplaced.update({k: int(str(v)) for k, v in counts["unplaced"].items()})
-        for name in ("unnamed", "undrawn"):
+        for name in SOMETIMES:
             getattr(self, name).update({k: int(str(v)) for k, v in counts.get(name, {}).items()})
         self.media.update({k: str(v) for k, v in counts["media"].items()})
 
     def plain(self) -> dict[str, dict[str, object]]:
         """All of it as JSON, sorted by name."""
         counted = {name: dict(sorted(getattr(self, name).items())) for name in ("unmentioned", "unplaced")}
-        counted |= {n: dict(sorted(c.items())) for n in ("unnamed", "undrawn") if (c := getattr(self, n))}
+        counted |= {n: dict(sorted(c.items())) for n in SOMETIMES if (c := getattr(self, n))}
         return {**counted, "media": dict(sorted(self.media.items()))}
 
 
@@ -155,10 +162,16 @@ class ExampleEncoder:
         """For each concept to explain: the prompt's tokens that name it; concepts without any are counted in
         `skipped`."""
         text, ends = self.live.encoder.decode(prompt.ids), self.live.encoder.ends(prompt.ids)
-        start = max(text.find(example.prompt), 0)  # the chat template's own words do not count
+        # The chat template's own words do not count. A tokenizer may compose or decompose letters.
+        spellings = [example.prompt, *(unicodedata.normalize(form, example.prompt) for form in ("NFC", "NFD", "NFKC"))]
+        asked = next((spelling for spelling in spellings if spelling in text), None)
         by_concept: dict[str, tuple[int, ...]] = {}
         for concept in sorted({t.concept for t in targets} - {NONE}):
-            ranges = mention_spans(text[start : start + len(example.prompt)], Mention(concept), self.dataset.concepts)
+            if asked is None:
+                self.skipped.rewritten[concept] += 1
+                continue
+            start = text.index(asked)
+            ranges = mention_spans(asked, Mention(concept), self.dataset.concepts)
             tokens = [t for first, end in ranges for t in tokens_of((first + start, end + start), ends)]
             if tokens:
                 by_concept[concept] = tuple(sorted(set(tokens)))
