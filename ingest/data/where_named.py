@@ -4,13 +4,15 @@ written."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from ingest.data.examples import TEXT, Concept, Dataset, Example, Mention
 from ingest.data.targets import mention_spans
 
 PROMPT, ANSWER, BOTH = "prompt", "answer", "both"
 WHERE_NAMED = (PROMPT, ANSWER, BOTH)
-EVERYTHING = 10**9
+MOST = 4096
+"""Examples of a concept and task that are looked through for those that name it: a generated world has no end."""
 
 
 def is_named(example: Example, name: str, where: str, concepts: Mapping[str, Concept]) -> bool:
@@ -35,8 +37,8 @@ def named_examples(
     per_concept: int,
     seed: int,
 ) -> list[Example]:
-    """`Dataset.examples` of those that name the concept there, at most `per_concept` of each concept and task. Examples
-    with media are all taken: there, the picture or the recording brings the concept."""
+    """`Dataset.examples` of those that name the concept there, at most `per_concept` of each concept and task, of the
+    first MOST. Examples with media are all taken: there, the picture or the recording brings the concept."""
     if source != TEXT:
         return dataset.examples(
             source=source, split=split, concepts=concepts, tasks=tasks, per_concept=per_concept, seed=seed
@@ -44,9 +46,19 @@ def named_examples(
     kept: dict[str, Example] = {}
     for name in concepts:
         for task in tasks:
-            examples = dataset.examples(
-                source=source, split=split, concepts=[name], tasks=[task], per_concept=EVERYTHING, seed=seed
-            )
-            named = [example for example in examples if is_named(example, name, where, dataset.concepts)]
+            which: dict[str, Any] = {
+                "source": source,
+                "split": split,
+                "concepts": [name],
+                "tasks": [task],
+                "seed": seed,
+            }
+            looked_at = min(4 * per_concept, MOST)
+            while True:
+                examples = dataset.examples(per_concept=looked_at, **which)
+                named = [example for example in examples if is_named(example, name, where, dataset.concepts)]
+                if len(named) >= per_concept or len(examples) < looked_at or looked_at == MOST:
+                    break
+                looked_at = min(4 * looked_at, MOST)
             kept |= {example.id: example for example in named[:per_concept]}
     return list(kept.values())

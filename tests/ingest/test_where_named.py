@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,10 +18,10 @@ from ingest.attribution.item import Item
 from ingest.attribution.trace import traced
 from ingest.data.answers import with_references
 from ingest.data.examples import Concept, Example, Mention
-from ingest.data.where_named import is_named
+from ingest.data.where_named import MOST, is_named, named_examples
 from ingest.datasets import scenes
 from ingest.job import Job, make_job
-from ingest.methods import activation
+from ingest.methods import activation, gradient, gradient_x_activation, integrated_gradients
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.prepare import collect
 from ingest.run.resolve import complete
@@ -137,6 +138,52 @@ def test_a_prompt_that_does_not_name_it_is_counted_and_not_scored(tiny: LiveMode
         method.update(trace)
     counted = {m.concept: m.examples for m in method.result() if m.reduce == "mean" and m.concept}
     assert sum(counted.values()) == sum(len(item.named) for item in items)
+
+
+@pytest.mark.parametrize("method", [activation, gradient, gradient_x_activation, integrated_gradients])
+def test_a_batch_that_names_nothing_is_no_error(tiny: LiveModel, method: Any) -> None:
+    job = job_of(methods={"activation": {"positions": "input"}}, tasks=["does_reverse"], sources=["text"])
+    _, _, items = items_of(tiny, job)
+    assert items and not any(item.named for item in items)
+    estimator = method.build(positions="input")
+    with traced(tiny, items, "text", layers=None, tap="product", grad=True) as trace:
+        estimator.update(trace)
+    assert [m for m in estimator.result() if m.concept] == []
+
+
+def test_letters_may_be_composed_by_the_tokenizer(tiny: LiveModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The prompt is found in what the tokenizer makes of it; where it is not, that is counted by itself."""
+    concepts = {"cafe\u0301": Concept("cafe\u0301", ("cafe\u0301", "caf\xe9"))}
+    job = job_of(methods={"activation": {"positions": "input"}}, tasks=["does"], sources=["text"])
+    encoder = ExampleEncoder(tiny, scenes.build(), job)
+    monkeypatch.setattr(encoder, "dataset", SimpleNamespace(concepts=concepts))
+    said = {"text": "system: be kind. user: a caf\xe9 opens"}
+    ends = list(range(1, len(said["text"]) + 1))  # a token a letter
+    plain = SimpleNamespace(decode=lambda ids: said["text"], ends=lambda ids: ends)
+    monkeypatch.setattr(encoder, "live", SimpleNamespace(encoder=plain))
+    asked, prompt = text("a cafe\u0301 opens", "cafe\u0301", "at nine"), SimpleNamespace(ids=())
+    target = [SimpleNamespace(concept="cafe\u0301")]
+    named = encoder._named(asked, prompt, target)  # type: ignore[arg-type]
+    place = said["text"].index("caf\xe9")
+    assert named == {"cafe\u0301": tuple(range(place, place + 4))}
+    said["text"] = "system: be kind. user: A CAFE OPENS"
+    assert encoder._named(asked, prompt, target) == {}  # type: ignore[arg-type]
+    assert encoder.skipped.rewritten == {"cafe\u0301": 1} and not encoder.skipped.unnamed
+
+
+def test_a_world_without_end_is_not_looked_through_for_ever() -> None:
+    asked: list[int] = []
+
+    class Endless:
+        concepts = CONCEPTS
+
+        def examples(self, *, per_concept: int, concepts: list[str], **which: Any) -> list[Example]:
+            asked.append(per_concept)
+            return [text(f"what is {n}?", concepts[0], f"nothing {n}") for n in range(per_concept)]
+
+    which: dict[str, Any] = {"source": "text", "split": "find", "concepts": ["dog"], "tasks": ["is"], "seed": 0}
+    assert named_examples(Endless(), "prompt", **which, per_concept=3) == []  # type: ignore[arg-type]
+    assert asked[-1] == MOST and len(asked) < 10
 
 
 def test_the_run_says_what_was_left_out_and_its_id_depends_on_the_choice(empty_atlas: Path) -> None:
