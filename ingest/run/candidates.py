@@ -2,8 +2,8 @@
 
 Exact ablation runs the model once for every neuron and example: hours for a model of 46,080 neurons. Of the neurons
 that no other method ranks high it would mostly tell that they do nothing. `--candidates contribution:2%,random:1%`
-takes the union, over the job's concepts and reductions and for all sources alike, of the best 2 % by contribution and
-1 % drawn at random; without these, the reference would only know neurons that the other method found.
+takes the union, over the job's concepts and reductions and for all sources alike, of the best 2 % by contribution, and
+1 % of all neurons, drawn once; without these, the reference would only know neurons that the other method found.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from ingest.job import Job
 
 SCORED = "ablation"
 """The method that is expensive enough to need candidates."""
+
+RANDOM = "random"
 
 
 def read_candidates(given: Sequence[str], job: Job) -> dict[str, Rule]:
@@ -60,11 +62,13 @@ def with_candidates(path: Path, job: Job, run_id: str, rules: dict[str, Rule]) -
     with open_readonly(path) as connection:
         for method, rule in rules.items():
             maps = connection.execute(
-                "SELECT map_id FROM maps WHERE run_id = ? AND method = ? AND concept_id IS NOT NULL",
+                "SELECT map_id FROM maps WHERE run_id = ? AND method = ? AND concept_id IS NOT NULL ORDER BY map_id",
                 [run_id, method],
             ).fetchall()
             if not maps:
                 raise UsageError(f"[[candidates]]: run {run_id[:8]} has no map of {method}; choose another method")
+            if method == RANDOM:  # every map of it is another draw of all neurons
+                maps = maps[:1]
             rows = chosen_neurons([map_id for (map_id,) in maps], rule).run(connection)
             chosen |= set(zip(rows["layer"].to_pylist(), rows["neuron"].to_pylist(), strict=True))
     neurons = ",".join(f"{layer}/{index}" for layer, index in sorted(chosen))
