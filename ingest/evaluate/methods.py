@@ -29,17 +29,18 @@ from atlas.query.statements import find_maps
 from atlas.questions.query import Query
 from atlas.store.database import open_readonly
 from ingest.data.examples import IMAGE, TEXT, Dataset
-from ingest.draw.picture_judge import judge_for
+from ingest.draw.picture_judge import PictureJudge, judge_for
 from ingest.evaluate.controls import Controls, controls_for
 from ingest.evaluate.drawn import DRAWN, DrawingEvaluator
 from ingest.evaluate.edit import Evaluator, evaluate_with, evaluate_with_random
 from ingest.evaluate.effects import POOLED, Evaluation, effects_table, stored_effects, summarise
+from ingest.evaluate.found_on import answers_of_runs
 from ingest.evaluate.teacher_forced import ACCURACY, LOG_PROBABILITY, Scores, TeacherForced
 from ingest.job import Execution, Job, open_dataset
 from ingest.run import prepare
 from ingest.run.map_step import Progress
 from ingest.run.resolve import complete, identity, tasks_by_source
-from ingest.run.session import PreparedJob, run_of
+from ingest.run.session import ModelSession, PreparedJob, run_of
 
 AVERAGED = (ACCURACY, LOG_PROBABILITY, DRAWN)
 """The metrics that `averages` shows, in this order."""
@@ -76,12 +77,14 @@ def ablate_tops(
     judge: str | None = None,
     seeds: int = 3,
     controls: str | None = None,
+    answers_as_found: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
     """Ablate each concept's top neurons by each method, and store the effects (labels: `Question.label`).
 
     A method with maps of only one source (of pictures, say) is evaluated on that source. target: of the maps; by
     default "image" where every example asks for a picture. judge: of drawn pictures, see `judge_for`.
+    answers_as_found: take the kind of answers that the maps were found on, and not the job's.
 
     Raises:
         UsageError: the atlas has no such map of a concept; no question to ask.
@@ -92,10 +95,16 @@ def ablate_tops(
     job = replace(job, sources=tuple(source for source, tasks in tasks_by_source(job, dataset).items() if tasks))
     job = _surveyed(path, job, named=concepts_named, methods=methods, model=live.name)
     prepared = PreparedJob(job, dataset, prepare.collect(job, dataset))
+    prepare.tell_missing_media(dataset, prepared.examples)
     if target is None and all(example.target == IMAGE for example in prepared.examples):
         target = IMAGE
-    notes = [f"asks {prepare.describe_examples(job, dataset, prepared.examples)}"]
-    chosen = _chosen(path, job, dataset, live, methods, tops, reduce, target, notes)
+    notes: list[str] = []
+    chosen, runs = _chosen(path, job, dataset, live, methods, tops, reduce, target, notes)
+    answers = answers_of_runs(path, runs) if answers_as_found else job.answers
+    if answers != job.answers:
+        job = replace(job, answers=answers)
+        prepared = PreparedJob(job, dataset, prepare.collect(job, dataset))
+    notes.insert(0, f"asks {prepare.describe_examples(job, dataset, prepared.examples)}")
     picture_judge = judge_for(live, prepared.examples, list(dataset.concepts.values()), judge, notes)
     chosen_controls = controls_for(path, live, controls, PRODUCT, notes=notes if seeds else [])
     extra: dict[str, Any] = {
@@ -105,26 +114,31 @@ def ablate_tops(
         "methods": {method: {} for method in methods},
         **({"judge": picture_judge.identity} if picture_judge is not None else {}),
     }
-    rows: list[dict[str, Any]] = []
     model_identity = identity(live, job, dataset, prepared.examples)
     with run_of(path, "evaluate", prepared, live, execution, identity=model_identity, extra_fields=extra) as run:
         if run.done:
             return Evaluation(run.run_id, False, stored_effects(path, run.run_id), {})
+        rows: list[dict[str, Any]] = []
         for source in job.sources:
-            examples = [example for example in prepared.examples if example.source == source]
-            evaluator = TeacherForced(run.encoder, examples, execution.batch_size)
-            evaluators: list[Evaluator] = [evaluator]
-            if picture_judge is not None:
-                evaluators.append(
-                    DrawingEvaluator(evaluator.encoder, evaluator.examples, picture_judge, execution.batch_size)
-                )
-            unedited = {evaluator_of_source: evaluator_of_source.evaluate() for evaluator_of_source in evaluators}
+            unedited = _unedited(run, source, picture_judge)
             for question, neurons in chosen.items():
                 if question.source == source:
                     rows += _answered(unedited, run.run_id, question, neurons, seeds, chosen_controls)
                     progress(len({(r["source"], r["edit"]) for r in rows}), len(chosen))
         run.finish({}, {"effects": effects_table(rows)})
     return Evaluation(run.run_id, True, tuple(rows), run.encoder.skipped.plain(), tuple(notes))
+
+
+def _unedited(run: ModelSession, source: str, picture_judge: PictureJudge | None) -> dict[Evaluator, Scores]:
+    """What evaluates the examples of a source, each with the scores of the unedited model."""
+    examples = [example for example in run.prepared.examples if example.source == source]
+    evaluator = TeacherForced(run.encoder, examples, run.execution.batch_size)
+    evaluators: list[Evaluator] = [evaluator]
+    if picture_judge is not None:
+        evaluators.append(
+            DrawingEvaluator(evaluator.encoder, evaluator.examples, picture_judge, run.execution.batch_size)
+        )
+    return {each: each.evaluate() for each in evaluators}
 
 
 def _map_of(atlas: Path, live: LiveModel, concept: str, method: str, source: str, **fields: Any) -> NeuronSet:
@@ -153,12 +167,13 @@ def _chosen(
     reduce: str | None,
     target: str | None,
     notes: list[str],
-) -> dict[Question, tuple[Neuron, ...]]:
+) -> tuple[dict[Question, tuple[Neuron, ...]], set[str]]:
+    """Every question's neurons, and the runs that made the maps."""
     total = len(live.layout.layers) * live.layout.width
     counts = {share: count_of(share, total, "doses") for share in tops}
     if excessive := [share for share, count in counts.items() if count > total]:
         raise UsageError(f"[[doses]]: {excessive[0]} is more than the {total} neurons of {live.name}; write 40, or 2%")
-    chosen = {}
+    chosen, runs = {}, set()
     for method, source in itertools.product(methods, job.sources):
         mapped = mapped_concepts(atlas, method, source, live.name)
         for concept in job.concepts:
@@ -167,6 +182,7 @@ def _chosen(
             arguments = {"dataset": dataset.name, "top": max(counts.values()), "reduce": reduce, "target": target}
             best = _map_of(atlas, live, concept, method, source, **arguments)
             stored_map = best.provenance["maps"][0]
+            runs.add(stored_map["run_id"])
             for share, top in counts.items():
                 question = Question(
                     method, share, str(stored_map["reduce"]), source, concept, str(stored_map["target"])
@@ -180,7 +196,7 @@ def _chosen(
                 f"the atlas has no {method} map of these concepts; `atlas ingest --methods {method}` makes them, "
                 "and `atlas concepts` lists what is stored"
             )
-    return chosen
+    return chosen, runs
 
 
 def _answered(

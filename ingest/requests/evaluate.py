@@ -138,16 +138,12 @@ class Evaluate(Request[Answer], LoadOptions, DrawingOptions, ExampleOptions, Mod
         return Answer(pa.Table.from_pylist(list(evaluation.rows)), facts=facts, notes=notes, brief=brief)
 
     def _of_methods(self, path: Path, progress: Progress) -> tuple[Evaluation, pa.Table]:
-        from ingest.evaluate.found_on import answers_of_maps
         from ingest.evaluate.methods import ablate_tops, averages
         from ingest.job import make_job
 
-        job = make_job({"split": "held_out"} | self.content())
-        if self.answers is None:
-            job = replace(job, answers=answers_of_maps(path, job, tuple(self.method or ())))
         done = ablate_tops(
             path,
-            job,
+            make_job({"split": "held_out"} | self.content()),
             self.execution(),
             methods=tuple(self.method or ()),
             tops=tuple(self.doses or ("40",)),
@@ -156,6 +152,7 @@ class Evaluate(Request[Answer], LoadOptions, DrawingOptions, ExampleOptions, Mod
             judge=self.judge,
             seeds=self.seeds,
             controls=self.controls,
+            answers_as_found=self.answers is None,
             progress=progress,
         )
         return done, averages(done.rows)
@@ -182,6 +179,7 @@ class Evaluate(Request[Answer], LoadOptions, DrawingOptions, ExampleOptions, Mod
     def _job(self, path: Path, edit: Edit) -> Job:
         """What is asked of the model: by default the edit's own dataset and examples that it was not made from."""
         from atlas.query.provenance import maps_of
+        from ingest.data.examples import HELD_OUT
         from ingest.evaluate.found_on import answers_of_runs
         from ingest.evaluate.from_edit import own_dataset, own_examples, unseen_split
         from ingest.job import make_job
@@ -190,6 +188,7 @@ class Evaluate(Request[Answer], LoadOptions, DrawingOptions, ExampleOptions, Mod
         own = {"model": str(edit.model["name"]), "split": unseen_split(edit, content.get("dataset"))}
         if "dataset" not in content:
             own |= {"dataset": own_dataset(path, edit)} | own_examples(edit)
+        if own["split"] == HELD_OUT and "answers" not in content:
             own["answers"] = answers_of_runs(path, {str(origin["run_id"]) for origin in maps_of(edit.provenance)})
         if "model" not in content and edit.model["revision"]:
             own["revision"] = str(edit.model["revision"])
