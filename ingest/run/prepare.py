@@ -48,16 +48,16 @@ def completed(job: Job, dataset: Dataset, execution: Execution) -> Job:
 
 
 def collect(job: Job, dataset: Dataset) -> list[Example]:
-    """The job's examples, in a fixed order. Warns of media that are not there.
+    """The job's examples, in a fixed order.
 
     Raises:
-        UsageError: there are none, none has its media, or the dataset does not have a task.
+        UsageError: there are none, or the dataset does not have a task.
     """
     collected: list[Example] = []
     for (source, tasks), split in product(tasks_by_source(job, dataset).items(), splits_of(job.split)):
         which: dict[str, Any] = {"source": source, "split": split, "concepts": job.concepts, "tasks": tasks}
         which |= {"per_concept": job.per_concept, "seed": job.seed}
-        collected += named_examples(dataset, job.where_named, **which) if job.where_named else dataset.examples(**which)
+        collected += _examples(dataset, job, **which)
         if job.negatives:
             collected += negatives(job, dataset, source, split, tasks)
     if job.answers == REFERENCE:
@@ -70,9 +70,12 @@ def collect(job: Job, dataset: Dataset) -> list[Example]:
             f"with source {' or '.join(job.sources)}; choose other [[concepts]], [[sources]] or [[split]] "
             "(`atlas concepts --dataset ...` lists what there is)"
         )
-    examples = list({e.id: e for e in collected}.values())
-    tell_missing_media(dataset, examples)
-    return examples
+    return list({e.id: e for e in collected}.values())
+
+
+def _examples(dataset: Dataset, job: Job, **which: Any) -> list[Example]:
+    """`Dataset.examples`, by where they name the concept if the job says so."""
+    return named_examples(dataset, job.where_named, **which) if job.where_named else dataset.examples(**which)
 
 
 def tell_missing_media(dataset: Dataset, examples: Sequence[Example]) -> None:
@@ -132,9 +135,8 @@ def warn_unjudged(job: Job, dataset: Dataset, examples: Sequence[Example]) -> No
     lacking: dict[str, list[str]] = {}
     for source, tasks in tasks_by_source(job, dataset).items() if job.split == FIND else ():
         searched = {m.concept for e in examples if e.source == source for m in e.mentions} & set(job.concepts)
-        held_out = dataset.examples(
-            source=source, split=HELD_OUT, concepts=sorted(searched), tasks=tasks, per_concept=1, seed=job.seed
-        )
+        which: dict[str, Any] = {"source": source, "split": HELD_OUT, "concepts": sorted(searched), "tasks": tasks}
+        held_out = _examples(dataset, job, **which, per_concept=1, seed=job.seed)
         judged = {m.concept for e in held_out for m in e.mentions}
         for name in sorted(searched - judged):
             lacking.setdefault(name, []).append(source)

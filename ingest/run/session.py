@@ -37,11 +37,13 @@ def prepare_job(job: Job, execution: Execution) -> PreparedJob:
     """The complete job with its dataset and examples; the model's weights are not loaded.
 
     Raises:
-        UsageError: an unknown dataset, concept, source or task, or no example.
+        UsageError: an unknown dataset, concept, source or task, no example, or none that has its media.
     """
     dataset = open_dataset(job)
     job = prepare.completed(job, dataset, execution)
-    return PreparedJob(job, dataset, prepare.collect(job, dataset))
+    examples = prepare.collect(job, dataset)
+    prepare.tell_missing_media(dataset, examples)
+    return PreparedJob(job, dataset, examples)
 
 
 class Session:
