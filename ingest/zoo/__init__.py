@@ -81,7 +81,7 @@ def get(
         if about.get("own_files", {}) != model.own_sums():
             say(f"this version of neuron-atlas makes another {name}; [[force]] makes it anew")
         return here
-    about = fetch(model, models_folder() / name, source=source, say=say, progress=progress)
+    about = fetch(model, models_folder() / name, source=source, force=force, say=say, progress=progress)
     say(f"{name}: {about['made']}; fingerprint {about['fingerprint'][:12]}")
     return models_folder() / name
 

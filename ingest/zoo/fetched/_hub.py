@@ -45,7 +45,8 @@ def fetch(repository: Repository, folder: Path) -> str:
         if commit is None:
             raise AtlasError(f"the Hub does not say which commit of {repository.name} is the newest")
         api.snapshot_download(repository.name, revision=commit, local_dir=folder, allow_patterns=list(FILES))
-    except (errors.HfHubHTTPError, httpx2.HTTPError, errors.LocalEntryNotFoundError, OSError) as error:
+    # hf_xet reports a broken transfer as a RuntimeError.
+    except (errors.HfHubHTTPError, httpx2.HTTPError, errors.LocalEntryNotFoundError, OSError, RuntimeError) as error:
         raise AtlasError(f"the Hub does not give {repository.name} ({type(error).__name__})") from error
     finally:
         if shown:
