@@ -137,6 +137,19 @@ def build_tokenizer(tokenizer: Any) -> Any:
     )
 
 
+def _config(language: nn.Module, tokenizer: Any) -> FastVlmConfig:
+    text_config: Any = language.config
+    return FastVlmConfig(
+        vision_config=eyes_config(),
+        text_config=text_config.to_dict() | {"quantization_config": None},
+        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_seq_length=(SIDE // CELL) ** 2,
+        projector_hidden_act="linear",
+        multimodal_projector_bias=True,
+        tie_word_embeddings=True,
+    )
+
+
 def assemble(
     language: nn.Module, tokenizer: Any, eyes: Mapping[str, Tensor], projector: Mapping[str, Tensor]
 ) -> tuple[FastVlmForConditionalGeneration, LlavaProcessor]:
@@ -149,19 +162,8 @@ def assemble(
         ValueError: parts that do not belong together.
     """
     tokenizer = build_tokenizer(tokenizer)
-    text_config: Any = language.config
-    config = FastVlmConfig(
-        vision_config=eyes_config(),
-        text_config=text_config.to_dict() | {"quantization_config": None},
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        image_seq_length=(SIDE // CELL) ** 2,
-        projector_hidden_act="linear",
-        multimodal_projector_bias=True,
-        tie_word_embeddings=True,
-    )
-    dtype = next(language.parameters()).dtype
-    model: Any = FastVlmForConditionalGeneration(config)
-    model = model.to(dtype).eval()
+    kind: Any = FastVlmForConditionalGeneration
+    model: Any = kind(_config(language, tokenizer)).to(next(language.parameters()).dtype).eval()
     model.model.vision_tower.load_state_dict(eyes_state(eyes), strict=True)
     model.model.language_model.load_state_dict(language.get_submodule("model").state_dict(), strict=True)
     model.tie_weights()
