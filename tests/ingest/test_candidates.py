@@ -48,8 +48,8 @@ def test_the_candidates_are_the_union_of_the_tops(ablated: tuple[Atlas, Any]) ->
     # Of the random maps one is taken: each is another draw, and together they would be more than was asked for.
     draws = [tops(atlas, "random", 5, concept, "mean") for concept in ("dog", "cat")]
     assert len(draws[0] | draws[1]) == 10
-    query = "SELECT concept FROM maps JOIN concepts USING (concept_id) WHERE method = 'random' ORDER BY map_id LIMIT 1"
-    expected |= draws[("dog", "cat").index(atlas.sql(query).table["concept"][0].as_py())]
+    query = "SELECT name FROM maps JOIN concepts USING (concept_id) WHERE method = 'random' ORDER BY map_id LIMIT 1"
+    expected |= draws[("dog", "cat").index(atlas.sql(query).table["name"][0].as_py())]
     assert count_of("2%", NEURONS) < len(expected) < 5 * count_of("2%", NEURONS)
     for concept in ("dog", "cat"):
         scored = atlas.query(concept=concept, method="ablation", reduce="mean", select="percentile:0").table
