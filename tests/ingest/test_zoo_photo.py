@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,15 @@ from PIL import Image
 from torch import nn
 from transformers import EfficientNetModel, LlamaConfig, LlamaForCausalLM
 
+import ingest.zoo
 from atlas.testing.models import tokenizer
 from ingest.data.examples import Example, Mention
 from ingest.datasets import photos
 from ingest.zoo import photo_vlm
-from ingest.zoo.train import photo_corpus, photo_measure, photo_projector
+from ingest.zoo.train import photo_classes, photo_corpus, photo_measure, photo_projector
 from ingest.zoo.train.photo_vlm import class_names
+
+FOLDER = Path(ingest.zoo.__file__).parent / "photo-vlm"
 
 
 def published() -> dict[str, torch.Tensor]:
@@ -137,6 +142,55 @@ def test_names_of_classes_are_read_and_not_run(tmp_path: Path) -> None:
         class_names("IMAGENET_CLASSNAMES = ['a']")
 
 
+def test_what_a_class_looks_like_is_the_pattern_and_not_the_filter() -> None:
+    """Planted: features are patterns plus correlated noise, and the classifier is the best linear one for them."""
+    random = torch.Generator().manual_seed(0)
+    size, classes = 60, 6
+    patterns = 0.3 * torch.randn(classes, size, generator=random)
+    axes = torch.linalg.qr(torch.randn(size, size, generator=random)).Q
+    spread = torch.linspace(0.2, 1.0, size)
+    labels = torch.arange(20000) % classes
+    pooled = patterns[labels] + torch.randn(20000, size, generator=random) * spread @ axes.T + 3
+    weight = patterns @ (axes / spread**2) @ axes.T
+    looks = photo_classes.Looks(pooled, weight, -(weight @ torch.full((size,), 3.0)) - (weight * patterns).sum(1) / 2)
+    centred = patterns - patterns.mean(0)
+    cosine = torch.nn.functional.cosine_similarity
+    assert cosine(looks.directions, centred).min() > 0.9
+    assert cosine(weight - weight.mean(0), centred).max() < 0.8
+    cells = pooled[:49].clamp(0, 6)
+    for label in range(classes):
+        made = list(looks.of(label, cells, 0.5, (1.0, 2.0)))
+        assert made, "a picture can be made to look like every class"
+        for features in made:
+            assert features.shape == cells.shape and features.min() >= 0 and features.max() <= 6
+            assert int((features.mean(0) @ weight.T + looks._bias).argmax()) == label
+
+
+def test_classes_have_the_names_that_people_use() -> None:
+    names = [f"sort {i}" for i in range(1000)]
+    names[207], names[985], names[639] = "Golden Retriever", "daisy", "swimsuit (one piece) / bathing suit"
+    plain = photo_classes.plain_names(names)
+    assert (plain[207], plain[985], plain[639], plain[281]) == ("dog", "daisy", "swimsuit", "cat")
+    ranges = Counter(name for name in plain if not name.startswith("sort"))
+    assert ranges["dog"] == 118 and ranges["bird"] == 18 + 21 + 20
+    places = [part for ranges in photo_classes.PLAIN_NAMES.values() for part in ranges.split()]
+    ends = [(int(first), int(last or first)) for first, _, last in (part.partition("-") for part in places)]
+    covered = [label for first, last in ends for label in range(first, last + 1)]
+    assert len(covered) == len(set(covered)) and max(covered) < 1000, "no class has two names"
+
+
+def test_the_eyes_say_what_they_take_a_crop_for() -> None:
+    names = ["Golden Retriever" if i == 207 else "airliner" if i == 404 else f"sort {i}" for i in range(1000)]
+    eyes = photo_corpus.Eyes(EfficientNetModel(photo_vlm.eyes_config()), published(), names)
+    assert eyes.captions(207)[-2:] == ("A close up of a dog.", "A photo of a Golden Retriever.")
+    assert eyes.captions(404)[0] == "A photo of an airplane." and eyes.captions(404)[3] == "An airplane in a photo."
+    photographs = [shown("a dog", seed=seed) for seed in range(8)]
+    made = list(photo_corpus._made(photographs, eyes, photo_corpus.CorpusOptions(made=1), 0))
+    assert all(item.named for item in made) and len({item.captions for item in made}) == len(made)
+    dogs = [item.weight for item in made if "A photo of a dog." in item.captions]
+    assert all(weight == pytest.approx(118**-0.5) for weight in dogs)
+
+
 def test_rates_are_counted_beside_those_of_other_photographs() -> None:
     dataset = photos.build()
     example = {
@@ -164,3 +218,29 @@ def test_hot_dogs_are_no_dogs() -> None:
     example = Example("image", "caption", "find", "?", None, (Mention("dog"),), ("images/x.jpg",))
     assert photo_measure.by_class(dataset._photographs, [example] * 5, ["A hot dog."] * 5) == {"dog": (5, 0, 0, 0)}
     assert photo_measure.by_class(dataset._photographs, [example] * 5, ["Two dogs."] * 5) == {"dog": (5, 5, 0, 0)}
+
+
+def test_the_projector_is_small_and_its_card_has_its_figures() -> None:
+    from safetensors.torch import load_file
+
+    file = FOLDER / "projector.safetensors"
+    assert file.stat().st_size <= 1_600_000
+    state = load_file(file)
+    assert {name: tuple(value.shape) for name, value in state.items()} == {"weight": (576, 1280), "bias": (576,)}
+    figures = json.loads((FOLDER / "figures.json").read_text())
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for name in ("something shown", "main object", "main object, no person"):
+        assert f"{100 * figures[name]:.1f} %" in card and f"{100 * figures[f'{name} of others']:.1f} %" in card, name
+
+
+@pytest.mark.nightly
+def test_the_real_model_names_what_its_card_says() -> None:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    folder = ingest.zoo.get("photo-vlm")
+    model = AutoModelForImageTextToText.from_pretrained(folder, local_files_only=True).eval()
+    dataset, examples = photo_measure.read(str(photos.FOLDER))
+    answers = photo_measure.captions(model, AutoProcessor.from_pretrained(folder), dataset, examples)
+    on_the_card = json.loads((FOLDER / "figures.json").read_text())
+    for name, rate in photo_measure.figures(dataset, examples, answers).items():
+        assert rate == pytest.approx(on_the_card[name], abs=0.02), name

@@ -1,4 +1,5 @@
-"""What photo-vlm's projector learns from: photographs with human captions, and crops named by the eyes themselves."""
+"""What photo-vlm's projector learns from: photographs with human captions, crops named by the eyes themselves, and
+features made to look like each class that the eyes know."""
 
 from __future__ import annotations
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from ingest.zoo.photo_vlm import picture_processor
 from ingest.zoo.train._common import Stopwatch
+from ingest.zoo.train.photo_classes import Looks, bare, plain_names
 
 PEOPLE = re.compile(
     r"\b(person|people|man|men|woman|women|boy|boys|girl|girls|child|children|kid|kids|guy|guys|lady|ladies|"
@@ -25,31 +27,35 @@ PEOPLE = re.compile(
     re.IGNORECASE,
 )
 WORDINGS = (
-    "A photo of a {}.",
-    "A picture of a {}.",
-    "There is a {} in the picture.",
-    "A {} in a photo.",
-    "A close up of a {}.",
+    "A photo of {}.",
+    "A picture of {}.",
+    "There is {} in the picture.",
+    "{} in a photo.",
+    "A close up of {}.",
 )
+LENGTHS = (0.5, 0.75, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class CorpusOptions:
     """views: how many random views of a photograph are looked at. crops: how many random crops are offered to the
     classifier, a photograph. sure: the least probability for a crop to be named. most: crops of one class.
-    alone: how many times as often photographs without people are shown."""
+    alone: how many times as often photographs without people are shown. made: pictures made to look like each class.
+    kept: how much of the photograph that they are made from is left."""
 
-    views: int = 6
+    views: int = 10
     crops: int = 30
     sure: float = 0.5
     most: int = 40
     alone: int = 3
+    made: int = 2
+    kept: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Shown:
     """Views of one photograph, or a crop. views: (n, 49, 1,280) float16. captions: texts, of which some are drawn a
-    step. weight: how often it is shown. named: whether it is a crop, and the captions say its name."""
+    step. weight: how often it is shown. named: whether the captions say what the eyes take it for."""
 
     views: Tensor
     captions: tuple[str, ...]
@@ -63,7 +69,7 @@ class Eyes:
     def __init__(self, tower: Any, published: dict[str, Tensor], names: Sequence[str]) -> None:
         # bfloat16 and channels last: four times as fast on a CPU as float32.
         self.tower = tower.to(torch.bfloat16).to(memory_format=torch.channels_last).eval()
-        self.names = names
+        self.names, self.plain = [bare(name) for name in names], plain_names(names)
         self._weight, self._bias = published["_fc.weight"].float(), published["_fc.bias"].float()
         self._processor = picture_processor()
 
@@ -75,6 +81,16 @@ class Eyes:
         cells: Tensor = self.tower(pixels).last_hidden_state.float()
         return cells.flatten(2).transpose(1, 2).contiguous()
 
+    def captions(self, label: int) -> tuple[str, ...]:
+        """Sentences that say the plain name of a class, and one with its own."""
+        plain = tuple(wording.format(with_article(self.plain[label])) for wording in WORDINGS)
+        own = WORDINGS[0].format(with_article(self.names[label]))
+        return tuple(sentence(text) for text in (*plain, *([own] if self.names[label] != self.plain[label] else [])))
+
+    def looks(self, pooled: Tensor) -> Looks:
+        """What each class looks like, by the covariance of (pictures, 1,280) mean features."""
+        return Looks(pooled, self._weight, self._bias)
+
     def classes(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """(probability, class) of the likeliest class of each picture."""
         logits = features.mean(1) @ self._weight.T + self._bias
@@ -83,13 +99,17 @@ class Eyes:
 
 
 def read_captions(root: Path) -> dict[Path, list[str]]:
-    """The human captions of every photograph of a COCO folder, each ending in one full stop."""
-    content = json.loads((root / "annotations" / "captions.json").read_text())
+    """The human captions of every photograph of a COCO folder that has some, each ending in one full stop."""
+    content = json.loads((root / "annotations" / "captions.json").read_text(encoding="utf-8"))
     by_id = {image["id"]: root / "images" / image["file_name"] for image in content["images"]}
     captions: dict[Path, list[str]] = {path: [] for path in by_id.values()}
     for row in content["annotations"]:
         captions[by_id[row["image_id"]]].append(sentence(row["caption"]))
-    return captions
+    return {path: texts for path, texts in captions.items() if texts}
+
+
+def with_article(name: str) -> str:
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def sentence(caption: str) -> str:
@@ -108,7 +128,7 @@ def random_crop(picture: Image.Image, least: float, most: float, random: np.rand
 
 
 def build_corpus(root: Path, eyes: Eyes, options: CorpusOptions, seed: int, log: Stopwatch) -> list[Shown]:
-    """Every photograph with its views, then the named crops."""
+    """Every photograph with its views, then the named crops, then what is made to look like each class."""
     captions = read_captions(root)
     photographs, crops = [], []
     for place, (path, texts) in enumerate(captions.items()):
@@ -126,19 +146,30 @@ def build_corpus(root: Path, eyes: Eyes, options: CorpusOptions, seed: int, log:
     for _, label, features in sorted(crops, key=lambda crop: -crop[0]):
         if taken[label] < options.most:
             taken[label] += 1
-            name = eyes.names[label].split(" (")[0].split(" / ")[0]
-            kept.append(
-                Shown(features.half()[None], tuple(wording.format(name) for wording in WORDINGS), 1, named=True)
-            )
-    log(f"{len(photographs)} photographs, {len(kept)} crops of {len(taken)} classes")
-    return [*photographs, *kept]
+            kept.append(Shown(features.half()[None], eyes.captions(label), 1, named=True))
+    made = list(_made(photographs, eyes, options, seed))
+    log(f"{len(photographs)} photographs, {len(kept)} crops of {len(taken)} classes, {len(made)} made to look like one")
+    return [*photographs, *kept, *made]
+
+
+def _made(photographs: Sequence[Shown], eyes: Eyes, options: CorpusOptions, seed: int) -> Iterator[Shown]:
+    """For every class, photographs made to look like it; those of a name that many classes share are shown less."""
+    looks = eyes.looks(torch.cat([shown.views.float().mean(1) for shown in photographs]))
+    random = np.random.default_rng(seed)
+    often = Counter(eyes.plain)
+    for label, name in enumerate(eyes.plain):
+        for _ in range(options.made):
+            host = photographs[int(random.integers(len(photographs)))].views[0].float()
+            made = [cells.half() for cells in looks.of(label, host, options.kept, LENGTHS)]
+            if made:
+                yield Shown(torch.stack(made), eyes.captions(label), often[name] ** -0.5, named=True)
 
 
 def _named_crops(
     picture: Image.Image, eyes: Eyes, options: CorpusOptions, random: np.random.Generator
 ) -> Iterator[tuple[float, int, Tensor]]:
-    """(probability, class, features) of the crops of a photograph that the classifier is sure of; one a class, the
-    surest, and one more of other content for every ten."""
+    """(probability, class, features) of the crops of a photograph that the classifier is sure of: of each class the
+    surest, at most one for every ten crops."""
     features = eyes.features([random_crop(picture, 0.1, 0.7, random) for _ in range(options.crops)])
     probabilities, labels = eyes.classes(features)
     best = Counter[int]()

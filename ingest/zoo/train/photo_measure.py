@@ -58,15 +58,16 @@ def largest(area: dict[str, int], *, people: bool) -> str | None:
 
 def figures(dataset: Coco, examples: Sequence[Example], answers: Sequence[str]) -> dict[str, float]:
     """Rates, each beside "... of others": the same with the answers handed on to another photograph, the mean of
-    SHIFTS ways to do so.
+    up to SHIFTS ways to do so.
 
     "something shown": any of the concepts in the picture is named. "main object": the one that fills most of it.
     "main object, no person": of the photographs whose main object is no person. "largest other than a person": of all
-    photographs with one. "classes": of the last, the mean over the concepts shown in at least LEAST photographs.
+    photographs with one. "classes", where there are any: the mean over the concepts of `by_class` of how often they are
+    named where they are shown, and where they are not.
     """
     shown = [areas(dataset, example) for example in examples]
     rates: dict[str, float] = {}
-    for label, shifts in (("", [0]), (" of others", range(1, SHIFTS + 1))):
+    for label, shifts in (("", [0]), (" of others", range(1, min(SHIFTS, len(answers) - 1) + 1))):
         sums: dict[str, list[float]] = defaultdict(list)
         for shift in shifts:
             for place, area in enumerate(shown):
@@ -80,6 +81,9 @@ def figures(dataset: Coco, examples: Sequence[Example], answers: Sequence[str]) 
                 if thing is not None:
                     sums["largest other than a person"].append(thing in named)
         rates |= {name + label: sum(values) / len(values) for name, values in sums.items()}
+    if classes := by_class(dataset, examples, answers):
+        rates["classes"] = sum(named / shows for shows, named, _, _ in classes.values()) / len(classes)
+        rates["classes of others"] = sum(alarms / others for _, _, others, alarms in classes.values()) / len(classes)
     return rates
 
 

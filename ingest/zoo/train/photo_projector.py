@@ -24,20 +24,22 @@ DESCRIBE = (
     "What is in the picture?",
 )
 NAME = ("What is this?",)
-"""The question whose answer is the name of a crop."""
+"""Asked besides of pictures whose captions say their name."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProjectorOptions:
     """steps: of Adam. batch: pictures a step. captions: of one picture in a step. rate: the highest learning rate,
-    reached after `warmup` steps; a cosine brings it to 0. named: the share of the steps that show named crops and ask
-    what they are, while the others show photographs and ask for a description. rare: the exponent of a token's weight
-    in the loss, its inverse frequency in the captions, so that "zebra" counts for more than "a". dropped: the share of
-    features that are left out of a picture. unseen: one photograph in so many only judges: every `judged` steps the
-    loss of their captions is taken, and the projector that does best by it is kept.
+    reached after `warmup` steps; a cosine brings it to 0. named: the share of the steps that show named pictures, while
+    the others show photographs. rare: the exponent of a token's weight in the loss, its inverse frequency in the
+    captions, so that "zebra" counts for more than "a". ridge: the penalty of the regression that training starts from.
+    dropped: the share of features that are left out of a picture. average: how much of the running mean of the
+    projector is kept a step. unseen: the captions of one photograph in so many are not trained on: every `judged` steps
+    their loss is taken with the running mean, and the one that does best by it is kept. (The regression and the named
+    crops have these photographs too.)
     """
 
-    steps: int = 800
+    steps: int = 600
     batch: int = 8
     captions: int = 3
     rate: float = 1e-3
@@ -46,6 +48,7 @@ class ProjectorOptions:
     rare: float = 0.25
     ridge: float = 3.0
     dropped: float = 0.2
+    average: float = 0.98
     unseen: int = 10
     judged: int = 50
 
@@ -179,13 +182,14 @@ def train(
         return min(1.0, (step + 1) / options.warmup) * 0.5 * (1 + math.cos(math.pi * step / options.steps))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
+    mean = copy.deepcopy(projector)
     judged, best = [judge(projector, loss_of, judges, options)], copy.deepcopy(projector.state_dict())
     log(f"at first: loss {judged[0]:.3f}")
     losses: list[float] = []
     for step in range(options.steps):
         naming = bool(crops) and float(torch.rand((), generator=random)) < options.named
         views, captions = _drawn(crops if naming else photographs, options, random)
-        prompts = NAME if naming else DESCRIBE
+        prompts = NAME + DESCRIBE if naming else DESCRIBE
         prompt = prompts[int(torch.randint(len(prompts), (), generator=random))]
         kept = (torch.rand(len(views), 1, FEATURES, generator=random) >= options.dropped) / (1 - options.dropped)
         loss = loss_of(projector(views, kept), prompt, captions)
@@ -194,15 +198,23 @@ def train(
         nn.utils.clip_grad_norm_(projector.parameters(), 1.0)
         optimizer.step()
         schedule.step()
+        average(mean, projector, options.average)
         losses.append(loss.item())
         if step % options.judged == options.judged - 1:
-            judged.append(judge(projector, loss_of, judges, options))
+            judged.append(judge(mean, loss_of, judges, options))
             if judged[-1] == min(judged):
-                best = copy.deepcopy(projector.state_dict())
+                best = copy.deepcopy(mean.state_dict())
             of_last = sum(losses[-options.judged :]) / options.judged
             log(f"step {step + 1}: loss {of_last:.3f}, of photographs that only judge {judged[-1]:.3f}")
     projector.load_state_dict(best)
     return judged
+
+
+@torch.no_grad()
+def average(mean: Projector, projector: Projector, kept: float) -> None:
+    """Move a running mean towards the projector as it is now."""
+    for average_value, value in zip(mean.parameters(), projector.parameters(), strict=True):
+        average_value.lerp_(value, 1 - kept)
 
 
 def _drawn(pool: Sequence[Shown], options: ProjectorOptions, random: torch.Generator) -> tuple[Tensor, list[list[str]]]:

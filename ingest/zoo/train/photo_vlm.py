@@ -27,7 +27,7 @@ from ingest.zoo.fetched.smollm2_135m import LANGUAGE, language_of
 from ingest.zoo.photo_vlm import assemble, build_tokenizer, eyes_config, eyes_state
 from ingest.zoo.train._common import THREADS, Stopwatch, finish
 from ingest.zoo.train.photo_corpus import CorpusOptions, Eyes, build_corpus
-from ingest.zoo.train.photo_measure import by_class, captions, figures, read
+from ingest.zoo.train.photo_measure import captions, figures, read
 from ingest.zoo.train.photo_projector import CaptionLoss, ProjectorOptions, initial, train
 
 CLASS_FILE = "zero_shot_metadata.py"
@@ -98,8 +98,4 @@ def _measure(out: Path, parts: tuple[Any, Any], log: Stopwatch, smoke: bool) -> 
     answers = captions(*parts, dataset, examples[: 4 if smoke else None])
     examples = examples[: len(answers)]
     rates = figures(dataset, examples, answers)
-    classes = by_class(dataset, examples, answers)
-    if classes:
-        rates["classes"] = sum(named / shown for shown, named, _, _ in classes.values()) / len(classes)
-        rates["classes of others"] = sum(named / shown for _, _, shown, named in classes.values()) / len(classes)
     finish(rates, out, log)
