@@ -1,4 +1,5 @@
-"""`atlas demo`: the commands a new user would type, run one after the other on the embedded model and world."""
+"""`atlas demo`: the commands a new user would type, run one after the other on the embedded model and world, or on a
+model with pretrained weights and photographs."""
 
 from __future__ import annotations
 
@@ -38,6 +39,20 @@ FURTHER = (
 )
 """What `--full` does besides: a model that hears, and one that draws."""
 
+REAL_MODEL = "photo-vlm"
+THINGS = "bicycle,bird,bus,car,cat,clock,dog,horse,laptop,oven,sink,toilet,truck,tv"
+GET = f"models get {REAL_MODEL}"
+REAL = (
+    f"ingest --model {REAL_MODEL} --dataset photos --answers reference --concepts {THINGS} "
+    "--methods activation,contribution,gradient_x_activation,random --swap-answers",
+    f"query --model {REAL_MODEL} --concept cat --method contribution --source image --token cat --top 4",
+    f"shared --model {REAL_MODEL} --concept laptop --method contribution --sources image,text --top 1% --limit 4",
+    f"edit create no-cat --model {REAL_MODEL} --concept cat --method contribution --source image --top 0.3% --mean",
+    "edit apply no-cat --prompt 'The animal that purrs and catches mice is a'",
+    f"evaluate no-cat --concepts {THINGS} --metrics none --seeds 3",
+)
+"""What `--real` does instead, after GET."""
+
 
 def play(path: Path, no_progress: bool, steps: Sequence[str] = STEPS) -> None:
     """Run every step into the atlas at `path`, printing the command before its answer.
@@ -51,8 +66,9 @@ def play(path: Path, no_progress: bool, steps: Sequence[str] = STEPS) -> None:
     create.init(path)
     for step in steps:
         tell(f"$ atlas {step}", flush=True)
-        quiet = ["--no-progress"] if no_progress and step.startswith(("ingest", "evaluate --")) else []
-        code = main([*shlex.split(step), *quiet, "--atlas", str(path)])
+        quiet = ["--no-progress"] if no_progress and step.startswith(("ingest", "evaluate --", GET)) else []
+        asked = [] if step == GET else ["--atlas", str(path)]  # it concerns no atlas
+        code = main([*shlex.split(step), *quiet, *asked])
         sys.stderr.flush()
         if code:
             raise AtlasError(f"the demo stopped at `atlas {step}`; what was done before it is stored in {path}")

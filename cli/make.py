@@ -120,14 +120,22 @@ def demo(
     full: Annotated[
         bool, typer.Option("--full", help="Also the embedded models that hear and draw (extra `diffusion`).")
     ] = False,
+    real: Annotated[
+        bool,
+        typer.Option("--real", help="Instead on photo-vlm, with pretrained weights, and photographs; fetches 110 MB."),
+    ] = False,
     atlas: AtlasPath = None,
     no_progress: NoProgress = False,
 ) -> None:
     """Everything once, on the embedded models and world, into the default atlas: ingest, ask, edit, evaluate.
 
     Example: atlas demo --full
+
+    Example: atlas demo --real
     """
     import ingest.run.ingest  # noqa: F401 - without torch, say so before the first step
-    from cli.demo import FURTHER, STEPS, play
+    from cli.demo import FURTHER, GET, REAL, STEPS, play
 
-    play(resolve(atlas), no_progress, (*STEPS, *(FURTHER if full else ())))
+    if full and real:
+        raise UsageError("--full is of the embedded models, --real of photo-vlm; choose one")
+    play(resolve(atlas), no_progress, (GET, *REAL) if real else (*STEPS, *(FURTHER if full else ())))

@@ -12,7 +12,6 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,11 @@ import typer
 from transcripts import BLOCK, PAGES, ROOT, steps_of
 
 from atlas import Atlas
+from atlas.errors import AtlasError
 from cli import render
-from cli.demo import FURTHER, STEPS, play
+from cli.demo import FURTHER, REAL, REAL_MODEL, STEPS, play
 from cli.main import make_app
+from ingest import zoo
 from ingest.evaluate.methods import mapped_concepts, pooled_accuracy
 
 WRITTEN_LATER = ("cli.md", "python.md", "embedded.md", "benchmarks.md")
@@ -43,7 +44,15 @@ def shown(page: Path) -> list[str]:
 
 
 def is_run(page: Path) -> bool:
-    return any(not block["mark"] for block in BLOCK.finditer(page.read_text(encoding="utf-8")))
+    blocks = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    return any(not block["mark"] and block["name"] != transcripts.REAL for block in blocks)
+
+
+def real_steps(page: Path) -> dict[str, str]:
+    """What the commands of a page's transcripts of the real model printed."""
+    blocks = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    steps = [step for block in blocks if block["name"] == transcripts.REAL for step in steps_of(block["text"])]
+    return {step.command: step.printed for step in steps}
 
 
 def played(path: Path, steps: tuple[str, ...]) -> dict[str, str]:
@@ -72,10 +81,27 @@ def further(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return played(tmp_path_factory.mktemp("further") / "default.atlas", FURTHER)
 
 
+@pytest.fixture(scope="module")
+def real_demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """The same of `atlas demo --real`."""
+    try:
+        zoo.get(REAL_MODEL)
+    except AtlasError as error:
+        if "cannot be reached" not in error.message:
+            raise
+        pytest.skip(f"{REAL_MODEL} is not here and cannot be fetched: {error}")
+    path = tmp_path_factory.mktemp("real") / "default.atlas"
+    return path, played(path, REAL)
+
+
 @pytest.fixture
-def session(demo: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def session(demo: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal in an empty folder, with an atlas of its own as the demo left it, and no GPU."""
-    atlas = Path(shutil.copytree(demo[0], tmp_path / "default.atlas"))
+    as_left(demo[0], tmp_path, monkeypatch)
+
+
+def as_left(left: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    atlas = Path(shutil.copytree(left, tmp_path / "default.atlas"))
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     monkeypatch.setenv("NEURON_ATLAS", str(atlas))
@@ -83,7 +109,6 @@ def session(demo: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "argv", ["atlas"])  # usage errors name the program
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(render, "_as_terminal", True)
-    yield
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if is_run(page)], ids=name)
@@ -98,14 +123,33 @@ def test_a_page_prints_what_it_shows(
 
 def test_every_step_of_the_demo_is_on_some_page() -> None:
     everything = [command for page in PAGES for command in shown(page)]
-    assert set(STEPS + FURTHER) <= set(everything)
+    assert set(STEPS + FURTHER + REAL) <= set(everything)
+
+
+def test_what_the_real_model_printed_is_the_same_on_every_page() -> None:
+    """And the README shows it as the study has it."""
+    study = real_steps(ROOT / "docs" / "real.md")
+    first = real_steps(ROOT / "README.md")
+    assert first and all(printed.strip() for printed in study.values())
+    assert {command: study[command] for command in first} == first
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("page", [page for page in PAGES if real_steps(page)], ids=name)
+def test_a_page_prints_what_it_shows_of_the_real_model(
+    page: Path, real_demo: tuple[Path, dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_left(real_demo[0], tmp_path, monkeypatch)
+    transcripts.replay(page, real_demo[1], real=True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_every_command_line_is_one_that_the_program_takes(page: Path) -> None:
-    """Transcripts apart, which are run."""
+    """Transcripts apart, which are run; but for those that are run at night."""
     root: Any = typer.main.get_command(make_app())
-    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    text = BLOCK.sub(
+        lambda match: match[0] if match["name"] == transcripts.REAL else "", page.read_text(encoding="utf-8")
+    )
     for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
         for step in steps_of(block):
             if step.shown.startswith("$ atlas "):

@@ -29,6 +29,9 @@ BLOCK = re.compile(
 """A transcript; or Python, with what it prints where that is shown, unless a comment says that another test runs it
 (`run: NAME`) or why none does (`not run: WHY`)."""
 
+REAL = "real"
+"""The name of transcripts of the model with pretrained weights, which are run at night."""
+
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?(?![\w.]*\w)")
 
 
@@ -70,12 +73,15 @@ def answered(command: str, code: int, known: Mapping[str, str]) -> str:
     return printed.getvalue().strip("\n") + "\n"
 
 
-def replay(page: Path, known: Mapping[str, str]) -> None:
+def replay(page: Path, known: Mapping[str, str], *, real: bool = False) -> None:
     """Run the transcripts and the Python of a page from top to bottom, as one session; compare what is printed with
-    what is written, or write it. known: what commands print that were run already."""
+    what is written, or write it. known: what commands print that were run already. real: the transcripts called REAL
+    and nothing else, in place of everything else."""
     scope: dict[str, Any] = {}
 
     def block(match: re.Match[str]) -> str:
+        if (match["name"] == REAL) != real:
+            return match[0]
         return _console(match, known) if match["name"] else _python(match, scope)
 
     text = page.read_text(encoding="utf-8")
