@@ -37,6 +37,10 @@ Progress = Callable[[int, int], None]
 """Called with (examples done, examples in all)."""
 
 
+EXEMPLARS = "*exemplars"
+"""The exemplars' name among a state's parts: no method is called so."""
+
+
 class State:
     """What a run accumulates: every method's sums and the exemplars."""
 
@@ -67,7 +71,7 @@ class State:
 
     def parts(self) -> dict[str, Method | Exemplars]:
         """Everything that accumulates, by its name in a portion's file."""
-        return {**self.methods, **self.answers, "*exemplars": self.exemplars}
+        return {**self.methods, **self.answers, EXEMPLARS: self.exemplars}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The state of all parts: part/key -> tensor."""
@@ -121,7 +125,8 @@ def map_portion(
                 continue
             with passing(state.phases, traced(live, chosen, source, **trace_options, attention=attention)) as trace:
                 state.update(trace)
-            swapped_items = list(swapped(encoder, chosen, portion)) if state.answers else []
+            with state.phases.phase(ENCODING):
+                swapped_items = list(swapped(encoder, chosen, portion)) if state.answers else []
             if swapped_items:
                 swapped_pass = traced(live, swapped_items, source, **trace_options, attention=attention)
                 with passing(state.phases, swapped_pass) as trace:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 ANSWERING, DECODING, ENCODING, PASSING = "answers", "decoding", "encoding", "passes"
+LOADING = "loading"
 
 
 class Phases(Counter[str]):

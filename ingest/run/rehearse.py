@@ -1,38 +1,37 @@
 """What a job costs, by doing a little of it: the real code on a few of its examples, on models of the same widths with
 one and with two layers of random weights.
 
-Everything but the layers costs the same in the whole model, so two depths tell what a layer adds (see `cost_model`).
-It runs in a process of its own, whose memory is measured and then given back.
+Everything but the layers costs the same in the whole model, so two depths tell what a layer adds (see `cost`). Both
+take the same examples. It runs in a process of its own, whose memory is measured and then given back.
 """
 
 from __future__ import annotations
 
-import copy
+import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
 
-from atlas.live.load.checkpoints import DTYPES, find_device, quiet, read_config, sketch
-from atlas.live.load.processors import load_processor
+from atlas.errors import AtlasError, Unsupported
+from atlas.live.load.load_errors import first_line
 from atlas.live.model import LiveModel
-from ingest import zoo
-from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, PairMethod
+from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET
 from ingest.attribution.item import Item
 from ingest.attribution.trace import ATTENTION, traced
 from ingest.data.examples import Dataset, Example
 from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.run import memory
-from ingest.run.encode_examples import ExampleEncoder
-from ingest.run.map_step import State
+from ingest.run.encode_examples import ExampleEncoder, Skipped
+from ingest.run.map_step import Numbered, State
 from ingest.run.phases import Phases
-from ingest.run.prepare import collect, completed, loading
+from ingest.run.prepare import collect, completed
+from ingest.run.shallow import parameters_of, shallow
 
 DEPTHS = (1, 2)
 TOKENS = (2, 6)
@@ -41,91 +40,106 @@ TOKENS = (2, 6)
 LARGEST = 4e12
 """Operations of a forward pass of the deeper model: fewer examples are rehearsed where all of a batch need more."""
 
+POSITIONS = 512
+"""Tokens of an example, as assumed for that."""
+
+
+def choose_samples(job: Job, execution: Execution, examples: Sequence[Example]) -> dict[str, list[int]]:
+    """source -> the numbers of the examples that are rehearsed, spread evenly over all that are answered in words: a
+    batch of them, or fewer of a large model.
+
+    The numbers are the same for every depth, as what two depths take is compared.
+    """
+    operations = 2 * parameters_of(job, execution, max(DEPTHS)) * POSITIONS
+    size = min(execution.batch_size, max(1, int(LARGEST / operations)))
+    numbers: dict[str, list[int]] = {}
+    for number, example in enumerate(examples):
+        if example.target != IMAGE_TARGET:
+            numbers.setdefault(example.source, []).append(number)
+    return {source: spread(of_source, size) for source, of_source in numbers.items()}
+
+
+def spread(numbers: Sequence[int], size: int) -> list[int]:
+    """`size` of the numbers, or all where they are fewer, each from the middle of an equal part."""
+    size = min(size, len(numbers))
+    return [numbers[(2 * part + 1) * len(numbers) // (2 * size)] for part in range(size)]
+
 
 def rehearse(
-    job: Mapping[str, Any], execution: Mapping[str, Any], depth: int, ready: Callable[[], None]
+    job: Mapping[str, Any],
+    execution: Mapping[str, Any],
+    depth: int,
+    samples: Mapping[str, Sequence[int]],
+    scored: Sequence[int],
+    ready: Callable[[], None],
 ) -> tuple[dict[str, Any], pa.Table | None]:
-    """Seconds and bytes by source (see `_rehearsed`) of a model of `depth` layers. A process does it once: memory that
-    was freed before would be used again, and not be counted. job, execution: as plain values.
+    """Seconds and bytes by source (see `_rehearsed`) of a model of `depth` layers, and the seconds of loading it. A
+    process does it once: memory that was freed before would be used again, and not be counted.
+
+    job, execution: as plain values. samples: of `choose_samples`. scored: the layers that the job scores.
 
     Raises:
-        AtlasError: what the job itself would raise.
+        AtlasError: what the job itself would raise; Unsupported, in one line, where anything else fails.
     """
     ready()
-    plain_job, how = make_job(dict(job)), Execution(**execution)
-    dataset = open_dataset(plain_job)
-    completed_job = completed(plain_job, dataset, how)
-    examples = [e for e in collect(completed_job, dataset) if e.target != IMAGE_TARGET]
-    layers = layers_of(completed_job, how)
-    live = shallow(completed_job, how, depth)
-    by_source = {}
-    for source in dict.fromkeys(e.source for e in examples):
-        sample = [e for e in examples if e.source == source][: _sample_size(live, how)]
-        by_source[source] = _rehearsed(live, dataset, completed_job, layers, sample)
-    return {"sources": by_source}, None
+    importlib.import_module("ingest.run.ingest")  # what a run has loaded takes memory too
+    try:
+        plain_job, how = make_job(dict(job)), Execution(**execution)
+        dataset = open_dataset(plain_job)
+        completed_job = completed(plain_job, dataset, how)
+        examples = collect(completed_job, dataset)
+        live, seconds = shallow(completed_job, how, depth)
+        by_source = {
+            source: _rehearsed(live, dataset, completed_job, scored, [(n, examples[n]) for n in numbers], how)
+            for source, numbers in samples.items()
+        }
+    except (AtlasError, MemoryError):
+        raise
+    except Exception as error:
+        raise Unsupported(first_line(error)) from error
+    return {"loading": seconds, "sources": by_source}, None
 
 
-def shallow(job: Job, execution: Execution, depth: int) -> LiveModel:
-    """The job's model with only `depth` layers, of random weights."""
-    name, how = zoo.resolve(job.model), loading(job, execution)
-    config = read_config(name, how)
-    with quiet(), torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = sketch(cut(config, depth), how).to(DTYPES.get(job.dtype, torch.float32)).eval()
-    model.to(find_device(execution.device))
-    processor = load_processor(name, job.revision, config, trust_remote_code=execution.trust_remote_code)
-    return LiveModel(model, processor, name=job.model, folder=Path(name) if Path(name).is_dir() else None)
-
-
-def layers_of(job: Job, execution: Execution) -> int:
-    """How many layers the job's language model has."""
-    config = read_config(zoo.resolve(job.model), loading(job, execution))
-    return int(config.get_text_config(decoder=True).num_hidden_layers)
-
-
-def cut(config: Any, depth: int) -> Any:
-    """A copy of the config whose language model has `depth` layers; lists of one entry a layer are cut too."""
-    config = copy.deepcopy(config)
-    text = config.get_text_config(decoder=True)
-    layers = text.num_hidden_layers
-    for name, value in list(vars(text).items()):
-        if isinstance(value, list | tuple) and len(value) == layers:
-            setattr(text, name, value[:depth])
-    text.num_hidden_layers = depth
-    return config
-
-
-def _sample_size(live: LiveModel, execution: Execution) -> int:
-    operations = 2 * sum(p.numel() for p in live.model.parameters()) * 512
-    return max(2, min(execution.batch_size, int(LARGEST / operations)))
-
-
-def _rehearsed(live: LiveModel, dataset: Dataset, job: Job, layers: int, sample: Sequence[Example]) -> dict[str, Any]:
-    """What a batch of one source costs. examples: in it. encode, pass: seconds. methods, answers: seconds each, and
-    what they are multiplied by, as expensive methods do a part of their work. token, prefill: seconds a batch; only
-    where answers are generated. held, working: bytes that the pass leaves in use for the methods, and bytes that these
-    use besides.
+def _rehearsed(
+    live: LiveModel, dataset: Dataset, job: Job, scored: Sequence[int], sample: Sequence[Numbered], how: Execution
+) -> dict[str, Any]:
+    """What some examples of one source cost. numbers: theirs. usable: how many of them could be used; where none could,
+    `why`, and no more. encode, pass: seconds. methods: seconds each. own, token, prefill: how many are answered by the
+    model, and the seconds of one more token and of the rest of all their answers. memory, single: bytes, as of `_pass`,
+    with all of them and, where they are fewer than a batch, with one. state: bytes of the sums by part. concepts: how
+    many these are of.
     """
-    spoken = [_spoken(example) for example in sample]
+    spoken = [(number, _spoken(example)) for number, example in sample]
     encoder = ExampleEncoder(live, dataset, job)
-    ExampleEncoder(live, dataset, job).items(list(enumerate(spoken[:1])), 1)  # what is loaded only once
+    ExampleEncoder(live, dataset, job).items(spoken[:1], 1)  # what is loaded only once
     started = time.perf_counter()
-    items = encoder.items(list(enumerate(spoken)), len(spoken))
-    costs: dict[str, Any] = {"examples": len(sample), "encode": time.perf_counter() - started}
+    items = encoder.items(spoken, len(spoken))
+    costs: dict[str, Any] = {"numbers": [number for number, _ in sample], "usable": len(items)}
+    costs["encode"] = time.perf_counter() - started
     if not items:
-        return costs
-    state = State(job)
-    size = live.layout.width, layers
-    costs["factors"] = {n: m.rehearse(*size) if hasattr(m, "rehearse") else 1.0 for n, m in state.methods.items()}
-    _pass(live, job, state, sample[0].source, items[:2])  # what a run does only once, such as checking restarts
-    costs |= _pass(live, job, state, sample[0].source, items)
-    own = [item for item, example in zip(items, sample, strict=False) if example.answer is None]
-    if own:
-        prompts = [replace(item.prompt, answer=()) for item in own]
-        seconds = [_timed(lambda n=count: live.generate(prompts, max_new_tokens=n)) for count in TOKENS]  # type: ignore[misc]
-        costs["token"] = max(0.0, (seconds[1] - seconds[0]) / (TOKENS[1] - TOKENS[0]))
-        costs["prefill"] = max(0.0, seconds[0] - TOKENS[0] * costs["token"])
-    return costs
+        return costs | {"why": _why(encoder.skipped)}
+    state, source = State(job), sample[0][1].source
+    for method in state.methods.values():
+        if hasattr(method, "rehearse"):
+            method.rehearse(live.layout.width, scored)
+    single = _pass(live, job, state, source, items[:1])  # what a run does only once, such as checking restarts
+    if len(items) < how.batch_size:
+        single = _pass(live, job, state, source, items[:1])
+    costs |= _pass(live, job, state, source, items) | {"single": single["memory"]}
+    costs["concepts"] = len({target.concept for item in items for target in item.targets})
+    tensors = {name: part.state().values() for name, part in state.parts().items()}
+    costs["state"] = {name: sum(tensor.nbytes for tensor in of_part) for name, of_part in tensors.items()}
+    return costs | _answering(live, [item for item in items if dict(sample)[item.number].answer is None])
+
+
+def _answering(live: LiveModel, items: Sequence[Item]) -> dict[str, Any]:
+    """What answering these takes: see `_rehearsed`. Nothing, where there are none."""
+    if not items:
+        return {}
+    prompts = [replace(item.prompt, answer=()) for item in items]
+    seconds = [_timed(lambda n=count: live.generate(prompts, max_new_tokens=n)) for count in TOKENS]  # type: ignore[misc]
+    token = max(0.0, (seconds[1] - seconds[0]) / (TOKENS[1] - TOKENS[0]))
+    return {"own": len(items), "token": token, "prefill": max(0.0, seconds[0] - TOKENS[0] * token)}
 
 
 def _spoken(example: Example) -> Example:
@@ -136,12 +150,23 @@ def _spoken(example: Example) -> Example:
     return replace(example, answer="a " + " and a ".join(words or ["thing"]))
 
 
+def _why(skipped: Skipped) -> str:
+    """Why no example of a sample could be used."""
+    for pointer, error in skipped.media.items():
+        return f"{pointer}: {error}"
+    names = ", ".join(skipped.unmentioned)
+    return f"their answers do not mention {names}" if names else "they have no words to explain"
+
+
 def _pass(live: LiveModel, job: Job, state: State, source: str, items: Sequence[Item]) -> dict[str, Any]:
-    """One shared pass over the items, with the seconds of the pass and of every method."""
+    """One shared pass over the items: its seconds, those of every method, and bytes. before: in use before it. pass:
+    at most during it. held: in use after it. working: what the methods use besides.
+    """
     grad = any(GRADIENT in method.needs for method in state.methods.values())
     attention = any(ATTENTION in method.needs for method in state.methods.values())
     state.phases = Phases()
     state.phases.wait = partial(_wait, live)
+    in_use = {"before": _forget_peak(live)}
     started = time.perf_counter()
     with ExitStack() as stack:
         trace = stack.enter_context(
@@ -149,13 +174,11 @@ def _pass(live: LiveModel, job: Job, state: State, source: str, items: Sequence[
         )
         _wait(live)
         seconds_of_pass = time.perf_counter() - started
-        held = _forget_peak(live)
+        in_use["pass"] = _peak(live)
+        in_use["held"] = _forget_peak(live)
         state.update(trace)
-    seconds = dict(state.phases)
-    answers = sum(seconds[name] for name, m in state.methods.items() if name in seconds and isinstance(m, PairMethod))
-    swapped = (seconds_of_pass + answers) if state.answers else 0.0
-    in_use = {"held": held, "working": max(0, _peak(live) - held)}
-    return {"pass": seconds_of_pass, "methods": seconds, "swapped": swapped, **in_use}
+    in_use["working"] = max(0, _peak(live) - in_use["held"])
+    return {"pass": seconds_of_pass, "methods": dict(state.phases), "memory": in_use}
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -170,8 +193,7 @@ def _wait(live: LiveModel) -> None:
 
 
 def _forget_peak(live: LiveModel) -> int:
-    """Measure the largest memory anew, and say how much is in use: building a shallow model, or looking at pictures,
-    takes more than its layers do."""
+    """Measure the largest memory anew, and say how much is in use: building a shallow model takes more than it does."""
     if live.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(live.device)
         return int(torch.cuda.memory_allocated(live.device))
@@ -184,5 +206,5 @@ def _peak(live: LiveModel) -> int:
 
 
 def plain(job: Job, execution: Execution) -> dict[str, Any]:
-    """The arguments of `rehearse`, for JSON."""
+    """The first arguments of `rehearse`, for JSON."""
     return {"job": asdict(job), "execution": asdict(execution)}
