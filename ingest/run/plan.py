@@ -68,13 +68,13 @@ class Shape:
         return len(self.scored) * self.layout.width
 
 
-def plan(job: Job, execution: Execution, *, decoded: bool = False) -> list[dict[str, Any]]:
+def plan(job: Job, execution: Execution, *, candidates: int | None = None) -> list[dict[str, Any]]:
     """Rows of what, how_much and reckoned_from.
 
     Memory and times are measured on a rehearsal (`ingest.run.rehearse`). Where there can be none (the device is not of
     this machine, the weights are quantised or spread over devices, there is no tokenizer), the times assume the matrix
-    speed measured now, or that of an A100, and a row says so. decoded: whether another run has decoded the model's
-    neurons before.
+    speed measured now, or that of an A100, and a row says so. candidates: how many neurons a second run scores, after
+    one that found them (and has decoded the model's neurons).
 
     Raises:
         UsageError: as the job itself would, for its names.
@@ -83,7 +83,8 @@ def plan(job: Job, execution: Execution, *, decoded: bool = False) -> list[dict[
     prepared = prepare_job(job, execution)
     job, examples = prepared.job, prepared.examples
     shape = sketch_shape(job, execution)
-    rows = _sizes(job, examples, shape)
+    decoded = candidates is not None
+    rows = _sizes(job, examples, shape, candidates)
     cost, why = None, _no_rehearsal(job, execution)
     words = [example for example in examples if example.target != IMAGE_TARGET]
     if not why and words:
@@ -102,11 +103,14 @@ def plan(job: Job, execution: Execution, *, decoded: bool = False) -> list[dict[
     return [dict(zip(("what", "how_much", "reckoned_from"), row, strict=True)) for row in rows]
 
 
-def _sizes(job: Job, examples: Sequence[Example], shape: Shape) -> list[Row]:
-    stored = shape.maps * (shape.neurons if job.keep == ALL else min(shape.neurons, kept_top(job.keep)))
+def _sizes(job: Job, examples: Sequence[Example], shape: Shape, candidates: int | None) -> list[Row]:
+    neurons, of = shape.neurons, f"{len(shape.scored)} layers of {shape.layout.width:,}"
+    if candidates is not None:
+        neurons, of = candidates, f"candidates, at most, of {neurons:,}"
+    stored = shape.maps * (neurons if job.keep == ALL else min(neurons, kept_top(job.keep)))
     return [
         ("examples", f"{len(examples):,}", f"{job.split}, at most {job.per_concept} a concept and task"),
-        ("neurons", f"{shape.neurons:,}", f"{len(shape.scored)} layers of {shape.layout.width:,}"),
+        ("neurons", f"{neurons:,}", of),
         ("maps", f"{shape.maps:,}", "methods x sources x concepts x reductions, at most"),
         ("scores", f"{stored:,}", "one a neuron and map" if job.keep == ALL else f"{job.keep} of each map"),
         ("disk", shown_bytes(stored * BYTES_A_SCORE), f"{BYTES_A_SCORE} bytes a score"),
