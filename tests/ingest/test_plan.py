@@ -12,17 +12,18 @@ from typing import Any
 import families
 import pytest
 import torch
+from gguf_files import build_llama, write_gguf
+from PIL import Image
 
-from atlas.errors import AtlasError
+from atlas.errors import Unsupported
 from atlas.live.layout import locate
-from ingest.data.examples import Example, Mention
+from atlas.store.limited_process import NeedsMemory
 from ingest.job import Execution, Job, make_job
-from ingest.methods import ablation
 from ingest.run import memory, rehearse, shallow
-from ingest.run.cost import Work, linear, restarting, whole_cost
+from ingest.run import plan as plan_module
 from ingest.run.phases import Phases
 from ingest.run.plan import plan
-from ingest.run.swapped_answers import swapped_counts
+from ingest.run.session import prepare_job
 
 LAYERS, WIDTH = 5, 1024
 
@@ -58,111 +59,6 @@ def job_on(folder: Path, *methods: str, **more: Any) -> Job:
     return make_job({**content, "tasks": ["does", "has"], "methods": {key: {} for key in methods}, **more})
 
 
-def test_layers_cost_alike() -> None:
-    for layers in (1, 2, 30):
-        assert linear(3 + 2 * 1, 3 + 2 * 2, layers) == 3 + 2 * layers
-    assert linear(5.0, 4.0, 30) == 5.0, "noise is no gain"
-
-
-@pytest.mark.parametrize("scored", [range(6), [1, 4], [5]])
-def test_what_restarts_costs_every_layer_behind(scored: Any) -> None:
-    def cost(layers: int, chosen: Any) -> float:
-        return float(sum(0.5 + sum(0.25 for _ in range(layer + 1, layers)) for layer in chosen))
-
-    once = dict.fromkeys(scored, 1.0)
-    assert restarting(cost(1, [0]), cost(2, [0, 1]), 6, once) == pytest.approx(cost(6, scored))
-
-
-def side(depth: int, **changes: Any) -> dict[str, Any]:
-    """What four pictures cost on so many layers, in numbers that are easy to multiply."""
-    in_use = {"before": 1000 + 50 * depth, "pass": 9000, "held": 5000 + 90 * depth, "working": 10 * depth}
-    times: dict[str, Any] = {
-        "numbers": [1, 3, 5, 7],
-        "usable": 4,
-        "encode": 0.5,
-        "pass": 1 + depth,
-        "methods": {"contribution": 0.1 * depth, "ablation": 1.0 * depth + 0.5 * depth * (depth - 1) / 2},
-        "memory": in_use,
-        "single": {**in_use, "working": 4 * depth},
-        "state": {"contribution": 80 * depth, "ablation": 80 * depth, "*exemplars": 40 * depth},
-        "concepts": 2,
-        "own": 2,
-        "token": 0.01 * depth,
-        "prefill": 0.2 * depth,
-    }
-    return {"loading": 3.0 + depth, "sources": {"image": times | changes}}
-
-
-CHEAP_AND_EXPENSIVE = {"contribution": {}, "ablation": {}}
-
-
-def work(**changes: Any) -> Work:
-    sizes = {"layers": 10, "width": 4 * ablation.REHEARSED, "scored": range(10), "batch_size": 4}
-    return Work(**({"examples": {"image": 40}, **sizes} | changes))
-
-
-def test_sources_methods_and_answers_add_up() -> None:
-    job = make_job({"methods": CHEAP_AND_EXPENSIVE, "max_new_tokens": 20, "concepts": ["dog", "cat"], "exemplars": 8})
-    cost = whole_cost([side(1), side(2)], job, work(own={"image": 20}))
-    assert cost.seconds["encoding"] == pytest.approx(5.0) and cost.seconds["passes"] == pytest.approx(10 * 11)
-    assert cost.seconds["contribution"] == pytest.approx(10 * 1.0)
-    assert cost.seconds["ablation"] == pytest.approx(10 * 4 * (10 * 1.0 + 0.5 * 45))
-    assert cost.seconds["answers"] == pytest.approx(10 * (2.0 + 20 * 0.1))
-    assert cost.seconds["loading"] == pytest.approx(13)
-    assert cost.memory == 9000, "the pass itself takes more than what it leaves"
-    assert cost.weights == 1500 and cost.sums == 10 * (80 + 80 + 2 * 40)
-
-
-def test_a_part_of_the_layers_costs_its_part() -> None:
-    job = make_job({"methods": CHEAP_AND_EXPENSIVE, "layers": "0,9"})
-    cost = whole_cost([side(1), side(2)], job, work(scored=[0, 9]))
-    assert cost.seconds["contribution"] == pytest.approx(10 * 1.0 * 2 / 10)
-    assert cost.seconds["ablation"] == pytest.approx(10 * 4 * (2 * 1.0 + 0.5 * 9))
-    methods = {**CHEAP_AND_EXPENSIVE, "ablation": {"neurons": "0/1,5/3"}}
-    cost = whole_cost([side(1), side(2)], make_job({"methods": methods, "layers": "0,9"}), work(scored=[0, 9]))
-    assert cost.seconds["ablation"] == pytest.approx(10 / ablation.REHEARSED * (1.0 + 0.5 * 9))
-
-
-def test_a_batch_takes_more_memory_than_a_part_of_it() -> None:
-    job = make_job({"methods": CHEAP_AND_EXPENSIVE})
-    held, example = 5000 + 90 * 10, (4000 + 40 * 10) / 4
-    cost = whole_cost([side(1), side(2)], job, work(batch_size=10))
-    in_pass = linear(9000 + 6 * (9000 - 1050) / 4, 9000 + 6 * (9000 - 1100) / 4, 10)
-    assert cost.memory == pytest.approx(max(in_pass, held + 6 * example + 100 + 6 * 20))
-    assert whole_cost([side(1), side(2)], job, work(batch_size=10, examples={"image": 3})).memory == 9000
-
-
-def test_swapped_answers_cost_a_pass_and_their_methods_again() -> None:
-    job = make_job({"methods": CHEAP_AND_EXPENSIVE, "swap_answers": True, "concepts": ["dog", "cat"], "exemplars": 0})
-    cost = whole_cost([side(1), side(2)], job, work(swapped={"image": 20}))
-    assert cost.seconds["passes"] == pytest.approx(1.5 * 10 * 11)
-    for method in CHEAP_AND_EXPENSIVE:
-        assert cost.seconds[f"{method}.answer"] == pytest.approx(cost.seconds[method] / 2)
-    assert cost.sums == 2 * whole_cost([side(1), side(2)], replace(job, swap_answers=False), work()).sums > 0
-
-
-def test_examples_have_a_swapped_answer_where_another_concept_is_asked_alike() -> None:
-    def example(concept: str, task: str) -> Example:
-        return Example("text", task, "find", "what?", "that", (Mention(concept),))
-
-    asked = [("dog", "does"), ("dog", "does"), ("cat", "does"), ("dog", "has")]
-    portion = list(enumerate(example(*words) for words in asked))
-    assert swapped_counts(portion) == {"text": 3}
-
-
-def test_other_examples_on_two_layers_are_refused() -> None:
-    job = make_job({"methods": CHEAP_AND_EXPENSIVE})
-    for other in ({"numbers": [1, 3, 5]}, {"numbers": [0, 3, 5, 7]}, {"usable": 3}):
-        with pytest.raises(AtlasError, match="different image examples"):
-            whole_cost([side(1), side(2, **other)], job, work())
-
-
-def test_a_source_without_a_usable_example_is_named() -> None:
-    job = make_job({"methods": CHEAP_AND_EXPENSIVE})
-    lost = {"sources": {"image": {"numbers": [1, 3], "usable": 0, "encode": 0.1, "why": "they are gone"}}, "loading": 1}
-    assert whole_cost([lost, lost], job, work()).uncounted == {"image": "they are gone"}
-
-
 def test_a_sample_is_spread_over_its_source() -> None:
     assert rehearse.spread(range(100), 4) == [12, 37, 62, 87] and rehearse.spread([3, 5], 4) == [3, 5]
     assert rehearse.spread(range(9), 1) == [4]
@@ -176,14 +72,6 @@ def test_every_family_is_rehearsed_with_fewer_layers(name: str) -> None:
         few_layers = type(model)(cut)
     assert len(locate(few_layers).layers) == 1 and locate(few_layers).width == locate(model).width
     assert model.config.get_text_config(decoder=True).num_hidden_layers > 1, "the config itself stays as it is"
-
-
-def test_a_part_of_an_ablation_says_how_much_is_left() -> None:
-    every = ablation.build()
-    assert every.rehearse(1024, range(8)) == dict.fromkeys(range(8), 1024 / ablation.REHEARSED)
-    assert len(every.sampled) == ablation.REHEARSED
-    some = ablation.build(neurons="0/1,0/2,3/4,7/0", layers="0-3")
-    assert some.rehearse(1024, [0, 1, 7]) == {0: 2 / ablation.REHEARSED, 1: 0.0, 7: 0.0}
 
 
 def test_phases_are_added_and_stored(stored_atlas: Path) -> None:
@@ -207,6 +95,100 @@ def test_a_job_that_cannot_be_rehearsed_says_so(folder: Path) -> None:
     assert told["memory"]["how_much"].startswith("more than") and told["passes"]["how_much"].startswith("more than")
     told = {row["what"]: row for row in plan(replace(job_on(folder, "activation"), quantization="8bit"), Execution())}
     assert "the weights are quantised, so nothing is rehearsed" in told["speed"]["reckoned_from"]
+
+
+def test_a_model_without_a_tokenizer_is_assumed_and_says_so(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def in_this_process(_: str, arguments: dict[str, Any], **__: Any) -> Any:
+        return rehearse.rehearse(**arguments, ready=lambda: None)
+
+    monkeypatch.setattr(plan_module, "run_confined", in_this_process)
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    told = {row["what"]: row for row in plan(job_on(tmp_path, "activation"), Execution())}
+    assert "the rehearsal failed: cannot load the processor of" in told["speed"]["reckoned_from"]
+    assert "it has no tokenizer" in told["speed"]["reckoned_from"] and "decoding" in told
+
+
+@pytest.mark.parametrize("error", [RuntimeError("the end"), NeedsMemory("the end"), ValueError("the end")])
+def test_a_rehearsal_that_fails_is_told_in_one_line(
+    error: Exception, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(plan_module, "run_confined", fail)
+    told = {row["what"]: row for row in plan(job_on(folder, "activation"), Execution())}
+    assert "the rehearsal failed: the end, so nothing is rehearsed" in told["speed"]["reckoned_from"]
+    assert told["memory"]["how_much"].startswith("more than")
+
+
+def test_the_child_says_of_any_failure_what_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> Any:
+        raise KeyError("rope_theta")
+
+    monkeypatch.setattr(rehearse, "shallow", fail)
+    arguments = rehearse.plain(job_on(folder, "activation"), Execution())
+    with pytest.raises(Unsupported, match="^KeyError: 'rope_theta'$"):
+        rehearse.rehearse(**arguments, depth=1, samples={"text": [0]}, scored=[0], ready=lambda: None)
+
+
+def test_a_gguf_file_is_rehearsed_with_its_own_tokenizer(tmp_path: Path) -> None:
+    model, tokenizer = build_llama()
+    file = write_gguf(tmp_path / "model.gguf", model, tokenizer)
+    live, seconds = shallow.shallow(Job(model=str(file)), Execution(), 1)
+    assert len(live.layout.layers) == 1 and seconds > 0
+    assert live.encoder.tokenizer("what is this ?").input_ids == tokenizer("what is this ?").input_ids
+
+
+def test_a_shallow_model_has_the_dtype_and_the_attention_of_the_job(folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    from transformers import AutoModelForCausalLM
+
+    shutil.copytree(folder, tmp_path / "half")
+    AutoModelForCausalLM.from_pretrained(folder).to(torch.bfloat16).save_pretrained(tmp_path / "half")
+    config_file = tmp_path / "half" / "config.json"
+    job, execution = Job(model=str(tmp_path / "half"), dtype="auto"), Execution(attention="eager")
+    for forget_dtype in (False, True):
+        if forget_dtype:
+            config = {key: value for key, value in json.loads(config_file.read_text()).items() if key != "dtype"}
+            config_file.write_text(json.dumps(config))
+        live, _ = shallow.shallow(job, execution, 1)
+        assert {parameter.dtype for parameter in live.model.parameters()} == {torch.bfloat16}
+        assert live.model.config._attn_implementation == "eager"
+    assert shallow.shallow(replace(job, dtype="float32"), Execution(), 1)[0].dtype == "float32"
+
+
+def test_the_sample_is_of_one_size_for_all_depths_and_at_most_a_batch(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_on(folder, "activation")
+    prepared = prepare_job(job, Execution())
+    samples = [rehearse.choose_samples(prepared.job, Execution(batch_size=n), prepared.examples) for n in (1, 7, 10**6)]
+    assert [len(sample["text"]) for sample in samples] == [1, 7, len(prepared.examples)]
+    operations = 2 * shallow.parameters_of(job, Execution(), 2) * rehearse.POSITIONS
+    monkeypatch.setattr(rehearse, "LARGEST", 3.5 * operations)
+    assert len(rehearse.choose_samples(prepared.job, Execution(), prepared.examples)["text"]) == 3
+
+
+def test_what_cannot_be_used_is_told_and_the_rest_keeps_its_examples(tmp_path: Path) -> None:
+    """Of three pictures that the model is to caption the first cannot be opened; then none can."""
+    for name in ("a", "b", "c"):
+        (tmp_path / "dog").mkdir(exist_ok=True)
+        Image.new("RGB", (40, 40), (20 * ord(name) % 255, 60, 60)).save(tmp_path / "dog" / f"{name}.png")
+    job = make_job({"model": "tiny-llava", "dataset": f"folder:{tmp_path}", "split": "all", "max_new_tokens": 8})
+    prepared = prepare_job(job, Execution())
+    live, _ = shallow.shallow(prepared.job, Execution(), 1)
+    sample = list(enumerate(prepared.examples))
+    spoilt = [(n, replace(e, answer="a dog" if n == 2 else None)) for n, e in sample]
+    (tmp_path / spoilt[0][1].media[0]).write_bytes(b"no picture")
+    costs = rehearse._rehearsed(live, prepared.dataset, prepared.job, [0, 1], spoilt, Execution())
+    assert costs["numbers"] == [0, 1, 2] and costs["usable"] == 2 and costs["own"] == 1
+    for _, example in spoilt:
+        (tmp_path / example.media[0]).write_bytes(b"no picture")
+    costs = rehearse._rehearsed(live, prepared.dataset, prepared.job, [0, 1], spoilt, Execution())
+    assert costs["usable"] == 0 and spoilt[0][1].media[0] in costs["why"] and "pass" not in costs
 
 
 MEASURE = """
