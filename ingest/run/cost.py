@@ -87,7 +87,7 @@ def whole_cost(rehearsed: Sequence[Mapping[str, Any]], job: Job, work: Work) -> 
     uncounted: dict[str, str] = {}
     for source in work.examples:
         sides = first["sources"][source], second["sources"][source]
-        if sides[0]["numbers"] != sides[1]["numbers"] or sides[0]["usable"] != sides[1]["usable"]:
+        if any(sides[0].get(key) != sides[1].get(key) for key in ("numbers", "usable", "passed")):
             raise AtlasError(f"one and two layers were rehearsed on different {source} examples")
         if not sides[0]["usable"]:
             uncounted[source] = sides[0]["why"]
@@ -103,16 +103,17 @@ def whole_cost(rehearsed: Sequence[Mapping[str, Any]], job: Job, work: Work) -> 
 def _seconds(source: str, sides: Sides, job: Job, work: Work) -> dict[str, float]:
     """Seconds of one source by phase."""
     one, two = sides
-    examples, swapped, rehearsed = work.examples[source], work.swapped.get(source, 0), len(one["numbers"])
-    encode = min(one["encode"], two["encode"])  # the first one also loads what it needs
+    examples, swapped = work.examples[source], work.swapped.get(source, 0)
+    encode = min(one["encode"], two["encode"]) / len(one["numbers"])  # the first one also loads what it needs
     passes = linear(one["pass"], two["pass"], work.layers)
-    seconds = {ENCODING: (examples + swapped) * encode / rehearsed, PASSING: (examples + swapped) * passes / rehearsed}
+    each = one["usable"] / len(one["numbers"]) / one["passed"]  # of an example, the share of those that passed
+    seconds = {ENCODING: (examples + swapped) * encode, PASSING: (examples + swapped) * each * passes}
     built, answered = methods(job), {name_of_answers(name) for name in methods(job)} & answer_methods(job).keys()
     for name, of_one in one["methods"].items():
         of_all = _of_method(built.get(name), of_one, two["methods"][name], work)
-        seconds[name] = examples * of_all / rehearsed
+        seconds[name] = examples * each * of_all
         if swapped and name_of_answers(name) in answered:
-            seconds[name_of_answers(name)] = swapped * of_all / rehearsed
+            seconds[name_of_answers(name)] = swapped * each * of_all
     if "own" in one:
         of_batch = linear(one["prefill"], two["prefill"], work.layers)
         of_batch += job.max_new_tokens * linear(one["token"], two["token"], work.layers)
@@ -141,13 +142,13 @@ def _memory(source: str, sides: Sides, work: Work) -> tuple[float, float]:
 
 
 def _at_batch(side: Mapping[str, Any], batch: int) -> tuple[float, float, float, float]:
-    """Bytes at most in the pass, held after it, what methods use besides, and before the pass, of a batch of so many
-    examples: what one example takes is known from those rehearsed, for the methods from one example and all of them."""
-    memory, rehearsed = side["memory"], side["usable"]
+    """Bytes at most in the pass, held after it, what methods use besides, and before the pass, of a batch of so many of
+    the longest examples: what one takes is known from those that passed, for the methods from one of them and all."""
+    memory, passed = side["memory"], side["passed"]
     before, working = memory["before"], memory["working"]
-    of_one = working if rehearsed == 1 else max(0, working - side["single"]["working"]) / (rehearsed - 1)
-    more = max(0, batch - rehearsed)
-    in_pass, held = (memory[key] + more * max(0, memory[key] - before) / rehearsed for key in ("pass", "held"))
+    of_one = working if passed == 1 else max(0, working - side["single"]["working"]) / (passed - 1)
+    more = max(passed, batch) * side["longer"] - passed
+    in_pass, held = (memory[key] + more * max(0, memory[key] - before) / passed for key in ("pass", "held"))
     return in_pass, held, working + more * of_one, before
 
 
@@ -155,7 +156,7 @@ def _sums(source: str, sides: Sides, job: Job, work: Work) -> float:
     """Bytes of what the methods and the exemplars add up, for all concepts and examples of a source."""
     one, two = sides
     concepts = (len(job.concepts) + bool(job.negatives)) / one["concepts"]
-    kept = min(job.exemplars, work.examples[source]) / max(1, min(job.exemplars, one["usable"]))
+    kept = min(job.exemplars, work.examples[source]) / max(1, min(job.exemplars, one["passed"]))
     of_answers, total = answer_methods(job), 0.0
     for name, method in {**methods(job), EXEMPLARS: None}.items():
         of_all = linear(one["state"][name], two["state"][name], work.layers) * work.share

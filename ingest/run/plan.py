@@ -141,7 +141,8 @@ def _rehearsed(
     """
     arguments = rehearse.plain(job, execution) | {"scored": list(shape.scored)}
     try:
-        arguments["samples"] = rehearse.choose_samples(job, execution, examples)
+        arguments["size"] = size = rehearse.sample_size(job, execution)
+        arguments["samples"] = rehearse.choose_samples(examples, size)
         rehearsed = [
             run_confined(
                 "ingest.run.rehearse:rehearse", {**arguments, "depth": depth}, memory=1 << 60, seconds=REHEARSAL

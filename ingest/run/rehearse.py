@@ -22,7 +22,7 @@ from atlas.errors import AtlasError, Unsupported
 from atlas.live.load.load_errors import first_line
 from atlas.live.model import LiveModel
 from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET
-from ingest.attribution.item import Item
+from ingest.attribution.item import Item, shortest_first
 from ingest.attribution.trace import ATTENTION, traced
 from ingest.data.examples import Dataset, Example
 from ingest.job import Execution, Job, make_job, open_dataset
@@ -34,6 +34,9 @@ from ingest.run.prepare import collect, completed
 from ingest.run.shallow import parameters_of, shallow
 
 DEPTHS = (1, 2)
+STRETCH = 4
+"""How many batches a run sorts by length together (`ingest.run.map_step.stretches`)."""
+
 TOKENS = (2, 6)
 """How many tokens are generated, twice: what one more costs."""
 
@@ -44,19 +47,21 @@ POSITIONS = 512
 """Tokens of an example, as assumed for that."""
 
 
-def choose_samples(job: Job, execution: Execution, examples: Sequence[Example]) -> dict[str, list[int]]:
-    """source -> the numbers of the examples that are rehearsed, spread evenly over all that are answered in words: a
-    batch of them, or fewer of a large model.
-
-    The numbers are the same for every depth, as what two depths take is compared.
-    """
+def sample_size(job: Job, execution: Execution) -> int:
+    """How many examples go through the models together: a batch, or fewer of a large model. The same for every depth,
+    as what two depths take is compared."""
     operations = 2 * parameters_of(job, execution, max(DEPTHS)) * POSITIONS
-    size = min(execution.batch_size, max(1, int(LARGEST / operations)))
+    return min(execution.batch_size, max(1, int(LARGEST / operations)))
+
+
+def choose_samples(examples: Sequence[Example], size: int) -> dict[str, list[int]]:
+    """source -> the numbers of the examples that are encoded, spread evenly over all that are answered in words: as
+    many as a run sorts by length together, of which `size`, those of middle length, go through the models."""
     numbers: dict[str, list[int]] = {}
     for number, example in enumerate(examples):
         if example.target != IMAGE_TARGET:
             numbers.setdefault(example.source, []).append(number)
-    return {source: spread(of_source, size) for source, of_source in numbers.items()}
+    return {source: spread(of_source, STRETCH * size) for source, of_source in numbers.items()}
 
 
 def spread(numbers: Sequence[int], size: int) -> list[int]:
@@ -70,13 +75,15 @@ def rehearse(
     execution: Mapping[str, Any],
     depth: int,
     samples: Mapping[str, Sequence[int]],
+    size: int,
     scored: Sequence[int],
     ready: Callable[[], None],
 ) -> tuple[dict[str, Any], pa.Table | None]:
     """Seconds and bytes by source (see `_rehearsed`) of a model of `depth` layers, and the seconds of loading it. A
     process does it once: memory that was freed before would be used again, and not be counted.
 
-    job, execution: as plain values. samples: of `choose_samples`. scored: the layers that the job scores.
+    job, execution: as plain values. samples: of `choose_samples`. size: of `sample_size`. scored: the layers that the
+    job scores.
 
     Raises:
         AtlasError: what the job itself would raise; Unsupported, in one line, where anything else fails.
@@ -90,7 +97,7 @@ def rehearse(
         examples = collect(completed_job, dataset)
         live, seconds = shallow(completed_job, how, depth)
         by_source = {
-            source: _rehearsed(live, dataset, completed_job, scored, [(n, examples[n]) for n in numbers], how)
+            source: _rehearsed(live, dataset, completed_job, scored, [(n, examples[n]) for n in numbers], size)
             for source, numbers in samples.items()
         }
     except (AtlasError, MemoryError):
@@ -101,35 +108,42 @@ def rehearse(
 
 
 def _rehearsed(
-    live: LiveModel, dataset: Dataset, job: Job, scored: Sequence[int], sample: Sequence[Numbered], how: Execution
+    live: LiveModel, dataset: Dataset, job: Job, scored: Sequence[int], sample: Sequence[Numbered], size: int
 ) -> dict[str, Any]:
-    """What some examples of one source cost. numbers: theirs. usable: how many of them could be used; where none could,
-    `why`, and no more. encode, pass: seconds. methods: seconds each. own, token, prefill: how many are answered by the
-    model, and the seconds of one more token and of the rest of all their answers. memory, single: bytes, as of `_pass`,
-    with all of them and, where they are fewer than a batch, with one. state: bytes of the sums by part. concepts: how
-    many these are of.
+    """What some examples of one source cost. numbers: theirs; encode: the seconds of all. usable: how many could be
+    used; where none could, `why`, and no more. passed: how many went through the model, those of middle length; longer:
+    how many times as long the longest is. pass: seconds. methods: seconds each. own, token, prefill: how many are
+    answered by the model, and the seconds of one more token and of the rest of all their answers. memory, single:
+    bytes, as of `_pass`, with all that passed and with one. state: bytes of the sums by part. concepts: of how many.
     """
     spoken = [(number, _spoken(example)) for number, example in sample]
     encoder = ExampleEncoder(live, dataset, job)
     ExampleEncoder(live, dataset, job).items(spoken[:1], 1)  # what is loaded only once
     started = time.perf_counter()
-    items = encoder.items(spoken, len(spoken))
+    items = shortest_first(encoder.items(spoken, len(spoken)))
     costs: dict[str, Any] = {"numbers": [number for number, _ in sample], "usable": len(items)}
     costs["encode"] = time.perf_counter() - started
     if not items:
         return costs | {"why": _why(encoder.skipped)}
     state, source = State(job), sample[0][1].source
+    own, longest = [item for item in items if dict(sample)[item.number].answer is None], _length(items[-1])
+    first = (len(items) - min(size, len(items))) // 2
+    items = items[first : first + size]
+    costs |= {"passed": len(items), "longer": longest / _length(items[-1])}
     for method in state.methods.values():
         if hasattr(method, "rehearse"):
             method.rehearse(live.layout.width, scored)
-    single = _pass(live, job, state, source, items[:1])  # what a run does only once, such as checking restarts
-    if len(items) < how.batch_size:
-        single = _pass(live, job, state, source, items[:1])
+    _pass(live, job, state, source, items[:1])  # what a run does only once, such as checking restarts
+    single = _pass(live, job, state, source, items[:1])
     costs |= _pass(live, job, state, source, items) | {"single": single["memory"]}
     costs["concepts"] = len({target.concept for item in items for target in item.targets})
     tensors = {name: part.state().values() for name, part in state.parts().items()}
     costs["state"] = {name: sum(tensor.nbytes for tensor in of_part) for name, of_part in tensors.items()}
-    return costs | _answering(live, [item for item in items if dict(sample)[item.number].answer is None])
+    return costs | _answering(live, own[:size])
+
+
+def _length(item: Item) -> int:
+    return len(item.prompt.ids) + len(item.prompt.answer)
 
 
 def _answering(live: LiveModel, items: Sequence[Item]) -> dict[str, Any]:

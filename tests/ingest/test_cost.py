@@ -36,6 +36,8 @@ def side(depth: int, **changes: Any) -> dict[str, Any]:
     times: dict[str, Any] = {
         "numbers": [1, 3, 5, 7],
         "usable": 4,
+        "passed": 4,
+        "longer": 1.0,
         "encode": 0.5,
         "pass": 1 + depth,
         "methods": {"contribution": 0.1 * depth, "ablation": 1.0 * depth + 0.5 * depth * (depth - 1) / 2},
@@ -89,6 +91,20 @@ def test_a_batch_takes_more_memory_than_a_part_of_it() -> None:
     assert whole_cost([side(1), side(2)], job, work(batch_size=10, examples={"image": 3})).memory == 9000
 
 
+def test_the_longest_examples_take_more_memory() -> None:
+    job = make_job({"methods": CHEAP_AND_EXPENSIVE})
+    cost = whole_cost([side(1, longer=1.5), side(2, longer=1.5)], job, work())
+    assert cost.memory == pytest.approx(linear(9000 + 2 * (9000 - 1050) / 4, 9000 + 2 * (9000 - 1100) / 4, 10))
+
+
+def test_examples_that_cannot_be_used_cost_no_pass() -> None:
+    job = make_job({"methods": CHEAP_AND_EXPENSIVE})
+    whole, part = (
+        whole_cost([side(1, usable=n, passed=2), side(2, usable=n, passed=2)], job, work()).seconds for n in (4, 3)
+    )
+    assert part["passes"] == pytest.approx(0.75 * whole["passes"]) and part["encoding"] == whole["encoding"]
+
+
 def test_swapped_answers_cost_a_pass_and_their_methods_again() -> None:
     job = make_job({"methods": CHEAP_AND_EXPENSIVE, "swap_answers": True, "concepts": ["dog", "cat"], "exemplars": 0})
     cost = whole_cost([side(1), side(2)], job, work(swapped={"image": 20}))
@@ -109,7 +125,7 @@ def test_examples_have_a_swapped_answer_where_another_concept_is_asked_alike() -
 
 def test_other_examples_on_two_layers_are_refused() -> None:
     job = make_job({"methods": CHEAP_AND_EXPENSIVE})
-    for other in ({"numbers": [1, 3, 5]}, {"numbers": [0, 3, 5, 7]}, {"usable": 3}):
+    for other in ({"numbers": [1, 3, 5]}, {"numbers": [0, 3, 5, 7]}, {"usable": 3}, {"passed": 3}):
         with pytest.raises(AtlasError, match="different image examples"):
             whole_cost([side(1), side(2, **other)], job, work())
 

@@ -130,7 +130,7 @@ def test_the_child_says_of_any_failure_what_it_was(folder: Path, monkeypatch: py
     monkeypatch.setattr(rehearse, "shallow", fail)
     arguments = rehearse.plain(job_on(folder, "activation"), Execution())
     with pytest.raises(Unsupported, match="^KeyError: 'rope_theta'$"):
-        rehearse.rehearse(**arguments, depth=1, samples={"text": [0]}, scored=[0], ready=lambda: None)
+        rehearse.rehearse(**arguments, depth=1, samples={"text": [0]}, size=1, scored=[0], ready=lambda: None)
 
 
 def test_a_gguf_file_is_rehearsed_with_its_own_tokenizer(tmp_path: Path) -> None:
@@ -165,11 +165,12 @@ def test_the_sample_is_of_one_size_for_all_depths_and_at_most_a_batch(
 ) -> None:
     job = job_on(folder, "activation")
     prepared = prepare_job(job, Execution())
-    samples = [rehearse.choose_samples(prepared.job, Execution(batch_size=n), prepared.examples) for n in (1, 7, 10**6)]
-    assert [len(sample["text"]) for sample in samples] == [1, 7, len(prepared.examples)]
+    assert [rehearse.sample_size(prepared.job, Execution(batch_size=n)) for n in (1, 7, 16)] == [1, 7, 16]
+    samples = [rehearse.choose_samples(prepared.examples, n)["text"] for n in (1, 7, 10**6)]
+    assert [len(sample) for sample in samples] == [4, 28, len(prepared.examples)]
     operations = 2 * shallow.parameters_of(job, Execution(), 2) * rehearse.POSITIONS
     monkeypatch.setattr(rehearse, "LARGEST", 3.5 * operations)
-    assert len(rehearse.choose_samples(prepared.job, Execution(), prepared.examples)["text"]) == 3
+    assert rehearse.sample_size(prepared.job, Execution()) == 3
 
 
 def test_what_cannot_be_used_is_told_and_the_rest_keeps_its_examples(tmp_path: Path) -> None:
@@ -183,11 +184,11 @@ def test_what_cannot_be_used_is_told_and_the_rest_keeps_its_examples(tmp_path: P
     sample = list(enumerate(prepared.examples))
     spoilt = [(n, replace(e, answer="a dog" if n == 2 else None)) for n, e in sample]
     (tmp_path / spoilt[0][1].media[0]).write_bytes(b"no picture")
-    costs = rehearse._rehearsed(live, prepared.dataset, prepared.job, [0, 1], spoilt, Execution())
+    costs = rehearse._rehearsed(live, prepared.dataset, prepared.job, [0, 1], spoilt, 2)
     assert costs["numbers"] == [0, 1, 2] and costs["usable"] == 2 and costs["own"] == 1
     for _, example in spoilt:
         (tmp_path / example.media[0]).write_bytes(b"no picture")
-    costs = rehearse._rehearsed(live, prepared.dataset, prepared.job, [0, 1], spoilt, Execution())
+    costs = rehearse._rehearsed(live, prepared.dataset, prepared.job, [0, 1], spoilt, 2)
     assert costs["usable"] == 0 and spoilt[0][1].media[0] in costs["why"] and "pass" not in costs
 
 
