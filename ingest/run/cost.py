@@ -11,7 +11,7 @@ from atlas.errors import AtlasError
 from ingest.attribution.estimators import PairMethod
 from ingest.job import Job
 from ingest.run.map_step import EXEMPLARS
-from ingest.run.phases import ANSWERING, ENCODING, LOADING, PASSING
+from ingest.run.phases import ANSWERING, ENCODING, LOADING, PASSING, WRITING
 from ingest.run.resolve import methods
 from ingest.run.swapped_answers import answer_methods, name_of_answers
 
@@ -23,7 +23,8 @@ Sides = tuple[Mapping[str, Any], Mapping[str, Any]]
 class Work:
     """How much a job has to do. examples, own, swapped: by source, how many there are, how many of them the model
     answers, and how many answers are scored again after another prompt. layers, width: of the model. scored: the layers
-    whose neurons the job scores. batch_size: of a run.
+    whose neurons the job scores. batch_size: of a run. portions: whose sums are stored one by one. decoded: whether the
+    model's neurons have been decoded before.
     """
 
     examples: Mapping[str, int]
@@ -33,6 +34,8 @@ class Work:
     batch_size: int
     own: Mapping[str, int] = field(default_factory=dict)
     swapped: Mapping[str, int] = field(default_factory=dict)
+    portions: int = 1
+    decoded: bool = False
 
     @property
     def share(self) -> float:
@@ -81,6 +84,7 @@ def whole_cost(rehearsed: Sequence[Mapping[str, Any]], job: Job, work: Work) -> 
         AtlasError: they are not of the same examples, so that their difference is no layer's cost.
     """
     seconds: dict[str, float] = defaultdict(float)
+    seconds[WRITING] = 0.0 if work.decoded else _decodings(rehearsed, work)
     first, second = rehearsed
     seconds[LOADING] = linear(first["loading"], second["loading"], work.layers)
     memory = weights = sums = 0.0
@@ -96,7 +100,9 @@ def whole_cost(rehearsed: Sequence[Mapping[str, Any]], job: Job, work: Work) -> 
             seconds[name] += amount
         in_use, of_weights = _memory(source, sides, work)
         memory, weights = max(memory, in_use), max(weights, of_weights)
-        sums += _sums(source, sides, job, work)
+        of_source = _sums(source, sides, job, work)
+        sums += of_source
+        seconds[WRITING] += _writing(source, sides, job, work, of_source)
     return Cost(dict(seconds), memory, weights, sums, uncounted)
 
 
@@ -131,6 +137,31 @@ def _of_method(method: Any, one: float, two: float, work: Work) -> float:
     return linear(one, two, work.layers) * sum(times.values()) / work.layers
 
 
+def _writing(source: str, sides: Sides, job: Job, work: Work, sums: float) -> float:
+    """Seconds of writing a source's portions, maps and exemplars. sums: their bytes."""
+    one, two = (side["writing"] for side in sides)
+    portion, scores, exemplars = (linear(one[key], two[key], work.layers) for key in ("portion", "scores", "exemplars"))
+    of_all = linear(sum(sides[0]["state"].values()), sum(sides[1]["state"].values()), work.layers)
+    maps = len(job.concepts) / sides[0]["concepts"] * (1 + job.swap_answers) * work.share
+    kept = _kept(source, sides, job, work) * work.share
+    return float(work.portions * portion * sums / max(1, of_all) + scores * maps + exemplars * kept)
+
+
+def _decodings(rehearsed: Sequence[Mapping[str, Any]], work: Work) -> float:
+    """Seconds of writing all neurons' tokens, which any source's rehearsal tells."""
+    one, two = (
+        next((float(s["writing"]["decodings"]) for s in side["sources"].values() if s["usable"]), 0.0)
+        for side in rehearsed
+    )
+    return linear(one, two, work.layers)
+
+
+def _kept(source: str, sides: Sides, job: Job, work: Work) -> float:
+    """How many times as many exemplars a neuron has of all examples as of those that passed."""
+    passed: int = sides[0]["passed"]
+    return min(job.exemplars, work.examples[source]) / max(1, min(job.exemplars, passed))
+
+
 def _memory(source: str, sides: Sides, work: Work) -> tuple[float, float]:
     """Bytes in use at most while a batch is scored, and before it."""
     batch = min(work.batch_size, work.examples[source])
@@ -144,11 +175,11 @@ def _memory(source: str, sides: Sides, work: Work) -> tuple[float, float]:
 def _at_batch(side: Mapping[str, Any], batch: int) -> tuple[float, float, float, float]:
     """Bytes at most in the pass, held after it, what methods use besides, and before the pass, of a batch of so many of
     the longest examples: what one takes is known from those that passed, for the methods from one of them and all."""
-    memory, passed = side["memory"], side["passed"]
+    memory, together = side["memory"], side["together"]
     before, working = memory["before"], memory["working"]
-    of_one = working if passed == 1 else max(0, working - side["single"]["working"]) / (passed - 1)
-    more = max(passed, batch) * side["longer"] - passed
-    in_pass, held = (memory[key] + more * max(0, memory[key] - before) / passed for key in ("pass", "held"))
+    of_one = working if together == 1 else max(0, working - side["single"]["working"]) / (together - 1)
+    more = max(together, batch) * side["longer"] - together
+    in_pass, held = (memory[key] + more * max(0, memory[key] - before) / together for key in ("pass", "held"))
     return in_pass, held, working + more * of_one, before
 
 
@@ -156,7 +187,7 @@ def _sums(source: str, sides: Sides, job: Job, work: Work) -> float:
     """Bytes of what the methods and the exemplars add up, for all concepts and examples of a source."""
     one, two = sides
     concepts = (len(job.concepts) + bool(job.negatives)) / one["concepts"]
-    kept = min(job.exemplars, work.examples[source]) / max(1, min(job.exemplars, one["passed"]))
+    kept = _kept(source, sides, job, work)
     of_answers, total = answer_methods(job), 0.0
     for name, method in {**methods(job), EXEMPLARS: None}.items():
         of_all = linear(one["state"][name], two["state"][name], work.layers) * work.share

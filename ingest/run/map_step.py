@@ -28,7 +28,7 @@ from ingest.draw.drawings import Drawings
 from ingest.draw.image_trace import drawn
 from ingest.job import Execution, Job
 from ingest.run.encode_examples import ExampleEncoder, Response, batches
-from ingest.run.phases import ANSWERING, ENCODING, PASSING, Phases
+from ingest.run.phases import ANSWERING, ENCODING, PASSING, WRITING, Phases
 from ingest.run.resolve import methods
 from ingest.run.swapped_answers import answer_methods, swapped
 
@@ -261,8 +261,9 @@ def map_all(
         if stored is None:
             fresh = ExampleEncoder(live, encoder.dataset, job, bad_media=encoder.bad_media, responses=encoder.responses)
             state = map_portion(live, fresh, job, execution, portion, tick)
-            write_portion(file, state, fresh, fresh.made)
-            stored = read_portion(file)
+            with total.phases.phase(WRITING):
+                write_portion(file, state, fresh, fresh.made)
+                stored = read_portion(file)
             assert stored is not None, f"{file} cannot be read back"
         else:
             tick(len(portion))

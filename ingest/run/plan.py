@@ -31,6 +31,7 @@ from ingest.run.phases import ANSWERING, DECODING, ENCODING, LOADING
 from ingest.run.prepare import loading
 from ingest.run.reading import reading_seconds
 from ingest.run.resolve import methods, null_draws
+from ingest.run.samples import batches_of, choose_samples
 from ingest.run.session import prepare_job
 from ingest.run.shallow import precision
 from ingest.run.swapped_answers import swapped_counts
@@ -141,8 +142,8 @@ def _rehearsed(
     """
     arguments = rehearse.plain(job, execution) | {"scored": list(shape.scored)}
     try:
-        arguments["size"] = size = rehearse.sample_size(job, execution)
-        arguments["samples"] = rehearse.choose_samples(examples, size)
+        arguments["batches"] = size, _ = batches_of(job, execution, max(rehearse.DEPTHS))
+        arguments["samples"] = choose_samples(examples, size)
         rehearsed = [
             run_confined(
                 "ingest.run.rehearse:rehearse", {**arguments, "depth": depth}, memory=1 << 60, seconds=REHEARSAL
@@ -153,22 +154,24 @@ def _rehearsed(
         raise
     except (AtlasError, OSError, RuntimeError, ValueError) as error:  # of a child that was killed, too
         return None, f"the rehearsal failed: {error}"
-    cost = whole_cost(rehearsed, job, work_of(job, execution, examples, shape))
+    work = work_of(job, execution, examples, shape, decoded)
+    cost = whole_cost(rehearsed, job, work)
     if not cost.memory:
         return None, f"nothing could be rehearsed: {next(iter(cost.uncounted.values()))}"
     seconds = dict(cost.seconds)
     seconds[LOADING] += reading_seconds(job, shape.parameters, shape.dtype)
     if not decoded:
         seconds[DECODING] = _decoding(execution, shape)
-    memory = _peak(cost, job, execution, len(portions(list(enumerate(examples)))), shape)
+    memory = _peak(cost, job, execution, work.portions, shape)
     return Cost(seconds, memory, cost.weights, cost.sums, cost.uncounted), ""
 
 
-def work_of(job: Job, execution: Execution, examples: Sequence[Example], shape: Shape) -> Work:
+def work_of(job: Job, execution: Execution, examples: Sequence[Example], shape: Shape, decoded: bool) -> Work:
     """How much the job has to do with examples that are answered in words."""
     words = [example for example in examples if example.target != IMAGE_TARGET]
     swapped: Counter[str] = Counter()
-    for portion in portions(list(enumerate(examples))) if job.swap_answers else ():
+    cut = portions(list(enumerate(examples)))
+    for portion in cut if job.swap_answers else ():
         swapped += swapped_counts(portion)
     return Work(
         examples=Counter(example.source for example in words),
@@ -178,6 +181,8 @@ def work_of(job: Job, execution: Execution, examples: Sequence[Example], shape: 
         batch_size=execution.batch_size,
         own=Counter(example.source for example in words if example.answer is None),
         swapped=swapped,
+        portions=len(cut),
+        decoded=decoded,
     )
 
 

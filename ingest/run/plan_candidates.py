@@ -12,8 +12,8 @@ from ingest.attribution.estimators import PairMethod
 from ingest.job import Execution, Job
 from ingest.run.candidates import SCORED, without_scored
 from ingest.run.plan import Shape, plan, sketch_shape
-from ingest.run.rehearse import spread
 from ingest.run.resolve import methods
+from ingest.run.samples import spread
 from ingest.run.session import prepare_job
 
 ALIKE = ("examples", "words")

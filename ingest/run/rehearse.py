@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
@@ -21,53 +22,23 @@ import torch
 from atlas.errors import AtlasError, Unsupported
 from atlas.live.load.load_errors import first_line
 from atlas.live.model import LiveModel
-from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET
+from ingest.attribution.estimators import GRADIENT
 from ingest.attribution.item import Item, shortest_first
 from ingest.attribution.trace import ATTENTION, traced
 from ingest.data.examples import Dataset, Example
 from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.run import memory
 from ingest.run.encode_examples import ExampleEncoder, Skipped
-from ingest.run.map_step import Numbered, State
+from ingest.run.map_step import State
 from ingest.run.phases import Phases
 from ingest.run.prepare import collect, completed
-from ingest.run.shallow import parameters_of, shallow
+from ingest.run.rehearse_writing import writing_costs
+from ingest.run.samples import cut_batches
+from ingest.run.shallow import shallow
 
 DEPTHS = (1, 2)
-STRETCH = 4
-"""How many batches a run sorts by length together (`ingest.run.map_step.stretches`)."""
-
 TOKENS = (2, 6)
 """How many tokens are generated, twice: what one more costs."""
-
-LARGEST = 4e12
-"""Operations of a forward pass of the deeper model: fewer examples are rehearsed where all of a batch need more."""
-
-POSITIONS = 512
-"""Tokens of an example, as assumed for that."""
-
-
-def sample_size(job: Job, execution: Execution) -> int:
-    """How many examples go through the models together: a batch, or fewer of a large model. The same for every depth,
-    as what two depths take is compared."""
-    operations = 2 * parameters_of(job, execution, max(DEPTHS)) * POSITIONS
-    return min(execution.batch_size, max(1, int(LARGEST / operations)))
-
-
-def choose_samples(examples: Sequence[Example], size: int) -> dict[str, list[int]]:
-    """source -> the numbers of the examples that are encoded, spread evenly over all that are answered in words: as
-    many as a run sorts by length together, of which `size`, those of middle length, go through the models."""
-    numbers: dict[str, list[int]] = {}
-    for number, example in enumerate(examples):
-        if example.target != IMAGE_TARGET:
-            numbers.setdefault(example.source, []).append(number)
-    return {source: spread(of_source, STRETCH * size) for source, of_source in numbers.items()}
-
-
-def spread(numbers: Sequence[int], size: int) -> list[int]:
-    """`size` of the numbers, or all where they are fewer, each from the middle of an equal part."""
-    size = min(size, len(numbers))
-    return [numbers[(2 * part + 1) * len(numbers) // (2 * size)] for part in range(size)]
 
 
 def rehearse(
@@ -75,15 +46,14 @@ def rehearse(
     execution: Mapping[str, Any],
     depth: int,
     samples: Mapping[str, Sequence[int]],
-    size: int,
+    batches: Sequence[int],
     scored: Sequence[int],
     ready: Callable[[], None],
 ) -> tuple[dict[str, Any], pa.Table | None]:
     """Seconds and bytes by source (see `_rehearsed`) of a model of `depth` layers, and the seconds of loading it. A
     process does it once: memory that was freed before would be used again, and not be counted.
 
-    job, execution: as plain values. samples: of `choose_samples`. size: of `sample_size`. scored: the layers that the
-    job scores.
+    job, execution: as plain values. samples, batches: of `ingest.run.samples`. scored: the layers that the job scores.
 
     Raises:
         AtlasError: what the job itself would raise; Unsupported, in one line, where anything else fails.
@@ -97,7 +67,7 @@ def rehearse(
         examples = collect(completed_job, dataset)
         live, seconds = shallow(completed_job, how, depth)
         by_source = {
-            source: _rehearsed(live, dataset, completed_job, scored, [(n, examples[n]) for n in numbers], size)
+            source: _rehearsed(live, dataset, completed_job, scored, numbers, examples, batches)
             for source, numbers in samples.items()
         }
     except (AtlasError, MemoryError):
@@ -108,38 +78,52 @@ def rehearse(
 
 
 def _rehearsed(
-    live: LiveModel, dataset: Dataset, job: Job, scored: Sequence[int], sample: Sequence[Numbered], size: int
+    live: LiveModel,
+    dataset: Dataset,
+    job: Job,
+    scored: Sequence[int],
+    numbers: Sequence[int],
+    examples: Sequence[Example],
+    batches: Sequence[int],
 ) -> dict[str, Any]:
     """What some examples of one source cost. numbers: theirs; encode: the seconds of all. usable: how many could be
-    used; where none could, `why`, and no more. passed: how many went through the model, those of middle length; longer:
-    how many times as long the longest is. pass: seconds. methods: seconds each. own, token, prefill: how many are
-    answered by the model, and the seconds of one more token and of the rest of all their answers. memory, single:
-    bytes, as of `_pass`, with all that passed and with one. state: bytes of the sums by part. concepts: of how many.
+    used; where none could, `why`, and no more. passed: how many of these went through the model, and together: at most
+    so many in one batch; longer: how many times as long the longest is. pass: seconds. methods: seconds each. own,
+    token, prefill: how many are answered by the model, and the seconds of one more token and of the rest of all their
+    answers. memory, single: bytes, as of `_pass`, of a batch and of one example. state: bytes of the sums by part.
+    concepts: of how many. writing: see `writing_costs`.
     """
-    spoken = [(number, _spoken(example)) for number, example in sample]
+    spoken = [(number, _spoken(examples[number])) for number in numbers]
     encoder = ExampleEncoder(live, dataset, job)
     ExampleEncoder(live, dataset, job).items(spoken[:1], 1)  # what is loaded only once
     started = time.perf_counter()
     items = shortest_first(encoder.items(spoken, len(spoken)))
-    costs: dict[str, Any] = {"numbers": [number for number, _ in sample], "usable": len(items)}
-    costs["encode"] = time.perf_counter() - started
+    costs: dict[str, Any] = {"numbers": list(numbers), "usable": len(items), "encode": time.perf_counter() - started}
     if not items:
         return costs | {"why": _why(encoder.skipped)}
-    state, source = State(job), sample[0][1].source
-    own, longest = [item for item in items if dict(sample)[item.number].answer is None], _length(items[-1])
-    first = (len(items) - min(size, len(items))) // 2
-    items = items[first : first + size]
-    costs |= {"passed": len(items), "longer": longest / _length(items[-1])}
+    state, source, cut = State(job), examples[numbers[0]].source, cut_batches(items, *batches)
     for method in state.methods.values():
         if hasattr(method, "rehearse"):
             method.rehearse(live.layout.width, scored)
-    _pass(live, job, state, source, items[:1])  # what a run does only once, such as checking restarts
-    single = _pass(live, job, state, source, items[:1])
-    costs |= _pass(live, job, state, source, items) | {"single": single["memory"]}
-    costs["concepts"] = len({target.concept for item in items for target in item.targets})
+    _pass(live, job, state, source, cut[-1][:1])  # what a run does only once, such as checking restarts
+    single = _pass(live, job, state, source, cut[-1][:1])
+    costs |= _added([_pass(live, job, state, source, batch) for batch in cut]) | {"single": single["memory"]}
+    costs |= {"passed": sum(map(len, cut)), "together": max(map(len, cut))}
+    costs["longer"] = _length(items[-1]) / _length(cut[-1][-1])
+    costs["concepts"] = len({target.concept for batch in cut for item in batch for target in item.targets})
     tensors = {name: part.state().values() for name, part in state.parts().items()}
     costs["state"] = {name: sum(tensor.nbytes for tensor in of_part) for name, of_part in tensors.items()}
-    return costs | _answering(live, own[:size])
+    costs["writing"] = writing_costs(live, dataset, job, state, encoder, [example.id for example in examples])
+    return costs | _answering(live, [item for item in items if examples[item.number].answer is None][: batches[0]])
+
+
+def _added(passes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The seconds of some passes, added up, and the most bytes of any."""
+    methods: Counter[str] = Counter()
+    for one in passes:
+        methods.update(one["methods"])
+    in_use = {key: max(one["memory"][key] for one in passes) for key in passes[0]["memory"]}
+    return {"pass": sum(one["pass"] for one in passes), "methods": dict(methods), "memory": in_use}
 
 
 def _length(item: Item) -> int:

@@ -37,6 +37,7 @@ def side(depth: int, **changes: Any) -> dict[str, Any]:
         "numbers": [1, 3, 5, 7],
         "usable": 4,
         "passed": 4,
+        "together": 4,
         "longer": 1.0,
         "encode": 0.5,
         "pass": 1 + depth,
@@ -45,6 +46,7 @@ def side(depth: int, **changes: Any) -> dict[str, Any]:
         "single": {**in_use, "working": 4 * depth},
         "state": {"contribution": 80 * depth, "ablation": 80 * depth, "*exemplars": 40 * depth},
         "concepts": 2,
+        "writing": {"portion": 0.1 * depth, "scores": 0.2 * depth, "exemplars": 0.3 * depth, "decodings": depth},
         "own": 2,
         "token": 0.01 * depth,
         "prefill": 0.2 * depth,
@@ -68,6 +70,7 @@ def test_sources_methods_and_answers_add_up() -> None:
     assert cost.seconds["ablation"] == pytest.approx(10 * 4 * (10 * 1.0 + 0.5 * 45))
     assert cost.seconds["answers"] == pytest.approx(10 * (2.0 + 20 * 0.1))
     assert cost.seconds["loading"] == pytest.approx(13)
+    assert cost.seconds["writing"] == pytest.approx(1.0 * (160 + 2 * 40) / 200 + 2.0 + 3.0 * 2 + 10)
     assert cost.memory == 9000, "the pass itself takes more than what it leaves"
     assert cost.weights == 1500 and cost.sums == 10 * (80 + 80 + 2 * 40)
 
@@ -89,6 +92,14 @@ def test_a_batch_takes_more_memory_than_a_part_of_it() -> None:
     in_pass = linear(9000 + 6 * (9000 - 1050) / 4, 9000 + 6 * (9000 - 1100) / 4, 10)
     assert cost.memory == pytest.approx(max(in_pass, held + 6 * example + 100 + 6 * 20))
     assert whole_cost([side(1), side(2)], job, work(batch_size=10, examples={"image": 3})).memory == 9000
+
+
+def test_every_portion_is_written_and_tokens_once() -> None:
+    job = make_job({"methods": CHEAP_AND_EXPENSIVE, "concepts": ["dog", "cat"], "exemplars": 4})
+    once, twice = (whole_cost([side(1), side(2)], job, work(portions=n)).seconds["writing"] for n in (1, 2))
+    assert twice - once == pytest.approx(1.0)
+    decoded = whole_cost([side(1), side(2)], job, work(decoded=True)).seconds["writing"]
+    assert once - decoded == pytest.approx(10)
 
 
 def test_the_longest_examples_take_more_memory() -> None:

@@ -19,7 +19,7 @@ from atlas.errors import Unsupported
 from atlas.live.layout import locate
 from atlas.store.limited_process import NeedsMemory
 from ingest.job import Execution, Job, make_job
-from ingest.run import memory, rehearse, shallow
+from ingest.run import memory, rehearse, samples, shallow
 from ingest.run import plan as plan_module
 from ingest.run.phases import Phases
 from ingest.run.plan import plan
@@ -60,8 +60,16 @@ def job_on(folder: Path, *methods: str, **more: Any) -> Job:
 
 
 def test_a_sample_is_spread_over_its_source() -> None:
-    assert rehearse.spread(range(100), 4) == [12, 37, 62, 87] and rehearse.spread([3, 5], 4) == [3, 5]
-    assert rehearse.spread(range(9), 1) == [4]
+    assert samples.spread(range(100), 4) == [12, 37, 62, 87] and samples.spread([3, 5], 4) == [3, 5]
+    assert samples.spread(range(9), 1) == [4]
+
+
+def test_batches_are_those_of_every_length_or_of_the_middle() -> None:
+    lengths = list(range(12))
+    assert samples.cut_batches(lengths, 3, 4) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 11]]
+    assert samples.cut_batches(lengths, 3, 1) == [[5, 6, 7]]
+    assert samples.cut_batches(lengths, 8, 2) == [lengths[:6], lengths[6:]]
+    assert samples.cut_batches(lengths[:2], 3, 4) == [[0, 1]]
 
 
 @pytest.mark.parametrize("name", families.FAMILIES)
@@ -84,7 +92,9 @@ def test_phases_are_added_and_stored(stored_atlas: Path) -> None:
 
     run = Atlas(stored_atlas).runs().table.to_pylist()[0]["run"]
     stored = Atlas(stored_atlas).run(run).facts["run"]["outcome"]["phases"]
-    assert {"passes", "encoding"} <= set(stored) and all(seconds > 0 for seconds in stored.values())
+    assert {"loading", "passes", "encoding", "writing"} <= set(stored) and all(
+        seconds > 0 for seconds in stored.values()
+    )
 
 
 def test_a_job_that_cannot_be_rehearsed_says_so(folder: Path) -> None:
@@ -130,7 +140,7 @@ def test_the_child_says_of_any_failure_what_it_was(folder: Path, monkeypatch: py
     monkeypatch.setattr(rehearse, "shallow", fail)
     arguments = rehearse.plain(job_on(folder, "activation"), Execution())
     with pytest.raises(Unsupported, match="^KeyError: 'rope_theta'$"):
-        rehearse.rehearse(**arguments, depth=1, samples={"text": [0]}, size=1, scored=[0], ready=lambda: None)
+        rehearse.rehearse(**arguments, depth=1, samples={"text": [0]}, batches=[1, 1], scored=[0], ready=lambda: None)
 
 
 def test_a_gguf_file_is_rehearsed_with_its_own_tokenizer(tmp_path: Path) -> None:
@@ -165,12 +175,13 @@ def test_the_sample_is_of_one_size_for_all_depths_and_at_most_a_batch(
 ) -> None:
     job = job_on(folder, "activation")
     prepared = prepare_job(job, Execution())
-    assert [rehearse.sample_size(prepared.job, Execution(batch_size=n)) for n in (1, 7, 16)] == [1, 7, 16]
-    samples = [rehearse.choose_samples(prepared.examples, n)["text"] for n in (1, 7, 10**6)]
-    assert [len(sample) for sample in samples] == [4, 28, len(prepared.examples)]
-    operations = 2 * shallow.parameters_of(job, Execution(), 2) * rehearse.POSITIONS
-    monkeypatch.setattr(rehearse, "LARGEST", 3.5 * operations)
-    assert rehearse.sample_size(prepared.job, Execution()) == 3
+    assert [samples.batches_of(prepared.job, Execution(batch_size=n), 2)[0] for n in (1, 7, 16)] == [1, 7, 16]
+    chosen = [samples.choose_samples(prepared.examples, n)["text"] for n in (1, 7, 10**6)]
+    assert [len(sample) for sample in chosen] == [4, 28, len(prepared.examples)]
+    operations = 2 * shallow.parameters_of(job, Execution(), 2) * samples.POSITIONS
+    for examples, batches in ((0.5, (1, 1)), (3.5, (3, 1)), (33, (16, 2)), (1000, (16, 4))):
+        monkeypatch.setattr(samples, "LARGEST", examples * operations)
+        assert samples.batches_of(prepared.job, Execution(), 2) == batches
 
 
 def test_what_cannot_be_used_is_told_and_the_rest_keeps_its_examples(tmp_path: Path) -> None:
@@ -181,15 +192,14 @@ def test_what_cannot_be_used_is_told_and_the_rest_keeps_its_examples(tmp_path: P
     job = make_job({"model": "tiny-llava", "dataset": f"folder:{tmp_path}", "split": "all", "max_new_tokens": 8})
     prepared = prepare_job(job, Execution())
     live, _ = shallow.shallow(prepared.job, Execution(), 1)
-    sample = list(enumerate(prepared.examples))
-    spoilt = [(n, replace(e, answer="a dog" if n == 2 else None)) for n, e in sample]
-    (tmp_path / spoilt[0][1].media[0]).write_bytes(b"no picture")
-    costs = rehearse._rehearsed(live, prepared.dataset, prepared.job, [0, 1], spoilt, 2)
+    spoilt = [replace(example, answer="a dog" if n == 2 else None) for n, example in enumerate(prepared.examples)]
+    (tmp_path / spoilt[0].media[0]).write_bytes(b"no picture")
+    costs = rehearse._rehearsed(live, prepared.dataset, prepared.job, [0, 1], [0, 1, 2], spoilt, [2, 4])
     assert costs["numbers"] == [0, 1, 2] and costs["usable"] == 2 and costs["own"] == 1
-    for _, example in spoilt:
+    for example in spoilt:
         (tmp_path / example.media[0]).write_bytes(b"no picture")
-    costs = rehearse._rehearsed(live, prepared.dataset, prepared.job, [0, 1], spoilt, 2)
-    assert costs["usable"] == 0 and spoilt[0][1].media[0] in costs["why"] and "pass" not in costs
+    costs = rehearse._rehearsed(live, prepared.dataset, prepared.job, [0, 1], [0, 1, 2], spoilt, [2, 4])
+    assert costs["usable"] == 0 and spoilt[0].media[0] in costs["why"] and "pass" not in costs
 
 
 MEASURE = """
