@@ -22,12 +22,13 @@ Sides = tuple[Mapping[str, Any], Mapping[str, Any]]
 @dataclass(frozen=True, slots=True)
 class Work:
     """How much a job has to do. examples, own, swapped: by source, how many there are, how many of them the model
-    answers, and how many answers are scored again after another prompt. layers, width: of the model. scored: the layers
+    answers, and how many answers are scored again after another prompt. parameters, layers, width: of the model. scored: the layers
     whose neurons the job scores. batch_size: of a run. portions: whose sums are stored one by one. decoded: whether the
     model's neurons have been decoded before.
     """
 
     examples: Mapping[str, int]
+    parameters: int
     layers: int
     width: int
     scored: Sequence[int]
@@ -86,7 +87,7 @@ def whole_cost(rehearsed: Sequence[Mapping[str, Any]], job: Job, work: Work) -> 
     seconds: dict[str, float] = defaultdict(float)
     seconds[WRITING] = 0.0 if work.decoded else _decodings(rehearsed, work)
     first, second = rehearsed
-    seconds[LOADING] = linear(first["loading"], second["loading"], work.layers)
+    seconds[LOADING] = _loading(first["loading"], second["loading"], work)
     memory = weights = sums = 0.0
     uncounted: dict[str, str] = {}
     for source in work.examples:
@@ -104,6 +105,12 @@ def whole_cost(rehearsed: Sequence[Mapping[str, Any]], job: Job, work: Work) -> 
         sums += of_source
         seconds[WRITING] += _writing(source, sides, job, work, of_source)
     return Cost(dict(seconds), memory, weights, sums, uncounted)
+
+
+def _loading(one: Mapping[str, float], two: Mapping[str, float], work: Work) -> float:
+    """Seconds of loading the model, without reading its weights. The unembedding may be most of a shallow model, so
+    that what a layer adds is lost in the noise: every parameter takes as long."""
+    return min(one["begin"], two["begin"]) + two["weights"] / two["parameters"] * work.parameters
 
 
 def _seconds(source: str, sides: Sides, job: Job, work: Work) -> dict[str, float]:

@@ -175,6 +175,7 @@ def work_of(job: Job, execution: Execution, examples: Sequence[Example], shape: 
         swapped += swapped_counts(portion)
     return Work(
         examples=Counter(example.source for example in words),
+        parameters=shape.parameters,
         layers=len(shape.layout.layers),
         width=shape.layout.width,
         scored=shape.scored,

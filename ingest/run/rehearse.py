@@ -50,7 +50,7 @@ def rehearse(
     scored: Sequence[int],
     ready: Callable[[], None],
 ) -> tuple[dict[str, Any], pa.Table | None]:
-    """Seconds and bytes by source (see `_rehearsed`) of a model of `depth` layers, and the seconds of loading it. A
+    """Seconds and bytes by source (see `_rehearsed`) of a model of `depth` layers, and what loading it takes. A
     process does it once: memory that was freed before would be used again, and not be counted.
 
     job, execution: as plain values. samples, batches: of `ingest.run.samples`. scored: the layers that the job scores.
@@ -65,7 +65,7 @@ def rehearse(
         dataset = open_dataset(plain_job)
         completed_job = completed(plain_job, dataset, how)
         examples = collect(completed_job, dataset)
-        live, seconds = shallow(completed_job, how, depth)
+        live, costs_of_loading = shallow(completed_job, how, depth)
         by_source = {
             source: _rehearsed(live, dataset, completed_job, scored, numbers, examples, batches)
             for source, numbers in samples.items()
@@ -74,7 +74,7 @@ def rehearse(
         raise
     except Exception as error:
         raise Unsupported(first_line(error)) from error
-    return {"loading": seconds, "sources": by_source}, None
+    return {"loading": costs_of_loading, "sources": by_source}, None
 
 
 def _rehearsed(

@@ -45,13 +45,15 @@ def writing_costs(
             write_run(Path(folder) / RUN, head, tables())
             return time.perf_counter() - started
 
+        seconds_of(lambda: _scores(job, state, sorted(dataset.concepts)))  # what is loaded only once
         bare = seconds_of(dict)
-        return {
+        costs = {
             "portion": _of_portion(Path(folder) / "portion.safetensors", job, state, encoder),
             "scores": seconds_of(lambda: _scores(job, state, sorted(dataset.concepts))) - bare,
             "exemplars": seconds_of(lambda: _exemplars(live, state, ids)) - bare,
             "decodings": seconds_of(lambda: {"decodings": decodings_batches(live, _decoded(live))}) - bare,
         }
+    return {name: max(0.0, seconds) for name, seconds in costs.items()}
 
 
 def _of_portion(file: Path, job: Job, state: State, encoder: ExampleEncoder) -> float:

@@ -24,9 +24,9 @@ STORED = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F
 """The floating types of safetensors, by its names for them."""
 
 
-def shallow(job: Job, execution: Execution, depth: int) -> tuple[LiveModel, float]:
-    """The job's model with only `depth` layers, of random weights, and the seconds of what loading it takes besides
-    reading weights.
+def shallow(job: Job, execution: Execution, depth: int) -> tuple[LiveModel, dict[str, float]]:
+    """The job's model with only `depth` layers, of random weights, and what loading it takes besides reading weights.
+    begin: seconds before that. weights: seconds of checking and hashing them. parameters: how many they are.
 
     Raises:
         Unsupported: it has no tokenizer or processor here, so that nothing can be encoded for it.
@@ -38,7 +38,7 @@ def shallow(job: Job, execution: Execution, depth: int) -> tuple[LiveModel, floa
         with quiet(), torch.device("meta"):
             sketch(cut(config, depth), how)
         processor = _processor(name, job, config, execution)
-        seconds = time.perf_counter() - started
+        begin = time.perf_counter() - started
     with quiet(), torch.random.fork_rng():
         torch.manual_seed(0)
         model = sketch(cut(config, depth), how).to(precision(job, config)).eval()
@@ -47,7 +47,8 @@ def shallow(job: Job, execution: Execution, depth: int) -> tuple[LiveModel, floa
     started = time.perf_counter()
     live = LiveModel(model, processor, name=job.model, folder=folder)
     _ = live.identity  # hashes every weight: a run is named by it
-    return live, seconds + time.perf_counter() - started
+    seconds = {"begin": begin, "weights": time.perf_counter() - started}
+    return live, seconds | {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
 def _processor(name: str | Path, job: Job, config: Any, execution: Execution) -> Any:

@@ -51,14 +51,15 @@ def side(depth: int, **changes: Any) -> dict[str, Any]:
         "token": 0.01 * depth,
         "prefill": 0.2 * depth,
     }
-    return {"loading": 3.0 + depth, "sources": {"image": times | changes}}
+    loading = {"begin": 3.0 + depth, "weights": 0.1 * depth, "parameters": 50 * depth}
+    return {"loading": loading, "sources": {"image": times | changes}}
 
 
 CHEAP_AND_EXPENSIVE = {"contribution": {}, "ablation": {}}
 
 
 def work(**changes: Any) -> Work:
-    sizes = {"layers": 10, "width": 4 * ablation.REHEARSED, "scored": range(10), "batch_size": 4}
+    sizes = {"parameters": 500, "layers": 10, "width": 4 * ablation.REHEARSED, "scored": range(10), "batch_size": 4}
     return Work(**({"examples": {"image": 40}, **sizes} | changes))
 
 
@@ -69,7 +70,7 @@ def test_sources_methods_and_answers_add_up() -> None:
     assert cost.seconds["contribution"] == pytest.approx(10 * 1.0)
     assert cost.seconds["ablation"] == pytest.approx(10 * 4 * (10 * 1.0 + 0.5 * 45))
     assert cost.seconds["answers"] == pytest.approx(10 * (2.0 + 20 * 0.1))
-    assert cost.seconds["loading"] == pytest.approx(13)
+    assert cost.seconds["loading"] == pytest.approx(4 + 500 * 0.1 / 50)
     assert cost.seconds["writing"] == pytest.approx(1.0 * (160 + 2 * 40) / 200 + 2.0 + 3.0 * 2 + 10)
     assert cost.memory == 9000, "the pass itself takes more than what it leaves"
     assert cost.weights == 1500 and cost.sums == 10 * (80 + 80 + 2 * 40)
@@ -143,7 +144,10 @@ def test_other_examples_on_two_layers_are_refused() -> None:
 
 def test_a_source_without_a_usable_example_is_named() -> None:
     job = make_job({"methods": CHEAP_AND_EXPENSIVE})
-    lost = {"sources": {"image": {"numbers": [1, 3], "usable": 0, "encode": 0.1, "why": "they are gone"}}, "loading": 1}
+    lost = {
+        "sources": {"image": {"numbers": [1, 3], "usable": 0, "encode": 0.1, "why": "they are gone"}},
+        "loading": side(1)["loading"],
+    }
     assert whole_cost([lost, lost], job, work()).uncounted == {"image": "they are gone"}
 
 
