@@ -22,9 +22,9 @@ Sides = tuple[Mapping[str, Any], Mapping[str, Any]]
 @dataclass(frozen=True, slots=True)
 class Work:
     """How much a job has to do. examples, own, swapped: by source, how many there are, how many of them the model
-    answers, and how many answers are scored again after another prompt. parameters, layers, width: of the model. scored: the layers
-    whose neurons the job scores. batch_size: of a run. portions: whose sums are stored one by one. decoded: whether the
-    model's neurons have been decoded before.
+    answers, and how many answers are scored again after another prompt. parameters, layers, width: of the model.
+    scored: the layers whose neurons the job scores. batch_size: of a run. portions: whose sums are stored one by one.
+    decoded: whether the model's neurons have been decoded before.
     """
 
     examples: Mapping[str, int]
