@@ -183,7 +183,7 @@ def _at_batch(side: Mapping[str, Any], batch: int) -> tuple[float, float, float,
     """Bytes at most in the pass, held after it, what methods use besides, and before the pass, of a batch of so many of
     the longest examples: what one takes is known from those that passed, for the methods from one of them and all."""
     memory, together = side["memory"], side["together"]
-    before, working = memory["before"], memory["working"]
+    before, working = side["before"], memory["working"]
     of_one = working if together == 1 else max(0, working - side["single"]["working"]) / (together - 1)
     more = max(together, batch) * side["longer"] - together
     in_pass, held = (memory[key] + more * max(0, memory[key] - before) / together for key in ("pass", "held"))

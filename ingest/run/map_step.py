@@ -125,12 +125,14 @@ def map_portion(
                 continue
             with passing(state.phases, traced(live, chosen, source, **trace_options, attention=attention)) as trace:
                 state.update(trace)
+            del trace  # or it would be held during the next pass
             with state.phases.phase(ENCODING):
                 swapped_items = list(swapped(encoder, chosen, portion)) if state.answers else []
             if swapped_items:
                 swapped_pass = traced(live, swapped_items, source, **trace_options, attention=attention)
                 with passing(state.phases, swapped_pass) as trace:
                     state.update_answers(trace)
+                del trace
         tick(len(stretch))
     state.phases[ANSWERING] += encoder.phases[ANSWERING]  # of the time that encoding took
     state.phases[ENCODING] -= encoder.phases[ANSWERING]

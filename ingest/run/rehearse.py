@@ -90,8 +90,8 @@ def _rehearsed(
     used; where none could, `why`, and no more. passed: how many of these went through the model, and together: at most
     so many in one batch; longer: how many times as long the longest is. pass: seconds. methods: seconds each. own,
     token, prefill: how many are answered by the model, and the seconds of one more token and of the rest of all their
-    answers. memory, single: bytes, as of `_pass`, of a batch and of one example. state: bytes of the sums by part.
-    concepts: of how many. writing: see `writing_costs`.
+    answers. before: bytes in use before a pass. memory, single: those of a batch and of one example (`_pass`). state:
+    bytes of the sums by part. concepts: of how many. writing: see `writing_costs`.
     """
     spoken = [(number, _spoken(examples[number])) for number in numbers]
     encoder = ExampleEncoder(live, dataset, job)
@@ -106,6 +106,7 @@ def _rehearsed(
         if hasattr(method, "rehearse"):
             method.rehearse(live.layout.width, scored)
     _pass(live, job, state, source, cut[-1][:1])  # what a run does only once, such as checking restarts
+    costs["before"] = _forget_peak(live, trim=True)
     single = _pass(live, job, state, source, cut[-1][:1])
     costs |= _added([_pass(live, job, state, source, batch) for batch in cut]) | {"single": single["memory"]}
     costs |= {"passed": sum(map(len, cut)), "together": max(map(len, cut))}
@@ -157,14 +158,14 @@ def _why(skipped: Skipped) -> str:
 
 
 def _pass(live: LiveModel, job: Job, state: State, source: str, items: Sequence[Item]) -> dict[str, Any]:
-    """One shared pass over the items: its seconds, those of every method, and bytes. before: in use before it. pass:
-    at most during it. held: in use after it. working: what the methods use besides.
+    """One shared pass over the items: its seconds, those of every method, and bytes. pass: in use at most during
+    it. held: in use after it. working: what the methods use besides.
     """
     grad = any(GRADIENT in method.needs for method in state.methods.values())
     attention = any(ATTENTION in method.needs for method in state.methods.values())
     state.phases = Phases()
     state.phases.wait = partial(_wait, live)
-    in_use = {"before": _forget_peak(live)}
+    _forget_peak(live)
     started = time.perf_counter()
     with ExitStack() as stack:
         trace = stack.enter_context(
@@ -172,8 +173,7 @@ def _pass(live: LiveModel, job: Job, state: State, source: str, items: Sequence[
         )
         _wait(live)
         seconds_of_pass = time.perf_counter() - started
-        in_use["pass"] = _peak(live)
-        in_use["held"] = _forget_peak(live)
+        in_use = {"pass": _peak(live), "held": _forget_peak(live)}
         state.update(trace)
     in_use["working"] = max(0, _peak(live) - in_use["held"])
     return {"pass": seconds_of_pass, "methods": dict(state.phases), "memory": in_use}
@@ -190,12 +190,12 @@ def _wait(live: LiveModel) -> None:
         torch.cuda.synchronize(live.device)
 
 
-def _forget_peak(live: LiveModel) -> int:
-    """Measure the largest memory anew, and say how much is in use: building a shallow model takes more than it does."""
+def _forget_peak(live: LiveModel, *, trim: bool = False) -> int:
+    """Measure the largest memory anew, and say how much is in use. trim: give what building the model took back."""
     if live.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(live.device)
         return int(torch.cuda.memory_allocated(live.device))
-    return memory.forget_peak()
+    return memory.forget_peak(trim=trim)
 
 
 def _peak(live: LiveModel) -> int:

@@ -32,13 +32,16 @@ def batches_of(job: Job, execution: Execution, depth: int) -> tuple[int, int]:
 
 
 def choose_samples(examples: Sequence[Example], size: int) -> dict[str, list[int]]:
-    """source -> the numbers of the examples that are encoded, spread evenly over all that are answered in words: as
-    many as a run sorts by length together, in batches of `size`."""
+    """source -> the numbers of the examples that are encoded: of all that are answered in words, as many as a run sorts
+    by length together, in pieces of `size` that are spread evenly. Neighbours are of few concepts, as in a run."""
     numbers: dict[str, list[int]] = {}
     for number, example in enumerate(examples):
         if example.target != IMAGE_TARGET:
             numbers.setdefault(example.source, []).append(number)
-    return {source: spread(of_source, STRETCH * size) for source, of_source in numbers.items()}
+    return {
+        source: [number for piece in cut_batches(of_source, size, STRETCH) for number in piece]
+        for source, of_source in numbers.items()
+    }
 
 
 def spread(numbers: Sequence[int], size: int) -> list[int]:

@@ -32,7 +32,7 @@ def test_what_restarts_costs_every_layer_behind(scored: Any) -> None:
 
 def side(depth: int, **changes: Any) -> dict[str, Any]:
     """What four pictures cost on so many layers, in numbers that are easy to multiply."""
-    in_use = {"before": 1000 + 50 * depth, "pass": 9000, "held": 5000 + 90 * depth, "working": 10 * depth}
+    in_use = {"pass": 9000, "held": 5000 + 90 * depth, "working": 10 * depth}
     times: dict[str, Any] = {
         "numbers": [1, 3, 5, 7],
         "usable": 4,
@@ -42,6 +42,7 @@ def side(depth: int, **changes: Any) -> dict[str, Any]:
         "encode": 0.5,
         "pass": 1 + depth,
         "methods": {"contribution": 0.1 * depth, "ablation": 1.0 * depth + 0.5 * depth * (depth - 1) / 2},
+        "before": 1000 + 50 * depth,
         "memory": in_use,
         "single": {**in_use, "working": 4 * depth},
         "state": {"contribution": 80 * depth, "ablation": 80 * depth, "*exemplars": 40 * depth},
