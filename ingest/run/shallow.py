@@ -26,7 +26,8 @@ STORED = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F
 
 def shallow(job: Job, execution: Execution, depth: int) -> tuple[LiveModel, dict[str, float]]:
     """The job's model with only `depth` layers, of random weights, and what loading it takes besides reading weights.
-    begin: seconds before that. weights: seconds of checking and hashing them. parameters: how many they are.
+    begin: seconds that do not depend on them. weights: those of checking and hashing them. parameters: how many they
+    are.
 
     Raises:
         Unsupported: it has no tokenizer or processor here, so that nothing can be encoded for it.
@@ -46,8 +47,11 @@ def shallow(job: Job, execution: Execution, depth: int) -> tuple[LiveModel, dict
     folder = Path(name) if Path(name).is_dir() else None
     started = time.perf_counter()
     live = LiveModel(model, processor, name=job.model, folder=folder)
-    _ = live.identity  # hashes every weight: a run is named by it
-    seconds = {"begin": begin, "weights": time.perf_counter() - started}
+    _ = live.fingerprint  # a run is named by it
+    weights = time.perf_counter() - started
+    started = time.perf_counter()
+    _ = live.configuration
+    seconds = {"begin": begin + time.perf_counter() - started, "weights": weights}
     return live, seconds | {"parameters": sum(parameter.numel() for parameter in model.parameters())}
 
 
