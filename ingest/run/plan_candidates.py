@@ -10,7 +10,7 @@ from atlas.query.amount import size
 from atlas.query.selection_rules import Rule
 from ingest.attribution.estimators import PairMethod
 from ingest.job import Execution, Job
-from ingest.run.candidates import SCORED, without_scored
+from ingest.run.candidates import RANDOM, SCORED, without_scored
 from ingest.run.plan import Shape, plan, sketch_shape
 from ingest.run.resolve import methods
 from ingest.run.samples import spread
@@ -57,9 +57,10 @@ def most_candidates(job: Job, rules: Mapping[str, Rule], neurons: int, targets: 
         reductions = method.reductions if isinstance(method, PairMethod) else job.reduce
         sources = [source for source in job.sources if method.sources is None or source in method.sources]
         maps = len(sources) * len(job.concepts) * len(reductions) * len(method.targets & targets)
+        maps = 1 if name == RANDOM else maps
         of_each = min(neurons, size(rule.amount / 100, neurons) if rule.name == "share" else int(rule.amount))
         total += maps * of_each
-        reckoned.append(f"{of_each:,} of each of {maps:,} maps of {name}")
+        reckoned.append(f"{of_each:,} of each of {maps:,} maps of {name}" if maps > 1 else f"{of_each:,} of {name}")
     return min(total, neurons), "; ".join(reckoned)
 
 

@@ -32,7 +32,7 @@ def test_a_plan_is_of_both_runs(ablated: tuple[Atlas, Any], monkeypatch: pytest.
     methods = ["contribution", "activation", "random", "ablation"]
     request = Ingest(**OPTIONS, methods=methods, candidates=["contribution:2%", "random:5"])
     told = {row["what"]: row["how_much"] for row in request.plan().to_pylist()}
-    most = 2 * 2 * count_of("2%", NEURONS) + 2 * 5
+    most = 2 * 2 * count_of("2%", NEURONS) + 5
     assert told["candidates"] == f"at most {most:,}" and told["maps"] == "12"
     assert told["ablation: neurons"] == f"{most:,}" and told["ablation: scores"] == f"{4 * most:,}"
     atlas, _ = ablated

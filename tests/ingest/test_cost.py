@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+import ingest.methods
+from atlas import registry
 from atlas.errors import AtlasError
 from ingest.data.examples import Example, Mention
 from ingest.job import make_job
@@ -85,6 +87,21 @@ def test_a_part_of_the_layers_costs_its_part() -> None:
     methods = {**CHEAP_AND_EXPENSIVE, "ablation": {"neurons": "0/1,5/3"}}
     cost = whole_cost([side(1), side(2)], make_job({"methods": methods, "layers": "0,9"}), work(scored=[0, 9]))
     assert cost.seconds["ablation"] == pytest.approx(10 / ablation.REHEARSED * (1.0 + 0.5 * 9))
+
+
+def test_a_method_says_itself_that_it_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {name for name in registry.names(ingest.methods) if getattr(build_of(name)(), "restarts", False)}
+    assert known == {"ablation", "integrated_gradients", "knowledge_neurons"}
+    job = make_job({"methods": {"contribution": {}}})
+    seconds = {"contribution": 1.0}, {"contribution": 3.0}
+    sides = [side(depth, methods=taken) for depth, taken in zip((1, 2), seconds, strict=True)]
+    assert whole_cost(sides, job, work()).seconds["contribution"] == pytest.approx(10 * (1 + 2 * 9))
+    monkeypatch.setattr(type(build_of("contribution")()), "restarts", True, raising=False)
+    assert whole_cost(sides, job, work()).seconds["contribution"] == pytest.approx(10 * (10 * 1.0 + 1.0 * 45))
+
+
+def build_of(name: str) -> Any:
+    return registry.load(ingest.methods, name).build
 
 
 def test_a_batch_takes_more_memory_than_a_part_of_it() -> None:
