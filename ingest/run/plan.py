@@ -14,7 +14,7 @@ from atlas.live.draw.drawer import DrawOptions
 from atlas.live.hooks import check_layers
 from atlas.live.layout import Layout, locate
 from atlas.live.load.checkpoints import find_device, read_config, sketch
-from atlas.live.load.load_errors import explain_load_errors
+from atlas.live.load.load_errors import explain_load_errors, first_line
 from atlas.live.logit_lens import predicted_bytes, predicted_seconds
 from atlas.neurons import parse_layers
 from atlas.store.limited_process import run_confined
@@ -141,6 +141,7 @@ def _rehearsed(
         UsageError: as the job itself would.
     """
     arguments = rehearse.plain(job, execution) | {"scored": list(shape.scored)}
+    work = work_of(job, execution, examples, shape, decoded)
     try:
         arguments["batches"] = size, _ = batches_of(job, execution, max(rehearse.DEPTHS))
         arguments["samples"] = choose_samples(examples, size)
@@ -150,12 +151,11 @@ def _rehearsed(
             )[0]
             for depth in rehearse.DEPTHS
         ]
+        cost = whole_cost(rehearsed, job, work)
     except UsageError:
         raise
     except (AtlasError, OSError, RuntimeError, ValueError) as error:  # of a child that was killed, too
-        return None, f"the rehearsal failed: {error}"
-    work = work_of(job, execution, examples, shape, decoded)
-    cost = whole_cost(rehearsed, job, work)
+        return None, f"the rehearsal failed: {first_line(error)}"
     if not cost.memory:
         return None, f"nothing could be rehearsed: {next(iter(cost.uncounted.values()))}"
     seconds = dict(cost.seconds)
