@@ -41,9 +41,12 @@ def writing_costs(
     with tempfile.TemporaryDirectory() as folder:
 
         def seconds_of(tables: Callable[[], Mapping[str, Any]]) -> float:
-            started = time.perf_counter()
-            write_run(Path(folder) / RUN, head, tables())
-            return time.perf_counter() - started
+            taken = []
+            for _ in range(2):  # the faster one: what a layer adds is a small difference
+                started = time.perf_counter()
+                write_run(Path(folder) / RUN, head, tables())
+                taken.append(time.perf_counter() - started)
+            return min(taken)
 
         seconds_of(lambda: _scores(job, state, sorted(dataset.concepts)))  # what is loaded only once
         bare = seconds_of(dict)
