@@ -238,6 +238,15 @@ def predicted_seconds(neurons: int, d_model: int, vocabulary: int, device: torch
     return blocks * (_seconds_of(block) * vocabulary / part + 2 * _seconds_of(spread))
 
 
+def predicted_bytes(neurons: int, d_model: int, vocabulary: int, device: torch.device, dtype: torch.dtype) -> int:
+    """The memory that `decode` takes besides the model's, with all that it gives: a block's projections, the sums of
+    products behind the moments, and on a CPU the unembedding in float32."""
+    copied = 4 * vocabulary * d_model if device.type != "cuda" and dtype != torch.float32 else 0
+    moments = 8 * d_model * (3 * d_model + 2 * min(4096, vocabulary))
+    given = neurons * 2 * len((Z, PLAIN)) * 10 * (4 + 4)
+    return copied + max(2 * BLOCK * 4 * vocabulary, moments) + (given if device.type != "cuda" else 0)
+
+
 def _seconds_of(work: Callable[[], None]) -> float:
     """The time of work that has been done once before, by the median of three."""
     work()

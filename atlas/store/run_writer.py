@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,13 +31,16 @@ def group_rows(table: str) -> int:
     return _VECTORS if table == schema.vectors.name else ROW_GROUP
 
 
-def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data]) -> Path:
+def write_run(
+    folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data], written: Callable[[], None] = lambda: None
+) -> Path:
     """Write a finished run to `runs/<run_id>/`: the shards, then the manifest that makes them valid.
 
     If it is killed, it leaves a folder without a manifest, which a second call replaces.
 
     head: the manifest's `run`, `model`, `dataset` and `concepts`.
     tables: rows by table name, with local ids (`atlas.store.run_manifest`); maps as one table, the others may stream.
+    written: called once the shards are there, before the manifest is written; it may add to the run's outcome.
 
     Returns:
         The manifest's path.
@@ -60,6 +63,7 @@ def write_run(folder: Path, head: Mapping[str, Any], tables: Mapping[str, Data])
             files[file.name] = _write_shard(file, table, tables[name], rules)
         else:
             file.unlink(missing_ok=True)
+    written()
     manifest = {"format": run_manifest.FORMAT, "schema": database.VERSION, **head, "files": files}
     text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     write_atomically(folder / run_manifest.NAME, lambda temporary: temporary.write_text(text, encoding="utf-8"))

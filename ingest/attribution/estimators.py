@@ -60,8 +60,11 @@ class Method(Protocol):
     INPUT, where a text names the concept (`Item.named`).
     unscored: an attribute of methods for which NaN in the state means a neuron without a score; for all others NaN is
     an error (`ingest.attribution.finite.check_state`).
-    rehearse: an expensive method's `rehearse(width, layers)` makes it do a part of its work from now on, and returns
-    what the seconds of that part are to be multiplied by (`ingest.run.rehearse`).
+    restarts: an attribute, True, of methods that run the layers behind every scored layer again: `--dry-run` then
+    takes what they cost to grow with the square of the layers (`ingest.run.cost`).
+    rehearse: an expensive method's `rehearse(width, scored)` makes it do a part of its work, in every layer alike, from
+    now on, and returns layer -> what the seconds of that part are to be multiplied by, for the layers `scored` that a
+    job scores (`ingest.run.rehearse`).
     A method may also give labels (`ingest.attribution.labels.Labelling`), which the run stores beside the maps.
     """
 

@@ -38,6 +38,7 @@ class Ablation(PairMethod):
 
     targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
     unscored = True  # neurons that are not candidates
+    restarts = True
 
     def __init__(self, layers: str, neurons: str, tokens: int):
         super().__init__()
@@ -52,14 +53,13 @@ class Ablation(PairMethod):
         self.notes: dict[str, str] = {}
         self._restarts = Restarts()
 
-    def rehearse(self, width: int, layers: int) -> float:
-        """Take REHEARSED neurons of every layer from now on, and say how many times as many a job takes."""
-        every = {layer: range(width) for layer in range(layers)}
-        chosen = {layer: self.candidates.get(layer, ()) for layer in every} if self.candidates else every
-        total = sum(len(chosen[layer]) for layer in self.chosen or every)
+    def rehearse(self, width: int, scored: Sequence[int]) -> dict[int, float]:
+        """Take REHEARSED neurons of every layer from now on; layer -> how many times as many a job takes there."""
+        counts = {layer: len(self.candidates.get(layer, ())) if self.candidates else width for layer in scored}
+        chosen = set(self.chosen or scored)
         self.chosen, self.candidates = (), {}
         self.sampled = list(range(0, width, max(1, width // REHEARSED)))
-        return total / (layers * len(self.sampled))
+        return {layer: count / len(self.sampled) if layer in chosen else 0.0 for layer, count in counts.items()}
 
     def layers(self, trace: Trace) -> tuple[int, ...]:
         _check_names(trace.live.layout, self.chosen, self.candidates)

@@ -23,6 +23,7 @@ class IntegratedGradients(PairMethod):
     """See the module and `ingest.attribution.path_gradients`."""
 
     targets = frozenset({TEXT_TARGET, IMAGE_TARGET})
+    restarts = True
 
     def __init__(self, steps: int, endpoints: str, positions: str, output: str, tokens: int):
         super().__init__()

@@ -81,13 +81,20 @@ class Ingest(
         return content
 
     def plan(self) -> pa.Table:
-        """What it would cost, one row a step; no weight is loaded."""
+        """What it would cost, one row a step, of both runs where there are candidates; no weight is loaded."""
         import pyarrow as pa
 
         from ingest.job import make_job
-        from ingest.run.plan import plan
 
-        return pa.Table.from_pylist(plan(make_job(self.content()), self.execution()))
+        job, execution = make_job(self.content()), self.execution()
+        if self.candidates is None:
+            from ingest.run.plan import plan
+
+            return pa.Table.from_pylist(plan(job, execution))
+        from ingest.run.candidates import read_candidates
+        from ingest.run.plan_candidates import plan_with_candidates
+
+        return pa.Table.from_pylist(plan_with_candidates(job, read_candidates(self.candidates, job), execution))
 
     def perform(
         self,

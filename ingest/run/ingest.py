@@ -15,7 +15,7 @@ from ingest.run import arrow_tables
 from ingest.run.decodings import decode_neurons, decodings_batches
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.map_step import Progress, State, map_all
-from ingest.run.phases import DECODING
+from ingest.run.phases import DECODING, LOADING, WRITING, Phases
 from ingest.run.prepare import SHOWN, load_model, warn_unjudged
 from ingest.run.resolve import identity, require_targets
 from ingest.run.session import ModelSession, prepare_job, run_of
@@ -51,14 +51,18 @@ def ingest(
     require_targets(job, examples)
     warn_unjudged(job, prepared.dataset, examples)
     begin(job, len(examples))
-    live = load_model(job, execution)
-    model_identity = identity(live, job, prepared.dataset, examples)
+    phases = Phases()
+    with phases.phase(LOADING):
+        live = load_model(job, execution)
+        model_identity = identity(live, job, prepared.dataset, examples)
     with run_of(atlas, "ingest", prepared, live, execution, identity=model_identity, resumes=True) as run:
         if run.done:
             return Outcome(run.run_id, False, {})
         phase("")
         state = map_all(live, run.encoder, job, execution, prepared.numbered, run.portions, progress)
-        all_maps = arrow_tables.collect_maps(state, job)
+        state.phases.update(phases)
+        with state.phases.phase(WRITING):
+            all_maps = arrow_tables.collect_maps(state, job)
         scored_maps = arrow_tables.with_scores(all_maps)
         empty = arrow_tables.concepts_without_map(all_maps)
         if not scored_maps:
@@ -66,15 +70,15 @@ def ingest(
             raise AtlasError(_no_scores(run.encoder, job, empty))
         notes = [note for m in state.methods.values() for note in getattr(m, "notes", {}).values()]
         outcome = {"pairs": state.pairs, "maps": len(scored_maps), "empty": empty, "notes": notes}
-        tables = _tables(run, state, scored_maps)
+        with state.phases.phase(WRITING):
+            tables = _tables(run, state, scored_maps)
         if not run.record.decoded:
             phase(DECODING)
             with state.phases.phase(DECODING):
                 decoded = decode_neurons(live, progress)
             outcome["decoding"] = decoded.facts
             tables["decodings"] = decodings_batches(live, decoded)
-        outcome["phases"] = state.phases.rounded()
-        return Outcome(run.run_id, True, run.finish(outcome, tables))
+        return Outcome(run.run_id, True, run.finish(outcome, tables, state.phases.ending(WRITING)))
 
 
 def _tables(run: ModelSession, state: State, scored_maps: Sequence[tuple[str, NeuronMap]]) -> dict[str, Any]:

@@ -28,13 +28,17 @@ from ingest.draw.drawings import Drawings
 from ingest.draw.image_trace import drawn
 from ingest.job import Execution, Job
 from ingest.run.encode_examples import ExampleEncoder, Response, batches
-from ingest.run.phases import ANSWERING, ENCODING, PASSING, Phases
+from ingest.run.phases import ANSWERING, ENCODING, PASSING, WRITING, Phases
 from ingest.run.resolve import methods
 from ingest.run.swapped_answers import answer_methods, swapped
 
 Numbered = tuple[int, Example]
 Progress = Callable[[int, int], None]
 """Called with (examples done, examples in all)."""
+
+
+EXEMPLARS = "*exemplars"
+"""The exemplars' name among a state's parts: no method is called so."""
 
 
 class State:
@@ -67,7 +71,7 @@ class State:
 
     def parts(self) -> dict[str, Method | Exemplars]:
         """Everything that accumulates, by its name in a portion's file."""
-        return {**self.methods, **self.answers, "*exemplars": self.exemplars}
+        return {**self.methods, **self.answers, EXEMPLARS: self.exemplars}
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """The state of all parts: part/key -> tensor."""
@@ -121,11 +125,14 @@ def map_portion(
                 continue
             with passing(state.phases, traced(live, chosen, source, **trace_options, attention=attention)) as trace:
                 state.update(trace)
-            swapped_items = list(swapped(encoder, chosen, portion)) if state.answers else []
+            del trace  # or it would be held during the next pass
+            with state.phases.phase(ENCODING):
+                swapped_items = list(swapped(encoder, chosen, portion)) if state.answers else []
             if swapped_items:
                 swapped_pass = traced(live, swapped_items, source, **trace_options, attention=attention)
                 with passing(state.phases, swapped_pass) as trace:
                     state.update_answers(trace)
+                del trace
         tick(len(stretch))
     state.phases[ANSWERING] += encoder.phases[ANSWERING]  # of the time that encoding took
     state.phases[ENCODING] -= encoder.phases[ANSWERING]
@@ -256,8 +263,9 @@ def map_all(
         if stored is None:
             fresh = ExampleEncoder(live, encoder.dataset, job, bad_media=encoder.bad_media, responses=encoder.responses)
             state = map_portion(live, fresh, job, execution, portion, tick)
-            write_portion(file, state, fresh, fresh.made)
-            stored = read_portion(file)
+            with total.phases.phase(WRITING):
+                write_portion(file, state, fresh, fresh.made)
+                stored = read_portion(file)
             assert stored is not None, f"{file} cannot be read back"
         else:
             tick(len(portion))

@@ -23,12 +23,15 @@ def peak() -> int:
     return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * UNIT
 
 
-def forget_peak() -> int:
-    """Give freed memory back, measure the largest anew, and say how many bytes are in use; outside Linux the largest is
-    not forgotten."""
-    gc.collect()
+def forget_peak(*, trim: bool = True) -> int:
+    """Measure the largest anew, and say how many bytes are in use; outside Linux the largest is not forgotten.
+
+    trim: give freed memory back first. What then allocates some takes longer than in a program that keeps it.
+    """
+    if trim:
+        gc.collect()
     if CLEAR.exists():
-        if hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        if trim and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
             libc.malloc_trim(0)
         CLEAR.write_text(RESET_PEAK)
     return _status("VmRSS") or peak()

@@ -1,4 +1,4 @@
-"""Where the seconds of a job go: opening media, passes, each method, decoding, writing."""
+"""Where the seconds of a job go: loading the model, opening media, passes, each method, decoding, writing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 ANSWERING, DECODING, ENCODING, PASSING = "answers", "decoding", "encoding", "passes"
+LOADING, WRITING = "loading", "writing"
+"""WRITING: the portions, the maps and the other tables; not loading these into the database, which comes after the
+run's record."""
 
 
 class Phases(Counter[str]):
@@ -26,6 +29,16 @@ class Phases(Counter[str]):
             if self.wait is not None:
                 self.wait()
             self[name] += time.perf_counter() - started  # type: ignore[assignment]
+
+    def ending(self, name: str) -> Callable[[], dict[str, dict[str, float]]]:
+        """Begin a phase, and give what ends it and then tells all phases, as a run's outcome has them."""
+        started = time.perf_counter()
+
+        def end() -> dict[str, dict[str, float]]:
+            self[name] += time.perf_counter() - started  # type: ignore[assignment]
+            return {"phases": self.rounded()}
+
+        return end
 
     def rounded(self) -> dict[str, float]:
         """The phases in the order of their seconds, those of a millisecond or more."""

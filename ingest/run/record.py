@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,13 +132,22 @@ class RunRecord:
         with folder_lock(self.folder), _ledgered(self.atlas, self.run_id), interruptible():
             yield
 
-    def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
-        """Write the run's folder, its manifest last, and load it in one transaction; returns the full outcome."""
-        full_outcome = {
-            **outcome,
-            "seconds": round(time.monotonic() - self._clock, 3),
-            "peak_memory_bytes": memory.peak(),
-        }
+    def finish(
+        self,
+        outcome: Mapping[str, Any],
+        tables: Mapping[str, Any],
+        written: Callable[[], Mapping[str, Any]] = dict,
+    ) -> dict[str, Any]:
+        """Write the run's folder, its manifest last, and load it in one transaction; returns the full outcome.
+
+        written: called once the tables are written; gives what the outcome has of that.
+        """
+        full_outcome = dict(outcome)
+
+        def complete() -> None:
+            seconds = round(time.monotonic() - self._clock, 3)
+            full_outcome.update({**written(), "seconds": seconds, "peak_memory_bytes": memory.peak()})
+
         run = {
             "run_id": self.run_id,
             "kind": self.kind,
@@ -149,7 +158,7 @@ class RunRecord:
             "finished_at": ledger.now(),
         }
         head = {"run": run, "model": self.model, "dataset": self.dataset, "concepts": self._concepts}
-        write_run(self.folder, head, tables)
+        write_run(self.folder, head, tables, complete)
         with engine.connect_writer(self.atlas, wait=PATIENCE) as connection:
             load_run(connection, self.folder)
         self.forget_portions()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,9 +57,16 @@ class Session:
         """The run's id, a hash of its job."""
         return self.record.run_id
 
-    def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
-        """Store the run's tables and outcome; returns the full outcome, with seconds and memory."""
-        return self.record.finish(outcome, tables)
+    def finish(
+        self,
+        outcome: Mapping[str, Any],
+        tables: Mapping[str, Any],
+        written: Callable[[], Mapping[str, Any]] = dict,
+    ) -> dict[str, Any]:
+        """Store the run's tables and outcome; returns the full outcome, with seconds and memory.
+
+        written: see `RunRecord.finish`."""
+        return self.record.finish(outcome, tables, written)
 
 
 class ModelSession(Session):
@@ -85,14 +92,19 @@ class ModelSession(Session):
             responses=self.record.responses,
         )
 
-    def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+    def finish(
+        self,
+        outcome: Mapping[str, Any],
+        tables: Mapping[str, Any],
+        written: Callable[[], Mapping[str, Any]] = dict,
+    ) -> dict[str, Any]:
         """The same, with the examples, the model's answers to them, and what was left out."""
         examples = {
             "examples": arrow_tables.examples_table(self.prepared.examples),
             "responses": arrow_tables.responses_table(self.encoder.made),
         }
         counts = {"examples": len(self.prepared.examples), "skipped": self.encoder.skipped.plain()}
-        return super().finish(counts | dict(outcome), examples | dict(tables))
+        return super().finish(counts | dict(outcome), examples | dict(tables), written)
 
 
 @contextmanager

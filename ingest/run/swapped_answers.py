@@ -7,6 +7,7 @@ first of several. The maps of the swapped examples, stored as `METHOD.answer`, s
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from atlas.live.encode import Prompt
@@ -24,7 +25,25 @@ def answer_methods(job: Job) -> dict[str, Method]:
     if not job.swap_answers:
         return {}
     built = methods(job)
-    return {f"{n}.{ANSWER}": m for n, m in built.items() if isinstance(m, PairMethod) and TWIN not in m.needs}
+    return {name_of_answers(n): m for n, m in built.items() if isinstance(m, PairMethod) and TWIN not in m.needs}
+
+
+def name_of_answers(method: str) -> str:
+    """The name under which a method scores swapped examples."""
+    return f"{method}.{ANSWER}"
+
+
+def swapped_counts(portion: Sequence[tuple[int, Example]]) -> Counter[str]:
+    """By source, how many examples of a portion have another whose prompt `swapped` can take."""
+    sides: dict[tuple[str, str], Counter[frozenset[str]]] = {}
+    for _, example in portion:
+        if example.target == TEXT_TARGET:
+            names = frozenset(mention.concept for mention in example.mentions)
+            sides.setdefault((example.source, example.task), Counter())[names] += 1
+    counts: Counter[str] = Counter()
+    for (source, _), by_names in sides.items():
+        counts[source] += sum(n for names, n in by_names.items() if any(not names & others for others in by_names))
+    return counts
 
 
 def swapped(encoder: ExampleEncoder, items: Sequence[Item], portion: Sequence[tuple[int, Example]]) -> Iterator[Item]:

@@ -24,6 +24,46 @@ OPTIONS: dict[str, Any] = {
 NEURONS = 2048
 
 
+def test_a_plan_is_of_both_runs(ablated: tuple[Atlas, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingest.requests.ingest import Ingest
+    from ingest.run import plan
+
+    monkeypatch.setattr(plan, "_no_rehearsal", lambda job, execution: "this is about the numbers alone")
+    methods = ["contribution", "activation", "random", "ablation"]
+    request = Ingest(**OPTIONS, methods=methods, candidates=["contribution:2%", "random:5"])
+    told = {row["what"]: row["how_much"] for row in request.plan().to_pylist()}
+    most = 2 * 2 * count_of("2%", NEURONS) + 5
+    assert told["candidates"] == f"at most {most:,}" and told["maps"] == "12"
+    assert told["ablation: neurons"] == f"{most:,}" and told["ablation: scores"] == f"{4 * most:,}"
+    atlas, _ = ablated
+    (count,) = atlas.sql("SELECT DISTINCT neurons FROM maps WHERE method = 'ablation'").table["neurons"].to_pylist()
+    assert 0 < count <= most
+
+
+def test_a_plan_of_candidates_costs_their_ablations_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ingest.methods import ablation
+    from ingest.requests.ingest import Ingest
+    from ingest.run import plan_candidates
+
+    planned: list[Any] = []
+    monkeypatch.setattr(plan_candidates, "plan", lambda job, *_, **__: planned.append(job.methods) or [])
+    options = {**OPTIONS, "methods": ["contribution", "ablation"]}
+    Ingest(**options, candidates=["contribution:2%"]).plan()
+    first, second = planned
+    assert set(first) == {"contribution"} and set(second) == {"ablation"}
+    times = ablation.build(**second["ablation"]).rehearse(NEURONS // 4, range(4))
+    assert sum(times.values()) * ablation.REHEARSED == 2 * 2 * count_of("2%", NEURONS)
+    assert max(times.values()) < 1.1 * min(times.values()), "they are spread over the layers"
+
+
+@pytest.mark.parametrize("given", ["contribution", "contribution:0", "activation:2%", "ablation:3"])
+def test_a_plan_refuses_what_the_run_would(given: str) -> None:
+    from ingest.requests.ingest import Ingest
+
+    with pytest.raises(UsageError, match="candidates"):
+        Ingest(**OPTIONS, methods=["contribution", "ablation"], candidates=[given]).plan()
+
+
 @pytest.fixture(scope="module")
 def ablated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Atlas, Any]:
     path = tmp_path_factory.mktemp("candidates") / "c.atlas"

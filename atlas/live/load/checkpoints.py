@@ -215,9 +215,10 @@ def model_class(config: Any) -> Any:
 def sketch(config: Any, loading: Loading) -> Any:
     """A model of this config with untrained weights (inside `torch.device("meta")`, without weights)."""
     kind = model_class(config)
+    options = {} if loading.attention is None else {"attn_implementation": loading.attention}
     if kind.__name__ in AUTO:
-        return kind.from_config(config, trust_remote_code=loading.trust_remote_code)
-    return kind(config)
+        return kind.from_config(config, trust_remote_code=loading.trust_remote_code, **options)
+    return kind._from_config(config, **options) if options else kind(config)
 
 
 def find_device(device: str) -> torch.device:

@@ -122,10 +122,7 @@ def load_gguf(file: Path, config: Any, kind: Any, **options: Any) -> tuple[Any, 
         options["quantization_config"] = dense(dequantize=True)
     model = read_weights(kind, file.parent, config=config, gguf_file=file.name, **options)
     _forget_quantization(model)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
-    if not (file.parent / "tokenizer.json").is_file():
-        _drop_added_tokens(header, tokenizer)
-        _split_as_trained(file, header, tokenizer)
+    tokenizer = load_gguf_tokenizer(file)
     kinds = sorted({tensor.kind for tensor in header.tensors.values()} - {*WHOLE_NUMBERS})
     if kinds:
         warn(
@@ -133,6 +130,18 @@ def load_gguf(file: Path, config: Any, kind: Any, **options: Any) -> tuple[Any, 
         )
     _warn_of_unread(file, header, model)
     return model, tokenizer
+
+
+def load_gguf_tokenizer(file: Path) -> Any:
+    """The tokenizer of a GGUF file, or that of a tokenizer.json beside it."""
+    import transformers
+
+    tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+    if not (file.parent / "tokenizer.json").is_file():
+        header = read_header(file)
+        _drop_added_tokens(header, tokenizer)
+        _split_as_trained(file, header, tokenizer)
+    return tokenizer
 
 
 @contextmanager
