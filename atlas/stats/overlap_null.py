@@ -171,5 +171,6 @@ def null_lines(statistics: Statistics, matched: str) -> list[str]:
             continue
         expected, lift, p = (statistics[prefix + key] for key in ("expected", "lift", "p_value"))
         shown = "" if lift is None else f"lift {lift:.3g}, "
-        lines.append(f"  by {name}: {expected:.2g} expected, {shown}p = {p:.2g}")
+        count = f"{expected:.0f}" if expected >= 100 else f"{expected:.2g}"
+        lines.append(f"  by {name}: {count} expected, {shown}p = {p:.2g}")
     return lines
