@@ -167,9 +167,10 @@ def null_lines(statistics: Statistics, matched: str) -> list[str]:
     descriptions[ANSWERS] = "the same answers after other prompts"
     lines = []
     for prefix, name in descriptions.items():
-        if statistics.get(f"{prefix}expected") is None:
+        expected = statistics.get(f"{prefix}expected")
+        if expected is None:
             continue
-        expected, lift, p = (statistics[prefix + key] for key in ("expected", "lift", "p_value"))
+        lift, p = statistics[prefix + "lift"], statistics[prefix + "p_value"]
         shown = "" if lift is None else f"lift {lift:.3g}, "
         count = f"{expected:.0f}" if expected >= 100 else f"{expected:.2g}"
         lines.append(f"  by {name}: {count} expected, {shown}p = {p:.2g}")
