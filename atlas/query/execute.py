@@ -10,7 +10,7 @@ from atlas.query.answer import Answer
 from atlas.query.compare_maps import voted_neurons
 from atlas.query.decoded import token_notes
 from atlas.query.filter_sql import Condition
-from atlas.query.filters import And, as_json, conjuncts
+from atlas.query.filters import And, as_json, conjuncts, tests
 from atlas.query.find import NeuronQuery, ResolvedMaps, Selections, by_place, counts, find, order, query_digest, resolve
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.paging import cursor
@@ -70,9 +70,10 @@ def count_passing(connection: Connection, query: NeuronQuery, selections: Select
     nulls = _nulls(connection, query, maps)
     require_within(connection, query, maps.chosen, nulls)
     statement = counts(query, maps, [n["map_id"] for n in nulls])
-    return Answer(
-        statement.run(connection), provenance_of(maps.chosen, _rule_record(query, nulls)), sql=statement.explained()
-    )
+    record = provenance_of(maps.chosen, _rule_record(query, nulls))
+    if any(test.field == "token" for test in tests(query.where)):
+        record["assumed"] += token_notes(connection, [c["model_id"] for c in maps.chosen])
+    return Answer(statement.run(connection), record, sql=statement.explained())
 
 
 def _nulls(connection: Connection, query: NeuronQuery, maps: ResolvedMaps) -> list[StoredMap]:

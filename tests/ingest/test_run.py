@@ -209,6 +209,7 @@ def test_an_atlas_of_before_z_uses_plain_tokens_and_says_so_until_the_next_run(o
         concept = opened.query("dog", "contribution", source="text", top=3)
         word = concept.table["tokens"][0].as_py()[0].strip()
         questions = [concept, opened.query("dog", "contribution", source="text", token=word), opened.search(word)]
+        questions.append(opened.count("dog", "contribution", source="text", token=word))
         return [*questions, opened.shared("dog", "contribution", top=5), opened.neuron("1/3")]
 
     def notes() -> set[bool]:
