@@ -9,7 +9,6 @@ batch.
 from __future__ import annotations
 
 import warnings
-import weakref
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -48,8 +47,6 @@ class PathGradients:
         self.positions, self.output, self.tokens = positions, output, tokens
         self._restarts = Restarts()
         self._warned = False
-        self._of: weakref.ref[Trace] | None = None
-        self._suffix: Suffix
 
     def attribute(self, trace: Trace, layer: int) -> Tensor:
         """(P, N): the sum over the positions of A * mean gradient along the path from 0 to A."""
@@ -113,18 +110,19 @@ class PathGradients:
 
     def _first(self, trace: Trace, where: Tensor) -> int:
         """The first position that the path changes; 0 where the model cannot be restarted there."""
-        if self._of is None or self._of() is not trace:
-            self._of = weakref.ref(trace)
-            self._suffix = Suffix(trace.live.layout, trace.capture, int(where.any(0).nonzero()[0]))
-            if self._suffix.refused and not self._warned:
+        key = ("suffix", self.positions)
+        if key not in trace.shared:  # kept there, so that it goes with the trace whose state it holds
+            trace.shared[key] = Suffix(trace.live.layout, trace.capture, int(where.any(0).nonzero()[0]))
+            if trace.shared[key].refused and not self._warned:
                 self._warned = True
                 warnings.warn(
                     f"{trace.live.name} runs whole sequences at every step of integrated gradients, which takes "
-                    f"several times as long: {self._suffix.refused}",
+                    f"several times as long: {trace.shared[key].refused}",
                     SlowPath,
                     stacklevel=2,
                 )
-        return self._suffix.begin if self._suffix.works else 0
+        suffix: Suffix = trace.shared[key]
+        return suffix.begin if suffix.works else 0
 
     @torch.enable_grad()
     def _gradient(self, trace: Trace, layer: int, leaf: Tensor, state: Tensor, pairs: Tensor, first: int) -> Tensor:
@@ -132,7 +130,7 @@ class PathGradients:
         layer, computed from the leaf."""
         rows = trace.pairs[pairs]
         if first:
-            last = self._suffix.resume(layer + 1, state, rows)
+            last = trace.shared["suffix", self.positions].resume(layer + 1, state, rows)
         else:
             last = resume(trace.live.layout, trace.capture, layer + 1, state, rows)
         copy, target = (pairs[:, None] == trace.pair_of[None]).nonzero(as_tuple=True)
