@@ -139,7 +139,7 @@ def test_what_the_world_does_not_have_is_a_usage_error(change: dict[str, Any]) -
 
 
 def test_a_folder_is_refused() -> None:
-    with pytest.raises(UsageError, match="seed"):
+    with pytest.raises(UsageError, match="reads no folder"):
         scenes.build("somewhere")
 
 
