@@ -26,9 +26,9 @@ class DoseResponse(OfEvaluations, Question[Answer]):
     One row for every source, method and dose: how many neurons (share: of all), and by `metric` what is left on their
     concept (own) and on others, with as many random neurons of the same layers, and before. accuracy: of answers whose
     words are the model's first choice. log_probability: the change of these words' mean log-probability, in nats;
-    before is the log-probability itself. Means over `concepts`, own_low to own_high and random_own_low to
-    random_own_high their 95 % intervals over these (none of fewer than three). With a concept, that of it alone. The
-    model and dataset are by default the newest that have any.
+    before is the log-probability itself. Means over concepts: own and random_own over the `concepts` of which any
+    example was asked, with 95 % intervals over these (none of fewer than three), the others over all that were ablated.
+    With a concept, that of it alone. The model and dataset are by default the newest that have any.
 
     The rows come from `atlas evaluate --method A,B --doses 0.1%,0.5%,1%,2%,5%`.
 

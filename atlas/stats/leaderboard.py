@@ -107,7 +107,8 @@ SELECT method, top, source, reduce, metric, avg(value) FILTER (subset = 'concept
        avg(value) FILTER (subset = 'others' AND condition = 'random') AS random_others,
        avg(value) FILTER (subset = 'concept' AND condition = 'before') AS own_before,
        avg(value) FILTER (subset = 'others' AND condition = 'before') AS others_before,
-       count(DISTINCT concept) AS concepts, max(neurons) AS neurons, any_value(target) AS target
+       count(DISTINCT concept) FILTER (subset = 'concept') AS concepts, max(neurons) AS neurons,
+       any_value(target) AS target
 FROM effect GROUP BY method, top, source, reduce, metric
 ORDER BY method, source, reduce, metric, ends_with(top, '%') DESC,
          coalesce(try_cast(rtrim(top, '%') AS DOUBLE), 0)""".strip(),

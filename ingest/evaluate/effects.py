@@ -16,7 +16,7 @@ from atlas.store.arrow_types import arrow_schema
 from atlas.store.database import open_readonly
 from atlas.store.schema import effects
 from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO
-from ingest.evaluate.teacher_forced import ACCURACY, KL, UNCHANGED, Scores
+from ingest.evaluate.teacher_forced import ACCURACY, KL, LOG_PROBABILITY, UNCHANGED, Scores
 
 POOLED = "*"
 """The task of an effect that pools all tasks."""
@@ -49,6 +49,7 @@ _FROM_0_TO_1 = (
 RANGES = {
     **dict.fromkeys((*_FROM_0_TO_1, "multiple_choice", "tfidf_cosine"), (0.0, 1.0)),
     **dict.fromkeys((KL, "wer"), (0.0, math.inf)),
+    LOG_PROBABILITY: (-math.inf, 0.0),
     "cider": (0.0, 10.0),
 }
 """The range of a metric's values; its intervals are cut off there."""
