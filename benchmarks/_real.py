@@ -11,21 +11,24 @@ from ingest import zoo
 
 @dataclass(frozen=True)
 class Real:
-    """A model with the dataset that is asked, one source of its examples, and concepts of which it has many."""
+    """A model with the dataset that is asked, one source of its examples, concepts of which it has many, and whose
+    answers are explained."""
 
     name: str
     dataset: str
     source: str
     concepts: tuple[str, ...]
+    answers: str = "own"
 
     def job(self, methods: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-        return {"model": self.name, "dataset": self.dataset, "sources": [self.source], "methods": dict(methods)}
+        which = {"model": self.name, "dataset": self.dataset, "sources": [self.source], "answers": self.answers}
+        return which | {"methods": dict(methods)}
 
 
 TOY = Real("tiny-llava", "scenes", "text", ("dog", "cat", "car", "fish"))
 FETCHED = (
     Real("smollm2-135m", "facts", "text", ("dog", "cat", "car", "bird")),
-    Real("photo-vlm", "photos", "image", ("dog", "cat", "car", "bird")),
+    Real("photo-vlm", "photos", "image", ("dog", "cat", "car", "bird"), "reference"),  # its own words name few things
 )
 
 
