@@ -29,8 +29,8 @@ SHIFTS = 20  # how often the answers are handed on to other photographs
 
 @torch.inference_mode()
 def captions(model: Any, processor: Any, dataset: Coco, examples: Sequence[Example], batch: int = 9) -> list[str]:
-    """The model's greedy answer to every example."""
-    answers: list[str] = []
+    """The model's greedy answer to every example, in float32: in bfloat16, other batches or threads change some."""
+    model, answers = model.float(), []
     for start in range(0, len(examples), batch):
         chunk = examples[start : start + batch]
         content = [[{"type": "image"}, {"type": "text", "text": example.prompt}] for example in chunk]
