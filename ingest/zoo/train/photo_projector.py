@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ingest.zoo.photo_vlm import CELL, FEATURES, IMAGE_TOKEN, SIDE
 from ingest.zoo.train.photo_corpus import Shown
@@ -182,7 +183,8 @@ def train(
         return min(1.0, (step + 1) / options.warmup) * 0.5 * (1 + math.cos(math.pi * step / options.steps))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    mean = copy.deepcopy(projector)
+    ema: Any = get_ema_multi_avg_fn(options.average)  # type: ignore[no-untyped-call]
+    mean: Any = AveragedModel(projector, multi_avg_fn=ema)
     judged, best = [judge(projector, loss_of, judges, options)], copy.deepcopy(projector.state_dict())
     log(f"at first: loss {judged[0]:.3f}")
     losses: list[float] = []
@@ -198,23 +200,16 @@ def train(
         nn.utils.clip_grad_norm_(projector.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-        average(mean, projector, options.average)
+        mean.update_parameters(projector)
         losses.append(loss.item())
         if step % options.judged == options.judged - 1:
-            judged.append(judge(mean, loss_of, judges, options))
+            judged.append(judge(mean.module, loss_of, judges, options))
             if judged[-1] == min(judged):
-                best = copy.deepcopy(mean.state_dict())
+                best = copy.deepcopy(mean.module.state_dict())
             of_last = sum(losses[-options.judged :]) / options.judged
             log(f"step {step + 1}: loss {of_last:.3f}, of photographs that only judge {judged[-1]:.3f}")
     projector.load_state_dict(best)
     return judged
-
-
-@torch.no_grad()
-def average(mean: Projector, projector: Projector, kept: float) -> None:
-    """Move a running mean towards the projector as it is now."""
-    for average_value, value in zip(mean.parameters(), projector.parameters(), strict=True):
-        average_value.lerp_(value, 1 - kept)
 
 
 def _drawn(pool: Sequence[Shown], options: ProjectorOptions, random: torch.Generator) -> tuple[Tensor, list[list[str]]]:
