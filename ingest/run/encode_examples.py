@@ -165,12 +165,13 @@ class ExampleEncoder:
         # The chat template's own words do not count. A tokenizer may compose or decompose letters.
         spellings = [example.prompt, *(unicodedata.normalize(form, example.prompt) for form in ("NFC", "NFD", "NFKC"))]
         asked = next((spelling for spelling in spellings if spelling in text), None)
+        concepts = sorted({t.concept for t in targets} - {NONE})
+        if asked is None:
+            self.skipped.rewritten.update(concepts)
+            return {}
+        start = text.index(asked)
         by_concept: dict[str, tuple[int, ...]] = {}
-        for concept in sorted({t.concept for t in targets} - {NONE}):
-            if asked is None:
-                self.skipped.rewritten[concept] += 1
-                continue
-            start = text.index(asked)
+        for concept in concepts:
             ranges = mention_spans(asked, Mention(concept), self.dataset.concepts)
             tokens = [t for first, end in ranges for t in tokens_of((first + start, end + start), ends)]
             if tokens:
