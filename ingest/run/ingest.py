@@ -60,8 +60,8 @@ def ingest(
             return Outcome(run.run_id, False, {})
         phase("")
         state = map_all(live, run.encoder, job, execution, prepared.numbered, run.portions, progress)
-        state.phases.update(phases)
-        with state.phases.phase(WRITING):
+        run.phases.update(phases + state.phases)
+        with run.phases.phase(WRITING):
             all_maps = arrow_tables.collect_maps(state, job)
         scored_maps = arrow_tables.with_scores(all_maps)
         empty = arrow_tables.concepts_without_map(all_maps)
@@ -70,15 +70,15 @@ def ingest(
             raise AtlasError(_no_scores(run.encoder, job, empty))
         notes = [note for m in state.methods.values() for note in getattr(m, "notes", {}).values()]
         outcome = {"pairs": state.pairs, "maps": len(scored_maps), "empty": empty, "notes": notes}
-        with state.phases.phase(WRITING):
+        with run.phases.phase(WRITING):
             tables = _tables(run, state, scored_maps)
         if not run.record.decoded:
             phase(DECODING)
-            with state.phases.phase(DECODING):
+            with run.phases.phase(DECODING):
                 decoded = decode_neurons(live, progress)
             outcome["decoding"] = decoded.facts
             tables["decodings"] = decodings_batches(live, decoded)
-        return Outcome(run.run_id, True, run.finish(outcome, tables, state.phases.ending(WRITING)))
+        return Outcome(run.run_id, True, run.finish(outcome, tables))
 
 
 def _tables(run: ModelSession, state: State, scored_maps: Sequence[tuple[str, NeuronMap]]) -> dict[str, Any]:

@@ -157,9 +157,11 @@ Side = tuple[str, str]
 
 def stretches(portion: Sequence[Numbered], job: Job, batch_size: int) -> list[tuple[Side, Sequence[Numbered]]]:
     """A portion cut into stretches of a few batches, each of one source and target: sources in the job's order, words
-    before pictures. The first stretch is a single batch, as the model is idle while it is encoded."""
+    before pictures. The first stretch is a single batch, as the model is idle while it is encoded. Examples without
+    media are in order of their length, so that those of any batch are about equally long; others keep their order, as a
+    picture is opened once for all questions about it."""
     sides: dict[Side, list[Numbered]] = {}
-    for number, example in portion:
+    for number, example in sorted(portion, key=_characters):
         sides.setdefault((example.source, example.target), []).append((number, example))
     cut: list[tuple[Side, Sequence[Numbered]]] = []
     for side in sorted(sides, key=lambda side: (job.sources.index(side[0]), side[1] != TEXT_TARGET)):
@@ -168,6 +170,12 @@ def stretches(portion: Sequence[Numbered], job: Job, batch_size: int) -> list[tu
             (side, piece) for piece in (sides[side][:first], *batches(sides[side][first:], 4 * batch_size)) if piece
         ]
     return cut
+
+
+def _characters(numbered: Numbered) -> int:
+    """How long an example is, as far as that is known before it is encoded; 0 of one with media."""
+    _, example = numbered
+    return 0 if example.media else len(example.prompt) + len(example.answer or "")
 
 
 def encoded(

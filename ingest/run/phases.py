@@ -30,16 +30,6 @@ class Phases(Counter[str]):
                 self.wait()
             self[name] += time.perf_counter() - started  # type: ignore[assignment]
 
-    def ending(self, name: str) -> Callable[[], dict[str, dict[str, float]]]:
-        """Begin a phase, and give what ends it and then tells all phases, as a run's outcome has them."""
-        started = time.perf_counter()
-
-        def end() -> dict[str, dict[str, float]]:
-            self[name] += time.perf_counter() - started  # type: ignore[assignment]
-            return {"phases": self.rounded()}
-
-        return end
-
     def rounded(self) -> dict[str, float]:
         """The phases in the order of their seconds, those of a millisecond or more."""
         return {name: round(seconds, 3) for name, seconds in self.most_common() if seconds >= 0.001}

@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from ingest.data.examples import Dataset
 from ingest.job import Execution
 from ingest.run import memory
 from ingest.run.encode_examples import Response
+from ingest.run.phases import WRITING, Phases
 from ingest.run.resolve import run_id
 
 PATIENCE = 60.0
@@ -80,6 +81,7 @@ class RunRecord:
         self._started_at = ledger.now()
         self.responses: dict[tuple[str, str], Response] = {}
         self.decoded = False
+        self.phases = Phases()  # of a run that counts them; `finish` adds what writing takes
 
     def already_done(self) -> bool:
         """Whether the run is done already; if not, note in the ledger that it has started.
@@ -132,21 +134,16 @@ class RunRecord:
         with folder_lock(self.folder), _ledgered(self.atlas, self.run_id), interruptible():
             yield
 
-    def finish(
-        self,
-        outcome: Mapping[str, Any],
-        tables: Mapping[str, Any],
-        written: Callable[[], Mapping[str, Any]] = dict,
-    ) -> dict[str, Any]:
-        """Write the run's folder, its manifest last, and load it in one transaction; returns the full outcome.
-
-        written: called once the tables are written; gives what the outcome has of that.
-        """
-        full_outcome = dict(outcome)
+    def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+        """Write the run's folder, its manifest last, and load it in one transaction; returns the full outcome."""
+        full_outcome, started = dict(outcome), time.perf_counter()
 
         def complete() -> None:
+            if self.phases:
+                self.phases[WRITING] += time.perf_counter() - started  # type: ignore[assignment]
+                full_outcome["phases"] = self.phases.rounded()
             seconds = round(time.monotonic() - self._clock, 3)
-            full_outcome.update({**written(), "seconds": seconds, "peak_memory_bytes": memory.peak()})
+            full_outcome.update({"seconds": seconds, "peak_memory_bytes": memory.peak()})
 
         run = {
             "run_id": self.run_id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +15,7 @@ from ingest.job import Execution, Job, open_dataset
 from ingest.run import arrow_tables, prepare
 from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.map_step import note_stored_portions
+from ingest.run.phases import Phases
 from ingest.run.record import DerivedRun, RunRecord
 from ingest.run.resolve import resolved
 
@@ -57,16 +58,14 @@ class Session:
         """The run's id, a hash of its job."""
         return self.record.run_id
 
-    def finish(
-        self,
-        outcome: Mapping[str, Any],
-        tables: Mapping[str, Any],
-        written: Callable[[], Mapping[str, Any]] = dict,
-    ) -> dict[str, Any]:
-        """Store the run's tables and outcome; returns the full outcome, with seconds and memory.
+    @property
+    def phases(self) -> Phases:
+        """Seconds by phase, of a run that counts them."""
+        return self.record.phases
 
-        written: see `RunRecord.finish`."""
-        return self.record.finish(outcome, tables, written)
+    def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
+        """Store the run's tables and outcome; returns the full outcome, with seconds and memory."""
+        return self.record.finish(outcome, tables)
 
 
 class ModelSession(Session):
@@ -92,19 +91,14 @@ class ModelSession(Session):
             responses=self.record.responses,
         )
 
-    def finish(
-        self,
-        outcome: Mapping[str, Any],
-        tables: Mapping[str, Any],
-        written: Callable[[], Mapping[str, Any]] = dict,
-    ) -> dict[str, Any]:
+    def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:
         """The same, with the examples, the model's answers to them, and what was left out."""
         examples = {
             "examples": arrow_tables.examples_table(self.prepared.examples),
             "responses": arrow_tables.responses_table(self.encoder.made),
         }
         counts = {"examples": len(self.prepared.examples), "skipped": self.encoder.skipped.plain()}
-        return super().finish(counts | dict(outcome), examples | dict(tables), written)
+        return super().finish(counts | dict(outcome), examples | dict(tables))
 
 
 @contextmanager
