@@ -1,8 +1,8 @@
 """What `atlas ingest --dry-run` predicts over what the same job then takes: memory, and the seconds of every phase.
 
-On smollm2-135m, where `atlas models get` has fetched it, and on the embedded model. Methods that restart the model take
-4 steps of 20, which prediction and run have alike. Phases below 0.2 s are left out: they are noise. Name models to have
-only these.
+On smollm2-135m and photo-vlm, where `atlas models get` has fetched them, and on the embedded model. Methods that
+restart the model take 4 steps of 20, which prediction and run have alike. Phases below 0.2 s are left out: they are
+noise. Name models to have only these.
 
 Both sides count the seconds of their own process, so that they agree on a machine that others use too, where a clock on
 the wall may run twice as fast during one of them.
@@ -34,6 +34,7 @@ METHODS = {
     "knowledge_neurons": STEPS,
     "logprob_increase": {},
 }
+OF_PICTURES = {"contribution": {}, "gradient_x_activation": {}}
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 UNCOUNTED = ("memory", "time", "disk")
 """Rows of a plan with an amount that is no phase."""
@@ -100,7 +101,9 @@ def main() -> None:
         for model in toy_and_fetched(sys.argv[1:]):
             if model is TOY:
                 compare(model.name, model.job(METHODS) | {"per_concept": 16, "concepts": list(model.concepts)})
-            elif model.name != "photo-vlm":  # the same language model
+            elif model.name == "photo-vlm":  # its layers are those of smollm2-135m: what differs is pictures
+                compare(model.name, model.job(OF_PICTURES) | {"per_concept": 8, "concepts": list(model.concepts)})
+            else:
                 compare(model.name, model.job(METHODS) | {"per_concept": 1, "concepts": list(model.concepts[:2])})
 
 

@@ -1,7 +1,8 @@
-"""From a rehearsal on one and two layers to the whole job: seconds by phase, and bytes."""
+"""From a rehearsal on one, two and perhaps three layers to the whole job: seconds by phase, and bytes."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from ingest.run.phases import ANSWERING, ENCODING, LOADING, PASSING, WRITING
 from ingest.run.resolve import methods
 from ingest.run.swapped_answers import answer_methods, name_of_answers
 
-Sides = tuple[Mapping[str, Any], Mapping[str, Any]]
-"""What one source cost on one layer, and on two (`ingest.run.rehearse`)."""
+Sides = Sequence[Mapping[str, Any]]
+"""What one source cost on one layer, on two, and perhaps on three (`ingest.run.rehearse`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,35 +66,40 @@ def linear(one: float, two: float, layers: int) -> float:
     return one + max(0.0, two - one) * (layers - 1)
 
 
-def restarting(one: float, two: float, layers: int, scored: Mapping[int, float]) -> float:
+def restarting(costs: Sequence[float], layers: int, scored: Mapping[int, float]) -> float:
     """The same of a method that runs the model again from every scored layer on: a layer costs something of its own,
-    and something for every layer behind it.
+    something for the last layer, where that is behind it, and something for every other one between.
 
-    scored: layer -> what its cost is multiplied by."""
-    own = one
-    behind = max(0.0, two - 2 * one)
-    return sum(times * (own + behind * (layers - 1 - layer)) for layer, times in scored.items())
+    costs: of one layer, of two, and of three; of two alone, the last layer costs what others do. scored: layer -> what
+    its cost is multiplied by."""
+    own, two, *three = costs
+    last = max(0.0, two - 2 * own)
+    between = max(last, three[0] - 3 * own - 2 * last) if three else last
+
+    def behind(count: int) -> float:
+        return last + between * (count - 1) if count else 0.0
+
+    return sum(times * (own + behind(layers - 1 - layer)) for layer, times in scored.items())
 
 
 def whole_cost(rehearsed: Sequence[Mapping[str, Any]], job: Job, work: Work) -> Cost:
     """The cost of all examples on the whole model.
 
-    rehearsed: of one layer, and of two, on the same examples (`ingest.run.rehearse`). The model's own answers are taken
-    to be as long as the job allows.
+    rehearsed: of one layer, of two, and perhaps of three, on the same examples (`ingest.run.rehearse`). The model's own
+    answers are taken to be as long as the job allows.
 
     Raises:
-        AtlasError: they are not of the same examples, so that their difference is no layer's cost.
+        AtlasError: they are not of the same examples, so that their difference is not a layer's cost.
     """
     seconds: dict[str, float] = defaultdict(float)
     seconds[WRITING] = 0.0 if work.decoded else _decodings(rehearsed, work)
-    first, second = rehearsed
-    seconds[LOADING] = _loading(first["loading"], second["loading"], work)
+    seconds[LOADING] = _loading(rehearsed[0]["loading"], rehearsed[1]["loading"], work)
     memory = weights = sums = 0.0
     uncounted: dict[str, str] = {}
     for source in work.examples:
-        sides = first["sources"][source], second["sources"][source]
-        if any(sides[0].get(key) != sides[1].get(key) for key in ("numbers", "usable", "passed")):
-            raise AtlasError(f"one and two layers were rehearsed on different {source} examples")
+        sides = [of_depth["sources"][source] for of_depth in rehearsed]
+        if any(sides[0].get(key) != side.get(key) for key in ("numbers", "usable", "passed") for side in sides):
+            raise AtlasError(f"the depths were rehearsed on different {source} examples")
         if not sides[0]["usable"]:
             uncounted[source] = sides[0]["why"]
             continue
@@ -115,15 +121,15 @@ def _loading(one: Mapping[str, float], two: Mapping[str, float], work: Work) -> 
 
 def _seconds(source: str, sides: Sides, job: Job, work: Work) -> dict[str, float]:
     """Seconds of one source by phase."""
-    one, two = sides
+    one, two = sides[:2]
     examples, swapped = work.examples[source], work.swapped.get(source, 0)
     encode = min(one["encode"], two["encode"]) / len(one["numbers"])  # the first one also loads what it needs
-    passes = linear(one["pass"], two["pass"], work.layers)
+    passes = _passes(one, two, work.layers)
     each = one["usable"] / len(one["numbers"]) / one["passed"]  # of an example, the share of those that passed
     seconds = {ENCODING: (examples + swapped) * encode, PASSING: (examples + swapped) * each * passes}
     built, answered = methods(job), {name_of_answers(name) for name in methods(job)} & answer_methods(job).keys()
-    for name, of_one in one["methods"].items():
-        of_all = _of_method(built.get(name), of_one, two["methods"][name], work)
+    for name in one["methods"]:
+        of_all = _of_method(built.get(name), [side["methods"][name] for side in sides], work)
         seconds[name] = examples * each * of_all
         if swapped and name_of_answers(name) in answered:
             seconds[name_of_answers(name)] = swapped * each * of_all
@@ -134,19 +140,28 @@ def _seconds(source: str, sides: Sides, job: Job, work: Work) -> dict[str, float
     return seconds
 
 
-def _of_method(method: Any, one: float, two: float, work: Work) -> float:
-    """Seconds of a method on the rehearsed examples, in all scored layers. method: None for the exemplars."""
+def _passes(one: Mapping[str, Any], two: Mapping[str, Any], layers: int) -> float:
+    """Seconds of the passes. What a layer adds is measured in the pass of two: beside the layers of a medium's own
+    encoder, the difference of two passes would be noise."""
+    outside = min(side["pass"] - sum(side["layers"]) for side in (one, two))
+    first, further = two["layers"]
+    return float(outside + first + further * (layers - 1))
+
+
+def _of_method(method: Any, costs: Sequence[float], work: Work) -> float:
+    """Seconds of a method on the rehearsed examples, in all scored layers. method: None for the exemplars. costs: by
+    depth."""
     times = dict.fromkeys(work.scored, 1.0)
     if hasattr(method, "rehearse"):
         times = method.rehearse(work.width, work.scored)
     if getattr(method, "restarts", False):
-        return restarting(one, two, work.layers, times)
-    return linear(one, two, work.layers) * sum(times.values()) / work.layers
+        return restarting(costs, work.layers, times)
+    return linear(costs[0], costs[1], work.layers) * sum(times.values()) / work.layers
 
 
 def _writing(source: str, sides: Sides, job: Job, work: Work, sums: float) -> float:
     """Seconds of writing a source's portions, maps and exemplars. sums: their bytes."""
-    one, two = (side["writing"] for side in sides)
+    one, two = (side["writing"] for side in sides[:2])
     portion, scores, exemplars = (linear(one[key], two[key], work.layers) for key in ("portion", "scores", "exemplars"))
     of_all = linear(sum(sides[0]["state"].values()), sum(sides[1]["state"].values()), work.layers)
     maps = len(job.concepts) / sides[0]["concepts"] * (1 + job.swap_answers) * work.share
@@ -156,11 +171,10 @@ def _writing(source: str, sides: Sides, job: Job, work: Work, sums: float) -> fl
 
 def _decodings(rehearsed: Sequence[Mapping[str, Any]], work: Work) -> float:
     """Seconds of writing all neurons' tokens, which any source's rehearsal tells."""
-    one, two = (
-        next((float(s["writing"]["decodings"]) for s in side["sources"].values() if s["usable"]), 0.0)
-        for side in rehearsed
-    )
-    return linear(one, two, work.layers)
+    for source in rehearsed[-1]["sources"].values():
+        if source["usable"]:
+            return float(source["writing"]["decodings"] + source["writing"]["layer"] * (work.layers - 1))
+    return 0.0
 
 
 def _kept(source: str, sides: Sides, job: Job, work: Work) -> float:
@@ -171,8 +185,9 @@ def _kept(source: str, sides: Sides, job: Job, work: Work) -> float:
 
 def _memory(source: str, sides: Sides, work: Work) -> tuple[float, float]:
     """Bytes in use at most while a batch is scored, and before it."""
-    batch = min(work.batch_size, work.examples[source])
-    one, two = (_at_batch(side, batch) for side in sides)
+    usable = math.ceil(work.examples[source] * sides[0]["usable"] / len(sides[0]["numbers"]))
+    batch = min(work.batch_size, usable)
+    one, two = (_at_batch(side, batch) for side in sides[:2])
     in_pass, held, working, before = (
         linear(of_one, of_two, work.layers) for of_one, of_two in zip(one, two, strict=True)
     )
@@ -192,7 +207,7 @@ def _at_batch(side: Mapping[str, Any], batch: int) -> tuple[float, float, float,
 
 def _sums(source: str, sides: Sides, job: Job, work: Work) -> float:
     """Bytes of what the methods and the exemplars add up, for all concepts and examples of a source."""
-    one, two = sides
+    one, two = sides[:2]
     concepts = (len(job.concepts) + bool(job.negatives)) / one["concepts"]
     kept = _kept(source, sides, job, work)
     of_answers, total = answer_methods(job), 0.0

@@ -143,13 +143,14 @@ def _rehearsed(
     arguments = rehearse.plain(job, execution) | {"scored": list(shape.scored)}
     work = work_of(job, execution, examples, shape, decoded)
     try:
-        arguments["batches"] = size, _ = batches_of(job, execution, max(rehearse.DEPTHS))
+        depths = rehearse.depths(job, work.layers)
+        arguments["batches"] = size, _ = batches_of(job, execution, max(depths))
         arguments["samples"] = choose_samples(examples, size)
         rehearsed = [
             run_confined(
                 "ingest.run.rehearse:rehearse", {**arguments, "depth": depth}, memory=1 << 60, seconds=REHEARSAL
             )[0]
-            for depth in rehearse.DEPTHS
+            for depth in depths
         ]
         cost = whole_cost(rehearsed, job, work)
     except UsageError:

@@ -1,7 +1,7 @@
 """What a job costs, by doing a little of it: the real code on a few of its examples, on models of the same widths with
-one and with two layers of random weights.
+one and with two layers of random weights, and with three where a method runs layers again.
 
-Everything but the layers costs the same in the whole model, so two depths tell what a layer adds (see `cost`). Both
+Everything but the layers costs the same in the whole model, so two depths tell what a layer adds (see `cost`). All
 take the same examples. It runs in a process of its own, whose memory is measured and then given back.
 """
 
@@ -10,10 +10,11 @@ from __future__ import annotations
 import importlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
@@ -24,7 +25,7 @@ from atlas.live.load.load_errors import first_line
 from atlas.live.model import LiveModel
 from ingest.attribution.estimators import GRADIENT
 from ingest.attribution.item import Item, shortest_first
-from ingest.attribution.trace import ATTENTION, traced
+from ingest.attribution.trace import ATTENTION, Trace, traced
 from ingest.data.examples import Dataset, Example
 from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.run import memory
@@ -33,12 +34,20 @@ from ingest.run.map_step import State
 from ingest.run.phases import Phases
 from ingest.run.prepare import collect, completed
 from ingest.run.rehearse_writing import writing_costs
+from ingest.run.resolve import methods
 from ingest.run.samples import cut_batches
 from ingest.run.shallow import shallow
 
-DEPTHS = (1, 2)
+DEPTHS, RESTARTING = (1, 2), (1, 2, 3)
+"""The layers of the models. RESTARTING: of a method that runs the model again from a layer on: the last of the layers
+behind it may run at some positions only, so that two of them tell what a further one adds.
+"""
+
 TOKENS = (2, 6)
 """How many tokens are generated, twice: what one more costs."""
+
+REPEATS, SLOW = 3, 2.0
+"""How often a pass of fewer seconds is timed; the fastest counts."""
 
 
 def rehearse(
@@ -88,10 +97,11 @@ def _rehearsed(
 ) -> dict[str, Any]:
     """What some examples of one source cost. numbers: theirs; encode: the seconds of all. usable: how many could be
     used; where none could, `why`, and no more. passed: how many of these went through the model, and together: at most
-    so many in one batch; longer: how many times as long the longest is. pass: seconds. methods: seconds each. own,
-    token, prefill: how many are answered by the model, and the seconds of one more token and of the rest of all their
-    answers. before: bytes in use before a pass. memory, single: those of a batch and of one example (`_pass`). state:
-    bytes of the sums by part. concepts: of how many. writing: see `writing_costs`.
+    so many in one batch; longer: how many times as long the longest is. pass, layers: seconds of the passes, and of
+    each layer in them. methods: seconds each. own, token, prefill: how many are answered by the model, and the seconds
+    of one more token and of the rest of all their answers. before: bytes in use before a pass. memory, single: those of
+    a batch and of one example (`_pass`). state: bytes of the sums by part. concepts: of how many. writing: see
+    `writing_costs`.
     """
     spoken = [(number, _spoken(examples[number])) for number in numbers]
     encoder = ExampleEncoder(live, dataset, job)
@@ -106,7 +116,7 @@ def _rehearsed(
         if hasattr(method, "rehearse"):
             method.rehearse(live.layout.width, scored)
     _pass(live, job, state, source, cut[-1][:1])  # what a run does only once, such as checking restarts
-    costs["before"] = _forget_peak(live, trim=True)
+    costs["before"] = _forget_peak(live)
     single = _pass(live, job, state, source, cut[-1][:1])
     costs |= _added([_pass(live, job, state, source, batch) for batch in cut]) | {"single": single["memory"]}
     costs |= {"passed": sum(map(len, cut)), "together": max(map(len, cut))}
@@ -124,7 +134,8 @@ def _added(passes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for one in passes:
         methods.update(one["methods"])
     in_use = {key: max(one["memory"][key] for one in passes) for key in passes[0]["memory"]}
-    return {"pass": sum(one["pass"] for one in passes), "methods": dict(methods), "memory": in_use}
+    of_layers = [sum(seconds) for seconds in zip(*(one["layers"] for one in passes), strict=True)]
+    return {"pass": sum(one["pass"] for one in passes), "layers": of_layers, "methods": dict(methods), "memory": in_use}
 
 
 def _length(item: Item) -> int:
@@ -158,25 +169,60 @@ def _why(skipped: Skipped) -> str:
 
 
 def _pass(live: LiveModel, job: Job, state: State, source: str, items: Sequence[Item]) -> dict[str, Any]:
-    """One shared pass over the items: its seconds, those of every method, and bytes. pass: in use at most during
-    it. held: in use after it. working: what the methods use besides.
+    """One shared pass over the items: its seconds, those of its layers and of every method, and bytes. pass: in use at
+    most during it. held: in use after it. working: what the methods use besides.
     """
     grad = any(GRADIENT in method.needs for method in state.methods.values())
     attention = any(ATTENTION in method.needs for method in state.methods.values())
-    state.phases = Phases()
+    state.phases, taken = Phases(), list[tuple[float, list[float]]]()
     state.phases.wait = partial(_wait, live)
+
+    @contextmanager
+    def forward() -> Iterator[Trace]:
+        with _layer_clock(live) as ticks, ExitStack() as stack:
+            started = time.perf_counter()
+            trace = stack.enter_context(
+                traced(live, items, source, layers=None, tap=job.tap, grad=grad, attention=attention)
+            )
+            _wait(live)
+            taken.append((time.perf_counter() - started, [after - before for before, after in pairwise(ticks)]))
+            yield trace
+
     _forget_peak(live)
-    started = time.perf_counter()
-    with ExitStack() as stack:
-        trace = stack.enter_context(
-            traced(live, items, source, layers=None, tap=job.tap, grad=grad, attention=attention)
-        )
-        _wait(live)
-        seconds_of_pass = time.perf_counter() - started
+    with forward() as trace:
         in_use = {"pass": _peak(live), "held": _forget_peak(live)}
         state.update(trace)
+    del trace
     in_use["working"] = max(0, _peak(live) - in_use["held"])
-    return {"pass": seconds_of_pass, "methods": dict(state.phases), "memory": in_use}
+    while len(taken) < REPEATS and taken[0][0] < SLOW:
+        with forward():
+            pass
+    seconds, of_layers = min(taken)
+    return {"pass": seconds, "layers": of_layers, "methods": dict(state.phases), "memory": in_use}
+
+
+@contextmanager
+def _layer_clock(live: LiveModel) -> Iterator[list[float]]:
+    """When the first layer began, and when every layer was done, of the last pass."""
+    ticks: list[float] = []
+
+    def tick(first: bool) -> Callable[..., None]:
+        def hook(*_: object) -> None:
+            _wait(live)
+            if first:
+                ticks.clear()
+            ticks.append(time.perf_counter())
+
+        return hook
+
+    layers = live.layout.layers
+    handles = [layers[0].register_forward_pre_hook(tick(True))]
+    handles += [layer.register_forward_hook(tick(False)) for layer in layers]
+    try:
+        yield ticks
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _timed(work: Callable[[], object]) -> float:
@@ -190,17 +236,23 @@ def _wait(live: LiveModel) -> None:
         torch.cuda.synchronize(live.device)
 
 
-def _forget_peak(live: LiveModel, *, trim: bool = False) -> int:
-    """Measure the largest memory anew, and say how much is in use. trim: give what building the model took back."""
+def _forget_peak(live: LiveModel) -> int:
+    """Measure the largest memory anew, and say how much is in use, without what was freed and kept for later."""
     if live.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(live.device)
         return int(torch.cuda.memory_allocated(live.device))
-    return memory.forget_peak(trim=trim)
+    return memory.forget_peak(trim=True)
 
 
 def _peak(live: LiveModel) -> int:
     """The bytes in use at most since then: of the GPU, where the model is on one."""
     return int(torch.cuda.max_memory_allocated(live.device)) if live.device.type == "cuda" else memory.peak()
+
+
+def depths(job: Job, layers: int) -> tuple[int, ...]:
+    """With how many layers a job is rehearsed whose model has so many."""
+    restarts = any(getattr(method, "restarts", False) for method in methods(job).values())
+    return RESTARTING if restarts and layers >= max(RESTARTING) else DEPTHS
 
 
 def plain(job: Job, execution: Execution) -> dict[str, Any]:

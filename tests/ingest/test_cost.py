@@ -23,13 +23,19 @@ def test_layers_cost_alike() -> None:
     assert linear(5.0, 4.0, 30) == 5.0, "noise is no gain"
 
 
+@pytest.mark.parametrize("last", [0.25, 0.1])
 @pytest.mark.parametrize("scored", [range(6), [1, 4], [5]])
-def test_what_restarts_costs_every_layer_behind(scored: Any) -> None:
+def test_what_restarts_costs_every_layer_behind(scored: Any, last: float) -> None:
     def cost(layers: int, chosen: Any) -> float:
-        return float(sum(0.5 + sum(0.25 for _ in range(layer + 1, layers)) for layer in chosen))
+        between = (max(0, layers - 2 - layer) for layer in chosen)
+        return float(
+            sum(0.5 + last * (layer + 1 < layers) + 0.25 * n for layer, n in zip(chosen, between, strict=True))
+        )
 
-    once = dict.fromkeys(scored, 1.0)
-    assert restarting(cost(1, [0]), cost(2, [0, 1]), 6, once) == pytest.approx(cost(6, scored))
+    once, costs = dict.fromkeys(scored, 1.0), [cost(depth, range(depth)) for depth in (1, 2, 3)]
+    assert restarting(costs, 6, once) == pytest.approx(cost(6, scored))
+    if last == 0.25:
+        assert restarting(costs[:2], 6, once) == pytest.approx(cost(6, scored))
 
 
 def side(depth: int, **changes: Any) -> dict[str, Any]:
@@ -43,13 +49,15 @@ def side(depth: int, **changes: Any) -> dict[str, Any]:
         "longer": 1.0,
         "encode": 0.5,
         "pass": 1 + depth,
+        "layers": [1.0] * depth,
         "methods": {"contribution": 0.1 * depth, "ablation": 1.0 * depth + 0.5 * depth * (depth - 1) / 2},
         "before": 1000 + 50 * depth,
         "memory": in_use,
         "single": {**in_use, "working": 4 * depth},
         "state": {"contribution": 80 * depth, "ablation": 80 * depth, "*exemplars": 40 * depth},
         "concepts": 2,
-        "writing": {"portion": 0.1 * depth, "scores": 0.2 * depth, "exemplars": 0.3 * depth, "decodings": depth},
+        "writing": {"portion": 0.1 * depth, "scores": 0.2 * depth, "exemplars": 0.3 * depth}
+        | {"decodings": 1.0, "layer": 1.0},
         "own": 2,
         "token": 0.01 * depth,
         "prefill": 0.2 * depth,
