@@ -13,7 +13,8 @@ import typer
 import atlas.figures
 from atlas import registry
 from atlas.api.ask import question_named
-from atlas.errors import AtlasError, AtlasWarning, Unsupported, UsageError
+from atlas.errors import AtlasError, AtlasWarning, Unsupported
+from atlas.figures._style import check_ending, save
 from atlas.query.option import name_of
 from atlas.query.question import Question
 from cli.common import AtlasPath, resolve, tell
@@ -23,14 +24,11 @@ from cli.render import Output
 
 app = typer.Typer(no_args_is_help=True, help="Draw what is stored.")
 
-ENDINGS = (".png", ".svg", ".pdf")
-
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="A .png, .svg or .pdf beside the table.")]
 
 
 def _check(out: Path) -> None:
-    if out.suffix not in ENDINGS:
-        raise UsageError(f"cannot draw to '{out}'; give a file that ends in {', '.join(ENDINGS)}")
+    check_ending(out)
     if importlib.util.find_spec("matplotlib") is None:
         raise Unsupported("plots need: pip install 'neuron-atlas[plots]'")
 
@@ -62,7 +60,7 @@ def _save(plot: Callable[[], Any], out: Path) -> None:
     from matplotlib import pyplot as plt
 
     figure = plot().figure
-    figure.savefig(out, dpi=150)
+    save(figure, out)
     plt.close(figure)
 
 

@@ -6,15 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
+from atlas.figures._style import COLOURS, GREY, panels
 from atlas.stats.leaderboard import ACCURACY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from atlas.query.answer import Answer
-
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f3c8d", "#4d4d4d")
-"""Colours that colour-blind readers tell apart (Okabe and Ito's, and two more)."""
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -31,24 +29,17 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
         raise UsageError(f"the answer has the sources {', '.join(sources)}; draw one of them in a panel ([[source]])")
     several = len({row["reduce"] for row in rows if row["method"] != "random"}) > 1
     rows = [{**row, "method": f"{row['method']} ({row['reduce']})" if several else row["method"]} for row in rows]
-    axes = [ax] if ax is not None else _panels(len(sources))
+    axes = [ax] if ax is not None else panels(len(sources), width=3.3)
     methods = list(dict.fromkeys(row["method"] for row in rows))
     for axis, source in zip(axes, sources, strict=True):
         _panel(axis, [row for row in rows if row["source"] == source], methods)
         axis.set_title(f"{source} questions")
     handles, labels = axes[0].get_legend_handles_labels()
     if ax is None:
-        axes[0].figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
+        axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=2)
     else:
-        ax.legend(frameon=False, fontsize=9)
+        ax.legend()
     return axes[0]
-
-
-def _panels(count: int) -> list[Axes]:
-    from matplotlib import pyplot as plt
-
-    _, axes = plt.subplots(1, count, figsize=(5.2 * count + 1.8, 4.2), squeeze=False, layout="constrained")
-    return list(axes[0])
 
 
 def _panel(axis: Axes, rows: Rows, methods: Sequence[str]) -> None:
@@ -63,9 +54,9 @@ def _panel(axis: Axes, rows: Rows, methods: Sequence[str]) -> None:
         axis.set_ylim(-3, 103)
         axis.set_ylabel("accuracy left, %")
     else:
-        axis.axhline(0, color="#888888", linewidth=0.6)
+        axis.axhline(0, color=GREY, linewidth=0.6)
         axis.set_ylabel("change of log-probability, nats")
-    axis.grid(alpha=0.25)
+    axis.grid()
     ticks = sorted({100 * row["share"] for row in rows})
     axis.set_xticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axis.minorticks_off()
@@ -74,7 +65,7 @@ def _panel(axis: Axes, rows: Rows, methods: Sequence[str]) -> None:
 def _curves(axis: Axes, rows: Rows, colour: str, method: str) -> None:
     """Solid: questions about the concept, with its 95 % interval; dashed: about others."""
     x = [100 * row["share"] for row in rows]
-    axis.plot(x, _values(rows, "own"), color=colour, marker="o", markersize=4, label=f"{method}: concept")
+    axis.plot(x, _values(rows, "own"), color=colour, marker="o", label=f"{method}: concept")
     low, high = _values(rows, "own_low"), _values(rows, "own_high")
     axis.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
     axis.plot(x, _values(rows, "others"), color=colour, linestyle="--", label=f"{method}: others")
@@ -90,7 +81,7 @@ def _random(axis: Axes, rows: Rows) -> None:
         means.append(_scale(rows) * sum(values) / len(values))
     if shares:
         label = "as many random neurons: concept"
-        axis.plot([100 * share for share in shares], means, color="#888888", linestyle=":", marker="x", label=label)
+        axis.plot([100 * share for share in shares], means, color=GREY, linestyle=":", marker="x", label=label)
 
 
 def _values(rows: Rows, name: str) -> list[float]:

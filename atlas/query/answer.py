@@ -108,7 +108,10 @@ class Answer:
         return self.table.to_pandas()
 
     def plot(self, **options: Any) -> Any:
-        """Draw the answer by the figure of its question's name; returns matplotlib's Axes.
+        """Draw the answer by the figure of its question's name, in the atlas's style; returns matplotlib's Axes.
+
+        options: of the figure's `draw`; ax: Axes to draw on, by default those of a new figure, whose caption names the
+        runs.
 
         Raises:
             UsageError: no figure shows such an answer, or it has no rows.
@@ -124,7 +127,12 @@ class Answer:
             )
         if not len(self):
             raise UsageError("the answer has no rows; there is nothing to draw")
-        return registry.load(figures, name).draw(self, **options)
+        style = importlib.import_module("atlas.figures._style")
+        with style.styled():
+            axes = registry.load(figures, name).draw(self, **options)
+            if options.get("ax") is None:
+                style.add_caption(axes.figure, self)
+        return axes
 
     def head(self, count: int = 5) -> Self:
         """The first rows."""
