@@ -19,7 +19,7 @@ import pytest
 import torch
 import transcripts
 import typer
-from transcripts import BLOCK, PAGES, ROOT, steps_of
+from transcripts import BLOCK, PAGES, ROOT, Step, steps_of
 
 from atlas import Atlas
 from atlas.errors import AtlasError
@@ -37,10 +37,15 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def transcript(page: Path) -> list[tuple[str, Step]]:
+    """The steps of a page's transcripts, each with its transcript's name."""
+    blocks = BLOCK.finditer(page.read_text(encoding="utf-8"))
+    return [(block["name"], step) for block in blocks if block["name"] for step in steps_of(block["text"])]
+
+
 def shown(page: Path) -> list[str]:
     """The commands of a page's transcripts."""
-    text = page.read_text(encoding="utf-8")
-    return [step.command for block in BLOCK.finditer(text) if block["name"] for step in steps_of(block["text"])]
+    return [step.command for _, step in transcript(page)]
 
 
 def is_run(page: Path) -> bool:
@@ -50,9 +55,7 @@ def is_run(page: Path) -> bool:
 
 def real_steps(page: Path) -> dict[str, str]:
     """What the commands of a page's transcripts of the real model printed."""
-    blocks = BLOCK.finditer(page.read_text(encoding="utf-8"))
-    steps = [step for block in blocks if block["name"] == transcripts.REAL for step in steps_of(block["text"])]
-    return {step.command: step.printed for step in steps}
+    return {step.command: step.printed for name, step in transcript(page) if name == transcripts.REAL}
 
 
 def played(path: Path, steps: tuple[str, ...]) -> dict[str, str]:
