@@ -34,7 +34,7 @@ METHODS = {
     "knowledge_neurons": STEPS,
     "logprob_increase": {},
 }
-OF_PICTURES = {"contribution": {}, "gradient_x_activation": {}}
+OF_PICTURES: dict[str, dict[str, Any]] = {"contribution": {}, "gradient_x_activation": {}}
 UNITS = {"s": 1.0, "min": 60.0, "h": 3600.0, "B": 1.0, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
 UNCOUNTED = ("memory", "time", "disk")
 """Rows of a plan with an amount that is no phase."""
