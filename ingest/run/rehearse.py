@@ -22,6 +22,7 @@ import pyarrow as pa
 import torch
 
 from atlas.errors import AtlasError, Unsupported
+from atlas.live.hooks import watching
 from atlas.live.load.load_errors import first_line
 from atlas.live.model import LiveModel
 from ingest.attribution.estimators import GRADIENT
@@ -207,23 +208,18 @@ def _layer_clock(live: LiveModel) -> Iterator[list[float]]:
     """When the first layer began, and when every layer was done, of the last pass."""
     ticks: list[float] = []
 
-    def tick(first: bool) -> Callable[..., None]:
-        def hook(*_: object) -> None:
-            _wait(live)
-            if first:
-                ticks.clear()
-            ticks.append(time.perf_counter())
+    def tick() -> None:
+        _wait(live)
+        ticks.append(time.perf_counter())
 
-        return hook
+    def begin(*_: object) -> None:
+        ticks.clear()
+        tick()
 
-    layers = live.layout.layers
-    handles = [layers[0].register_forward_pre_hook(tick(True))]
-    handles += [layer.register_forward_hook(tick(False)) for layer in layers]
-    try:
+    with ExitStack() as stack:
+        for number, layer in enumerate(live.layout.layers):
+            stack.enter_context(watching(layer, (lambda *_: None) if number else begin, tick))
         yield ticks
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _timed(work: Callable[[], object]) -> float:
