@@ -55,7 +55,7 @@ def ingest(
     path = existing(atlas)
     begin = _beginning("model" in request.content(), yes or no_input)
     with resumable(), progressing(no_progress) as progress:
-        run = request.perform(path, progress, begin, progress.phase)
+        run = request.perform(path, progress, begin)
     for note in run.notes:
         say(note)
     outcome = run.facts["outcome"]

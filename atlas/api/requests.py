@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from atlas.api.call import check_call, documented_as
+from atlas.api.notebook_progress import watching
 from atlas.errors import Unsupported
 from atlas.missing_extra import missing_extra
 from atlas.query.option import name_of
@@ -32,17 +33,20 @@ class HasPath(Protocol):
 
 
 def perform(request: Request[R], path: Path) -> R:
-    """Do what is asked for.
+    """Do what is asked for, with a bar where that is done in a notebook.
 
     Raises:
         Unsupported: a package of an extra is not installed; the message says what to install.
     """
+    progress = watching()
     try:
-        return request.perform(path)
+        return request.perform(path, progress)
     except ModuleNotFoundError as error:
         if (needed := missing_extra(error)) is None:
             raise
         raise Unsupported(f"this needs {needed}") from error
+    finally:
+        progress.close()
 
 
 def method_of(request: Callable[P, Request[R]]) -> Callable[Concatenate[Any, P], R]:

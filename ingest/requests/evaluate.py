@@ -15,7 +15,8 @@ from atlas.query.answer import Answer
 from atlas.query.option import COMMAS, PAIRS, described, option
 from ingest.requests.left_out import left_out
 from ingest.requests.options import EXECUTION, JOB, DrawingOptions, ExampleOptions, LoadOptions, ModelOptions
-from ingest.requests.request import Progress, Request, silent
+from ingest.requests.progress import Progress, silent
+from ingest.requests.request import Request
 
 if TYPE_CHECKING:
     from atlas.edits.edit import Edit

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from atlas.query.option import REPEATED, described, option, required
 from ingest.requests.options import LoadOptions, ModelOptions, load
-from ingest.requests.request import Progress, Request, silent
+from ingest.requests.progress import Progress, silent
+from ingest.requests.request import Request
 
 if TYPE_CHECKING:
     from PIL.Image import Image

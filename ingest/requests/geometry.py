@@ -11,7 +11,8 @@ from atlas.query.answer import Answer
 from atlas.query.option import COMMAS, described, option
 from ingest.requests.left_out import left_out
 from ingest.requests.options import EXECUTION, JOB, ExampleOptions, LoadOptions, ModelOptions
-from ingest.requests.request import Progress, Request, silent
+from ingest.requests.progress import Progress, silent
+from ingest.requests.request import Request
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -22,7 +22,8 @@ from ingest.requests.options import (
     ModelOptions,
     ScoringOptions,
 )
-from ingest.requests.request import Progress, Request, silent
+from ingest.requests.progress import Progress, silent
+from ingest.requests.request import Request
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,10 +102,9 @@ class Ingest(
         path: Path,
         progress: Progress = silent,
         begin: Callable[[Job, int], None] = lambda job, examples: None,
-        phase: Callable[[str], None] = lambda name: None,
     ) -> Answer:
-        """begin: is told the whole job and how many examples it has, before the model is loaded. phase: is told
-        `decoding` where `progress` counts the layers whose neurons are decoded, and no longer examples."""
+        """begin: is told the whole job and how many examples it has, before the model is loaded. progress: its phase is
+        `decoding` where it counts the layers whose neurons are decoded, and no longer examples."""
         from atlas.questions.run import Run
         from ingest.job import make_job
         from ingest.run.ingest import ingest
@@ -114,10 +114,10 @@ class Ingest(
             from ingest.run.candidates import read_candidates, with_candidates, without_scored
 
             rules = read_candidates(self.candidates, job)
-            first = ingest(path, without_scored(job), execution, progress, begin, phase)
+            first = ingest(path, without_scored(job), execution, progress, begin, progress.phase)
             job, count = with_candidates(path, job, first.run_id, rules)
             notes = [f"run {first.run_id[:8]} has the other methods; {count:,} of their best neurons were ablated"]
-        done = ingest(path, job, execution, progress, begin, phase)
+        done = ingest(path, job, execution, progress, begin, progress.phase)
         record = Run(done.run_id).ask(path)
         record.facts |= {"run_id": done.run_id, "fresh": done.fresh, "outcome": done.outcome}
         record.brief = _brief(record.facts["run"].get("outcome") or {})

@@ -8,7 +8,8 @@ from typing import Any
 from atlas.query.option import by_place, described
 from ingest.requests.generate import MODEL
 from ingest.requests.options import LoadOptions, ModelOptions, load
-from ingest.requests.request import Progress, Request, silent
+from ingest.requests.progress import Progress, silent
+from ingest.requests.request import Request
 
 
 @described

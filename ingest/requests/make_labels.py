@@ -8,7 +8,8 @@ from typing import Any
 
 from atlas.query.answer import Answer
 from atlas.query.option import COMMAS, PAIRS, described, option
-from ingest.requests.request import Progress, Request, silent
+from ingest.requests.progress import Progress, silent
+from ingest.requests.request import Request
 
 
 @described

@@ -13,7 +13,8 @@ from atlas.query.answer import Answer
 from atlas.query.option import PAIRS, described, option
 from ingest.requests.left_out import left_out
 from ingest.requests.options import EXECUTION, ExampleOptions, InpaintingOptions, LoadOptions, ModelOptions
-from ingest.requests.request import Progress, Request, silent
+from ingest.requests.progress import Progress, silent
+from ingest.requests.request import Request
 
 
 @described

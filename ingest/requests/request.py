@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from ingest.requests.options import JobOptions
+from ingest.requests.progress import Progress, silent
 
 R = TypeVar("R", covariant=True)
-
-Progress = Callable[[int, int], None]
-"""Is told how many are done, of how many."""
-
-
-def silent(done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 class Request(JobOptions, Generic[R]):

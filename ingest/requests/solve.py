@@ -11,7 +11,8 @@ from atlas.errors import UsageError
 from atlas.query.neuron_set import NeuronSet, require_neurons
 from atlas.query.option import PAIRS, REPEATED, described, option, required
 from ingest.requests.options import EXECUTION, JOB, DataOptions, LoadOptions, ModelOptions
-from ingest.requests.request import Progress, Request, silent
+from ingest.requests.progress import Progress, silent
+from ingest.requests.request import Request
 
 if TYPE_CHECKING:
     from atlas.edits.library import StoredEdit

@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from cli import make
-from cli.progress import Pace
+from ingest.requests.progress import Pace
 
 
 class Terminal(io.StringIO):
