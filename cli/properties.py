@@ -5,7 +5,7 @@ from __future__ import annotations
 from cli.common import AtlasPath, existing, note_model, say
 from cli.groups import grouped
 from cli.progress import NoProgress, progressing
-from cli.render import Output, show
+from cli.render import READ, Output, show
 from ingest.requests.properties import Properties
 
 
@@ -25,4 +25,4 @@ def properties(
     note_model(request, answer.facts["model"])
     for note in answer.notes:
         say(note)
-    show(answer.brief if form == "table" else answer.table, form, more={"run": answer.facts["run_id"]})
+    show(answer.brief if form in READ else answer.table, form, more={"run": answer.facts["run_id"]})

@@ -12,7 +12,7 @@ from atlas.errors import UsageError
 from cli.common import AtlasPath, note_defaults, resolve, say, spelling, tell
 from cli.groups import grouped
 from cli.options import filled, flags_of, parameters_of
-from cli.render import SCHEMA_VERSION, Output, show, write_json
+from cli.render import READ, SCHEMA_VERSION, Output, show, write_json
 
 if TYPE_CHECKING:
     from atlas.query.answer import Answer
@@ -82,8 +82,8 @@ def print_answer(answer: Answer, form: str) -> None:
         if form == "jsonl":  # several tables are not lines
             write_json({"schema_version": SCHEMA_VERSION, **more, "rows": answer.to_pylist()})
             return
-    if form == "table":
-        _print_tables(answer)
+    if form in READ:
+        _print_tables(answer, form)
     else:
         show(answer.table, form, more=more)
         if form not in ("json", "jsonl") and len(tables := answer.readable()) > 1:
@@ -92,13 +92,13 @@ def print_answer(answer: Answer, form: str) -> None:
         say(note)
 
 
-def _print_tables(answer: Answer) -> None:
+def _print_tables(answer: Answer, form: str) -> None:
     if answer.heading:
         tell(answer.heading)
     for name, table in answer.readable().items():
         if name:
             tell(f"\n{name}")
-        show(table, "table")
+        show(table, form)
 
 
 def ask(name: str) -> Callable[..., None]:

@@ -1,4 +1,4 @@
-"""Arrow tables to what a terminal or a program wants: a table, JSON, JSON lines, CSV, TSV or Parquet."""
+"""Arrow tables to what a terminal, a program or a paper wants: a table, JSON, CSV, TSV, Parquet, Markdown or LaTeX."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import typer
 
 from atlas.errors import UsageError
 from cli.common import say
+from cli.markup import latex, markdown
 from cli.text import blocks, fitted, moves, narrowed, visible, width
 
 SCHEMA_VERSION = 2
@@ -26,7 +27,10 @@ WIDTH = 100
 SHORT = 32
 """Columns of a text that is shown whole."""
 
-FORMATS = ("table", "json", "jsonl", "csv", "tsv", "parquet")
+READ = ("table", "markdown", "latex")
+"""The formats that a person reads: fewer columns, where an answer has a brief form."""
+
+FORMATS = ("table", "json", "jsonl", "csv", "tsv", "parquet", "markdown", "latex")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,9 @@ def show(table: pa.Table, form: str, *, more: Mapping[str, Any] | None = None) -
     rows = table.to_pylist()
     if form == "table":
         _table(table.column_names, rows)
+    elif form in READ:
+        _, numeric, cells = _readable(table.column_names, rows)
+        print((markdown if form == "markdown" else latex)(cells, numeric))
     elif form == "json":
         write_json({"schema_version": SCHEMA_VERSION, **(more or {}), "rows": rows}, indent=2)
     elif form == "jsonl":
@@ -164,9 +171,7 @@ def _table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
     if not rows:
         print("(no rows)")
         return
-    shown = [n for n in names if not (n == "component" and all(r[n] == "language" for r in rows))]
-    numeric = [all(isinstance(r[n], int | float | None) for r in rows) for n in shown]
-    cells = [[visible(n) for n in shown], *([_cell(row[name]) for name in shown] for row in rows)]
+    shown, numeric, cells = _readable(names, rows)
     widths = [max(width(row[i]) for row in cells) for i in range(len(shown))]
     room = shutil.get_terminal_size((WIDTH, 24)).columns if sys.stdout.isatty() else WIDTH
     lists = [any(isinstance(row[name], list) for row in rows) for name in shown]
@@ -181,6 +186,13 @@ def _table(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
             print()
         for line in (cells[0], ["-" * w for w in widths], *cells[1:]):
             print("  ".join(_padded(line[i], widths[i], numeric[i]) for i in columns).rstrip())
+
+
+def _readable(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[bool], list[list[str]]]:
+    """The columns that are shown, which of them are numbers, and the cells, names first."""
+    shown = [n for n in names if not (n == "component" and all(r[n] == "language" for r in rows))]
+    numeric = [all(isinstance(r[n], int | float | None) for r in rows) for n in shown]
+    return shown, numeric, [[visible(n) for n in shown], *([_cell(row[name]) for name in shown] for row in rows)]
 
 
 def _padded(text: str, columns: int, right: bool) -> str:
