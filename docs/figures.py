@@ -13,14 +13,14 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
 import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from atlas.figures import _style
+from atlas.figures._style import COLOURS, GREY, WIDTH
 from cli.main import main as atlas
 
 FOLDER = Path(__file__).parent / "methods" / "figures"
@@ -36,23 +36,9 @@ JOBS = (
     "--model tiny-gill --dataset scenes --sources text --tasks draw --per-concept 4 "
     "--concepts dog,cat,car,fish,house,tree --methods nam_image,ablation",
 )
-WIDTH, HEIGHT = 3.3, 1.75
-"""Inches: one column of a paper."""
-COLOURS = {"text": "#0072B2", "image": "#D55E00"}
-"""Of Okabe and Ito's palette, which people with any kind of colour vision can tell apart."""
-GREY = "#999999"
-STYLE: dict[Any, Any] = {
-    "font.size": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.6,
-    "lines.linewidth": 1.2,
-    "lines.markersize": 3,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "legend.frameon": False,
-    "svg.hashsalt": "neuron-atlas",  # else every drawing names its parts anew
-}
+HEIGHT = 1.75
+"""Inches; the width is one column of a paper."""
+BY_SOURCE = {"text": COLOURS[0], "image": COLOURS[1]}
 TOP = 0.01
 EXACT = "ablation"
 PARTS = {"lape": "lape.role", "modality_profile": "modality_profile.share"}
@@ -99,7 +85,7 @@ def of_method(maps: Sequence[Map], method: str, target: str) -> dict[str, list[M
     mine = [m for m in maps if m.method == PARTS.get(method, method) and m.target == target]
     reduced = "contrast" if any(m.reduce == "contrast" for m in mine) else "mean"
     chosen = [m for m in mine if m.reduce == reduced]
-    by_source = {source: [m for m in chosen if m.source == source] for source in COLOURS}
+    by_source = {source: [m for m in chosen if m.source == source] for source in BY_SOURCE}
     return {source: these for source, these in by_source.items() if these}
 
 
@@ -116,7 +102,7 @@ def draw_layers(axes: Axes, by_source: dict[str, list[Map]], rng: np.random.Gene
     count = max(1, round(TOP * layers * width))
     for source, maps in by_source.items():
         shares = [np.bincount(best(m.scores)[:count] // width, minlength=layers) / count for m in maps]
-        axes.plot(range(layers), np.mean(shares, axis=0), "o-", color=COLOURS[source], label=source)
+        axes.plot(range(layers), np.mean(shares, axis=0), "o-", color=BY_SOURCE[source], label=source)
     number = min(map(len, by_source.values()))
     random = rng.hypergeometric(width, (layers - 1) * width, count, size=(2000, number)).mean(axis=1) / count
     axes.axhspan(*np.quantile(random, (0.025, 0.975)), color=GREY, alpha=0.35, lw=0, label="random")
@@ -133,8 +119,8 @@ def draw_effects(axes: Axes, by_source: dict[str, list[Map]], exact: dict[str, l
         shares = [np.cumsum((e * np.isfinite(s))[best(s)]) / e.sum() for s, e in pairs]
         most = [np.cumsum(np.sort(e)[::-1]) / e.sum() for _, e in pairs]
         # Rounded, as the last digits of exact effects are no more than the order in which a processor adds.
-        axes.plot(ks, np.mean(shares, axis=0)[ks - 1].round(3), color=COLOURS[source])
-        axes.plot(ks, np.mean(most, axis=0)[ks - 1].round(3), ":", color=COLOURS[source], lw=0.9)
+        axes.plot(ks, np.mean(shares, axis=0)[ks - 1].round(3), color=BY_SOURCE[source])
+        axes.plot(ks, np.mean(most, axis=0)[ks - 1].round(3), ":", color=BY_SOURCE[source], lw=0.9)
     axes.plot(ks, ks / ks[-1], color=GREY, lw=0.9)
     axes.set(ylabel="share of exact effects")
     of_best_k(axes, ks[-1])
@@ -176,8 +162,9 @@ def draw(method: str, maps: Sequence[Map]) -> Figure:
 def save(method: str, maps: Sequence[Map], folder: Path) -> Path:
     """Draw and write one figure; the same maps give the same bytes."""
     file = folder / f"{method}.svg"
-    with matplotlib.rc_context(STYLE):
-        draw(method, maps).savefig(file, metadata={"Date": None, "Creator": None})
+    with _style.styled():
+        figure = draw(method, maps)
+    _style.save(figure, file)
     return file
 
 

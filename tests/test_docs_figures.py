@@ -13,12 +13,13 @@ import pytest
 
 import ingest.methods
 from atlas import registry
+from atlas.figures._style import GREY
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "docs" / "methods"
 METHODS = registry.names(ingest.methods)
 OKABE_ITO = {"#000000", "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7"}
-GREYS = {"#999999", "#ffffff"}
+GREYS = {GREY, "#ffffff"}
 
 
 @pytest.fixture(scope="module")

@@ -66,10 +66,10 @@ STYLE: dict[Any, Any] = {
 
 UNDATED: dict[str, dict[str, None]] = {
     ".png": {"Software": None},
-    ".svg": {"Date": None},
-    ".pdf": {"CreationDate": None},
+    ".svg": {"Date": None, "Creator": None},
+    ".pdf": {"CreationDate": None, "Creator": None, "Producer": None},
 }
-"""By ending: what matplotlib would write about the day and itself."""
+"""By ending: what matplotlib would write about the day and its own version."""
 
 
 def styled() -> AbstractContextManager[None]:
