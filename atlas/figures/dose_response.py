@@ -36,7 +36,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
         axis.set_title(f"{source} questions")
     handles, labels = axes[0].get_legend_handles_labels()
     if ax is None:
-        axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        axes[0].figure.legend(handles, labels, loc="outside upper center", ncols=2)
     else:
         ax.legend()
     return axes[0]

@@ -141,8 +141,8 @@ ORDER BY n.source, n.rank""".strip(),
 
 
 def model_layers(fingerprint: str) -> Query:
-    """The number of layers of the language model with these weights."""
-    sql = "SELECT DISTINCT layers FROM models WHERE fingerprint = $fingerprint"
+    """The layers of the language model with these weights, and how many neurons each has."""
+    sql = "SELECT DISTINCT layers, width FROM models WHERE fingerprint = $fingerprint"
     return Query(sql, {"fingerprint": fingerprint})
 
 
