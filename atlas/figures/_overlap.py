@@ -68,7 +68,7 @@ def _one(answer: Answer, ax: Axes | None) -> Axes:
     what = "only" if "only" in facts else "shared"
     first, second = facts["between"]
     nulls = {s: name for s, name in _nulls(str(facts.get("matched"))).items() if facts.get(f"expected{s}") is not None}
-    [axis] = one_or_panels(ax, ["concept"], "one", height=list_height(2 * (1 + len(nulls))))
+    [axis] = one_or_panels(ax, ["concept"], "one", height=list_height(round(1.6 * (1 + len(nulls)))))
     number, chosen = int(facts[what]), int(facts["chosen"])
     axis.barh(0, number, color=COLOURS[0])
     axis.barh(0, chosen - number, left=number, color="none", edgecolor=COLOURS[0], hatch="////", linewidth=0.6)
@@ -76,10 +76,10 @@ def _one(answer: Answer, ax: Axes | None) -> Axes:
     for place, suffix in enumerate(nulls, 1):
         expected, p = facts[f"expected{suffix}"], facts[f"p{suffix}"]
         axis.barh(place, expected, color=GREY)
-        text = f"  {expected:.3g}" if p is None else f"  {expected:.3g}, p = {p:.2g}"
+        text = f"  {expected:.3g} expected" + ("" if p is None else f", p = {p:.2g}")
         axis.text(expected, place, text, va="center", fontsize=6)
-    name_lines(axis, ["found", *(fill(f"expected: {name}", 20) for name in nulls.values())])
-    axis.set_xlim(0, 1.6 * max(chosen, *(facts[f"expected{s}"] for s in nulls), 1))
+    name_lines(axis, ["found", *(fill(name, 20) for name in nulls.values())])
+    axis.set_xlim(0, 2 * max(chosen, *(facts[f"expected{s}"] for s in nulls), 1))
     axis.set_xlabel(_said(what, first))
     axis.set_title(f"{answer.provenance['maps'][0]['concept']}: best {facts['top']} of {first} and of {second}")
     return axis

@@ -119,7 +119,7 @@ def matrix(
     return image
 
 
-def legend(ax: Axes | None, axes: Sequence[Axes], columns: int = 2) -> None:
+def legend(ax: Axes | None, axes: Sequence[Axes], columns: int = 2, title: str | None = None) -> None:
     """The series' names: above the panels of a figure of our own (its caption is below), inside a given panel.
 
     ax: the given panel.
@@ -129,9 +129,10 @@ def legend(ax: Axes | None, axes: Sequence[Axes], columns: int = 2) -> None:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if ax is None:
-        axes[0].figure.legend(entries.values(), entries, loc="outside upper center", ncols=columns)
+        look = {"ncols": columns, "title": title, "title_fontsize": 7}
+        axes[0].figure.legend(entries.values(), entries, loc="outside upper center", **look)
     else:
-        ax.legend(entries.values(), entries)
+        ax.legend(entries.values(), entries, title=title)
 
 
 def token(text: str) -> str:
