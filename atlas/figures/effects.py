@@ -33,7 +33,7 @@ OTHERS = {
 CONDITIONS: dict[str, dict[str, Any]] = {
     "before": {"color": "k", "marker": "o", "markerfacecolor": "white", "label": "before"},
     "edit": {"color": COLOURS[1], "marker": "s", "label": "edited"},
-    "random": {"color": GREY, "marker": "x", "label": "as many random neurons"},
+    "random": {"color": GREY, "marker": "x", "label": "random neurons"},
 }
 """How each condition is drawn, from the upper to the lower edge of a line."""
 
