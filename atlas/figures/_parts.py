@@ -93,7 +93,7 @@ def points(
 
 
 def matrix(
-    axis: Axes, values: Sequence[Sequence[float]], names: Sequence[str], *, colours: str, scale: Normalize, spelled: str
+    axis: Axes, values: Sequence[Sequence[float]], names: Sequence[str], *, colours: str, scale: Normalize, spelled: str, aspect: str = "auto",
 ) -> Any:
     """A square matrix with the number in every cell; NaN stays empty. Returns the image.
 
@@ -101,7 +101,7 @@ def matrix(
     """
     from matplotlib import colormaps
 
-    image = axis.imshow(values, cmap=colours, norm=scale, aspect="equal")
+    image = axis.imshow(values, cmap=colours, norm=scale, aspect=aspect)
     small = 6.0 if len(names) <= 8 else max(2.5, 48 / len(names))
     for y, row in enumerate(values):
         for x, value in enumerate(row):
