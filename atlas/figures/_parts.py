@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
 
 Rows = Sequence[Mapping[str, Any]]
+Texts = Sequence[Sequence[str]]
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
 LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (6, 3)), (0, (3, 1)), (0, (1, 3)))
@@ -93,30 +94,34 @@ def points(
 
 
 def matrix(
-    axis: Axes, values: Sequence[Sequence[float]], names: Sequence[str], *, colours: str, scale: Normalize, spelled: str, aspect: str = "auto",
+    axis: Axes, values: Sequence[Sequence[float]], names: Sequence[str], *, colours: str, scale: Normalize, texts: Texts
 ) -> Any:
-    """A square matrix with the number in every cell; NaN stays empty. Returns the image.
+    """A square matrix with a text in every cell; NaN stays empty. Returns the image.
 
-    colours: a colour map's name. spelled: the numbers' format: ".2f".
+    colours: a colour map's name.
     """
     from matplotlib import colormaps
 
-    image = axis.imshow(values, cmap=colours, norm=scale, aspect=aspect)
-    small = 6.0 if len(names) <= 8 else max(2.5, 48 / len(names))
+    image = axis.imshow(values, cmap=colours, norm=scale, aspect="auto")
+    size = 6.0 if len(names) <= 10 else 4.5
     for y, row in enumerate(values):
         for x, value in enumerate(row):
             if value == value:
                 red, green, blue, _ = colormaps[colours](scale(value))
-                dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.5
-                number = format(value, spelled)
-                number = number.removeprefix("-") if not float(number) else number
-                axis.text(x, y, number, ha="center", va="center", fontsize=small, color="w" if dark else "k")
+                colour = "w" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "k"
+                text = axis.text(x, y, texts[y][x], ha="center", va="center", fontsize=size, color=colour)
+                text.set_in_layout(False)  # it is inside, and measuring many takes long
     axis.set_xticks(range(len(names)), names, rotation=90)
     axis.set_yticks(range(len(names)), names)
     axis.tick_params(length=0)
     for side in ("left", "bottom"):
         axis.spines[side].set_visible(False)
     return image
+
+
+def signed(value: float) -> str:
+    """Two digits behind the point, without a minus before zeros."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def legend(ax: Axes | None, axes: Sequence[Axes], columns: int = 2, title: str | None = None) -> None:

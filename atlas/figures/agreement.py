@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from atlas.errors import UsageError
-from atlas.figures._parts import Rows, grouped, list_height, matrix, name_lines, one_or_panels, points, zero_line
+from atlas.figures._parts import Rows, grouped, list_height, matrix, name_lines, one_or_panels, points, signed, zero_line
 from atlas.figures._style import COLOURS, SIGNED, around_zero
 
 if TYPE_CHECKING:
@@ -61,7 +61,8 @@ def _matrix(axis: Axes, rows: Rows, measure: str) -> None:
         first, second = methods.index(row["method"]), methods.index(row["other"])
         if row[measure] is not None:
             values[first][second] = values[second][first] = row[measure]
-    matrix(axis, values, methods, colours=SIGNED, scale=around_zero([1.0]), spelled=".2f")
+    texts = [[signed(value) for value in line] for line in values]
+    matrix(axis, values, methods, colours=SIGNED, scale=around_zero([1.0]), texts=texts)
     axis.set_xlabel(f"{NAMES[measure]} of two methods")
     axis.set_ylabel("method")
 
