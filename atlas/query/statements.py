@@ -190,16 +190,20 @@ ORDER BY r.finished_at, e.source, e.task, e.subset, e.condition, e.metric""".str
     )
 
 
+CHANCE_OF = {"knn_mixing": "knn_chance", "probe_accuracy": "probe_chance"}
+"""A measure -> the measure of what chance gives it."""
+
+
 def measures(run: str | None, name: str | None) -> Query:
-    """Measures of layers and models: of one run or all, of one name or all."""
+    """Measures of layers and models: of one run or all, of one name, with its chance, or all."""
     return Query(
         """
 SELECT m.name, m.method, m.concept, m.source, m.layer, m.first, m.second, m.condition, m.value, m.low, m.high,
        m.examples, m.run_id[1:8] AS run
 FROM measures m JOIN runs r USING (run_id)
-WHERE ($run IS NULL OR m.run_id = $run) AND ($name IS NULL OR m.name = $name)
+WHERE ($run IS NULL OR m.run_id = $run) AND ($name IS NULL OR m.name IN ($name, $chance))
 ORDER BY r.finished_at, m.name, m.method, m.concept, m.source, m.layer, m.first, m.second, m.condition""".strip(),
-        {"run": run, "name": name},
+        {"run": run, "name": name, "chance": CHANCE_OF.get(name or "", name)},
     )
 
 
