@@ -55,7 +55,7 @@ def _several(axis: Axes, rows: Rows, what: str, matched: str) -> None:
             inside = COLOURS[0] if rejected else "white"
             look = {"color": COLOURS[0], "markerfacecolor": inside, "marker": "o", "linestyle": "", "markersize": 4}
             axis.plot([rows[place][what] for place in at], at, label=f"{what} of {of}: {label}", **look)
-    name_lines(axis, [str(row["concept"]) for row in rows])
+    name_lines(axis, [str(row["concept"]) for row in rows], "concept")
     axis.set_xlim(left=-0.02 * tops[-1])
 
 
@@ -78,7 +78,7 @@ def _one(answer: Answer, ax: Axes | None) -> Axes:
         axis.barh(place, expected, color=GREY)
         text = f"  {expected:.3g} expected" + ("" if p is None else f", p = {p:.2g}")
         axis.text(expected, place, text, va="center", fontsize=6)
-    name_lines(axis, ["found", *(fill(name, 20) for name in nulls.values())])
+    name_lines(axis, ["found", *(fill(name, 20) for name in nulls.values())], "found, and expected of")
     axis.set_xlim(0, 2 * max(chosen, *(facts[f"expected{s}"] for s in nulls), 1))
     axis.set_xlabel(_said(what, first))
     axis.set_title(f"{answer.provenance['maps'][0]['concept']}: best {facts['top']} of {first} and of {second}")

@@ -56,7 +56,7 @@ def one_or_panels(ax: Axes | None, kinds: Sequence[str], narrower: str, **size: 
 
 def list_height(lines: int) -> float:
     """Inches of a panel that lists so many lines."""
-    return 0.75 + LINE * lines
+    return max(1.5, 0.8 + LINE * lines)
 
 
 def require_lines(lines: int, what: str, narrower: str) -> None:
@@ -69,11 +69,12 @@ def require_lines(lines: int, what: str, narrower: str) -> None:
         raise UsageError(f"a figure has room for {SHOWN} {what}, and the answer has {lines}; give {narrower}")
 
 
-def name_lines(axis: Axes, names: Sequence[str]) -> None:
-    """Names beside the lines of a list, the first one on top."""
+def name_lines(axis: Axes, names: Sequence[str], what: str) -> None:
+    """Names beside the lines of a list, the first one on top. what: they are names of."""
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
+    axis.set_ylabel(what)
     axis.grid(axis="x")
 
 
@@ -148,8 +149,6 @@ def token(text: str) -> str:
 def shortened(text: str, most: int = 28) -> str:
     """A name that fits beside a panel."""
     return text if len(text) <= most else f"{text[: most - 1]}…"
-
-
 
 
 def zero_line(axis: Axes, value: float = 0.0) -> None:

@@ -33,15 +33,14 @@ def draw_ranked(answer: Answer, column: str, *, ax: Axes | None, narrower: str =
     ordered = ranks in ([None] * len(rows), list(range(1, len(rows) + 1)))
     names = [[str(neuron), *(str(row[name]) for name in differing)] for neuron, row in zip(answer.neurons, rows)]
     names = [[*name, f"({rank}.)"] if not ordered else name for name, rank in zip(names, ranks, strict=True)]
-    name_lines(axis, [" ".join(name) for name in names])
+    name_lines(axis, [" ".join(name) for name in names], "neuron: layer/index")
     if "tokens" in answer.table.column_names:
         for line, row in enumerate(rows):
             text = shortened(spelled(row["tokens"] or []), TOKENS)
             axis.text(1.02, line, text, transform=axis.get_yaxis_transform(), va="center", fontsize=6)
-    axis.set_ylabel("neuron: layer/index")
     return axis
 
 
 def spelled(tokens: Sequence[str]) -> str:
     """Tokens on one line."""
-    return ", ".join(token(text) for text in tokens)
+    return " · ".join(token(text) for text in tokens)

@@ -6,7 +6,17 @@ import math
 from typing import TYPE_CHECKING
 
 from atlas.errors import UsageError
-from atlas.figures._parts import Rows, grouped, list_height, matrix, name_lines, one_or_panels, points, signed, zero_line
+from atlas.figures._parts import (
+    Rows,
+    grouped,
+    list_height,
+    matrix,
+    name_lines,
+    one_or_panels,
+    points,
+    signed,
+    zero_line,
+)
 from atlas.figures._style import COLOURS, SIGNED, around_zero
 
 if TYPE_CHECKING:
@@ -72,5 +82,5 @@ def _lines(axis: Axes, rows: Rows, measure: str, reference: str) -> None:
     lows, highs = ([row.get(f"{measure}_{end}") for row in rows] for end in ("low", "high"))
     points(axis, values, lows, highs, range(len(rows)), color=COLOURS[0], marker="o")
     zero_line(axis)
-    name_lines(axis, [row["method"] for row in rows])
+    name_lines(axis, [row["method"] for row in rows], "method")
     axis.set_xlabel(f"{NAMES[measure]} with {reference}")

@@ -59,5 +59,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     against = f"of the same {answer.facts['matched']}" if null else "of any kind"
     axis.set_title(f"above the diagonal: lift over neurons\n{against}")
     axis.set_xlabel("framed: more than these, q ≤ 0.05")
-    axis.set_ylabel(f"{len(names)} concepts; below the diagonal:\nneurons shared of the best {answer.facts['top']} of each")
+    axis.set_ylabel(
+        f"{len(names)} concepts; below the diagonal:\nneurons shared of the best {answer.facts['top']} of each"
+    )
     return axis

@@ -89,7 +89,7 @@ def _random(axis: Axes, rows: Rows) -> None:
         values = [row["random_own"] for row in measured if row["share"] == share]
         means.append(_scale(rows) * sum(values) / len(values))
     if shares:
-        label = "as many random neurons: concept"
+        label = "as many random: concept"
         axis.plot([100 * share for share in shares], means, color=GREY, linestyle=":", marker="x", label=label)
 
 

@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 SHARES = {
     "accuracy": "right answers, %",
     "unchanged": "answers as before, %",
-    "drawn": "pictures of what was asked for, %",
+    "drawn": "pictures of what was asked, %",
     "became": "pictures of the edit's goal, %",
     "picture": "answers with a picture, %",
 }
 """Metrics that are drawn in percent."""
 OTHERS = {
-    "log_probability": "log-probability of the answers, nats",
+    "log_probability": "log-probability, nats",
     "kl": "divergence from before, nats",
-    "drawn_probability": "judge's probability of what was asked for",
-    "region_overlap": "overlap with the region before, IoU",
+    "drawn_probability": "judge's probability",
+    "region_overlap": "region overlap, IoU",
 }
 
 CONDITIONS: dict[str, dict[str, Any]] = {
@@ -83,7 +83,7 @@ def _panel(axis: Axes, rows: Rows, several: bool) -> None:
         look = look | ({"label": f"{look['label']}, {seeds} draws"} if condition == "random" else {})
         points(axis, values, lows, highs, [line + 0.25 * (place - 1) for line in range(len(lines))], **look)
     by_concept = len({row["concept"] for row in rows}) == len({row["edit"] for row in rows})
-    name_lines(axis, [_name(of_line[0], several, by_concept) for of_line in lines.values()])
+    name_lines(axis, [_name(of_line[0], several, by_concept) for of_line in lines.values()], "questions")
     if scale == 100:
         axis.set_xlim(-4, 104)
     else:

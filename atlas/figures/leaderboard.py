@@ -47,7 +47,7 @@ def draw(answer: Answer, *, ax: Axes | None = None, source: str | None = None, m
         else:
             _effects(axis, rows)
         axis.set_title(f"{rows[0]['source']}{axis.get_title()}")
-        name_lines(axis, [_named(row, kind) for row in rows])
+        name_lines(axis, [_named(row, kind) for row in rows], "method")
     if EFFECT in measures:
         legend(ax, axes, columns=3)
     return axes[0]

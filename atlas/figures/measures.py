@@ -87,7 +87,9 @@ def _layers(axis: Axes, rows: Rows, chance: Rows, looks: Mapping[tuple[Any, ...]
             axis.plot([row["layer"] for row in found], [row["value"] for row in found], **look | of_condition | marker)
             low, high = [row["low"] for row in found], [row["high"] for row in found]
             if condition == "before" and None not in low:
-                axis.fill_between([row["layer"] for row in found], low, high, color=look["color"], alpha=0.15, linewidth=0)
+                axis.fill_between(
+                    [row["layer"] for row in found], low, high, color=look["color"], alpha=0.15, linewidth=0
+                )
     for condition in conditions if len(conditions) > 1 else ():
         axis.plot([], [], color="k", **LAYERED[condition])
     of_chance = [row for row in chance if row["condition"] == "before"]
@@ -119,7 +121,7 @@ def _concepts(axis: Axes, rows: Rows) -> None:
         at = [line + 0.25 * (place - (len(shown) - 1) / 2) for line in range(len(found))]
         values, lows, highs = (_of(found, name) for name in ("value", "low", "high"))
         points(axis, values, lows, highs, at, **CONDITIONS[condition])
-    name_lines(axis, [" ".join(str(part) for part in (concept, first) if part) for _, concept, first in lines])
+    name_lines(axis, [" ".join(str(part) for part in (concept, first) if part) for _, concept, first in lines], "concept")
     axis.set_xlabel(str(rows[0]["name"]).replace("_", " "))
 
 

@@ -68,7 +68,7 @@ def _ranks(axis: Axes, rows: Rows, methods: list[str]) -> None:
     axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axis.minorticks_off()
     axis.set_xlabel("rank in the map (1 is best)")
-    name_lines(axis, names)
+    name_lines(axis, names, "concept")
 
 
 def _tokens(axis: Axes, rows: Rows) -> None:
@@ -77,6 +77,6 @@ def _tokens(axis: Axes, rows: Rows) -> None:
     pairs.sort(key=lambda pair: -pair[1])
     for line, (_, value) in enumerate(pairs):
         axis.barh(line, value, color=COLOURS[1] if value > 0 else COLOURS[0], hatch="" if value > 0 else "////")
-    name_lines(axis, [token(text) for text, _ in pairs])
+    name_lines(axis, [token(text) for text, _ in pairs], "token")
     zero_line(axis)
     axis.set_xlabel(f"decoded token's value ({rows[0]['projection']})")

@@ -34,7 +34,9 @@ class ConceptMatrix(Coordinates, Question[Answer]):
     examples = ("atlas concept-matrix --method contribution --source image --top 40",)
 
     concepts: str | Sequence[str] = option("all, or several: dog,cat,horse.", default="all")
-    top: int | str = option("How many of the best neurons of each concept: 40, or 1%.", "--top", "-n", default=40, least=1)
+    top: int | str = option(
+        "How many of the best neurons of each concept: 40, or 1%.", "--top", "-n", default=40, least=1
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

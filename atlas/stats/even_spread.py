@@ -34,9 +34,7 @@ def _outside(shares: list[float]) -> int:
 
 def _log_share(count: int, drawn: int, total: int, width: int) -> float:
     """The logarithm of the share of draws with `count` neurons of the layer."""
-    return (
-        _log_choose(width, count) + _log_choose(total - width, drawn - count) - _log_choose(total, drawn)
-    )
+    return _log_choose(width, count) + _log_choose(total - width, drawn - count) - _log_choose(total, drawn)
 
 
 def _log_choose(n: int, k: int) -> float:
