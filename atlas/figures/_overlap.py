@@ -29,7 +29,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
         return _one(answer, ax)
     rows = answer.to_pylist()
     require_lines(len(rows), "concepts", "[[concepts]] or [[limit]]")
-    [axis] = one_or_panels(ax, ["concepts"], "one", height=list_height(len(rows) + 6))
+    [axis] = one_or_panels(ax, ["concepts"], "one", height=list_height(len(rows), 6))
     what = "only" if "only" in answer.table.column_names else "shared"
     _several(axis, rows, what, str(answer.facts.get("matched") or "layer"))
     first, second = _modalities(answer, what)

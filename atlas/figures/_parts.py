@@ -54,9 +54,9 @@ def one_or_panels(ax: Axes | None, kinds: Sequence[str], narrower: str, **size: 
     return [ax]
 
 
-def list_height(lines: int) -> float:
-    """Inches of a panel that lists so many lines."""
-    return max(1.5, 0.8 + LINE * lines)
+def list_height(lines: int, above: int = 0) -> float:
+    """Inches of a panel that lists so many lines. above: lines of the legend."""
+    return max(1.5, 0.8 + LINE * lines) + LINE * above
 
 
 def require_lines(lines: int, what: str, narrower: str) -> None:

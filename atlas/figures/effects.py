@@ -59,7 +59,7 @@ def draw(answer: Answer, *, ax: Axes | None = None, metric: str | None = None, s
     lines = max(len(grouped(of_kind, ["edit", "run", "task", "subset"])) for of_kind in kinds.values())
     require_lines(lines, "lines", "[[edit]], [[concept]] or [[run]]")
     names = [f"{kind}, {of}" for kind, of in kinds]
-    axes = one_or_panels(ax, names, "metric and source", columns=2, height=list_height(lines))
+    axes = one_or_panels(ax, names, "metric and source", columns=2, height=list_height(lines, 2 if len(kinds) < 3 else 0))
     for axis, ((kind, of), of_kind) in zip(axes, kinds.items(), strict=True):
         _panel(axis, of_kind, len(edits) > 1)
         axis.set_xlabel(SHARES.get(of) or OTHERS.get(of) or of.replace("_", " "))

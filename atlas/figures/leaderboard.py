@@ -38,7 +38,7 @@ def draw(answer: Answer, *, ax: Axes | None = None, source: str | None = None, m
     both = MEASURES if has_effects else (CORRELATION,)
     measures = [measure] if measure else [CORRELATION] if ax is not None else list(both)
     lines = max(len(of_source) for of_source in sources.values())
-    height = list_height(lines)
+    height = list_height(lines, 1)
     axes = [ax] if ax is not None else panels(len(sources) * len(measures), columns=len(measures), height=height)
     kinds = [(rows, kind) for rows in sources.values() for kind in measures]
     for axis, (rows, kind) in zip(axes, kinds, strict=True):
