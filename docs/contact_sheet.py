@@ -119,7 +119,6 @@ def main(arguments: Sequence[str]) -> None:
         pictures = {name: drawn(ask(atlas), options) for name, (ask, options) in FIGURES.items()}
     OUT.parent.mkdir(exist_ok=True)
     page(pictures).quantize(COLOURS).save(OUT, optimize=True)
-    print(f"{OUT}: {OUT.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":

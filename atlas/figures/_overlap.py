@@ -53,7 +53,13 @@ def _several(axis: Axes, rows: Rows, what: str, matched: str) -> None:
         at = [place for place, row in enumerate(rows) if _claimed(row) is rejected]
         if at:
             inside = COLOURS[0] if rejected else "white"
-            look = {"color": COLOURS[0], "markerfacecolor": inside, "marker": "o", "linestyle": "", "markersize": 4}
+            look: dict[str, Any] = {
+                "color": COLOURS[0],
+                "markerfacecolor": inside,
+                "marker": "o",
+                "linestyle": "",
+                "markersize": 4,
+            }
             axis.plot([rows[place][what] for place in at], at, label=f"{what} of {of}: {label}", **look)
     name_lines(axis, [str(row["concept"]) for row in rows], "concept")
     axis.set_xlim(left=-0.02 * tops[-1])

@@ -90,8 +90,8 @@ def points(
     # An interval may end beside its value by a rounding error.
     errors = [[max(v - low, 0.0) for v, (low, _) in zip(x, ends, strict=True)]]
     errors.append([max(high - v, 0.0) for v, (_, high) in zip(x, ends, strict=True)])
-    look = {"linestyle": "", "elinewidth": 0.9, "capsize": 1.5, "capthick": 0.6} | look
-    axis.errorbar(x, [at[place] for place in measured], xerr=errors, **look)
+    drawn: dict[str, Any] = {"linestyle": "", "elinewidth": 0.9, "capsize": 1.5, "capthick": 0.6} | look
+    axis.errorbar(x, [at[place] for place in measured], xerr=errors, **drawn)
 
 
 def matrix(
@@ -135,7 +135,7 @@ def legend(ax: Axes | None, axes: Sequence[Axes], columns: int = 2, title: str |
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
     if ax is None:
-        look = {"ncols": columns, "title": title, "title_fontsize": 7}
+        look: dict[str, Any] = {"ncols": columns, "title": title, "title_fontsize": 7}
         axes[0].figure.legend(entries.values(), entries, loc="outside upper center", **look)
     else:
         ax.legend(entries.values(), entries, title=title)

@@ -31,7 +31,9 @@ def draw_ranked(answer: Answer, column: str, *, ax: Axes | None, narrower: str =
     # A rank is told where the lines are not simply the first, the second, and so on.
     ranks = [row.get("rank") for row in rows]
     ordered = ranks in ([None] * len(rows), list(range(1, len(rows) + 1)))
-    names = [[str(neuron), *(str(row[name]) for name in differing)] for neuron, row in zip(answer.neurons, rows)]
+    names = [
+        [str(neuron), *(str(row[name]) for name in differing)] for neuron, row in zip(answer.neurons, rows, strict=True)
+    ]
     names = [[*name, f"({rank}.)"] if not ordered else name for name, rank in zip(names, ranks, strict=True)]
     name_lines(axis, [" ".join(name) for name in names], "neuron: layer/index")
     if "tokens" in answer.table.column_names:

@@ -6,8 +6,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
-from atlas.figures._parts import Rows, grouped, legend, list_height, name_lines, one_or_panels, points, require_lines
-from atlas.figures._parts import shortened, zero_line
+from atlas.figures._parts import (
+    Rows,
+    grouped,
+    legend,
+    list_height,
+    name_lines,
+    one_or_panels,
+    points,
+    require_lines,
+    shortened,
+    zero_line,
+)
 from atlas.figures._style import COLOURS, GREY
 
 if TYPE_CHECKING:
@@ -59,7 +69,9 @@ def draw(answer: Answer, *, ax: Axes | None = None, metric: str | None = None, s
     lines = max(len(grouped(of_kind, ["edit", "run", "task", "subset"])) for of_kind in kinds.values())
     require_lines(lines, "lines", "[[edit]], [[concept]] or [[run]]")
     names = [f"{kind}, {of}" for kind, of in kinds]
-    axes = one_or_panels(ax, names, "metric and source", columns=2, height=list_height(lines, 2 if len(kinds) < 3 else 0))
+    axes = one_or_panels(
+        ax, names, "metric and source", columns=2, height=list_height(lines, 2 if len(kinds) < 3 else 0)
+    )
     for axis, ((kind, of), of_kind) in zip(axes, kinds.items(), strict=True):
         _panel(axis, of_kind, len(edits) > 1)
         axis.set_xlabel(SHARES.get(of) or OTHERS.get(of) or of.replace("_", " "))

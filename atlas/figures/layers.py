@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atlas.figures._parts import LINES, Rows, grouped, legend, one_or_panels, series
 from atlas.figures._style import GREY
@@ -43,7 +43,7 @@ def _panel(axis: Axes, rows: Rows) -> None:
         if number and None not in (low := [row["null_low"] for row in of_set]):
             high = [row["null_high"] for row in of_set]
             # A band of one count would be invisible without its outline.
-            look = {"facecolor": GREY, "edgecolor": GREY, "alpha": 0.3, "linewidth": 0.8, "zorder": 0}
+            look: dict[str, Any] = {"facecolor": GREY, "edgecolor": GREY, "alpha": 0.3, "linewidth": 0.8, "zorder": 0}
             label = f"{number} drawn evenly, 95 %"
             axis.fill_between(_layers(of_set), low, high, label=label, hatch=HATCHES[place % len(HATCHES)], **look)
     axis.set_ylim(bottom=0)

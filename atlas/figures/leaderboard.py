@@ -64,7 +64,7 @@ def _effects(axis: Axes, rows: Rows) -> None:
     amounts = [effect["top"] for row in rows for effect in row["effects"] or []]
     # Of the numbers that most methods have, the last: they are stored from the smallest to the largest.
     top = max(amounts, key=lambda amount: (amounts.count(amount), amounts.index(amount)), default=None)
-    found = [next((e for e in row["effects"] or [] if e["top"] == top), {}) for row in rows]
+    found: list[Mapping[str, Any]] = [next((e for e in row["effects"] or [] if e["top"] == top), {}) for row in rows]
     metric = next((row["metric"] for row in rows if row["metric"]), ACCURACY)
     scale = 100 if metric == ACCURACY else 1
     looks: Mapping[str, dict[str, Any]] = {

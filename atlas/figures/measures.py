@@ -121,7 +121,9 @@ def _concepts(axis: Axes, rows: Rows) -> None:
         at = [line + 0.25 * (place - (len(shown) - 1) / 2) for line in range(len(found))]
         values, lows, highs = (_of(found, name) for name in ("value", "low", "high"))
         points(axis, values, lows, highs, at, **CONDITIONS[condition])
-    name_lines(axis, [" ".join(str(part) for part in (concept, first) if part) for _, concept, first in lines], "concept")
+    name_lines(
+        axis, [" ".join(str(part) for part in (concept, first) if part) for _, concept, first in lines], "concept"
+    )
     axis.set_xlabel(str(rows[0]["name"]).replace("_", " "))
 
 

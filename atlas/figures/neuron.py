@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
 from atlas.figures._parts import Rows, grouped, legend, list_height, name_lines, require_lines, series, token, zero_line
@@ -59,7 +59,7 @@ def _ranks(axis: Axes, rows: Rows, methods: list[str]) -> None:
     for place, method in enumerate(methods):
         of_method = [row for row in rows if row["method"] == method]
         at = [names.index(row["concept"]) for row in of_method]
-        look = {"linestyle": "", "markersize": 4, "fillstyle": "none", "label": method}
+        look: dict[str, Any] = {"linestyle": "", "markersize": 4, "fillstyle": "none", "label": method}
         axis.plot([row["rank"] for row in of_method], at, **look, **series(place))
     most = max(row["rank"] for row in rows)
     ticks = [10**power for power in range(len(str(most)))]

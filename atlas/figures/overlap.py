@@ -33,7 +33,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
         close = 0 <= row["expected"] - row["neurons"] < 0.1 * highest  # the mark would strike the number out
         y = row["expected"] if close else row["neurons"]
         axis.text(column, y, str(row["neurons"]), ha="center", va="bottom", fontsize=6)
-    look = {"marker": "_", "markersize": 9, "markeredgewidth": 1.2, "color": "k", "linestyle": ""}
+    look: dict[str, Any] = {"marker": "_", "markersize": 9, "markeredgewidth": 1.2, "color": "k", "linestyle": ""}
     axis.plot(columns, [row["expected"] for row in rows], label="expected of even, independent draws", **look)
     axis.set_xlim(-0.7, len(rows) - 0.3)
     axis.set_ylim(0, 1.12 * highest)
@@ -52,7 +52,8 @@ def _members(axis: Axes, rows: Rows, sizes: dict[str, int]) -> None:
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
     # As wide as the panel, and below it by inches: of a share of the panel the layout would leave too little room.
-    inches = axis.figure.dpi_scale_trans + ScaledTranslation(0, 0, axis.transAxes)
+    transform: Any = axis.transAxes
+    inches = axis.figure.dpi_scale_trans + ScaledTranslation(0, 0, transform)
     place, height = blended_transform_factory(axis.transAxes, inches), LINE * len(sizes)
     below: Any = axis.inset_axes((0, -height - 0.06, 1, height), transform=place, sharex=axis)
     names = list(sizes)

@@ -9,8 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 SCHEMA = pa.schema(
-    [("sets", pa.list_(pa.string())), ("degree", pa.int64()), ("neurons", pa.int64())]
-    + [("expected", pa.float64()), ("lift", pa.float64())]
+    {
+        "sets": pa.list_(pa.string()),
+        "degree": pa.int64(),
+        "neurons": pa.int64(),
+        "expected": pa.float64(),
+        "lift": pa.float64(),
+    }
 )
 
 
