@@ -25,7 +25,7 @@ from cli.main import main as command
 OUT = Path(__file__).parent / "images" / "contact_sheet.png"
 COMMANDS = (
     "demo --no-progress",
-    "geometry --model tiny-llava --edit no-dog --per-concept 2 --projections ''",
+    "geometry --model tiny-llava --edit no-dog --per-concept 2",
     "index build --space profile --model tiny-llava",
 )
 WIDTH, GAP, DPI = 10.4, 0.12, 200
@@ -50,6 +50,7 @@ FIGURES: Mapping[str, Asked] = {
     "dose_response": (lambda atlas: atlas.dose_response(model=MODEL, source="text"), {}),
     "effects": (lambda atlas: atlas.effects(edit="no-dog@1"), {"metric": "accuracy"}),
     "measures": (lambda atlas: atlas.measures(name="knn_mixing"), {}),
+    "points": (lambda atlas: atlas.points(projection="pca"), {}),
     "similar": (lambda atlas: atlas.similar("3/265", space="profile", model=MODEL, top=8), {}),
 }
 """Heading -> the question, and options of its figure."""

@@ -106,6 +106,19 @@ def similar_rows() -> Answer:
     return Answer(pa.Table.from_pylist(rows))
 
 
+def point_rows(projections: Sequence[str] = ("pca",)) -> Answer:
+    """Tokens of two roles in two dimensions, and how far apart these are."""
+    rows = [
+        {"projection": projection, "source": "image", "layer": 4, "role": role, "x": 0.1 * n + place, "y": 0.2 * n}
+        for projection in projections
+        for place, role in enumerate(("image", "text"))
+        for n in range(5)
+    ]
+    pair = {"source": "image", "first": "text", "second": "image", "examples": 9}
+    apart = [pair | {"condition": name, "value": value} for name, value in (("before", 0.25), ("random", 0.24))]
+    return Answer(pa.Table.from_pylist(rows), facts={"layer": 4}, parts={"distances": pa.Table.from_pylist(apart)})
+
+
 def answers(path: Path) -> Mapping[str, Answer]:
     """An answer for every figure, each of which fits in one panel: of an atlas with the concepts cat and dog where it
     has them."""
@@ -121,6 +134,7 @@ def answers(path: Path) -> Mapping[str, Answer]:
         "neuron": atlas.neuron("1/5", source="text"),
         "only": atlas.only("dog", top=10),
         "overlap": atlas.overlap("dog", methods=("contribution", "activation", "ablation"), source="text", top=10),
+        "points": point_rows(),
         "query": atlas.query("dog", top=8),
         "shared": atlas.shared("dog", top=20),
         "similar": similar_rows(),

@@ -25,6 +25,7 @@ from atlas.questions.models import Models
 from atlas.questions.neuron import Neuron
 from atlas.questions.only import Only
 from atlas.questions.overlap import Overlap
+from atlas.questions.points import Points
 from atlas.questions.query import Query
 from atlas.questions.run import Run
 from atlas.questions.run_diff import RunDiff
@@ -56,6 +57,7 @@ class Questions:
     neuron = method_of(Neuron)
     only = method_of(Only)
     overlap = method_of(Overlap)
+    points = method_of(Points)
     query = method_of(Query)
     run = method_of(Run)
     run_diff = method_of(RunDiff)

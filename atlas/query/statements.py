@@ -207,6 +207,38 @@ ORDER BY r.finished_at, m.name, m.method, m.concept, m.source, m.layer, m.first,
     )
 
 
+def pointed(run: str | None) -> Query:
+    """The layers and projections of which runs have points, of one run or of all, the newest run first."""
+    return Query(
+        """
+SELECT DISTINCT p.run_id, p.layer, p.projection, r.finished_at FROM points p JOIN runs r USING (run_id)
+WHERE $run IS NULL OR p.run_id = $run ORDER BY r.finished_at DESC, p.run_id, p.layer, p.projection""".strip(),
+        {"run": run},
+    )
+
+
+def layer_points(run: str, layer: int, projection: str | None) -> Query:
+    """The tokens of a layer in two dimensions, by one projection or by all."""
+    return Query(
+        """
+SELECT p.projection, e.source, p.layer, p.role, p.x, p.y, p.example_id AS example, p.position, p.run_id[1:8] AS run
+FROM points p JOIN runs r USING (run_id) JOIN examples e ON e.example_id = p.example_id AND e.dataset_id = r.dataset_id
+WHERE p.run_id = $run AND p.layer = $layer AND ($projection IS NULL OR p.projection = $projection)
+ORDER BY p.projection, e.source, p.role, p.example_id, p.position""".strip(),
+        {"run": run, "layer": layer, "projection": projection},
+    )
+
+
+def distances(run: str, layer: int) -> Query:
+    """The distances of the roles' centroids in a layer, by source and condition."""
+    return Query(
+        """
+SELECT source, first, second, condition, value, examples FROM measures
+WHERE run_id = $run AND layer = $layer AND name = 'centroid_distance' ORDER BY ALL""".strip(),
+        {"run": run, "layer": layer},
+    )
+
+
 def listing(name: str) -> Query:
     """The list of one kind: models, datasets, runs, concepts or edits."""
     return Query(LISTS[name].strip(), {})

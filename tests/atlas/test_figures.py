@@ -17,6 +17,7 @@ from figure_parts import (
     leaderboard_rows,
     many_shared,
     measure_rows,
+    point_rows,
     property_rows,
     require_tidy,
 )
@@ -242,6 +243,17 @@ def test_measures_of_concepts_are_points_beside_random_neurons() -> None:
     assert points_of(axis) == {"best neurons": [0.8, 0.8], "random neurons": [0.1, 0.1]}
     with pytest.raises(UsageError, match="room for 12 panels, and the answer has 13"):
         drawn("measures", measure_rows([f"measure_{n}" for n in range(13)]))
+
+
+def test_tokens_are_points_by_role_with_the_distances_of_their_centroids() -> None:
+    answer = point_rows(("pca", "tsne"))
+    first, second = drawn("points", answer).figure.axes
+    [image, text] = first.get_lines()
+    assert image.get_xdata().tolist() == pytest.approx([0, 0.1, 0.2, 0.3, 0.4]) and text.get_label() == "text"
+    assert first.get_xlabel() == "pca 1\ndistances of centroids\ntext to image: 0.25, random 0.24"
+    assert first.get_title() == "image, layer 4 (n = 10 tokens)" and second.get_ylabel() == "tsne 2"
+    with pytest.raises(UsageError, match="2 panels .*image, pca; image, tsne"):
+        drawn("points", answer, ax=plt.subplots()[1])
 
 
 def test_doses_say_over_how_many_concepts() -> None:
