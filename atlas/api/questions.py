@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from atlas.api.ask import method_of
 from atlas.questions.agreement import Agreement
+from atlas.questions.concept_matrix import ConceptMatrix
 from atlas.questions.concepts import Concepts
 from atlas.questions.count import Count
 from atlas.questions.datasets import Datasets
@@ -23,6 +24,8 @@ from atlas.questions.measures import Measures
 from atlas.questions.models import Models
 from atlas.questions.neuron import Neuron
 from atlas.questions.only import Only
+from atlas.questions.overlap import Overlap
+from atlas.questions.points import Points
 from atlas.questions.query import Query
 from atlas.questions.run import Run
 from atlas.questions.run_diff import RunDiff
@@ -36,6 +39,7 @@ class Questions:
     """One method a question."""
 
     agreement = method_of(Agreement)
+    concept_matrix = method_of(ConceptMatrix)
     concepts = method_of(Concepts)
     count = method_of(Count)
     datasets = method_of(Datasets)
@@ -52,6 +56,8 @@ class Questions:
     models = method_of(Models)
     neuron = method_of(Neuron)
     only = method_of(Only)
+    overlap = method_of(Overlap)
+    points = method_of(Points)
     query = method_of(Query)
     run = method_of(Run)
     run_diff = method_of(RunDiff)

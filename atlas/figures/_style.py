@@ -6,7 +6,7 @@ It holds while a figure is drawn (`Answer.plot`) and saved (`save`) and changes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +118,7 @@ def add_caption(figure: Figure, answer: Answer) -> None:
 
 def caption(answer: Answer) -> str:
     """The runs of an answer: those of its maps, or of its rows; "" where it names none."""
-    runs = [origin["run_id"] for origin in answer.provenance.get("maps", [])]
+    runs = _runs_of(answer.provenance)
     for column in ("run_id", "run"):
         if not runs and column in answer.table.column_names:
             runs = [str(run) for run in answer.table[column].to_pylist() if run]
@@ -127,6 +127,15 @@ def caption(answer: Answer) -> str:
         return ""
     more = f" and {len(names) - SHOWN_RUNS} more" if len(names) > SHOWN_RUNS else ""
     return f"run{'s' if len(names) > 1 else ''} {', '.join(names[:SHOWN_RUNS])}{more}"
+
+
+def _runs_of(provenance: Mapping[str, Any]) -> list[str]:
+    """The runs of the maps of a provenance, and of those that it was combined from."""
+    runs = [str(origin["run_id"]) for origin in provenance.get("maps", [])]
+    for name in ("left", "right", "of"):
+        if isinstance(part := provenance.get(name), dict):
+            runs += _runs_of(part)
+    return runs
 
 
 def check_ending(out: Path) -> None:

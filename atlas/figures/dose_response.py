@@ -32,14 +32,22 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     axes = [ax] if ax is not None else panels(len(sources), width=3.3)
     methods = list(dict.fromkeys(row["method"] for row in rows))
     for axis, source in zip(axes, sources, strict=True):
-        _panel(axis, [row for row in rows if row["source"] == source], methods)
-        axis.set_title(f"{source} questions")
+        of_source = [row for row in rows if row["source"] == source]
+        _panel(axis, of_source, methods)
+        axis.set_title(f"{source} questions (n = {_concepts(of_source)})")
     handles, labels = axes[0].get_legend_handles_labels()
     if ax is None:
-        axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=2)
+        axes[0].figure.legend(handles, labels, loc="outside upper center", ncols=2)
     else:
         ax.legend()
     return axes[0]
+
+
+def _concepts(rows: Rows) -> str:
+    """Over how many concepts the values are means: the fewest and the most."""
+    counts = sorted({row["concepts"] for row in rows})
+    number = "-".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    return f"{number} concept{'' if number == '1' else 's'}"
 
 
 def _panel(axis: Axes, rows: Rows, methods: Sequence[str]) -> None:
@@ -68,7 +76,8 @@ def _curves(axis: Axes, rows: Rows, colour: str, method: str) -> None:
     axis.plot(x, _values(rows, "own"), color=colour, marker="o", label=f"{method}: concept")
     low, high = _values(rows, "own_low"), _values(rows, "own_high")
     axis.fill_between(x, low, high, color=colour, alpha=0.08, linewidth=0)
-    axis.plot(x, _values(rows, "others"), color=colour, linestyle="--", label=f"{method}: others")
+    look: dict[str, Any] = {"color": colour, "marker": "s", "markerfacecolor": "white"}
+    axis.plot(x, _values(rows, "others"), linestyle="--", **look, label=f"{method}: others")
 
 
 def _random(axis: Axes, rows: Rows) -> None:
@@ -80,7 +89,7 @@ def _random(axis: Axes, rows: Rows) -> None:
         values = [row["random_own"] for row in measured if row["share"] == share]
         means.append(_scale(rows) * sum(values) / len(values))
     if shares:
-        label = "as many random neurons: concept"
+        label = "as many random: concept"
         axis.plot([100 * share for share in shares], means, color=GREY, linestyle=":", marker="x", label=label)
 
 

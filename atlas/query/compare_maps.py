@@ -196,7 +196,8 @@ def agreement(reference: str, spec: MapSpec) -> Query:
     neurons that both maps score (neurons: the fewest; total: of the model), and means over the maps that both methods
     have. correlation: Spearman's, tied
     scores sharing their mean rank; NULL where a map is constant or fewer than ten neurons are common, and such maps are
-    left out of the mean. overlap: share of the reference's top 2 % (at least one neuron) that the method's top 2 % has.
+    left out of the mean. correlations: those of all maps. overlap: share of the reference's top 2 % (at least one
+    neuron) that the method's top 2 % has.
     """
     where, values = spec.where()
     return Query(
@@ -221,6 +222,7 @@ each AS (
            count(*) AS neurons, any_value(total) AS total
     FROM ranked GROUP BY method_map, method, source, reduce)
 SELECT method, source, reduce, avg(correlation) AS correlation, stddev_samp(correlation) AS spread,
+       list(correlation ORDER BY correlation) FILTER (correlation IS NOT NULL) AS correlations,
        avg(overlap) AS overlap, count(*) AS maps, min(neurons) AS neurons, any_value(total) AS total
 FROM each GROUP BY method, source, reduce ORDER BY source, reduce, correlation DESC NULLS LAST, method""".strip(),
         {**values, "reference": reference, "share": TOP},

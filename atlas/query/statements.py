@@ -141,8 +141,8 @@ ORDER BY n.source, n.rank""".strip(),
 
 
 def model_layers(fingerprint: str) -> Query:
-    """The number of layers of the language model with these weights."""
-    sql = "SELECT DISTINCT layers FROM models WHERE fingerprint = $fingerprint"
+    """The layers of the language model with these weights, and how many neurons each has."""
+    sql = "SELECT DISTINCT layers, width FROM models WHERE fingerprint = $fingerprint"
     return Query(sql, {"fingerprint": fingerprint})
 
 
@@ -190,16 +190,52 @@ ORDER BY r.finished_at, e.source, e.task, e.subset, e.condition, e.metric""".str
     )
 
 
+CHANCE_OF = {"knn_mixing": "knn_chance", "probe_accuracy": "probe_chance"}
+"""A measure -> the measure of what chance gives it."""
+
+
 def measures(run: str | None, name: str | None) -> Query:
-    """Measures of layers and models: of one run or all, of one name or all."""
+    """Measures of layers and models: of one run or all, of one name, with its chance, or all."""
     return Query(
         """
 SELECT m.name, m.method, m.concept, m.source, m.layer, m.first, m.second, m.condition, m.value, m.low, m.high,
        m.examples, m.run_id[1:8] AS run
 FROM measures m JOIN runs r USING (run_id)
-WHERE ($run IS NULL OR m.run_id = $run) AND ($name IS NULL OR m.name = $name)
+WHERE ($run IS NULL OR m.run_id = $run) AND ($name IS NULL OR m.name IN ($name, $chance))
 ORDER BY r.finished_at, m.name, m.method, m.concept, m.source, m.layer, m.first, m.second, m.condition""".strip(),
-        {"run": run, "name": name},
+        {"run": run, "name": name, "chance": CHANCE_OF.get(name or "", name)},
+    )
+
+
+def pointed(run: str | None) -> Query:
+    """The layers and projections of which runs have points, of one run or of all, the newest run first."""
+    return Query(
+        """
+SELECT DISTINCT p.run_id, p.layer, p.projection, r.finished_at FROM points p JOIN runs r USING (run_id)
+WHERE $run IS NULL OR p.run_id = $run ORDER BY r.finished_at DESC, p.run_id, p.layer, p.projection""".strip(),
+        {"run": run},
+    )
+
+
+def layer_points(run: str, layer: int, projection: str | None) -> Query:
+    """The tokens of a layer in two dimensions, by one projection or by all."""
+    return Query(
+        """
+SELECT p.projection, e.source, p.layer, p.role, p.x, p.y, p.example_id AS example, p.position, p.run_id[1:8] AS run
+FROM points p JOIN runs r USING (run_id) JOIN examples e ON e.example_id = p.example_id AND e.dataset_id = r.dataset_id
+WHERE p.run_id = $run AND p.layer = $layer AND ($projection IS NULL OR p.projection = $projection)
+ORDER BY p.projection, e.source, p.role, p.example_id, p.position""".strip(),
+        {"run": run, "layer": layer, "projection": projection},
+    )
+
+
+def distances(run: str, layer: int) -> Query:
+    """The distances of the roles' centroids in a layer, by source and condition."""
+    return Query(
+        """
+SELECT source, first, second, condition, value, examples FROM measures
+WHERE run_id = $run AND layer = $layer AND name = 'centroid_distance' ORDER BY ALL""".strip(),
+        {"run": run, "layer": layer},
     )
 
 

@@ -14,6 +14,7 @@ from atlas.query.option import described, option
 from atlas.query.question import Question
 from atlas.query.resolve_maps import first_answer
 from atlas.stats.leaderboard import REFERENCE
+from atlas.stats.method_pairs import pairwise, with_intervals
 from atlas.store.database import open_readonly
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class Agreement(Coordinates, Question[Answer]):
     With pairs, how far every two methods agree over the same examples and concepts: one row a pair, source, target and
     reduction, best first. correlation: Spearman's, equal scores sharing their mean rank. overlap: the share of one's
     top 2 % that the other's top 2 % has. Both are over the neurons that both maps score, and means over concepts.
-    _low, _high: 95 % interval: over the concepts, none of two; of one concept, over bootstrap draws of its neurons.
+    _low, _high: 95 % interval: over the concepts, none of two; of one pair and concept, over bootstrap draws of its
+    neurons.
 
     The model and dataset are by default the newest that have maps to compare.
 
@@ -53,8 +55,6 @@ class Agreement(Coordinates, Question[Answer]):
     def answer(self, path: Path) -> Answer:
         with open_readonly(path) as connection:
             if self.pairs:
-                from atlas.stats.method_pairs import pairwise
-
                 rows, defaults = first_answer(
                     connection, self.maps(), lambda spec: pairwise(connection, spec, self.seed)
                 )
@@ -77,8 +77,9 @@ class Agreement(Coordinates, Question[Answer]):
                 f"`atlas ingest --methods {against},contribution` makes some (`atlas concepts` lists what is stored)"
             )
         notes = _partial(rows, against)
-        rows = rows.drop_columns(["total"])
-        return Answer(rows, {"assumed": list(defaults)}, facts={"reference": against}, notes=notes)
+        brief = rows.drop_columns(["total", "correlations"])
+        rows = with_intervals(rows.drop_columns(["total"]))
+        return Answer(rows, {"assumed": list(defaults)}, facts={"reference": against}, notes=notes, brief=brief)
 
 
 def _partial(rows: pa.Table, reference: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atlas.errors import UsageError
+from atlas.neurons import LANGUAGE
 from atlas.query import statements
 from atlas.query.amount import rule_of
 from atlas.query.answer import Answer
@@ -23,6 +24,7 @@ from atlas.query.request import build_filter
 from atlas.query.resolve_maps import choose_several, same_but
 from atlas.query.selection_rules import Rule
 from atlas.questions._overlaps import facts_of, lines_of, require_singular_or_plural
+from atlas.stats.even_spread import even_band
 from atlas.stats.overlap import of_selections
 from atlas.store.database import open_readonly
 
@@ -35,7 +37,7 @@ PAIRED = ("method", "source", "target")
 @described
 class Layers(OfConcept, Question[Answer]):
     """How a concept's neurons are distributed over the layers: count, share, cumulative share, enrichment over an even
-    spread.
+    spread, and from null_low to null_high the counts of 95 % of the draws of as many neurons from all layers.
 
     With two sources, targets or methods, for two selections and the neurons in both, which are compared with each null;
     with `of`, for saved neurons, or those of another answer.
@@ -112,16 +114,26 @@ class Layers(OfConcept, Question[Answer]):
     ) -> Answer:
         """The answer for sets of neurons of one model."""
         provenance = sets[list(sets)[-1]].provenance.copy()
-        layer_counts = statements.model_layers(str(provenance.get("fingerprint"))).run(connection)["layers"].to_pylist()
-        if not layer_counts:
+        shapes = statements.model_layers(str(provenance.get("fingerprint"))).run(connection).to_pylist()
+        if not shapes:
             raise UsageError("the atlas does not have the model of these neurons; `atlas models` lists those it has")
         tables = []
         for name, neurons in sets.items():
-            table = layer_distribution(neurons, layer_counts[0])
+            table = _with_null(layer_distribution(neurons, shapes[0]["layers"]), **shapes[0])
             tables.append(table.add_column(0, "set", pa.array([name] * len(table), pa.string())))
         provenance.setdefault("assumed", list(defaults))
         counts = {"neurons": {name: len(neurons) for name, neurons in sets.items()}}
         return Answer(pa.concat_tables(tables), provenance, facts=counts | dict(facts), notes=notes)
+
+
+def _with_null(table: pa.Table, layers: int, width: int) -> pa.Table:
+    """The distribution with the band of an even spread: of the language model, whose width is known."""
+    counts = [row["count"] for row in table.to_pylist() if row["component"] == LANGUAGE]
+    band = even_band(sum(counts), layers, width)
+    bands = [band if component == LANGUAGE else (None, None) for component in table["component"].to_pylist()]
+    for place, name in enumerate(("null_low", "null_high")):
+        table = table.append_column(name, pa.array([band[place] for band in bands], pa.int64()))
+    return table
 
 
 def _chosen_by_value(

@@ -28,7 +28,8 @@ class Leaderboard(OfEvaluations, Question[Answer]):
     run: by `metric` what is left on the concept (own) and on others, the same with as many random neurons, and before.
     metric: accuracy, or log_probability: the change of the words' mean log-probability, in nats.
     selectivity: others minus own, the mean over the numbers of neurons that all measured methods of the source have.
-    ablated: how many concepts these effects are means over, the fewest where numbers differ.
+    ablated: how many concepts these effects are means over, the fewest where numbers differ. _low, _high: the 95 %
+    intervals over concepts.
 
     The rows come from `atlas ingest` (with ablation in the job) and `atlas evaluate --method A,B --top 1%,2%`.
 

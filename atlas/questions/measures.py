@@ -25,7 +25,7 @@ class Measures(Question[Answer]):
     examples = ("atlas measures --name cka",)
 
     run: str | None = option("Only of this run, by the beginning of its id.", default=None)
-    name: str | None = option("Only this measure.", default=None)
+    name: str | None = option("Only this measure, and what chance gives it where that is stored.", default=None)
 
     def answer(self, path: Path) -> Answer:
         with open_readonly(path) as connection:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from atlas.query.amount import count_of
 from atlas.query.map_spec import MapSpec
-from atlas.stats.intervals import of_values
-from atlas.stats.leaderboard import ACCURACY, of_metric, surveyed
+from atlas.stats.leaderboard import of_metric, over_concepts, surveyed
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -36,12 +34,8 @@ def doses(connection: Connection, spec: MapSpec, metric: str | None, notes: list
         if spec.method not in (None, row["method"]) or spec.target not in (None, row["target"]):
             continue
         dose, total = str(row["top"]), int(row["neurons"])
-        for name in ("own", "random_own"):
-            bounds = (0.0, 1.0) if row["metric"] == ACCURACY else (-math.inf, math.inf)
-            over_concepts = of_values(row[f"{name}_each"] or [], bounds)
-            row |= {f"{name}_low": over_concepts.low, f"{name}_high": over_concepts.high}
         neurons = count_of(dose, total)
         share = float(dose.removesuffix("%")) / 100 if dose.endswith("%") else neurons / total
-        rows.append({**row, "dose": dose, "neurons": neurons, "share": share})
+        rows.append({**row, **over_concepts(row), "dose": dose, "neurons": neurons, "share": share})
     rows.sort(key=lambda r: (r["source"], r["method"], r["reduce"], r["neurons"]))
     return pa.Table.from_pylist(rows, schema=SCHEMA)

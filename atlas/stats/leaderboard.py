@@ -6,7 +6,7 @@ evaluate --method`, with as many random neurons of the same layers as control.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ from atlas.query import compare_maps
 from atlas.query.map_spec import OF_PINNED, MapSpec, active_pins
 from atlas.query.resolve_maps import first_answer, preferred
 from atlas.query.statements import Query
+from atlas.stats.intervals import UNBOUNDED, of_values
+from atlas.stats.method_pairs import with_intervals
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection as Connection
@@ -27,11 +29,13 @@ EFFECT = pa.struct(
     [("top", pa.string())]
     + [(name, pa.float64()) for name in ("own", "others", "random_own", "random_others", "own_before", "others_before")]
     + [("concepts", pa.int64())]
+    + [(f"{name}_{end}", pa.float64()) for name in ("own", "random_own") for end in ("low", "high")]
 )
 SCHEMA = pa.schema(
     [("method", pa.string()), ("source", pa.string()), ("reduce", pa.string()), ("metric", pa.string())]
     + [("ranked", pa.int64()), ("ablated", pa.int64())]
-    + [(name, pa.float64()) for name in ("correlation", "precision_1", "precision_2", "selectivity")]
+    + [(name, pa.float64()) for name in ("correlation", "correlation_low", "correlation_high")]
+    + [(name, pa.float64()) for name in ("precision_1", "precision_2", "selectivity")]
     + [("effects", pa.list_(EFFECT))]
 )
 
@@ -116,6 +120,13 @@ ORDER BY method, source, reduce, metric, ends_with(top, '%') DESC,
     )
 
 
+def over_concepts(effect: Mapping[str, Any]) -> dict[str, float | None]:
+    """The 95 % intervals over concepts of a row of `surveyed`: own_low, own_high, random_own_low, random_own_high."""
+    bounds = (0.0, 1.0) if effect["metric"] == ACCURACY else UNBOUNDED
+    intervals = {name: of_values(effect[f"{name}_each"] or [], bounds) for name in ("own", "random_own")}
+    return {f"{name}_{end}": getattr(found, end) for name, found in intervals.items() for end in ("low", "high")}
+
+
 def of_metric(rows: list[dict[str, Any]], metric: str | None) -> tuple[list[dict[str, Any]], list[str]]:
     """The rows of `surveyed` by one metric for each source, and notes on those that were chosen here: accuracy where
     the unedited model is right on at least MOVES of the concepts' questions, else log-probability."""
@@ -195,8 +206,9 @@ def leaderboard(
     spec: of one model and dataset. metric: of the effects; None: see `of_metric`, whose notes are added to `notes`.
     """
     rows: Rows = {}
-    for stored in _preferred(compare_maps.agreement(reference, spec).run(connection).to_pylist()):
-        ranking = {name: stored[name] for name in ("reduce", "correlation")}
+    agreement = with_intervals(compare_maps.agreement(reference, spec).run(connection))
+    for stored in _preferred(agreement.to_pylist()):
+        ranking = {name: stored[name] for name in ("reduce", "correlation", "correlation_low", "correlation_high")}
         rows[stored["source"], stored["method"]] = {**ranking, "ranked": stored["maps"]}
     for stored in compare_maps.precision(reference, spec, list(PRECISION)).run(connection).to_pylist():
         row = rows.get((stored["source"], stored["method"]), {})
@@ -219,7 +231,7 @@ def _add_effects(rows: Rows, stored_effects: list[dict[str, Any]]) -> None:
         row = rows.setdefault(key, {"reduce": chosen[key]})
         if effect["reduce"] == row["reduce"]:
             row["metric"] = effect["metric"]
-            row.setdefault("effects", []).append(effect)
+            row.setdefault("effects", []).append(effect | over_concepts(effect))
     by_amount = {key: {e["top"]: e for e in row.get("effects", []) if _complete(e)} for key, row in rows.items()}
     for (source, method), row in rows.items():
         amounts = [set(tops) for (other_source, _), tops in by_amount.items() if other_source == source and tops]

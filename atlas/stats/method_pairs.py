@@ -54,6 +54,16 @@ def pairwise(connection: Connection, spec: MapSpec, seed: int = 0) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
+def with_intervals(rows: pa.Table) -> pa.Table:
+    """The rows of `compare_maps.agreement` with the 95 % interval of the mean correlation over maps, for which the
+    correlations of the maps are dropped."""
+    spread = [of_values(values or [], LIMITS["correlation"]) for values in rows["correlations"].to_pylist()]
+    for name in ("low", "high"):
+        ends = pa.array([getattr(interval, name) for interval in spread], pa.float64())
+        rows = rows.append_column(f"correlation_{name}", ends)
+    return rows.drop_columns(["correlations"])
+
+
 def _kind(pair: dict[str, Any]) -> tuple[str, ...]:
     return tuple(pair[name] for name in ("method", "other", "source", "target", "reduce"))
 

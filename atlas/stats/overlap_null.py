@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Members = NDArray[np.bool_]
+    Floats = NDArray[np.float64]
 
 Statistics = dict[str, float | None]
 
@@ -70,6 +71,16 @@ def matched_statistics(
     if not len(first):
         return _statistics(0.0, 1.0, size, shared, only)
     a, b = probabilities(known, first), probabilities(known, second)
+    return given_probabilities(a, b, known, size, shared, only=only)
+
+
+def given_probabilities(
+    a: Floats, b: Floats, known: Covariates, size: int, shared: int, *, only: bool = False
+) -> Statistics:
+    """`matched_statistics` of sets whose probabilities are known, which many pairs have in common.
+
+    a, b: (groups,) `atlas.stats.membership.probabilities` of either set. size: of the first.
+    """
     mean = float((known.sizes * a * b).sum())
     variance = float((known.sizes * a * (1 - a) * b * (1 - b)).sum())
     p_value = 1 - _poisson_tail(shared + 1, mean, variance) if only else _poisson_tail(shared, mean, variance)

@@ -207,7 +207,7 @@ def test_what_was_not_measured_is_not_drawn(tmp_path: Path) -> None:
         "own_low": None,
         "own_high": None,
     }
-    row |= {"others": None, "random_own": None}
+    row |= {"others": None, "random_own": None, "concepts": 2}
     answer = Answer(pa.Table.from_pylist([row, {**row, "share": 0.02, "reduce": "contrast"}]))
     draw(answer).figure.savefig(tmp_path / "few.svg")
     text = (tmp_path / "few.svg").read_text(encoding="utf-8")

@@ -195,8 +195,8 @@ def test_rows_slices_and_members_of_a_set_of_neurons(stored_atlas: Path) -> None
     for operation in (operator.and_, operator.or_, operator.sub):
         with pytest.raises(TypeError, match="unsupported operand"):
             operation(dog, ["0/1"])
-    with pytest.raises(UsageError, match="no figure shows an answer of query; there are figures of dose_response"):
-        dog.plot()
+    with pytest.raises(UsageError, match="no figure shows an answer of concepts; there are figures of agreement"):
+        concepts.plot()
     with pytest.raises(UsageError, match="no figure shows this answer"):
         (dog & dog).plot()
 

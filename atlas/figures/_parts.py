@@ -1,0 +1,156 @@
+"""Pieces that several figures are made of: panels by kind, points with intervals, matrices with their numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from atlas.errors import UsageError
+from atlas.figures._style import COLOURS, GREY, panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+
+Rows = Sequence[Mapping[str, Any]]
+Texts = Sequence[Sequence[str]]
+
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p")
+LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (6, 3)), (0, (3, 1)), (0, (1, 3)))
+"""With a colour of COLOURS each, so that series differ in grey too."""
+
+LINE = 0.15
+"""Inches of a line of text in a list."""
+
+SHOWN = 60
+"""Lines of a list that a figure has room for."""
+
+
+def series(place: int) -> dict[str, Any]:
+    """Colour and marker of a series by its place."""
+    return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+
+
+def grouped(rows: Rows, names: Sequence[str]) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:
+    """The rows by their values of these columns, in the order in which they come."""
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in names), []).append(row)
+    return groups
+
+
+def one_or_panels(ax: Axes | None, kinds: Sequence[str], narrower: str, **size: Any) -> list[Axes]:
+    """A panel for each kind, or the given one for the only kind.
+
+    kinds: what the panels show. narrower: what to give for fewer. size: of `panels`.
+
+    Raises:
+        UsageError: several kinds, and one panel was given.
+    """
+    if ax is None:
+        return panels(len(kinds), **size)
+    if len(kinds) != 1:
+        raise UsageError(f"the answer has {len(kinds)} panels ({'; '.join(kinds)}); for one, give {narrower}")
+    return [ax]
+
+
+def list_height(lines: int, above: int = 0) -> float:
+    """Inches of a panel that lists so many lines. above: lines of the legend."""
+    return max(1.5, 0.8 + LINE * lines) + LINE * above
+
+
+def require_lines(lines: int, what: str, narrower: str) -> None:
+    """Refuse a list that is longer than a page.
+
+    Raises:
+        UsageError: it has more than SHOWN lines.
+    """
+    if lines > SHOWN:
+        raise UsageError(f"a figure has room for {SHOWN} {what}, and the answer has {lines}; give {narrower}")
+
+
+def name_lines(axis: Axes, names: Sequence[str], what: str) -> None:
+    """Names beside the lines of a list, the first one on top. what: they are names of."""
+    axis.set_yticks(range(len(names)), names)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.tick_params(axis="y", length=0)
+    axis.set_ylabel(what)
+    axis.grid(axis="x")
+
+
+def points(
+    axis: Axes, values: Sequence[Any], lows: Sequence[Any], highs: Sequence[Any], at: Sequence[float], **look: Any
+) -> None:
+    """Points with their intervals on the lines of a list; None is not drawn, an unknown interval neither."""
+    measured = [place for place, value in enumerate(values) if value is not None]
+    if not measured:
+        return
+    x = [values[place] for place in measured]
+    ends = [(lows[p], highs[p]) if None not in (lows[p], highs[p]) else (values[p], values[p]) for p in measured]
+    # An interval may end beside its value by a rounding error.
+    errors = [[max(v - low, 0.0) for v, (low, _) in zip(x, ends, strict=True)]]
+    errors.append([max(high - v, 0.0) for v, (_, high) in zip(x, ends, strict=True)])
+    drawn: dict[str, Any] = {"linestyle": "", "elinewidth": 0.9, "capsize": 1.5, "capthick": 0.6} | look
+    axis.errorbar(x, [at[place] for place in measured], xerr=errors, **drawn)
+
+
+def matrix(
+    axis: Axes, values: Sequence[Sequence[float]], names: Sequence[str], *, colours: str, scale: Normalize, texts: Texts
+) -> Any:
+    """A square matrix with a text in every cell; NaN stays empty. Returns the image.
+
+    colours: a colour map's name.
+    """
+    from matplotlib import colormaps
+
+    image = axis.imshow(values, cmap=colours, norm=scale, aspect="auto")
+    size = 6.0 if len(names) <= 10 else 4.5
+    for y, row in enumerate(values):
+        for x, value in enumerate(row):
+            if value == value:
+                red, green, blue, _ = colormaps[colours](scale(value))
+                colour = "w" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "k"
+                text = axis.text(x, y, texts[y][x], ha="center", va="center", fontsize=size, color=colour)
+                text.set_in_layout(False)  # it is inside, and measuring many takes long
+    axis.set_xticks(range(len(names)), names, rotation=90)
+    axis.set_yticks(range(len(names)), names)
+    axis.tick_params(length=0)
+    for side in ("left", "bottom"):
+        axis.spines[side].set_visible(False)
+    return image
+
+
+def signed(value: float) -> str:
+    """Two digits behind the point, without a minus before zeros."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+def legend(ax: Axes | None, axes: Sequence[Axes], columns: int = 2, title: str | None = None) -> None:
+    """The series' names: above the panels of a figure of our own (its caption is below), inside a given panel.
+
+    ax: the given panel.
+    """
+    entries: dict[str, Any] = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if ax is None:
+        look: dict[str, Any] = {"ncols": columns, "title": title, "title_fontsize": 7}
+        axes[0].figure.legend(entries.values(), entries, loc="outside upper center", **look)
+    else:
+        ax.legend(entries.values(), entries, title=title)
+
+
+def token(text: str) -> str:
+    """A token as it is shown: without its leading space, and what is not printed as it is written in Python."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.strip()) or repr(text)
+
+
+def shortened(text: str, most: int = 28) -> str:
+    """A name that fits beside a panel."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def zero_line(axis: Axes, value: float = 0.0) -> None:
+    """A thin line at the value of no effect."""
+    axis.axvline(value, color=GREY, linewidth=0.6, zorder=0)

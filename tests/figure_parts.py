@@ -1,0 +1,169 @@
+"""Answers for the tests of figures, and what every figure must keep: texts inside, none on another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from atlas import Atlas
+from atlas.query.answer import Answer
+from atlas.stats import dose_response, leaderboard
+
+EFFECT = {"method": None, "dose": None, "reduce": None, "target": None, "edit": "no-dog@1", "concept": "dog"}
+EFFECT |= {"source": "text", "run": "7c45fccc", "seeds": 3}
+RANDOM = {"before": 0.9, "edit": 0.2, "random": 0.85}
+LAYERS = 3
+
+
+def effects(tasks: Sequence[str] = ("*", "does"), metrics: Sequence[str] = ("accuracy",)) -> Answer:
+    """An edit before, edited and with random neurons, on its concept and on others; no interval of single tasks."""
+    rows = []
+    for metric in metrics:
+        for task in tasks:
+            for subset, shift in (("concept", 0.0), ("others", 0.05)):
+                for condition, value in RANDOM.items():
+                    low, high = (value - 0.1, value + 0.05) if task == "*" else (None, None)
+                    row = {"task": task, "subset": subset, "condition": condition, "metric": metric}
+                    row |= {"value": value + shift, "low": low, "high": high, "examples": 12}
+                    rows.append(EFFECT | row)
+    cost = {"task": "*", "subset": "model", "condition": "edit", "metric": "seconds", "value": 0.1, "examples": 0}
+    return Answer(pa.Table.from_pylist([*rows, EFFECT | {"source": "*", "low": None, "high": None} | cost]))
+
+
+def dose_rows() -> Answer:
+    """Two doses of two methods by text."""
+    rows = []
+    for method in ("contribution", "activation"):
+        for place, dose in enumerate(("1%", "2%"), 1):
+            row = {"source": "text", "method": method, "reduce": "contrast", "metric": "accuracy", "dose": dose}
+            row |= {"neurons": 20 * place, "share": 0.01 * place, "own": 0.6 / place, "others": 0.9, "concepts": 7}
+            row |= {"own_low": 0.1, "own_high": 0.7, "random_own": 0.95, "random_own_low": 0.9, "random_own_high": 1.0}
+            rows.append(row)
+    return Answer(pa.Table.from_pylist(rows, schema=dose_response.SCHEMA))
+
+
+def leaderboard_rows(sources: Sequence[str] = ("text",)) -> Answer:
+    """Two methods with effects, and one without."""
+    effect = {"top": "40", "own": 0.2, "own_low": 0.1, "own_high": 0.4, "others": 0.95, "random_own": 0.9}
+    effect |= {"random_own_low": 0.8, "random_own_high": 1.0, "random_others": 0.9, "concepts": 18}
+    rows = []
+    for source in sources:
+        for place, method in enumerate(("gradient_x_activation", "contribution", "activation")):
+            row = {"method": method, "source": source, "reduce": "contrast", "metric": "accuracy", "ranked": 34}
+            row |= {"correlation": 0.8 - 0.3 * place, "selectivity": 0.7}
+            row |= {"correlation_low": 0.7 - 0.3 * place, "correlation_high": 0.9 - 0.3 * place}
+            rows.append(row | ({"effects": [effect], "ablated": 18} if place < 2 else {"effects": None}))
+    return Answer(pa.Table.from_pylist(rows, schema=leaderboard.SCHEMA), facts={"reference": "ablation"})
+
+
+def measure_rows(names: Sequence[str] = ("knn_mixing", "knn_chance")) -> Answer:
+    """A measure of layers, by role and condition, with its chance."""
+    rows = []
+    for name in names:
+        for place, role in enumerate(("text", "image")):
+            for condition in ("before", "edit", "random"):
+                for layer in range(LAYERS):
+                    row = {"name": name, "method": None, "concept": None, "source": "image", "layer": layer}
+                    row |= {"first": role, "second": None, "condition": condition, "low": None, "high": None}
+                    value = 0.5 if name.endswith("chance") else 0.1 * layer + 0.05 * place
+                    rows.append(row | {"value": value, "examples": 100, "run": "430d5bab"})
+    return Answer(pa.Table.from_pylist(rows))
+
+
+def property_rows(concepts: Sequence[str] = ("dog", "cat")) -> Answer:
+    """A measure of concepts, beside random neurons."""
+    rows = []
+    for concept in concepts:
+        for condition, value in (("before", 0.8), ("random", 0.1)):
+            row = {"name": "sensitivity", "method": "contribution", "concept": concept, "source": "image"}
+            row |= {"layer": None, "first": "top 10", "second": None, "condition": condition, "value": value}
+            rows.append(row | {"low": value - 0.05, "high": value + 0.1, "examples": 12, "run": "b2551255"})
+    return Answer(pa.Table.from_pylist(rows))
+
+
+def many_shared(names: Sequence[str] = ("clock", "fish", "bird")) -> Answer:
+    """What two sources share for several concepts, of which the last is not more than chance."""
+    rows = []
+    for place, name in enumerate(names):
+        verdict = "shared" if place < len(names) - 1 else "not shown: as many by other concepts"
+        row = {"concept": name, "shared": 30 - 10 * place, "chosen": 40, "top": 40, "verdict": verdict}
+        row |= {"expected": 0.8, "expected_matched": 4.0, "expected_mismatched": 3.0, "p": 0.001, "q": 0.002}
+        rows.append(row)
+    provenance: Any = {"selection": {"top": 40, "shared": ["image", "text"]}}
+    return Answer(pa.Table.from_pylist(rows), provenance, facts={"matched": "layer and mean |activation|"})
+
+
+def similar_rows() -> Answer:
+    """Neurons by similarity."""
+    rows = [
+        {"component": "language", "layer": 3, "neuron": n, "similarity": 0.9 - 0.1 * n, "tokens": [" dog", "\n"]}
+        for n in range(3)
+    ]
+    return Answer(pa.Table.from_pylist(rows))
+
+
+def point_rows(projections: Sequence[str] = ("pca",)) -> Answer:
+    """Tokens of two roles in two dimensions, and how far apart these are."""
+    rows = [
+        {"projection": projection, "source": "image", "layer": 4, "role": role, "x": 0.1 * n + place, "y": 0.2 * n}
+        for projection in projections
+        for place, role in enumerate(("image", "text"))
+        for n in range(5)
+    ]
+    pair = {"source": "image", "first": "text", "second": "image", "examples": 9}
+    apart = [pair | {"condition": name, "value": value} for name, value in (("before", 0.25), ("random", 0.24))]
+    return Answer(pa.Table.from_pylist(rows), facts={"layer": 4}, parts={"distances": pa.Table.from_pylist(apart)})
+
+
+def answers(path: Path) -> Mapping[str, Answer]:
+    """An answer for every figure, each of which fits in one panel: of an atlas with the concepts cat and dog where it
+    has them."""
+    atlas = Atlas.open(path)
+    return {
+        "agreement": atlas.agreement(pairs=True, source="text", reduce="contrast"),
+        "concept_matrix": atlas.concept_matrix(method="contribution", source="text", top=10),
+        "dose_response": dose_rows(),
+        "effects": effects(),
+        "layers": atlas.layers("dog", sources=("image", "text"), top=10),
+        "leaderboard": leaderboard_rows(),
+        "measures": measure_rows(),
+        "neuron": atlas.neuron("1/5", source="text"),
+        "only": atlas.only("dog", top=10),
+        "overlap": atlas.overlap("dog", methods=("contribution", "activation", "ablation"), source="text", top=10),
+        "points": point_rows(),
+        "query": atlas.query("dog", top=8),
+        "shared": atlas.shared("dog", top=20),
+        "similar": similar_rows(),
+    }
+
+
+def require_tidy(figure: Any) -> None:
+    """Every text lies inside the figure, and no tick label on another."""
+    from matplotlib.text import Text
+
+    figure.canvas.draw()
+    renderer = figure.canvas.get_renderer()
+    width, height = figure.bbox.width, figure.bbox.height
+    unseen = set()
+    for axes in figure.findobj(lambda artist: hasattr(artist, "xaxis")):
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            shown = []
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                if low <= tick.get_loc() <= high and axes.axison:
+                    shown.append(tick.label1)
+                else:
+                    unseen |= {tick.label1, tick.label2}
+            boxes = [label.get_window_extent(renderer) for label in shown if label.get_text() and label.get_visible()]
+            for a, b in combinations(boxes, 2):
+                apart = a.x1 <= b.x0 + 1 or b.x1 <= a.x0 + 1 or a.y1 <= b.y0 + 1 or b.y1 <= a.y0 + 1
+                assert apart, f"tick labels of '{axes.get_xlabel()}' lie on each other"
+    for text in figure.findobj(Text):
+        if text.get_visible() and text.get_text().strip() and text not in unseen:
+            box = text.get_window_extent(renderer)
+            inside = box.x0 >= -1 and box.x1 <= width + 1 and box.y0 >= -1 and box.y1 <= height + 1
+            assert inside, f"'{text.get_text()}' is cut off: {box} of {width} x {height}"
