@@ -7,6 +7,7 @@ from pathlib import Path
 from atlas.errors import UsageError, unknown
 from atlas.query.answer import Answer
 from atlas.query.option import described, option
+from atlas.query.provenance import Provenance
 from atlas.query.question import Question
 from atlas.query.run_record import run_named
 from atlas.query.statements import distances, layer_points, pointed
@@ -50,5 +51,5 @@ class Points(Question[Answer]):
             rows = statement.run(connection)
             parts = {"distances": distances(run, layer).run(connection)}
         assumed = [f"layer={layer} (also stored: {', '.join(str(other) for other in layers if other != layer)})"]
-        provenance = {"assumed": assumed if self.layer is None else []}
+        provenance: Provenance = {"assumed": assumed if self.layer is None else []}
         return Answer(rows, provenance, facts={"run": run, "layer": layer}, parts=parts, sql=statement.explained())
