@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
 
+    from atlas.query.answer import Answer
+
 Rows = Sequence[Mapping[str, Any]]
 Texts = Sequence[Sequence[str]]
 
@@ -29,6 +31,11 @@ SHOWN = 60
 def series(place: int) -> dict[str, Any]:
     """Colour and marker of a series by its place."""
     return {"color": COLOURS[place % len(COLOURS)], "marker": MARKERS[place % len(MARKERS)]}
+
+
+def with_run(answer: Answer) -> list[dict[str, Any]]:
+    """The rows, each with its `run`: what was just measured has whole ids, as `run_id`."""
+    return [{"run": row.get("run_id"), **row} for row in answer.to_pylist()]
 
 
 def grouped(rows: Rows, names: Sequence[str]) -> dict[tuple[Any, ...], list[Mapping[str, Any]]]:

@@ -16,6 +16,7 @@ from atlas.figures._parts import (
     points,
     require_lines,
     shortened,
+    with_run,
     zero_line,
 )
 from atlas.figures._style import COLOURS, GREY
@@ -57,7 +58,7 @@ def draw(answer: Answer, *, ax: Axes | None = None, metric: str | None = None, s
     Raises:
         UsageError: nothing is left to draw, more lines than a page has room for, or several panels and one was given.
     """
-    rows = [row for row in answer.to_pylist() if row["subset"] in ("concept", "others")]
+    rows = [row for row in with_run(answer) if row["subset"] in ("concept", "others")]
     rows = [row for row in rows if metric in (None, row["metric"]) and source in (None, row["source"])]
     if not rows:
         raise UsageError("the answer has no effects on questions, of this source and metric")

@@ -16,6 +16,7 @@ from atlas.figures._parts import (
     points,
     require_lines,
     series,
+    with_run,
 )
 from atlas.figures._style import COLOURS, GREY, HEIGHT
 from atlas.query.statements import CHANCE_OF
@@ -51,7 +52,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
         UsageError: more panels than a page has room for, or several and one was given.
     """
     chances = set(CHANCE_OF.values())
-    by_panel = grouped(answer.to_pylist(), ["name", "source", "run"])
+    by_panel = grouped(with_run(answer), ["name", "source", "run"])
     kinds = {kind: rows for kind, rows in by_panel.items() if kind[0] not in chances} or by_panel
     if len(kinds) > PANELS:
         raise UsageError(f"a figure has room for {PANELS} panels, and the answer has {len(kinds)}; give [[name]]")

@@ -33,7 +33,8 @@ class Answer:
     table: the rows. provenance: which maps or runs they came from, and what was left open and filled in (`defaults`).
     facts: numbers and names about the whole answer, such as a lift and its p-values. notes: sentences for a person.
     parts: further tables by name. sql: the statement that was run, if there was one. brief: the rows to print, where
-    they are fewer columns than `table`. question: the question that was asked; None where the answer came from none.
+    they are fewer columns than `table`. question: what was asked, or what gives these rows again; None where the answer
+    came from none.
     """
 
     def __init__(

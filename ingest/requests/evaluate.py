@@ -13,6 +13,7 @@ from atlas.edits.library import StoredEdit
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
 from atlas.query.option import COMMAS, PAIRS, described, option
+from atlas.questions.effects import Effects
 from ingest.requests.left_out import left_out
 from ingest.requests.options import EXECUTION, JOB, DrawingOptions, ExampleOptions, LoadOptions, ModelOptions
 from ingest.requests.progress import Progress, silent
@@ -136,7 +137,9 @@ class Evaluate(Request[Answer], LoadOptions, DrawingOptions, ExampleOptions, Mod
         if not evaluation.fresh:
             notes.append(f"run {evaluation.run_id[:8]} was done before; these are its stored effects")
         facts = {"run_id": evaluation.run_id, "fresh": evaluation.fresh}
-        return Answer(pa.Table.from_pylist(list(evaluation.rows)), facts=facts, notes=notes, brief=brief)
+        answer = Answer(pa.Table.from_pylist(list(evaluation.rows)), facts=facts, notes=notes, brief=brief)
+        answer.question = Effects(run=evaluation.run_id)
+        return answer
 
     def _of_methods(self, path: Path, progress: Progress) -> tuple[Evaluation, pa.Table]:
         from ingest.evaluate.methods import ablate_tops, averages

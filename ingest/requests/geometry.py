@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
 from atlas.query.option import COMMAS, described, option
+from atlas.questions.measures import Measures
 from ingest.requests.left_out import left_out
 from ingest.requests.options import EXECUTION, JOB, ExampleOptions, LoadOptions, ModelOptions
 from ingest.requests.progress import Progress, silent
@@ -60,7 +61,9 @@ class Geometry(Request[Answer], LoadOptions, ExampleOptions, ModelOptions):
         if not done.fresh:
             notes.append(f"run {done.run_id[:8]} was done before; these are its stored measures")
         facts = {"run_id": done.run_id, "fresh": done.fresh, "model": job.model}
-        return Answer(self._chosen(done.rows), facts=facts, notes=notes)
+        answer = Answer(self._chosen(done.rows), facts=facts, notes=notes)
+        answer.question = Measures(run=done.run_id)
+        return answer
 
     def ablated(self, path: Path) -> AblatedNeurons | None:
         """The neurons to look without."""

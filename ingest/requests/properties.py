@@ -11,6 +11,7 @@ import pyarrow as pa
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
 from atlas.query.option import PAIRS, described, option
+from atlas.questions.measures import Measures
 from ingest.requests.left_out import left_out
 from ingest.requests.options import EXECUTION, ExampleOptions, InpaintingOptions, LoadOptions, ModelOptions
 from ingest.requests.progress import Progress, silent
@@ -55,7 +56,9 @@ class Properties(Request[Answer], LoadOptions, InpaintingOptions, ExampleOptions
         rows = [row for row in done.rows.to_pylist() if self.only is None or row["concept"] == self.only]
         facts = {"run_id": done.run_id, "fresh": done.fresh, "model": job.model}
         table = pa.Table.from_pylist(rows, schema=done.rows.schema)
-        return Answer(table, facts=facts, notes=notes, brief=pa.Table.from_pylist(_brief(rows)))
+        answer = Answer(table, facts=facts, notes=notes, brief=pa.Table.from_pylist(_brief(rows)))
+        answer.question = Measures(run=done.run_id)
+        return answer
 
     def _numbers(self) -> list[int]:
         """How many neurons, each number once."""
