@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from atlas.figures._parts import Rows, legend, list_height, name_lines, one_or_panels, require_lines
+from atlas.figures._parts import (
+    Rows,
+    entitle,
+    legend,
+    list_height,
+    name_lines,
+    name_values,
+    one_or_panels,
+    require_lines,
+    span,
+)
 from atlas.figures._style import COLOURS, GREY
 
 if TYPE_CHECKING:
@@ -29,12 +39,12 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
         return _one(answer, ax)
     rows = answer.to_pylist()
     require_lines(len(rows), "concepts", "[[concepts]] or [[limit]]")
-    [axis] = one_or_panels(ax, ["concepts"], "one", height=list_height(len(rows), 6))
+    [axis] = one_or_panels(ax, ["concepts"], "one", height=list_height(len(rows)))
     what = "only" if "only" in answer.table.column_names else "shared"
     _several(axis, rows, what, str(answer.facts.get("matched") or "layer"))
     first, second = _modalities(answer, what)
-    axis.set_xlabel(_said(what, first))
-    axis.set_title(f"{len(rows)} concepts, {first} and {second}")
+    name_values(axis, _said(what, first))
+    entitle(axis, f"{len(rows)} concepts, {first} and {second}")
     legend(ax, [axis], columns=1)
     return axis
 
@@ -47,8 +57,8 @@ def _several(axis: Axes, rows: Rows, what: str, matched: str) -> None:
             x = [float("nan") if value is None else value for value in expected]
             label = f"expected: {name}"
             axis.plot(x, lines, color=GREY, marker=MARKS[suffix], markersize=5, linestyle="", label=label)
-    tops = sorted({int(row["top"]) for row in rows})
-    of = "-".join(str(top) for top in dict.fromkeys((tops[0], tops[-1])))
+    tops = [int(row["top"]) for row in rows]
+    of = span(tops)
     for rejected, label in ((True, "every null rejected"), (False, "not every null rejected")):
         at = [place for place, row in enumerate(rows) if _claimed(row) is rejected]
         if at:
@@ -62,7 +72,7 @@ def _several(axis: Axes, rows: Rows, what: str, matched: str) -> None:
             }
             axis.plot([rows[place][what] for place in at], at, label=f"{what} of {of}: {label}", **look)
     name_lines(axis, [str(row["concept"]) for row in rows], "concept")
-    axis.set_xlim(left=-0.02 * tops[-1])
+    axis.set_xlim(left=-0.02 * max(tops))
 
 
 def _claimed(row: Mapping[str, Any]) -> bool:
@@ -86,8 +96,8 @@ def _one(answer: Answer, ax: Axes | None) -> Axes:
         axis.text(expected, place, text, va="center", fontsize=6)
     name_lines(axis, ["found", *(fill(name, 20) for name in nulls.values())], "found, and expected of")
     axis.set_xlim(0, 2 * max(chosen, *(facts[f"expected{s}"] for s in nulls), 1))
-    axis.set_xlabel(_said(what, first))
-    axis.set_title(f"{answer.provenance['maps'][0]['concept']}: best {facts['top']} of {first} and of {second}")
+    name_values(axis, _said(what, first))
+    entitle(axis, f"{answer.provenance['maps'][0]['concept']}: best {facts['top']} of {first} and of {second}")
     return axis
 
 

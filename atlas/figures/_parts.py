@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
@@ -23,6 +23,9 @@ LINES = ("-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1)), (0, (6, 3)), (0,
 
 LINE = 0.15
 """Inches of a line of text in a list."""
+
+LETTER = 0.056
+"""Inches of a letter of a legend, at most."""
 
 SHOWN = 60
 """Lines of a list that a figure has room for."""
@@ -61,9 +64,9 @@ def one_or_panels(ax: Axes | None, kinds: Sequence[str], narrower: str, **size: 
     return [ax]
 
 
-def list_height(lines: int, above: int = 0) -> float:
-    """Inches of a panel that lists so many lines. above: lines of the legend."""
-    return max(1.5, 0.8 + LINE * lines) + LINE * above
+def list_height(lines: int) -> float:
+    """Inches of a panel that lists so many lines."""
+    return max(1.4, 0.75 + LINE * lines)
 
 
 def require_lines(lines: int, what: str, narrower: str) -> None:
@@ -78,7 +81,7 @@ def require_lines(lines: int, what: str, narrower: str) -> None:
 
 def name_lines(axis: Axes, names: Sequence[str], what: str) -> None:
     """Names beside the lines of a list, the first one on top. what: they are names of."""
-    axis.set_yticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), [drawable(name) if not name.count("\n") else name for name in names])
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
     axis.set_ylabel(what)
@@ -133,24 +136,54 @@ def signed(value: float) -> str:
 
 
 def legend(ax: Axes | None, axes: Sequence[Axes], columns: int = 2, title: str | None = None) -> None:
-    """The series' names: above the panels of a figure of our own (its caption is below), inside a given panel.
+    """The series' names: above the panels of a figure of our own, which grows by them; inside a given panel.
 
-    ax: the given panel.
+    ax: the given panel. columns: at most so many, and as many as there is room for.
     """
     entries: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    if ax is None:
-        look: dict[str, Any] = {"ncols": columns, "title": title, "title_fontsize": 7}
-        axes[0].figure.legend(entries.values(), entries, loc="outside upper center", **look)
-    else:
+    if ax is not None:
         ax.legend(entries.values(), entries, title=title)
+        return
+    figure: Any = axes[0].figure
+    width, height = figure.get_size_inches()
+    longest = max(map(len, entries), default=0)
+    columns = max(1, min(columns, int(width / (0.45 + LETTER * longest))))
+    figure.set_figheight(height + LINE * (-(-len(entries) // columns) + bool(title)))
+    look: dict[str, Any] = {"ncols": columns, "title": title, "title_fontsize": 7}
+    figure.legend(entries.values(), entries, loc="outside upper center", **look)
+
+
+def entitle(axis: Axes, text: str) -> None:
+    """A title that ends with the panel, as names beside it leave little room on its right."""
+    axis.set_title(text, x=1, ha="right")
+
+
+def name_values(axis: Axes, text: str) -> None:
+    """What a list's values are, below it; aligned as `entitle` does."""
+    axis.set_xlabel(text, x=1, ha="right")
+
+
+def span(counts: Iterable[int]) -> str:
+    """The smallest and the largest of some numbers: `18`, or `108-200`."""
+    found = sorted(counts)
+    return "-".join(f"{count:,}" for count in dict.fromkeys((found[0], found[-1])))
 
 
 def token(text: str) -> str:
-    """A token as it is shown: without its leading space, and what is not printed as it is written in Python."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text.strip()) or repr(text)
+    """A token as it is shown: without its leading space, and what cannot be drawn as it is written in Python."""
+    return drawable(text.strip()) or repr(text)
+
+
+def drawable(text: str) -> str:
+    """A text whose characters the style's font has; the others as they are written in Python."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont("DejaVu Sans"))
+    shown = (c if c.isprintable() and font.get_char_index(ord(c)) else ascii(c)[1:-1] for c in text)
+    return "".join(shown)
 
 
 def shortened(text: str, most: int = 28) -> str:

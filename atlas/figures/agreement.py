@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 from atlas.errors import UsageError
 from atlas.figures._parts import (
     Rows,
+    entitle,
     grouped,
     list_height,
     matrix,
     name_lines,
+    name_values,
     one_or_panels,
     points,
     signed,
+    span,
     zero_line,
 )
-from atlas.figures._style import COLOURS, SIGNED, around_zero
+from atlas.figures._style import COLOURS, SIGNED, WIDTH, around_zero
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,18 +47,17 @@ def draw(answer: Answer, *, ax: Axes | None = None, measure: str = CORRELATION) 
     names = [f"{kind[0]} to {kind[1]}, {kind[2]}" if pairs else ", ".join(kind) for kind in kinds]
     if pairs:
         methods = max(len(_methods(rows)) for rows in kinds.values())
-        height = 1.5 + 0.2 * methods
+        width, height = max(WIDTH, 1.3 + 0.3 * methods), 1.5 + 0.2 * methods
     else:
-        height = list_height(max(len(rows) for rows in kinds.values()))
-    axes = one_or_panels(ax, names, "[[source]], [[target]] and [[reduce]]", columns=2, height=height)
+        width, height = WIDTH, list_height(max(len(rows) for rows in kinds.values()))
+    axes = one_or_panels(ax, names, "[[source]], [[target]] and [[reduce]]", columns=2, width=width, height=height)
     for axis, name, rows in zip(axes, names, kinds.values(), strict=True):
         if pairs:
             _matrix(axis, rows, measure)
         else:
             _lines(axis, rows, measure, str(answer.facts["reference"]))
-        counts = sorted({row["concepts" if pairs else "maps"] for row in rows})
-        number = "-".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
-        axis.set_title(f"{name} (n = {number} concept{'' if number == '1' else 's'})")
+        number = span(row["concepts" if pairs else "maps"] for row in rows)
+        entitle(axis, f"{name} (n = {number} concept{'' if number == '1' else 's'})")
     return axes[0]
 
 
@@ -73,7 +75,7 @@ def _matrix(axis: Axes, rows: Rows, measure: str) -> None:
             values[first][second] = values[second][first] = row[measure]
     texts = [[signed(value) for value in line] for line in values]
     matrix(axis, values, methods, colours=SIGNED, scale=around_zero([1.0]), texts=texts)
-    axis.set_xlabel(f"{NAMES[measure]} of two methods")
+    name_values(axis, f"{NAMES[measure]} of two methods")
     axis.set_ylabel("method")
 
 
@@ -83,4 +85,4 @@ def _lines(axis: Axes, rows: Rows, measure: str, reference: str) -> None:
     points(axis, values, lows, highs, range(len(rows)), color=COLOURS[0], marker="o")
     zero_line(axis)
     name_lines(axis, [row["method"] for row in rows], "method")
-    axis.set_xlabel(f"{NAMES[measure]} with {reference}")
+    name_values(axis, f"{NAMES[measure]} with {reference}")

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from atlas.errors import UsageError
-from atlas.figures._parts import matrix, one_or_panels
+from atlas.figures._parts import entitle, matrix, name_values, one_or_panels
 from atlas.figures._style import MAGNITUDES, WIDTH
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
             frame = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="k", linewidth=0.6)
             axis.add_patch(frame).set_in_layout(False)
     against = f"of the same {answer.facts['matched']}" if null else "of any kind"
-    axis.set_title(f"above the diagonal: lift over neurons\n{against}")
-    axis.set_xlabel("framed: more than these, q ≤ 0.05")
+    entitle(axis, f"above the diagonal: lift over neurons\n{against}")
+    name_values(axis, "framed: more than these, q ≤ 0.05")
     axis.set_ylabel(
         f"{len(names)} concepts; below the diagonal:\nneurons shared of the best {answer.facts['top']} of each"
     )

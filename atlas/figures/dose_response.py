@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
+from atlas.figures._parts import legend, span
 from atlas.figures._style import COLOURS, GREY, panels
 from atlas.stats.leaderboard import ACCURACY
 
@@ -35,18 +36,13 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
         of_source = [row for row in rows if row["source"] == source]
         _panel(axis, of_source, methods)
         axis.set_title(f"{source} questions (n = {_concepts(of_source)})")
-    handles, labels = axes[0].get_legend_handles_labels()
-    if ax is None:
-        axes[0].figure.legend(handles, labels, loc="outside upper center", ncols=2)
-    else:
-        ax.legend()
+    legend(ax, axes)
     return axes[0]
 
 
 def _concepts(rows: Rows) -> str:
     """Over how many concepts the values are means: the fewest and the most."""
-    counts = sorted({row["concepts"] for row in rows})
-    number = "-".join(str(count) for count in dict.fromkeys((counts[0], counts[-1])))
+    number = span(row["concepts"] for row in rows)
     return f"{number} concept{'' if number == '1' else 's'}"
 
 

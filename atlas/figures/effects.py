@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from atlas.errors import UsageError
 from atlas.figures._parts import (
     Rows,
+    entitle,
     grouped,
     legend,
     list_height,
     name_lines,
+    name_values,
     one_or_panels,
     points,
     require_lines,
@@ -70,14 +72,12 @@ def draw(answer: Answer, *, ax: Axes | None = None, metric: str | None = None, s
     lines = max(len(grouped(of_kind, ["edit", "run", "task", "subset"])) for of_kind in kinds.values())
     require_lines(lines, "lines", "[[edit]], [[concept]] or [[run]]")
     names = [f"{kind}, {of}" for kind, of in kinds]
-    axes = one_or_panels(
-        ax, names, "metric and source", columns=2, height=list_height(lines, 2 if len(kinds) < 3 else 0)
-    )
+    axes = one_or_panels(ax, names, "metric and source", columns=2, height=list_height(lines))
     for axis, ((kind, of), of_kind) in zip(axes, kinds.items(), strict=True):
         _panel(axis, of_kind, len(edits) > 1)
-        axis.set_xlabel(SHARES.get(of) or OTHERS.get(of) or of.replace("_", " "))
+        name_values(axis, SHARES.get(of) or OTHERS.get(of) or of.replace("_", " "))
         if len({other for other, _ in kinds}) > 1:
-            axis.set_title(f"{kind} questions")
+            entitle(axis, f"{kind} questions")
     legend(ax, axes, columns=3, title=f"edit {rows[0]['edit']}" if len(edits) == 1 else None)
     return axes[0]
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
-from atlas.figures._parts import Rows, grouped, legend, list_height, name_lines, points, zero_line
+from atlas.figures._parts import Rows, entitle, grouped, legend, list_height, name_lines, name_values, points, zero_line
 from atlas.figures._style import COLOURS, GREY, panels
 from atlas.stats.leaderboard import ACCURACY
 
@@ -38,7 +38,7 @@ def draw(answer: Answer, *, ax: Axes | None = None, source: str | None = None, m
     both = MEASURES if has_effects else (CORRELATION,)
     measures = [measure] if measure else [CORRELATION] if ax is not None else list(both)
     lines = max(len(of_source) for of_source in sources.values())
-    height = list_height(lines, 1)
+    height = list_height(lines)
     axes = [ax] if ax is not None else panels(len(sources) * len(measures), columns=len(measures), height=height)
     kinds = [(rows, kind) for rows in sources.values() for kind in measures]
     for axis, (rows, kind) in zip(axes, kinds, strict=True):
@@ -46,7 +46,7 @@ def draw(answer: Answer, *, ax: Axes | None = None, source: str | None = None, m
             _correlations(axis, rows, str(answer.facts["reference"]))
         else:
             _effects(axis, rows)
-        axis.set_title(f"{rows[0]['source']}{axis.get_title()}")
+        entitle(axis, f"{rows[0]['source']}{axis.get_title()}")
         name_lines(axis, [_named(row, kind) for row in rows], "method")
     if EFFECT in measures:
         legend(ax, axes, columns=3)
@@ -57,7 +57,7 @@ def _correlations(axis: Axes, rows: Rows, reference: str) -> None:
     values, lows, highs = ([row[f"correlation{end}"] for row in rows] for end in ("", "_low", "_high"))
     points(axis, values, lows, highs, range(len(rows)), color=COLOURS[0], marker="o")
     zero_line(axis)
-    axis.set_xlabel(f"rank correlation with {reference}")
+    name_values(axis, f"rank correlation with {reference}")
 
 
 def _effects(axis: Axes, rows: Rows) -> None:
@@ -77,11 +77,11 @@ def _effects(axis: Axes, rows: Rows) -> None:
         points(axis, values, lows, highs, [line + 0.25 * (place - 1) for line in range(len(rows))], **look)
     if metric == ACCURACY:
         axis.set_xlim(-4, 104)
-        axis.set_xlabel("right answers left, %")
+        name_values(axis, "right answers left, %")
     else:
         zero_line(axis)
-        axis.set_xlabel("change of log-probability, nats")
-    axis.set_title(f", {top} neurons ablated" if top else "")
+        name_values(axis, "change of log-probability, nats")
+    entitle(axis, f", {top} neurons ablated" if top else "")
 
 
 def _scaled(effects: Sequence[Mapping[str, Any]], name: str, scale: int) -> list[float | None]:

@@ -12,10 +12,12 @@ from atlas.figures._parts import (
     legend,
     list_height,
     name_lines,
+    name_values,
     one_or_panels,
     points,
     require_lines,
     series,
+    span,
     with_run,
 )
 from atlas.figures._style import COLOURS, GREY, HEIGHT
@@ -69,9 +71,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
             _concepts(axis, rows)
         else:
             _layers(axis, rows, chance, looks)
-        counts = sorted({row["examples"] for row in rows})
-        number = "-".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1])))
-        axis.set_title(f"{kind[1]} (n = {number})")
+        axis.set_title(f"{kind[1]} (n = {span(row['examples'] for row in rows)})")
     legend(ax, axes, columns=3)
     return axes[0]
 
@@ -125,7 +125,7 @@ def _concepts(axis: Axes, rows: Rows) -> None:
     name_lines(
         axis, [" ".join(str(part) for part in (concept, first) if part) for _, concept, first in lines], "concept"
     )
-    axis.set_xlabel(str(rows[0]["name"]).replace("_", " "))
+    name_values(axis, str(rows[0]["name"]).replace("_", " "))
 
 
 def _of(rows: Sequence[Mapping[str, Any]], name: str) -> list[float | None]:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
-from atlas.figures._parts import Rows, grouped, legend, list_height, name_lines, require_lines, series, token, zero_line
+from atlas.figures._parts import (
+    Rows,
+    grouped,
+    legend,
+    list_height,
+    name_lines,
+    name_values,
+    require_lines,
+    series,
+    token,
+    zero_line,
+)
 from atlas.figures._style import COLOURS, WIDTH, panels
 
 if TYPE_CHECKING:
@@ -67,7 +78,7 @@ def _ranks(axis: Axes, rows: Rows, methods: list[str]) -> None:
     axis.set_xlim(1.5 * most, 0.7)
     axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axis.minorticks_off()
-    axis.set_xlabel("rank in the map (1 is best)")
+    name_values(axis, "rank in the map (1 is best)")
     name_lines(axis, names, "concept")
 
 
@@ -79,4 +90,4 @@ def _tokens(axis: Axes, rows: Rows) -> None:
         axis.barh(line, value, color=COLOURS[1] if value > 0 else COLOURS[0], hatch="" if value > 0 else "////")
     name_lines(axis, [token(text) for text, _ in pairs], "token")
     zero_line(axis)
-    axis.set_xlabel(f"decoded token's value ({rows[0]['projection']})")
+    name_values(axis, f"decoded token's value ({rows[0]['projection']})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from atlas.figures._parts import entitle
 from atlas.figures._ranked import draw_ranked
 
 if TYPE_CHECKING:
@@ -26,9 +27,10 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     if len(maps) == 1:
         [origin] = maps
         what = f"{origin['concept']}, {origin['source']} to {origin['target']}, {origin['reduce']}"
-        axis.set_title(f"{what}: {len(answer)} of {origin['neurons']:,} neurons, n = {origin['examples']} examples")
+        number = f"{len(answer)} of {origin['neurons']:,} neurons, n = {origin['examples']:,} examples"
+        entitle(axis, f"{what}\n{number}")
     else:
         concepts = list(dict.fromkeys(str(origin["concept"]) for origin in maps))
         named = ", ".join(concepts) if len(concepts) <= 3 else f"{len(concepts)} concepts"
-        axis.set_title(f"{named}: {len(answer)} neurons from {len(maps)} maps")
+        entitle(axis, f"{named}: {len(answer)} neurons from {len(maps)} maps")
     return axis

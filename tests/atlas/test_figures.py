@@ -279,3 +279,29 @@ def test_what_is_not_measured_is_not_drawn() -> None:
     assert np.allclose(intervals_of(axis, "some"), [(0.4, 0.6), (0.7, 0.7)])
     points(axis, [None], [None], [None], [0], label="none")
     assert list(points_of(axis)) == ["some"]
+
+
+def test_long_names_many_methods_and_other_scripts_are_inside() -> None:
+    methods = [f"integrated_gradients_{n}" for n in range(13)]
+    pair = {"source": "image", "target": "text", "reduce": "contrast", "correlation": -0.001, "concepts": 3}
+    rows = [pair | {"method": a, "other": b} for a in methods for b in methods if a < b]
+    axis = drawn("agreement", Answer(pa.Table.from_pylist(rows)))
+    assert {text.get_text() for text in axis.texts} == {"0.00"}  # no minus before zeros
+    names = [f"a concept of several words {n}" for n in range(30)]
+    drawn("shared", many_shared(names))
+    of_pair = {"shared": 3, "lift_matched": 2.0, "q_matched": 0.01}
+    rows = [of_pair | {"concept": a, "other": b} for a in names for b in names if a < b]
+    facts = {"concepts": names, "matched": "layer and mean |activation|", "top": 40}
+    assert len(drawn("concept_matrix", Answer(pa.Table.from_pylist(rows), facts=facts)).patches) == 30 * 29
+    drawn("effects", effects(("*", "what_is_this_in_the_picture"), ("accuracy", "region_overlap")))
+    address = {"component": "language", "layer": 31, "neuron": 10999, "score": 1000.0, "rank": 1}
+    row = address | {"tokens": ["\u4f60", "\n\n", " $x$"]}
+    axis = drawn("query", Answer(pa.Table.from_pylist([row]), {"maps": []}))
+    assert axis.texts[0].get_text() == "\\u4f60 · '\\n\\n' · $x$"
+
+
+def test_series_of_one_panel_differ_in_grey() -> None:
+    from atlas.figures._parts import LINES, MARKERS, series
+
+    looks = [(series(place)["marker"], LINES[place]) for place in range(len(_style.COLOURS))]
+    assert len(set(MARKERS)) == len(looks) == len(set(looks))
