@@ -13,11 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from atlas.live.grid.token_grids import Grid
+if TYPE_CHECKING:
+    from atlas.live.grid.token_grids import Grid
 
 Floats = NDArray[np.floating]
 Mask = NDArray[np.bool_]

@@ -1,0 +1,87 @@
+"""A neuron's strongest examples: pictures with its activation laid on them, texts with their words shaded by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
+
+from atlas.errors import UsageError
+from atlas.figures._heat import content, cut, draw_panel, drawable, scale_of, title_of
+from atlas.figures._style import WIDTH, panels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from atlas.live.grid.heat_answer import HeatAnswer, Panel
+    from atlas.query.answer import Answer
+
+COLUMNS = 5
+"""Panels in a row: so many take the width of two columns of a paper."""
+
+SIDE = 2 * WIDTH / COLUMNS
+"""Inches of a panel's width."""
+
+
+def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
+    """One panel an example, strongest first, rows of five for each source, each source with one scale of colours.
+
+    A title has the largest value at any token of the example, and that token. `ax`: where to draw the one panel of an
+    answer. Returns the first panel.
+
+    Raises:
+        UsageError: several panels, and one was given to draw on.
+    """
+    shown = cast("HeatAnswer", answer).panels
+    if ax is not None and len(shown) != 1:
+        raise UsageError(f"the answer has {len(shown)} panels; draw one row of it on one panel: answer[:1]")
+    by_source: dict[str, list[Panel]] = {}
+    for panel in shown:
+        by_source.setdefault(panel.shown.source, []).append(panel)
+    axes = [ax] if ax is not None else _places([len(group) for group in by_source.values()], shown)
+    first = 0
+    for source, group in by_source.items():
+        places = axes[first : first + len(group)]
+        _group(places, group, source)
+        first += len(group)
+    if ax is None:
+        axes[0].figure.suptitle(title_of(shown[0], 100), fontsize=7)
+    return axes[0]
+
+
+def _places(counts: Sequence[int], shown: Sequence[Panel]) -> list[Axes]:
+    """The panels; every source begins a row."""
+    columns = min(COLUMNS, max(counts))
+    rows = [-(-count // columns) for count in counts]
+    shapes = [panel.shown.pixels.shape for panel in shown if panel.shown.pixels is not None]
+    tallest = max((shape[0] / shape[1] for shape in shapes), default=0.7)
+    height = 0.25 + SIDE * min(max(tallest, 0.6), 1.4)
+    axes = panels(sum(rows) * columns, columns=columns, width=SIDE, height=height)
+    used: list[Axes] = []
+    row = 0
+    for count, of_source in zip(counts, rows, strict=True):
+        places = axes[row * columns : (row + of_source) * columns]
+        used += places[:count]
+        for left_over in places[count:]:
+            left_over.set_axis_off()
+        row += of_source
+    return used
+
+
+def _group(axes: Sequence[Axes], group: Sequence[Panel], source: str) -> None:
+    """The examples of one source, with one colour bar."""
+    scale = scale_of([content(panel) for panel in group])
+    for axis, panel in zip(axes, group, strict=True):
+        draw_panel(axis, panel, scale)
+        axis.set_title(_title(panel), fontsize=5.5, pad=2)
+    if scale is not None:
+        bar = cast("Figure", axes[0].figure).colorbar(scale, ax=list(axes), fraction=0.04, pad=0.01, aspect=15)
+        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.ax.tick_params(labelsize=5, length=1.5, pad=1)
+        bar.set_label(f"activation ({source})", fontsize=6, labelpad=2)
+
+
+def _title(panel: Panel) -> str:
+    value, token = panel.shown.stored or (float(panel.values.max()), "")
+    at = f" at {drawable(token).strip() or repr(token)}" if token else ""
+    return cut(f"{value:.3g}{at}", 26)
