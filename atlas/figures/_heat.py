@@ -19,22 +19,27 @@ if TYPE_CHECKING:
 OPAQUE = 0.6
 """How much of a picture its map covers."""
 
-ABOVE, REGION = "#d55e00", "#ffffff"
+ABOVE, REGION = "#009e73", "#ffffff"
 """The colours of the outline of the map's part above the percentile, and of the concept's region."""
 
 SLIGHT = 0.05
 """Share of the largest value that the lowest may be below 0 in a map of magnitudes."""
 
-LINE, LINES = 30, 10
-"""Characters of a line of words, and lines."""
+LETTERS = (5.5, 7.0)
+"""The size of shaded words, in points: in a narrow panel, and in one of a column's width."""
 
-MONO = 0.602
-"""The width of a character of DejaVu Sans Mono, in shares of its size."""
+MONO, SPACING = 0.602, 1.5
+"""The width of a character of DejaVu Sans Mono, and the height of a line, in shares of its size."""
+
+ROOM = 0.92
+"""Share of a panel's place that is left of it when titles and colour bars have theirs."""
 
 
 def scale_of(values: Sequence[Any]) -> ScalarMappable | None:
-    """Colours for values that are compared with each other: from 0 on, or around 0 where there are values below it; None
-    where all are the same."""
+    """Colours for values that are compared with each other: from 0 on, or around 0 where some are below it.
+
+    None where all are the same.
+    """
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
@@ -87,14 +92,15 @@ def draw_map(axis: Axes, panel: Panel, scale: ScalarMappable | None) -> None:
         axis.imshow(veil)
     _outline_region(axis, shown)
     if panel.mask is not None and panel.mask.any() and not panel.mask.all():
-        axis.contour(panel.mask, [0.5], colors=[ABOVE], linewidths=1.1)
+        axis.contour(panel.mask, [0.5], colors=["white"], linewidths=2.0)
+        axis.contour(panel.mask, [0.5], colors=[ABOVE], linewidths=1.2)
     _bare(axis)
 
 
 def _outline_region(axis: Axes, shown: Shown) -> None:
     if shown.region is not None and not shown.region.all():
-        axis.contour(shown.region, [0.5], colors=["black"], linewidths=1.6)
-        axis.contour(shown.region, [0.5], colors=[REGION], linewidths=0.8, linestyles="dashed")
+        axis.contour(shown.region, [0.5], colors=["black"], linewidths=1.3)
+        axis.contour(shown.region, [0.5], colors=[REGION], linewidths=0.7, linestyles="dashed")
 
 
 def _bare(axis: Axes) -> None:
@@ -107,34 +113,35 @@ def draw_words(axis: Axes, panel: Panel, scale: ScalarMappable | None) -> None:
     """Tokens shaded by their values, in lines; of a long text, the lines around the largest value."""
     from matplotlib.patches import Rectangle
 
-    placed, lines = _placed(panel)
     figure = axis.figure.get_figure(root=True)
-    width = axis.get_position().width * figure.get_size_inches()[0]
-    size = min(7.0, 72 * width / (LINE * MONO))
-    for word, line, column, value in placed:
+    size_of_figure = figure.get_size_inches()
+    width, height = (72 * ROOM * float(side) for side in axis.get_position().size * size_of_figure)  # points
+    size = LETTERS[0] if width < 130 else LETTERS[1]
+    columns, lines = int(width / (size * MONO)), max(2, int(height / (size * SPACING)))
+    for word, line, column, value in placed(panel, columns, lines):
         colour = "white" if scale is None else scale.to_rgba(value, alpha=OPAQUE)
-        axis.add_patch(Rectangle((column, line), len(word), 1, facecolor=colour, edgecolor="white", linewidth=0.4))
+        axis.add_patch(Rectangle((column, line), len(word), 0.94, facecolor=colour, linewidth=0))
         axis.text(column, line + 0.5, word, fontsize=size, family="DejaVu Sans Mono", va="center_baseline")
-    axis.set_xlim(0, LINE)
-    axis.set_ylim(max(lines, 4), 0)
+    axis.set_xlim(0, columns)
+    axis.set_ylim(lines, 0)
     _bare(axis)
 
 
-def _placed(panel: Panel) -> tuple[list[tuple[str, int, int, float]], int]:
-    """Each token with its line, column and value; and how many lines there are."""
+def placed(panel: Panel, columns: int, lines: int) -> list[tuple[str, int, int, float]]:
+    """Each token that is shown, with its line, first column and value."""
     rows: list[list[tuple[str, int, float]]] = [[]]
     column = 0
     for word, value in zip(panel.shown.words, panel.values, strict=True):
-        text = drawable(word)[:LINE] or " "
-        if column + len(text) > LINE:
+        text = drawable(word)[:columns] or " "
+        if column + len(text) > columns:
             rows.append([])
             column, text = 0, text.lstrip() or " "
         rows[-1].append((text, column, float(value)))
         column += len(text)
-    peak = next((i for i, row in enumerate(rows) if any(v == float(panel.values.max()) for _, _, v in row)), 0)
-    first = max(0, min(peak - LINES // 2, len(rows) - LINES))
-    kept = rows[first : first + LINES]
-    return [(t, i, c, v) for i, row in enumerate(kept) for t, c, v in row], len(kept)
+    largest = float(panel.values.max())
+    peak = next(i for i, row in enumerate(rows) if any(value == largest for _, _, value in row))
+    first = max(0, min(peak - lines // 2, len(rows) - lines))
+    return [(t, i, c, v) for i, row in enumerate(rows[first : first + lines]) for t, c, v in row]
 
 
 def _draw_strip(axis: Axes, panel: Panel, scale: ScalarMappable | None) -> None:
@@ -173,7 +180,7 @@ def title_of(panel: Panel, length: int) -> str:
     """The neuron and tokens that it raises, in so many characters."""
     if panel.neuron is None:
         return "mean"
-    raised = ", ".join(drawable(token).strip() or repr(token) for token in panel.decoded)
+    raised = ", ".join(" ".join(drawable(token).split()) or repr(token) for token in panel.decoded)
     return cut(f"{panel.neuron}  {raised}".rstrip(), length)
 
 

@@ -38,37 +38,50 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     by_source: dict[str, list[Panel]] = {}
     for panel in shown:
         by_source.setdefault(panel.shown.source, []).append(panel)
-    axes = [ax] if ax is not None else _places([len(group) for group in by_source.values()], shown)
+    axes = [ax] if ax is not None else _places(list(by_source.values()))
     first = 0
-    for source, group in by_source.items():
+    for group in by_source.values():
         places = axes[first : first + len(group)]
-        _group(places, group, source)
+        _group(places, group)
         first += len(group)
     if ax is None:
         axes[0].figure.suptitle(title_of(shown[0], 100), fontsize=7)
     return axes[0]
 
 
-def _places(counts: Sequence[int], shown: Sequence[Panel]) -> list[Axes]:
-    """The panels; every source begins a row."""
-    columns = min(COLUMNS, max(counts))
-    rows = [-(-count // columns) for count in counts]
-    shapes = [panel.shown.pixels.shape for panel in shown if panel.shown.pixels is not None]
-    tallest = max((shape[0] / shape[1] for shape in shapes), default=0.7)
-    height = 0.25 + SIDE * min(max(tallest, 0.6), 1.4)
-    axes = panels(sum(rows) * columns, columns=columns, width=SIDE, height=height)
+def _places(groups: Sequence[Sequence[Panel]]) -> list[Axes]:
+    """The panels; every source begins a row, as high as its content needs."""
+    columns = min(COLUMNS, max(map(len, groups)))
+    rows = [-(-len(group) // columns) for group in groups]
+    heights = [height for group, count in zip(groups, rows, strict=True) for height in [_height(group)] * count]
+    axes = panels(
+        sum(rows) * columns,
+        columns=columns,
+        width=SIDE,
+        height=sum(heights) / len(heights),
+        gridspec_kw={"height_ratios": heights},
+    )
     used: list[Axes] = []
     row = 0
-    for count, of_source in zip(counts, rows, strict=True):
+    for group, of_source in zip(groups, rows, strict=True):
         places = axes[row * columns : (row + of_source) * columns]
-        used += places[:count]
-        for left_over in places[count:]:
+        used += places[: len(group)]
+        for left_over in places[len(group) :]:
             left_over.set_axis_off()
         row += of_source
     return used
 
 
-def _group(axes: Sequence[Axes], group: Sequence[Panel], source: str) -> None:
+def _height(group: Sequence[Panel]) -> float:
+    """Inches of a row: for pictures by the tallest, up to a square; for words by the longest text."""
+    shapes = [panel.shown.pixels.shape for panel in group if panel.shown.pixels is not None]
+    if shapes:
+        return 0.2 + SIDE * min(max(shape[0] / shape[1] for shape in shapes), 1.0)
+    signs = max(sum(map(len, panel.shown.words)) for panel in group)
+    return 0.3 + 0.115 * min(max(signs / 17, 3), 9)
+
+
+def _group(axes: Sequence[Axes], group: Sequence[Panel]) -> None:
     """The examples of one source, with one colour bar."""
     scale = scale_of([content(panel) for panel in group])
     for axis, panel in zip(axes, group, strict=True):
@@ -76,9 +89,11 @@ def _group(axes: Sequence[Axes], group: Sequence[Panel], source: str) -> None:
         axis.set_title(_title(panel), fontsize=5.5, pad=2)
     if scale is not None:
         bar = cast("Figure", axes[0].figure).colorbar(scale, ax=list(axes), fraction=0.04, pad=0.01, aspect=15)
+        for axis in axes:
+            axis.set_anchor("N")  # a colour bar centres what it stands beside
         bar.outline.set_visible(False)  # type: ignore[operator]
         bar.ax.tick_params(labelsize=5, length=1.5, pad=1)
-        bar.set_label(f"activation ({source})", fontsize=6, labelpad=2)
+        bar.set_label("activation", fontsize=6, labelpad=2)
 
 
 def _title(panel: Panel) -> str:

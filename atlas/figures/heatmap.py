@@ -22,7 +22,7 @@ COLUMNS = 4
 MOST = 60
 """Panels that one figure can show."""
 
-PER_INCH = 19
+PER_INCH = 18
 """Characters of a title in an inch."""
 
 
@@ -78,11 +78,11 @@ def _cell(axis: Axes, cell: Panel | Shown, length: int, *, labelled: bool) -> No
     if not hasattr(cell, "shown"):
         shown = cast("Shown", cell)
         draw_picture(axis, shown)
-        axis.set_title(_name(shown, length), fontsize=6)
+        axis.set_title(_name(shown, length), fontsize=6, loc="left")
         return
     scale = scale_of([content(panel)])
     draw_panel(axis, panel, scale)
-    axis.set_title("\n".join([title_of(panel, length), cut(_numbers(panel), length + 6)]), fontsize=6)
+    axis.set_title(f"{title_of(panel, length)}\n{cut(_numbers(panel), length + 6)}", fontsize=6, loc="left")
     if scale is not None:
         bar = axis.figure.colorbar(scale, ax=axis, fraction=0.05, pad=0.02, shrink=0.85)
         bar.outline.set_visible(False)  # type: ignore[operator]

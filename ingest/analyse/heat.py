@@ -24,10 +24,8 @@ from atlas.token_roles import ROLES
 from ingest.analyse.heat_examples import ToShow
 from ingest.attribution.finite import FiniteCheck
 from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO
+from ingest.data.targets import tokens_of
 from ingest.run.encode_examples import batches
-
-SIDE = 1024
-"""The longest side of a map, in pixels; larger pictures are shown and compared smaller."""
 
 NEAR = 0.02
 """How far, in shares of it, a neuron's largest value may be from what was stored; bfloat16 rounds by less."""
@@ -36,13 +34,15 @@ NEAR = 0.02
 @dataclass(frozen=True, slots=True)
 class Look:
     """What is looked at. neurons: whose values; controls: random ones, that are compared by IoU only. tap: see
-    `atlas.live.hooks.tracing`. concept: whose region is outlined, where the dataset knows it."""
+    `atlas.live.hooks.tracing`. concept: whose region is outlined, where the dataset knows it. side: the longest of a
+    map, in pixels; larger pictures are shown and compared smaller. decoded: tokens that each neuron raises."""
 
     neurons: Sequence[Neuron]
     controls: Sequence[Neuron] = ()
     tap: str = PRODUCT
     concept: str | None = None
     percentile: float = PERCENTILE
+    side: int = 1024
     decoded: Mapping[Neuron, tuple[str, ...]] | None = None
 
 
@@ -145,9 +145,9 @@ def _parts(
 ) -> Iterator[tuple[Shown, _Laid]]:
     """Every picture, frame, recording or text of a prompt, with the values of its tokens."""
     ids = [*prompt.ids, *prompt.answer]
-    common: dict[str, Any] = {"source": one.source, "example": one.example, "stored": one.stored}
+    common: dict[str, Any] = {"source": one.source, "example": one.example, "stored": one.stored, "run": one.run}
     if one.source in (TEXT, AUDIO):
-        places = _words(live, ids) if one.source == TEXT else _placeholders(live, ids, AUDIO)
+        places = _words(live, one, prompt) if one.source == TEXT else _placeholders(live, ids, AUDIO)
         words = tuple(live.encoder.token(ids[p]) for p in places) if one.source == TEXT else ()
         if not places:
             raise UsageError(f"{one.names[0]} has no token of {one.source} for {live.name}; give a longer one")
@@ -161,7 +161,7 @@ def _parts(
             "values are shown as a strip, and there is no IoU"
         )
         places = _placeholders(live, ids, one.source)
-        pixels = _pixels(_frames(one)[0]) if one.media else None
+        pixels = _pixels(_frames(one)[0], look.side) if one.media else None
         yield Shown(one.names[0], pixels=pixels, **common), _Laid(strip(places, values), None)
         return
     for number, frame, of_part in _by_picture(found):
@@ -181,7 +181,7 @@ def _part(
     """One picture, or one step of a video."""
     steps = _frames(one)
     picture = steps[number] if one.source == IMAGE else steps[min(frame * _per_step(one, steps), len(steps) - 1)]
-    pixels = _pixels(picture)
+    pixels = _pixels(picture, look.side)
     name = one.names[number if one.source == IMAGE else 0]
     region = _region(one, name, look.concept, pixels.shape[:2], notes) if one.source == IMAGE else None
     shown = Shown(name, number=frame or number, pixels=pixels, region=region, concept=look.concept, **common)
@@ -206,10 +206,10 @@ def _per_step(one: ToShow, frames: Sequence[Any]) -> int:
     return 2 if one.source == VIDEO and len(frames) > 1 else 1
 
 
-def _pixels(picture: Any) -> NDArray[np.uint8]:
-    """(height, width, 3), at most SIDE long."""
+def _pixels(picture: Any, side: int) -> NDArray[np.uint8]:
+    """(height, width, 3), at most `side` long."""
     picture = rgb(picture)
-    scale = SIDE / max(picture.size)
+    scale = side / max(picture.size)
     if scale < 1:
         picture = picture.resize([max(1, round(edge * scale)) for edge in picture.size])
     return np.asarray(picture, np.uint8)
@@ -231,7 +231,9 @@ def _region(one: ToShow, name: str, concept: str | None, size: tuple[int, ...], 
         return None
     shape = region.shape
     if abs(shape[0] * size[1] / (shape[1] * size[0]) - 1) > 0.02:
-        notes.append(f"the outline of {concept} in {name} is of another picture ({shape[1]} x {shape[0]}); it is not used")
+        notes.append(
+            f"the outline of {concept} in {name} is of another picture ({shape[1]} x {shape[0]}); it is not used"
+        )
         return None
     return resampled(region, (size[0], size[1]))
 
@@ -242,8 +244,17 @@ def _placeholders(live: LiveModel, ids: Sequence[int], kind: str) -> list[int]:
     return [position for position, token_id in enumerate(ids) if token_id == token]
 
 
-def _words(live: LiveModel, ids: Sequence[int]) -> list[int]:
-    """The positions of words: all but special tokens."""
-    tokens = torch.tensor([ids])
+def _words(live: LiveModel, one: ToShow, prompt: Prompt) -> list[int]:
+    """The positions of the words that were asked and answered, without special tokens and the chat template's words.
+
+    Where the tokenizer rewrites the text, with the template's.
+    """
+    tokens = torch.tensor([[*prompt.ids, *prompt.answer]])
     roles = live.encoder.role_of(tokens, torch.ones_like(tokens))[0].tolist()
-    return [position for position, role in enumerate(roles) if ROLES[role] == "text"]
+    words = [position for position, role in enumerate(roles) if ROLES[role] == "text"]
+    text = live.encoder.decode(prompt.ids)
+    if one.prompt not in text:
+        return words
+    start = text.index(one.prompt)
+    asked = set(tokens_of((start, start + len(one.prompt)), live.encoder.ends(prompt.ids)))
+    return [position for position in words if position in asked or position >= len(prompt.ids)]

@@ -55,7 +55,7 @@ class ToShow:
     """One prompt with what it shows, and its answer in words or as token ids.
 
     names: of the media, or of a text its prompt. dataset, pointers: where masks come from; None of files. example: the
-    id of a stored one. stored: its rank's largest value, and the token where it was.
+    id of a stored one, run: the run that stored it. stored: its largest value, and the token where it was.
     """
 
     source: str
@@ -66,6 +66,7 @@ class ToShow:
     answer_ids: tuple[int, ...] = ()
     dataset: Dataset | None = None
     example: str | None = None
+    run: str | None = None
     stored: tuple[float, str] | None = None
 
 
@@ -173,6 +174,7 @@ def _opened(row: Mapping[str, Any], answer_ids: tuple[int, ...], datasets: dict[
         answer_ids,
         dataset,
         row["example_id"],
+        row["run_id"],
         (row["value"], row["token"]) if "value" in row else None,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +14,9 @@ from ingest.requests.request import Progress, Request, silent
 
 if TYPE_CHECKING:
     from atlas.live.grid.heat_answer import HeatAnswer
+
+SIDE = 400
+"""The longest side of a picture, in pixels: a panel of the figure has no more."""
 
 
 @described
@@ -36,9 +40,7 @@ class Gallery(Request["HeatAnswer"], LoadOptions, ModelOptions):
     batch_size: int = option("Examples in one forward pass.", default=8, of=EXECUTION, least=1)
 
     def perform(self, path: Path, progress: Progress = silent) -> HeatAnswer:
-        from dataclasses import fields
-
         given = {f.name: getattr(self, f.name) for f in fields(self)}
-        answer = Heatmap(**given).perform(path, progress)
+        answer = Heatmap(**given).look(path, progress, SIDE)
         answer.question = self
         return answer

@@ -28,6 +28,9 @@ WITH_ADDRESS = ("model", "concept", "source", "tap")
 
 CONDITIONS = {*options_of(Conditions)} - {*WITH_ADDRESS}
 
+SIDE = 1024
+"""The longest side of a map, in pixels."""
+
 BEST = 10
 """How many of a concept's neurons are shown by default."""
 
@@ -64,7 +67,10 @@ class Heatmap(Request["HeatAnswer"], LoadOptions, Conditions, ModelOptions):
         "A video: a file, a folder of pictures, or DATASET:POINTER.", default=None, several=REPEATED
     )
     prompt: str | None = option(
-        "What is asked. Alone: its words are what is looked at. [default: what is this?]", "--prompt", "-p", default=None
+        "What is asked. Alone: its words are what is looked at. [default: what is this?]",
+        "--prompt",
+        "-p",
+        default=None,
     )
     example: str | None = option("A stored example, by the beginning of its id.", default=None)
     exemplars: int | None = option(
@@ -98,6 +104,12 @@ class Heatmap(Request["HeatAnswer"], LoadOptions, Conditions, ModelOptions):
             raise UsageError("[[mask_percentile]] must be from 0 to below 100")
 
     def perform(self, path: Path, progress: Progress = silent) -> HeatAnswer:
+        answer = self.look(path, progress)
+        answer.question = self
+        return answer
+
+    def look(self, path: Path, progress: Progress, side: int = SIDE) -> HeatAnswer:
+        """The answer, with maps whose longest side has so many pixels; pictures that are larger are made smaller."""
         from ingest.requests.heatmap_answer import Settings, answer_of
 
         live = None
@@ -108,10 +120,8 @@ class Heatmap(Request["HeatAnswer"], LoadOptions, Conditions, ModelOptions):
         shown = self._shown(path, neurons, model)
         if live is None:
             live, model = load_stored(path, self, model)
-        settings = Settings(self.concept, self.tap, self.mask_percentile, self.seed, self.batch_size)
-        answer = answer_of(path, settings, live, model, neurons, shown, provenance, progress)
-        answer.question = self
-        return answer
+        settings = Settings(self.concept, self.tap, self.mask_percentile, self.seed, self.batch_size, side)
+        return answer_of(path, settings, live, model, neurons, shown, provenance, progress)
 
     def _neurons(self, path: Path, model: StoredModel) -> tuple[list[Address], Provenance]:
         """The neurons to look at, and where they come from."""

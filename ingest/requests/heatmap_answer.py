@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from atlas.query.provenance import Provenance
     from ingest.analyse.heat_examples import Gathered
 
-EMPTY = ("example", "iou", "pointing")
+LEAST = 20
+"""Random neurons that a comparison rests on, at least."""
+
+EMPTY = ("example", "run", "iou", "pointing")
 """Columns that are not printed where no row has a value."""
 
 
@@ -32,6 +35,7 @@ class Settings:
     percentile: float
     seed: int
     batch_size: int
+    side: int
 
 
 def answer_of(
@@ -46,10 +50,10 @@ def answer_of(
 ) -> HeatAnswer:
     """The panels and the rows of all neurons on everything that is shown."""
     concept = settings.concept or _concept_of(provenance)
-    controls = matched_random(neurons, model.width, settings.seed) if concept is not None else []
+    controls = _random(neurons, model.width, settings.seed) if concept is not None else []
     tap = settings.tap or gathered.tap or _tap_of(provenance)
     tokens = decoded_tokens(path, model, neurons)
-    look = Look(neurons, controls, tap, concept, settings.percentile, tokens)
+    look = Look(neurons, controls, tap, concept, settings.percentile, settings.side, tokens)
     panels: list[Panel] = []
     others: list[Panel] = []
     notes = list(gathered.notes)
@@ -68,9 +72,18 @@ def answer_of(
             ["component", *(name for name in EMPTY if table[name].null_count == len(table)), *_same(table)]
         ),
     )
-    answer.panels = tuple(panels)
+    answer.panels, answer.controls = tuple(panels), tuple(others)
     answer.notes += _sentence(answer)
     return answer
+
+
+def _random(neurons: Sequence[Neuron], width: int, seed: int) -> list[Neuron]:
+    """Random neurons of the same layers: as many, and for few neurons several times as many, so that their mean does
+    not hang on one."""
+    drawn: list[Neuron] = []
+    for i in range(-(-LEAST // len(neurons))):
+        drawn += matched_random(neurons, width, seed + i)
+    return list(dict.fromkeys(drawn))
 
 
 def _same(table: Any) -> list[str]:
@@ -111,8 +124,13 @@ def _sentence(answer: HeatAnswer) -> tuple[str, ...]:
     """The comparison with random neurons, and the mean map's, in a sentence."""
     if answer.facts.get("iou") is None:
         return ()
-    line = f"IoU {answer.facts['iou']:.2f}, of as many random neurons of the same layers {answer.facts['random_iou']:.2f}"
-    ious = [panel.iou for panel in answer.means()]
-    mean = average(ious)
-    answer.facts["mean_map_iou"] = mean
-    return (line if mean is None else f"{line}; of the mean map {mean:.2f}",)
+    random = len({panel.neuron for panel in answer.controls})
+    line = (
+        f"IoU {answer.facts['iou']:.2f}, of {random} random neurons of the same layers {answer.facts['random_iou']:.2f}"
+    )
+    means = answer.means()
+    if (mean := average([panel.iou for panel in means])) is None:
+        return (line,)
+    beside = average([panel.random for panel in means])
+    answer.facts |= {"mean_map_iou": mean, "random_mean_map_iou": beside}
+    return (line if beside is None else f"{line}; of the mean map {mean:.2f}, of random ones' {beside:.2f}",)

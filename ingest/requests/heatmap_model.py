@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from atlas.errors import UsageError
 from atlas.neurons import Neuron
 from atlas.query import statements
-from atlas.query.map_spec import COORDINATES, MapSpec
+from atlas.query.map_spec import MapSpec
 from atlas.query.resolve_maps import choose_map
 from atlas.questions.query import Query
 from atlas.store.database import open_readonly
@@ -90,9 +90,7 @@ def load_stored(path: Path, request: ModelOptions, model: StoredModel | None) ->
     return live, known[0]
 
 
-def neurons_of(
-    path: Path, model: StoredModel, asked: Mapping[str, Any], top: int
-) -> tuple[list[Neuron], Provenance]:
+def neurons_of(path: Path, model: StoredModel, asked: Mapping[str, Any], top: int) -> tuple[list[Neuron], Provenance]:
     """A concept's best neurons in this model, by the options of `atlas query`; and their provenance.
 
     Raises:

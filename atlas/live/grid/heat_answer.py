@@ -23,6 +23,7 @@ ROWS = pa.schema(
         ("source", pa.string()),
         ("shown", pa.string()),
         ("example", pa.string()),
+        ("run", pa.string()),
         ("max", pa.float32()),
         ("mean", pa.float32()),
         ("above_zero", pa.float32()),
@@ -39,8 +40,8 @@ class Shown:
     name: a file, a dataset's pointer, or for words the prompt. source: image, video, audio or text. number: of the
     picture or frame, from 0. pixels: (height, width, 3) uint8, where it can be seen. region: (height, width) bool, the
     pixels that show the `concept`, where that is known. words: each token as text, where it has no place in a picture.
-    sound: the recording. example: the id of a stored example. stored: the neuron's stored largest value on it, and the
-    token where it was.
+    sound: the recording. example: the id of a stored example; run: the one that stored it. stored: the neuron's stored
+    largest value on it, and the token where it was.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Shown:
     words: tuple[str, ...] = ()
     sound: Sound | None = None
     example: str | None = None
+    run: str | None = None
     stored: tuple[float, str] | None = None
 
     @property
@@ -100,18 +102,22 @@ class Panel:
 class HeatAnswer(Answer):
     """One row a neuron and what was shown: largest value, mean and share above 0 over its tokens, IoU and pointing.
 
-    panels: what a figure draws, one a neuron and picture, frame, recording or text. The part `random` has the rows of
-    random neurons, where the pictures have a region.
+    panels: what a figure draws, one a neuron and picture, frame, recording or text. controls: the same of random
+    neurons, where the pictures have a region; the part `random` has their rows.
     """
 
     panels: tuple[Panel, ...] = ()
+    controls: tuple[Panel, ...] = ()
 
     def means(self) -> list[Panel]:
-        """The mean over the neurons, for everything that was shown to several; in the order of the panels."""
-        groups: dict[tuple[Any, ...], list[Panel]] = {}
-        for panel in self.panels:
-            groups.setdefault((panel.shown.key, panel.shown.source, panel.shown.number), []).append(panel)
-        return [mean_of(group) for group in groups.values() if len(group) > 1]
+        """The mean over the neurons, for everything that was shown to several, in the order of the panels; beside it,
+        the IoU of the mean over as many random ones."""
+        beside = by_shown(self.controls)
+        return [
+            mean_of(group, mean_of(beside[key][: len(group)]).iou if key in beside else None)
+            for key, group in by_shown(self.panels).items()
+            if len(group) > 1
+        ]
 
     def _like(self, table: pa.Table) -> Self:
         """The same answer with other rows, and their panels only."""
@@ -126,13 +132,21 @@ def key_of(row: dict[str, Any]) -> tuple[Neuron, str, str | None]:
     return Neuron(row["component"], row["layer"], row["neuron"]), row["shown"], row["example"]
 
 
-def mean_of(panels: Sequence[Panel]) -> Panel:
-    """The mean of several neurons' values on the same thing."""
+def by_shown(panels: Sequence[Panel]) -> dict[tuple[Any, ...], list[Panel]]:
+    """Panels by the picture, frame, recording or text that they are of."""
+    groups: dict[tuple[Any, ...], list[Panel]] = {}
+    for panel in panels:
+        groups.setdefault((panel.shown.key, panel.shown.number), []).append(panel)
+    return groups
+
+
+def mean_of(panels: Sequence[Panel], random: float | None = None) -> Panel:
+    """The mean of several neurons' values on the same thing. random: the IoU to show beside its own."""
     first = panels[0]
     heats = [p.heat for p in panels if p.heat is not None]
     values = np.mean([p.values for p in panels], 0)
     heat = np.mean(heats, 0) if len(heats) == len(panels) else None
-    return Panel(None, replace(first.shown, stored=None), values, heat, (), first.percentile, first.random)
+    return Panel(None, replace(first.shown, stored=None), values, heat, (), first.percentile, random)
 
 
 def rows_of(panels: Sequence[Panel]) -> pa.Table:
@@ -154,6 +168,7 @@ def _row(panels: Sequence[Panel]) -> dict[str, Any]:
         "source": shown.source,
         "shown": shown.name,
         "example": shown.example,
+        "run": shown.run,
         "max": float(values.max()),
         "mean": float(values.mean()),
         "above_zero": float((values > 0).mean()),

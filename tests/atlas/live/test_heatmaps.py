@@ -116,8 +116,11 @@ def finest(found: Sequence[Grid], axis: int) -> list[float]:
 
 
 def sharp(found: Sequence[Grid]) -> Any:
-    """(height, width) bool: what the finest grids see. LLaVA-NeXT's leave out rows at the picture's edge, where only the
-    coarse grid sees it, whose cells a region of fine cells cuts through."""
+    """(height, width) bool: what the finest grids see.
+
+    LLaVA-NeXT's leave out rows at the picture's edge. There only the coarse grid sees it, and a region of fine cells
+    cuts through its cells.
+    """
     fine = min(cell(g, 0) * cell(g, 1) for g in found)
     seen = np.zeros(SIZE, bool)
     y, x = ((np.arange(n) + 0.5) / n for n in SIZE)
