@@ -70,7 +70,8 @@ def _drawing_request(kind: type[Any]) -> Callable[..., None]:
         form = output.chosen()
         if out is not None:
             check_out(out)
-        request, path = filled(kind, given), existing(atlas)
+        path = existing(atlas)
+        request = filled(kind, given)
         with progressing(no_progress) as progress:
             answer = request.perform(path, progress)
         note_model(request, answer.facts["model"])

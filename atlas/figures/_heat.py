@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from atlas.figures._style import MAGNITUDES, SIGNED, around_zero
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
 
     from atlas.live.grid.heat_answer import Panel, Shown
 
@@ -35,12 +37,30 @@ ROOM = 0.92
 """Share of a panel's place that is left of it when titles and colour bars have theirs."""
 
 
-def scale_of(values: Sequence[Any]) -> ScalarMappable | None:
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """colours: the name of a colour map. norm: from a value to its place on it."""
+
+    colours: str
+    norm: Normalize
+
+    def colour(self, value: float) -> Any:
+        """Red, green, blue and opacity of a value."""
+        return self.mappable.to_rgba(np.array([value]), alpha=OPAQUE)[0]
+
+    @property
+    def mappable(self) -> ScalarMappable:
+        """For a colour bar."""
+        from matplotlib.cm import ScalarMappable
+
+        return ScalarMappable(self.norm, self.colours)
+
+
+def scale_of(values: Sequence[Any]) -> Scale | None:
     """Colours for values that are compared with each other: from 0 on, or around 0 where some are below it.
 
     None where all are the same.
     """
-    from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
 
     numbers = np.concatenate([np.ravel(part) for part in values]) if values else np.zeros(0)
@@ -49,8 +69,8 @@ def scale_of(values: Sequence[Any]) -> ScalarMappable | None:
         return None
     least, most = float(numbers.min()), float(numbers.max())
     if least >= -SLIGHT * max(most, 0.0):
-        return ScalarMappable(Normalize(min(least, 0.0), most), MAGNITUDES)
-    return ScalarMappable(around_zero([least, most]), SIGNED)
+        return Scale(MAGNITUDES, Normalize(min(least, 0.0), most))
+    return Scale(SIGNED, around_zero([least, most]))
 
 
 def content(panel: Panel) -> Any:
@@ -58,7 +78,19 @@ def content(panel: Panel) -> Any:
     return panel.values if panel.heat is None else panel.heat
 
 
-def draw_panel(axis: Axes, panel: Panel, scale: ScalarMappable | None) -> None:
+def add_bar(axes: Axes | Sequence[Axes], scale: Scale, *, labelled: bool, **place: Any) -> None:
+    """A slim colour bar beside one panel or several. place: of `Figure.colorbar`."""
+    of_all = [axes] if not isinstance(axes, Sequence) else list(axes)
+    figure: Any = of_all[0].figure
+    bar = figure.colorbar(scale.mappable, ax=of_all, **place)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=5, length=1.5, pad=1)
+    bar.ax.locator_params(nbins=4)
+    if labelled:
+        bar.set_label("activation", fontsize=6, labelpad=2)
+
+
+def draw_panel(axis: Axes, panel: Panel, scale: Scale | None) -> None:
     """One neuron's values on what was shown."""
     if panel.heat is not None:
         draw_map(axis, panel, scale)
@@ -72,12 +104,13 @@ def draw_panel(axis: Axes, panel: Panel, scale: ScalarMappable | None) -> None:
 
 def draw_picture(axis: Axes, shown: Shown) -> None:
     """The picture itself, with its concept's region outlined."""
+    assert shown.pixels is not None
     axis.imshow(shown.pixels)
     _outline_region(axis, shown)
     _bare(axis)
 
 
-def draw_map(axis: Axes, panel: Panel, scale: ScalarMappable | None) -> None:
+def draw_map(axis: Axes, panel: Panel, scale: Scale | None) -> None:
     """The map over the picture in grey; what no token sees is pale."""
     shown, heat = panel.shown, panel.heat
     assert shown.pixels is not None and heat is not None
@@ -85,7 +118,7 @@ def draw_map(axis: Axes, panel: Panel, scale: ScalarMappable | None) -> None:
     axis.imshow(grey, cmap="gray", vmin=0, vmax=255)
     unseen = np.isnan(heat)
     if scale is not None:
-        axis.imshow(np.ma.masked_array(heat, unseen), cmap=scale.cmap, norm=scale.norm, alpha=OPAQUE)
+        axis.imshow(np.ma.masked_array(heat, unseen), cmap=scale.colours, norm=scale.norm, alpha=OPAQUE)
     if unseen.any():
         veil = np.ones((*heat.shape, 4))
         veil[..., 3] = 0.75 * unseen
@@ -109,7 +142,7 @@ def _bare(axis: Axes) -> None:
     axis.spines[["left", "bottom"]].set_visible(False)
 
 
-def draw_words(axis: Axes, panel: Panel, scale: ScalarMappable | None) -> None:
+def draw_words(axis: Axes, panel: Panel, scale: Scale | None) -> None:
     """Tokens shaded by their values, in lines; of a long text, the lines around the largest value."""
     from matplotlib.patches import Rectangle
 
@@ -119,7 +152,7 @@ def draw_words(axis: Axes, panel: Panel, scale: ScalarMappable | None) -> None:
     size = LETTERS[0] if width < 130 else LETTERS[1]
     columns, lines = int(width / (size * MONO)), max(2, int(height / (size * SPACING)))
     for word, line, column, value in placed(panel, columns, lines):
-        colour = "white" if scale is None else scale.to_rgba(value, alpha=OPAQUE)
+        colour = "white" if scale is None else scale.colour(value)
         axis.add_patch(Rectangle((column, line), len(word), 0.94, facecolor=colour, linewidth=0))
         axis.text(column, line + 0.5, word, fontsize=size, family="DejaVu Sans Mono", va="center_baseline")
     axis.set_xlim(0, columns)
@@ -144,20 +177,20 @@ def placed(panel: Panel, columns: int, lines: int) -> list[tuple[str, int, int, 
     return [(t, i, c, v) for i, row in enumerate(rows[first : first + lines]) for t, c, v in row]
 
 
-def _draw_strip(axis: Axes, panel: Panel, scale: ScalarMappable | None) -> None:
+def _draw_strip(axis: Axes, panel: Panel, scale: Scale | None) -> None:
     """One row of values, of tokens without a place; below the picture, where there is one."""
     strip = axis
     if panel.shown.pixels is not None:
         axis.imshow(panel.shown.pixels)
         _bare(axis)
         strip = axis.inset_axes((0.0, -0.3, 1.0, 0.16))
-    colours = {} if scale is None else {"cmap": scale.cmap, "norm": scale.norm}
-    strip.imshow(panel.values[None], aspect="auto", extent=(0, len(panel.values), 0, 1), **colours)
+    colours, norm = (MAGNITUDES, None) if scale is None else (scale.colours, scale.norm)
+    strip.imshow(panel.values[None], aspect="auto", extent=(0, len(panel.values), 0, 1), cmap=colours, norm=norm)
     strip.set_yticks([])
     strip.set_xlabel(f"{panel.shown.source} token", labelpad=1)
 
 
-def _draw_sound(axis: Axes, panel: Panel, scale: ScalarMappable | None) -> None:
+def _draw_sound(axis: Axes, panel: Panel, scale: Scale | None) -> None:
     """The spectrogram in grey, and over it the values, each for an equal share of the time."""
     from scipy.signal import spectrogram
 
@@ -171,7 +204,7 @@ def _draw_sound(axis: Axes, panel: Panel, scale: ScalarMappable | None) -> None:
     axis.imshow(decibels, origin="lower", aspect="auto", extent=place, cmap="gray", vmin=top - 70, vmax=top)
     if scale is not None:
         values = panel.values[None]
-        axis.imshow(values, aspect="auto", extent=place, cmap=scale.cmap, norm=scale.norm, alpha=OPAQUE)
+        axis.imshow(values, aspect="auto", extent=place, cmap=scale.colours, norm=scale.norm, alpha=OPAQUE)
     axis.set_xlabel("time, s", labelpad=1)
     axis.set_ylabel("frequency, kHz", labelpad=1)
 

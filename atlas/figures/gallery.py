@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from atlas.errors import UsageError
-from atlas.figures._heat import content, cut, draw_panel, drawable, scale_of, title_of
+from atlas.figures._heat import add_bar, content, cut, draw_panel, drawable, scale_of, title_of
 from atlas.figures._style import WIDTH, panels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from atlas.live.grid.heat_answer import HeatAnswer, Panel
     from atlas.query.answer import Answer
@@ -76,7 +75,7 @@ def _height(group: Sequence[Panel]) -> float:
     """Inches of a row: for pictures by the tallest, up to a square; for words by the longest text."""
     shapes = [panel.shown.pixels.shape for panel in group if panel.shown.pixels is not None]
     if shapes:
-        return 0.2 + SIDE * min(max(shape[0] / shape[1] for shape in shapes), 1.0)
+        return 0.2 + SIDE * min(max(float(height / width) for height, width, _ in shapes), 1.0)
     signs = max(sum(map(len, panel.shown.words)) for panel in group)
     return 0.3 + 0.115 * min(max(signs / 17, 3), 9)
 
@@ -88,12 +87,9 @@ def _group(axes: Sequence[Axes], group: Sequence[Panel]) -> None:
         draw_panel(axis, panel, scale)
         axis.set_title(_title(panel), fontsize=5.5, pad=2)
     if scale is not None:
-        bar = cast("Figure", axes[0].figure).colorbar(scale, ax=list(axes), fraction=0.04, pad=0.01, aspect=15)
+        add_bar(axes, scale, labelled=True, fraction=0.04, pad=0.01, aspect=15)
         for axis in axes:
             axis.set_anchor("N")  # a colour bar centres what it stands beside
-        bar.outline.set_visible(False)  # type: ignore[operator]
-        bar.ax.tick_params(labelsize=5, length=1.5, pad=1)
-        bar.set_label("activation", fontsize=6, labelpad=2)
 
 
 def _title(panel: Panel) -> str:

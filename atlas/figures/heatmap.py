@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from atlas.errors import UsageError
-from atlas.figures._heat import ABOVE, content, cut, draw_panel, draw_picture, drawable, scale_of, title_of
+from atlas.figures._heat import ABOVE, add_bar, content, cut, draw_panel, draw_picture, drawable, scale_of, title_of
 from atlas.figures._style import GREY, WIDTH, panels
 
 if TYPE_CHECKING:
@@ -68,15 +68,21 @@ def _groups(answer: HeatAnswer) -> list[list[Panel | Shown]]:
 
 def _height(cells: Sequence[Panel | Shown], width: float) -> float:
     """Inches of a panel, by the tallest picture."""
-    shapes = [shown.pixels.shape for cell in cells if (shown := getattr(cell, "shown", cell)).pixels is not None]
-    tallest = max((shape[0] / shape[1] for shape in shapes), default=0.6)
+    shown = [_shown_in(cell) for cell in cells]
+    tallest = max(
+        (each.pixels.shape[0] / each.pixels.shape[1] for each in shown if each.pixels is not None), default=0.6
+    )
     return 0.45 + min(max(tallest, 0.5), 1.6) * width * 0.8
 
 
+def _shown_in(cell: Panel | Shown) -> Shown:
+    """What was shown in a panel, or the thing itself."""
+    return cast("Shown", getattr(cell, "shown", cell))
+
+
 def _cell(axis: Axes, cell: Panel | Shown, length: int, *, labelled: bool) -> None:
-    panel = cast("Panel", cell)
-    if not hasattr(cell, "shown"):
-        shown = cast("Shown", cell)
+    panel, shown = cast("Panel", cell), _shown_in(cell)
+    if cell is shown:
         draw_picture(axis, shown)
         axis.set_title(_name(shown, length), fontsize=6, loc="left")
         return
@@ -84,12 +90,7 @@ def _cell(axis: Axes, cell: Panel | Shown, length: int, *, labelled: bool) -> No
     draw_panel(axis, panel, scale)
     axis.set_title(f"{title_of(panel, length)}\n{cut(_numbers(panel), length + 6)}", fontsize=6, loc="left")
     if scale is not None:
-        bar = axis.figure.colorbar(scale, ax=axis, fraction=0.05, pad=0.02, shrink=0.85)
-        bar.outline.set_visible(False)  # type: ignore[operator]
-        bar.ax.tick_params(labelsize=5, length=1.5, pad=1)
-        bar.ax.locator_params(nbins=4)
-        if labelled:
-            bar.set_label("activation", fontsize=6, labelpad=2)
+        add_bar(axis, scale, labelled=labelled, fraction=0.05, pad=0.02, shrink=0.85)
 
 
 def _name(shown: Shown, length: int) -> str:

@@ -75,8 +75,8 @@ class Profile(Answer):
         own, given = str(self.provenance["fingerprint"]), str(answer.facts["fingerprint"])
         if own != given:
             raise UsageError(
-                f"{self.neuron} is a neuron of {self.model} with the weights {own[:12]}, and [[model]] has {given[:12]}; "
-                "give the former"
+                f"{self.neuron} is a neuron of {self.model} with the weights {own[:12]}, and [[model]] has "
+                f"{given[:12]}; give the former"
             )
         return answer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, no_such_neuron
@@ -144,7 +144,3 @@ class Heatmap(Request["HeatAnswer"], LoadOptions, Conditions, ModelOptions):
         if self.example is not None:
             return stored_example(path, self.example, model.model_id)
         return Gathered(from_files(self.prompt, self.image, self.audio, self.video))
-
-    def given(self) -> dict[str, Any]:
-        """The fields that differ from their defaults."""
-        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != f.default}  # type: ignore[arg-type]

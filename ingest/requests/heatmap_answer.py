@@ -78,12 +78,13 @@ def answer_of(
 
 
 def _random(neurons: Sequence[Neuron], width: int, seed: int) -> list[Neuron]:
-    """Random neurons of the same layers: as many, and for few neurons several times as many, so that their mean does
-    not hang on one."""
-    drawn: list[Neuron] = []
-    for i in range(-(-LEAST // len(neurons))):
-        drawn += matched_random(neurons, width, seed + i)
-    return list(dict.fromkeys(drawn))
+    """Random neurons of the same layers: as many, and beside few neurons LEAST, so that their mean hangs on no one."""
+    drawn: dict[Neuron, None] = {}
+    for i in range(2 * LEAST):
+        drawn |= dict.fromkeys(matched_random(neurons, width, seed + i))
+        if len(drawn) >= LEAST:
+            break
+    return list(drawn)
 
 
 def _same(table: Any) -> list[str]:
