@@ -107,7 +107,7 @@ def test_words_stand_in_lines_around_the_largest_value() -> None:
     assert [word.strip() for word, *_, value in found if value == 2] == ["w30"]
     assert all(column + len(word) <= 12 for word, _, column, _ in found)
     axis = heatmap.draw(made(panel.shown, panel.values))
-    assert len(axis.patches) == len(axis.texts) > 3 and " w30" in {text.get_text() for text in axis.texts}
+    assert len(axis.patches) == len(axis.texts) > 3 and "w30" in {text.get_text().strip() for text in axis.texts}
 
 
 def test_a_strip_and_a_spectrogram_have_labelled_axes() -> None:
