@@ -179,15 +179,18 @@ def placed(panel: Panel, columns: int, lines: int) -> list[tuple[str, int, int, 
 
 def _draw_strip(axis: Axes, panel: Panel, scale: Scale | None) -> None:
     """One row of values, of tokens without a place; below the picture, where there is one."""
-    strip = axis
+    strip, tokens = axis, f"{len(panel.values)} {panel.shown.source} token{'s' * (len(panel.values) != 1)}"
     if panel.shown.pixels is not None:
         axis.imshow(panel.shown.pixels)
-        _bare(axis)
-        strip = axis.inset_axes((0.0, -0.3, 1.0, 0.16))
+        strip = axis.inset_axes((0.0, -0.14, 1.0, 0.1))
+        height = axis.get_position().height * float(axis.figure.get_figure(root=True).get_size_inches()[1])
+        axis.set_xlabel(tokens, labelpad=72 * 0.14 * height)  # below the strip, which has no place of its own
+    else:
+        axis.set_xlabel(tokens, labelpad=1)
     colours, norm = (MAGNITUDES, None) if scale is None else (scale.colours, scale.norm)
     strip.imshow(panel.values[None], aspect="auto", extent=(0, len(panel.values), 0, 1), cmap=colours, norm=norm)
-    strip.set_yticks([])
-    strip.set_xlabel(f"{panel.shown.source} token", labelpad=1)
+    _bare(axis)
+    _bare(strip)
 
 
 def _draw_sound(axis: Axes, panel: Panel, scale: Scale | None) -> None:

@@ -42,7 +42,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
         raise UsageError(f"the answer has {len(heat.panels)} panels; draw one row of it on one panel: answer[:1]")
     if len(cells) > MOST:
         raise UsageError(f"{len(cells)} panels are too many for a figure; show fewer neurons ([[top]]) or pictures")
-    columns = min(COLUMNS, len(cells))
+    columns = -(-len(cells) // -(-len(cells) // COLUMNS))  # as many in every row, as far as possible
     width = WIDTH if columns == 1 else max(2 * WIDTH / COLUMNS, WIDTH / columns)
     axes = [ax] if ax is not None else panels(len(cells), columns=columns, width=width, height=_height(cells, width))
     length = round(PER_INCH * width)
@@ -67,12 +67,13 @@ def _groups(answer: HeatAnswer) -> list[list[Panel | Shown]]:
 
 
 def _height(cells: Sequence[Panel | Shown], width: float) -> float:
-    """Inches of a panel, by the tallest picture."""
+    """Inches of a panel, by the tallest picture or the longest text."""
     shown = [_shown_in(cell) for cell in cells]
-    tallest = max(
-        (each.pixels.shape[0] / each.pixels.shape[1] for each in shown if each.pixels is not None), default=0.6
-    )
-    return 0.45 + min(max(tallest, 0.5), 1.6) * width * 0.8
+    tallest = [each.pixels.shape[0] / each.pixels.shape[1] for each in shown if each.pixels is not None]
+    if tallest:
+        return 0.45 + min(max(*tallest, 0.5), 1.6) * width * 0.8
+    words = max(sum(map(len, each.words)) for each in shown)
+    return 0.9 + (min(0.15 * words / (12 * width), 3.0) if words else 0.6 * width)
 
 
 def _shown_in(cell: Panel | Shown) -> Shown:
@@ -97,19 +98,19 @@ def _name(shown: Shown, length: int) -> str:
     """The end of a file's name tells more than its beginning."""
     name = drawable(shown.name)
     name = name if len(name) <= length else f"…{name[1 - length :]}"
-    return f"{name}, frame {shown.number + 1}" if shown.source == "video" else name
+    return f"{name}, step {shown.number + 1}" if shown.source == "video" else name
 
 
 def _numbers(panel: Panel) -> str:
     """IoU beside random neurons', or the largest value."""
     values = panel.values
     if values.min() == values.max():
-        return f"{values.max():.3g} at every token"
+        return f"{values.max() + 0.0:.3g} at every token"  # not -0
     if panel.iou is not None:
         beside = "" if panel.random is None else f" (random {panel.random:.2f})"
         return f"IoU {panel.iou:.2f}{beside}"
-    frame = f", frame {panel.shown.number + 1}" if panel.shown.source == "video" else ""
-    return f"max {values.max():.3g}{frame}"
+    step = f", step {panel.shown.number + 1}" if panel.shown.source == "video" else ""
+    return f"max {values.max():.3g}{step}"
 
 
 def _explain(figure: Figure, answer: HeatAnswer, *, labelled: bool) -> None:
@@ -118,7 +119,7 @@ def _explain(figure: Figure, answer: HeatAnswer, *, labelled: bool) -> None:
 
     maps = [panel for panel in answer.panels if panel.heat is not None]
     handles: list[Line2D] = []
-    if maps:
+    if any(panel.mask is not None and panel.mask.any() for panel in maps):
         share = 100 - maps[0].percentile
         handles.append(Line2D([], [], color=ABOVE, linewidth=1.1, label=f"largest {share:g} % of the map"))
     if concept := next((p.shown.concept for p in maps if p.shown.region is not None), None):

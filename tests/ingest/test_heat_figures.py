@@ -114,7 +114,7 @@ def test_a_strip_and_a_spectrogram_have_labelled_axes() -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
     axis = heatmap.draw(made(Shown("a", "image", pixels=pixels), np.arange(32.0)))
     assert axis.child_axes[0].get_images()[0].get_array().shape == (1, 32)
-    assert axis.child_axes[0].get_xlabel() == "image token"
+    assert axis.get_xlabel() == "32 image tokens"
     sound = Sound(np.sin(np.arange(16000) / 5).astype(np.float32), 8000)
     axis = heatmap.draw(made(Shown("a.wav", "audio", sound=sound), np.arange(10.0)))
     spectrum, values = axis.get_images()
