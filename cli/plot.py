@@ -25,7 +25,7 @@ from cli.progress import NoProgress, progressing
 from cli.questions import help_of, print_answer, with_options
 from cli.render import Output
 
-app = typer.Typer(no_args_is_help=True, help="Draw what is stored.")
+app = typer.Typer(no_args_is_help=True, help="Draw answers.")
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="A .png, .svg or .pdf beside the table.")]
 
