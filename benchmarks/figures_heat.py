@@ -45,8 +45,8 @@ def maps() -> None:
 
 def gallery(folder: Path) -> None:
     atlas = Atlas.open(folder / "an.atlas", create=True)
-    job: dict[str, Any] = {"concepts": ("dog", "cat", "car"), "sources": ("image",), "exemplars": PANELS, "per_concept": 60}
-    ingest(atlas.path, make_job({"model": "tiny-llava", "methods": {"random": {}}, **job}), Execution())
+    job: dict[str, Any] = {"concepts": ("dog", "cat", "car"), "sources": ("image",), "per_concept": 60}
+    ingest(atlas.path, make_job({"methods": {"random": {}}, "exemplars": PANELS, **job}), Execution())
     excited = f"""SELECT layer, neuron FROM exemplars GROUP BY ALL HAVING count(*) = {PANELS}
         ORDER BY count_if(role = 'image') DESC, sum(value) DESC"""
     rows = atlas.sql(f"{excited} LIMIT 1").to_pylist()

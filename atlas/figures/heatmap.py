@@ -69,7 +69,7 @@ def _groups(answer: HeatAnswer) -> list[list[Panel | Shown]]:
 def _height(cells: Sequence[Panel | Shown], width: float) -> float:
     """Inches of a panel, by the tallest picture or the longest text."""
     shown = [_shown_in(cell) for cell in cells]
-    tallest = [each.pixels.shape[0] / each.pixels.shape[1] for each in shown if each.pixels is not None]
+    tallest = [float(e.pixels.shape[0] / e.pixels.shape[1]) for e in shown if e.pixels is not None]
     if tallest:
         return 0.45 + min(max(*tallest, 0.5), 1.6) * width * 0.8
     words = max(sum(map(len, each.words)) for each in shown)

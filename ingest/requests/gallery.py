@@ -10,7 +10,8 @@ from atlas.neurons import Neuron as Address
 from atlas.query.option import by_place, described, option, required
 from ingest.requests.heatmap import Heatmap
 from ingest.requests.options import EXECUTION, LoadOptions, ModelOptions
-from ingest.requests.request import Progress, Request, silent
+from ingest.requests.progress import Progress, silent
+from ingest.requests.request import Request
 
 if TYPE_CHECKING:
     from atlas.live.grid.heat_answer import HeatAnswer

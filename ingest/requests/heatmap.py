@@ -16,7 +16,8 @@ from atlas.query.option import REPEATED, by_place, described, option, options_of
 from atlas.questions._conditions import Conditions
 from ingest.requests.heatmap_model import StoredModel, load_stored, neurons_of, stored_model
 from ingest.requests.options import EXECUTION, LoadOptions, ModelOptions
-from ingest.requests.request import Progress, Request, silent
+from ingest.requests.progress import Progress, silent
+from ingest.requests.request import Request
 
 if TYPE_CHECKING:
     from atlas.live.grid.heat_answer import HeatAnswer

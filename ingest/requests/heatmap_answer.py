@@ -12,7 +12,7 @@ from atlas.neurons import PRODUCT, Neuron
 from atlas.stats.random_neurons import matched_random
 from ingest.analyse.heat import Look, look_at
 from ingest.requests.heatmap_model import StoredModel, decoded_tokens
-from ingest.requests.request import Progress
+from ingest.requests.progress import Progress
 
 if TYPE_CHECKING:
     from atlas.live.model import LiveModel
