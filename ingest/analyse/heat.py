@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from atlas.errors import UsageError
 from atlas.live.encode import PAD, Prompt
+from atlas.live.finite import broken_rows, not_finite
 from atlas.live.grid.heat_answer import Panel, Shown
 from atlas.live.grid.heatmap import PERCENTILE, Floats, Mask, picture_maps, resampled, strip
 from atlas.live.grid.token_grids import Grid, grids
@@ -22,7 +23,6 @@ from atlas.live.pixels import rgb
 from atlas.neurons import PRODUCT, Neuron
 from atlas.token_roles import ROLES
 from ingest.analyse.heat_examples import ToShow
-from ingest.attribution.finite import FiniteCheck
 from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO
 from ingest.data.targets import tokens_of
 from ingest.run.encode_examples import batches
@@ -42,7 +42,7 @@ class Look:
     tap: str = PRODUCT
     concept: str | None = None
     percentile: float = PERCENTILE
-    side: int = 1024
+    side: int = 640
     decoded: Mapping[Neuron, tuple[str, ...]] | None = None
 
 
@@ -94,9 +94,11 @@ def _values(live: LiveModel, prompts: Sequence[Prompt], shown: Sequence[ToShow],
     batch = live.batch(prompts)
     with torch.no_grad(), tracing(live.layout, layers=layers, tap=look.tap) as capture:
         live.forward(batch)
-    finite = FiniteCheck(live.dtype)
-    finite.of_values(capture.values, batch.roles != PAD, range(len(shown)), "the neurons of layer {}")
-    finite.check(lambda number: shown[number].names[0])
+    for layer, of_layer in capture.values.items():
+        broken = broken_rows(of_layer, (batch.roles != PAD).to(of_layer.device)).tolist()
+        if any(broken):
+            names = [one.names[0] for one, bad in zip(shown, broken, strict=True) if bad]
+            raise not_finite(f"the neurons of layer {layer}", names, live.dtype)
     chosen = [capture.values[neuron.layer][:, :, neuron.index].float().cpu() for neuron in neurons]
     stacked = torch.stack(chosen, 1).numpy()  # (batch, neurons, positions)
     return [row[:, : len(p.ids) + len(p.answer)] for row, p in zip(stacked, prompts, strict=True)]
@@ -222,7 +224,10 @@ def _region(one: ToShow, name: str, concept: str | None, size: tuple[int, ...], 
     if one.dataset is None:
         notes.append(f"{name} is of no dataset, so where it shows {concept} is not known; there is no IoU")
         return None
-    if concept not in one.dataset.concepts:
+    known = one.dataset.concepts
+    if concept not in known:  # another word for it
+        concept = next((name for name, about in known.items() if concept.lower() in about.forms), concept)
+    if concept not in known:
         notes.append(f"{one.dataset.name} has no concept {concept}, so there is no IoU on {name}")
         return None
     region: Mask = np.asarray(one.dataset.mask(name, concept), np.bool_)

@@ -29,7 +29,7 @@ WITH_ADDRESS = ("model", "concept", "source", "tap")
 
 CONDITIONS = {*options_of(Conditions)} - {*WITH_ADDRESS}
 
-SIDE = 1024
+SIDE = 640
 """The longest side of a map, in pixels."""
 
 BEST = 10
@@ -58,7 +58,7 @@ class Heatmap(Request["HeatAnswer"], LoadOptions, Conditions, ModelOptions):
     )
 
     address: str | Address | None = option(
-        "layer/index, for example 3/117; or give --concept.", default=None, argument=True, kw_only=False
+        "layer/index, for example 3/117; or give a [[concept]].", default=None, argument=True, kw_only=False
     )
     image: Sequence[str] | None = option(
         "A picture: a file, or DATASET:POINTER; repeatable.", "--image", "-i", default=None, several=REPEATED
@@ -91,8 +91,13 @@ class Heatmap(Request["HeatAnswer"], LoadOptions, Conditions, ModelOptions):
             raise UsageError("give a neuron, for example 3/117, or a [[concept]] whose best neurons are shown")
         if self.address is not None:
             given = [f.name for f in fields(self) if f.name in CONDITIONS and getattr(self, f.name) is not None]
+            given += ["top"] if self.top != BEST else []
             if given:
                 raise UsageError(f"[[{given[0]}]] chooses among a concept's neurons; leave it out, or the address")
+            if self.source is not None and self.exemplars is None:
+                raise UsageError(
+                    "[[source]] chooses among a neuron's [[exemplars]]; leave it out, or give their number"
+                )
         looked = (self.image or self.audio or self.video or self.prompt, self.example, self.exemplars)
         if sum(bool(each) for each in looked) != 1:
             raise UsageError(

@@ -49,7 +49,7 @@ def answer_of(
     progress: Progress,
 ) -> HeatAnswer:
     """The panels and the rows of all neurons on everything that is shown."""
-    concept = settings.concept or _concept_of(provenance)
+    concept = _concept_of(provenance) if "maps" in provenance else settings.concept
     controls = _random(neurons, model.width, settings.seed) if concept is not None else []
     tap = settings.tap or gathered.tap or _tap_of(provenance)
     tokens = decoded_tokens(path, model, neurons)

@@ -13,11 +13,13 @@ from conftest import build_llava
 
 from atlas import Atlas
 from atlas.errors import UsageError
+from atlas.live.finite import NotFinite
 from atlas.live.hooks import tracing
+from atlas.live.layout import locate
 from atlas.live.model import LiveModel
 from atlas.neurons import Neuron
 from ingest.analyse.heat import Look, look_at
-from ingest.analyse.heat_examples import exemplars
+from ingest.analyse.heat_examples import ToShow, exemplars
 from ingest.data.examples import BadMedia
 from ingest.datasets import scenes
 from ingest.datasets.scenes import Scenes
@@ -86,6 +88,32 @@ def test_a_concepts_best_neurons_have_a_panel_each_and_a_mean(atlas: Atlas) -> N
     assert len(answer[:1].means()) == 0
     two = atlas.heatmap(concept="dog", image=[PICTURE, "scenes:held_out/1"], top=2)
     assert two["shown"].to_pylist() == [POINTER] * 2 + ["held_out/1"] * 2 and len(two.means()) == 2
+
+
+def test_a_concept_may_be_given_by_another_word(atlas: Atlas) -> None:
+    named = atlas.heatmap(concept="dog", image=PICTURE, top=2)
+    for answer in (
+        atlas.heatmap(concept="dogs", image=PICTURE, top=2),
+        atlas.heatmap(concept="do*", image=PICTURE, top=2),
+    ):
+        assert answer.table == named.table and answer.facts["concept"] == "dog"
+    alone = atlas.heatmap(named.neurons[0], image=PICTURE, concept="dogs")
+    assert alone["iou"].to_pylist() == named["iou"].to_pylist()[:1]
+    assert atlas.heatmap("0/1", image=PICTURE, concept="harbour").notes == (
+        "scenes has no concept harbour, so there is no IoU on held_out/0",
+    )
+
+
+def test_values_that_are_not_finite_are_refused(llava: LiveModel, picture: Any) -> None:
+    one = ToShow("image", "what is this?", (picture,), ("dog.png",))
+    model, _ = build_llava()
+    with torch.no_grad():
+        model.get_decoder().layers[0].mlp.up_proj.weight[3] = torch.inf
+    live = object.__new__(LiveModel)
+    live.__dict__.update(llava.__dict__)
+    live.model, live.layout = model.eval(), locate(model)
+    with pytest.raises(NotFinite, match="the neurons of layer 0 of dog.png"):
+        list(look_at(live, [one], Look([Neuron("language", 0, 3)]), 1, lambda done, total: None))
 
 
 def neuron_with(atlas: Atlas, source: str) -> tuple[str, list[dict[str, Any]]]:
@@ -168,6 +196,8 @@ def test_words_alone_are_a_strip_of_the_prompts_words(atlas: Atlas) -> None:
         ({"address": "0/1"}, "show one thing: image, audio, video or prompt"),
         ({"address": "0/1", "image": PICTURE, "exemplars": 2}, "show one thing"),
         ({"address": "0/1", "image": PICTURE, "method": "activation"}, "method chooses among a concept's neurons"),
+        ({"address": "0/1", "image": PICTURE, "top": 3}, "top chooses among a concept's neurons"),
+        ({"address": "0/1", "image": PICTURE, "source": "text"}, "source chooses among a neuron's exemplars"),
         ({"concept": "dog", "exemplars": 2}, "exemplars are of one neuron"),
         ({"address": "0/1", "image": PICTURE, "mask_percentile": 100.0}, "mask_percentile must be from 0 to below 100"),
         ({"address": "0/1", "image": "none.png"}, "there is no picture file none.png; give a file, or DATASET:POINTER"),
