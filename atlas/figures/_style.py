@@ -6,8 +6,8 @@ It holds while a figure is drawn (`Answer.plot`) and saved (`save`) and changes 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -72,8 +72,9 @@ UNDATED: dict[str, dict[str, None]] = {
 """By ending: what matplotlib would write about the day and its own version."""
 
 
-def styled() -> AbstractContextManager[None]:
-    """The style, within a block.
+@contextmanager
+def styled() -> Iterator[None]:
+    """The style, within a block. Where the block is the first to draw in a notebook, it stays interactive.
 
     Raises:
         Unsupported: matplotlib is not installed.
@@ -82,7 +83,15 @@ def styled() -> AbstractContextManager[None]:
         import matplotlib
     except ModuleNotFoundError:
         raise Unsupported("plots need: pip install 'neuron-atlas[plots]'") from None
-    return matplotlib.rc_context(STYLE)
+    interactive = matplotlib.is_interactive()
+    try:
+        with matplotlib.rc_context(STYLE):
+            try:
+                yield
+            finally:
+                interactive = matplotlib.is_interactive()  # which loading a notebook's backend turns on
+    finally:
+        matplotlib.interactive(interactive)
 
 
 def panels(count: int, *, columns: int = 0, width: float = WIDTH, height: float = HEIGHT, **more: Any) -> list[Axes]:

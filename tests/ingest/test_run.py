@@ -441,14 +441,15 @@ def test_parts_are_encoded_ahead_in_order_and_a_bad_one_fails_in_its_turn() -> N
     assert len(list(encoded(feed, cut, 2, Phases()))) == 5 and all(main for _, main in feed.by)
 
 
-def test_examples_of_words_are_in_order_of_their_length_and_others_keep_theirs(small_job: Job) -> None:
+def test_examples_of_words_are_in_order_of_their_length_and_others_keep_theirs() -> None:
     def example(n: int, prompt: str, *media: str) -> tuple[int, Example]:
-        return n, Example(small_job.sources[0], "does", "find", prompt, "a dog", (), media=media)
+        return n, Example("text", "does", "find", prompt, "a dog", (), media=media)
 
     words = [example(n, "x" * length) for n, length in enumerate([9, 1, 5, 5, 3])]
     shown = [example(n, "x" * length, "a.png") for n, length in enumerate([9, 1, 5])]
+    job = make_job({"methods": {"random": {}}, "sources": ["text"]})
     for portion, order in ((words, [1, 4, 2, 3, 0]), (shown, [0, 1, 2])):
-        assert [n for _, stretch in stretches(portion, small_job, 2) for n, _ in stretch] == order
+        assert [n for _, stretch in stretches(portion, job, 2) for n, _ in stretch] == order
 
 
 def test_what_is_encoded_ahead_is_given_up_when_the_model_fails(small_job: Job) -> None:
