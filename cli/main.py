@@ -26,6 +26,7 @@ INTERRUPTED = 130
 
 COMMANDS = {
     "search": "vectors",
+    "neuron": "neuron",
     **dict.fromkeys(("init", "ingest"), "make"),
     "evaluate": "measure",
     "properties": "properties",

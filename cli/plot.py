@@ -13,21 +13,30 @@ import typer
 import atlas.figures
 from atlas import registry
 from atlas.api.ask import question_named
+from atlas.api.requests import Requests
 from atlas.errors import AtlasError, AtlasWarning, Unsupported
 from atlas.figures._style import check_ending, save
+from atlas.query.answer import Answer
 from atlas.query.option import name_of
 from atlas.query.question import Question
-from cli.common import AtlasPath, resolve, tell
+from cli.common import AtlasPath, existing, note_model, resolve, tell
 from cli.options import filled
+from cli.progress import NoProgress, progressing
 from cli.questions import help_of, print_answer, with_options
 from cli.render import Output
 
-app = typer.Typer(no_args_is_help=True, help="Draw what is stored.")
+app = typer.Typer(no_args_is_help=True, help="Draw answers.")
 
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="A .png, .svg or .pdf beside the table.")]
 
 
-def _check(out: Path) -> None:
+def check_out(out: Path) -> None:
+    """Raise before anything is computed where no figure can be saved under a name.
+
+    Raises:
+        UsageError: another ending than a figure's, or no such folder.
+        Unsupported: matplotlib is not installed.
+    """
     check_ending(out)
     if importlib.util.find_spec("matplotlib") is None:
         raise Unsupported("plots need: pip install 'neuron-atlas[plots]'")
@@ -39,12 +48,11 @@ def _drawing(kind: type[Question[Any]]) -> Callable[..., None]:
     def command(*, out: Out = None, output: Output, atlas: AtlasPath = None, **given: Any) -> None:
         form = output.chosen()
         if out is not None:
-            _check(out)
+            check_out(out)
         answer = filled(kind, given).ask(resolve(atlas))
         print_answer(answer, form)
         if out is not None:
-            _save(answer.plot, out)
-            tell(out)
+            draw_to(answer, out)
 
     name = name_of(kind).replace("_", "-")
     asked = f"atlas {name}"
@@ -53,19 +61,45 @@ def _drawing(kind: type[Question[Any]]) -> Callable[..., None]:
     return with_options(command, kind)
 
 
-def _save(plot: Callable[[], Any], out: Path) -> None:
+def _drawing_request(kind: type[Any]) -> Callable[..., None]:
+    """The command that draws the answer of a request, which runs a model."""
+
+    def command(
+        *, out: Out = None, no_progress: NoProgress = False, output: Output, atlas: AtlasPath = None, **given: Any
+    ) -> None:
+        form = output.chosen()
+        if out is not None:
+            check_out(out)
+        path = existing(atlas)
+        request = filled(kind, given)
+        with progressing(no_progress) as progress:
+            answer = request.perform(path, progress)
+        note_model(request, answer.facts["model"])
+        print_answer(answer, form)
+        if out is not None:
+            draw_to(answer, out)
+
+    command.__doc__ = help_of(kind)
+    return with_options(command, kind)
+
+
+def draw_to(answer: Answer, out: Path) -> None:
+    """Draw an answer into a file, and tell its name."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure = plot().figure
+    figure = answer.plot().figure
     save(figure, out)
     plt.close(figure)
+    tell(out)
 
 
 for _name in registry.names(atlas.figures):
     try:
-        app.command(_name.replace("_", "-"))(_drawing(question_named(_name)))
+        _request = getattr(getattr(Requests, _name, None), "request", None)
+        _command = _drawing_request(_request) if _request else _drawing(question_named(_name))
+        app.command(_name.replace("_", "-"))(_command)
     except AtlasError as error:  # a plug-in's figure of no question
         warnings.warn(f"the figure '{_name}' cannot be drawn: {error}", AtlasWarning, stacklevel=1)

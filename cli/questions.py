@@ -49,8 +49,8 @@ def command_of(kind: type[Question[Any]]) -> Callable[..., None]:
     return with_options(command, kind)
 
 
-def with_options(command: Callable[..., None], kind: type[Question[Any]]) -> Callable[..., None]:
-    """A command that takes the options of a question too, as keywords of their own."""
+def with_options(command: Callable[..., None], kind: type[Any]) -> Callable[..., None]:
+    """A command that takes the options of a question or request too, as keywords of their own."""
     plain = [p for p in inspect.signature(command).parameters.values() if p.kind is not p.VAR_KEYWORD]
     hints = get_type_hints(command, include_extras=True)
     taken = {p.name for p in plain}
@@ -67,8 +67,8 @@ def with_options(command: Callable[..., None], kind: type[Question[Any]]) -> Cal
     return grouped(asking)
 
 
-def help_of(kind: type[Question[Any]], examples: Sequence[str] | None = None) -> str:
-    """A question's documentation without what only a program needs, and examples: by default its own."""
+def help_of(kind: type[Any], examples: Sequence[str] | None = None) -> str:
+    """A question's or request's documentation without what only a program needs, and examples: by default its own."""
     text = inspect.cleandoc(kind.__doc__ or "").partition("\n\nRaises:")[0]
     return "\n\n".join([text, *(f"Example: {line}" for line in (kind.examples if examples is None else examples))])
 

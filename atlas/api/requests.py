@@ -13,8 +13,10 @@ from atlas.errors import Unsupported
 from atlas.missing_extra import missing_extra
 from atlas.query.option import name_of
 from ingest.requests.evaluate import Evaluate
+from ingest.requests.gallery import Gallery
 from ingest.requests.generate import Generate
 from ingest.requests.geometry import Geometry
+from ingest.requests.heatmap import Heatmap
 from ingest.requests.ingest import Ingest
 from ingest.requests.load_model import LoadModel
 from ingest.requests.make_labels import MakeLabels
@@ -71,6 +73,8 @@ class Requests:
     generate = method_of(Generate)
     make_labels = method_of(MakeLabels)
     geometry = method_of(Geometry)
+    heatmap = method_of(Heatmap)
+    gallery = method_of(Gallery)
     properties = method_of(Properties)
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -29,6 +32,7 @@ class Profile(Answer):
 
     neuron: Address
     model: str
+    path: Path
 
     @property
     def concepts(self) -> Answer:
@@ -44,6 +48,37 @@ class Profile(Answer):
     def exemplars(self) -> Answer:
         """Its strongest examples by source: rank, value, where in the prompt, the prompt and its answer."""
         return Answer(self.parts["exemplars"], self.provenance)
+
+    def heatmap(self, image: str | Sequence[str] | None = None, *, model: str | None = None, **options: Any) -> Answer:
+        """Its activation over the tokens of a picture, laid on the picture: see `Atlas.heatmap`.
+
+        image: a file or DATASET:POINTER. model: by default the one that it is a neuron of, by its name. options: of
+        `Atlas.heatmap`: example, exemplars, concept, prompt, audio, video, ...
+
+        Raises:
+            UsageError: the model has other weights than the one that it is a neuron of.
+        """
+        return self._of_this_model("heatmap", model, image=image, **options)
+
+    def gallery(self, *, model: str | None = None, **options: Any) -> Answer:
+        """Its stored exemplars with its activation on them: see `Atlas.gallery`. `.plot()` draws them.
+
+        Raises:
+            UsageError: the model has other weights than the one that it is a neuron of.
+        """
+        return self._of_this_model("gallery", model, **options)
+
+    def _of_this_model(self, method: str, model: str | None, **options: Any) -> Answer:
+        """What runs a model, of this neuron, as a method of `Atlas` does it."""
+        whole = importlib.import_module("atlas.api.atlas").Atlas(self.path)
+        answer: Answer = getattr(whole, method)(self.neuron, model=model or self.model, **options)
+        own, given = str(self.provenance["fingerprint"]), str(answer.facts["fingerprint"])
+        if own != given:
+            raise UsageError(
+                f"{self.neuron} is a neuron of {self.model} with the weights {own[:12]}, and [[model]] has "
+                f"{given[:12]}; give the former"
+            )
+        return answer
 
     @property
     def heading(self) -> str:
@@ -97,5 +132,5 @@ class Neuron(Coordinates, Question[Profile]):
         provenance["assumed"] = [*(a for a in chosen.defaults if a.startswith(reported)), *notes]
         facts = {"neuron": str(neuron), "model": str(chosen["model"])}
         profile = Profile(concepts, provenance, facts=facts, parts={"tokens": tokens, "exemplars": exemplars})
-        profile.neuron, profile.model = neuron, str(chosen["model"])
+        profile.neuron, profile.model, profile.path = neuron, str(chosen["model"]), path
         return profile

@@ -31,7 +31,7 @@ def open_media(
     """Pictures, then recordings, then videos; see `open_picture`. A video may be a folder of pictures."""
     media: list[Medium] = [open_picture(name) for name in images or ()]
     for name in audio or ():
-        dataset_pointer = _of_dataset(name)
+        dataset_pointer = dataset_of(name)
         media.append(
             Sound(
                 *(
@@ -42,7 +42,7 @@ def open_media(
             )
         )
     for name in video or ():
-        dataset_pointer = _of_dataset(name)
+        dataset_pointer = dataset_of(name)
         media.append(
             Clip(
                 tuple(
@@ -105,8 +105,12 @@ def side_by_side(pictures: Sequence[Image | None]) -> Image:
     return row
 
 
-def _of_dataset(name: str) -> tuple[Any, str] | None:
-    """The dataset and the pointer in a name like scenes:held_out/3; None for a file's name."""
+def dataset_of(name: str) -> tuple[Any, str] | None:
+    """The dataset and the pointer in a name like scenes:held_out/3; None for a file's name.
+
+    Raises:
+        UsageError: the dataset needs a path, which such a name does not have.
+    """
     dataset, colon, pointer = name.partition(":")
     if colon and not Path(name).exists() and dataset in registry.names(ingest.datasets):
         return open_dataset(DataSpec(dataset=dataset)), pointer
@@ -125,7 +129,7 @@ def open_picture(name: str) -> Image:
     Raises:
         BadMedia: missing, corrupt or too large.
     """
-    dataset_pointer = _of_dataset(name)
+    dataset_pointer = dataset_of(name)
     if dataset_pointer is not None:
         picture: Image = dataset_pointer[0].image(dataset_pointer[1])
         return picture
