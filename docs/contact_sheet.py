@@ -30,7 +30,7 @@ COMMANDS = (
 )
 WIDTH, GAP, DPI = 10.4, 0.12, 200
 """Inches of the page and between figures, and dots to an inch."""
-COLOURS = 128
+COLOURS = 256
 """Of the palette, so that the page is small."""
 
 Asked = tuple[Callable[[Atlas], Answer], Mapping[str, Any]]

@@ -149,11 +149,17 @@ def legend(ax: Axes | None, axes: Sequence[Axes], columns: int = 2, title: str |
         return
     figure: Any = axes[0].figure
     width, height = figure.get_size_inches()
-    longest = max(map(len, entries), default=0)
-    columns = max(1, min(columns, int(width / (0.45 + LETTER * longest))))
+    lengths = [len(label) for label in entries]
+    columns = next((n for n in range(columns, 1, -1) if _legend_width(lengths, n) <= width), 1)
     figure.set_figheight(height + LINE * (-(-len(entries) // columns) + bool(title)))
     look: dict[str, Any] = {"ncols": columns, "title": title, "title_fontsize": 7}
     figure.legend(entries.values(), entries, loc="outside upper center", **look)
+
+
+def _legend_width(lengths: Sequence[int], columns: int) -> float:
+    """Inches of a legend, which is filled column by column."""
+    lines = max(1, -(-len(lengths) // columns))
+    return sum(0.4 + LETTER * max(lengths[start : start + lines]) for start in range(0, len(lengths), lines))
 
 
 def entitle(axis: Axes, text: str) -> None:

@@ -58,7 +58,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
             axis.add_patch(frame).set_in_layout(False)
     against = f"of the same {answer.facts['matched']}" if null else "of any kind"
     entitle(axis, f"above the diagonal: lift over neurons\n{against}")
-    name_values(axis, "framed: more than these, q ≤ 0.05")
+    name_values(axis, "framed: more than these, q ≤ 0.05" if framed else "no pair has more than these, q ≤ 0.05")
     axis.set_ylabel(
         f"{len(names)} concepts; below the diagonal:\nneurons shared of the best {answer.facts['top']} of each"
     )

@@ -50,6 +50,7 @@ class Points(Question[Answer]):
             statement = layer_points(run, layer, self.projection)
             rows = statement.run(connection)
             parts = {"distances": distances(run, layer).run(connection)}
-        assumed = [f"layer={layer} (also stored: {', '.join(str(other) for other in layers if other != layer)})"]
-        provenance: Provenance = {"assumed": assumed if self.layer is None else []}
+        others = [str(other) for other in layers if other != layer]
+        assumed = [f"layer={layer} (also stored: {', '.join(others)})"] if self.layer is None and others else []
+        provenance: Provenance = {"assumed": assumed}
         return Answer(rows, provenance, facts={"run": run, "layer": layer}, parts=parts, sql=statement.explained())
