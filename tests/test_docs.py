@@ -21,7 +21,8 @@ import transcripts
 import typer
 from transcripts import BLOCK, PAGES, ROOT, Step, steps_of
 
-from atlas import Atlas
+import atlas.figures
+from atlas import Atlas, registry
 from atlas.errors import AtlasError
 from cli import render
 from cli.demo import FURTHER, REAL, REAL_MODEL, STEPS, play
@@ -178,6 +179,13 @@ def test_every_link_leads_somewhere(page: Path) -> None:
             target = (page.parent / file).resolve() if file else page
             assert target.exists(), link
             assert not anchor or target.name in WRITTEN_LATER or anchor in anchors(target), link
+
+
+def test_the_page_of_figures_names_them_all() -> None:
+    table = re.search(r"\| figure \|.*?\n\n", (ROOT / "docs" / "look.md").read_text(encoding="utf-8"), re.DOTALL)
+    assert table is not None
+    firsts = [line.split("|")[1] for line in table[0].splitlines()[2:] if line]
+    assert sorted(re.findall(r"`(\w+)`", " ".join(firsts))) == sorted(registry.names(atlas.figures))
 
 
 def is_there(named: str) -> bool:
