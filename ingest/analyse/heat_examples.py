@@ -40,6 +40,13 @@ WHERE starts_with(e.example_id, $id) AND r.status = 'done'
 QUALIFY row_number() OVER (PARTITION BY e.example_id ORDER BY r.finished_at DESC, r.run_id) = 1
 ORDER BY e.example_id LIMIT 10"""
 
+SHOWING = """
+SELECT e.*, r.run_id, r.job, d.name AS dataset, d.path, d.revision
+FROM runs r JOIN examples e USING (dataset_id) JOIN datasets d USING (dataset_id)
+WHERE r.run_id = $run AND e.source = 'image' AND list_contains(e.concepts, $concept)
+QUALIFY row_number() OVER (PARTITION BY e.media ORDER BY e.example_id) = 1
+ORDER BY e.example_id LIMIT $count"""
+
 RESPONSES = """
 SELECT token_ids FROM responses WHERE model_id = $model_id AND example_id = $example_id ORDER BY generation"""
 
@@ -114,6 +121,22 @@ def stored_example(atlas: Path, example: str, model_id: int) -> Gathered:
             ids = ", ".join(row["example_id"][:12] for row in rows)
             raise UsageError(f"several examples' ids begin with '{example}': {ids}; give more of one")
         return Gathered([_opened(rows[0], _answer(connection, rows[0], model_id), {})])
+
+
+def showing(atlas: Path, run: str, concept: str, count: int) -> Gathered:
+    """At most so many stored pictures that show a concept, of a run's dataset; each picture once.
+
+    Those whose files are gone are told in the notes.
+    """
+    with open_readonly(atlas) as connection:
+        rows = Query(SHOWING.strip(), {"run": run, "concept": concept, "count": count}).run(connection).to_pylist()
+    gathered, datasets = Gathered(tap=json.loads(rows[0]["job"]).get("tap") if rows else None), dict[str, Dataset]()
+    for row in rows:
+        try:
+            gathered.shown.append(_opened(row, (), datasets))
+        except AtlasError as error:
+            gathered.notes.append(f"{', '.join(row['media'])} cannot be shown: {error.message}")
+    return gathered
 
 
 def exemplars(atlas: Path, neuron: Neuron, model_id: int, count: int, source: str | None) -> Gathered:

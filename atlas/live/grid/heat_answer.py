@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -125,6 +125,18 @@ class HeatAnswer(Answer):
         kept = {key_of(row) for row in table.to_pylist()} if {*ROWS.names[:6]} <= {*table.column_names} else set()
         new.panels = tuple(p for p in self.panels if (p.neuron, *p.shown.key) in kept)
         return new
+
+
+class HeatmapsAnswer(Answer):
+    """One row a neuron, over many pictures that show a concept.
+
+    maps: neuron -> its mean map, (side, side), every picture squeezed into a square. where: (side, side), the share of
+    the pictures that show the concept there. decoded: neuron -> tokens that it raises.
+    """
+
+    maps: Mapping[Neuron, Floats]
+    where: Floats
+    decoded: Mapping[Neuron, tuple[str, ...]]
 
 
 def key_of(row: dict[str, Any]) -> tuple[Neuron, str, str | None]:
