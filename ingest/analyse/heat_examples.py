@@ -62,7 +62,7 @@ class ToShow:
     """One prompt with what it shows, and its answer in words or as token ids.
 
     names: of the media, or of a text its prompt. dataset, pointers: where masks come from; None of files. example: the
-    id of a stored one, run: the run that stored it. stored: its largest value, and the token where it was.
+    id of a stored one. run: the run whose exemplar it is. stored: its largest value, and the token where it was.
     """
 
     source: str
@@ -197,7 +197,7 @@ def _opened(row: Mapping[str, Any], answer_ids: tuple[int, ...], datasets: dict[
         answer_ids,
         dataset,
         row["example_id"],
-        row["run_id"],
+        row["run_id"] if "value" in row else None,
         (row["value"], row["token"]) if "value" in row else None,
     )
 

@@ -40,7 +40,7 @@ class Shown:
     name: a file, a dataset's pointer, or for words the prompt. source: image, video, audio or text. number: of the
     picture, or of the step of a video's time, from 0. pixels: (height, width, 3) uint8, where it can be seen. region:
     (height, width) bool, the pixels that show the `concept`, where that is known. words: each token as text, where it
-    has no place in a picture. sound: the recording. example: the id of a stored example; run: the one that stored it.
+    has no place in a picture. sound: the recording. example: the id of a stored example; run: whose exemplar it is.
     stored: the neuron's stored largest value on it, and the token where it was.
     """
 
