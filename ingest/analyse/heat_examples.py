@@ -153,7 +153,10 @@ def exemplars(atlas: Path, neuron: Neuron, model_id: int, count: int, source: st
         answers = [_answer(connection, row, model_id) for row in rows]
     sources = [s for s in FIRST if s in {row["source"] for row in rows}]
     if not rows:
-        raise UsageError(f"no exemplars of {neuron} are stored; `atlas ingest` keeps some (its job's `exemplars`)")
+        raise UsageError(
+            f"no exemplars of {neuron} are stored: it is above 0 on no example, or the run kept none (its job's "
+            "`exemplars`); show it a picture instead ([[image]])"
+        )
     if source is not None and source not in sources:
         raise UsageError(f"{neuron} has no exemplars with source {source}; [[source={sources[0]}]] has some")
     gathered, datasets = Gathered(tap=json.loads(rows[0]["job"]).get("tap")), dict[str, Dataset]()

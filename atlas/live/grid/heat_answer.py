@@ -181,8 +181,8 @@ def _row(panels: Sequence[Panel]) -> dict[str, Any]:
         "shown": shown.name,
         "example": shown.example,
         "run": shown.run,
-        "max": float(values.max()),
-        "mean": float(values.mean()),
+        "max": float(values.max()) + 0.0,  # not -0
+        "mean": float(values.mean()) + 0.0,
         "above_zero": float((values > 0).mean()),
         "iou": average([p.iou for p in panels]),
         "pointing": average([p.pointing for p in panels]),
