@@ -155,7 +155,7 @@ def exemplars(atlas: Path, neuron: Neuron, model_id: int, count: int, source: st
     if not rows:
         raise UsageError(
             f"no exemplars of {neuron} are stored: it is above 0 on no example, or the run kept none (its job's "
-            "`exemplars`); show it a picture instead ([[image]])"
+            "`exemplars`); `atlas plot heatmap` shows it on any picture"
         )
     if source is not None and source not in sources:
         raise UsageError(f"{neuron} has no exemplars with source {source}; [[source={sources[0]}]] has some")
