@@ -14,7 +14,7 @@ import atlas.figures
 from atlas import registry
 from atlas.api.ask import question_named
 from atlas.api.requests import Requests
-from atlas.errors import AtlasError, AtlasWarning, Unsupported
+from atlas.errors import AtlasError, AtlasWarning, Unsupported, UsageError
 from atlas.figures._style import check_ending, save
 from atlas.query.answer import Answer
 from atlas.query.option import name_of
@@ -38,6 +38,8 @@ def check_out(out: Path) -> None:
         Unsupported: matplotlib is not installed.
     """
     check_ending(out)
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"there is no folder {out.parent}; make it first, or draw elsewhere")
     if importlib.util.find_spec("matplotlib") is None:
         raise Unsupported("plots need: pip install 'neuron-atlas[plots]'")
 

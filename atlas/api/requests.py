@@ -17,6 +17,7 @@ from ingest.requests.gallery import Gallery
 from ingest.requests.generate import Generate
 from ingest.requests.geometry import Geometry
 from ingest.requests.heatmap import Heatmap
+from ingest.requests.heatmaps import Heatmaps
 from ingest.requests.ingest import Ingest
 from ingest.requests.load_model import LoadModel
 from ingest.requests.make_labels import MakeLabels
@@ -75,6 +76,7 @@ class Requests:
     geometry = method_of(Geometry)
     heatmap = method_of(Heatmap)
     gallery = method_of(Gallery)
+    heatmaps = method_of(Heatmaps)
     properties = method_of(Properties)
 
 

@@ -78,16 +78,15 @@ def content(panel: Panel) -> Any:
     return panel.values if panel.heat is None else panel.heat
 
 
-def add_bar(axes: Axes | Sequence[Axes], scale: Scale, *, labelled: bool, **place: Any) -> None:
-    """A slim colour bar beside one panel or several. place: of `Figure.colorbar`."""
+def add_bar(axes: Axes | Sequence[Axes], scale: Scale, *, unit: str = "activation", **place: Any) -> None:
+    """A slim colour bar beside one panel or several. unit: its label. place: of `Figure.colorbar`."""
     of_all = [axes] if not isinstance(axes, Sequence) else list(axes)
     figure: Any = of_all[0].figure
     bar = figure.colorbar(scale.mappable, ax=of_all, **place)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=5, length=1.5, pad=1)
     bar.ax.locator_params(nbins=4)
-    if labelled:
-        bar.set_label("activation", fontsize=6, labelpad=2)
+    bar.set_label(unit, fontsize=6, labelpad=2)
 
 
 def draw_panel(axis: Axes, panel: Panel, scale: Scale | None) -> None:

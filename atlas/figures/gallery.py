@@ -87,7 +87,7 @@ def _group(axes: Sequence[Axes], group: Sequence[Panel]) -> None:
         draw_panel(axis, panel, scale)
         axis.set_title(_title(panel), fontsize=5.5, pad=2)
     if scale is not None:
-        add_bar(axes, scale, labelled=True, fraction=0.04, pad=0.01, aspect=15)
+        add_bar(axes, scale, fraction=0.04, pad=0.01, aspect=15)
         for axis in axes:
             axis.set_anchor("N")  # a colour bar centres what it stands beside
 

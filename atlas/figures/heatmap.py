@@ -91,7 +91,7 @@ def _cell(axis: Axes, cell: Panel | Shown, length: int, *, labelled: bool) -> No
     draw_panel(axis, panel, scale)
     axis.set_title(f"{title_of(panel, length)}\n{cut(_numbers(panel), length + 6)}", fontsize=6, loc="left")
     if scale is not None:
-        add_bar(axis, scale, labelled=labelled, fraction=0.05, pad=0.02, shrink=0.85)
+        add_bar(axis, scale, unit="activation" if labelled else "", fraction=0.05, pad=0.02, shrink=0.85)
 
 
 def _name(shown: Shown, length: int) -> str:

@@ -40,6 +40,13 @@ WHERE starts_with(e.example_id, $id) AND r.status = 'done'
 QUALIFY row_number() OVER (PARTITION BY e.example_id ORDER BY r.finished_at DESC, r.run_id) = 1
 ORDER BY e.example_id LIMIT 10"""
 
+SHOWING = """
+SELECT e.*, r.run_id, r.job, d.name AS dataset, d.path, d.revision
+FROM runs r JOIN examples e USING (dataset_id) JOIN datasets d USING (dataset_id)
+WHERE r.run_id = $run AND e.source = 'image' AND list_contains(e.concepts, $concept)
+QUALIFY row_number() OVER (PARTITION BY e.media ORDER BY e.example_id) = 1
+ORDER BY e.example_id LIMIT $count"""
+
 RESPONSES = """
 SELECT token_ids FROM responses WHERE model_id = $model_id AND example_id = $example_id ORDER BY generation"""
 
@@ -55,7 +62,7 @@ class ToShow:
     """One prompt with what it shows, and its answer in words or as token ids.
 
     names: of the media, or of a text its prompt. dataset, pointers: where masks come from; None of files. example: the
-    id of a stored one, run: the run that stored it. stored: its largest value, and the token where it was.
+    id of a stored one. run: the run whose exemplar it is. stored: its largest value, and the token where it was.
     """
 
     source: str
@@ -116,6 +123,22 @@ def stored_example(atlas: Path, example: str, model_id: int) -> Gathered:
         return Gathered([_opened(rows[0], _answer(connection, rows[0], model_id), {})])
 
 
+def showing(atlas: Path, run: str, concept: str, count: int) -> Gathered:
+    """At most so many stored pictures that show a concept, of a run's dataset; each picture once.
+
+    Those whose files are gone are told in the notes.
+    """
+    with open_readonly(atlas) as connection:
+        rows = Query(SHOWING.strip(), {"run": run, "concept": concept, "count": count}).run(connection).to_pylist()
+    gathered, datasets = Gathered(tap=json.loads(rows[0]["job"]).get("tap") if rows else None), dict[str, Dataset]()
+    for row in rows:
+        try:
+            gathered.shown.append(_opened(row, (), datasets))
+        except AtlasError as error:
+            gathered.notes.append(f"{', '.join(row['media'])} cannot be shown: {error.message}")
+    return gathered
+
+
 def exemplars(atlas: Path, neuron: Neuron, model_id: int, count: int, source: str | None) -> Gathered:
     """The stored examples that excite a neuron most: at most `count` of each source, or of the one that is named.
 
@@ -130,7 +153,10 @@ def exemplars(atlas: Path, neuron: Neuron, model_id: int, count: int, source: st
         answers = [_answer(connection, row, model_id) for row in rows]
     sources = [s for s in FIRST if s in {row["source"] for row in rows}]
     if not rows:
-        raise UsageError(f"no exemplars of {neuron} are stored; `atlas ingest` keeps some (its job's `exemplars`)")
+        raise UsageError(
+            f"no exemplars of {neuron} are stored: it is above 0 on no example, or the run kept none (its job's "
+            "`exemplars`); `atlas plot heatmap` shows it on any picture"
+        )
     if source is not None and source not in sources:
         raise UsageError(f"{neuron} has no exemplars with source {source}; [[source={sources[0]}]] has some")
     gathered, datasets = Gathered(tap=json.loads(rows[0]["job"]).get("tap")), dict[str, Dataset]()
@@ -174,7 +200,7 @@ def _opened(row: Mapping[str, Any], answer_ids: tuple[int, ...], datasets: dict[
         answer_ids,
         dataset,
         row["example_id"],
-        row["run_id"],
+        row["run_id"] if "value" in row else None,
         (row["value"], row["token"]) if "value" in row else None,
     )
 

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from atlas.errors import UsageError
-from atlas.neurons import LANGUAGE, no_such_neuron
 from atlas.neurons import Neuron as Address
 from atlas.query.map_spec import COORDINATES
 from atlas.query.map_spec import by_place as coordinate
 from atlas.query.option import REPEATED, by_place, described, option, options_of
 from atlas.questions._conditions import Conditions
-from ingest.requests.heatmap_model import StoredModel, load_stored, neurons_of, stored_model
+from ingest.requests.heatmap_model import StoredModel, addressed, load_stored, neurons_of, stored_model
 from ingest.requests.options import EXECUTION, LoadOptions, ModelOptions
 from ingest.requests.progress import Progress, silent
 from ingest.requests.request import Request
@@ -131,15 +130,10 @@ class Heatmap(Request["HeatAnswer"], LoadOptions, Conditions, ModelOptions):
 
     def _neurons(self, path: Path, model: StoredModel) -> tuple[list[Address], Provenance]:
         """The neurons to look at, and where they come from."""
-        if self.address is None:
-            names = {name: getattr(self, name) for name in COORDINATES} | {"model": model.name}
-            return neurons_of(path, model, names | self.conditions() | {"select": self.select}, self.top)
-        neuron = self.address if isinstance(self.address, Address) else Address.parse(self.address)
-        if neuron.component != LANGUAGE:
-            raise UsageError(f"heatmaps are of the language model's neurons, such as 3/117; {neuron} is not one")
-        if neuron.layer >= model.layers or neuron.index >= model.width:
-            raise no_such_neuron(neuron, model.name, model.layers, model.width)
-        return [neuron], {"fingerprint": model.fingerprint, "model": model.name, "assumed": list(model.assumed)}
+        if self.address is not None:
+            return addressed(model, self.address)
+        names = {name: getattr(self, name) for name in COORDINATES} | {"model": model.name}
+        return neurons_of(path, model, names | self.conditions() | {"select": self.select}, self.top)
 
     def _shown(self, path: Path, neurons: Sequence[Address], model: StoredModel) -> Gathered:
         """What they are looked at on, opened."""

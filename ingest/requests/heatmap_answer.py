@@ -50,8 +50,8 @@ def answer_of(
 ) -> HeatAnswer:
     """The panels and the rows of all neurons on everything that is shown."""
     concept = _concept_of(provenance) if "maps" in provenance else settings.concept
-    controls = _random(neurons, model.width, settings.seed) if concept is not None else []
-    tap = settings.tap or gathered.tap or _tap_of(provenance)
+    controls = random_beside(neurons, model.width, settings.seed) if concept is not None else []
+    tap = settings.tap or gathered.tap or tap_of(provenance)
     tokens = decoded_tokens(path, model, neurons)
     look = Look(neurons, controls, tap, concept, settings.percentile, settings.side, tokens)
     panels: list[Panel] = []
@@ -77,7 +77,7 @@ def answer_of(
     return answer
 
 
-def _random(neurons: Sequence[Neuron], width: int, seed: int) -> list[Neuron]:
+def random_beside(neurons: Sequence[Neuron], width: int, seed: int) -> list[Neuron]:
     """Random neurons of the same layers: as many, and beside few neurons LEAST, so that their mean hangs on no one."""
     drawn: dict[Neuron, None] = {}
     for i in range(2 * LEAST):
@@ -98,7 +98,7 @@ def _concept_of(provenance: Provenance) -> str | None:
     return names.pop() if len(names) == 1 else None
 
 
-def _tap_of(provenance: Provenance) -> str:
+def tap_of(provenance: Provenance) -> str:
     """Where the neurons' maps read them."""
     taps = {origin["tap"] for origin in provenance.get("maps", [])}
     return taps.pop() if len(taps) == 1 else PRODUCT

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
-from atlas.neurons import Neuron
+from atlas.neurons import LANGUAGE, Neuron, no_such_neuron
 from atlas.query import statements
 from atlas.query.map_spec import MapSpec
 from atlas.query.resolve_maps import choose_map
@@ -88,6 +88,20 @@ def load_stored(path: Path, request: ModelOptions, model: StoredModel | None) ->
             f"{', '.join(dict.fromkeys(others)) or 'none'}; `atlas ingest --model {request.model}` makes it known"
         )
     return live, known[0]
+
+
+def addressed(model: StoredModel, address: str | Neuron) -> tuple[list[Neuron], Provenance]:
+    """The one neuron of an address, and its provenance.
+
+    Raises:
+        UsageError: not an address, or not of a neuron of this language model.
+    """
+    neuron = address if isinstance(address, Neuron) else Neuron.parse(address)
+    if neuron.component != LANGUAGE:
+        raise UsageError(f"heatmaps are of the language model's neurons, such as 3/117; {neuron} is not one")
+    if neuron.layer >= model.layers or neuron.index >= model.width:
+        raise no_such_neuron(neuron, model.name, model.layers, model.width)
+    return [neuron], {"fingerprint": model.fingerprint, "model": model.name, "assumed": list(model.assumed)}
 
 
 def neurons_of(path: Path, model: StoredModel, asked: Mapping[str, Any], top: int) -> tuple[list[Neuron], Provenance]:

@@ -157,3 +157,6 @@ def test_the_commands_write_figures(stored_atlas: Path, tmp_path: Path, capfd: p
     assert main(["plot", "heatmap", address, "--image", PICTURE, "--out", "heat.gif", *place]) == 2
     assert "cannot draw to 'heat.gif'" in capfd.readouterr().err
     assert main(["neuron", address, "--gallery", "heat.gif", *place]) == 2
+    capfd.readouterr()
+    assert main(["plot", "gallery", address, "--out", str(tmp_path / "none" / "a.png"), *place]) == 2
+    assert "there is no folder" in capfd.readouterr().err

@@ -172,7 +172,7 @@ def test_a_stored_example_by_its_id(atlas: Atlas) -> None:
     [row] = atlas.sql("SELECT * FROM examples WHERE source = 'image' LIMIT 1").to_pylist()
     answer = atlas.heatmap("0/3", example=row["example_id"][:10], concept=row["concepts"][0])
     assert answer["shown"].to_pylist() == row["media"] and answer["example"].to_pylist() == [row["example_id"]]
-    assert answer.facts["iou"] is not None
+    assert answer.facts["iou"] is not None and answer["run"].to_pylist() == [None]
     with pytest.raises(UsageError, match="no stored example's id begins with 'zz'"):
         atlas.heatmap("0/3", example="zz")
     with pytest.raises(UsageError, match=f"several examples' ids begin with '{row['example_id'][0]}'"):

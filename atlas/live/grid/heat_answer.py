@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -40,7 +40,7 @@ class Shown:
     name: a file, a dataset's pointer, or for words the prompt. source: image, video, audio or text. number: of the
     picture, or of the step of a video's time, from 0. pixels: (height, width, 3) uint8, where it can be seen. region:
     (height, width) bool, the pixels that show the `concept`, where that is known. words: each token as text, where it
-    has no place in a picture. sound: the recording. example: the id of a stored example; run: the one that stored it.
+    has no place in a picture. sound: the recording. example: the id of a stored example; run: whose exemplar it is.
     stored: the neuron's stored largest value on it, and the token where it was.
     """
 
@@ -127,6 +127,18 @@ class HeatAnswer(Answer):
         return new
 
 
+class HeatmapsAnswer(Answer):
+    """One row a neuron, over many pictures that show a concept.
+
+    maps: neuron -> its mean map, (side, side), every picture squeezed into a square. where: (side, side), the share of
+    the pictures that show the concept there. decoded: neuron -> tokens that it raises.
+    """
+
+    maps: Mapping[Neuron, Floats]
+    where: Floats
+    decoded: Mapping[Neuron, tuple[str, ...]]
+
+
 def key_of(row: dict[str, Any]) -> tuple[Neuron, str, str | None]:
     """Which panels a row is about."""
     return Neuron(row["component"], row["layer"], row["neuron"]), row["shown"], row["example"]
@@ -169,8 +181,8 @@ def _row(panels: Sequence[Panel]) -> dict[str, Any]:
         "shown": shown.name,
         "example": shown.example,
         "run": shown.run,
-        "max": float(values.max()),
-        "mean": float(values.mean()),
+        "max": float(values.max()) + 0.0,  # not -0
+        "mean": float(values.mean()) + 0.0,
         "above_zero": float((values > 0).mean()),
         "iou": average([p.iou for p in panels]),
         "pointing": average([p.pointing for p in panels]),
