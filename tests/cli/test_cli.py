@@ -529,12 +529,13 @@ ASKING = {
     "count": ["--score", ">0"],
     "match": ["--concept", "dog"],
     **{name: ["--concept", "dog"] for name in ("layers", "only", "query", "shared", "select save")},
+    "overlap": ["--concept", "dog", "--methods", "contribution,activation"],
     "search": ["dog"],
     "evaluate": ["no-dog"],
     "edit create": ["--of", "dog", "--set", "0"],
     "edit compose": ["no-cat"],
 }
-"""What a command needs besides its required arguments, so that nothing is wrong but the atlas."""
+"""What a command, also below `plot`, needs besides its required arguments, so that nothing is wrong but the atlas."""
 
 WITHOUT_ATLAS = [
     path
@@ -546,7 +547,7 @@ WITHOUT_ATLAS = [
 @pytest.mark.parametrize("path", WITHOUT_ATLAS, ids=" ".join)
 def test_every_command_says_where_no_atlas_is(path: list[str], run: Run, tmp_path: Path) -> None:
     assert len(WITHOUT_ATLAS) > 40
-    words = list(ASKING.get(" ".join(path), []))
+    words = list(ASKING.get(" ".join(path).removeprefix("plot "), []))
     for parameter in found(path).params:
         if parameter.required:
             value = {"address": "0/1", "file": str(tmp_path / "x")}.get(parameter.name, "x")
