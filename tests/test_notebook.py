@@ -40,6 +40,8 @@ def test_it_runs_shows_its_figures_and_says_what_came_out(monkeypatch: pytest.Mo
     nbclient.NotebookClient(
         notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
     ).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output["text"] for output in outputs if output.get("name") == "stderr"], "no warnings"
     shown = [
         number
         for number, cell in enumerate(notebook.cells)

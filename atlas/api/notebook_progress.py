@@ -6,6 +6,7 @@ import html
 import importlib
 import sys
 import time
+import warnings
 from typing import Any
 
 from ingest.requests.progress import Progress
@@ -16,7 +17,11 @@ EVERY = 0.2
 
 def watching() -> Progress:
     """A bar in a notebook; elsewhere nobody watches, as a program's output is its own."""
-    return Cell() if in_notebook() else Progress()
+    if not in_notebook():
+        return Progress()
+    # Bars of other packages are text where the notebook has no widgets, which is no reason to warn of.
+    warnings.filterwarnings("ignore", "IProgress not found")
+    return Cell()
 
 
 def in_notebook() -> bool:
