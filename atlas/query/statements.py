@@ -190,7 +190,7 @@ ORDER BY r.finished_at, e.source, e.task, e.subset, e.condition, e.metric""".str
     )
 
 
-CHANCE_OF = {"knn_mixing": "knn_chance", "probe_accuracy": "probe_chance"}
+CHANCE_OF = {"knn_mixing": "knn_chance", "probe_accuracy": "probe_chance", "lens_entropy": "lens_uniform"}
 """A measure -> the measure of what chance gives it."""
 
 

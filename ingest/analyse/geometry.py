@@ -11,6 +11,8 @@ for attention and saliency, which belong to layer l itself. For each source sepa
                         always naming the commonest role
     semantic_probing    mean cosine distance of image (video, audio) tokens to the text tokens' centroid
     semantic_telomere   the same of special tokens; text_spread: of the text tokens themselves
+    lens_entropy        of the next token, in nats, where the final norm and the unembedding read a sampled token's
+                        stream (the logit lens); lens_uniform: where every token is as likely
     attention_contribution, attention_share, saliency, saliency_share    see `ingest.analyse.attention_flow`
 """
 
@@ -37,6 +39,7 @@ from atlas.store.database import open_readonly
 from atlas.store.schema import measures
 from ingest.analyse.attention_flow import AttentionFlow
 from ingest.analyse.geometry_rows import flow_rows, place_rows, point_rows
+from ingest.analyse.lens import Lens
 from ingest.analyse.representations import Representations
 from ingest.attribution.item import Item, shortest_first
 from ingest.attribution.trace import traced
@@ -124,7 +127,8 @@ def measure(
             return GeometryRun(run.run_id, False, stored_measures(atlas, run.run_id), {})
         observed = _look(live, run.encoder, prepared.job, execution, settings, ablated, prepared.examples, progress)
         seed = prepared.job.seed
-        rows = pa.Table.from_pylist(_rows(run.run_id, observed, settings, seed), schema=arrow_schema(measures))
+        all_rows = _rows(run.run_id, observed, settings, seed, Lens(live))
+        rows = pa.Table.from_pylist(all_rows, schema=arrow_schema(measures))
         ids = [e.id for e in prepared.examples]
         points = point_rows(run.run_id, observed["before"].places, settings, seed, ids)
         outcome = run.finish({"measures": rows.num_rows}, {"measures": rows, "points": points})
@@ -141,7 +145,7 @@ def require_words(command: str, examples: Sequence[Example]) -> None:
 def _extra_fields(settings: GeometrySettings, ablated: AblatedNeurons | None) -> dict[str, Any]:
     """The job's fields besides model and examples."""
     without = None if ablated is None else digest(ablated.intervention)
-    return {"methods": {}, "geometry": asdict(settings), "without": without, "tap": PRODUCT}
+    return {"methods": {}, "geometry": {**asdict(settings), "lens": True}, "without": without, "tap": PRODUCT}
 
 
 def _look(
@@ -189,14 +193,14 @@ def _gather(
 
 
 def _rows(
-    run_id: str, observed: Mapping[str, Observations], settings: GeometrySettings, seed: int
+    run_id: str, observed: Mapping[str, Observations], settings: GeometrySettings, seed: int, lens: Lens
 ) -> list[dict[str, Any]]:
     defaults = {"run_id": run_id, "method": None, "concept": None}
     all_rows = []
     for condition, observations in observed.items():
         for source, places in observations.places.items():
             labels = {**defaults, "source": source, "condition": condition}
-            rows = [*place_rows(places, settings.neighbours, seed), *flow_rows(observations.flows[source])]
+            rows = [*place_rows(places, settings.neighbours, seed, lens), *flow_rows(observations.flows[source])]
             all_rows += [{**labels, **row} for row in rows]
     return all_rows
 

@@ -14,6 +14,7 @@ from atlas.stats.intervals import Interval, of_clusters
 from atlas.store.arrow_types import arrow_schema
 from atlas.store.schema import points
 from ingest.analyse.attention_flow import NAMES, AttentionFlow
+from ingest.analyse.lens import Lens
 from ingest.analyse.representation_metrics import cosine_distance, linear_cka, mixing, plane, probe, to_cluster
 from ingest.analyse.representations import Representations, Token, priority
 from ingest.attribution.role_sums import DISJOINT, SPECIAL, TEXT
@@ -46,13 +47,24 @@ def _row(
     return {**row, "low": low, "high": high}
 
 
-def place_rows(places: Representations, neighbours: int, seed: int) -> Iterator[Row]:
+def place_rows(places: Representations, neighbours: int, seed: int, lens: Lens) -> Iterator[Row]:
     """Every measure of the roles' geometry, except NaN ones (a single role, constant vectors)."""
     roles = [role for role in DISJOINT if role in places.sums]
     for i, layer in enumerate(places.depths):
-        for row in _of_layer(places, roles, i, layer, neighbours, seed):
+        for row in (*_of_layer(places, roles, i, layer, neighbours, seed), *_read(places, roles, i, layer, lens)):
             if math.isfinite(row["value"]):
                 yield row
+
+
+def _read(places: Representations, roles: Sequence[str], i: int, layer: int, lens: Lens) -> Iterator[Row]:
+    """The entropies of what the logit lens reads."""
+    for role in roles:
+        tokens = places.tokens[role]
+        entropies = lens.entropies(np.stack([vectors[i] for vectors in tokens.values()]))
+        of_examples = [number for number, _ in tokens]
+        interval = of_clusters(entropies[None], of_examples, share=False, bounds=(0.0, lens.uniform))
+        yield _row("lens_entropy", layer, role, None, float(entropies.mean()), len(entropies), interval)
+        yield _row("lens_uniform", layer, role, None, lens.uniform, len(entropies))
 
 
 def _of_layer(

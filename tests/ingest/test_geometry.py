@@ -30,6 +30,7 @@ from atlas.store.database import open_readonly
 from ingest.analyse.attention_flow import NAMES, AttentionFlow
 from ingest.analyse.geometry import AblatedNeurons, GeometryRun, GeometrySettings, measure, stored_measures
 from ingest.analyse.geometry_rows import held_out, place_rows
+from ingest.analyse.lens import Lens
 from ingest.analyse.representation_metrics import cosine_distance, linear_cka, mixing, pca, probe, tsne
 from ingest.analyse.representations import Representations
 from ingest.attribution.item import Item
@@ -114,8 +115,9 @@ def test_the_sample_is_bounded_seeded_and_blind_to_batches(llava: LiveModel, pic
 def test_the_rows_are_what_the_functions_say(llava: LiveModel, picture: Any) -> None:
     items = items_of(llava, picture)
     places, _ = gathered(llava, [items], 1000)
-    rows = {(r["name"], r["layer"], r["first"], r["second"]): r for r in place_rows(places, 3, seed=7)}
+    rows = {(r["name"], r["layer"], r["first"], r["second"]): r for r in place_rows(places, 3, 7, Lens(llava))}
     seen = [by_hand(llava, item) for item in items]
+    assert rows["lens_uniform", 0, "text", None]["value"] == pytest.approx(math.log(llava.layout.vocabulary))
     for depth in range(3):
         states = {
             role: np.concatenate([s[depth][[r == role for r in roles]] for roles, s in seen]) for role in ROLES[1:4]
@@ -124,6 +126,10 @@ def test_the_rows_are_what_the_functions_say(llava: LiveModel, picture: Any) -> 
         wanted = 1 - float(a @ b) / math.sqrt(float(a @ a) * float(b @ b))
         row = rows["centroid_distance", depth, "text", "image"]
         assert row["value"] == pytest.approx(wanted, abs=1e-5) and row["examples"] == 4
+        read = llava.model.lm_head(llava.layout.norm(torch.from_numpy(states["image"]).float())).softmax(-1).double()
+        row = rows["lens_entropy", depth, "image", None]
+        assert row["value"] == pytest.approx(float(-(read * read.log()).sum(-1).mean()), abs=1e-4)
+        assert 0 < row["low"] <= row["value"] <= row["high"] < rows["lens_uniform", depth, "image", None]["value"]
         far = [1 - float(v @ a) / math.sqrt(float(v @ v) * float(a @ a)) for v in states["image"]]
         row = rows["semantic_probing", depth, "image", "text"]
         assert row["value"] == pytest.approx(np.mean(far), abs=1e-5) and row["low"] < row["value"] < row["high"]
