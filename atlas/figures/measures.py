@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from atlas.query.answer import Answer
 
+UNITS = {"lens_entropy": "nats", "lens_uniform": "nats", "centroid_distance": "1 - cosine"}
+"""Of measures that are neither shares nor correlations."""
+
 PANELS = 12
 """On a page."""
 
@@ -77,7 +80,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
 
 
 def _layers(axis: Axes, rows: Rows, chance: Rows, looks: Mapping[tuple[Any, ...], dict[str, Any]]) -> None:
-    name = str(rows[0]["name"]).replace("_", " ")
+    name = spelled(str(rows[0]["name"]))
     conditions = [condition for condition in LAYERED if any(row["condition"] == condition for row in rows)]
     for condition in conditions:
         for pair in grouped(rows, ["first", "second"]):
@@ -125,8 +128,13 @@ def _concepts(axis: Axes, rows: Rows) -> None:
     name_lines(
         axis, [" ".join(str(part) for part in (concept, first) if part) for _, concept, first in lines], "concept"
     )
-    name_values(axis, str(rows[0]["name"]).replace("_", " "))
+    name_values(axis, spelled(str(rows[0]["name"])))
 
 
 def _of(rows: Sequence[Mapping[str, Any]], name: str) -> list[float | None]:
     return [row.get(name) for row in rows]
+
+
+def spelled(measure: str) -> str:
+    """A measure's name with its unit."""
+    return ", ".join(filter(None, [measure.replace("_", " "), UNITS.get(measure)]))
