@@ -10,6 +10,7 @@ from atlas.questions.agreement import Agreement
 from atlas.questions.concept_matrix import ConceptMatrix
 from atlas.questions.concepts import Concepts
 from atlas.questions.count import Count
+from atlas.questions.cross_ablation import CrossAblation
 from atlas.questions.datasets import Datasets
 from atlas.questions.dose_response import DoseResponse
 from atlas.questions.edit_diff import EditDiff
@@ -42,6 +43,7 @@ class Questions:
     concept_matrix = method_of(ConceptMatrix)
     concepts = method_of(Concepts)
     count = method_of(Count)
+    cross_ablation = method_of(CrossAblation)
     datasets = method_of(Datasets)
     dose_response = method_of(DoseResponse)
     edit_diff = method_of(EditDiff)

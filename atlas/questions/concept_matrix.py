@@ -24,8 +24,7 @@ class ConceptMatrix(Coordinates, Question[Answer]):
     the same layers and of about the same mean |activation|, where the maps score every neuron. q: the false discovery
     rate over the pairs. Facts: top; concepts, in the order of their clustering (average linkage of shared neurons).
 
-    What ablating one concept's neurons does to each other concept is not stored: an evaluation keeps its own concept's
-    questions and all others' together (`atlas effects`).
+    What ablating one concept's neurons does to each other concept: `atlas cross-ablation`.
 
     Raises:
         UsageError: a map that the atlas does not have, maps of fewer than two concepts, or a top they do not keep.

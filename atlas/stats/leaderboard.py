@@ -53,7 +53,7 @@ Rows = dict[tuple[str, str], dict[str, Any]]
 """(source, method) -> its measurements."""
 
 
-def _effects_and_runs(spec: MapSpec) -> tuple[str, dict[str, Any]]:
+def effects_and_runs(spec: MapSpec) -> tuple[str, dict[str, Any]]:
     """Two common table expressions, and their parameters: every matching effect of a survey, and the concepts of each
     run."""
     columns = {"source": "e.source", "reduce": "e.reduce", "model": "m.name", "dataset": "d.name"}
@@ -66,7 +66,8 @@ def _effects_and_runs(spec: MapSpec) -> tuple[str, dict[str, Any]]:
     return (
         f"""effect_rows AS (
     SELECT {METHOD} AS method, e.dose AS top, e.reduce, e.source, e.target, m.layers * m.width AS neurons,
-           e.subset, e.condition, e.concept, r.finished_at, r.run_id, e.metric,
+           e.subset, e.condition, e.concept, e.examples, e.seeds,
+           r.finished_at, r.run_id, e.metric,
            CASE WHEN e.metric = '{ACCURACY}' OR e.condition = 'before' THEN e.value ELSE e.value - max(e.value)
                FILTER (e.condition = 'before') OVER (PARTITION BY r.run_id, e.edit, e.source, e.subset, e.metric)
            END AS value
@@ -92,7 +93,7 @@ def surveyed(spec: MapSpec) -> Query:
         f"list(value ORDER BY concept) FILTER (subset = 'concept' AND condition = '{condition}')"
         for condition in ("edit", "random")
     )
-    every, values = _effects_and_runs(spec)
+    every, values = effects_and_runs(spec)
     return Query(
         f"""
 WITH {every},
@@ -143,7 +144,7 @@ def of_metric(rows: list[dict[str, Any]], metric: str | None) -> tuple[list[dict
 
 def passed_over(connection: Connection, spec: MapSpec) -> list[str]:
     """Notes on methods whose newest evaluation has fewer concepts than the one that is shown."""
-    every, values = _effects_and_runs(spec)
+    every, values = effects_and_runs(spec)
     newest = Query(
         f"""
 WITH {every}

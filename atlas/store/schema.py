@@ -228,7 +228,7 @@ effects = Table(
     Column("concept", String),
     Column("source", String, nullable=False),
     Column("task", String, nullable=False),
-    Column("subset", String, nullable=False),  # concept | others
+    Column("subset", String, nullable=False),  # concept | others | about:CONCEPT, one of the others | model
     Column("condition", String, nullable=False),  # before | edit | random
     Column("metric", String, nullable=False),
     Column("value", Float, nullable=False),

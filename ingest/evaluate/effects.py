@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from atlas.stats.cross_ablation import ABOUT
 from atlas.stats.intervals import LEAST, Interval, of_clusters
 from atlas.store.arrow_types import arrow_schema
 from atlas.store.database import open_readonly
@@ -56,7 +57,7 @@ RANGES = {
 
 
 Group = tuple[str, str, str]
-"""source, task (or POOLED), subset ("concept" or "others")."""
+"""source, task (or POOLED), subset ("concept", "others", or "about:" and one of the other concepts)."""
 
 
 def group_questions(scores: Scores, concept: str | None) -> dict[Group, np.ndarray]:
@@ -72,14 +73,34 @@ def group_questions(scores: Scores, concept: str | None) -> dict[Group, np.ndarr
     return {key: np.array(index) for key, index in sorted(groups.items())}
 
 
-def summarise(conditions: Mapping[str, Sequence[Scores]], concept: str | None) -> list[dict[str, Any]]:
-    """One row for each group, condition and metric. conditions: name -> the scores, one for each seed."""
+def group_others(scores: Scores, concept: str) -> dict[Group, np.ndarray]:
+    """The indices of the questions that `group_questions` calls "others", by the concept that they are about; all tasks
+    together."""
+    groups: dict[Group, list[int]] = {}
+    for i, question in enumerate(scores.questions):
+        if question.concept != concept and concept not in question.mentioned:
+            groups.setdefault((question.source, POOLED, f"{ABOUT}{question.concept}"), []).append(i)
+    return {key: np.array(index) for key, index in sorted(groups.items())}
+
+
+def summarise(
+    conditions: Mapping[str, Sequence[Scores]], concept: str | None, by_concept: Collection[str] = ()
+) -> list[dict[str, Any]]:
+    """One row for each group, condition and metric.
+
+    conditions: name -> the scores, one for each seed. by_concept: the metrics of which every other concept has rows of
+    its own besides (see `group_others`).
+    """
     rows = []
     first = next(iter(conditions.values()))[0]  # every condition was asked the same
     groups, clusters = group_questions(first, concept), [question.cluster for question in first.questions]
+    if by_concept and concept is not None:
+        groups |= group_others(first, concept)
     for condition, repeats in conditions.items():
         for (source, task, subset), index in groups.items():
             for metric in repeats[0].values:
+                if subset.startswith(ABOUT) and metric not in by_concept:
+                    continue
                 values = np.stack([s.values[metric][index] for s in repeats])
                 measured = ~np.isnan(values).any(0)
                 if not measured.any():

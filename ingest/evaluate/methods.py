@@ -27,6 +27,7 @@ from atlas.query.map_spec import MapSpec
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.statements import find_maps
 from atlas.questions.query import Query
+from atlas.stats.cross_ablation import ABOUT
 from atlas.store.database import open_readonly
 from ingest.data.examples import IMAGE, TEXT, Dataset
 from ingest.draw.picture_judge import PictureJudge, judge_for
@@ -43,7 +44,7 @@ from ingest.run.resolve import complete, identity, tasks_by_source
 from ingest.run.session import ModelSession, PreparedJob, run_of
 
 AVERAGED = (ACCURACY, LOG_PROBABILITY, DRAWN)
-"""The metrics that `averages` shows, in this order."""
+"""The metrics that `averages` shows, in this order; those of the other concepts are also stored one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +217,7 @@ def _answered(
         conditions = {"before": [scores], "edit": [evaluate_with(evaluator, zeroed)]}
         if random_scores := evaluate_with_random(evaluator, zeroed, seeds, controls):
             conditions["random"] = random_scores
-        rows += [{**labels, **row} for row in summarise(conditions, question.concept)]
+        rows += [{**labels, **row} for row in summarise(conditions, question.concept, AVERAGED)]
     return rows
 
 
@@ -242,7 +243,7 @@ def averages(rows: Iterable[Mapping[str, Any]]) -> pa.Table:
     groups: dict[tuple[str, ...], dict[str, list[float]]] = {}
     names = ("method", "top", "source", "subset", "metric")
     for row in rows:
-        if row["metric"] in AVERAGED and row["task"] == POOLED:
+        if row["metric"] in AVERAGED and row["task"] == POOLED and not row["subset"].startswith(ABOUT):
             method = row["method"] if row["target"] == TEXT else f"{row['method']}[{row['target']}]"
             key = (method, row["dose"], *(str(row[name]) for name in names[2:]))
             groups.setdefault(key, {}).setdefault(row["condition"], []).append(row["value"])

@@ -44,8 +44,9 @@ class Evaluate(Request[Answer], LoadOptions, DrawingOptions, ExampleOptions, Mod
     Without an edit: the same for methods, every concept's best neurons ablated at every dose, averaged over the
     concepts (`atlas leaderboard` sets several methods side by side).
 
-    One row a source, task, subset, condition and metric; `facts` has `run_id` and `fresh`, False where the same had
-    been measured before.
+    One row a source, task, subset, condition and metric; of a method also one for each other concept, all tasks
+    together (subset about:CONCEPT; `atlas cross-ablation` compares them). `facts` has `run_id` and `fresh`, False where
+    the same had been measured before.
 
     Raises:
         UsageError: neither an edit nor a method, or both; the model's weights are not the edit's; nothing to ask.
