@@ -45,6 +45,7 @@ FIGURES: Mapping[str, Asked] = {
     "shared, all": (lambda atlas: atlas.shared(concepts="all", method="contribution", model=MODEL), {}),
     "overlap": (lambda atlas: atlas.overlap("dog", model=MODEL, methods=METHODS), {}),
     "concept_matrix": (lambda atlas: atlas.concept_matrix(model=MODEL, source="image"), {}),
+    "cross_ablation": (lambda atlas: atlas.cross_ablation(model=MODEL, source="image"), {}),
     "agreement": (lambda atlas: atlas.agreement(pairs=True, model=MODEL, source="text", reduce="mean"), {}),
     "leaderboard": (lambda atlas: atlas.leaderboard(model=MODEL, source="text"), {}),
     "dose_response": (lambda atlas: atlas.dose_response(model=MODEL, source="text"), {}),

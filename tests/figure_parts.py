@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from atlas import Atlas
 from atlas.query.answer import Answer
-from atlas.stats import dose_response, leaderboard
+from atlas.stats import cross_ablation, dose_response, leaderboard
 
 EFFECT = {"method": None, "dose": None, "reduce": None, "target": None, "edit": "no-dog@1", "concept": "dog"}
 EFFECT |= {"source": "text", "run": "7c45fccc", "seeds": 3}
@@ -44,6 +44,20 @@ def dose_rows() -> Answer:
             row |= {"own_low": 0.1, "own_high": 0.7, "random_own": 0.95, "random_own_low": 0.9, "random_own_high": 1.0}
             rows.append(row)
     return Answer(pa.Table.from_pylist(rows, schema=dose_response.SCHEMA))
+
+
+def cross_rows(names: Sequence[str] = ("cat", "dog", "fish", "horse"), metric: str = "accuracy") -> Answer:
+    """What ablating each concept's neurons does to each concept: most to its own, and something to the next one."""
+    pattern = {"source": "text", "method": "contribution", "dose": "2%", "reduce": "contrast", "metric": metric}
+    pattern |= {"random": -0.01, "before": 0.9, "seeds": 3, "run_id": "91b584f6"}
+    rows = []
+    for place, ablated in enumerate(names):
+        for other, asked in enumerate(names):
+            effect = {0: -0.8, 1: -0.125}.get(other - place, 0.02)
+            rows.append(pattern | {"ablated": ablated, "asked": asked, "effect": effect, "n": 12 - (other != place)})
+    found = cross_ablation.diagonal_dominance(cross_ablation.matrix_of(rows, names))
+    facts = {"concepts": list(names), "dominance": found.dominance, "relative": found.relative, "p": found.p_value}
+    return Answer(pa.Table.from_pylist(rows, schema=cross_ablation.SCHEMA), facts=facts)
 
 
 def leaderboard_rows(sources: Sequence[str] = ("text",)) -> Answer:
@@ -126,6 +140,7 @@ def answers(path: Path) -> Mapping[str, Answer]:
     return {
         "agreement": atlas.agreement(pairs=True, source="text", reduce="contrast"),
         "concept_matrix": atlas.concept_matrix(method="contribution", source="text", top=10),
+        "cross_ablation": cross_rows(),
         "dose_response": dose_rows(),
         "effects": effects(),
         "layers": atlas.layers("dog", sources=("image", "text"), top=10),

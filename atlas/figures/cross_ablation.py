@@ -49,10 +49,11 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     columns = [*shown, "", "random: own", "random: others"] if len(values[0]) > len(names) else shown
     places = [place for place, name in enumerate(columns) if name]
     axis.set_xticks(places, [columns[place] for place in places], rotation=90)
-    draws = (
-        "" if len(columns) == len(names) else f"\nrandom: as many neurons, {span(row['seeds'] for row in rows)} draws"
+    draws = span(row["seeds"] for row in rows)
+    control = (
+        f"\nrandom: as many neurons, {draws} draw{'' if draws == '1' else 's'}" if len(columns) > len(names) else ""
     )
-    entitle(axis, f"change of {UNITS[metric]}{draws}")
+    entitle(axis, f"change of {UNITS[metric]}{control}")
     asked = f"asked about (n = {span(row['n'] for row in rows)} questions a cell)"
     name_values(axis, f"{asked}\n{_verdict(answer, metric)}")
     axis.set_ylabel(f"ablated: {rows[0]['dose']} of the neurons\nby {rows[0]['method']}, {rows[0]['source']}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from atlas.query.map_spec import MapSpec
-from atlas.query.resolve_maps import describe_default
+from atlas.query.resolve_maps import describe_default, narrow
 from atlas.query.statements import Query
 from atlas.stats.leaderboard import ACCURACY, effects_and_runs, of_metric
 
@@ -126,13 +126,10 @@ def cross_ablation(
     evaluations = _evaluations(connection, spec, dose)
     if not evaluations:
         return pa.Table.from_pylist([], schema=SCHEMA)
-    chosen = evaluations[0]
-    alike = evaluations
-    for name in ("method", "reduce", "source", "top"):
-        notes += describe_default(
-            "dose" if name == "top" else name, chosen[name], dict.fromkeys(e[name] for e in alike)
-        )
-        alike = [evaluation for evaluation in alike if evaluation[name] == chosen[name]]
+    alike, noted = narrow(evaluations, ("method", "source", "reduce"))
+    chosen = alike[0]
+    notes += [*noted, *describe_default("dose", chosen["top"], dict.fromkeys(e["top"] for e in alike))]
+    alike = [evaluation for evaluation in alike if evaluation["top"] == chosen["top"]]
     newest = max(alike, key=lambda evaluation: str(evaluation["finished_at"]))
     if newest["concepts"] < chosen["concepts"]:
         notes.append(
@@ -156,7 +153,7 @@ evaluations AS (
            max(try_cast(rtrim(top, '%') AS DOUBLE) * if(ends_with(top, '%'), neurons / 100, 1)) AS amount
     FROM effect_rows WHERE starts_with(subset, '{ABOUT}') GROUP BY ALL)
 SELECT * FROM evaluations
-ORDER BY concepts DESC, finished_at DESC, run_id, method, reduce, source, amount DESC NULLS LAST""".strip(),
+ORDER BY concepts DESC, finished_at DESC, run_id, amount DESC NULLS LAST""".strip(),
         values,
     ).run(connection)
     return [

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from figure_parts import (
     answers,
+    cross_rows,
     dose_rows,
     effects,
     leaderboard_rows,
@@ -293,6 +294,7 @@ def test_long_names_many_methods_and_other_scripts_are_inside() -> None:
     rows = [of_pair | {"concept": a, "other": b} for a in names for b in names if a < b]
     facts = {"concepts": names, "matched": "layer and mean |activation|", "top": 40}
     assert len(drawn("concept_matrix", Answer(pa.Table.from_pylist(rows), facts=facts)).patches) == 30 * 29
+    drawn("cross_ablation", cross_rows(names, "log_probability"))
     drawn("effects", effects(("*", "what_is_this_in_the_picture"), ("accuracy", "region_overlap")))
     address = {"component": "language", "layer": 31, "neuron": 10999, "score": 1000.0, "rank": 1}
     row = address | {"tokens": ["\u4f60", "\n\n", " $x$"]}
