@@ -114,6 +114,43 @@ def test_what_was_chosen_is_said_and_what_is_missing_refused(evaluated: Path, st
         atlas.cross_ablation(metric="kl")
 
 
+def rounded(value: Any) -> Any:
+    """Without the last digits of floats, in which parallel sums differ from call to call."""
+    if isinstance(value, float):
+        return round(value, 9)
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return [rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
+def test_other_questions_answer_as_without_these_effects(evaluated: Path, tmp_path: Path) -> None:
+    """As of an atlas from before they were stored, which is told what to do."""
+    older = Path(shutil.copytree(evaluated, tmp_path / "older.atlas"))
+    with engine.connect_writer(older) as connection:
+        connection.exec_driver_sql("DELETE FROM effects WHERE starts_with(subset, 'about:')")
+    where = "effect.retention > -1 and effect.suppression > -1"
+    for metric in ("accuracy", "log_probability"):
+        for name in ("leaderboard", "dose_response"):
+            new, old = (getattr(Atlas.open(path), name)(metric=metric).to_pylist() for path in (evaluated, older))
+            assert rounded(new) == rounded(old) and len(new) > 1
+    new, old = (Atlas.open(path).query("dog", "contribution", where=where).to_pylist() for path in (evaluated, older))
+    assert rounded(new) == rounded(old) and new
+    with pytest.raises(UsageError, match=r"remove a run from before they were kept \(`atlas runs rm RUN`\)"):
+        Atlas.open(older).cross_ablation()
+
+
+def test_a_newer_evaluation_of_fewer_concepts_is_named(evaluated: Path, held_out: Job, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(evaluated, tmp_path / "newer.atlas"))
+    three = replace(held_out, concepts=("cat", "dog"), per_concept=2)
+    ablate_tops(path, replace(three, concepts=("dog",)), Execution(), methods=["contribution"], tops=["10"], seeds=0)
+    ablate_tops(path, three, Execution(), methods=["activation"], tops=["40"], seeds=0)
+    [first] = {row["run_id"] for row in Atlas.open(evaluated).cross_ablation().to_pylist()}
+    answer = Atlas.open(path).cross_ablation()
+    assert {(row["run_id"], row["method"]) for row in answer.to_pylist()} == {(first, "contribution")}
+    assert "method=contribution (also stored: activation)" in answer.defaults
+    assert {row["seeds"] for row in Atlas.open(path).cross_ablation("activation").to_pylist()} == {0}
+
+
 def by_loops(effects: np.ndarray) -> float:
     """The share of all permutations whose diagonal is as low against the rest as the true one."""
     count = len(effects)
