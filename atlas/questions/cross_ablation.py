@@ -18,6 +18,9 @@ from atlas.questions.dose_response import spelled
 from atlas.stats.cross_ablation import LEAST, cross_ablation, diagonal_dominance, matrix_of
 from atlas.store.database import open_readonly
 
+FACTS = ("own", "others", "dominance", "relative", "p", "permutations", "random_dominance")
+"""The numbers about a matrix, None where they are not known."""
+
 
 @described
 class CrossAblation(OfEvaluations, Question[Answer]):
@@ -25,9 +28,9 @@ class CrossAblation(OfEvaluations, Question[Answer]):
 
     effect: by `metric`, with the ablation less before (accuracy: of the share of right answers; log_probability: of
     their words' mean log-probability, in nats), so that it is below 0 where something is lost. random: the same with as
-    many random neurons. seeds: how many such draws. n: the questions about the asked concept, where it is
-    another in examples without the ablated one. All of one evaluation: of the most concepts, of equals the newest, and
-    of its doses the largest.
+    many random neurons, the mean of `seeds` draws. n: how many questions about the asked concept; where it is another
+    one, of examples without the ablated concept. All rows are of one evaluation: of the method's with the most concepts
+    the newest, and of its doses the largest.
 
     Facts, of the `concepts` that were ablated and asked about: own and others, the means of the effects on the ablated
     concept and on the others; dominance = own - others, below 0 where the ablated concept loses more; relative =
@@ -75,7 +78,7 @@ class CrossAblation(OfEvaluations, Question[Answer]):
 
 def _facts(rows: list[dict[str, Any]], concepts: list[str]) -> tuple[dict[str, Any], list[str]]:
     """The numbers about the matrix, and what they say."""
-    facts: dict[str, Any] = {"concepts": concepts}
+    facts: dict[str, Any] = {"concepts": concepts, **dict.fromkeys(FACTS)}
     if len(concepts) < 2:
         return facts, [
             f"cannot tell from {len(concepts)} concept{'' if len(concepts) == 1 else 's'} how specific it is"
@@ -83,7 +86,7 @@ def _facts(rows: list[dict[str, Any]], concepts: list[str]) -> tuple[dict[str, A
     effects, control = matrix_of(rows, concepts), matrix_of(rows, concepts, "random")
     found = diagonal_dominance(effects)
     facts |= {"own": found.own, "others": found.others, "dominance": found.dominance, "relative": found.relative}
-    facts |= {"p": found.p_value, "permutations": found.permutations, "random_dominance": None}
+    facts |= {"p": found.p_value, "permutations": found.permutations}
     if (control == control)[effects == effects].all():  # NaN: not measured
         facts["random_dominance"] = diagonal_dominance(control).dominance
     if found.dominance is None or found.others is None:
