@@ -20,6 +20,8 @@ READ = (
     "query --concept dog --method contribution --source text --top 5",
     "count --concept dog",
     "agreement",
+    "concept-matrix --method contribution --source text",
+    "cross-ablation",
     "dose-response",
     "effects",
     "effects --atlas {empty}",
@@ -29,6 +31,8 @@ READ = (
     "match {model} {model} --concept dog --method contribution --source text",
     "measures",
     "neuron 0/1",
+    "overlap --concept dog --methods contribution,activation --source text",
+    "points",
     "only --concept dog --sources image,text",
     "shared --concept dog --sources image,text",
     "shared --concepts all --sources image,text --method contribution",
@@ -47,7 +51,21 @@ READ = (
     "runs diff {run} {labelled}",
     "labels ls",
     "labels show",
+    "plot agreement",
+    "plot concept-matrix --method contribution --source text",
+    "plot cross-ablation",
     "plot dose-response",
+    "plot effects",
+    "plot layers --concept dog",
+    "plot leaderboard",
+    "plot measures",
+    "plot neuron 0/1",
+    "plot only --concept dog --sources image,text",
+    "plot overlap --concept dog --methods contribution,activation --source text",
+    "plot points",
+    "plot query --concept dog --method contribution --source text --top 5",
+    "plot shared --concept dog --sources image,text",
+    "plot similar 0/1 --space profile",
     "index status",
     "db path",
     "db check",
@@ -55,7 +73,7 @@ READ = (
 )
 """Questions."""
 
-SILENT = ("effects --atlas {empty}", "measures")
+SILENT = ("effects --atlas {empty}",)
 """Those of them of which nothing is stored."""
 
 CHANGE = (
@@ -95,6 +113,9 @@ NEEDS = {
         "properties",
         "geometry",
         "generate --prompt hello",
+        "plot heatmap 0/1 --image dog.png",
+        "plot heatmaps --concept dog",
+        "plot gallery 0/1",
         "demo",
         "datasets scenes",
         "concepts --dataset scenes",

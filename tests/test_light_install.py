@@ -73,7 +73,7 @@ def missing_modules() -> list[str]:
 
 @pytest.fixture(scope="module")
 def full_atlas(llava_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Maps of three concepts, effects at two doses, labels and an index of profiles, made with all extras."""
+    """Maps of three concepts, effects at two doses, labels, measures and an index of profiles, made with all extras."""
     path = tmp_path_factory.mktemp("light") / "full.atlas"
     scenes = ["--dataset", "scenes", "--concepts", "cat,dog,car", "--per-concept", "2"]
     model = ["--model", str(llava_folder), *scenes]
@@ -82,6 +82,7 @@ def full_atlas(llava_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         ["ingest", *model, "--methods", "activation,contribution,ablation,miner", "--exemplars", "2"],
         ["evaluate", *model, "--method", "contribution", "--doses", "5%,20%", "--seeds", "2"],
         ["labels", "make"],
+        ["geometry", *model, "--sample", "20", "--points", "5"],
         ["index", "build", "--space", "profile", "--method", "contribution", "--source", "text"],
     ):
         assert main([*line, "--atlas", str(path)]) == 0, line

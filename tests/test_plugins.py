@@ -259,15 +259,15 @@ def test_a_question_of_a_plugin_is_a_command(
 
 
 BARS = '''
-    """How well each method's ranking follows the reference's."""
+    """How many maps each run stored."""
 
     def draw(answer, *, ax=None):
-        """A bar for each method."""
+        """A bar for each run."""
         if ax is None:
             from matplotlib import pyplot as plt
             ax = plt.subplots()[1]
-        ax.bar(answer["method"].to_pylist(), answer["correlation"].to_pylist())
-        ax.set(xlabel="method", ylabel="rank correlation")
+        ax.bar(answer["run"].to_pylist(), answer["maps"].to_pylist())
+        ax.set(xlabel="run", ylabel="maps")
         return ax
     '''
 
@@ -278,12 +278,12 @@ def test_a_figure_of_a_question_of_ours_is_drawn(
     pytest.importorskip("matplotlib").use("agg")
     from atlas.testing import check_figure
 
-    site.install("bars", "[neuron_atlas.figures]\nagreement = bars\n", BARS)
-    answer = Atlas(stored_atlas).agreement(source="text", reduce="mean")
-    check_figure(registry.load(importlib.import_module("atlas.figures"), "agreement"), answer)
-    assert [bar.get_height() for bar in answer.plot().patches] == answer["correlation"].to_pylist()
-    picture = tmp_path / "methods.svg"
-    command = ["plot", "agreement", "--source", "text", "--out", str(picture), "--atlas", str(stored_atlas)]
+    site.install("bars", "[neuron_atlas.figures]\nruns = bars\n", BARS)
+    answer = Atlas(stored_atlas).runs()
+    check_figure(registry.load(importlib.import_module("atlas.figures"), "runs"), answer)
+    assert [bar.get_height() for bar in answer.plot().patches] == answer["maps"].to_pylist()
+    picture = tmp_path / "runs.svg"
+    command = ["plot", "runs", "--out", str(picture), "--atlas", str(stored_atlas)]
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     done = subprocess.run([sys.executable, "-m", "cli.main", *command], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "<svg" in picture.read_text(encoding="utf-8"), done.stderr

@@ -37,7 +37,7 @@ from matplotlib import pyplot as plt
 
 from atlas.figures import _style
 
-NAMES = sorted(set(registry.folder_names(atlas.figures)) - {"heatmap", "gallery"})
+NAMES = sorted(set(registry.folder_names(atlas.figures)) - {"heatmap", "heatmaps", "gallery"})
 """Figures of answers; those of pictures have tests of their own."""
 
 
