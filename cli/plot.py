@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +13,8 @@ import atlas.figures
 from atlas import registry
 from atlas.api.ask import question_named
 from atlas.api.requests import Requests
-from atlas.errors import AtlasError, AtlasWarning, Unsupported, UsageError
-from atlas.figures._style import check_ending, save
+from atlas.errors import AtlasError, AtlasWarning, UsageError
+from atlas.figures._style import check_ending, require_matplotlib, save
 from atlas.query.answer import Answer
 from atlas.query.option import name_of
 from atlas.query.question import Question
@@ -30,18 +29,19 @@ app = typer.Typer(no_args_is_help=True, help="Draw answers.")
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="A .png, .svg or .pdf beside the table.")]
 
 
-def check_out(out: Path) -> None:
-    """Raise before anything is computed where no figure can be saved under a name.
+def check_out(out: Path | None) -> None:
+    """Raise before anything is computed where no figure can be saved under a name; None is no figure.
 
     Raises:
         UsageError: another ending than a figure's, or no such folder.
         Unsupported: matplotlib is not installed.
     """
+    if out is None:
+        return
     check_ending(out)
     if not out.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {out.parent}; make it first, or draw elsewhere")
-    if importlib.util.find_spec("matplotlib") is None:
-        raise Unsupported("plots need: pip install 'neuron-atlas[plots]'")
+    require_matplotlib()
 
 
 def _drawing(kind: type[Question[Any]]) -> Callable[..., None]:
@@ -49,12 +49,8 @@ def _drawing(kind: type[Question[Any]]) -> Callable[..., None]:
 
     def command(*, out: Out = None, output: Output, atlas: AtlasPath = None, **given: Any) -> None:
         form = output.chosen()
-        if out is not None:
-            check_out(out)
-        answer = filled(kind, given).ask(resolve(atlas))
-        print_answer(answer, form)
-        if out is not None:
-            draw_to(answer, out)
+        check_out(out)
+        _show(filled(kind, given).ask(resolve(atlas)), form, out)
 
     name = name_of(kind).replace("_", "-")
     asked = f"atlas {name}"
@@ -70,19 +66,23 @@ def _drawing_request(kind: type[Any]) -> Callable[..., None]:
         *, out: Out = None, no_progress: NoProgress = False, output: Output, atlas: AtlasPath = None, **given: Any
     ) -> None:
         form = output.chosen()
-        if out is not None:
-            check_out(out)
+        check_out(out)
         path = existing(atlas)
         request = filled(kind, given)
         with progressing(no_progress) as progress:
             answer = request.perform(path, progress)
         note_model(request, answer.facts["model"])
-        print_answer(answer, form)
-        if out is not None:
-            draw_to(answer, out)
+        _show(answer, form, out)
 
     command.__doc__ = help_of(kind)
     return with_options(command, kind)
+
+
+def _show(answer: Answer, form: str, out: Path | None) -> None:
+    """Print an answer, and draw it where a file is given."""
+    print_answer(answer, form)
+    if out is not None:
+        draw_to(answer, out)
 
 
 def draw_to(answer: Answer, out: Path) -> None:

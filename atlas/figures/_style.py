@@ -6,6 +6,7 @@ It holds while a figure is drawn (`Answer.plot`) and saved (`save`) and changes 
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,12 @@ UNDATED: dict[str, dict[str, None]] = {
 """By ending: what matplotlib would write about the day and its own version."""
 
 
+def require_matplotlib() -> None:
+    """Raise Unsupported where matplotlib is not installed; it is not imported."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise Unsupported("plots need: pip install 'neuron-atlas[plots]'")
+
+
 @contextmanager
 def styled() -> Iterator[None]:
     """The style, within a block. Where the block is the first to draw in a notebook, it stays interactive.
@@ -79,10 +86,9 @@ def styled() -> Iterator[None]:
     Raises:
         Unsupported: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise Unsupported("plots need: pip install 'neuron-atlas[plots]'") from None
+    require_matplotlib()
+    import matplotlib
+
     interactive = matplotlib.is_interactive()
     try:
         with matplotlib.rc_context(STYLE):
