@@ -170,11 +170,9 @@ def _writing(source: str, sides: Sides, job: Job, work: Work, sums: float) -> fl
 
 
 def _decodings(rehearsed: Sequence[Mapping[str, Any]], work: Work) -> float:
-    """Seconds of writing all neurons' tokens, which any source's rehearsal tells."""
-    for source in rehearsed[-1]["sources"].values():
-        if source["usable"]:
-            return float(source["writing"]["decodings"] + source["writing"]["layer"] * (work.layers - 1))
-    return 0.0
+    """Seconds of writing all neurons' tokens, which the first rehearsal tells."""
+    decodings = rehearsed[0]["decodings"]
+    return float(decodings["first"] + decodings["further"] * (work.layers - 1))
 
 
 def _kept(source: str, sides: Sides, job: Job, work: Work) -> float:

@@ -35,7 +35,7 @@ from ingest.run.encode_examples import ExampleEncoder, Skipped
 from ingest.run.map_step import State
 from ingest.run.phases import Phases
 from ingest.run.prepare import collect, completed
-from ingest.run.rehearse_writing import writing_costs
+from ingest.run.rehearse_writing import decoding_costs, writing_costs
 from ingest.run.resolve import methods
 from ingest.run.samples import cut_batches
 from ingest.run.shallow import shallow
@@ -81,11 +81,13 @@ def rehearse(
             source: _rehearsed(live, dataset, completed_job, scored, numbers, examples, batches)
             for source, numbers in samples.items()
         }
+        decodings = decoding_costs(live, dataset) if depth == DEPTHS[0] else {}  # any depth would tell the same
     except (AtlasError, MemoryError):
         raise
     except Exception as error:
         raise Unsupported(first_line(error)) from error
-    return {"loading": costs_of_loading, "sources": by_source}, None
+    costs: dict[str, Any] = {"loading": costs_of_loading, "sources": by_source}
+    return costs | ({"decodings": decodings} if decodings else {}), None
 
 
 def _rehearsed(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,38 @@ whose decoded tokens tell what one adds, as these are most of what is written.""
 def writing_costs(
     live: LiveModel, dataset: Dataset, job: Job, state: State, encoder: ExampleEncoder, ids: Sequence[str]
 ) -> dict[str, float]:
-    """Seconds of a portion, the maps' scores, the exemplars and the decoded tokens of one layer. ids: of all examples.
-    layer: what another layer adds to the decoded tokens."""
+    """Seconds of a portion, the maps' scores and the exemplars. ids: of all examples."""
+    with _writing(live, dataset) as (folder, seconds_of):
+        seconds_of(lambda: _scores(job, state, sorted(dataset.concepts)))  # what is loaded only once
+        bare = seconds_of(dict)
+        costs = {
+            "portion": _of_portion(folder / "portion.safetensors", job, state, encoder),
+            "scores": seconds_of(lambda: _scores(job, state, sorted(dataset.concepts))) - bare,
+            "exemplars": seconds_of(lambda: _exemplars(live, state, ids)) - bare,
+        }
+    return {name: max(0.0, seconds) for name, seconds in costs.items()}
+
+
+def decoding_costs(live: LiveModel, dataset: Dataset) -> dict[str, float]:
+    """Seconds of writing the decoded tokens of one layer, and what another layer adds: first, further. The same for
+    all sources, and whatever the model's depth."""
+    with _writing(live, dataset) as (_, seconds_of):
+        seconds_of(lambda: {"decodings": decodings_batches(live, _decoded(live, 1))})  # what is loaded only once
+        bare = seconds_of(dict)
+        one, more = (
+            seconds_of(lambda n=layers: {"decodings": decodings_batches(live, _decoded(live, n))})  # type: ignore[misc]
+            for layers in (1, 1 + MORE)
+        )
+    return {"first": max(0.0, one - bare), "further": max(0.0, (more - one) / MORE)}
+
+
+SecondsOf = Callable[[Callable[[], Mapping[str, Any]]], float]
+"""The seconds of making and writing a run's tables."""
+
+
+@contextmanager
+def _writing(live: LiveModel, dataset: Dataset) -> Iterator[tuple[Path, SecondsOf]]:
+    """A folder that is then removed, and what times the writing of tables there."""
     when = "2000-01-01T00:00:00+00:00"
     run = {"run_id": RUN, "kind": "ingest", "job": {}, "environment": {}, "outcome": {}}
     head = {
@@ -53,19 +84,7 @@ def writing_costs(
                 taken.append(time.perf_counter() - started)
             return min(taken)
 
-        seconds_of(lambda: _scores(job, state, sorted(dataset.concepts)))  # what is loaded only once
-        bare = seconds_of(dict)
-        costs = {
-            "portion": _of_portion(Path(folder) / "portion.safetensors", job, state, encoder),
-            "scores": seconds_of(lambda: _scores(job, state, sorted(dataset.concepts))) - bare,
-            "exemplars": seconds_of(lambda: _exemplars(live, state, ids)) - bare,
-        }
-        decodings, more = (
-            seconds_of(lambda n=layers: {"decodings": decodings_batches(live, _decoded(live, n))})  # type: ignore[misc]
-            for layers in (1, 1 + MORE)
-        )
-        costs |= {"decodings": decodings - bare, "layer": (more - decodings) / MORE}
-    return {name: max(0.0, seconds) for name, seconds in costs.items()}
+        yield Path(folder), seconds_of
 
 
 def _of_portion(file: Path, job: Job, state: State, encoder: ExampleEncoder) -> float:

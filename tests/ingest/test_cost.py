@@ -56,14 +56,13 @@ def side(depth: int, **changes: Any) -> dict[str, Any]:
         "single": {**in_use, "working": 4 * depth},
         "state": {"contribution": 80 * depth, "ablation": 80 * depth, "*exemplars": 40 * depth},
         "concepts": 2,
-        "writing": {"portion": 0.1 * depth, "scores": 0.2 * depth, "exemplars": 0.3 * depth}
-        | {"decodings": 1.0, "layer": 1.0},
+        "writing": {"portion": 0.1 * depth, "scores": 0.2 * depth, "exemplars": 0.3 * depth},
         "own": 2,
         "token": 0.01 * depth,
         "prefill": 0.2 * depth,
     }
     loading = {"begin": 3.0 + depth, "weights": 0.1 * depth, "parameters": 50 * depth}
-    return {"loading": loading, "sources": {"image": times | changes}}
+    return {"loading": loading, "decodings": {"first": 1.0, "further": 1.0}, "sources": {"image": times | changes}}
 
 
 CHEAP_AND_EXPENSIVE = {"contribution": {}, "ablation": {}}
@@ -173,6 +172,7 @@ def test_a_source_without_a_usable_example_is_named() -> None:
     lost = {
         "sources": {"image": {"numbers": [1, 3], "usable": 0, "encode": 0.1, "why": "they are gone"}},
         "loading": side(1)["loading"],
+        "decodings": side(1)["decodings"],
     }
     assert whole_cost([lost, lost], job, work()).uncounted == {"image": "they are gone"}
 
