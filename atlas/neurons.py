@@ -55,6 +55,11 @@ def no_such_neuron(neuron: Neuron, model: str, layers: int, width: int) -> Usage
     return UsageError(f"no neuron {neuron}; {model} has neurons 0/0 to {layers - 1}/{width - 1}")
 
 
+def no_exemplars(neuron: Neuron) -> str:
+    """Why no example is stored as one that excites a neuron."""
+    return f"no exemplars of {neuron} are stored: it is above 0 on no example, or its run kept none (`exemplars`)"
+
+
 def parse_layers(text: str) -> tuple[int, ...]:
     """Read a set of layers: `3`, `8-15`, `0,2,8-15` -> sorted layer numbers.
 

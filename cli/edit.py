@@ -38,18 +38,11 @@ def show_edit(*, name: Name, output: Output, atlas: AtlasPath = None) -> None:
 
     Example: atlas edit show no-dog
     """
-    import numpy as np
-
     from atlas.edits.library import read
 
     chosen = output.chosen()
-    edit = read(resolve(atlas), name).data
-    rows = []
-    for change in edit.changes:
-        delta = edit.intervention.delta(change)
-        row = {"neuron": str(change.neuron), "gain": change.gain, "bias": change.bias, "noise": change.noise}
-        row |= {"where": str(change.where), "delta": None if delta is None else float(np.linalg.norm(delta))}
-        rows.append(row)
+    stored = read(resolve(atlas), name)
+    edit = stored.data
     facts: dict[str, object] = {"edit": edit.label, "concept": edit.concept, "tap": edit.tap, "model": dict(edit.model)}
     facts |= {"created_at": edit.created_at, "note": edit.note, "seed": edit.intervention.seed}
     facts |= {"provenance": dict(edit.provenance)}
@@ -57,7 +50,7 @@ def show_edit(*, name: Name, output: Output, atlas: AtlasPath = None) -> None:
         f"{edit.label} of {edit.model['name']} (weights {edit.fingerprint[:12]}), concept {edit.concept}, "
         f"tap {edit.tap}{f', by {edit.solver}' if edit.solver else ''}{f': {edit.note}' if edit.note else ''}"
     )
-    show(pa.Table.from_pylist(rows), chosen, more=facts)
+    show(stored.changes(), chosen, more=facts)
 
 
 @app.command()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
 
 from atlas.edits import edit as parts
 from atlas.edits import files as edit_files
@@ -18,6 +20,7 @@ from atlas.edits.reference_values import reference_values, tap_of
 from atlas.errors import IntegrityError, UsageError, unknown
 from atlas.query import statements
 from atlas.query.given import several, shown
+from atlas.query.html import line_html, table_html
 from atlas.query.neuron_set import NeuronSet, neuron_set, require_neurons
 from atlas.query.provenance import Provenance, concepts_of, fingerprint_of, maps_of
 from atlas.store import names
@@ -43,7 +46,20 @@ class StoredEdit:
         return f"StoredEdit({edit.label}: {len(edit.neurons)} neurons{about} in {edit.model['name']})"
 
     def _repr_html_(self) -> str:
-        return f"<div>{html.escape(repr(self))}</div>"
+        """Its line, note and changes, for a notebook."""
+        lines = [repr(self), *filter(None, [self.data.note])]
+        return "".join(map(line_html, lines)) + table_html(self.changes())
+
+    def changes(self) -> pa.Table:
+        """One row a change: neuron, x <- gain * x + bias (+ noise, its standard deviation), where; and delta, the norm
+        of what is added to its write vector."""
+        rows = []
+        for change in self.data.changes:
+            delta = self.data.intervention.delta(change)
+            row = {"neuron": str(change.neuron), "gain": change.gain, "bias": change.bias, "noise": change.noise}
+            row |= {"where": str(change.where), "delta": None if delta is None else float(np.linalg.norm(delta))}
+            rows.append(row)
+        return pa.Table.from_pylist(rows)
 
     @property
     def label(self) -> str:

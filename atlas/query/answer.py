@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import importlib
 import importlib.util
 from collections.abc import Mapping, Sequence
@@ -14,14 +13,12 @@ import pyarrow as pa
 from atlas import registry
 from atlas.errors import Unsupported, UsageError
 from atlas.neurons import Neuron
+from atlas.query.html import line_html, table_html
 from atlas.query.option import name_of
 from atlas.query.provenance import Provenance
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SHOWN_ROWS = 20
-"""Rows of an answer that a notebook shows."""
 
 ADDRESS = ("component", "layer", "neuron")
 """The columns of an answer whose rows are neurons."""
@@ -188,30 +185,7 @@ class Answer:
 
     def _repr_html_(self) -> str:
         """The first rows, the defaults and the notes, for a notebook; everything that came from data is escaped."""
-        above = f"<div>{html.escape(self.heading)}</div>" if self.heading else ""
-        tables = "".join(_html_table(name, table) for name, table in self.readable().items())
+        above = line_html(self.heading) if self.heading else ""
+        tables = "".join(table_html(table, name) for name, table in self.readable().items())
         lines = (*(f"using {text}" for text in self.defaults), *self.notes)
-        return above + tables + "".join(f"<div>{html.escape(line)}</div>" for line in lines)
-
-
-def _html_table(heading: str, table: pa.Table) -> str:
-    """The first rows of a table as HTML, and the number of rows if there are more."""
-    names = table.column_names
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in names)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{html.escape(_cell(row[name]))}</td>' for name in names)}</tr>"
-        for row in table.slice(0, SHOWN_ROWS).to_pylist()
-    )
-    caption = f"<caption>{html.escape(heading)}</caption>" if heading else ""
-    more = f"<div>{SHOWN_ROWS} of {table.num_rows} rows</div>" if table.num_rows > SHOWN_ROWS else ""
-    return f"<table>{caption}<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, list):
-        return " ".join(str(part) for part in value)
-    return str(value)
+        return above + tables + "".join(map(line_html, lines))

@@ -132,7 +132,8 @@ WITH of_neuron AS (
     SELECT x.*, r.finished_at, r.dataset_id
     FROM exemplars x JOIN runs r USING (run_id)
     WHERE r.model_id = $model_id AND x.component = $component AND x.layer = $layer AND x.neuron = $neuron)
-SELECT n.source, n.rank, n.value, n.token, n.role, n.position, e.task, e.prompt, e.answer, e.media, e.concepts
+SELECT n.source, n.rank, n.value, n.token, n.role, n.position, e.task, e.prompt, e.answer, e.media, e.concepts,
+       e.example_id AS example
 FROM of_neuron n JOIN examples e ON e.example_id = n.example_id AND e.dataset_id = n.dataset_id
 QUALIFY dense_rank() OVER (PARTITION BY n.source ORDER BY n.finished_at DESC, n.run_id) = 1
 ORDER BY n.source, n.rank""".strip(),

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from atlas.errors import unknown
-from atlas.query.answer import Answer
 from atlas.query.map_spec import by_place
 from atlas.query.option import described, required
 from atlas.query.question import Question
+from atlas.questions._strongest import Strongest
 from atlas.questions.neuron import Neuron
 
 
 @described
-class Exemplars(Question[Answer]):
+class Exemplars(Question[Strongest]):
     """The examples on which a neuron has its largest values, by source: value, place, prompt, answer, media, concepts.
 
     Raises:
@@ -26,12 +26,11 @@ class Exemplars(Question[Answer]):
     model: str | None = by_place("model", default=None, kw_only=True)
     source: str | None = by_place("source", default=None, kw_only=True)
 
-    def answer(self, path: Path) -> Answer:
-        profile = Neuron(self.address, model=self.model).answer(path)
-        rows = profile.exemplars.table
+    def answer(self, path: Path) -> Strongest:
+        strongest = Neuron(self.address, model=self.model).answer(path).exemplars
         if self.source is not None:
-            sources = rows["source"].to_pylist()
+            sources = strongest["source"].to_pylist()
             if self.source not in sources:
                 raise unknown("source with examples of this neuron", self.source, sources, "atlas exemplars")
-            rows = rows.filter([source == self.source for source in sources])
-        return Answer(rows, profile.provenance, facts=profile.facts)
+            strongest.table = strongest.table.filter([source == self.source for source in sources])
+        return strongest

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from atlas.errors import UsageError
-from atlas.neurons import LANGUAGE, no_such_neuron
+from atlas.neurons import LANGUAGE, no_exemplars, no_such_neuron
 from atlas.neurons import Neuron as Address
 from atlas.query import statements
 from atlas.query.answer import Answer
@@ -21,9 +21,10 @@ from atlas.query.option import described, option, required
 from atlas.query.provenance import Provenance
 from atlas.query.question import Question
 from atlas.query.resolve_maps import choose_map
+from atlas.questions._strongest import Strongest
 from atlas.store.database import open_readonly
 
-WIDE = ("target", "position", "role", "media", "concepts")
+WIDE = ("target", "position", "role", "media", "concepts", "example")
 """Columns of exemplars that do not fit on a line of a terminal."""
 
 
@@ -45,9 +46,12 @@ class Profile(Answer):
         return Answer(self.parts["tokens"], self.provenance)
 
     @property
-    def exemplars(self) -> Answer:
-        """Its strongest examples by source: rank, value, where in the prompt, the prompt and its answer."""
-        return Answer(self.parts["exemplars"], self.provenance)
+    def exemplars(self) -> Strongest:
+        """Its strongest examples by source: rank, value, where in the prompt, the prompt, its answer, its pictures."""
+        notes = [] if self.parts["exemplars"].num_rows else [no_exemplars(self.neuron)]
+        strongest = Strongest(self.parts["exemplars"], self.provenance, facts=self.facts, notes=notes)
+        strongest.path = self.path
+        return strongest
 
     def heatmap(self, image: str | Sequence[str] | None = None, *, model: str | None = None, **options: Any) -> Answer:
         """Its activation over the tokens of a picture, laid on the picture: see `Atlas.heatmap`.
@@ -131,6 +135,8 @@ class Neuron(Coordinates, Question[Profile]):
         provenance: Provenance = {"model": chosen["model"], "fingerprint": chosen["fingerprint"]}
         provenance["assumed"] = [*(a for a in chosen.defaults if a.startswith(reported)), *notes]
         facts = {"neuron": str(neuron), "model": str(chosen["model"])}
-        profile = Profile(concepts, provenance, facts=facts, parts={"tokens": tokens, "exemplars": exemplars})
+        said = [] if len(exemplars) else [no_exemplars(neuron)]
+        parts = {"tokens": tokens, "exemplars": exemplars}
+        profile = Profile(concepts, provenance, facts=facts, notes=said, parts=parts)
         profile.neuron, profile.model, profile.path = neuron, str(chosen["model"]), path
         return profile

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from atlas.errors import AtlasError, UsageError
-from atlas.live.media import Clip, Medium, Sound
-from atlas.neurons import Neuron
+from atlas.live.media import Medium
+from atlas.neurons import Neuron, no_exemplars
 from atlas.query.statements import Query
 from atlas.store.database import open_readonly
 from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO, Dataset
-from ingest.job import DataSpec, open_dataset
 from ingest.run.generate import dataset_of, open_media
+from ingest.run.stored_media import COLUMNS, StoredMedia
 
 QUESTION = "what is this?"
 """What is asked of a medium that comes without a prompt."""
@@ -23,9 +23,8 @@ QUESTION = "what is this?"
 FIRST = (IMAGE, VIDEO, AUDIO, TEXT)
 """The order in which examples of several sources are shown."""
 
-EXEMPLARS = """
-SELECT x.source, x.rank, x.value, x.token, x.position, x.run_id, r.job, r.finished_at, e.*, d.name AS dataset,
-       d.path, d.revision
+EXEMPLARS = f"""
+SELECT x.source, x.rank, x.value, x.token, x.position, r.finished_at, {COLUMNS}
 FROM exemplars x JOIN runs r USING (run_id)
 JOIN examples e ON e.example_id = x.example_id AND e.dataset_id = r.dataset_id
 JOIN datasets d ON d.dataset_id = r.dataset_id
@@ -33,15 +32,15 @@ WHERE r.model_id = $model_id AND x.component = $component AND x.layer = $layer A
 QUALIFY dense_rank() OVER (PARTITION BY x.source ORDER BY r.finished_at DESC, r.run_id) = 1
 ORDER BY x.rank"""
 
-EXAMPLE = """
-SELECT e.*, r.run_id, r.job, d.name AS dataset, d.path, d.revision
+EXAMPLE = f"""
+SELECT {COLUMNS}
 FROM examples e JOIN datasets d USING (dataset_id) JOIN runs r USING (dataset_id)
 WHERE starts_with(e.example_id, $id) AND r.status = 'done'
 QUALIFY row_number() OVER (PARTITION BY e.example_id ORDER BY r.finished_at DESC, r.run_id) = 1
 ORDER BY e.example_id LIMIT 10"""
 
-SHOWING = """
-SELECT e.*, r.run_id, r.job, d.name AS dataset, d.path, d.revision
+SHOWING = f"""
+SELECT {COLUMNS}
 FROM runs r JOIN examples e USING (dataset_id) JOIN datasets d USING (dataset_id)
 WHERE r.run_id = $run AND e.source = 'image' AND list_contains(e.concepts, $concept)
 QUALIFY row_number() OVER (PARTITION BY e.media ORDER BY e.example_id) = 1
@@ -120,7 +119,7 @@ def stored_example(atlas: Path, example: str, model_id: int) -> Gathered:
         if len(rows) > 1:
             ids = ", ".join(row["example_id"][:12] for row in rows)
             raise UsageError(f"several examples' ids begin with '{example}': {ids}; give more of one")
-        return Gathered([_opened(rows[0], _answer(connection, rows[0], model_id), {})])
+        return Gathered([_to_show(rows[0], _answer(connection, rows[0], model_id), StoredMedia())])
 
 
 def showing(atlas: Path, run: str, concept: str, count: int) -> Gathered:
@@ -130,10 +129,10 @@ def showing(atlas: Path, run: str, concept: str, count: int) -> Gathered:
     """
     with open_readonly(atlas) as connection:
         rows = Query(SHOWING.strip(), {"run": run, "concept": concept, "count": count}).run(connection).to_pylist()
-    gathered, datasets = Gathered(tap=json.loads(rows[0]["job"]).get("tap") if rows else None), dict[str, Dataset]()
+    gathered, stored = Gathered(tap=json.loads(rows[0]["job"]).get("tap") if rows else None), StoredMedia()
     for row in rows:
         try:
-            gathered.shown.append(_opened(row, (), datasets))
+            gathered.shown.append(_to_show(row, (), stored))
         except AtlasError as error:
             gathered.notes.append(f"{', '.join(row['media'])} cannot be shown: {error.message}")
     return gathered
@@ -153,18 +152,15 @@ def exemplars(atlas: Path, neuron: Neuron, model_id: int, count: int, source: st
         answers = [_answer(connection, row, model_id) for row in rows]
     sources = [s for s in FIRST if s in {row["source"] for row in rows}]
     if not rows:
-        raise UsageError(
-            f"no exemplars of {neuron} are stored: it is above 0 on no example, or the run kept none (its job's "
-            "`exemplars`); `atlas plot heatmap` shows it on any picture"
-        )
+        raise UsageError(f"{no_exemplars(neuron)}; `atlas plot heatmap {neuron} --image FILE` shows it on any picture")
     if source is not None and source not in sources:
         raise UsageError(f"{neuron} has no exemplars with source {source}; [[source={sources[0]}]] has some")
-    gathered, datasets = Gathered(tap=json.loads(rows[0]["job"]).get("tap")), dict[str, Dataset]()
+    gathered, stored = Gathered(tap=json.loads(rows[0]["job"]).get("tap")), StoredMedia()
     for wanted in [source] if source else sources:
         of_source = [(r, a) for r, a in zip(rows, answers, strict=True) if r["source"] == wanted]
         for row, answer in of_source[:count]:
             try:
-                gathered.shown.append(_opened(row, answer, datasets))
+                gathered.shown.append(_to_show(row, answer, stored))
             except AtlasError as error:
                 what = ", ".join(row["media"]) or f"'{row['prompt']}'"
                 gathered.notes.append(f"exemplar {row['rank']} ({what}) cannot be shown: {error.message}")
@@ -179,18 +175,9 @@ def _answer(connection: Any, row: Mapping[str, Any], model_id: int) -> tuple[int
     return tuple(stored["token_ids"][0].as_py()) if stored.num_rows else ()
 
 
-def _opened(row: Mapping[str, Any], answer_ids: tuple[int, ...], datasets: dict[str, Dataset]) -> ToShow:
-    """A stored example with its media. datasets: those that are open already, by run."""
-    dataset: Any = None
-    if row["media"]:
-        if row["run_id"] not in datasets:
-            name = row["dataset"] if row["path"] is None else f"{row['dataset']}:{row['path']}"
-            spec = DataSpec(dataset=name, options=json.loads(row["job"]).get("options") or {})
-            datasets[row["run_id"]] = open_dataset(spec)
-        dataset = datasets[row["run_id"]]
-        if dataset.revision != row["revision"]:
-            raise UsageError(f"the dataset {row['dataset']} is not the one that was ingested: its revision has changed")
-    media = tuple(_medium(dataset, row["source"], pointer) for pointer in row["media"])
+def _to_show(row: Mapping[str, Any], answer_ids: tuple[int, ...], stored: StoredMedia) -> ToShow:
+    """A stored example with its media."""
+    media = stored.open(row)
     return ToShow(
         row["source"],
         row["prompt"],
@@ -198,17 +185,8 @@ def _opened(row: Mapping[str, Any], answer_ids: tuple[int, ...], datasets: dict[
         tuple(row["media"]) or (row["prompt"],),
         row["answer"],
         answer_ids,
-        dataset,
+        stored.dataset(row) if media else None,
         row["example_id"],
         row["run_id"] if "value" in row else None,
         (row["value"], row["token"]) if "value" in row else None,
     )
-
-
-def _medium(dataset: Any, source: str, pointer: str) -> Medium:
-    if source == AUDIO:
-        return Sound(*dataset.audio(pointer))
-    if source == VIDEO:
-        return Clip(tuple(dataset.video(pointer)))
-    picture: Medium = dataset.image(pointer)
-    return picture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -14,6 +15,7 @@ from atlas.live.grid.heatmap import PERCENTILE, Floats, Mask, iou, percentile_ma
 from atlas.live.media import Sound
 from atlas.neurons import Neuron
 from atlas.query.answer import Answer
+from atlas.query.html import SHOWN_ROWS
 
 ROWS = pa.schema(
     [
@@ -109,6 +111,10 @@ class HeatAnswer(Answer):
     panels: tuple[Panel, ...] = ()
     controls: tuple[Panel, ...] = ()
 
+    def _repr_html_(self) -> str:
+        """The rows and, of as many as are shown, the figure."""
+        return super()._repr_html_() + _drawn(self)
+
     def means(self) -> list[Panel]:
         """The mean over the neurons, for everything that was shown to several, in the order of the panels; beside it,
         the IoU of the mean over as many random ones."""
@@ -137,6 +143,16 @@ class HeatmapsAnswer(Answer):
     maps: Mapping[Neuron, Floats]
     where: Floats
     decoded: Mapping[Neuron, tuple[str, ...]]
+
+    def _repr_html_(self) -> str:
+        """The rows and, of as many as are shown, the figure."""
+        return super()._repr_html_() + _drawn(self)
+
+
+def _drawn(answer: Answer) -> str:
+    """The figure of the first rows, for a notebook."""
+    inline = importlib.import_module("atlas.figures._inline")
+    return str(inline.figure_html(answer[:SHOWN_ROWS])) if len(answer) else ""
 
 
 def key_of(row: dict[str, Any]) -> tuple[Neuron, str, str | None]:
