@@ -11,8 +11,9 @@ import typer
 from atlas.errors import UsageError
 from cli.common import AtlasPath, note_defaults, resolve, say, spelling, tell
 from cli.groups import grouped
+from cli.interchange import SCHEMA_VERSION
 from cli.options import filled, flags_of, parameters_of
-from cli.render import READ, SCHEMA_VERSION, Output, show, write_json
+from cli.render import READ, Output, show, write_json
 
 if TYPE_CHECKING:
     from atlas.query.answer import Answer

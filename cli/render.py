@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import stat
@@ -17,10 +16,10 @@ import typer
 
 from atlas.errors import UsageError
 from cli.common import say
+from cli.interchange import SCHEMA_VERSION, cells_of, is_formula, json_text, separated
 from cli.markup import latex, markdown
 from cli.text import blocks, fitted, moves, narrowed, visible, width
 
-SCHEMA_VERSION = 2
 WIDTH = 100
 """Columns of a table that goes elsewhere than to a terminal."""
 
@@ -98,56 +97,25 @@ def show(table: pa.Table, form: str, *, more: Mapping[str, Any] | None = None) -
 
 def write_json(value: Any, indent: int | None = None) -> None:
     """Print a value as JSON, with escapes for what a terminal or the encoding of stdout cannot have."""
-    text = _json(value, indent)
+    text = json_text(value, indent)
     if not text.isascii():
         unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
         text = "".join(c if c.isascii() or (unicode and not moves(c)) else json.dumps(c)[1:-1] for c in text)
     print(text)
 
 
-def _json(value: Any, indent: int | None = None) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, indent=indent, default=str, allow_nan=False)
-    except ValueError:  # JSON has no number that is none
-        return json.dumps(_finite(value), ensure_ascii=False, indent=indent, default=str)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _separated(names: Sequence[str], rows: Sequence[Mapping[str, Any]], separator: str) -> None:
     """Rows with a separator: escaped on a terminal, and in a file so that no spreadsheet takes text for a formula."""
     guarded = _into_a_file() if _spreadsheet is None else _spreadsheet
-    cells = [[_flat(row[name]) for name in names] for row in rows]
-    formulas = sum(_runs(cell) for row in cells for cell in row)
+    cells = cells_of(names, rows)
+    formulas = sum(is_formula(cell) for row in cells for cell in row)
     if guarded and formulas:
-        cells = [[f"'{cell}" if _runs(cell) else cell for cell in row] for row in cells]
+        cells = [[f"'{cell}" if is_formula(cell) else cell for cell in row] for row in cells]
         say(f"{formulas} texts begin as a formula would; they have a ' before them (--no-spreadsheet leaves it out)")
     if sys.stdout.isatty():
         cells = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in cells]
     for row in (names, *cells):
-        print(separator.join(_quoted(cell, separator) for cell in row) or '""')
-
-
-def _flat(value: Any) -> Any:
-    return _json(value) if isinstance(value, list | dict) else value
-
-
-def _quoted(cell: Any, separator: str) -> str:
-    """A cell by RFC 4180; Python's own writer leaves a carriage return bare, and readers end the row there."""
-    text = "" if cell is None else str(cell)
-    special = separator in text or any(c in text for c in '"\n\r')
-    return '"' + text.replace('"', '""') + '"' if special else text
-
-
-def _runs(cell: Any) -> bool:
-    """Whether a spreadsheet may take a cell for a formula."""
-    return isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+        print(separated(row, separator))
 
 
 def _into_a_file() -> bool:

@@ -20,6 +20,8 @@ from atlas.errors import StoreUnavailable, UsageError
 from atlas.store.duckdb_errors import LOCKED, translate_duckdb_errors
 from atlas.store.locks import ASK, database_lock
 from atlas.store.pins_file import apply_pins
+from atlas.store.time_limit import limited
+from atlas.store.waiting_writer import announcement
 
 VERSION = "0007"
 """The alembic revision this code reads and writes."""
@@ -75,7 +77,7 @@ def open_readonly(path: Path, *, pinned: bool = True) -> Iterator[duckdb.DuckDBP
         driver = open_file(path, read_only=True)
         try:
             require_current(driver, path)
-            with apply_pins(path) if pinned else nullcontext():
+            with apply_pins(path) if pinned else nullcontext(), limited(driver):
                 yield driver
         finally:
             driver.close()
@@ -108,14 +110,17 @@ def open_file(
     """
     require_plain(path)
     deadline = time.monotonic() + (PATIENCE if wait is None else wait)
-    while True:
-        try:
-            with _opening:
-                return _connect(path, read_only, files)
-        except duckdb.IOException as error:
-            if LOCKED not in str(error) or time.monotonic() >= deadline:
-                raise
-            time.sleep(0.05)
+    with announcement(path) as waiting:
+        while True:
+            try:
+                with _opening:
+                    return _connect(path, read_only, files)
+            except duckdb.IOException as error:
+                if LOCKED not in str(error) or time.monotonic() >= deadline:
+                    raise
+                if not read_only:
+                    waiting.touch()
+                time.sleep(0.05)
 
 
 _opening = threading.Lock()
