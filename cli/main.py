@@ -35,6 +35,7 @@ COMMANDS = {
     **dict.fromkeys(("methods", "datasets", "concepts"), "lists"),
     "sql": "sql",
     "use": "use",
+    "serve": "serve",
     **dict.fromkeys(("export", "import", "push", "pull"), "share"),
 }
 """Command -> the module of `cli` that has a function of that name. Every question of `atlas.questions` that is not here

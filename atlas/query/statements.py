@@ -141,6 +141,29 @@ ORDER BY n.source, n.rank""".strip(),
     )
 
 
+def strongest_example_each(neurons: Sequence[Neuron], fingerprint: str) -> Query:
+    """Of each of some neurons of one model, the example on which it has its largest value, of every source; of the
+    newest run that kept any."""
+    return Query(
+        """
+WITH asked AS (SELECT unnest($components) AS component, unnest($layers) AS layer, unnest($neurons) AS neuron)
+SELECT x.component, x.layer, x.neuron, x.source, x.value, x.token, e.prompt, e.answer, e.example_id AS example
+FROM asked JOIN exemplars x USING (component, layer, neuron) JOIN runs r USING (run_id)
+JOIN models m ON m.model_id = r.model_id AND m.fingerprint = $fingerprint
+JOIN examples e ON e.example_id = x.example_id AND e.dataset_id = r.dataset_id
+WHERE x.rank = 1
+QUALIFY row_number() OVER (
+    PARTITION BY x.component, x.layer, x.neuron, x.source ORDER BY r.finished_at DESC, r.run_id) = 1
+ORDER BY ALL""".strip(),
+        {
+            "components": [n.component for n in neurons],
+            "layers": [n.layer for n in neurons],
+            "neurons": [n.index for n in neurons],
+            "fingerprint": fingerprint,
+        },
+    )
+
+
 def model_layers(fingerprint: str) -> Query:
     """The layers of the language model with these weights, and how many neurons each has."""
     sql = "SELECT DISTINCT layers, width FROM models WHERE fingerprint = $fingerprint"

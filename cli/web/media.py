@@ -1,0 +1,87 @@
+"""Stored examples' pictures, recordings and videos, by the example's id and never by a path."""
+
+from __future__ import annotations
+
+import io
+import re
+import wave
+from typing import Any
+
+import numpy as np
+from starlette.responses import Response
+
+from atlas.errors import UsageError
+from atlas.store.database import open_readonly
+from cli.web.asking import Asking
+
+SIDES = (16, 2048)
+"""Pixels of a picture's longer side."""
+
+FRAMES = 4
+"""Frames of a video, side by side."""
+
+
+def media(asking: Asking, example: str, number: int, side: str | None) -> Response:
+    """A stored example's medium: a picture as JPEG, a recording as WAV, a video as a row of frames.
+
+    number: of the medium, from 0. side: pixels of a picture's longer side; by default as large as it is, to 2,048.
+
+    Raises:
+        UsageError: no such example or medium, or another side. BadMedia: its file is gone or damaged.
+    """
+    if not re.fullmatch(r"[0-9a-f]{8,64}", example):
+        raise UsageError("an example's id has 32 hexadecimal digits")
+    from ingest.run.stored_media import StoredMedia, examples_with
+
+    with asking.keeper.asking(), open_readonly(asking.path) as connection:
+        rows = examples_with(connection, [example])
+    if example not in rows:
+        raise UsageError(f"no stored example has the id {example}")
+    if not 0 <= number < len(rows[example]["media"]):
+        raise UsageError(f"the example {example} has {len(rows[example]['media'])} media")
+    medium = StoredMedia().open(rows[example])[number]
+    return _response(medium, _side(side))
+
+
+def _side(text: str | None) -> int:
+    if not text:
+        return SIDES[1]
+    if not text.isdecimal() or not SIDES[0] <= int(text) <= SIDES[1]:
+        raise UsageError(f"[[side]] must be from {SIDES[0]} to {SIDES[1]:,}")
+    return int(text)
+
+
+def _response(medium: Any, side: int) -> Response:
+    from atlas.live.media import Clip, Sound
+
+    if isinstance(medium, Sound):
+        return Response(wav(medium), media_type="audio/wav")
+    picture = row_of_frames(medium) if isinstance(medium, Clip) else medium
+    small, written = picture.copy(), io.BytesIO()
+    small.thumbnail((side, side))
+    small.save(written, "JPEG", quality=90)
+    return Response(written.getvalue(), media_type="image/jpeg")
+
+
+def wav(sound: Any) -> bytes:
+    """A recording as 16-bit PCM."""
+    written = io.BytesIO()
+    with wave.open(written, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(sound.rate)
+        file.writeframes((np.clip(sound.samples, -1, 1) * 32767).astype("<i2").tobytes())
+    return written.getvalue()
+
+
+def row_of_frames(clip: Any) -> Any:
+    """Evenly spaced frames of a video, side by side."""
+    from PIL import Image
+
+    places = np.linspace(0, len(clip.frames) - 1, min(FRAMES, len(clip.frames))).round().astype(int)
+    frames = [clip.frames[i] for i in places]
+    width, height = frames[0].size
+    row = Image.new("RGB", (width * len(frames), height))
+    for number, frame in enumerate(frames):
+        row.paste(frame, (number * width, 0))
+    return row

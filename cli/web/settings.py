@@ -1,0 +1,29 @@
+"""What a server is for and who may use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""The names of this machine to itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """path: the atlas. host, port: where it listens. names: further names by which browsers may call it, beside the
+    host's own and those of this machine. origins: of other sites whose pages may read its answers. token: what every
+    request must have; None where nothing is asked for. seconds: that a question may take."""
+
+    path: Path
+    host: str = "127.0.0.1"
+    port: int = 8501
+    names: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    token: str | None = field(default=None, repr=False)
+    seconds: float = 20.0
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """The names that a Host header may have, in lower case."""
+        return frozenset(name.lower() for name in (*LOOPBACK, self.host, *self.names))
