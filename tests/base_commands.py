@@ -131,6 +131,7 @@ NEEDS = {
     ),
     "hub": ("push me/my-atlas", "pull me/my-atlas"),
     "gguf": ("models get photo-vlm",),
+    "serve": ("serve --no-browser --port 0",),
     "plots": ("plot dose-response --out {out}/doses.png",),
 }
 """Extra -> what needs it."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import re
 import threading
+import warnings
 from typing import Any
 from xml.etree import ElementTree
 
 from atlas.query.answer import Answer
+from cli.text import visible
 
 SVG = "http://www.w3.org/2000/svg"
 
@@ -34,7 +36,9 @@ def svg_of(answer: Answer, **options: Any) -> str:
     require_matplotlib()
     import matplotlib
 
-    with _drawing:
+    with _drawing, warnings.catch_warnings():
+        # The text of an SVG is drawn by the browser, with fonts of its own.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         matplotlib.use("Agg")
         from matplotlib import pyplot as plt
 
@@ -45,7 +49,7 @@ def svg_of(answer: Answer, **options: Any) -> str:
                 figure.savefig(drawn, format="svg", metadata=UNDATED[".svg"])
         finally:
             plt.close(figure)
-    return inline(drawn.getvalue())
+    return inline(visible(drawn.getvalue(), keep="\n\t"))
 
 
 def inline(svg: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import wave
 from typing import Any
 
@@ -13,6 +12,7 @@ from starlette.responses import Response
 from atlas.errors import UsageError
 from atlas.store.database import open_readonly
 from cli.web.asking import Asking
+from cli.web.problems import NotThere
 
 SIDES = (16, 2048)
 """Pixels of a picture's longer side."""
@@ -27,20 +27,23 @@ def media(asking: Asking, example: str, number: int, side: str | None) -> Respon
     number: of the medium, from 0. side: pixels of a picture's longer side; by default as large as it is, to 2,048.
 
     Raises:
-        UsageError: no such example or medium, or another side. BadMedia: its file is gone or damaged.
+        NotThere: no such example or medium, or its file is gone or damaged. UsageError: another side.
     """
-    if not re.fullmatch(r"[0-9a-f]{8,64}", example):
-        raise UsageError("an example's id has 32 hexadecimal digits")
+    from ingest.data.examples import BadMedia
     from ingest.run.stored_media import StoredMedia, examples_with
 
     with asking.keeper.asking(), open_readonly(asking.path) as connection:
         rows = examples_with(connection, [example])
     if example not in rows:
-        raise UsageError(f"no stored example has the id {example}")
+        raise NotThere(f"no stored example has the id '{example}'")
     if not 0 <= number < len(rows[example]["media"]):
-        raise UsageError(f"the example {example} has {len(rows[example]['media'])} media")
-    medium = StoredMedia().open(rows[example])[number]
-    return _response(medium, _side(side))
+        raise NotThere(f"the example {example} has {len(rows[example]['media'])} media")
+    pixels = _side(side)
+    try:
+        medium = StoredMedia().open(rows[example])[number]
+    except BadMedia as error:
+        raise NotThere(error.message) from error
+    return _response(medium, pixels)
 
 
 def _side(text: str | None) -> int:

@@ -12,7 +12,13 @@ from atlas.errors import AtlasError, IntegrityError, StoreUnavailable, Unsupport
 from atlas.store.time_limit import TookTooLong
 from cli.interchange import json_text
 
+
+class NotThere(AtlasError):
+    """An address is of nothing, or of a file that is gone."""
+
+
 STATUSES: Mapping[type[AtlasError], int] = {
+    NotThere: 404,
     UsageError: 400,
     TookTooLong: 503,
     StoreUnavailable: 503,

@@ -9,14 +9,22 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from atlas.errors import UsageError
+from cli.text import visible
 from cli.web import links
 from cli.web.asking import Asking
 from cli.web.copy_as import command_line
 from cli.web.section import Part, Section
+
+
+def _shown(value: Any) -> Any:
+    """What a template writes: text without characters that do something instead of being seen."""
+    return visible(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
+
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -41,6 +49,7 @@ class Views:
             loader=FileSystemLoader(TEMPLATES),
             autoescape=True,
             undefined=StrictUndefined,
+            finalize=_shown,
             trim_blocks=True,
             lstrip_blocks=True,
         )

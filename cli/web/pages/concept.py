@@ -32,7 +32,7 @@ TOP = 40
 IN_LEAD = ("shared", "doses")
 """Parts that the sentences above the page need."""
 
-IMAGE = "image"
+IMAGE, RANDOM = "image", "random"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +52,9 @@ def page(views: Views, request: Request) -> Rendered:
     model, concept = request.path_params["model"], request.path_params["concept"]
     known = _known(views, model, concept)
     source, method = (request.query_params.get(name) or None for name in ("source", "method"))
-    asked = {"concept": concept, "model": model}
-    best = Part(
-        "best",
-        "Best neurons, by score",
-        Query(**asked, source=source, method=method, top=BEST),
-        figure=True,
-        model=model,
-    )
-    query = best.answered(views.asking)
+    asks = Query(concept=concept, model=model, source=source, method=method, top=BEST)
+    best = Part("best", "Best neurons, by score", asks, figure=True, model=model)
+    query = Section(best, views.asking.ask(asks))
     method_used, source_used = _used(query, "method"), _used(query, "source")
     parts = [best, *_further(concept, model, known["sources"], method_used, source_used)]
     answered = {"best": query} | {part.key: part.answered(views.asking) for part in parts if part.key in IN_LEAD}
@@ -98,11 +92,11 @@ def _known(views: Views, model: str, concept: str) -> dict[str, Any]:
     Raises:
         UsageError: it has none of that name.
     """
-    rows = [row for row in views.asking.ask(Concepts()).to_pylist() if row["concept"] == concept]
+    rows = [r for r in views.asking.ask(Concepts()).to_pylist() if r["concept"] == concept and r["maps"]]
     if not rows:
-        views.asking.ask(Query(concept=concept, model=model, top=1))  # which says the nearest name
-        return {"sources": [], "methods": []}
-    return {"sources": rows[0]["sources"], "methods": [m for m in rows[0]["methods"] if m != "random"]}
+        views.asking.ask(Query(concept=concept, model=model, top=1))  # which says what there is
+    known = {name: sorted({value for row in rows for value in row[name]}) for name in ("sources", "methods")}
+    return known | {"methods": [method for method in known["methods"] if method != RANDOM]}
 
 
 def _used(part: Section, name: str) -> str | None:

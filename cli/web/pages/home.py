@@ -20,7 +20,8 @@ def page(views: Views, request: Request) -> Rendered:
     for model in models:
         by_kind: dict[str, list[str]] = defaultdict(list)
         for row in views.asking.ask(Concepts()).to_pylist():
-            by_kind[row["supercategory"] or ""].append(row["concept"])
+            if row["maps"]:
+                by_kind[row["supercategory"] or ""].append(row["concept"])
         shown.append((model, sorted(by_kind.items())))
     lead = "Which neurons carry a concept, in which modality, how do we know, and what happens without them?"
     empty = "This atlas is empty: `atlas ingest` fills it, `atlas demo` makes an example."
