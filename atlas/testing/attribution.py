@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from atlas.live.encode import Prompt
+from atlas.live.grid.heatmap import Mask
+from atlas.live.grid.token_grids import grids
 from atlas.live.model import LiveModel
 from ingest.attribution.estimators import GRADIENT, Method, NeuronMap
-from ingest.attribution.item import Item
+from ingest.attribution.item import Item, Region
 from ingest.attribution.trace import ATTENTION, traced
 from ingest.data.examples import Concept, Example, Mention
 from ingest.data.targets import find_targets
@@ -27,12 +29,14 @@ def make_items(
     answers: Sequence[str] = ANSWERS,
     twins: Sequence[Any] = (),
     turn: int = 0,
+    regions: Sequence[Mask] = (),
     **rule: str,
 ) -> list[Item]:
     """One encoded item for each answer, whose targets are the words of CONCEPTS in it.
 
-    twins: the counterfactual pictures, the same for every concept. turn: degrees from one picture to the next. rule:
-    which occurrences and tokens count (`ingest.data.targets`).
+    twins: the counterfactual pictures, the same for every concept. turn: degrees from one picture to the next. regions:
+    where every picture shows each concept, and where another does. rule: which occurrences and tokens count
+    (`ingest.data.targets`).
     """
     items = []
     for number, answer in enumerate(answers):
@@ -47,7 +51,9 @@ def make_items(
         counterfactuals = {
             t.concept: tuple(Prompt(prompt.ids, prompt.answer, o.extras) for o in twin_prompts) for t in targets
         }
-        items.append(Item(number, prompt, tuple(targets), counterfactuals if twins else {}))
+        placed = (Region(tuple(grids(live.encoder, prompt, live.model.config)), *regions),) if regions else ()
+        places = {t.concept: placed for t in targets} if regions else {}
+        items.append(Item(number, prompt, tuple(targets), counterfactuals if twins else {}, regions=places))
     return items
 
 

@@ -15,8 +15,17 @@ from safetensors.torch import load, save
 from atlas.live.model import LiveModel
 from atlas.testing.attribution import ANSWERS, feed, make_items, maps_of, passes
 from atlas.testing.contract import ContractError, Entry, check_build, entry_of, failing, is_planted, tiny, untouched
-from atlas.testing.planted import seeing_neuron, speaking_neuron
-from ingest.attribution.estimators import GRADIENT, IMAGE_TARGET, TEXT_TARGET, TWIN, Method, NeuronMap, PairMethod
+from atlas.testing.planted import region_of, seeing_neuron, speaking_neuron
+from ingest.attribution.estimators import (
+    GRADIENT,
+    IMAGE_TARGET,
+    REGION,
+    TEXT_TARGET,
+    TWIN,
+    Method,
+    NeuronMap,
+    PairMethod,
+)
 from ingest.attribution.item import Item
 from ingest.attribution.reductions import AUROC, COHENS_D, CONTRAST, MEAN
 from ingest.attribution.trace import ATTENTION, traced
@@ -78,7 +87,7 @@ def check_attributes(entry: Entry) -> None:
     method = entry.build()
     missing = [a for a in ATTRIBUTES if not hasattr(method, a)]
     entry.require(not missing, f"what build returns has no {', '.join(missing)}")
-    for attribute, known in (("targets", {TEXT_TARGET, IMAGE_TARGET}), ("needs", {GRADIENT, ATTENTION, TWIN})):
+    for attribute, known in (("targets", {TEXT_TARGET, IMAGE_TARGET}), ("needs", {GRADIENT, ATTENTION, TWIN, REGION})):
         value = getattr(method, attribute)
         entry.require(isinstance(value, frozenset), f"{attribute} is not a frozenset")
         entry.require(value <= known, f"{attribute} has {sorted(value - known)}; a job knows {sorted(known)}")
@@ -96,6 +105,11 @@ def check_planted(entry: Entry, allowed: Allowed) -> None:
         # A filter removes what is strong for every concept: it gets dogs only.
         items = make_items(model.live, answers=["a dog", "dog"] if allowed.sparse else ANSWERS)
         source = "text"
+    elif REGION in entry.build().needs:
+        model = seeing_neuron(side=32)  # of few tokens, many neurons' maps would be alike
+        region = region_of(model)
+        items = make_items(model.live, model.pictures[0], ["a dog"] * 8, regions=(region, region[::-1, ::-1]))
+        source = "image"
     else:
         model = seeing_neuron()
         picture, without = model.pictures
@@ -210,7 +224,8 @@ def _items(entry: Entry, live: LiveModel) -> tuple[list[Item], str]:
     noise = np.random.default_rng(7).integers(0, 256, (10, 12, 3), dtype=np.uint8)
     picture = Image.fromarray(noise)
     twins = [picture.transpose(Image.Transpose(way)) for way in (0, 1, 3)]
-    return make_items(live, picture, twins=twins, turn=50), "image"
+    half = np.arange(10)[:, None] < np.full(12, 5)
+    return make_items(live, picture, twins=twins, turn=50, regions=(half, ~half)), "image"
 
 
 def _all_maps(method: Method) -> dict[tuple[Any, ...], NeuronMap]:

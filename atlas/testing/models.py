@@ -39,8 +39,10 @@ TEMPLATE = (
 )
 
 
-def build_llava(hidden_act: str = "silu", seed: int = 0) -> tuple[Any, Any]:
-    """A random LLaVA (2 layers, d_model 32, 64 neurons a layer, 4 image tokens) and its processor."""
+def build_llava(hidden_act: str = "silu", seed: int = 0, side: int = 8) -> tuple[Any, Any]:
+    """A random LLaVA (2 layers, d_model 32, 64 neurons a layer, 4 image tokens) and its processor.
+
+    side: of its pictures, in pixels; (side / 4)² tokens."""
     import torch
     from transformers import (
         CLIPImageProcessorPil,
@@ -55,7 +57,12 @@ def build_llava(hidden_act: str = "silu", seed: int = 0) -> tuple[Any, Any]:
     text = tokenizer({"image_token": "<image>"})
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(
-            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=8, patch_size=4
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=side,
+            patch_size=4,
         ),
         text_config=LlamaConfig(
             vocab_size=len(text),
@@ -76,7 +83,7 @@ def build_llava(hidden_act: str = "silu", seed: int = 0) -> tuple[Any, Any]:
     model = LlavaForConditionalGeneration(config).eval()
     model.generation_config.eos_token_id = 2
     model.generation_config.pad_token_id = 0
-    pictures = CLIPImageProcessorPil(size={"shortest_edge": 8}, crop_size={"height": 8, "width": 8})
+    pictures = CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
     processor = LlavaProcessor(
         pictures,
         text,

@@ -9,6 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from atlas.live.grid.heatmap import Mask, percentile_mask, picture_maps
+from atlas.live.grid.token_grids import grids
+from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from atlas.testing.models import build_llava
 
@@ -46,10 +49,10 @@ def speaking_neuron() -> Planted:
     return Planted(live, (layer, neuron), token)
 
 
-def seeing_neuron() -> Planted:
+def seeing_neuron(side: int = 8) -> Planted:
     """Only neuron 0/17, at the image's positions and in one of two pictures, raises "dog" at the predicting position,
-    through the next layer's attention."""
-    model, processor = build_llava(seed=4)
+    through the next layer's attention. side: see `build_llava`."""
+    model, processor = build_llava(seed=4, side=side)
     live = LiveModel(model, processor, name="seen")
     token = live.encoder.prompt("a", answer="dog").answer[0]
     noise = np.random.default_rng(0).integers(0, 256, (2, 10, 12, 3), dtype=np.uint8)
@@ -71,6 +74,16 @@ def seeing_neuron() -> Planted:
         write[0] = 0
         first.mlp.down_proj.weight[:, 17] = 3 * write / write.norm()
     return Planted(live, (0, 17), token, (picture, without))
+
+
+def region_of(planted: Planted) -> Mask:
+    """(64, 64) bool: the part of its first picture where the planted neuron's map is above the 95th percentile."""
+    live, (layer, neuron) = planted.live, planted.neuron
+    prompt = live.encoder.prompt("what is this ?", [planted.pictures[0]], "a dog")
+    with torch.no_grad(), tracing(live.layout) as capture:
+        live.forward(live.batch([prompt]))
+    values = capture.values[layer][0, :, neuron].numpy()
+    return percentile_mask(picture_maps(grids(live.encoder, prompt, live.model.config), values, (64, 64)))
 
 
 def _keep_first_dimension(live: LiveModel) -> None:

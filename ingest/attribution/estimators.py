@@ -28,7 +28,7 @@ from ingest.data.targets import NONE
 
 TEXT_TARGET, IMAGE_TARGET = "text", "image"
 
-GRADIENT, TWIN = "gradient", "twin"
+GRADIENT, TWIN, REGION = "gradient", "twin", "region"
 
 FAR_CELLS = 2**24
 """How many float64 sums `RunningMeans` keeps on a GPU at most: 128 MB."""
@@ -57,7 +57,7 @@ class Method(Protocol):
     targets: what it can explain, words ("text") or regions of drawn pictures ("image").
     needs: what the shared pass must provide besides values: GRADIENT; ATTENTION (`Trace.attention`); TWIN, more passes
     on counterfactual pictures (`Trace.twin`; `draws`, an attribute of such a method, says how many at random places);
-    INPUT, where a text names the concept (`Item.named`).
+    INPUT, where a text names the concept (`Item.named`); REGION, where a picture shows it (`Item.regions`).
     unscored: an attribute of methods for which NaN in the state means a neuron without a score; for all others NaN is
     an error (`ingest.attribution.finite.check_state`).
     restarts: an attribute, True, of methods that run the layers behind every scored layer again: `--dry-run` then
@@ -187,6 +187,10 @@ class PairMethod:
             return scored
         return [True] * len(trace.concepts)
 
+    def scored_by(self, part: str, trace: Trace) -> Sequence[bool]:
+        """`scored` of one part, for methods of which a part needs more than the others do."""
+        return self.scored(trace)
+
     def layers(self, trace: Trace) -> tuple[int, ...]:
         """The layers this method scores: all that were traced."""
         return trace.layers
@@ -194,15 +198,13 @@ class PairMethod:
     def update(self, trace: Trace) -> None:
         self.pairs.layers = self.layers(trace)
         names = sorted(set(trace.concepts))
-        scored = self.scored(trace)
-        if not any(scored):
+        if not any(self.scored(trace)):
             return
-        members = [[c == name and bool(s) for c, s in zip(trace.concepts, scored, strict=True)] for name in names]
-        member = sent(members, trace.pairs.device).float()
         exact = COHENS_D in self.reductions  # a variance is a small difference of large numbers
-        if exact:
-            member = member.double()
         for part, scores in self.scores(trace).items():
+            scored = self.scored_by(part, trace)
+            members = [[c == name and bool(s) for c, s in zip(trace.concepts, scored, strict=True)] for name in names]
+            member = sent(members, trace.pairs.device).to(torch.float64 if exact else torch.float32)
             scores = scores.to(member.dtype)
             summed = torch.einsum("cp,lpn->cln", member, scores)
             squared = torch.einsum("cp,lpn->cln", member, scores**2) if exact else None

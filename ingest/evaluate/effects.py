@@ -133,7 +133,7 @@ def model_effect(condition: str, metric: str, value: float) -> dict[str, Any]:
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """The stored effects of an edit. fresh: False where the same evaluation had been done before. skipped: what was
-    left out and why (see `ingest.run.encode_examples.Skipped`). notes: remarks for the reader."""
+    left out and why (see `ingest.run.skipped.Skipped`). notes: remarks for the reader."""
 
     run_id: str
     fresh: bool

@@ -16,6 +16,7 @@ NAMED = "([[where_named=prompt]] takes only those that do)"
 LEFT_OUT = (
     ("unmentioned", "answer does not mention it", "answers do not mention {it}", ""),
     ("unplaced", "picture does not say where it is", "pictures do not say where {it} is", ""),
+    ("ungridded", "picture's tokens have no known place in it", "pictures' tokens have no known place in them", ""),
     ("unnamed", "prompt does not name it", "prompts do not name {it}", f" {NAMED}"),
     ("rewritten", "prompt is changed by the tokenizer", "prompts are changed by the tokenizer", ""),
     ("undrawn", "answer has no picture", "answers have no picture", ""),
@@ -26,7 +27,7 @@ LEFT_OUT = (
 def left_out(skipped: Mapping[str, Any] | None, atlas: Path, run_id: str) -> list[str]:
     """One sentence for each medium, up to SHOWN, and for each concept whose examples were left out.
 
-    skipped: as a run's outcome has it; see `ingest.run.encode_examples.Skipped`.
+    skipped: as a run's outcome has it; see `ingest.run.skipped.Skipped`.
     """
     if not skipped:
         return []

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from threading import Lock
 from typing import Any, TypeVar
@@ -19,6 +18,7 @@ from atlas.live.draw.drawer import DrawOptions
 from atlas.live.encode import Prompt
 from atlas.live.media import Clip, Medium, Sound
 from atlas.live.model import LiveModel
+from ingest.attribution.estimators import REGION
 from ingest.attribution.item import Item
 from ingest.attribution.positions import INPUT
 from ingest.data.counterfactuals import Counterfactuals
@@ -26,7 +26,9 @@ from ingest.data.examples import AUDIO, IMAGE, TEXT, VIDEO, BadMedia, Dataset, E
 from ingest.data.targets import NONE, Target, find_targets, mention_spans, negative_targets, tokens_of
 from ingest.job import Job
 from ingest.run.phases import ANSWERING, Phases
+from ingest.run.regions import Regions
 from ingest.run.resolve import needs, null_draws
+from ingest.run.skipped import Skipped
 
 T = TypeVar("T")
 
@@ -35,42 +37,6 @@ def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     """The items in order, at most `size` at a time."""
     for begin in range(0, len(items), size):
         yield items[begin : begin + size]
-
-
-SOMETIMES = ("unnamed", "rewritten", "undrawn")
-"""What is counted only where there is any."""
-
-
-@dataclass
-class Skipped:
-    """What was left out and why.
-
-    unmentioned: concepts whose words the answer lacks. unplaced: concepts whose place in the picture is needed and not
-    known. unnamed: concepts that the prompt does not name, where that is needed; rewritten: those of prompts that the
-    tokenizer changes, so that this cannot be told. undrawn: requested concepts of which no picture was drawn; a count
-    each. media: pointer -> error.
-    """
-
-    unmentioned: Counter[str] = field(default_factory=Counter)
-    unplaced: Counter[str] = field(default_factory=Counter)
-    unnamed: Counter[str] = field(default_factory=Counter)
-    rewritten: Counter[str] = field(default_factory=Counter)
-    undrawn: Counter[str] = field(default_factory=Counter)
-    media: dict[str, str] = field(default_factory=dict)
-
-    def merge(self, counts: Mapping[str, Mapping[str, object]]) -> None:
-        """Add the counts and errors of another run, as `plain` gives them."""
-        self.unmentioned.update({k: int(str(v)) for k, v in counts["unmentioned"].items()})
-        self.unplaced.update({k: int(str(v)) for k, v in counts["unplaced"].items()})
-        for name in SOMETIMES:
-            getattr(self, name).update({k: int(str(v)) for k, v in counts.get(name, {}).items()})
-        self.media.update({k: str(v) for k, v in counts["media"].items()})
-
-    def plain(self) -> dict[str, dict[str, object]]:
-        """All of it as JSON, sorted by name."""
-        counted = {name: dict(sorted(getattr(self, name).items())) for name in ("unmentioned", "unplaced")}
-        counted |= {n: dict(sorted(c.items())) for n in SOMETIMES if (c := getattr(self, n))}
-        return {**counted, "media": dict(sorted(self.media.items()))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +52,8 @@ class Response:
 class ExampleEncoder:
     """Prepares the examples of one job for one model.
 
-    responses: known answers by (example id, generation); new ones are added to it and to `made`.
+    responses: known answers by (example id, generation); new ones are added to it and to `made`. examples: all of the
+    run, where a method compares the pictures of a concept (the need REGION).
     """
 
     def __init__(
@@ -97,6 +64,7 @@ class ExampleEncoder:
         *,
         bad_media: str = "skip",
         responses: dict[tuple[str, str], Response] | None = None,
+        examples: Sequence[Example] = (),
     ):
         self.live, self.dataset, self.job, self.bad_media = live, dataset, job, bad_media
         self.responses = {} if responses is None else responses
@@ -106,9 +74,22 @@ class ExampleEncoder:
         self.twins = Counterfactuals(dataset, job.inpainter, job.inpainting) if job.inpainter else None
         self._draws = null_draws(job) if job.inpainter else 0
         self._reads_input = INPUT in needs(job)
+        self.examples = examples
+        self._regions = Regions(live, dataset, examples, self.skipped) if REGION in needs(job) else None
         self._pictures: dict[str, Image] = {}
         self._encoding = Lock()  # a second thread encodes ahead, and a tokenizer is not thread-safe
         self.stopped = False  # set by another thread when the items are no longer needed
+
+    def another(self) -> ExampleEncoder:
+        """A new one of the same job, that knows the same answers and has left out nothing yet."""
+        return ExampleEncoder(
+            self.live,
+            self.dataset,
+            self.job,
+            bad_media=self.bad_media,
+            responses=self.responses,
+            examples=self.examples,
+        )
 
     def items(self, examples: Sequence[tuple[int, Example]], batch_size: int) -> list[Item]:
         """Encoded examples with at least one target; others are counted in `skipped`.
@@ -120,11 +101,12 @@ class ExampleEncoder:
         for number, example, prompt in self.answered(examples, batch_size):
             targets = self._targets(example, prompt)
             twins = self._twins(example, prompt, targets)
-            if self.twins is not None and example.source == IMAGE:
+            if self.twins is not None and self._regions is None and example.source == IMAGE:
                 self.skipped.unplaced.update({t.concept for t in targets if t.concept not in (NONE, *twins)})
             named = self._named(example, prompt, targets) if self._reads_input and example.source == TEXT else {}
+            regions = self._regions.of(example, prompt, targets) if self._regions is not None else {}
             if targets:
-                items.append(Item(number, prompt, tuple(targets), twins, example.cluster, named))
+                items.append(Item(number, prompt, tuple(targets), twins, example.cluster, named, regions))
         self._pictures.clear()
         return items
 

@@ -269,7 +269,7 @@ def map_all(
         file = folder / f"{i:05d}.safetensors"
         stored = read_portion(file)
         if stored is None:
-            fresh = ExampleEncoder(live, encoder.dataset, job, bad_media=encoder.bad_media, responses=encoder.responses)
+            fresh = encoder.another()
             state = map_portion(live, fresh, job, execution, portion, tick)
             with total.phases.phase(WRITING):
                 write_portion(file, state, fresh, fresh.made)

@@ -18,6 +18,7 @@ from ingest.data.answers import REFERENCE, with_references
 from ingest.data.examples import BOTH, FIND, HELD_OUT, MISSING, BadMedia, Dataset, Example, splits_of
 from ingest.data.where_named import named_examples
 from ingest.job import Execution, Job, ModelSpec
+from ingest.run.regions import require_places
 from ingest.run.resolve import complete, tasks_by_source
 
 SHOWN = 10
@@ -43,8 +44,14 @@ def load_model(spec: ModelSpec, execution: Execution) -> LiveModel:
 
 
 def completed(job: Job, dataset: Dataset, execution: Execution) -> Job:
-    """The complete job (see `ingest.run.resolve.complete`), with the model's modalities read from its config."""
-    return complete(job, dataset, takes(read_config(zoo.resolve(job.model), loading(job, execution))))
+    """The complete job (see `ingest.run.resolve.complete`), with the model's modalities read from its config.
+
+    Raises:
+        Unsupported: a method lays image tokens on the picture, and the model's have no place there.
+    """
+    config = read_config(zoo.resolve(job.model), loading(job, execution))
+    require_places(job, config)
+    return complete(job, dataset, takes(config))
 
 
 def collect(job: Job, dataset: Dataset) -> list[Example]:

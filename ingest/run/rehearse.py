@@ -31,7 +31,7 @@ from ingest.attribution.trace import ATTENTION, Trace, traced
 from ingest.data.examples import Dataset, Example
 from ingest.job import Execution, Job, make_job, open_dataset
 from ingest.run import memory
-from ingest.run.encode_examples import ExampleEncoder, Skipped
+from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.map_step import State
 from ingest.run.phases import Phases
 from ingest.run.prepare import collect, completed
@@ -39,6 +39,7 @@ from ingest.run.rehearse_writing import decoding_costs, writing_costs
 from ingest.run.resolve import methods
 from ingest.run.samples import cut_batches
 from ingest.run.shallow import shallow
+from ingest.run.skipped import Skipped
 
 DEPTHS, RESTARTING = (1, 2), (1, 2, 3)
 """The layers of the models. RESTARTING: of a method that runs the model again from a layer on: the last of the layers
@@ -108,8 +109,8 @@ def _rehearsed(
     `writing_costs`.
     """
     spoken = [(number, _spoken(examples[number])) for number in numbers]
-    encoder = ExampleEncoder(live, dataset, job)
-    ExampleEncoder(live, dataset, job).items(spoken[:1], 1)  # what is loaded only once
+    encoder = ExampleEncoder(live, dataset, job, examples=examples)
+    ExampleEncoder(live, dataset, job, examples=examples).items(spoken[:1], 1)  # what is loaded only once
     started = time.perf_counter()
     items = shortest_first(encoder.items(spoken, len(spoken)))
     costs: dict[str, Any] = {"numbers": list(numbers), "usable": len(items), "encode": time.perf_counter() - started}

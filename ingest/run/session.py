@@ -17,6 +17,7 @@ from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.map_step import note_stored_portions
 from ingest.run.phases import Phases
 from ingest.run.record import DerivedRun, RunRecord
+from ingest.run.regions import require_regions
 from ingest.run.resolve import resolved
 
 
@@ -38,12 +39,14 @@ def prepare_job(job: Job, execution: Execution) -> PreparedJob:
     """The complete job with its dataset and examples; the model's weights are not loaded.
 
     Raises:
-        UsageError: an unknown dataset, concept, source or task, no example, or none that has its media.
+        UsageError: an unknown dataset, concept, source or task, no example, none that has its media, or none whose
+            picture shows where a concept is, where a method compares with that.
     """
     dataset = open_dataset(job)
     job = prepare.completed(job, dataset, execution)
     examples = prepare.collect(job, dataset)
     prepare.tell_missing_media(dataset, examples)
+    require_regions(job, dataset, examples)
     return PreparedJob(job, dataset, examples)
 
 
@@ -89,6 +92,7 @@ class ModelSession(Session):
             self.prepared.job,
             bad_media=self.execution.bad_media,
             responses=self.record.responses,
+            examples=self.prepared.examples,
         )
 
     def finish(self, outcome: Mapping[str, Any], tables: Mapping[str, Any]) -> dict[str, Any]:

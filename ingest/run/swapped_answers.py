@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from atlas.live.encode import Prompt
 from atlas.query.map_spec import ANSWER
-from ingest.attribution.estimators import TEXT_TARGET, TWIN, Method, PairMethod
+from ingest.attribution.estimators import REGION, TEXT_TARGET, TWIN, Method, PairMethod
 from ingest.attribution.item import Item
 from ingest.data.examples import Example
 from ingest.job import Job
@@ -25,7 +25,9 @@ def answer_methods(job: Job) -> dict[str, Method]:
     if not job.swap_answers:
         return {}
     built = methods(job)
-    return {name_of_answers(n): m for n, m in built.items() if isinstance(m, PairMethod) and TWIN not in m.needs}
+    return {
+        name_of_answers(n): m for n, m in built.items() if isinstance(m, PairMethod) and not m.needs & {TWIN, REGION}
+    }
 
 
 def name_of_answers(method: str) -> str:

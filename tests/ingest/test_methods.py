@@ -22,6 +22,7 @@ ALLOWED: dict[str, dict[str, Any]] = {
     "knowledge_neurons": {"sparse": True, "ties": 5},  # it counts votes
     "two_stage": {"sparse": True},
     "modality_profile": {"sparse": True},
+    "iou": {"unplanted_parts": ("null",)},  # by chance no neuron is to be found
     "logprob_increase": {"unplanted_parts": ("query",)},  # of query neurons there is none to find
 }
 """What a method may do that others may not (`atlas.testing.check_method`)."""

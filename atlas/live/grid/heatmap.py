@@ -51,6 +51,17 @@ def picture_maps(grids: Iterable[Grid], values: Floats, size: tuple[int, int]) -
     return maps
 
 
+def sees(grids: Iterable[Grid], region: Mask) -> bool:
+    """Whether the centre of any pixel of a region, (height, width), lies in a grid."""
+    height, width = region.shape
+    for grid in grids:
+        top, left, bottom, right = grid.box
+        down, across = _pixels(top, bottom, 1, height), _pixels(left, right, 1, width)
+        if region[down.first : down.first + len(down.cell), across.first : across.first + len(across.cell)].any():
+            return True
+    return False
+
+
 def _cell_area(grid: Grid) -> float:
     """The share of the picture that one cell covers."""
     top, left, bottom, right = grid.box

@@ -38,7 +38,7 @@ def grids(encoder: Encoder, prompt: Prompt, config: Any) -> list[Grid]:
 
     Any-resolution families have several for one picture: a coarse one of the whole picture, and finer ones.
     """
-    if getattr(config, "num_query_tokens", None) or getattr(config, "visual_tokens", None):
+    if not has_places(config):
         return []
     result: list[Grid] = []
     for kind in (IMAGE, VIDEO):
@@ -48,6 +48,11 @@ def grids(encoder: Encoder, prompt: Prompt, config: Any) -> list[Grid]:
         elif kind == IMAGE and runs:
             result += _pictures(runs, prompt, encoder, config)
     return result
+
+
+def has_places(config: Any) -> bool:
+    """Whether such a model's image tokens have a place in the picture; those of a Q-Former have none."""
+    return not (getattr(config, "num_query_tokens", None) or getattr(config, "visual_tokens", None))
 
 
 def _runs(ids: Sequence[int], token: int | None) -> list[list[int]]:
