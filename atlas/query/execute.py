@@ -14,7 +14,7 @@ from atlas.query.filters import And, as_json, conjuncts, tests
 from atlas.query.find import NeuronQuery, ResolvedMaps, Selections, by_place, counts, find, order, query_digest, resolve
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.paging import cursor
-from atlas.query.resolve_maps import StoredMap, null_map, peers, provenance_of
+from atlas.query.resolve_maps import StoredMap, null_map, null_part, peers, provenance_of
 from atlas.query.selection_rules import EVERY, Rule, bound, selected
 
 if TYPE_CHECKING:
@@ -34,7 +34,12 @@ def by_resolved_maps(connection: Connection, query: NeuronQuery, maps: ResolvedM
     only_map = maps.chosen[0] if len(maps.chosen) == 1 else None
     sort_order = order(query, maps)
     statement = find(
-        query, maps, sort_order, peers(connection, only_map) if only_map else (), [n["map_id"] for n in nulls]
+        query,
+        maps,
+        sort_order,
+        peers(connection, only_map) if only_map else (),
+        [n["map_id"] for n in nulls],
+        null_part(connection, only_map) if only_map else None,
     )
     rows = statement.run(connection)
     more = query.limit is not None and rows.num_rows > query.limit

@@ -48,6 +48,11 @@ agreeing AS (
     GROUP BY ALL)"""
 """Methods that have a neuron in the top 2 % of their whole map, however many neurons are requested."""
 
+_OF_BEST = "LEFT JOIN agreeing a ON a.layer = best.layer AND a.neuron = best.neuron"
+_CHANCE = """LEFT JOIN (SELECT layer, neuron, score FROM scores WHERE map_id = $null_part) chance
+    ON chance.layer = best.layer AND chance.neuron = best.neuron
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class NeuronQuery:
@@ -150,11 +155,13 @@ def find(
     sort_order: Order,
     peers: Sequence[int],
     null_ids: Sequence[int] | None = None,
+    null_part: int | None = None,
 ) -> Query:
     """The statement that answers; it fetches one row more than the limit, to tell whether there are more.
 
     sort_order: of the rows (`order`). peers: where there is one map, the other methods' maps, whose tops tell which
-    methods agree. null_ids: for each map, the map that z is measured against.
+    methods agree. null_ids: for each map, the map that z is measured against. null_part: where there is one map, the map
+    of what chance would give, for the column null_score.
 
     Raises:
         UsageError: the cursor belongs to another question.
@@ -174,9 +181,11 @@ def find(
     values["limit"] = None if query.limit is None else query.limit + 1
     values |= {"first": (query.limit or 0) + 1} if best_only else {}
     values |= {"peers": list(peers)} if with_peers else {}
+    values |= {"null_part": null_part} if null_part is not None else {}
     agreeing = _AGREEING if with_peers else ""
     methods = "coalesce(a.methods, [])" if with_peers else "[]::VARCHAR[]"
-    columns = [*differing, "best.score", "best.rank", "best.percentile", *(["best.z"] if z else [])]
+    chance = ["chance.score AS null_score"] if null_part is not None else []
+    columns = [*differing, "best.score", *chance, "best.rank", "best.percentile", *(["best.z"] if z else [])]
     rows = (_best_of_each_neuron(z) if query.each else "passing") + (" JOIN named USING (map_id)" if differing else "")
     return Query(
         f"""
@@ -189,7 +198,7 @@ SELECT best.component, best.layer, best.neuron, {", ".join(columns)},
        d.tokens[1:5] AS tokens{f", {methods} AS also_found_by" if one_map else ""}
 FROM best
 {tokens_of("best")}
-{"LEFT JOIN agreeing a ON a.layer = best.layer AND a.neuron = best.neuron" if with_peers else ""}
+{_CHANCE if chance else ""}{_OF_BEST if with_peers else ""}
 ORDER BY {paging.order_sql(tuple((f"best.{n}" if n in paging.LAST else n, down) for n, down in sort_order))}""".strip(),
         values,
     )

@@ -13,6 +13,9 @@ from atlas.store.pins_file import NO_PINS, Pins, current
 ANSWER = "answer"
 """The part of a method's maps that are of answers after other concepts' prompts (`ingest.run.swapped_answers`)."""
 
+NULL = "null"
+"""The part of a method's maps that are what its score would be by chance; shown beside it (`atlas.questions.query`)."""
+
 OF_PINNED = """(r.run_id IN (SELECT unnest($pinned::VARCHAR[]))
     OR NOT EXISTS (FROM runs WHERE run_id IN (SELECT unnest($pinned::VARCHAR[])) AND kind = '{kind}'))"""
 """Whether a run is one of those pinned, where any of these is of the kind."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from atlas.errors import UsageError
-from atlas.query.map_spec import COORDINATES, MapSpec, pin_notes
+from atlas.query.map_spec import COORDINATES, NULL, MapSpec, pin_notes
 from atlas.query.no_such_map import no_such_map, require_one_run
 from atlas.query.provenance import MapOrigin, Provenance
 from atlas.query.statements import find_maps
@@ -256,6 +256,14 @@ def peers(connection: Connection, chosen: StoredMap) -> list[int]:
     candidates = find_maps(same).run(connection).to_pylist()
     others = [r for r in candidates if _method(r) not in (_method(row), "random")]
     return [r["map_id"] for r in others if r["model_id"] == row["model_id"]]
+
+
+def null_part(connection: Connection, chosen: StoredMap) -> int | None:
+    """The map of the method's part `null`, such as `iou.null`: its score by chance, of the same run; None without."""
+    row = chosen.row
+    same: dict[str, Any] = {name: row[name] for name in EVERYTHING if name != "method"} | {"run": row["run_id"]}
+    spec = MapSpec(row["concept"], f"{row['method']}.{NULL}", **same)
+    return next((found["map_id"] for found in find_maps(spec).run(connection).to_pylist()), None)
 
 
 def _method(row: Mapping[str, Any]) -> str:

@@ -32,8 +32,9 @@ class Query(Conditions, Question[NeuronSet]):
     """The neurons that score best for a concept, or in all maps that a condition is about.
 
     Columns: component, layer, neuron, what their maps differ in, score, rank, percentile, decoded tokens, and of one
-    map the other methods that have the neuron in the top 2 % of theirs. What is left open is filled in (the newest
-    model, `contribution`, the image side, the contrast) and told; without a concept, every concept's map is asked.
+    map the other methods that have the neuron in the top 2 % of theirs, and null_score where its method stores what
+    chance would give (`iou`). What is left open is filled in (the newest model, `contribution`, the image side, the
+    contrast) and told; without a concept, every concept's map is asked.
 
     Names may be patterns (`d*`). `where` takes a whole condition of the fields model, dataset, concept, supercategory,
     method, run, source, target, component, reduce, tap, layer, neuron, score, rank, percentile, z, token, label,

@@ -25,13 +25,14 @@ from torch import Tensor
 
 from atlas.errors import UsageError
 from atlas.live.grid.token_grids import Grid
+from atlas.query.map_spec import NULL
 from ingest.attribution.estimators import REGION, NeuronMap, PairMethod
 from ingest.attribution.position_sums import sent
 from ingest.attribution.reductions import MEAN
 from ingest.attribution.region_overlap import covered, layout_of, overlaps, positions_of
 from ingest.attribution.trace import Trace
 
-IOU, NULL = "", "null"
+IOU = ""
 PARTS = (IOU, NULL)
 
 
