@@ -160,7 +160,7 @@ def find(
     """The statement that answers; it fetches one row more than the limit, to tell whether there are more.
 
     sort_order: of the rows (`order`). peers: where there is one map, the other methods' maps, whose tops tell which
-    methods agree. null_ids: for each map, the map that z is measured against. null_part: where there is one map, the map
+    methods agree. null_ids: for each map, the map that z is measured against. null_part: where there is one map, that
     of what chance would give, for the column null_score.
 
     Raises:

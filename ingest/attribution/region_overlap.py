@@ -35,8 +35,8 @@ Shape = tuple[int, int, Box]
 class Layout:
     """How the tokens of a picture are laid on it.
 
-    cells: of all cells of its grids, in their order, those that are seen anywhere. seen: (side * side,) bool, the
-    points that a token sees. weights: (cells, points), the map at the points that are seen, by the cells' values.
+    cells: of all cells of its grids, in their order, those that are seen anywhere. seen: (side * side,) bool on the
+    CPU, the points that a token sees. weights: (cells, points), the map at the points that are seen, by the cells' values.
     """
 
     cells: Tensor
@@ -61,7 +61,8 @@ def _layout(shapes: tuple[Shape, ...], side: int, device: torch.device) -> Layou
     seen = ~np.isnan(maps[0])
     weights = maps[:, seen]
     used = np.flatnonzero(weights.any(1))  # a coarse grid lies below a fine one
-    return Layout(*(torch.from_numpy(array).to(device) for array in (used, seen, weights[used])))
+    on_device = [torch.from_numpy(array).to(device) for array in (used, weights[used])]
+    return Layout(on_device[0], torch.from_numpy(seen), on_device[1])
 
 
 def positions_of(grids: Sequence[Grid]) -> list[int]:

@@ -83,7 +83,8 @@ class Iou(PairMethod):
             regions = torch.stack(picture.regions, 1).to(device)
             for place, layer in enumerate(trace.layers):
                 values = trace.capture.values[layer].detach()[picture.row, positions]
-                means[place, columns] += overlaps(values, layout, regions, self.percentile).T * shares[:, None]
+                found = overlaps(values, layout, regions, self.percentile).T
+                means[place].index_add_(0, columns, found * shares[:, None])
         return dict(zip(PARTS, means.view(layers, len(PARTS), pairs, -1).unbind(1), strict=True))
 
     def _pictures(self, trace: Trace) -> Sequence[Picture]:
@@ -93,7 +94,7 @@ class Iou(PairMethod):
             pictures: dict[tuple[int, tuple[Grid, ...]], Picture] = {}
             for pair, (row, concept) in enumerate(zip(trace.row_of, trace.concepts, strict=True)):
                 for region in trace.items[row].regions.get(concept, ()):
-                    seen = layout_of(region.grids, self.side, trace.pairs.device).seen.cpu()
+                    seen = layout_of(region.grids, self.side, trace.pairs.device).seen
                     for part, mask in enumerate((region.own, region.other)):
                         shares = None if mask is None else covered(mask, self.side)[seen]
                         if shares is None or not shares.any():
