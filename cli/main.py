@@ -31,6 +31,7 @@ COMMANDS = {
     "evaluate": "measure",
     "properties": "properties",
     "geometry": "geometry",
+    "heatmaps": "heatmaps",
     **dict.fromkeys(("generate", "demo"), "make"),
     **dict.fromkeys(("methods", "datasets", "concepts"), "lists"),
     "sql": "sql",

@@ -113,6 +113,7 @@ NEEDS = {
         "properties",
         "geometry",
         "generate --prompt hello",
+        "heatmaps --concept dog",
         "plot heatmap 0/1 --image dog.png",
         "plot heatmaps --concept dog",
         "plot gallery 0/1",

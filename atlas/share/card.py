@@ -23,6 +23,7 @@ _PAN = "Pan et al., Finding and Editing Multi-Modal Neurons in Pre-Trained Trans
 _FANG = "Fang et al., Towards Neuron Attributions in Multi-Modal Large Language Models (2024)"
 _PAPERS = {
     "contribution": _PAN,
+    "iou": "Bau et al., Network Dissection: Quantifying Interpretability of Deep Visual Representations (2017)",
     "integrated_gradients": "Sundararajan et al., Axiomatic Attribution for Deep Networks (2017)",
     "knowledge_neurons": _DAI,
     "nam_text": _FANG,

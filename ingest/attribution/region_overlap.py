@@ -35,8 +35,8 @@ Shape = tuple[int, int, Box]
 class Layout:
     """How the tokens of a picture are laid on it.
 
-    cells: of all cells of its grids, in their order, those that are seen anywhere. seen: (side * side,) bool on the
-    CPU, the points that a token sees. weights: (cells, points), the map at the points that are seen, by the cells' values.
+    cells: those of all cells of its grids, in their order, that are seen anywhere. seen: (side * side,) bool on the
+    CPU, the points that a token sees. weights: (cells, points), what each cell adds to the map at the points seen.
     """
 
     cells: Tensor

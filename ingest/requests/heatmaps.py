@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +12,7 @@ from atlas.query.map_spec import COORDINATES, MapSpec
 from atlas.query.map_spec import by_place as coordinate
 from atlas.query.option import by_place, described, option
 from atlas.query.resolve_maps import choose_map
+from atlas.query.statements import find_maps
 from atlas.questions._conditions import Conditions
 from atlas.store.database import open_readonly
 from ingest.requests.heatmap_model import (
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 SIDE = 224
 """The longest side of a map, in pixels, before it is squeezed into a square."""
 
+IOU = "iou"
+"""The method that stores what is computed here, of every neuron."""
+
 NOTES = 3
 """Notes on single pictures that are told."""
 
@@ -43,7 +48,8 @@ class Heatmaps(Request["HeatmapsAnswer"], LoadOptions, Conditions, ModelOptions)
     with the concept's pixels, with its 95 % interval (low, high); other_region, the same with the pixels of another
     picture's, which a neuron reaches that always looks at one place; pointing, how often its largest value lies in the
     concept. The part `random` has the same of random neurons of the same layers. The figure shows where the maps are
-    large on average, and where the concept is. Nothing is stored.
+    large on average, and where the concept is. Nothing is stored: the method `iou` of `atlas ingest` scores every neuron
+    so, beside its null.
 
     Raises:
         UsageError: no concept, no such map, or no stored picture whose dataset knows where the concept is.
@@ -105,7 +111,7 @@ class Heatmaps(Request["HeatmapsAnswer"], LoadOptions, Conditions, ModelOptions)
         answer.parts = {"random": random}
         answer.maps = {neuron: of.mean for neuron, of in tallies.neurons.items()}
         answer.where, answer.decoded = tallies.where, tokens
-        answer.notes += _sentence(answer.facts)
+        answer.notes += (*_sentence(answer.facts), _of_every_neuron(path, model, origin))
         answer.question = self
         return answer
 
@@ -122,6 +128,16 @@ class Heatmaps(Request["HeatmapsAnswer"], LoadOptions, Conditions, ModelOptions)
             return addressed(model, self.address)
         names = {name: getattr(self, name) for name in COORDINATES} | {"model": model.name}
         return neurons_of(path, model, names | self.conditions() | {"select": self.select}, self.top)
+
+
+def _of_every_neuron(path: Path, model: StoredModel, origin: Any) -> str:
+    """Where the IoU of every neuron is stored, or what stores it."""
+    concept, asked = origin["concept"], MapSpec(origin["concept"], IOU, fingerprint=model.fingerprint)
+    with open_readonly(path) as connection:
+        stored = find_maps(asked).run(connection).num_rows
+    if stored:
+        return f"every neuron's IoU is stored: `atlas query --concept {shlex.quote(concept)} --method {IOU}`"
+    return f"`atlas ingest --methods {IOU}` stores the IoU of every neuron, beside that with another picture's region"
 
 
 def _first(notes: list[str]) -> list[str]:
