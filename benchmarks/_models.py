@@ -47,6 +47,9 @@ class _Tokenizer:
     def __len__(self) -> int:
         return 2000
 
+    def convert_ids_to_tokens(self, token: int) -> str:
+        return f"<{token}>"
+
 
 class _Processor:
     """Only what a batch of ready-made ids needs."""

@@ -91,13 +91,16 @@ def overlaps(values: Tensor, layout: Layout, regions: Tensor, percentile: float)
     values: (all cells, neurons) of one picture. regions: (points that are seen, regions), the share of each point; each
     with a sum above 0.
     """
-    values = values[layout.cells].float()
+    values = values[layout.cells]
+    scores = regions.new_zeros(values.shape[1], regions.shape[1])
+    varying = (values != values[:1]).any(0).nonzero()[:, 0]  # of a constant map no part is above the rest
+    values = values[:, varying].float()
     values = (values - values.mean(0)).T  # the weights of a point sum to 1: no mask changes, and less is rounded
-    sizes, found = regions.sum(0), []
+    sizes, found = regions.sum(0), [regions.new_zeros(0, regions.shape[1])]
     for masks in _masks(values, layout.weights, percentile):
         shared = masks @ regions
         found.append(shared / (masks.sum(1, keepdim=True) + sizes - shared))
-    return torch.cat(found)
+    return scores.index_copy_(0, varying, torch.cat(found))
 
 
 def _masks(values: Tensor, weights: Tensor, percentile: float) -> Iterator[Tensor]:

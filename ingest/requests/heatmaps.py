@@ -48,8 +48,8 @@ class Heatmaps(Request["HeatmapsAnswer"], LoadOptions, Conditions, ModelOptions)
     with the concept's pixels, with its 95 % interval (low, high); other_region, the same with the pixels of another
     picture's, which a neuron reaches that always looks at one place; pointing, how often its largest value lies in the
     concept. The part `random` has the same of random neurons of the same layers. The figure shows where the maps are
-    large on average, and where the concept is. Nothing is stored: the method `iou` of `atlas ingest` scores every neuron
-    so, beside its null.
+    large on average, and where the concept is. Nothing is stored: the method `iou` of `atlas ingest` does the same for
+    every neuron, and stores it.
 
     Raises:
         UsageError: no concept, no such map, or no stored picture whose dataset knows where the concept is.

@@ -234,12 +234,13 @@ def test_masks_cut_ties_as_a_heatmap_does() -> None:
     values = draw.integers(0, 3, (36, 40)).astype(np.float32)
     values[:, 1], values[:, 2], values[:, 3] = 0.3, np.eye(36)[14], 1000 + draw.random(36)
     values[:, 4:10] = draw.random((36, 6)) > 0.9
+    values[:, 10:20] = draw.normal(size=10)  # of these and of zeros only rounding would differ from point to point
     region = draw.random((24, 24)) > 0.8
     layout = layout_of([grid], 24, torch.device("cpu"))
     found = overlaps(torch.from_numpy(values), layout, covered(region, 24)[:, None], 95.0)[:, 0]
     maps = picture_maps([grid], values.T, (24, 24))
     expected = [iou(percentile_mask(heat), region, np.ones_like(region)) for heat in maps]
-    assert np.allclose(found, expected, atol=1e-6) and found[1] == 0
+    assert np.allclose(found, expected, atol=1e-6) and not found[10:20].any()
 
 
 def test_grids_that_lie_over_each_other_are_laid_as_a_heatmap_lays_them() -> None:
