@@ -25,7 +25,7 @@ from cli.main import main as atlas
 
 FOLDER = Path(__file__).parent / "methods" / "figures"
 CONCEPT_METHODS = (
-    "ablation,activation,contribution,gradient,gradient_x_activation,integrated_gradients,knowledge_neurons,"
+    "ablation,activation,contribution,gradient,gradient_x_activation,integrated_gradients,iou,knowledge_neurons,"
     "logprob_increase,nam_text,random,schwettmann,two_stage"
 )
 MODALITY_METHODS = "lape,miner,modality_profile"

@@ -83,6 +83,18 @@ def _resized(target: Any, size: Sequence[int]) -> Sequence[int]:
     return [target.get("height"), target.get("width")]
 
 
+def tiling(pictures: Any, size: Sequence[int]) -> tuple[int, int]:
+    """(rows, columns) of the tiles into which InternVL's processor cuts a picture of (height, width).
+
+    The arrangement is the nearest to the picture's proportions, and the picture is stretched to fill it. Uses the
+    processor's own function."""
+    from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
+
+    tile = pictures.size.get("height"), pictures.size.get("width")
+    columns, rows = get_optimal_tiled_canvas(tuple(size), tile, pictures.min_patches, pictures.max_patches)
+    return rows, columns
+
+
 def fine_grid(config: Any, size: Sequence[int]) -> tuple[int, int, Box]:
     """(rows, columns, box) of the fine tokens that LLaVA-NeXT and LLaVA-OneVision make of a picture of (height, width).
 

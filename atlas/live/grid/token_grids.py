@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from atlas.live.encode import Encoder, Prompt
-from atlas.live.grid.crops import WHOLE, Box, fine_grid, kept_part
+from atlas.live.grid.crops import WHOLE, Box, fine_grid, kept_part, tiling
 from atlas.live.media import IMAGE, VIDEO
 
 CROP = re.compile(r"<row_(\d+)_col_(\d+)>\s*$")
@@ -97,14 +97,26 @@ def _pictures(runs: list[list[int]], prompt: Prompt, encoder: Encoder, config: A
         if kind == "emu3" and sizes is not None:
             rows, columns = (edge // encoder.processor.downsample_ratio for edge in sizes[number])
             result.append(Grid(number, _rows(run, columns, skip=1)[:rows]))
-        elif kind == "internvl":  # several tiles, the last of which is the whole picture
-            tile = int(encoder.processor.image_seq_length)
-            result.append(Grid(number, _rows(run[-tile:], math.isqrt(tile))))
+        elif kind == "internvl":
+            result += _tiles(run, number, prompt, encoder)
         elif (side := math.isqrt(len(run))) ** 2 == len(run):
             known = number < len(prompt.sizes)
             box = kept_part(encoder.processor.image_processor, prompt.sizes[number]) if known else WHOLE
             result.append(Grid(number, _rows(run, side), box))
     return result
+
+
+def _tiles(run: Sequence[int], number: int, prompt: Prompt, encoder: Encoder) -> Iterator[Grid]:
+    """InternVL: tiles of the picture row by row, then the whole; one tile is the whole."""
+    length = int(encoder.processor.image_seq_length)
+    tiles = [_rows(run[first : first + length], math.isqrt(length)) for first in range(0, len(run), length)]
+    if number < len(prompt.sizes):
+        rows, columns = tiling(encoder.processor.image_processor, prompt.sizes[number])
+        if rows * columns + 1 == len(tiles):  # else laid out in a way that is not known here
+            for place, tile in enumerate(tiles[:-1]):
+                row, column = divmod(place, columns)
+                yield Grid(number, tile, (row / rows, column / columns, (row + 1) / rows, (column + 1) / columns))
+    yield Grid(number, tiles[-1])
 
 
 def _one_run_each(runs: list[list[int]], prompt: Prompt, sizes: list[list[int]] | None) -> list[list[int]]:

@@ -12,7 +12,7 @@ import torch
 from family_checks import medium
 from PIL import Image
 
-from atlas.live.grid.crops import fine_grid, kept_part
+from atlas.live.grid.crops import WHOLE, fine_grid, kept_part
 from atlas.live.grid.token_grids import Grid, grids
 from atlas.live.hooks import tracing
 from atlas.live.media import Clip
@@ -45,15 +45,15 @@ def test_every_picture_has_a_grid_of_its_own_tokens(name: str) -> None:
     assert len(inside) == len(set(inside)) and all(prompt.ids[p] == token for p in inside)
     for grid in found:
         assert len({len(row) for row in grid.positions}) == 1, "a rectangle"
-    # What is left out are the tokens that close rows, and finer tiles without a place of their own.
+    # What is left out are the tokens that close rows.
     left = [p for p, one in enumerate(prompt.ids) if one == token and p not in set(inside)]
     if name in ("LLaVA-NeXT", "LLaVA-OneVision", "Emu3"):
         assert len(left) == sum(len(g.positions) for g in found if g.positions[0][-1] + 1 in left)
-    elif name != "InternVL":
+    else:
         assert not left
 
 
-@pytest.mark.parametrize("name", ["LLaVA", "FastVLM", "LLaVA-NeXT", "Qwen2-VL", "Idefics3", "PaliGemma"])
+@pytest.mark.parametrize("name", ["LLaVA", "FastVLM", "LLaVA-NeXT", "Qwen2-VL", "Idefics3", "InternVL", "PaliGemma"])
 def test_a_corner_of_the_picture_is_where_its_grid_says(name: str) -> None:
     """The tokens that change most when a corner is painted over are that corner's."""
     live = live_of(name)
@@ -85,9 +85,34 @@ def test_a_corner_of_the_picture_is_where_its_grid_says(name: str) -> None:
         assert np.mean(inside) > 1.2 * np.mean(outside), (corner, np.mean(inside), np.mean(outside))
 
 
-def test_of_tiles_without_a_place_the_whole_picture_has_a_grid() -> None:
+@pytest.mark.parametrize("size", [(24, 9), (9, 24), (20, 20), (30, 22), (8, 8), (7, 40)])
+def test_tiles_are_where_the_processor_cut_them(size: tuple[int, int]) -> None:
+    """Of a picture in which one tile's part is painted, only this tile changes, and the whole."""
     live = live_of("InternVL")
-    prompt, [grid] = of(live, [Image.new("RGB", (9, 24))])
+    prompt, found = of(live, [Image.new("RGB", size[::-1])])
+    token = live.encoder.role_of.media_ids["image"]
+    assert [p for g in found for row in g.positions for p in row] == [p for p, i in enumerate(prompt.ids) if i == token]
+    pictures = prompt.extras["pixel_values"]
+    assert len(found) == len(pictures) and found[-1].box == WHOLE
+    for place, grid in enumerate(found[:-1]):
+        painted = np.zeros((*size, 3), np.uint8)
+        (top, bottom), (left, right) = (
+            (round(start * edge) + 1, round(end * edge) - 1)
+            for start, end, edge in zip(grid.box[:2], grid.box[2:], size, strict=True)
+        )
+        painted[top:bottom, left:right] = 255
+        other, same = of(live, [Image.fromarray(painted)])
+        assert same == found and bottom > top and right > left
+        moved = (other.extras["pixel_values"] - pictures).abs().flatten(1).mean(1)
+        assert int(moved[:-1].argmax()) == place and moved[-1] > 0
+        assert all(float(m) < 0.15 * float(moved[place]) for t, m in enumerate(moved[:-1]) if t != place)
+
+
+def test_tiles_that_are_cut_in_an_unknown_way_leave_the_whole_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = live_of("InternVL")
+    prompt = live.encoder.prompt("what is this?", [Image.new("RGB", (9, 24))], "a dog")
+    monkeypatch.setattr("atlas.live.grid.token_grids.tiling", lambda *_: (5, 1))
+    [grid] = grids(live.encoder, prompt, live.model.config)
     token = live.encoder.role_of.media_ids["image"]
     assert len(prompt.extras["pixel_values"]) > 1 and grid.picture == 0
     assert grid.positions == ((max(p for p, one in enumerate(prompt.ids) if one == token),),)
