@@ -75,9 +75,10 @@ def read_maps(atlas_folder: Path) -> list[Map]:
     return found
 
 
-def best(scores: np.ndarray) -> np.ndarray:
-    """Neurons from the best on, as flat positions; equal scores in the order of neurons."""
-    return np.argsort(-scores, axis=None, kind="stable")
+def best(scores: np.ndarray, draw: int = 0) -> np.ndarray:
+    """Neurons from the best on, as flat positions. Equal scores by lot, a draw the same each time: where few scores are
+    above 0, most would be of the first layers, and two maps would share them for no reason."""
+    return np.lexsort((np.random.default_rng(draw).permutation(scores.size), -scores.ravel()))
 
 
 def of_method(maps: Sequence[Map], method: str, target: str) -> dict[str, list[Map]]:
@@ -101,7 +102,9 @@ def draw_layers(axes: Axes, by_source: dict[str, list[Map]], rng: np.random.Gene
     layers, width = first.shape
     count = max(1, round(TOP * layers * width))
     for source, maps in by_source.items():
-        shares = [np.bincount(best(m.scores)[:count] // width, minlength=layers) / count for m in maps]
+        shares = [
+            np.bincount(best(m.scores, draw)[:count] // width, minlength=layers) / count for draw, m in enumerate(maps)
+        ]
         axes.plot(range(layers), np.mean(shares, axis=0), "o-", color=BY_SOURCE[source], label=source)
     number = min(map(len, by_source.values()))
     random = rng.hypergeometric(width, (layers - 1) * width, count, size=(2000, number)).mean(axis=1) / count
@@ -128,7 +131,7 @@ def draw_effects(axes: Axes, by_source: dict[str, list[Map]], exact: dict[str, l
 
 def draw_overlap(axes: Axes, by_source: dict[str, list[Map]]) -> None:
     """Of the best k for each of two roles, the share that is the same; grey: of random sets."""
-    one, other = (best(maps[0].scores) for maps in by_source.values())
+    one, other = (best(maps[0].scores, draw) for draw, maps in enumerate(by_source.values()))
     ks = steps(len(one))
     axes.plot(ks, [len(np.intersect1d(one[:k], other[:k])) / k for k in ks], color="black")
     axes.plot(ks, ks / len(one), color=GREY, lw=0.9)
