@@ -528,7 +528,7 @@ ELSEWHERE = {"init", "demo", "import", "edit import", "push", "pull", "db path",
 ASKING = {
     "count": ["--score", ">0"],
     "match": ["--concept", "dog"],
-    **{name: ["--concept", "dog"] for name in ("layers", "only", "query", "shared", "select save")},
+    **{name: ["--concept", "dog"] for name in ("heatmaps", "layers", "only", "query", "shared", "select save")},
     "overlap": ["--concept", "dog", "--methods", "contribution,activation"],
     "search": ["dog"],
     "evaluate": ["no-dog"],
