@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from atlas.errors import AtlasError
-from ingest.attribution.estimators import NeuronMap
+from ingest.attribution.estimators import REGION, NeuronMap
 from ingest.attribution.labels import Labelling, labels_table
 from ingest.job import ALL, Execution, Job
 from ingest.run import arrow_tables
@@ -17,7 +18,7 @@ from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.map_step import Progress, State, map_all
 from ingest.run.phases import DECODING, LOADING, WRITING, Phases
 from ingest.run.prepare import SHOWN, load_model, warn_unjudged
-from ingest.run.resolve import identity, require_targets
+from ingest.run.resolve import identity, needs, require_targets
 from ingest.run.session import ModelSession, prepare_job, run_of
 
 
@@ -111,6 +112,13 @@ def _no_scores(encoder: ExampleEncoder, job: Job, empty: Mapping[str, Sequence[s
         return (
             f"no answer to {skipped.undrawn.total()} requests has a picture; give a larger [[max_new_tokens]], or ask "
             "for what the model draws (`atlas generate --draw picture.png` tries one request)"
+        )
+    not_compared = skipped.ungridded + (skipped.unplaced if REGION in needs(job) else Counter())
+    if not_compared and not skipped.unmentioned:
+        names = ", ".join(f"{c} {n}x" for c, n in not_compared.most_common(5))
+        why = "whose tokens have a known place" if skipped.ungridded else "that says where the concept is"
+        return (
+            f"no picture could be compared with a neuron's map: there is none {why} ({names}); give other [[methods]]"
         )
     if skipped.unplaced and not skipped.unmentioned:
         names = ", ".join(f"{c} {n}x" for c, n in skipped.unplaced.most_common(5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from atlas.live.grid.heat_answer import Panel, Shown
 from atlas.live.grid.heatmap import iou, percentile_mask
 from atlas.neurons import Neuron
 from atlas.testing import check_figure
+from cli.main import main
 from ingest.analyse.heat import Seen
 from ingest.analyse.heat_dataset import SIDE, rows_of, tally
 
@@ -95,6 +97,35 @@ def test_the_figure_shows_the_concept_and_every_neuron(atlas: Atlas) -> None:
     with pytest.raises(UsageError, match="the answer has 3 panels"):
         heatmaps.draw(answer, ax=plt.subplots()[1])
     plt.close("all")
+
+
+def test_the_command_prints_the_table_and_says_what_stores_it_for_every_neuron(
+    atlas: Atlas, own_atlas: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    asked = [
+        "heatmaps",
+        "--concept",
+        "dog",
+        "--method",
+        "activation",
+        "--top",
+        "2",
+        "--pictures",
+        "3",
+        "--format",
+        "json",
+    ]
+    assert main([*asked, "--atlas", str(own_atlas)]) == 0
+    out, err = capfd.readouterr()
+    answer = atlas.heatmaps(concept="dog", method="activation", top=2, pictures=3)
+    assert [row["iou"] for row in json.loads(out)["rows"]] == pytest.approx(answer["iou"].to_pylist())
+    assert "`atlas ingest --methods iou` stores the IoU of every neuron" in err
+    [run] = atlas.sql("SELECT m.name FROM models m").to_pylist()
+    ingested = ["--model", run["name"], "--dataset", "scenes", "--concepts", "dog", "--per-concept", "1"]
+    line = ["ingest", *ingested, "--methods", "iou", "--sources", "image", "--atlas", str(own_atlas)]
+    assert main(line) == 0
+    assert main([*asked, "--atlas", str(own_atlas)]) == 0
+    assert "every neuron's IoU is stored: `atlas query --concept dog --method iou`" in capfd.readouterr().err
 
 
 def test_what_cannot_be_compared_is_refused(atlas: Atlas) -> None:

@@ -15,7 +15,7 @@ from conftest import build_llava
 from PIL import Image
 
 from atlas import Atlas
-from atlas.errors import Unsupported, UsageError
+from atlas.errors import AtlasError, Unsupported, UsageError
 from atlas.live.grid.crops import WHOLE
 from atlas.live.grid.heatmap import Mask, iou, percentile_mask, picture_maps, sees
 from atlas.live.grid.token_grids import Grid, grids
@@ -168,6 +168,31 @@ def test_one_picture_alone_has_no_null_and_the_run_says_so(
     ]
     found = Atlas.open(empty_atlas).query("dog", "iou", top=3)
     assert "null_score" not in found.table.column_names and found["score"][0].as_py() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:no held-out examples")
+@pytest.mark.parametrize(
+    ("name", "found", "message"),
+    [("grids", [], "whose tokens have a known place"), ("sees", False, "that says where the concept is")],
+)
+def test_a_run_in_which_nothing_can_be_compared_says_why(
+    empty_atlas: Path,
+    planted_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    found: object,
+    message: str,
+) -> None:
+    monkeypatch.setattr(f"ingest.run.regions.{name}", lambda *_: found)
+    job = job_of_bands(planted_folder, bands_folder(tmp_path / "bands"))
+    with pytest.raises(AtlasError, match=rf"no picture could be compared with a neuron's map: .*{message} \(dog 3x\)"):
+        ingest(empty_atlas, replace(job, methods={"iou": {}}), Execution())
+    beside = ingest(empty_atlas, job, Execution())
+    assert {row["method"] for row in Atlas.open(empty_atlas).sql("SELECT method FROM maps").to_pylist()} == {
+        "contribution"
+    }
+    assert beside.outcome["skipped"]["ungridded" if name == "grids" else "unplaced"] == {"dog": 3}
 
 
 def by_hand(live: LiveModel, item: Item, region: Region, mask: Mask, size: tuple[int, int], percentile: float) -> Any:
