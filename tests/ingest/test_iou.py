@@ -1,4 +1,4 @@
-"""IoU of every neuron: a planted neuron through the whole of ingest, a loop over neurons, the null, what is refused."""
+"""IoU of every neuron: a planted neuron through the whole of ingest, a loop over neurons, and what a run says."""
 
 from __future__ import annotations
 
@@ -15,26 +15,15 @@ from conftest import build_llava
 from PIL import Image
 
 from atlas import Atlas
-from atlas.errors import AtlasError, Unsupported, UsageError
+from atlas.errors import AtlasError, UsageError
 from atlas.live.grid.crops import WHOLE
-from atlas.live.grid.heatmap import Mask, iou, percentile_mask, picture_maps, sees
-from atlas.live.grid.token_grids import Grid, grids
+from atlas.live.grid.heatmap import Mask, iou, percentile_mask, picture_maps
+from atlas.live.grid.token_grids import grids
 from atlas.live.hooks import tracing
 from atlas.live.model import LiveModel
 from ingest.attribution.item import Item, Region
-from ingest.attribution.region_overlap import covered, layout_of, overlaps, positions_of
-from ingest.data.examples import Example
-from ingest.datasets import scenes
-from ingest.datasets.scenes import Scenes
 from ingest.job import Execution, Job, make_job
-from ingest.requests.left_out import left_out
-from ingest.run import prepare
-from ingest.run import session as run_session
-from ingest.run.encode_examples import ExampleEncoder
 from ingest.run.ingest import ingest
-from ingest.run.regions import Regions
-from ingest.run.resolve import complete
-from ingest.run.skipped import Skipped
 
 SIDE, CELL = 32, 4
 BANDS = ((0, 2), (3, 5), (6, 8))
@@ -226,64 +215,6 @@ def test_scores_are_those_of_each_neurons_own_map(wide: LiveModel, width: int, h
             assert expected.max() > 0.1 and expected.std() > 0.01
 
 
-@pytest.mark.parametrize(("side", "mean", "most"), [(64, 0.01, 0.05), (32, 0.02, 0.1)])
-def test_fewer_points_give_nearly_what_all_pixels_give(side: int, mean: float, most: float) -> None:
-    """A 24 x 24 grid, values that follow the region more and less, pictures of 240 x 320."""
-    cells, draw, differences = 24, np.random.default_rng(0), []
-    grid = Grid(0, tuple(tuple(range(r * cells, (r + 1) * cells)) for r in range(cells)))
-    y, x = np.mgrid[:240, :320] / np.array([240, 320])[:, None, None]
-    for _ in range(10):
-        (top, left), (tall, wide) = draw.uniform(0.3, 0.7, 2), draw.uniform(0.1, 0.25, 2)
-        region = ((y - top) / tall) ** 2 + ((x - left) / wide) ** 2 < 1
-        share = covered(region, cells).numpy()
-        values = np.stack([share + noise * draw.normal(size=share.shape) for noise in (0.1, 0.3, 1.0)], 1)
-        layout = layout_of([grid], side, torch.device("cpu"))
-        found = overlaps(torch.from_numpy(values).float(), layout, covered(region, side)[:, None], 95.0)[:, 0]
-        maps = picture_maps([grid], values.T, region.shape)
-        full = [iou(percentile_mask(heat), region, np.ones_like(region)) for heat in maps]
-        differences += np.abs(found.numpy() - full).tolist()
-    assert np.mean(differences) < mean and max(differences) < most
-
-
-def test_a_region_smaller_than_a_point_counts_with_its_own_size() -> None:
-    region = np.zeros((640, 480), bool)
-    region[101:104, 333:337] = True
-    shares = covered(region, 16)
-    assert int((shares > 0).sum()) == 1 and float(shares.sum()) / 256 == pytest.approx(region.mean(), rel=1e-4)
-    whole = covered(np.ones((7, 5), bool), 16)
-    assert torch.allclose(whole, torch.ones(256), atol=1e-6)
-
-
-def test_masks_cut_ties_as_a_heatmap_does() -> None:
-    """Values that are equal over much of the picture, and all of it, far from zero."""
-    grid, draw = Grid(0, tuple(tuple(range(r * 6, r * 6 + 6)) for r in range(6))), np.random.default_rng(0)
-    values = draw.integers(0, 3, (36, 40)).astype(np.float32)
-    values[:, 1], values[:, 2], values[:, 3] = 0.3, np.eye(36)[14], 1000 + draw.random(36)
-    values[:, 4:10] = draw.random((36, 6)) > 0.9
-    values[:, 10:20] = draw.normal(size=10)  # of these and of zeros only rounding would differ from point to point
-    region = draw.random((24, 24)) > 0.8
-    layout = layout_of([grid], 24, torch.device("cpu"))
-    found = overlaps(torch.from_numpy(values), layout, covered(region, 24)[:, None], 95.0)[:, 0]
-    maps = picture_maps([grid], values.T, (24, 24))
-    expected = [iou(percentile_mask(heat), region, np.ones_like(region)) for heat in maps]
-    assert np.allclose(found, expected, atol=1e-6) and not found[10:20].any()
-
-
-def test_grids_that_lie_over_each_other_are_laid_as_a_heatmap_lays_them() -> None:
-    """Any-resolution models: a coarse grid of the whole, a fine one of a part, the positions in any order."""
-    order = np.random.default_rng(0).permutation(4 + 24)
-    coarse = Grid(0, tuple(tuple(row) for row in order[:4].reshape(2, 2).tolist()), WHOLE)
-    fine = Grid(0, tuple(tuple(row) for row in order[4:].reshape(4, 6).tolist()), (0.1, -0.2, 0.9, 1.2))
-    values = np.random.default_rng(1).normal(size=(28, 50)).astype(np.float32)
-    region = np.random.default_rng(2).random((32, 32)) > 0.7
-    layout = layout_of([coarse, fine], 32, torch.device("cpu"))
-    ordered = torch.from_numpy(values)[positions_of([coarse, fine])]
-    found = overlaps(ordered, layout, covered(region, 32)[layout.seen][:, None], 90.0)[:, 0]
-    maps = picture_maps([coarse, fine], values.T, (32, 32))
-    expected = [iou(percentile_mask(heat, 90), region, np.ones_like(region)) for heat in maps]
-    assert np.allclose(found, expected, atol=1e-6)
-
-
 def test_several_pictures_and_concepts_of_an_example_count_once_each(wide: LiveModel) -> None:
     """The mean over an example's pictures; a concept without a region, or whose region is cropped away, is left out."""
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8))
@@ -307,88 +238,6 @@ def test_several_pictures_and_concepts_of_an_example_count_once_each(wide: LiveM
     nothing = np.zeros_like(first)
     assert not scores({"cat": region(nothing, first)})
     assert {len(key) for key in scores({"cat": region(first, nothing)})} == {2}, "no null"
-
-
-def encoded(world: Scenes, live: LiveModel, batch: int, **content: Any) -> tuple[list[Item], ExampleEncoder, Any]:
-    content = {"methods": {"iou": {}}, "concepts": ["dog", "cat"], "per_concept": 3, "sources": ["image"]} | content
-    job = complete(make_job(content), world, frozenset({"text", "image"}))
-    examples = prepare.collect(job, world)
-    encoder, items = ExampleEncoder(live, world, job, examples=examples), list[Item]()
-    for first in range(0, len(examples), batch):
-        items += encoder.items(list(enumerate(examples))[first : first + batch], batch)
-    return items, encoder, examples
-
-
-def test_the_null_is_another_picture_of_the_concept_and_the_same_for_every_batch(llava: LiveModel) -> None:
-    world = scenes.build()
-    items, encoder, examples = encoded(world, llava, 16)
-    again, _, _ = encoded(world, llava, 3)
-    assert items and not encoder.skipped.unplaced
-    drawn = set()
-    for item, other in zip(items, again, strict=True):
-        example: Example = examples[item.number]
-        for concept, (region,) in item.regions.items():
-            assert (region.own == world.mask(example.media[0], concept)).all() and region.other is not None
-            pointers = {p for e in examples if concept in {m.concept for m in e.mentions} for p in e.media}
-            same = [p for p in pointers - {*example.media} if (world.mask(p, concept) == region.other).all()]
-            assert same and (other.regions[concept][0].other == region.other).all()
-            drawn.add((concept, same[0]))
-    assert len(drawn) > 4
-    assert not encoded(world, llava, 16, methods={"activation": {}})[0][0].regions
-
-
-def test_a_concept_without_outline_or_grid_is_left_out_and_told(
-    llava: LiveModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = scenes.build()
-    mask = Scenes.mask
-    monkeypatch.setattr(Scenes, "mask", lambda self, media, name: mask(self, media, name) & (name != "cat"))
-    items, encoder, _ = encoded(world, llava, 16)
-    asked = sum("cat" in {t.concept for t in item.targets} for item in items)
-    assert encoder.skipped.unplaced == {"cat": asked} and not any("cat" in item.regions for item in items)
-    monkeypatch.setattr("ingest.run.regions.grids", lambda *_: [])
-    items, encoder, _ = encoded(world, llava, 16)
-    counts = encoder.skipped.plain()
-    assert set(counts["ungridded"]) == {"dog"} and not any(item.regions for item in items)
-    assert any("dog: " in line and "have no known place in them" in line for line in left_out(counts, Path(), ""))
-
-
-def test_an_outline_of_another_picture_is_not_used(llava: LiveModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = scenes.build()
-    monkeypatch.setattr(Scenes, "mask", lambda self, media, name: np.ones((64, 96), bool))
-    _, encoder, _ = encoded(world, llava, 16)
-    assert set(encoder.skipped.unplaced) == {"cat", "dog"}
-    finder = Regions(llava, world, [], Skipped())
-    example = prepare.collect(complete(make_job({"concepts": ["dog"]}), world, frozenset({"image"})), world)[0]
-    prompt = encoder.prompt(example)
-    assert prompt is not None and not finder.of(example, replace(prompt, sizes=((64, 64),)), [])
-
-
-def test_what_is_seen_of_a_region() -> None:
-    region = np.zeros((10, 20), bool)
-    region[:, :2] = True
-    whole, right = Grid(0, ((0, 1),)), Grid(0, ((0, 1),), (0.0, 0.2, 1.0, 1.0))
-    assert sees([whole], region) and not sees([right], region) and sees([right, whole], region) and not sees([], region)
-    assert not sees([Grid(0, ((0,),), (0.51, 0.0, 0.52, 1.0))], np.ones((10, 20), bool)), "between two rows' centres"
-
-
-def test_what_cannot_be_compared_is_refused_before_the_model_is_loaded(
-    monkeypatch: pytest.MonkeyPatch, empty_atlas: Path, llava_folder: Path
-) -> None:
-    def load(*_: object) -> None:
-        raise AssertionError("the model is loaded")
-
-    monkeypatch.setattr("ingest.run.ingest.load_model", load)
-    with pytest.raises(Unsupported, match="iou lays image tokens on the picture, and those of tiny-gill have no place"):
-        run_session.prepare_job(make_job({"model": "tiny-gill", "methods": {"iou": {}}}), Execution())
-    job = make_job({"model": str(llava_folder), "methods": {"iou": {}, "activation": {}}, "concepts": ["dog"]})
-    with pytest.raises(UsageError, match="iou scores examples with source image"):
-        ingest(empty_atlas, replace(job, sources=("text",)), Execution())
-    monkeypatch.setattr(Scenes, "mask", lambda self, media, name: np.zeros((64, 64), bool))
-    with pytest.raises(UsageError, match="iou compares maps with the pixels that show the concept, and scenes knows"):
-        ingest(empty_atlas, job, Execution())
-    with pytest.raises(AssertionError, match="the model is loaded"):
-        ingest(empty_atlas, replace(job, methods={"activation": {}}), Execution())
 
 
 @pytest.mark.parametrize("values", [{"percentile": 100.0}, {"percentile": -1.0}, {"side": 1}, {"side": 2000}])
