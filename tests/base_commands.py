@@ -116,6 +116,7 @@ NEEDS = {
         "heatmaps --concept dog",
         "plot heatmap 0/1 --image dog.png",
         "plot heatmaps --concept dog",
+        "plot edit-answers no-dog",
         "plot gallery 0/1",
         "demo",
         "datasets scenes",

@@ -12,6 +12,7 @@ from atlas.api.notebook_progress import watching
 from atlas.errors import Unsupported
 from atlas.missing_extra import missing_extra
 from atlas.query.option import name_of
+from ingest.requests.edit_answers import EditAnswers
 from ingest.requests.evaluate import Evaluate
 from ingest.requests.gallery import Gallery
 from ingest.requests.generate import Generate
@@ -70,6 +71,7 @@ class Requests:
 
     ingest = method_of(Ingest)
     evaluate = method_of(Evaluate)
+    edit_answers = method_of(EditAnswers)
     solve = method_of(Solve)
     generate = method_of(Generate)
     make_labels = method_of(MakeLabels)

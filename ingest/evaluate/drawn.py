@@ -82,7 +82,6 @@ class DrawingEvaluator:
 
     def _draw(self, first: bool) -> list[Image | None]:
         """The pictures in the answers of the model as it is now."""
-        drawn_pictures: list[Image | None] = [None] * len(self.prompts)
         if first:
             stored = self.encoder.answers(self.prompts, self.batch_size)
             answers = [stored[example.id] for example, _ in self.prompts]
@@ -91,12 +90,7 @@ class DrawingEvaluator:
             for chunk in batches(self.prompts, self.batch_size):
                 generated = self.encoder.generate([example for example, _ in chunk], [prompt for _, prompt in chunk])
                 answers += [tuple(ids) for ids in generated]
-        drawn = [i for i, ids in enumerate(answers) if self.live.drawer.places(ids) is not None]
-        for rows in batches(drawn, self.batch_size):
-            prompts = [self.prompts[i][1].answered(answers[i]) for i in rows]
-            for i, picture in zip(rows, self.drawings.pictures(prompts), strict=True):
-                drawn_pictures[i] = picture
-        return drawn_pictures
+        return pictures_in(self.drawings, [prompt for _, prompt in self.prompts], answers, self.batch_size)
 
     def _overlaps(self, pictures: Sequence[Image | None], first: bool) -> np.ndarray:
         """NaN where there was no region in the first call, 0 where there is none now."""
@@ -129,3 +123,16 @@ class DrawingEvaluator:
         lines = [f"{n:03d}\t{e.mentions[0].concept}\t{e.prompt}" for n, (e, _) in enumerate(self.prompts)]
         (folder / "requests.tsv").write_text("\n".join(["number\tconcept\trequest", *lines]) + "\n", encoding="utf-8")
         return count
+
+
+def pictures_in(
+    drawings: Drawings, prompts: Sequence[Prompt], answers: Sequence[Sequence[int]], batch_size: int
+) -> list[Image | None]:
+    """The picture in each answer of the model as it is now; None where it has none. answers: tokens."""
+    pictures: list[Image | None] = [None] * len(prompts)
+    drawn = [i for i, ids in enumerate(answers) if drawings.live.drawer.places(ids) is not None]
+    for rows in batches(drawn, batch_size):
+        answered = [prompts[i].answered(answers[i]) for i in rows]
+        for i, picture in zip(rows, drawings.pictures(answered), strict=True):
+            pictures[i] = picture
+    return pictures

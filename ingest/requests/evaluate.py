@@ -14,6 +14,7 @@ from atlas.errors import UsageError
 from atlas.query.answer import Answer
 from atlas.query.option import COMMAS, PAIRS, described, option
 from atlas.questions.effects import Effects
+from ingest.requests.edit_job import job_of
 from ingest.requests.left_out import left_out
 from ingest.requests.options import EXECUTION, JOB, DrawingOptions, ExampleOptions, LoadOptions, ModelOptions
 from ingest.requests.progress import Progress, silent
@@ -22,7 +23,6 @@ from ingest.requests.request import Request
 if TYPE_CHECKING:
     from atlas.edits.edit import Edit
     from ingest.evaluate.effects import Evaluation
-    from ingest.job import Job
 
 DRAWN = ("drawn", "became", "region_overlap")
 """Of pictures, where any were drawn."""
@@ -173,31 +173,13 @@ class Evaluate(Request[Answer], LoadOptions, DrawingOptions, ExampleOptions, Mod
         done = evaluate(
             path,
             edit,
-            self._job(path, edit),
+            job_of(path, edit, self.content()),
             self.execution(),
             seeds=self.seeds,
             controls=self.controls,
             measures=measures,
         )
         return replace(done, notes=(*done.notes, _cost(edit, done))), _brief(edit, done)
-
-    def _job(self, path: Path, edit: Edit) -> Job:
-        """What is asked of the model: by default the edit's own dataset and examples that it was not made from."""
-        from atlas.query.provenance import maps_of
-        from ingest.data.examples import HELD_OUT
-        from ingest.evaluate.found_on import answers_of_runs
-        from ingest.evaluate.from_edit import own_dataset, own_examples, unseen_split
-        from ingest.job import make_job
-
-        content = self.content()
-        own = {"model": str(edit.model["name"]), "split": unseen_split(edit, content.get("dataset"))}
-        if "dataset" not in content:
-            own |= {"dataset": own_dataset(path, edit)} | own_examples(edit)
-        if own["split"] == HELD_OUT and "answers" not in content:
-            own["answers"] = answers_of_runs(path, {str(origin["run_id"]) for origin in maps_of(edit.provenance)})
-        if "model" not in content and edit.model["revision"]:
-            own["revision"] = str(edit.model["revision"])
-        return make_job(own | content)
 
 
 def _cost(edit: Edit, done: Evaluation) -> str:

@@ -37,8 +37,8 @@ from matplotlib import pyplot as plt
 
 from atlas.figures import _style
 
-NAMES = sorted(set(registry.folder_names(atlas.figures)) - {"heatmap", "heatmaps", "gallery"})
-"""Figures of answers; those of pictures have tests of their own."""
+NAMES = sorted(set(registry.folder_names(atlas.figures)) - {"heatmap", "heatmaps", "gallery", "edit_answers"})
+"""Figures of answers to questions; those of requests, which run a model, have tests of their own."""
 
 
 @pytest.fixture(autouse=True)

@@ -81,6 +81,15 @@ def test_dogs_become_cats_and_nothing_else(drawn: Path, tmp_path: Path, capsys: 
     assert len(names) == 16 and Image.open(tmp_path / names[0]).size == (32, 32)
     requests = (tmp_path / "requests.tsv").read_text().splitlines()
     assert len(requests) == 9 and requests[0] == "number\tconcept\trequest"
+    drawing = {"steps": 6, "looks": 2}
+    answers = Atlas(drawn).edit_answers("draw-cat", sources=["text"], tasks=["draw"], questions=1, drawing=drawing)
+    of_dog = answers.to_pylist()[0]
+    assert of_dog["task"] == "draw" and of_dog["before"] == of_dog["edited"] == "[picture]"
+    pictures = {name: answers.drawn[of_dog["example"], name] for name in ("before", "edited", "random")}
+    assert {picture.shape for picture in pictures.values()} == {(32, 32, 3)}
+    assert not np.array_equal(pictures["before"], pictures["edited"])
+    shown = [inset.get_images()[0].get_array() for inset in answers.plot().child_axes]
+    assert all(np.array_equal(a, b) for a, b in zip(shown, pictures.values(), strict=True))
 
 
 def test_without_the_neurons_of_a_method_the_thing_is_not_drawn(
