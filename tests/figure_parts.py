@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from atlas import Atlas
 from atlas.query.answer import Answer
-from atlas.stats import cross_ablation, dose_response, leaderboard
+from atlas.stats import cross_ablation, dose_response, leaderboard, role_values
 
 EFFECT = {"method": None, "dose": None, "reduce": None, "target": None, "edit": "no-dog@1", "concept": "dog"}
 EFFECT |= {"source": "text", "run": "7c45fccc", "seeds": 3}
@@ -133,6 +133,17 @@ def point_rows(projections: Sequence[str] = ("pca",)) -> Answer:
     return Answer(pa.Table.from_pylist(rows), facts={"layer": 4}, parts={"distances": pa.Table.from_pylist(apart)})
 
 
+def role_rows(statistics: Sequence[str] = ("modality_profile.share",)) -> Answer:
+    """Some neurons' values at three roles; at the last one nothing is known."""
+    rows = []
+    for name in statistics:
+        for place, role in enumerate(("text", "special", "image")):
+            row = {"statistic": name, "role": role, "expected": 0.3, "neurons": 5, "positions": 90, "run_id": "a" * 64}
+            row |= {"value": 0.6 - 0.2 * place, "low": 0.5 - 0.2 * place, "high": 0.7 - 0.2 * place}
+            rows.append(row | ({"value": None, "low": None, "high": None} if role == "image" else {}))
+    return Answer(pa.Table.from_pylist(rows, schema=role_values.SCHEMA), facts={"of": "dogs & not cats", "neurons": 5})
+
+
 def answers(path: Path) -> Mapping[str, Answer]:
     """An answer for every figure, each of which fits in one panel: of an atlas with the concepts cat and dog where it
     has them."""
@@ -151,6 +162,7 @@ def answers(path: Path) -> Mapping[str, Answer]:
         "overlap": atlas.overlap("dog", methods=("contribution", "activation", "ablation"), source="text", top=10),
         "points": point_rows(),
         "query": atlas.query("dog", top=8),
+        "roles": role_rows(),
         "shared": atlas.shared("dog", top=20),
         "similar": similar_rows(),
     }

@@ -28,6 +28,7 @@ from atlas.questions.only import Only
 from atlas.questions.overlap import Overlap
 from atlas.questions.points import Points
 from atlas.questions.query import Query
+from atlas.questions.roles import Roles
 from atlas.questions.run import Run
 from atlas.questions.run_diff import RunDiff
 from atlas.questions.runs import Runs
@@ -61,6 +62,7 @@ class Questions:
     overlap = method_of(Overlap)
     points = method_of(Points)
     query = method_of(Query)
+    roles = method_of(Roles)
     run = method_of(Run)
     run_diff = method_of(RunDiff)
     runs = method_of(Runs)

@@ -21,6 +21,7 @@ from figure_parts import (
     point_rows,
     property_rows,
     require_tidy,
+    role_rows,
 )
 
 import atlas.figures
@@ -244,6 +245,21 @@ def test_measures_of_concepts_are_points_beside_random_neurons() -> None:
     assert points_of(axis) == {"best neurons": [0.8, 0.8], "random neurons": [0.1, 0.1]}
     with pytest.raises(UsageError, match="room for 12 panels, and the answer has 13"):
         drawn("measures", measure_rows([f"measure_{n}" for n in range(13)]))
+
+
+def test_roles_are_points_beside_all_neurons_of_the_same_layers() -> None:
+    answer = role_rows(("modality_profile.share", "miner.prob"))
+    axis = drawn("roles", answer)
+    assert labels(axis) == ["text", "special", "image"]
+    found = points_of(axis)
+    assert found["these neurons"] == pytest.approx([0.6, 0.4])  # the last is not known
+    assert found["all of the same layers"] == pytest.approx([0.3] * 3)
+    assert intervals_of(axis, "these neurons")[0] == pytest.approx((0.5, 0.7))
+    assert axis.get_title(loc="center") == "dogs & not cats (n = 5 neurons)"
+    shown = [panel.get_xlabel() for panel in axis.figure.axes]
+    assert shown == ["share of the neuron's mean |activation|", "MINER's prob"]
+    with pytest.raises(UsageError, match="2 panels"):
+        drawn("roles", answer, ax=plt.subplots()[1])
 
 
 def test_tokens_are_points_by_role_with_the_distances_of_their_centroids() -> None:

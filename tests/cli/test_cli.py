@@ -530,6 +530,7 @@ ASKING = {
     "match": ["--concept", "dog"],
     **{name: ["--concept", "dog"] for name in ("heatmaps", "layers", "only", "query", "shared", "select save")},
     "overlap": ["--concept", "dog", "--methods", "contribution,activation"],
+    "roles": ["--concept", "dog"],
     "search": ["dog"],
     "evaluate": ["no-dog"],
     "edit create": ["--of", "dog", "--set", "0"],
