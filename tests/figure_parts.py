@@ -144,6 +144,43 @@ def role_rows(statistics: Sequence[str] = ("modality_profile.share",)) -> Answer
     return Answer(pa.Table.from_pylist(rows, schema=role_values.SCHEMA), facts={"of": "dogs & not cats", "neurons": 5})
 
 
+def match_rows() -> Answer:
+    """Three neurons with their matches: one mutual and above chance, one of neither kind, one mutual only."""
+    rows = []
+    for place, (mutual, p) in enumerate(((True, 0.05), (False, 0.5), (True, 0.5))):
+        row = {"component": "language", "layer": 1, "neuron": place, "rank": place + 1, "match_layer": 0}
+        row |= {"match_neuron": 10 + place, "similarity": 0.9 - 0.1 * place, "mutual": mutual, "null": 0.7, "p": p}
+        rows.append(row | {"tokens": ["dog"], "match_tokens": [" dog", "\n"]})
+    provenance: Any = {"runs": ["c" * 64, "d" * 64]}
+    return Answer(pa.Table.from_pylist(rows), provenance, facts={"concepts": ["dog", "cat", "car"]})
+
+
+def search_rows() -> Answer:
+    """Neurons by their words."""
+    rows = [
+        {"component": "language", "layer": 3, "neuron": n, "match": 0.9 - 0.1 * n, "matched": ["dog"], "concept": "cat"}
+        for n in range(3)
+    ]
+    return Answer(pa.Table.from_pylist([row | {"tokens": [" dog", "\n"]} for row in rows]))
+
+
+def label_rows() -> Answer:
+    """Three labels of two runs."""
+    rows = [
+        {"run": f"{place}a1b2c3d", "kind": "labels", "model": "tiny", "rule": rule, "label": label, "neurons": neurons}
+        for place, (rule, label, neurons) in enumerate((("miner LA_MU 0.02", "text", 20), ("lape: 1", "image", 1500)))
+    ]
+    return Answer(pa.Table.from_pylist(rows))
+
+
+def label_layers() -> Answer:
+    """Two labels over layers; the layer between them has no text neuron."""
+    rows = [(0, "image", 3, 1), (0, "text", 2, 1), (1, "image", 4, 0), (2, "text", 5, 0)]
+    names = ("layer", "label", "neurons", "also_other")
+    provenance: Any = {"runs": ["e" * 64]}
+    return Answer(pa.Table.from_pylist([dict(zip(names, row, strict=True)) for row in rows]), provenance)
+
+
 def answers(path: Path) -> Mapping[str, Answer]:
     """An answer for every figure, each of which fits in one panel: of an atlas with the concepts cat and dog where it
     has them."""
@@ -154,8 +191,10 @@ def answers(path: Path) -> Mapping[str, Answer]:
         "cross_ablation": cross_rows(),
         "dose_response": dose_rows(),
         "effects": effects(),
+        "labels": label_rows(),
         "layers": atlas.layers("dog", sources=("image", "text"), top=10),
         "leaderboard": leaderboard_rows(),
+        "match": match_rows(),
         "measures": measure_rows(),
         "neuron": atlas.neuron("1/5", source="text"),
         "only": atlas.only("dog", top=10),
@@ -163,6 +202,7 @@ def answers(path: Path) -> Mapping[str, Answer]:
         "points": point_rows(),
         "query": atlas.query("dog", top=8),
         "roles": role_rows(),
+        "search": search_rows(),
         "shared": atlas.shared("dog", top=20),
         "similar": similar_rows(),
     }

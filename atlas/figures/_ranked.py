@@ -18,8 +18,13 @@ TOKENS = 48
 """Characters of decoded tokens on a line."""
 
 
-def draw_ranked(answer: Answer, column: str, *, ax: Axes | None, narrower: str = "a smaller [[top]]") -> Axes:
-    """A line a neuron: its address, and what its maps differ in; a point at `column`; its tokens on the right."""
+def draw_ranked(
+    answer: Answer, column: str, *, ax: Axes | None, narrower: str = "a smaller [[top]]", also: Sequence[str] = ()
+) -> Axes:
+    """A line a neuron: its address, and what its maps differ in; a point at `column`; its tokens on the right.
+
+    also: further columns to name a neuron by.
+    """
     rows = answer.to_pylist()
     require_lines(len(rows), "neurons", narrower)
     [axis] = one_or_panels(ax, ["neurons"], "one", width=1.5 * WIDTH, height=list_height(len(rows)))
@@ -32,7 +37,8 @@ def draw_ranked(answer: Answer, column: str, *, ax: Axes | None, narrower: str =
     ranks = [row.get("rank") for row in rows]
     ordered = ranks in ([None] * len(rows), list(range(1, len(rows) + 1)))
     names = [
-        [str(neuron), *(str(row[name]) for name in differing)] for neuron, row in zip(answer.neurons, rows, strict=True)
+        [str(neuron), *(str(row[name]) for name in (*differing, *also))]
+        for neuron, row in zip(answer.neurons, rows, strict=True)
     ]
     names = [[*name, f"({rank}.)"] if not ordered else name for name, rank in zip(names, ranks, strict=True)]
     name_lines(axis, [" ".join(name) for name in names], "neuron: layer/index")

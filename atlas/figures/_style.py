@@ -145,8 +145,10 @@ def caption(answer: Answer) -> str:
 
 
 def _runs_of(provenance: Mapping[str, Any]) -> list[str]:
-    """The runs of the maps of a provenance, and of those that it was combined from."""
+    """The runs of the maps, labels or vectors of a provenance, and of those that it was combined from."""
     runs = [str(origin["run_id"]) for origin in provenance.get("maps", [])]
+    runs += provenance.get("runs", [])
+    runs += [str(run) for run in (provenance.get("labels", {}).get("run_id"), provenance.get("run")) if run]
     for name in ("left", "right", "of"):
         if isinstance(part := provenance.get(name), dict):
             runs += _runs_of(part)

@@ -54,10 +54,9 @@ def _panel(axis: Axes, rows: Rows, differing: bool) -> None:
         "expected": {"color": GREY, "marker": "x", "label": "all of the same layers"},
     }
     for place, (name, look) in enumerate(looks.items()):
-        ends = [[row[end] if name == "value" else None for row in rows] for end in ("low", "high")]
-        points(
-            axis, [row[name] for row in rows], *ends, [line + 0.2 * (place - 0.5) for line in range(len(rows))], **look
-        )
+        low, high = ([row[end] if name == "value" else None for row in rows] for end in ("low", "high"))
+        at = [line + 0.2 * (place - 0.5) for line in range(len(rows))]
+        points(axis, [row[name] for row in rows], low, high, at, **look)
     zero_line(axis)
     name_lines(axis, [f"{row['role']} (n = {row['neurons']})" if differing else row["role"] for row in rows], "token")
     axis.margins(x=0.08)

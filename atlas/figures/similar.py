@@ -19,6 +19,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
         UsageError: more neurons than a page has room for.
     """
     axis = draw_ranked(answer, "similarity", ax=ax)
+    axis.set_ylabel("neuron, its\nbest concept" if "concept" in answer.table.column_names else "neuron")
     question = answer.question
     axis.set_xlabel(f"cosine in the space '{getattr(question, 'space', '')}'" if question else "cosine")
     axis.set_title(f"most like {getattr(question, 'address', 'the neuron')}, n = {len(answer)}")

@@ -158,7 +158,7 @@ WITH chosen AS (
     JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
     WHERE m.kept = m.neurons AND {where})
 SELECT a.map_id AS first, b.map_id AS second, a.method, b.method AS other, a.concept, a.source, a.target, a.reduce,
-       a.component
+       a.component, [a.run_id, b.run_id] AS runs
 FROM chosen a JOIN chosen b ON {_COMPARABLE} AND a.concept = b.concept AND a.source = b.source
     AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component AND a.method < b.method
 QUALIFY row_number() OVER (
@@ -180,7 +180,8 @@ WITH chosen AS (
     JOIN concepts c ON c.concept_id = m.concept_id LEFT JOIN datasets d ON d.dataset_id = r.dataset_id
     WHERE m.kept = m.neurons AND {where}),
 pairs AS (
-    SELECT a.map_id AS reference_map, b.map_id AS method_map, b.method, b.source, b.reduce, b.total
+    SELECT a.map_id AS reference_map, b.map_id AS method_map, b.method, b.source, b.reduce, b.total,
+           [a.run_id, b.run_id] AS runs
     FROM chosen a JOIN chosen b ON {_COMPARABLE} AND a.concept = b.concept AND a.source = b.source
         AND a.target = b.target AND a.reduce = b.reduce AND a.component = b.component
     WHERE a.method = $reference AND b.method <> $reference
@@ -197,7 +198,7 @@ def agreement(reference: str, spec: MapSpec) -> Query:
     have. correlation: Spearman's, tied
     scores sharing their mean rank; NULL where a map is constant or fewer than ten neurons are common, and such maps are
     left out of the mean. correlations: those of all maps. overlap: share of the reference's top 2 % (at least one
-    neuron) that the method's top 2 % has.
+    neuron) that the method's top 2 % has. runs: of the maps.
     """
     where, values = spec.where()
     return Query(
@@ -219,11 +220,12 @@ each AS (
                 THEN corr(reference_rank, method_rank) END AS correlation,
            count(*) FILTER (reference_place <= top AND reference_placed AND method_place <= top AND method_placed)
                / nullif(count(*) FILTER (reference_place <= top AND reference_placed), 0) AS overlap,
-           count(*) AS neurons, any_value(total) AS total
+           count(*) AS neurons, any_value(total) AS total, any_value(runs) AS runs
     FROM ranked GROUP BY method_map, method, source, reduce)
 SELECT method, source, reduce, avg(correlation) AS correlation, stddev_samp(correlation) AS spread,
        list(correlation ORDER BY correlation) FILTER (correlation IS NOT NULL) AS correlations,
-       avg(overlap) AS overlap, count(*) AS maps, min(neurons) AS neurons, any_value(total) AS total
+       avg(overlap) AS overlap, count(*) AS maps, min(neurons) AS neurons, any_value(total) AS total,
+       list_sort(list_distinct(flatten(list(runs)))) AS runs
 FROM each GROUP BY method, source, reduce ORDER BY source, reduce, correlation DESC NULLS LAST, method""".strip(),
         {**values, "reference": reference, "share": TOP},
     )

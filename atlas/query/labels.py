@@ -68,12 +68,13 @@ def labelled(path: Path, run: str, label: str | None = None, *, top: int | None 
     return NeuronSet(rows, {"fingerprint": row["fingerprint"], "labels": labels_record, "assumed": notes})
 
 
-def layers(path: Path, run: str) -> tuple[pa.Table, pa.Table]:
+def layers(path: Path, run: str) -> tuple[pa.Table, pa.Table, str]:
     """For every layer and label, the neurons and how many of them have another label too; for every two labels, the
-    neurons that have both."""
+    neurons that have both; and the run's id."""
     with open_readonly(path) as connection:
         parameters = _run(connection, run)["run"]
-        return Query(_LAYERS.strip(), parameters).run(connection), Query(_OVERLAPS.strip(), parameters).run(connection)
+        counts, overlaps = (Query(sql.strip(), parameters).run(connection) for sql in (_LAYERS, _OVERLAPS))
+        return counts, overlaps, str(parameters["run"])
 
 
 def _run(connection: Any, prefix: str) -> dict[str, Any]:

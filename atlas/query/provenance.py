@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from atlas.errors import UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 class MapOrigin(TypedDict):
@@ -30,9 +33,10 @@ class Provenance(TypedDict, total=False):
     """What an answer, a set of neurons or an edit came from. Every key is optional; keys of older files stay.
 
     fingerprint: of the model's weights; None where neurons are of several models. model: its name. maps: the stored
-    maps. selection: the rule that chose among their neurons, or the name of a saved selection. assumed: what was left
-    open and filled in. next: the cursor behind the last row. labels: the run and the label of labelled neurons. models,
-    concepts: of neurons of one model that are matched with those of another.
+    maps. runs: the runs whose numbers an answer has, where no map says it. selection: the rule that chose among
+    their neurons, or the name of a saved selection. assumed: what was left open and filled in. next: the cursor
+    behind the last row. labels: the run and the label of labelled neurons. models, concepts: of neurons of one
+    model that are matched with those of another.
 
     set: `and`, `minus`, `or` of `left` and `right`, or the `complement` of `of`. of: the neurons that a set, a
     selection or an edit was made of. edit: the label of the edit whose neurons these are.
@@ -48,6 +52,7 @@ class Provenance(TypedDict, total=False):
     models: list[dict[str, Any]]
     concepts: list[str]
     maps: list[MapOrigin]
+    runs: list[str]
     selection: dict[str, Any] | str
     assumed: list[str]
     next: str | None
@@ -68,6 +73,12 @@ class Provenance(TypedDict, total=False):
     conflict: str
     parts: list[Provenance]
     imported: str
+
+
+def without_runs(rows: pa.Table) -> tuple[pa.Table, list[str]]:
+    """The rows without their column `runs`, a list of ids, and all of these ids."""
+    found = {run for runs in rows["runs"].to_pylist() for run in runs or ()}
+    return rows.drop_columns(["runs"]), sorted(found)
 
 
 def sets_in(provenance: Provenance) -> Iterator[Provenance]:

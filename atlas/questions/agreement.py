@@ -11,6 +11,7 @@ from atlas.query import compare_maps
 from atlas.query.answer import Answer
 from atlas.query.map_spec import Coordinates, MapSpec
 from atlas.query.option import described, option
+from atlas.query.provenance import Provenance, without_runs
 from atlas.query.question import Question
 from atlas.query.resolve_maps import first_answer
 from atlas.stats.leaderboard import REFERENCE
@@ -62,7 +63,8 @@ class Agreement(Coordinates, Question[Answer]):
                     raise UsageError(
                         "no run has maps of two methods; `atlas ingest --methods ablation,contribution` makes some"
                     )
-                return Answer(rows, {"assumed": list(defaults)}, facts={"seed": self.seed})
+                rows, runs = without_runs(rows)
+                return Answer(rows, {"assumed": list(defaults), "runs": runs}, facts={"seed": self.seed})
             against = self.reference or REFERENCE
 
             def ask(spec: MapSpec) -> pa.Table:
@@ -76,10 +78,12 @@ class Agreement(Coordinates, Question[Answer]):
                 f"no map of another method can be compared with '{against}'; "
                 f"`atlas ingest --methods {against},contribution` makes some (`atlas concepts` lists what is stored)"
             )
+        rows, runs = without_runs(rows)
         notes = _partial(rows, against)
         brief = rows.drop_columns(["total", "correlations"])
         rows = with_intervals(rows.drop_columns(["total"]))
-        return Answer(rows, {"assumed": list(defaults)}, facts={"reference": against}, notes=notes, brief=brief)
+        provenance: Provenance = {"assumed": list(defaults), "runs": runs}
+        return Answer(rows, provenance, facts={"reference": against}, notes=notes, brief=brief)
 
 
 def _partial(rows: pa.Table, reference: str) -> list[str]:

@@ -43,8 +43,8 @@ class Labels(Question[Answer]):
             return Answer(labels.listing(path))
         if not self.by_layer:
             return labels.labelled(path, self.run, self.label, top=self.top)
-        counts, overlaps = labels.layers(path, self.run)
+        counts, overlaps, run = labels.layers(path, self.run)
         notes = [
             f"{both['neurons']} neurons are both {both['first']} and {both['second']}" for both in overlaps.to_pylist()
         ]
-        return Answer(counts, parts={"overlaps": overlaps}, notes=notes)
+        return Answer(counts, {"runs": [run]}, parts={"overlaps": overlaps}, notes=notes)

@@ -11,6 +11,7 @@ import pyarrow as pa
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
 from atlas.query.option import described, option
+from atlas.query.provenance import without_runs
 from atlas.query.question import Question
 from atlas.questions._evaluations import OfEvaluations
 from atlas.stats.leaderboard import ACCURACY, ORDERS, REFERENCE, leaderboard, of_effects
@@ -67,13 +68,14 @@ class Leaderboard(OfEvaluations, Question[Answer]):
                 f"nothing to compare yet: `atlas ingest --methods {against},contribution` ranks neurons, "
                 "`atlas evaluate --method contribution --top 1%,2%` measures what they do"
             )
+        rows, runs = without_runs(rows)
         note = (
             f"correlation and precision against {against}; the others: own / others / own with random: accuracy left, "
             "%, or the change of the log-probability, nats"
         )
         return Answer(
             rows,
-            {"assumed": [*defaults, *chosen]},
+            {"assumed": [*defaults, *chosen], "runs": runs},
             facts={"reference": against},
             notes=[note],
             brief=_brief(rows.to_pylist()),

@@ -133,6 +133,7 @@ class Neuron(Coordinates, Question[Profile]):
             )
         reported = ("model=", "fingerprint=", "dataset=", "run=")
         provenance: Provenance = {"model": chosen["model"], "fingerprint": chosen["fingerprint"]}
+        provenance["runs"] = sorted({m["run_id"] for m in shown if m["map_id"] in ids})
         provenance["assumed"] = [*(a for a in chosen.defaults if a.startswith(reported)), *notes]
         facts = {"neuron": str(neuron), "model": str(chosen["model"])}
         said = [] if len(exemplars) else [no_exemplars(neuron)]

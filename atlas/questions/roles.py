@@ -82,7 +82,8 @@ class Roles(Coordinates, Question[Answer]):
 
             found = of_expression(path, self.of)
         else:
-            found = Query(**self.maps().given(), top=self.top).answer(path)
+            asked: dict[str, Any] = {**self.maps().given()}
+            found = Query(**asked, top=self.top).answer(path)
         if any(neuron.component != LANGUAGE for neuron in found.neurons):
             raise UsageError("values by token role are of the language model's neurons; some of these are elsewhere")
         if not found.neurons:

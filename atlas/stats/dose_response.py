@@ -20,7 +20,7 @@ SCHEMA = pa.schema(
     + [(name, pa.float64()) for name in ("own", "own_low", "own_high", "others")]
     + [(name, pa.float64()) for name in ("random_own", "random_own_low", "random_own_high")]
     + [(name, pa.float64()) for name in ("random_others", "own_before", "others_before")]
-    + [("concepts", pa.int64())]
+    + [("concepts", pa.int64()), ("run_id", pa.string())]
 )
 
 

@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
     + [("ranked", pa.int64()), ("ablated", pa.int64())]
     + [(name, pa.float64()) for name in ("correlation", "correlation_low", "correlation_high")]
     + [(name, pa.float64()) for name in ("precision_1", "precision_2", "selectivity")]
-    + [("effects", pa.list_(EFFECT))]
+    + [("effects", pa.list_(EFFECT)), ("runs", pa.list_(pa.string()))]
 )
 
 ACCURACY, LOG_PROBABILITY = METRICS = ("accuracy", "log_probability")
@@ -113,7 +113,7 @@ SELECT method, top, source, reduce, metric, avg(value) FILTER (subset = 'concept
        avg(value) FILTER (subset = 'concept' AND condition = 'before') AS own_before,
        avg(value) FILTER (subset = 'others' AND condition = 'before') AS others_before,
        count(DISTINCT concept) FILTER (subset = 'concept') AS concepts, max(neurons) AS neurons,
-       any_value(target) AS target
+       any_value(target) AS target, any_value(run_id) AS run_id
 FROM effect GROUP BY method, top, source, reduce, metric
 ORDER BY method, source, reduce, metric, ends_with(top, '%') DESC,
          coalesce(try_cast(rtrim(top, '%') AS DOUBLE), 0)""".strip(),
@@ -202,7 +202,7 @@ def leaderboard(
     metric: str | None = None,
     notes: list[str] | None = None,
 ) -> pa.Table:
-    """One row for every source and method, the best first: see `Atlas.leaderboard`.
+    """One row for every source and method, the best first: see `Atlas.leaderboard`; and the runs of its numbers.
 
     spec: of one model and dataset. metric: of the effects; None: see `of_metric`, whose notes are added to `notes`.
     """
@@ -210,7 +210,7 @@ def leaderboard(
     agreement = with_intervals(compare_maps.agreement(reference, spec).run(connection))
     for stored in _preferred(agreement.to_pylist()):
         ranking = {name: stored[name] for name in ("reduce", "correlation", "correlation_low", "correlation_high")}
-        rows[stored["source"], stored["method"]] = {**ranking, "ranked": stored["maps"]}
+        rows[stored["source"], stored["method"]] = {**ranking, "ranked": stored["maps"], "runs": [*stored["runs"]]}
     for stored in compare_maps.precision(reference, spec, list(PRECISION)).run(connection).to_pylist():
         row = rows.get((stored["source"], stored["method"]), {})
         if row.get("reduce") == stored["reduce"]:
@@ -232,6 +232,7 @@ def _add_effects(rows: Rows, stored_effects: list[dict[str, Any]]) -> None:
         row = rows.setdefault(key, {"reduce": chosen[key]})
         if effect["reduce"] == row["reduce"]:
             row["metric"] = effect["metric"]
+            row.setdefault("runs", []).append(effect["run_id"])
             row.setdefault("effects", []).append(effect | over_concepts(effect))
     by_amount = {key: {e["top"]: e for e in row.get("effects", []) if _complete(e)} for key, row in rows.items()}
     for (source, method), row in rows.items():

@@ -31,7 +31,7 @@ LIMITS = {"correlation": (-1.0, 1.0), "overlap": (0.0, 1.0)}
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("method", "other", "source", "target", "reduce")]
     + [(f"{name}{end}", pa.float64()) for name in ("correlation", "overlap") for end in ("", "_low", "_high")]
-    + [("concepts", pa.int64()), ("interval", pa.string())]
+    + [("concepts", pa.int64()), ("interval", pa.string()), ("runs", pa.list_(pa.string()))]
 )
 
 
@@ -48,7 +48,7 @@ def pairwise(connection: Connection, spec: MapSpec, seed: int = 0) -> pa.Table:
         maps = {i: _load(connection, i) for i in {p[end] for p in same_concept for end in ("first", "second")}}
         only_pair = any(counts[_kind(p)] == 1 for p in same_concept)
         for pair, (values, draws) in zip(same_concept, _compared(same_concept, maps, only_pair, seed), strict=True):
-            kinds[_kind(pair)].append({"values": values, "draws": draws})
+            kinds[_kind(pair)].append({"values": values, "draws": draws, "runs": pair["runs"]})
     rows = [_row(kind, concepts) for kind, concepts in kinds.items()]
     rows.sort(key=lambda r: (r["source"], r["target"], r["reduce"], -(r["correlation"] or 0), r["method"], r["other"]))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -166,6 +166,7 @@ def _row(kind: tuple[str, ...], concepts: Sequence[dict[str, Any]]) -> dict[str,
 
     row: dict[str, Any] = dict(zip(SCHEMA.names, kind, strict=False)) | {"concepts": len(concepts)}
     row["interval"] = "neurons" if len(concepts) == 1 else "concepts"
+    row["runs"] = sorted({run for concept in concepts for run in concept["runs"]})
     for i, name in enumerate(("correlation", "overlap")):
         values = np.array([f["values"][i] for f in concepts])
         values = values[~np.isnan(values)]  # a constant map has no correlation

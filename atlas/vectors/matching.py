@@ -39,18 +39,21 @@ BLOCK = 32_768
 @dataclass(frozen=True, slots=True)
 class Matched:
     """Neurons of the first model with their matches in the second. models: both rows. concepts: the shared ones.
-    defaults: what was left open and filled in."""
+    defaults: what was left open and filled in. runs: of the maps."""
 
     rows: pa.Table
     models: tuple[Mapping[str, Any], Mapping[str, Any]]
     concepts: tuple[str, ...]
     defaults: tuple[str, ...]
+    runs: tuple[str, ...]
 
     @property
     def provenance(self) -> Provenance:
-        """The models, the concepts and the defaults, for an answer."""
+        """The models, the concepts, the defaults and the runs, for an answer."""
         models = [{name: model[name] for name in ("name", "fingerprint")} for model in self.models]
-        return {"models": models, "concepts": list(self.concepts), "assumed": list(self.defaults)}
+        provenance: Provenance = {"models": models, "concepts": list(self.concepts), "runs": list(self.runs)}
+        provenance["assumed"] = list(self.defaults)
+        return provenance
 
 
 def match(connection: Connection, first: str, second: str, spec: MapSpec, top: int, seed: int) -> Matched:
@@ -84,7 +87,8 @@ def match(connection: Connection, first: str, second: str, spec: MapSpec, top: i
     matches = pa.Table.from_pylist(_with_match_tokens(connection, rows, models[1]), schema=COLUMNS)
     left_open = dict.fromkeys(a for c in (*first_maps, *second_maps) for a in c.defaults if not a.startswith("run="))
     notes = token_notes(connection, [model["model_id"] for model in models])
-    return Matched(matches, (models[0], models[1]), tuple(shared), (*left_open, *notes))
+    runs = tuple(sorted({str(c["run_id"]) for c in (*first_maps, *second_maps)}))
+    return Matched(matches, (models[0], models[1]), tuple(shared), (*left_open, *notes), runs)
 
 
 WORDS = pa.list_(pa.string())

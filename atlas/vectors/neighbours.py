@@ -74,7 +74,8 @@ def with_words(path: Path, text: str, *, top: int = 10, model: str | None = None
         row, defaults = pick_model(connection, model)
         chosen = concept_maps(connection, MapSpec(fingerprint=row["fingerprint"]))
         rows = matching(connection, row, chosen, text, top)
-    return described_neurons(path, rows, row, defaults, {"text": text})
+    runs = sorted({str(c["run_id"]) for c in chosen})
+    return described_neurons(path, rows, row, defaults, {"text": text, "runs": runs})
 
 
 def described_neurons(

@@ -15,13 +15,17 @@ from figure_parts import (
     cross_rows,
     dose_rows,
     effects,
+    label_layers,
+    label_rows,
     leaderboard_rows,
     many_shared,
+    match_rows,
     measure_rows,
     point_rows,
     property_rows,
     require_tidy,
     role_rows,
+    search_rows,
 )
 
 import atlas.figures
@@ -260,6 +264,63 @@ def test_roles_are_points_beside_all_neurons_of_the_same_layers() -> None:
     assert shown == ["share of the neuron's mean |activation|", "MINER's prob"]
     with pytest.raises(UsageError, match="2 panels"):
         drawn("roles", answer, ax=plt.subplots()[1])
+
+
+def test_matches_are_their_similarities_beside_chance() -> None:
+    axis = drawn("match", match_rows())
+    assert labels(axis) == ["1/0 → 0/10", "1/1 → 0/11", "1/2 → 0/12"]
+    by_label = {line.get_label(): line for line in axis.get_lines()}
+    assert by_label["mutual, p ≤ 0.05"].get_xdata() == pytest.approx([0.9])
+    assert by_label["mutual, p > 0.05"].get_markerfacecolor() == "white"
+    assert by_label["not mutual, p > 0.05"].get_xdata() == pytest.approx([0.8])
+    assert by_label["best by chance, mean of draws"].get_xdata() == pytest.approx([0.7] * 3)
+    assert axis.get_title(loc="center") == "n = 3 concepts of both"
+    assert axis.texts[0].get_text() == "dog · '\\n'"
+
+
+def test_found_neurons_are_their_matches_of_words(stored_atlas: Path) -> None:
+    answer = search_rows()
+    axis = drawn("search", answer)
+    assert axis.get_lines()[0].get_xdata().tolist() == answer["match"].to_pylist()
+    assert labels(axis)[0] == "3/0 cat" and axis.get_ylabel() == "neuron, its\nbest concept"
+    asked = Atlas.open(stored_atlas).search("what the dog does", top=3)
+    assert asked.plot().get_title() == f"'what the dog does', n = {len(asked)} neurons"
+
+
+def test_labels_are_bars_or_lines_over_the_layers() -> None:
+    axis = drawn("labels", label_rows())
+    assert [bar.get_width() for bar in axis.patches] == [20, 1500]
+    assert labels(axis) == ["text, by miner LA_MU 0.02 (0a1b)", "image, by lape (1a1b)"]
+    assert [text.get_text().strip() for text in axis.texts] == ["20", "1,500"]
+    axis = drawn("labels", label_layers())
+    by_label = {line.get_label(): line.get_ydata() for line in axis.get_lines()}
+    found = {name: list(values) for name, values in by_label.items()}
+    assert found["image (n = 7)"] == [3, 4, 0] and found["text (n = 7)"] == [2, 0, 5]
+    assert found["text, also another (1)"] == [1, 0, 0]
+    address = {"component": "language", "layer": 3, "neuron": 4, "label": "image", "score": 0.5, "tokens": None}
+    axis = drawn("labels", Answer(pa.Table.from_pylist([address])))
+    assert labels(axis) == ["3/4 image"] and axis.get_xlabel() == "score of the label's rule"
+    with pytest.raises(UsageError, match="no labels"):
+        drawn("labels", Answer(pa.table({"x": [1]})))
+
+
+def test_every_answer_of_runs_names_them(stored_atlas: Path) -> None:
+    atlas = Atlas.open(stored_atlas)
+    [run] = {row["run"] for row in atlas.runs().to_pylist()}
+    for answer in (
+        atlas.agreement(),
+        atlas.agreement(pairs=True),
+        atlas.leaderboard(),
+        atlas.neuron("1/5"),
+        atlas.search("dog"),
+    ):
+        assert _style.caption(answer) == f"run {run}", answer.question
+    assert "runs" not in atlas.leaderboard().table.column_names
+    assert (
+        _style.caption(match_rows()) == "runs cccccccc, dddddddd" and _style.caption(label_layers()) == "run eeeeeeee"
+    )
+    labelled: Any = {"labels": {"run_id": "f" * 64, "label": None}}
+    assert _style.caption(Answer(pa.table({"n": [1]}), labelled)) == "run ffffffff"
 
 
 def test_tokens_are_points_by_role_with_the_distances_of_their_centroids() -> None:

@@ -189,7 +189,8 @@ def test_labels_by_layer_and_those_of_two_modalities(labelling: tuple[Path, list
     path, runs = labelling
     done = make(path, "miner", runs, {"ratio": 0.8})
     rows = rows_of(path, done)
-    counts, overlaps = stored_labels.layers(path, done.run_id)
+    counts, overlaps, run = stored_labels.layers(path, done.run_id[:10])
+    assert run == done.run_id
     for row in counts.to_pylist():
         mine = {n for label, layer, n in rows if (label, layer) == (row["label"], row["layer"])}
         others = {n for label, layer, n in rows if layer == row["layer"] and label != row["label"]}
