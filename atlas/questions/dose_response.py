@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
-from atlas.query.map_spec import by_place
+from atlas.query.map_spec import MapSpec, by_place
 from atlas.query.option import described, option
 from atlas.query.question import Question
 from atlas.questions._evaluations import OfEvaluations
-from atlas.stats.dose_response import doses
+from atlas.stats.dose_response import LESS_RANDOM, doses
 from atlas.stats.leaderboard import ACCURACY, of_effects
 from atlas.store.database import open_readonly
 
@@ -28,7 +28,9 @@ class DoseResponse(OfEvaluations, Question[Answer]):
     words are the model's first choice. log_probability: the change of these words' mean log-probability, in nats;
     before is the log-probability itself. Means over concepts: own and random_own over the `concepts` of which any
     example was asked, with 95 % intervals over these (none of fewer than three), the others over all that were ablated.
-    With a concept, that of it alone. The model and dataset are by default the newest that have any.
+    own_less_random, others_less_random: the means of the differences from random neurons, concept by concept, with
+    their 95 % intervals over concepts. With a concept, that of it alone. The model and dataset are by default the
+    newest that have any.
 
     The rows come from `atlas evaluate --method A,B --doses 0.1%,0.5%,1%,2%,5%`.
 
@@ -50,9 +52,12 @@ class DoseResponse(OfEvaluations, Question[Answer]):
     def answer(self, path: Path) -> Answer:
         chosen: list[str] = []
         with open_readonly(path) as connection:
-            rows, defaults = of_effects(
-                connection, self.maps(), lambda spec: doses(connection, spec, self.metric, chosen)
-            )
+
+            def ask(spec: MapSpec) -> pa.Table:
+                chosen.clear()  # of a model or dataset without an answer
+                return doses(connection, spec, self.metric, chosen)
+
+            rows, defaults = of_effects(connection, self.maps(), ask)
         if not rows.num_rows:
             raise UsageError(
                 "no doses are measured yet: `atlas evaluate --method contribution --doses 0.1%,0.5%,1%,2%,5%` measures "
@@ -66,12 +71,23 @@ def spelled(value: float, metric: str) -> str:
     return f"{value:.1%}" if metric == ACCURACY else f"{value + 0.0:+.2f}"
 
 
+def _with_interval(row: Mapping[str, Any], name: str) -> str | None:
+    """A difference, in percentage points or nats, and its interval where there is one."""
+    scale, digits = (100, 1) if row["metric"] == ACCURACY else (1, 2)
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if value is None:
+        return None
+    said = [f"{scale * number + 0.0:+.{digits}f}" for number in (value, low, high) if number is not None]
+    return said[0] if low is None else f"{said[0]} [{said[1]}, {said[2]}]"
+
+
 def _brief(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     names = ("own", "others", "random_own", "random_others")
     return pa.Table.from_pylist(
         [
             {n: r[n] for n in ("source", "method", "reduce", "metric", "dose", "neurons")}
             | {n: None if r[n] is None else spelled(r[n], r["metric"]) for n in names}
+            | {n: _with_interval(r, n) for n in LESS_RANDOM}
             | {"concepts": r["concepts"]}
             for r in rows
         ]

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
+from atlas.query.map_spec import MapSpec
 from atlas.query.option import described, option
 from atlas.query.provenance import without_runs
 from atlas.query.question import Question
@@ -56,13 +57,12 @@ class Leaderboard(OfEvaluations, Question[Answer]):
         spec = self.maps(method=self.reference, target="text")
         chosen: list[str] = []
         with open_readonly(path) as connection:
-            rows, defaults = of_effects(
-                connection,
-                spec,
-                lambda answered_spec: leaderboard(
-                    connection, replace(answered_spec, method=None), against, self.by, self.metric, chosen
-                ),
-            )
+
+            def ask(answered: MapSpec) -> pa.Table:
+                chosen.clear()  # of a model or dataset without an answer
+                return leaderboard(connection, replace(answered, method=None), against, self.by, self.metric, chosen)
+
+            rows, defaults = of_effects(connection, spec, ask)
         if not rows.num_rows:
             raise UsageError(
                 f"nothing to compare yet: `atlas ingest --methods {against},contribution` ranks neurons, "

@@ -87,11 +87,18 @@ def surveyed(spec: MapSpec) -> Query:
 
     Each number is from the newest run that has it, among those with the same concepts as the method's run with the most
     concepts (of equals the newest): a later, smaller evaluation replaces nothing (`passed_over` reports it).
-    own_each, random_own_each: the values of all concepts. neurons: of the model.
+    own_each, random_own_each: the values of all concepts. own_less_random_each, others_less_random_each: of each
+    concept, the effect of its neurons less that of as many random ones, where both were measured. neurons: of the
+    model.
     """
     own_each, random_each = (
         f"list(value ORDER BY concept) FILTER (subset = 'concept' AND condition = '{condition}')"
         for condition in ("edit", "random")
+    )
+    own_less, others_less = (
+        f"list(less_random ORDER BY concept) FILTER (subset = '{subset}' AND condition = 'edit' AND less_random IS NOT "
+        "NULL)"
+        for subset in ("concept", "others")
     )
     every, values = effects_and_runs(spec)
     return Query(
@@ -104,9 +111,13 @@ alike AS (
 chosen AS (
     SELECT method, top, reduce, source, run_id FROM alike WHERE concepts = most
     QUALIFY row_number() OVER (PARTITION BY method, top, reduce, source ORDER BY finished_at DESC, run_id) = 1),
-effect AS (SELECT * FROM effect_rows SEMI JOIN chosen USING (method, top, reduce, source, run_id))
+effect AS (
+    SELECT *, value - max(value) FILTER (condition = 'random') OVER (
+        PARTITION BY method, top, source, reduce, metric, concept, subset) AS less_random
+    FROM effect_rows SEMI JOIN chosen USING (method, top, reduce, source, run_id))
 SELECT method, top, source, reduce, metric, avg(value) FILTER (subset = 'concept' AND condition = 'edit') AS own,
        {own_each} AS own_each, {random_each} AS random_own_each,
+       {own_less} AS own_less_random_each, {others_less} AS others_less_random_each,
        avg(value) FILTER (subset = 'others' AND condition = 'edit') AS others,
        avg(value) FILTER (subset = 'concept' AND condition = 'random') AS random_own,
        avg(value) FILTER (subset = 'others' AND condition = 'random') AS random_others,

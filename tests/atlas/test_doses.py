@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,13 +14,18 @@ import pytest
 
 from atlas import Atlas
 from atlas.errors import UsageError
+from atlas.questions import dose_response as questions_of_doses
+from atlas.questions import leaderboard as questions_of_methods
 from atlas.questions.dose_response import DoseResponse
+from atlas.stats import dose_response
+from atlas.stats.intervals import of_values
 from atlas.stats.leaderboard import of_metric
 from atlas.store.database import open_readonly
 from cli.main import main
 from ingest.evaluate.methods import ablate_tops
 from ingest.job import Execution, Job
 
+PLACE = ("method", "dose", "source")
 DOSES = ("1%", "5%", "20%", "40")
 
 
@@ -59,8 +65,38 @@ def test_every_dose_is_the_mean_over_concepts(surveyed: Path, metric: str) -> No
             assert row[name] == pytest.approx(np.mean(values))
             if name == "own":
                 assert row["own_low"] is None and row["own_high"] is None  # of two concepts
+        for name, subset in (("own_less_random", "concept"), ("others_less_random", "others")):
+            of_dose = [e for e in stored if (e["method"], e["dose"], e["source"]) == tuple(map(row.get, PLACE))]
+            values = {(e["concept"], e["condition"]): e["value"] for e in of_dose if e["subset"] == subset}
+            differences = [values[c, "edit"] - values[c, "random"] for c, condition in values if condition == "edit"]
+            assert row[name] == pytest.approx(np.mean(differences), abs=1e-6) and len(differences) == 2
+            assert row[f"{name}_low"] is None
     assert [r["neurons"] for r in rows[: len(DOSES)]] == [1, 6, 26, 40]
     assert rows[3]["share"] == pytest.approx(40 / 128)
+
+
+def test_differences_from_random_neurons_have_an_interval_of_the_pairs() -> None:
+    values = [-0.9, -0.7, -0.8, -0.4]
+    row = {"metric": "accuracy", "own_less_random_each": values, "others_less_random_each": None}
+    found = dose_response._less_random(row)
+    interval = of_values(values, (-1.0, 1.0))
+    assert found["own_less_random"] == pytest.approx(-0.7)
+    assert (found["own_less_random_low"], found["own_less_random_high"]) == (interval.low, interval.high)
+    assert found["others_less_random"] is found["others_less_random_low"] is None
+
+
+def test_what_is_told_is_of_the_answer_alone(surveyed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model or dataset that was asked first, and had no answer, is not told of."""
+
+    def twice(connection: Any, spec: Any, ask: Any) -> Any:
+        ask(spec)
+        return ask(spec), ()
+
+    for module in (questions_of_doses, questions_of_methods):
+        monkeypatch.setattr(module, "of_effects", twice)
+    for answer in (Atlas(surveyed).dose_response(), Atlas(surveyed).leaderboard()):
+        told = [text for text in answer.defaults if text.startswith("metric=")]
+        assert len(told) == len(set(told)) == 2
 
 
 def test_the_metric_is_the_one_that_can_move(surveyed: Path) -> None:
