@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from atlas.errors import UsageError
+from atlas.query.amount import count_of
 from atlas.query.map_spec import COORDINATES, NULL, MapSpec, pin_notes
 from atlas.query.no_such_map import no_such_map, require_one_run
 from atlas.query.provenance import MapOrigin, Provenance
@@ -124,6 +125,24 @@ def choose_concepts(connection: Connection, spec: MapSpec, names: Sequence[str] 
     rows, defaults = narrow(rows, EVERYTHING)
     notes = (*pin_notes(spec), *defaults, *versions_of(rows))
     return [StoredMap(r, notes) for r in sorted(rows, key=lambda r: str(r["concept"]))]
+
+
+def top_of(chosen: Sequence[StoredMap], amount: int | str) -> int:
+    """How many of the best neurons of each map that is: all, where there are fewer.
+
+    amount: a number, or a share: see `atlas.query.amount`.
+
+    Raises:
+        UsageError: neither, or a map keeps fewer than these.
+    """
+    neurons = int(chosen[0]["neurons"])
+    top = min(count_of(amount, neurons), neurons)
+    if short := next((c for c in chosen if c["kept"] < min(top, c["neurons"])), None):
+        raise UsageError(
+            f"the map of {short['concept']} by {short['method']} has only its best {short['kept']} of "
+            f"{short['neurons']} neurons; use a smaller [[top]]"
+        )
+    return top
 
 
 def first_answer(

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from atlas.errors import UsageError
-from atlas.query.amount import count_of, rule_of
+from atlas.query.amount import rule_of
 from atlas.query.answer import Answer
 from atlas.query.map_spec import Coordinates
 from atlas.query.option import described, option
 from atlas.query.question import Question
-from atlas.query.resolve_maps import choose_concepts, provenance_of
+from atlas.query.resolve_maps import choose_concepts, provenance_of, top_of
 from atlas.stats.concept_pairs import concept_pairs
 from atlas.store.database import open_readonly
 
@@ -49,12 +49,7 @@ class ConceptMatrix(Coordinates, Question[Answer]):
             chosen = choose_concepts(connection, self.maps(), [] if listed == ["all"] else listed)
             if len(chosen) < 2:
                 raise UsageError("a matrix needs maps of two concepts or more; `atlas concepts` lists what is stored")
-            top = count_of(self.top, chosen[0]["neurons"])
-            if short := next((c for c in chosen if c["kept"] < min(top, c["neurons"])), None):
-                raise UsageError(
-                    f"the map of {short['concept']} has only its best {short['kept']} of {short['neurons']} neurons; "
-                    "use a smaller [[top]]"
-                )
+            top = top_of(chosen, self.top)
             rows, matched, order = concept_pairs(connection, chosen, top)
         facts = {"top": top, "concepts": order, "matched": matched}
         notes = [f"{len(order)} concepts, the best {top} neurons of each; q is the false discovery rate over the pairs"]

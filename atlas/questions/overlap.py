@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from atlas.errors import UsageError
 from atlas.query import statements
-from atlas.query.amount import count_of, rule_of
+from atlas.query.amount import rule_of
 from atlas.query.answer import Answer
 from atlas.query.map_spec import OfConcept
 from atlas.query.option import described, option
 from atlas.query.provenance import Provenance
 from atlas.query.question import Question
-from atlas.query.resolve_maps import StoredMap, choose_concepts, choose_several, provenance_of
+from atlas.query.resolve_maps import StoredMap, choose_concepts, choose_several, provenance_of, top_of
 from atlas.query.selection_rules import Rule
 from atlas.questions._overlaps import require_singular_or_plural
 from atlas.stats.chosen_sets import ChosenSets
@@ -88,12 +88,7 @@ class Overlap(OfConcept, Question[Answer]):
         else:
             chosen = choose_several(connection, self.maps(), side, names)
         total = int(chosen[0]["neurons"])
-        top = count_of(self.top, total)
-        if short := next((c for c in chosen if c["kept"] < min(top, c["neurons"])), None):
-            raise UsageError(
-                f"the map of {short['concept']} by {short['method']} has only its best {short['kept']} neurons; use a "
-                "smaller [[top]]"
-            )
+        top = top_of(chosen, self.top)
         best = ChosenSets(connection, Rule("top", top), chosen).neurons
         sets = {name: best[c["map_id"]] for name, c in zip(names, chosen, strict=True)}
         return sets, total, provenance_of(chosen, {"top": top})

@@ -87,6 +87,22 @@ def test_some_concepts_are_compared_and_unknown_ones_refused(five: Path) -> None
         atlas.concept_matrix(concept="dog")
 
 
+def test_more_than_all_neurons_are_all_and_more_than_are_kept_are_refused(five: Path) -> None:
+    atlas = Atlas.open(five)
+    everything = atlas.concept_matrix(top=5 * LAYERS * WIDTH)
+    assert everything.facts["top"] == LAYERS * WIDTH
+    assert everything.table.equals(atlas.concept_matrix(top="100%").table)
+    assert atlas.overlap(concepts=("dog", "cat"), top=5000).provenance["selection"] == {"top": LAYERS * WIDTH}
+    import duckdb
+
+    with duckdb.connect(str(five / "atlas.duckdb")) as connection:  # as if ingested with --keep top:30
+        connection.execute("UPDATE maps SET kept = 30")
+    for ask in (lambda top: atlas.concept_matrix(top=top), lambda top: atlas.overlap(concepts=NAMES, top=top)):
+        assert len(ask(30))
+        with pytest.raises(UsageError, match="by contribution has only its best 30 of 200 neurons; use a smaller top"):
+            ask(31)
+
+
 def test_sets_are_counted_by_exactly_which_have_a_neuron() -> None:
     sets = {"a": set(range(10)), "b": set(range(5, 20)), "c": {7, 8, 30}}
     rows = intersections(sets, 50).to_pylist()
