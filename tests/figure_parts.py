@@ -120,16 +120,19 @@ def similar_rows() -> Answer:
     return Answer(pa.Table.from_pylist(rows))
 
 
-def point_rows(projections: Sequence[str] = ("pca",)) -> Answer:
+def point_rows(projections: Sequence[str] = ("pca",), conditions: Sequence[str] = ("before",)) -> Answer:
     """Tokens of two roles in two dimensions, and how far apart these are."""
     rows = [
         {"projection": projection, "source": "image", "layer": 4, "role": role, "x": 0.1 * n + place, "y": 0.2 * n}
+        | {"condition": condition}
         for projection in projections
+        for condition in conditions
         for place, role in enumerate(("image", "text"))
         for n in range(5)
     ]
     pair = {"source": "image", "first": "text", "second": "image", "examples": 9}
-    apart = [pair | {"condition": name, "value": value} for name, value in (("before", 0.25), ("random", 0.24))]
+    values = {"before": 0.25, "random": 0.24} | ({"edit": 0.5} if "edit" in conditions else {})
+    apart = [pair | {"condition": name, "value": value} for name, value in values.items()]
     return Answer(pa.Table.from_pylist(rows), facts={"layer": 4}, parts={"distances": pa.Table.from_pylist(apart)})
 
 

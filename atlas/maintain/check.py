@@ -35,7 +35,7 @@ _UNIQUE: Mapping[str, tuple[str, ...]] = {
     "responses": ("model_id", "example_id", "generation"),
     "edits": ("name", "version"),
     "measures": ("run_id", "name", "method", "concept", "source", "layer", "first", "second", "condition"),
-    "points": ("run_id", "projection", "layer", "example_id", "position"),
+    "points": ("run_id", "projection", "layer", "example_id", "position", "condition"),
     "sketches": ("map_id", "rank"),
     "vectors": ("run_id", "component", "layer", "neuron"),
     "indexes": ("run_id",),

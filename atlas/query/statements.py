@@ -245,10 +245,11 @@ def layer_points(run: str, layer: int, projection: str | None) -> Query:
     """The tokens of a layer in two dimensions, by one projection or by all."""
     return Query(
         """
-SELECT p.projection, e.source, p.layer, p.role, p.x, p.y, p.example_id AS example, p.position, p.run_id[1:8] AS run
+SELECT p.projection, e.source, p.condition, p.layer, p.role, p.x, p.y, p.example_id AS example, p.position,
+       p.run_id[1:8] AS run
 FROM points p JOIN runs r USING (run_id) JOIN examples e ON e.example_id = p.example_id AND e.dataset_id = r.dataset_id
 WHERE p.run_id = $run AND p.layer = $layer AND ($projection IS NULL OR p.projection = $projection)
-ORDER BY p.projection, e.source, p.role, p.example_id, p.position""".strip(),
+ORDER BY p.projection, e.source, p.condition, p.role, p.example_id, p.position""".strip(),
         {"run": run, "layer": layer, "projection": projection},
     )
 

@@ -18,9 +18,10 @@ from atlas.store.database import open_readonly
 class Points(Question[Answer]):
     """Where sampled tokens of a layer lie in two dimensions, as `atlas geometry` laid them out: one row a token.
 
-    projection, source, layer, role, x, y, example and position. Layer 0 is the embeddings. parts["distances"]: the
-    distance (1 - cosine) of every two roles' centroids there, before, and with the edit and random neurons of the run.
-    The layouts are of the unedited model.
+    projection, source, condition, layer, role, x, y, example and position. Layer 0 is the embeddings. condition: before
+    or, of a run with one, with its edit: by pca on the axes of before; the other layouts are made anew, and only start
+    there. parts["distances"]: the distance (1 - cosine) of every two roles' centroids there, before, and with the edit
+    and random neurons of the run.
 
     Raises:
         UsageError: no run has points, no run or several have the prefix, or no such layer or projection.
@@ -30,7 +31,7 @@ class Points(Question[Answer]):
 
     run: str | None = option("The run, by the beginning of its id. [default: the newest with points]", default=None)
     layer: int | None = option("The layer. [default: the last]", default=None)
-    projection: str | None = option("Only this one: pca or tsne.", default=None)
+    projection: str | None = option("Only this one: pca, tsne or umap.", default=None)
 
     def answer(self, path: Path) -> Answer:
         with open_readonly(path) as connection:

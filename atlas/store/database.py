@@ -23,7 +23,7 @@ from atlas.store.pins_file import apply_pins
 from atlas.store.time_limit import limited
 from atlas.store.waiting_writer import announcement
 
-VERSION = "0007"
+VERSION = "0008"
 """The alembic revision this code reads and writes."""
 
 STORAGE = "v1.5.0"

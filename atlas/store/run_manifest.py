@@ -88,6 +88,7 @@ ADDED = {
         *(("0005", name) for name in ("clusters", "effective")),
         *(("0006", name) for name in ("method", "dose", "reduce", "target")),
     ),
+    "points": (("0008", "condition"),),
 }
 """Columns that were added to a table in a later revision, which older shards lack."""
 
@@ -131,6 +132,8 @@ def shard_rows(table: Table, file: Path | str, revision: str) -> str:
             f"CASE WHEN {_LABELLED} THEN {value} END AS {name}" for name, value in _FROM_LABEL.items()
         )
         return f"SELECT *, {clusters}{from_label} {rows}"
+    if revision < "0008" and table is schema.points:
+        return f"SELECT *, 'before' AS condition {rows}"
     if revision < "0004" and table is schema.scores:
         return f"SELECT * {rows} ORDER BY map_id, layer, neuron"
     return f"SELECT * {rows}"

@@ -264,13 +264,14 @@ points = Table(
     "points",
     metadata,
     Column("run_id", String, nullable=False),
-    Column("projection", String, nullable=False),  # pca | tsne
+    Column("projection", String, nullable=False),  # pca | tsne | umap
     Column("layer", SmallInteger, nullable=False),
     Column("example_id", String, nullable=False),
     Column("position", Integer, nullable=False),
     Column("role", String, nullable=False),
     Column("x", Float, nullable=False),
     Column("y", Float, nullable=False),
+    Column("condition", String),  # before | edit; never null
 )
 
 vectors = Table(

@@ -52,7 +52,9 @@ from ingest.run.encode_examples import ExampleEncoder, batches
 from ingest.run.map_step import Progress
 from ingest.run.session import prepare_job, run_of
 
-PROJECTIONS = ("pca", "tsne")
+PROJECTIONS = ("pca", "tsne", "umap")
+LAID_OUT = ("before", "edit")
+"""The conditions whose tokens are laid out; of random neurons the distances are enough."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class GeometrySettings:
 
     sample: int = 200
     neighbours: int = 10
-    projections: tuple[str, ...] = PROJECTIONS
+    projections: tuple[str, ...] = ("pca", "tsne")
     points: int = 100
 
     def __post_init__(self) -> None:
@@ -111,11 +113,14 @@ def measure(
     """Measure a model on a dataset's prompts and store the numbers, and points to plot, as a run of their own.
 
     Raises:
-        Unsupported: scikit-learn is not installed, or the model does not provide attention weights.
+        Unsupported: scikit-learn, or for umap umap-learn, is not installed, or the model does not provide attention
+        weights.
         UsageError: the neurons are of other weights than the model has now, or examples ask for pictures.
     """
     if importlib.util.find_spec("sklearn") is None:
         raise Unsupported("the probe and t-SNE need scikit-learn: pip install 'neuron-atlas[analysis]'")
+    if "umap" in settings.projections and importlib.util.find_spec("umap") is None:
+        raise Unsupported("the projection umap needs umap-learn: pip install umap-learn")
     prepared = prepare_job(job, execution)
     require_words("geometry", prepared.examples)
     live = prepare.load_model(prepared.job, execution)
@@ -130,7 +135,8 @@ def measure(
         all_rows = _rows(run.run_id, observed, settings, seed, Lens(live))
         rows = pa.Table.from_pylist(all_rows, schema=arrow_schema(measures))
         ids = [e.id for e in prepared.examples]
-        points = point_rows(run.run_id, observed["before"].places, settings, seed, ids)
+        laid_out = {name: observed[name].places for name in LAID_OUT if name in observed}
+        points = point_rows(run.run_id, laid_out, settings, seed, ids)
         outcome = run.finish({"measures": rows.num_rows}, {"measures": rows, "points": points})
     return GeometryRun(run.run_id, True, rows, outcome["skipped"])
 
@@ -145,7 +151,8 @@ def require_words(command: str, examples: Sequence[Example]) -> None:
 def _extra_fields(settings: GeometrySettings, ablated: AblatedNeurons | None) -> dict[str, Any]:
     """The job's fields besides model and examples."""
     without = None if ablated is None else digest(ablated.intervention)
-    return {"methods": {}, "geometry": {**asdict(settings), "lens": True}, "without": without, "tap": PRODUCT}
+    done = {**asdict(settings), "lens": True} | ({} if ablated is None else {"laid_out": list(LAID_OUT)})
+    return {"methods": {}, "geometry": done, "without": without, "tap": PRODUCT}
 
 
 def _look(

@@ -128,22 +128,40 @@ def flow_rows(flow: AttentionFlow) -> Iterator[Row]:
 
 
 def point_rows(
-    run_id: str, places: Mapping[str, Representations], drawing: ProjectionSettings, seed: int, ids: Sequence[str]
+    run_id: str,
+    conditions: Mapping[str, Mapping[str, Representations]],
+    drawing: ProjectionSettings,
+    seed: int,
+    ids: Sequence[str],
 ) -> pa.Table:
-    """Coordinates of sampled tokens, separately for each source, layer and projection. ids: the run's examples'."""
+    """Coordinates of sampled tokens, separately for each condition, source, layer and projection; see `plane`.
+
+    conditions: condition -> source -> representations, of the same tokens under all; the first is what the others are
+    laid out like. ids: the run's examples'.
+    """
     rows: list[Row] = []
-    for representations in places.values():
-        chosen: list[tuple[str, Token, np.ndarray]] = [
-            (role, place, vectors)
-            for role, tokens in representations.tokens.items()
-            for place, vectors in list(tokens.items())[: drawing.points]
-        ]
-        for projection in drawing.projections if len(chosen) > 4 else ():
-            for i, layer in enumerate(representations.depths):
-                flat = plane(projection, np.stack([vectors[i] for _, _, vectors in chosen]), seed)
-                labels = {"run_id": run_id, "projection": projection, "layer": layer}
-                rows += [
-                    {**labels, "example_id": ids[number], "position": t, "role": role, "x": float(x), "y": float(y)}
-                    for (role, (number, t), _), (x, y) in zip(chosen, flat, strict=True)
-                ]
+    first = next(iter(conditions.values()))
+    for condition, places in conditions.items():
+        for source, representations in places.items():
+            chosen = _plotted(representations, drawing.points)
+            original = _plotted(first[source], drawing.points)
+            for projection in drawing.projections if len(chosen) > 4 else ():
+                for i, layer in enumerate(representations.depths):
+                    now = np.stack([vectors[i] for _, _, vectors in chosen])
+                    like = np.stack([vectors[i] for _, _, vectors in original])
+                    flat = plane(projection, now, seed, None if places is first else like)
+                    labels = {"run_id": run_id, "projection": projection, "layer": layer, "condition": condition}
+                    rows += [
+                        {**labels, "example_id": ids[number], "position": t, "role": role, "x": float(x), "y": float(y)}
+                        for (role, (number, t), _), (x, y) in zip(chosen, flat, strict=True)
+                    ]
     return pa.Table.from_pylist(rows, schema=arrow_schema(points))
+
+
+def _plotted(representations: Representations, most: int) -> list[tuple[str, Token, np.ndarray]]:
+    """The tokens of every role that are plotted, with their role and vectors, (depths, d_model)."""
+    return [
+        (role, place, vectors)
+        for role, tokens in representations.tokens.items()
+        for place, vectors in list(tokens.items())[:most]
+    ]

@@ -66,30 +66,51 @@ def probe(vectors: np.ndarray, roles: np.ndarray, held_out: np.ndarray) -> tuple
     return right, commonest
 
 
-def pca(vectors: np.ndarray) -> np.ndarray:
-    """(n, 2) coordinates on the two principal axes, each axis turned so that its largest loading is positive."""
-    centred = vectors.astype(np.float64) - vectors.mean(0)
-    u, s, axes = np.linalg.svd(centred, full_matrices=False)
+def pca(vectors: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+    """(n, 2) coordinates on the two principal axes, each axis turned so that its largest loading is positive.
+
+    like: other vectors, (m, d), on whose axes and from whose mean; by default these.
+    """
+    of_axes = (vectors if like is None else like).astype(np.float64)
+    centre = of_axes.mean(0)
+    _, s, axes = np.linalg.svd(of_axes - centre, full_matrices=False)
     flat = np.zeros((len(vectors), 2))
     for i in range(min(2, len(s))):
-        flat[:, i] = u[:, i] * s[i] * np.sign(axes[i, np.abs(axes[i]).argmax()])
+        flat[:, i] = (vectors - centre) @ axes[i] * np.sign(axes[i, np.abs(axes[i]).argmax()])
     return flat
 
 
-def tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
-    """(n, 2) coordinates by t-SNE, started from the principal axes; perplexity 30, or a third of the tokens if few."""
+def tsne(vectors: np.ndarray, seed: int, like: np.ndarray | None = None) -> np.ndarray:
+    """(n, 2) coordinates by t-SNE, started from `pca`; perplexity 30, or a third of the tokens if few."""
     from sklearn.manifold import TSNE
 
-    start = pca(vectors)
+    start = pca(vectors, like)
     start = start / max(start[:, 0].std(), 1e-30) * 1e-4
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     model = TSNE(init=start.astype(np.float32), perplexity=perplexity, random_state=seed, learning_rate="auto")
     return np.asarray(model.fit_transform(vectors.astype(np.float32)), dtype=np.float64)
 
 
-def plane(projection: str, vectors: np.ndarray, seed: int) -> np.ndarray:
-    """(n, 2) coordinates by a projection, "pca" or "tsne"."""
-    return tsne(vectors, seed) if projection == "tsne" else pca(vectors)
+def umap(vectors: np.ndarray, seed: int, like: np.ndarray | None = None) -> np.ndarray:
+    """(n, 2) coordinates by UMAP (McInnes et al. 2018) with its defaults, started from `pca`; 15 neighbours, or all of
+    the others if few."""
+    from umap import UMAP
+
+    start = pca(vectors, like)
+    start = start / max(np.abs(start).max(), 1e-30) * 10  # what its own start is scaled to
+    model = UMAP(n_neighbors=min(15, len(vectors) - 1), init=start.astype(np.float32), random_state=seed, n_jobs=1)
+    return np.asarray(model.fit_transform(vectors.astype(np.float32)), dtype=np.float64)
+
+
+def plane(projection: str, vectors: np.ndarray, seed: int, like: np.ndarray | None = None) -> np.ndarray:
+    """(n, 2) coordinates by a projection, "pca", "tsne" or "umap".
+
+    like: the same tokens under another condition, (n, d): `pca` is on their axes, and the others start there, so that
+    the planes can be compared.
+    """
+    if projection == "pca":
+        return pca(vectors, like)
+    return (tsne if projection == "tsne" else umap)(vectors, seed, like)
 
 
 def to_cluster(vectors: Mapping[str, np.ndarray], anchor: str) -> dict[str, np.ndarray]:

@@ -31,7 +31,7 @@ class Geometry(Request[Answer], LoadOptions, ExampleOptions, ModelOptions):
 
     Raises:
         UsageError: neurons of several origins or of another model; an unknown measure.
-        Unsupported: scikit-learn is not installed, or the model gives no attention weights.
+        Unsupported: scikit-learn, or for umap umap-learn, is not installed, or the model gives no attention weights.
     """
 
     edit: str | None = option("Look also with this stored edit applied.", default=None)
@@ -41,7 +41,9 @@ class Geometry(Request[Answer], LoadOptions, ExampleOptions, ModelOptions):
     layers: str | None = option("Only these layers: 3, 8-15.", default=None, of=JOB)
     sample: int = option("Tokens of each role, and examples, to keep.", default=200, least=1)
     neighbours: int = option("Nearest neighbours of a token.", default=10, least=1)
-    projections: Sequence[str] = option("pca, tsne or both; '' for none.", default="pca,tsne", several=COMMAS)
+    projections: Sequence[str] = option(
+        "pca, tsne, umap (needs umap-learn); '' for none.", default="pca,tsne", several=COMMAS
+    )
     points: int = option("Tokens of each role to lay out.", default=100, least=1)
     batch_size: int = option("Examples in one forward pass.", default=16, of=EXECUTION, least=1)
 

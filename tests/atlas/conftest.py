@@ -103,7 +103,7 @@ def build_run(seed: int = 0, *, concepts: tuple[str, ...] = ("dog", "cat"), **mo
         ),
         "effects": rows("effects", [{**effect, "examples": 10, "seeds": 3}]),
         "measures": rows("measures", [{**measure, "high": 0.75, "examples": 9}]),
-        "points": rows("points", [{**point, "x": 0.5, "y": -2.0}]),
+        "points": rows("points", [{**point, "x": 0.5, "y": -2.0, "condition": "before"}]),
     }
     return Run(head, tables)
 

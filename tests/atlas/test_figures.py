@@ -334,6 +334,18 @@ def test_tokens_are_points_by_role_with_the_distances_of_their_centroids() -> No
         drawn("points", answer, ax=plt.subplots()[1])
 
 
+def test_tokens_before_and_with_an_edit_stand_below_each_other() -> None:
+    answer = point_rows(("umap", "pca", "tsne"), ("edit", "before"))
+    axes = drawn("points", answer).figure.axes
+    assert [axis.get_ylabel() for axis in axes] == ["pca 2", "tsne 2", "umap 2"] * 2
+    titles = [axis.get_title() for axis in axes]
+    assert titles[0] == "image, layer 4, before (n = 10 tokens)" and titles[5].startswith("image, layer 4, edited")
+    assert axes[0].get_xlabel() == "pca 1\ndistances of centroids\ntext to image: 0.25"
+    assert axes[1].get_xlabel() == "tsne 1"
+    assert axes[3].get_xlabel() == "pca 1\ndistances of centroids\ntext to image: 0.50, random 0.24"
+    assert axes[0].get_xlim() == axes[3].get_xlim() and axes[0].get_ylim() == axes[3].get_ylim()
+
+
 def test_doses_say_over_how_many_concepts() -> None:
     axis = drawn("dose_response", dose_rows())
     assert axis.get_title() == "text questions (n = 7 concepts)"

@@ -27,7 +27,7 @@ from atlas.store import backup, database, migrations, schema
 from atlas.store import engine as store_engine
 from atlas.store.atomic import sha256
 
-RELEASED = ("0001", "0002", "0003", "0004", "0005", "0006", "0007")
+RELEASED = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
 """Every revision that a user may have. A new one is added here with rows for it in `some_rows`."""
 
 NEXT = f"{int(RELEASED[-1]) + 1:04}"
@@ -78,9 +78,10 @@ def some_rows(connection: Connection, revision: str) -> dict[str, list[Any]]:
     if revision >= "0002":
         measure = "('r', 'linear_cka', NULL, NULL, 'image', 3, 'text', 'image', 'before', 0.5, NULL, NULL, 12)"
         connection.exec_driver_sql(f"INSERT INTO measures VALUES {measure}")
-        connection.exec_driver_sql("INSERT INTO points VALUES ('r', 'pca', 3, 'e', 7, 'image', 0.25, -1)")
+        condition = ", 'before'" if revision >= "0008" else ""
+        connection.exec_driver_sql(f"INSERT INTO points VALUES ('r', 'pca', 3, 'e', 7, 'image', 0.25, -1{condition})")
         wanted["SELECT name, layer, first, value, low FROM measures"] = [("linear_cka", 3, "text", 0.5, None)]
-        wanted["SELECT example_id, role, x, y FROM points"] = [("e", "image", 0.25, -1.0)]
+        wanted["SELECT example_id, role, x, y, condition FROM points"] = [("e", "image", 0.25, -1.0, "before")]
     named = "'plain', 'norm'" if revision >= "0007" else "false, true"
     connection.exec_driver_sql(
         f"INSERT INTO decodings SELECT 1, 'language', 1, 3, unnest([{named}]), 'top', [' dog'], [7], [1.5]"

@@ -21,6 +21,7 @@ def laid_out(empty: Path, make_run: Callable[..., Any]) -> Path:
     [point], [measure] = (run.tables[name].to_pylist() for name in ("points", "measures"))
     points = [
         {**point, "layer": layer, "projection": projection, "position": n, "x": float(n), "y": float(layer)}
+        | {"condition": "before"}
         for projection in ("pca", "tsne")
         for layer in (0, 1)
         for n in range(3)
@@ -42,7 +43,7 @@ def test_the_last_layer_is_shown_with_its_distances(laid_out: Path) -> None:
     assert [(row["projection"], row["x"], row["y"]) for row in rows] == [
         (projection, float(n), 1.0) for projection in ("pca", "tsne") for n in range(3)
     ]
-    assert {row["source"] for row in rows} == {"image"}
+    assert {(row["source"], row["condition"]) for row in rows} == {("image", "before")}
     [distance] = answer.parts["distances"].to_pylist()
     assert (distance["first"], distance["second"], distance["value"]) == ("text", "image", 1.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -201,11 +202,25 @@ def test_planes() -> None:
     assert np.allclose(np.diag(covariance), axes[:2]) and abs(covariance[0, 1]) < 1e-8
     assert np.allclose(pca(-vectors), -flat) and np.allclose(pca(vectors[:, ::-1]), flat)
     assert pca(np.ones((4, 3))).shape == (4, 2)
+    assert np.allclose(pca(vectors + 1.5, like=vectors), flat + pca(vectors[:1] * 0 + 1.5 + vectors.mean(0), vectors))
     clusters = np.concatenate([vectors, vectors + 100])
     drawn = tsne(clusters, seed=0)
     assert np.array_equal(drawn, tsne(clusters, seed=0)) and np.isfinite(drawn).all()
     gap = np.linalg.norm(drawn[:60].mean(0) - drawn[60:].mean(0))
     assert gap > 2 * drawn[:60].std(0).max()
+
+
+def test_a_plane_of_umap_is_the_same_again_and_keeps_clusters_apart() -> None:
+    pytest.importorskip("umap")
+    from ingest.analyse.representation_metrics import umap
+
+    clusters = np.concatenate([np.random.default_rng(n).normal(10 * n, 0.1, (12, 5)) for n in range(2)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its parts
+        drawn = umap(clusters, seed=0)
+        assert np.array_equal(drawn, umap(clusters, seed=0))
+    first, second = drawn[:12], drawn[12:]
+    assert np.linalg.norm(first.mean(0) - second.mean(0)) > 2 * max(first.std(), second.std())
 
 
 def test_flow_into_the_last_position_equals_plain_loops(live: LiveModel, picture: Any) -> None:
@@ -287,6 +302,26 @@ def test_a_run_stores_its_measures_and_points(measured: tuple[Path, GeometryRun,
     assert all(count <= 20 for *_, count in found)  # ten of each role, from two sources
 
 
+def test_the_same_tokens_are_laid_out_with_the_edit(measured: tuple[Path, GeometryRun, GeometryRun]) -> None:
+    path, plain, ablated = measured
+    with open_readonly(path) as connection:
+        query = "SELECT * FROM points WHERE projection = 'pca' AND run_id = $run"
+        rows = connection.sql(query, params={"run": ablated.run_id}).to_arrow_table().to_pylist()
+        alone = connection.sql(query, params={"run": plain.run_id}).to_arrow_table().to_pylist()
+    places: dict[str, dict[tuple[Any, ...], tuple[float, float]]] = {"before": {}, "edit": {}}
+    for row in rows:
+        places[row["condition"]][row["layer"], row["example_id"], row["position"]] = (row["x"], row["y"])
+    before, edit = places["before"], places["edit"]
+    assert before.keys() == edit.keys() and len(before) == len(alone) > 0
+    for row in alone:
+        place = before[row["layer"], row["example_id"], row["position"]]
+        assert row["condition"] == "before" and place == pytest.approx((row["x"], row["y"]), abs=1e-6)
+    moved = {layer: max(abs(edit[k][0] - before[k][0]) for k in before if k[0] == layer) for layer in range(3)}
+    assert moved[0] == pytest.approx(0, abs=1e-5) and moved[1] > 1e-3, "nothing is ablated before the first layer"
+    both = Atlas(path).points(run=ablated.run_id, projection="pca").table
+    assert sorted(set(both["condition"].to_pylist())) == ["before", "edit"]
+
+
 def test_batches_change_no_number(measured: tuple[Path, GeometryRun, GeometryRun], job: Job, tmp_path: Path) -> None:
     create.init(tmp_path / "other.atlas")
     settings = replace(SETTINGS, projections=())
@@ -341,12 +376,15 @@ def test_what_cannot_be_done_is_said_first(
         measure(path, job, Execution(), SETTINGS, AblatedNeurons("x@1", (), "f" * 64))
     with pytest.raises(UsageError, match=r"atlas geometry reads answers in words, and draw asks .* other tasks"):
         measure(path, replace(job, tasks=("draw",), sources=("text",)), Execution(), SETTINGS)
-    with pytest.raises(UsageError, match="no projection called 'umap'"):
-        GeometrySettings(projections=("umap",))
+    with pytest.raises(UsageError, match="no projection called 'mds'"):
+        GeometrySettings(projections=("mds",))
     with pytest.raises(UsageError, match="must be at least 1"):
         GeometrySettings(sample=0)
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "sklearn" else find(name, *a))
+    find, missing = importlib.util.find_spec, {"umap"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name in missing else find(name, *a))
+    with pytest.raises(Unsupported, match="umap needs umap-learn: pip install umap-learn"):
+        measure(path, job, Execution(), replace(SETTINGS, projections=("umap",)))
+    missing.add("sklearn")
     with pytest.raises(Unsupported, match=r"pip install 'neuron-atlas\[analysis\]'"):
         measure(path, job, Execution(), SETTINGS)
 
