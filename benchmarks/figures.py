@@ -16,6 +16,7 @@ from atlas.api.atlas import Atlas
 from atlas.errors import AtlasError
 from atlas.query.answer import Answer
 from atlas.store.default_path import default_path
+from cli.main import main as command
 
 MODEL, CONCEPT = "tiny-llava", "dog"
 METHODS = ("contribution", "activation", "ablation", "gradient_x_activation")
@@ -34,8 +35,23 @@ QUESTIONS: Mapping[str, Callable[[Atlas], Answer]] = {
     "leaderboard": lambda atlas: atlas.leaderboard(model=MODEL),
     "dose_response": lambda atlas: atlas.dose_response(model=MODEL),
     "effects": lambda atlas: atlas.effects(edit="no-dog@1"),
+    "search": lambda atlas: atlas.search(f"a {CONCEPT} that barks", model=MODEL),
+    "match": lambda atlas: atlas.match(MODEL, MODEL, concept=CONCEPT, method="contribution"),
+    "labels": lambda atlas: atlas.labels(),
+    "roles": lambda atlas: atlas.roles(concept=CONCEPT, model=MODEL),
+    "measures of layers": lambda atlas: atlas.measures(name="knn_mixing"),
+    "points": lambda atlas: atlas.points(projection="pca"),
+    "points of all projections": lambda atlas: atlas.points(),
+    "similar": lambda atlas: atlas.similar("3/265", space="profile", model=MODEL),
 }
-"""What the atlas of `atlas demo` can draw."""
+"""What can be drawn of the atlas of `atlas demo` when MORE has been run on it."""
+
+MORE = (
+    "geometry --model tiny-llava --edit no-dog --per-concept 2",
+    "index build --space profile --model tiny-llava",
+    "ingest --model tiny-llava --methods modality_profile --per-concept 3",
+)
+"""Commands that add what the demo's atlas lacks; they do nothing where it has that."""
 
 
 def saved(figure: Any) -> int:
@@ -63,6 +79,9 @@ def main() -> None:
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else default_path()
     try:
         atlas = Atlas.open(path)
+        for line in MORE:
+            if command([*line.split(), "--quiet", "--atlas", str(path)]):
+                raise SystemExit(f"atlas {line} failed")
         answers = {name: ask(atlas) for name, ask in QUESTIONS.items()}
     except AtlasError as error:
         raise SystemExit(f"{error}: run `atlas demo` first, or give its atlas") from None

@@ -122,6 +122,8 @@ def older(folder: Path) -> None:
     pq.write_table(scores.sort_by([("map_id", "ascending"), ("rank", "ascending")]), folder / "scores.parquet")
     decodings = folder / "decodings.parquet"
     pq.write_table(older_decodings(pq.read_table(decodings)), decodings)
+    points = folder / "points.parquet"
+    pq.write_table(pq.read_table(points).drop_columns(["condition"]), points)
     change(folder / run_manifest.NAME, schema="0003")
 
 

@@ -51,6 +51,8 @@ def _older_shards(folder: Path) -> None:
         )
     if (folder / "decodings.parquet").exists():
         tables["decodings"] = older_decodings(pq.read_table(folder / "decodings.parquet"))
+    if (folder / "points.parquet").exists():
+        tables["points"] = pq.read_table(folder / "points.parquet").drop_columns(["condition"])
     for name, table in tables.items():
         file = folder / f"{name}.parquet"
         pq.write_table(table, file, compression="zstd")

@@ -27,6 +27,9 @@ LINE = 0.15
 LETTER = 0.056
 """Inches of a letter of a legend, at most."""
 
+WRITTEN = 20
+"""Names of a matrix whose cells have a number: more take long to draw, and are too small to read."""
+
 SHOWN = 60
 """Lines of a list that a figure has room for."""
 
@@ -105,23 +108,37 @@ def points(
 
 
 def matrix(
-    axis: Axes, values: Sequence[Sequence[float]], names: Sequence[str], *, colours: str, scale: Normalize, texts: Texts
+    axis: Axes,
+    values: Sequence[Sequence[float]],
+    names: Sequence[str],
+    *,
+    colours: str,
+    scale: Normalize,
+    texts: Texts,
+    unit: str,
 ) -> Any:
-    """A square matrix with a text in every cell; NaN stays empty. Returns the image.
+    """A square matrix with a text in every cell, or of more than WRITTEN names with a colour bar; NaN stays empty.
+    Returns the image.
 
-    colours: a colour map's name.
+    colours: a colour map's name. unit: what the colour bar is labelled with.
     """
-    from matplotlib import colormaps
-
     image = axis.imshow(values, cmap=colours, norm=scale, aspect="auto")
     size = 6.0 if len(names) <= 10 else 4.5
-    for y, row in enumerate(values):
+    dark = image.to_rgba(values)[..., :3] @ [0.3, 0.59, 0.11] < 0.5
+    for y, row in enumerate(values if len(names) <= WRITTEN else ()):
         for x, value in enumerate(row):
-            if value == value:
-                red, green, blue, _ = colormaps[colours](scale(value))
-                colour = "w" if 0.3 * red + 0.59 * green + 0.11 * blue < 0.5 else "k"
-                text = axis.text(x, y, texts[y][x], ha="center", va="center", fontsize=size, color=colour)
-                text.set_in_layout(False)  # it is inside, and measuring many takes long
+            if value == value and texts[y][x]:
+                look: dict[str, Any] = {
+                    "ha": "center",
+                    "va": "center",
+                    "fontsize": size,
+                    "color": "w" if dark[y, x] else "k",
+                }
+                axis.text(x, y, texts[y][x], **look).set_in_layout(False)  # inside, and measuring many takes long
+    if len(names) > WRITTEN:
+        bar: Any = axis.figure.colorbar(image, ax=axis, fraction=0.03, pad=0.02, aspect=30)
+        bar.outline.set_visible(False)
+        bar.set_label(unit)
     axis.set_xticks(range(len(names)), names, rotation=90)
     axis.set_yticks(range(len(names)), names)
     axis.tick_params(length=0)

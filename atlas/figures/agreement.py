@@ -74,7 +74,7 @@ def _matrix(axis: Axes, rows: Rows, measure: str) -> None:
         if row[measure] is not None:
             values[first][second] = values[second][first] = row[measure]
     texts = [[signed(value) for value in line] for line in values]
-    matrix(axis, values, methods, colours=SIGNED, scale=around_zero([1.0]), texts=texts)
+    matrix(axis, values, methods, colours=SIGNED, scale=around_zero([1.0]), texts=texts, unit=NAMES[measure])
     name_values(axis, f"{NAMES[measure]} of two methods")
     axis.set_ylabel("method")
 

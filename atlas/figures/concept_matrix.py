@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError
-from atlas.figures._parts import entitle, matrix, name_values, one_or_panels
+from atlas.figures._parts import WRITTEN, entitle, matrix, name_values, one_or_panels
 from atlas.figures._style import MAGNITUDES, WIDTH
 
 if TYPE_CHECKING:
@@ -19,16 +19,20 @@ MOST = 60
 
 ALPHA = 0.05
 
+CORNERS = ((-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5))
+"""Of a cell, around its middle."""
+
 
 def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     """Concepts in clustered order. Below the diagonal the numbers that are shared, above it the lifts, which the
-    colours show; framed are those that are more than chance at a false discovery rate of 5 %.
+    colours show, of many concepts without numbers; framed are those that are more than chance at a false discovery rate
+    of 5 %.
 
     Raises:
         UsageError: more concepts than a page has room for.
     """
+    from matplotlib.collections import PolyCollection
     from matplotlib.colors import Normalize
-    from matplotlib.patches import Rectangle
 
     names = list(answer.facts["concepts"])
     if len(names) > MOST:
@@ -51,15 +55,15 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
         [f"{lifts[y][x]:.1f}" if x > y else f"{shared[y][x]:.0f}" if x < y else "" for x in range(len(names))]
         for y in range(len(names))
     ]
-    matrix(axis, lifts, names, colours=MAGNITUDES, scale=Normalize(0, max(most, 1.0)), texts=texts)
-    for first, second in framed:
-        for x, y in ((first, second), (second, first)):
-            frame = Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="k", linewidth=0.6)
-            axis.add_patch(frame).set_in_layout(False)
+    matrix(axis, lifts, names, colours=MAGNITUDES, scale=Normalize(0, max(most, 1.0)), texts=texts, unit="lift")
+    cells = [cell for first, second in framed for cell in ((first, second), (second, first))]
+    frames = [[(x + dx, y + dy) for dx, dy in CORNERS] for x, y in cells]
+    look: dict[str, Any] = {"facecolors": "none", "edgecolors": "k", "linewidths": 0.6}
+    axis.add_collection(PolyCollection(frames, **look), autolim=False).set_in_layout(False)
     against = f"of the same {answer.facts['matched']}" if null else "of any kind"
-    entitle(axis, f"above the diagonal: lift over neurons\n{against}")
+    written = len(names) <= WRITTEN
+    entitle(axis, f"{'above the diagonal: ' if written else ''}lift over neurons\n{against}")
     name_values(axis, "framed: more than these, q ≤ 0.05" if framed else "no pair has more than these, q ≤ 0.05")
-    axis.set_ylabel(
-        f"{len(names)} concepts; below the diagonal:\nneurons shared of the best {answer.facts['top']} of each"
-    )
+    shown = "below the diagonal:\nneurons shared of the best" if written else "the best"
+    axis.set_ylabel(f"{len(names)} concepts; {shown} {answer.facts['top']} {'' if written else 'neurons '}of each")
     return axis

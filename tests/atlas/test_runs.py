@@ -174,7 +174,7 @@ def test_scores_stream_and_keep_their_order(empty: Path, make_run: Any) -> None:
 
 def test_a_folder_of_an_older_schema_is_stored_in_todays_form(empty: Path, make_run: Any, dump: Any) -> None:
     """Before 0004 maps lay best first, and had no count of what is kept; before 0005 effects had no clusters,
-    before 0006 no method, before 0007 decodings two projections."""
+    before 0006 no method, before 0007 decodings two projections, before 0008 points no condition."""
     run = make_run(1)
     folder = run.write(empty)
     with engine.connect_writer(empty) as connection:
@@ -185,6 +185,7 @@ def test_a_folder_of_an_older_schema_is_stored_in_todays_form(empty: Path, make_
     old["maps"] = run.tables["maps"].drop_columns(["kept"])
     old["effects"] = run.tables["effects"].drop_columns(["clusters", "effective", "method", "dose", "reduce", "target"])
     old["decodings"] = older_decodings(run.tables["decodings"])
+    old["points"] = run.tables["points"].drop_columns(["condition"])
     for name, rows_of in old.items():
         file = folder / f"{name}.parquet"
         pq.write_table(rows_of, file)
