@@ -38,9 +38,10 @@ docs: $(STAMP)
 	$(BIN)/python -m sphinx -W -n --keep-going -q -b html docs build/docs
 	@echo "open build/docs/index.html"
 
-# Draws the figures of docs/methods/ again, from runs of the embedded models: a few minutes.
+# Draws the figures of docs/methods/ and the contact sheet again, from runs of the embedded models: a few minutes.
 figures: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python docs/figures.py
+	OMP_NUM_THREADS=1 $(BIN)/python docs/contact_sheet.py
 
 benchmarks: $(STAMP)
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

@@ -27,15 +27,22 @@ COMMANDS = (
     "demo --no-progress",
     "geometry --model tiny-llava --edit no-dog --per-concept 2",
     "index build --space profile --model tiny-llava",
+    "ingest --model tiny-llava --methods modality_profile,miner --per-concept 3 --exemplars 5 --no-progress",
+    "labels make",
 )
-WIDTH, GAP, DPI = 10.4, 0.12, 200
+WIDTH, GAP, DPI = 13.8, 0.12, 160
 """Inches of the page and between figures, and dots to an inch."""
+HEADING = 28
+"""Dots of a heading."""
 COLOURS = 256
 """Of the palette, so that the page is small."""
 
 Asked = tuple[Callable[[Atlas], Answer], Mapping[str, Any]]
 MODEL = "tiny-llava"
 METHODS = ("contribution", "activation", "ablation", "gradient_x_activation")
+SEES = "3/182"
+"""One of the few neurons of the embedded model that are active at the tokens of pictures."""
+STATISTICS = ("modality_profile.share", "modality_profile.rate")
 FIGURES: Mapping[str, Asked] = {
     "query": (lambda atlas: atlas.query("dog", model=MODEL, top=12), {}),
     "neuron": (lambda atlas: atlas.neuron("3/265", model=MODEL), {}),
@@ -51,8 +58,16 @@ FIGURES: Mapping[str, Asked] = {
     "dose_response": (lambda atlas: atlas.dose_response(model=MODEL, source="text"), {}),
     "effects": (lambda atlas: atlas.effects(edit="no-dog@1"), {"metric": "accuracy"}),
     "measures": (lambda atlas: atlas.measures(name="knn_mixing"), {}),
-    "points": (lambda atlas: atlas.points(projection="pca"), {}),
+    "points": (lambda atlas: atlas.points(layer=2), {}),
+    "roles": (lambda atlas: atlas.roles(concept="dog", model=MODEL, statistics=STATISTICS), {}),
+    "labels": (lambda atlas: atlas.labels(), {}),
+    "match": (lambda atlas: atlas.match(MODEL, MODEL, concept="dog", method="contribution", top=8), {}),
+    "search": (lambda atlas: atlas.search("a dog that barks", model=MODEL, top=8), {}),
     "similar": (lambda atlas: atlas.similar("3/265", space="profile", model=MODEL, top=8), {}),
+    "edit_answers": (lambda atlas: atlas.edit_answers("no-dog", questions=2), {}),
+    "heatmap": (lambda atlas: atlas.heatmap(SEES, exemplars=4, source="image"), {}),
+    "heatmaps": (lambda atlas: atlas.heatmaps(SEES, concept="house"), {}),
+    "gallery": (lambda atlas: atlas.gallery(SEES, source="image", exemplars=5), {}),
 }
 """Heading -> the question, and options of its figure."""
 
@@ -80,35 +95,23 @@ def drawn(answer: Answer, options: Mapping[str, Any]) -> Image.Image:
 
 
 def page(pictures: Mapping[str, Image.Image]) -> Image.Image:
-    """The pictures in rows, the highest first, each under its heading."""
-    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"), 20)
-    gap, heading, width = round(GAP * DPI), 32, round(WIDTH * DPI)
-    rows = [*_rows(sorted(pictures.items(), key=lambda item: -item[1].height), width, gap)]
-    height = sum(max(picture.height for _, picture in row) + heading + gap for row in rows)
-    sheet = Image.new("RGB", (width, height), "white")
-    pen, y = ImageDraw.Draw(sheet), 0
-    for row in rows:
-        x = gap
-        for name, picture in row:
-            pen.text((x, y + 4), name, fill="black", font=font)
-            sheet.paste(picture, (x, y + heading))
-            x += picture.width + gap
-        y += max(picture.height for _, picture in row) + heading + gap
+    """The pictures on one page, the highest first, each under its heading and as far up as there is room."""
+    font = ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf"), 18)
+    gap, width = round(GAP * DPI), round(WIDTH * DPI)
+    free = [0] * width  # from which y on every column is free
+    places = {}
+    for name, picture in sorted(pictures.items(), key=lambda item: -item[1].height):
+        span = picture.width + gap
+        x = min(range(0, width - span + 1, gap), key=lambda x: (max(free[x : x + span]), x))
+        y = max(free[x : x + span])
+        places[name] = (x + gap // 2, y)
+        free[x : x + span] = [y + HEADING + picture.height + gap] * span
+    sheet = Image.new("RGB", (width, max(free)), "white")
+    pen = ImageDraw.Draw(sheet)
+    for name, (x, y) in places.items():
+        pen.text((x, y + 4), name, fill="black", font=font)
+        sheet.paste(pictures[name], (x, y + HEADING))
     return sheet
-
-
-def _rows(
-    pictures: Sequence[tuple[str, Image.Image]], width: int, gap: int
-) -> Sequence[Sequence[tuple[str, Image.Image]]]:
-    """Each picture in the first row that has room for it."""
-    rows: list[list[tuple[str, Image.Image]]] = []
-    for name, picture in pictures:
-        fits = (row for row in rows if sum(p.width + gap for _, p in row) + picture.width + 2 * gap <= width)
-        row = next(fits, None)
-        if row is None:
-            rows.append(row := [])
-        row.append((name, picture))
-    return rows
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -122,9 +122,11 @@ def matrix(
 
     colours: a colour map's name. unit: what the colour bar is labelled with.
     """
+    import numpy as np
+
     image = axis.imshow(values, cmap=colours, norm=scale, aspect="auto")
     size = 6.0 if len(names) <= 10 else 4.5
-    dark = image.to_rgba(values)[..., :3] @ [0.3, 0.59, 0.11] < 0.5
+    dark = image.to_rgba(np.array(values, dtype=float))[..., :3] @ [0.3, 0.59, 0.11] < 0.5
     for y, row in enumerate(values if len(names) <= WRITTEN else ()):
         for x, value in enumerate(row):
             if value == value and texts[y][x]:

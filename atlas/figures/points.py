@@ -36,8 +36,9 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     projections = len({projection for _, _, projection in kinds})
     looks = {role: series(place) for place, role in enumerate(sorted({row["role"] for row in rows}))}
     names = [", ".join([s, p, *([NAMES.get(c, c)] if len(conditions) > 1 else [])]) for s, c, p in kinds]
-    width = WIDTH if projections == 1 else SIDE
-    axes = one_or_panels(ax, names, "[[projection]]", columns=projections, width=width, height=SIDE + 0.5)
+    columns = projections if projections > 1 else len(conditions)
+    size = {"columns": columns, "width": WIDTH if columns == 1 else SIDE, "height": SIDE + 0.5}
+    axes = one_or_panels(ax, names, "[[projection]]", **size)
     told = set()
     for axis, ((source, condition, projection), of_kind) in zip(axes, kinds.items(), strict=True):
         for role, look in looks.items():
