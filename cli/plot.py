@@ -55,6 +55,7 @@ def _drawing(kind: type[Question[Any]]) -> Callable[..., None]:
     name = name_of(kind).replace("_", "-")
     asked = f"atlas {name}"
     given = kind.examples[0].removeprefix(asked) if kind.examples[0].startswith(f"{asked} ") else ""
+    given = given.removeprefix(" show")  # of a command in a group, as in `atlas labels show`
     command.__doc__ = help_of(kind, [f"atlas plot {name}{given} --out {name}.png"])
     return with_options(command, kind)
 

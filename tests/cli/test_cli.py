@@ -532,6 +532,7 @@ ASKING = {
     "overlap": ["--concept", "dog", "--methods", "contribution,activation"],
     "roles": ["--concept", "dog"],
     "search": ["dog"],
+    "plot search": [],
     "evaluate": ["no-dog"],
     "edit create": ["--of", "dog", "--set", "0"],
     "edit compose": ["no-cat"],
@@ -548,7 +549,8 @@ WITHOUT_ATLAS = [
 @pytest.mark.parametrize("path", WITHOUT_ATLAS, ids=" ".join)
 def test_every_command_says_where_no_atlas_is(path: list[str], run: Run, tmp_path: Path) -> None:
     assert len(WITHOUT_ATLAS) > 40
-    words = list(ASKING.get(" ".join(path).removeprefix("plot "), []))
+    name = " ".join(path)
+    words = list(ASKING.get(name, ASKING.get(name.removeprefix("plot "), [])))
     for parameter in found(path).params:
         if parameter.required:
             value = {"address": "0/1", "file": str(tmp_path / "x")}.get(parameter.name, "x")
