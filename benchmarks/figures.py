@@ -29,6 +29,7 @@ QUESTIONS: Mapping[str, Callable[[Atlas], Answer]] = {
     "shared of all concepts": lambda atlas: atlas.shared(concepts="all", method="contribution", model=MODEL),
     "overlap": lambda atlas: atlas.overlap(CONCEPT, model=MODEL, methods=METHODS),
     "concept_matrix": lambda atlas: atlas.concept_matrix(model=MODEL, source="image"),
+    "concept_matrix of 34 concepts": lambda atlas: atlas.concept_matrix(model=MODEL, source="text"),
     "cross_ablation": lambda atlas: atlas.cross_ablation(model=MODEL),
     "agreement": lambda atlas: atlas.agreement(model=MODEL),
     "agreement of pairs": lambda atlas: atlas.agreement(pairs=True, model=MODEL, concept=CONCEPT, source="image"),
