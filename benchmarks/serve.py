@@ -1,6 +1,8 @@
 """Pages and routes of `atlas serve`, against the questions behind them asked in this process.
 
-    python benchmarks/serve.py [ATLAS]          # by default the user's atlas; a large one: benchmarks/scale.py --folder
+    python benchmarks/serve.py [ATLAS]       # by default the user's atlas
+
+A large one: `python benchmarks/scale.py --keep large.atlas`.
 
 A server of its own answers over the loopback interface. Then fifty readers ask at once while another process writes.
 """

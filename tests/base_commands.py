@@ -18,6 +18,7 @@ from typing import Any
 
 READ = (
     "query --concept dog --method contribution --source text --top 5",
+    "compare --concept dog --method contribution --source image --to source=text",
     "count --concept dog",
     "agreement",
     "concept-matrix --method contribution --source text",

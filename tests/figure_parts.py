@@ -190,6 +190,7 @@ def answers(path: Path) -> Mapping[str, Answer]:
     atlas = Atlas.open(path)
     return {
         "agreement": atlas.agreement(pairs=True, source="text", reduce="contrast"),
+        "compare": atlas.compare("dog", method="contribution", source="image", to="source=text", top=10),
         "concept_matrix": atlas.concept_matrix(method="contribution", source="text", top=10),
         "cross_ablation": cross_rows(),
         "dose_response": dose_rows(),

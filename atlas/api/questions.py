@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from atlas.api.ask import method_of
 from atlas.questions.agreement import Agreement
+from atlas.questions.compare import Compare
 from atlas.questions.concept_matrix import ConceptMatrix
 from atlas.questions.concepts import Concepts
 from atlas.questions.count import Count
@@ -41,6 +42,7 @@ class Questions:
     """One method a question."""
 
     agreement = method_of(Agreement)
+    compare = method_of(Compare)
     concept_matrix = method_of(ConceptMatrix)
     concepts = method_of(Concepts)
     count = method_of(Count)

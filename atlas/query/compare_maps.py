@@ -37,25 +37,55 @@ _PAIRED = "SELECT unnest([reference_map, method_map]) FROM pairs"
 """The maps of the common table expression `pairs`."""
 
 
-def shared_neurons(map_ids: Sequence[int], *, top: int, only: bool = False) -> Query:
-    """The neurons in the top of every map; with `only`, those in the first map's top and in no other's.
+OF_ALL, OF_FIRST, OF_ANY = "all", "first", "any"
+"""In the top of which maps neurons are: of every map, of the first and no other, of any."""
+
+_IN_TOPS = {
+    OF_ALL: "count(*) = len($maps::INTEGER[])",
+    OF_FIRST: "count(*) = 1 AND min(a.place) = 1",
+    OF_ANY: "TRUE",
+}
+
+
+def top_neurons(map_ids: Sequence[int], *, top: int, of: str = OF_ALL) -> Query:
+    """The neurons in the top of maps. of: of which, see `OF_ALL`.
 
     Their ranks and scores are in the order of the maps, NULL where a map does not score the neuron. Best first by the
-    sum of the ranks; with `only`, by the first's.
+    sum of the ranks; of the first alone, by its rank.
     """
-    keep = "count(*) = 1 AND min(a.place) = 1" if only else "count(*) = len($maps::INTEGER[])"
+    by_first = of == OF_FIRST
     return Query(
         f"""
 WITH {_GIVEN_MAPS},
 kept AS (
     SELECT s.layer, s.neuron FROM scores s JOIN given_maps a USING (map_id)
-    WHERE s.rank <= $top AND {placed("s")} GROUP BY s.layer, s.neuron HAVING {keep}),
+    WHERE s.rank <= $top AND {placed("s")} GROUP BY s.layer, s.neuron HAVING {_IN_TOPS[of]}),
 {_PLACED}
 SELECT p.component, p.layer, p.neuron, p.ranks, p.scores, d.tokens[1:5] AS tokens
 FROM placed p
 {tokens_of("p")}
-ORDER BY {"p.ranks[1]" if only else "list_sum(p.ranks)"}, p.layer, p.neuron""".strip(),
+ORDER BY {"p.ranks[1]" if by_first else "list_sum(p.ranks)"}, p.layer, p.neuron""".strip(),
         {"maps": list(map_ids), "top": top},
+    )
+
+
+def score_correlation(first: int, second: int) -> Query:
+    """Spearman's correlation of two maps' scores over the neurons that both score, ties at their mean rank; NULL of
+    fewer than 10 neurons or of constant scores."""
+    return Query(
+        """
+WITH placed AS (
+    SELECT a.score AS first, b.score AS second, row_number() OVER (ORDER BY a.score) AS first_place,
+           row_number() OVER (ORDER BY b.score) AS second_place
+    FROM scores a JOIN scores b ON b.layer = a.layer AND b.neuron = a.neuron AND b.map_id = $second
+    WHERE a.map_id = $first),
+ranked AS (
+    SELECT avg(first_place) OVER (PARTITION BY first) AS first, avg(second_place) OVER (PARTITION BY second) AS second
+    FROM placed)
+SELECT CASE WHEN count(*) >= 10 AND stddev_pop(first) * stddev_pop(second) > 0 THEN corr(first, second) END
+           AS correlation, count(*) AS neurons
+FROM ranked""".strip(),
+        {"first": first, "second": second},
     )
 
 

@@ -110,9 +110,10 @@ def of_concept(
     chosen = choose_several(connection, spec, side, between)
     top = count_of(amount, chosen[0]["neurons"])
     loudness = loudness_of(connection, chosen)
-    _require_kept(chosen, loudness, top)
+    require_kept(chosen, loudness, top)
     counts = _statistics(connection, spec, chosen, loudness, Rule("top", top), only) | {"top": top}
-    rows = compare_maps.shared_neurons([c["map_id"] for c in chosen], top=top, only=only).run(connection)
+    of = compare_maps.OF_FIRST if only else compare_maps.OF_ALL
+    rows = compare_maps.top_neurons([c["map_id"] for c in chosen], top=top, of=of).run(connection)
     rule = {"top": top, "only" if only else "shared": list(between), "side": side}
     conclusion = verdict(counts, _claim(only, between), caveat=_caveat(chosen, counts))
     neurons = NeuronSet(rows, provenance_of(chosen, rule))
@@ -217,7 +218,7 @@ def of_concepts(
     chosen[0] = StoredMap(chosen[0].row, (*notes, *chosen[0].defaults))
     top = count_of(amount, chosen[0]["neurons"])
     loudness = loudness_of(connection, chosen)
-    _require_kept(chosen, loudness, top)
+    require_kept(chosen, loudness, top)
     pair = [first[0], second[0]]
     answers = {name: maps for name, maps in _answers(connection, spec, pair).items() if name in both}
     everyone = [*chosen, *_other_concepts(connection, spec, pair), *chain(*answers.values())]
@@ -250,7 +251,12 @@ def _add_q_values(rows: Sequence[dict[str, Any]]) -> None:
                 row[f"{prefix}q_value"] = float(q)
 
 
-def _require_kept(chosen: Sequence[StoredMap], loudness: Loudness, top: int) -> None:
+def require_kept(chosen: Sequence[StoredMap], loudness: Loudness, top: int) -> None:
+    """Refuse maps that do not keep the neurons that a comparison needs.
+
+    Raises:
+        UsageError: with how many one keeps.
+    """
     for c in chosen:
         if c["kept"] < c["neurons"] and (top > c["kept"] or not loudness.covers(chosen)):
             raise UsageError(

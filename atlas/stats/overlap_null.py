@@ -172,7 +172,7 @@ def suffixed(name: str) -> str:
 
 def null_lines(statistics: Statistics, matched: str) -> list[str]:
     """One line for each null: what it expects. matched: what matched neurons have in common."""
-    pairs = int(statistics[f"{MISMATCHED}pairs"] or 0)
+    pairs = int(statistics.get(f"{MISMATCHED}pairs") or 0)
     descriptions = {CHANCE: "any neurons", MATCHED: f"neurons of the same {matched}"}
     descriptions[MISMATCHED] = f"other concepts' neurons ({pairs} pairs)"
     descriptions[ANSWERS] = "the same answers after other prompts"

@@ -21,6 +21,11 @@ def neuron(model: str, address: Neuron | str) -> str:
     return f"/m/{part(model)}/n/{part(str(address))}"
 
 
+def compare(model: str, **more: str | None) -> str:
+    """The page that compares two maps of a model. more: fields of the question `compare`."""
+    return f"/m/{part(model)}/compare{_query(more)}"
+
+
 def edit(label: str) -> str:
     """The page of an edit."""
     return f"/edits/{part(label)}"

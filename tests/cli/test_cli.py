@@ -527,6 +527,7 @@ ELSEWHERE = {"init", "demo", "import", "edit import", "push", "pull", "db path",
 
 ASKING = {
     "count": ["--score", ">0"],
+    "compare": ["--concept", "dog"],
     "match": ["--concept", "dog"],
     **{name: ["--concept", "dog"] for name in ("heatmaps", "layers", "only", "query", "shared", "select save")},
     "overlap": ["--concept", "dog", "--methods", "contribution,activation"],

@@ -66,7 +66,18 @@ def page(views: Views, request: Request) -> Rendered:
         lead=lead(concept, answered, method_used, source_used),
         choices=[("source", known["sources"], source_used), ("method", known["methods"], method_used)],
         neurons=cards(views, query, model),
+        compared=_compared(concept, model, known, method_used, source_used),
     )
+
+
+def _compared(
+    concept: str, model: str, known: Mapping[str, Sequence[str]], method: str | None, source: str | None
+) -> list[tuple[str, str]]:
+    """What this map can be compared with: every other source and method."""
+    given = {"concept": concept, "method": method, "source": source}
+    others = [("source", name) for name in known["sources"] if name != source]
+    others += [("method", name) for name in known["methods"] if name != method]
+    return [(f"with {name}", links.compare(model, **given, to=f"{side}={name}")) for side, name in others]
 
 
 def _further(

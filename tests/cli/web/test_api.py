@@ -28,6 +28,7 @@ pytest.importorskip("schemathesis")
 MODEL = "{model}"
 ASKED: dict[str, dict[str, Any]] = {
     "agreement": {"concept": "dog"},
+    "compare": {"concept": "dog", "method": "contribution", "source": "image", "to": "source=text", "top": 8},
     "cross_ablation": {},
     "edit_diff": {"first": "no-dog", "second": "no-dog"},
     "exemplars": {"address": "0/1"},

@@ -124,6 +124,21 @@ def test_what_was_copied_gives_the_same_rows(client: Any, shown_atlas: Path, cap
             assert [r.get("layer") for r in got[: len(rows)]] == [r.get("layer") for r in rows], command
 
 
+def test_two_maps_are_compared(client: Any, shown_atlas: Path) -> None:
+    model = model_of(shown_atlas)
+    got = client.get("/compare", headers=HTML)
+    assert got.status_code == 303 and got.headers["location"] == f"/m/{model}/compare"
+    form = client.get(f"/m/{model}/compare", headers=HTML).text
+    assert "Choose a concept" in form and '<option value="dog">' in form
+    names = {"concept": "dog", "method": "contribution", "source": "image", "to": "source=text", "top": "8"}
+    page = client.get(f"/m/{model}/compare", params=names, headers=HTML).text
+    answer = Atlas(shown_atlas).compare("dog", method="contribution", source="image", to="source=text", top=8)
+    assert f"{answer.facts['shared']} of the best 8 are the same; by chance" in page
+    assert "/figure/compare?" in page and 'hx-get="?' in page
+    wrong = client.get(f"/m/{model}/compare", params=names | {"to": "source=image"}, headers=HTML)
+    assert wrong.status_code == 400 and "is the same map" in wrong.text
+
+
 def test_a_part_of_a_page_is_asked_for_by_itself(client: Any, shown_atlas: Path) -> None:
     address = f"/m/{model_of(shown_atlas)}/c/dog"
     page = client.get(address, headers=HTML).text
