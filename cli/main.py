@@ -37,6 +37,7 @@ COMMANDS = {
     "sql": "sql",
     "use": "use",
     "serve": "serve",
+    "site": "site",
     **dict.fromkeys(("export", "import", "push", "pull"), "share"),
 }
 """Command -> the module of `cli` that has a function of that name. Every question of `atlas.questions` that is not here

@@ -139,7 +139,7 @@ NEEDS = {
     ),
     "hub": ("push me/my-atlas", "pull me/my-atlas"),
     "gguf": ("models get photo-vlm",),
-    "serve": ("serve --no-browser --port 0",),
+    "serve": ("serve --no-browser --port 0", "site --out {out}/site"),
     "plots": ("plot dose-response --out {out}/doses.png",),
 }
 """Extra -> what needs it."""

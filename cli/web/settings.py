@@ -13,7 +13,8 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 class Settings:
     """path: the atlas. host, port: where it listens. names: further names by which browsers may call it, beside the
     host's own and those of this machine. origins: of other sites whose pages may read its answers. token: what every
-    request must have; None where nothing is asked for. seconds: that a question may take."""
+    request must have; None where nothing is asked for. seconds: that a question may take. static: whether pages are
+    written to files, so that they have everything at once and no forms."""
 
     path: Path
     host: str = "127.0.0.1"
@@ -22,6 +23,7 @@ class Settings:
     origins: tuple[str, ...] = ()
     token: str | None = field(default=None, repr=False)
     seconds: float = 20.0
+    static: bool = False
 
     @property
     def hosts(self) -> frozenset[str]:

@@ -45,6 +45,7 @@ class Views:
 
     def __init__(self, asking: Asking):
         self.asking = asking
+        self._static = asking.settings.static
         self._environment = Environment(
             loader=FileSystemLoader(TEMPLATES),
             autoescape=True,
@@ -59,7 +60,7 @@ class Views:
     def html(self, template: str, shown: Mapping[str, Any], *, embed: bool = False) -> str:
         """A template with what it shows; everything is escaped."""
         return self._environment.get_template(template).render(
-            {"embed": embed, "searched": None, "lead": ()} | {**shown}
+            {"embed": embed, "searched": None, "lead": (), "static": self._static} | {**shown}
         )
 
     async def respond(self, request: Request, page: Page) -> Response:
@@ -80,7 +81,7 @@ class Views:
             raise UsageError(f"this page has no part '{key}'")
         sections: list[tuple[Part, Section | None, str]] = []
         for part in rendered.parts:
-            later = part.deferred and given.get("whole") != "1"
+            later = part.deferred and not self._static and given.get("whole") != "1"
             section = rendered.answered.get(part.key) or (None if later else part.answered(self.asking))
             sections.append((part, section, f"?{urlencode([*given.multi_items(), ('part', part.key)])}"))
         return self.html(rendered.template, {**rendered.shown, "sections": sections}, embed=given.get("embed") == "1")

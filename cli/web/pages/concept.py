@@ -66,6 +66,8 @@ def page(views: Views, request: Request) -> Rendered:
         lead=lead(concept, answered, method_used, source_used),
         choices=[("source", known["sources"], source_used), ("method", known["methods"], method_used)],
         neurons=cards(views, query, model),
+        model=model,
+        sources=known["sources"],
         compared=_compared(concept, model, known, method_used, source_used),
     )
 
