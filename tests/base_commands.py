@@ -54,6 +54,7 @@ READ = (
     "labels ls",
     "labels show",
     "plot agreement",
+    "plot compare --concept dog --method contribution --source image --to source=text",
     "plot concept-matrix --method contribution --source text",
     "plot cross-ablation",
     "plot dose-response",
