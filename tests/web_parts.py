@@ -23,3 +23,11 @@ def served(path: Path, **settings: Any) -> Iterator[Any]:
 
     with TestClient(build(Settings(path, **settings)), base_url=BASE, follow_redirects=False) as client:
         yield client
+
+
+def model_path(path: Path) -> str:
+    """The newest model's name as a part of an address."""
+    from atlas.api.atlas import Atlas
+    from cli.web.links import part
+
+    return part(str(Atlas(path).models()[-1]["name"]))

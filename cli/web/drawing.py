@@ -6,11 +6,15 @@ import io
 import re
 import threading
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 from xml.etree import ElementTree
 
 from atlas.query.answer import Answer
 from cli.text import visible
+from cli.web.copy_as import command_line
+
+if TYPE_CHECKING:
+    from atlas.query.question import Question
 
 SVG = "http://www.w3.org/2000/svg"
 
@@ -26,7 +30,7 @@ _drawing = threading.Lock()
 
 
 def svg_of(answer: Answer, **options: Any) -> str:
-    """The figure of an answer as an SVG element.
+    """The figure of an answer as an SVG element, with the question as what those hear who do not see it.
 
     Raises:
         UsageError: no figure shows it, or it has no rows. Unsupported: matplotlib is not installed.
@@ -49,10 +53,11 @@ def svg_of(answer: Answer, **options: Any) -> str:
                 figure.savefig(drawn, format="svg", metadata=UNDATED[".svg"])
         finally:
             plt.close(figure)
-    return inline(visible(drawn.getvalue(), keep="\n\t"))
+    label = f"Figure of {command_line(cast('Question[Any]', answer.question))}"
+    return inline(visible(drawn.getvalue(), keep="\n\t"), visible(label))
 
 
-def inline(svg: str) -> str:
+def inline(svg: str, label: str) -> str:
     """An SVG document as an element whose styles are attributes; its size follows the page."""
     ElementTree.register_namespace("", SVG)
     ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
@@ -66,7 +71,7 @@ def inline(svg: str) -> str:
             element.attrib.setdefault(name, value)
     for name in ("width", "height"):
         root.attrib[name] = f"{SCALE * float(root.attrib[name].removesuffix('pt')):g}pt"
-    root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt", "role": "img"}
+    root.attrib |= {"stroke-linejoin": "round", "stroke-linecap": "butt", "role": "img", "aria-label": label}
     return ElementTree.tostring(root, encoding="unicode")
 
 
