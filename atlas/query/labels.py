@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from atlas.errors import UsageError, unknown
+from atlas.neurons import Neuron
 from atlas.query.decoded import token_notes, tokens_of
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.statements import Query
@@ -26,6 +27,14 @@ FROM labels l JOIN runs r USING (run_id)
 WHERE l.run_id = $run AND ($label IS NULL OR l.label = $label)
 ORDER BY l.score DESC, l.layer, l.neuron, l.label LIMIT $top"""
 
+_OF_NEURON = """
+WITH counted AS (
+    SELECT *, count(*) OVER (PARTITION BY run_id, rule, label) AS neurons FROM labels)
+SELECT l.run_id[1:8] AS run, m.name AS model, l.rule, l.label, l.score, l.neurons
+FROM counted l JOIN runs r USING (run_id) LEFT JOIN models m USING (model_id)
+WHERE l.component = $component AND l.layer = $layer AND l.neuron = $neuron AND ($model IS NULL OR m.name = $model)
+ORDER BY r.finished_at, l.run_id, l.rule, l.label"""
+
 _LAYERS = """
 SELECT layer, label, count(*) AS neurons,
        count(*) FILTER (labels > 1) AS also_other
@@ -43,6 +52,13 @@ def listing(path: Path) -> pa.Table:
     """Every label of every run: its rule, how many neurons have it, the range of their scores."""
     with open_readonly(path) as connection:
         return Query(_LISTED.strip(), {}).run(connection)
+
+
+def of_neuron(path: Path, neuron: Neuron, model: str | None) -> pa.Table:
+    """The labels of one neuron: run, model, rule, label, score, and how many neurons of the run have the label."""
+    where = {"component": neuron.component, "layer": neuron.layer, "neuron": neuron.index, "model": model}
+    with open_readonly(path) as connection:
+        return Query(_OF_NEURON.strip(), where).run(connection)
 
 
 def labelled(path: Path, run: str, label: str | None = None, *, top: int | None = None) -> NeuronSet:

@@ -200,6 +200,22 @@ FROM edits e JOIN models m USING (model_id) ORDER BY e.name, e.version""",
 }
 
 
+def edits_of(neuron: Neuron | None, model: str | None) -> Query:
+    """The edits of a model, or of a neuron with what each changes of it."""
+    change = "" if neuron is None else ", c.gain, c.bias, c.noise, c.where"
+    join = "" if neuron is None else "JOIN changes c USING (edit_id)"
+    address = "AND c.component = $component AND c.layer = $layer AND c.neuron = $neuron" if neuron else ""
+    return Query(
+        f"""
+SELECT e.name || '@' || e.version AS edit, e.concept{change}, e.changes, e.tap, e.solver, m.name AS model, e.created_at,
+       e.note
+FROM edits e JOIN models m USING (model_id) {join}
+WHERE ($model IS NULL OR m.name = $model) {address}
+ORDER BY e.name, e.version""".strip(),
+        {"model": model} | ({} if neuron is None else _address(neuron)),
+    )
+
+
 def effects(run: str | None = None, edit: str | None = None, concept: str | None = None) -> Query:
     """Measured effects of edits and ablations: of one run, edit and concept, or of all."""
     return Query(

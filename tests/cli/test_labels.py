@@ -33,6 +33,13 @@ def test_labels_are_made_listed_and_shown(run: Run, labelled: Path) -> None:
     shown = json.loads(out)["rows"]
     assert code == 0 and len(shown) == min(2, mine[label]) and {row["label"] for row in shown} == {label}
     assert len(shown[0]["tokens"]) == 5
+    neuron = f"{shown[0]['layer']}/{shown[0]['neuron']}"
+    [own] = [
+        r for r in json.loads(run("labels", "show", "--neuron", neuron, "--json")[1])["rows"] if r["label"] == label
+    ]
+    assert own["run"] == made[:8] and own["neurons"] == mine[label] and own["score"] == shown[0]["score"]
+    code, _, err = run("labels", "show", made[:8], "--neuron", neuron)
+    assert code == 2 and "leave out the RUN" in err
     code, out, _ = run("labels", "show", made[:8], "--by-layer", "--csv")
     assert code == 0 and sum(int(line.split(",")[2]) for line in out.splitlines()[1:]) == 12
     assert run("db", "check")[0] == 0

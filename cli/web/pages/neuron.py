@@ -8,8 +8,11 @@ from typing import Any
 from starlette.requests import Request
 
 from atlas.neurons import LANGUAGE
+from atlas.questions.edits import Edits
+from atlas.questions.labels import Labels
 from atlas.questions.models import Models
 from atlas.questions.neuron import Neuron, Profile
+from atlas.questions.roles import Roles
 from atlas.questions.similar import Similar
 from cli.web import links
 from cli.web.cells import text
@@ -25,7 +28,12 @@ def page(views: Views, request: Request) -> Rendered:
     question = Neuron(address, model=model, top=5)
     profile = views.asking.ask(question)
     concepts = Part("concepts", "Concepts, by method and source", question, figure=True, model=profile.model)
+    given = {"neuron": address, "model": profile.model}
     parts = [concepts]
+    parts.append(Part("labels", "Labels", Labels(**given), "What rules say it serves, of how many neurons alike."))
+    parts.append(Part("edits", "Edits that change it", Edits(**given)))
+    by_role = Roles(address, model=model)
+    parts.append(Part("roles", "What it does at each kind of token", by_role, figure=True, table=False, deferred=True))
     for space in SPACES:
         near = Similar(address, space, model=model, top=8)
         title = f"Neighbours in the space '{space}'"

@@ -162,6 +162,19 @@ def test_a_neuron_page_has_its_examples_and_steps(client: Any, shown_atlas: Path
     assert 'rel="next"' not in client.get(end, headers=HTML).text
 
 
+def test_a_neuron_page_names_the_edits_that_change_it(client: Any, shown_atlas: Path) -> None:
+    model, opened = model_of(shown_atlas), Atlas(shown_atlas)
+    changed = opened.edit("no-dog").neurons.neurons
+    other = next(n for n in opened.query("dog", top=50).neurons if n not in changed)
+    link = '<a href="/edits/no-dog@1">no-dog@1</a>'
+    for neuron, expected in ((changed[0], True), (other, False)):
+        assert (link in client.get(f"/m/{model}/n/{neuron}", headers=HTML).text) == expected
+        assert len(opened.edits(neuron=str(neuron), model=model)) == expected
+    [row] = opened.edits(neuron=str(changed[0])).to_pylist()
+    assert (row["edit"], row["gain"], row["bias"], row["changes"]) == ("no-dog@1", 0.0, 0.0, 3)
+    assert not len(opened.edits(model="another"))
+
+
 @pytest.mark.parametrize(
     ("query", "leads"),
     [("0/1", "/n/0/1"), ("dog", "/c/dog"), ("Dog", "/c/dog"), ("", "/")],
