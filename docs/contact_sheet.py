@@ -50,6 +50,7 @@ FIGURES: Mapping[str, Asked] = {
     "shared": (lambda atlas: atlas.shared("dog", "contribution", model=MODEL), {}),
     "only": (lambda atlas: atlas.only("dog", "contribution", model=MODEL), {}),
     "shared, all": (lambda atlas: atlas.shared(concepts="all", method="contribution", model=MODEL), {}),
+    "compare": (lambda a: a.compare("dog", "contribution", source="image", model=MODEL, to="source=text"), {}),
     "overlap": (lambda atlas: atlas.overlap("dog", model=MODEL, methods=METHODS), {}),
     "concept_matrix": (lambda atlas: atlas.concept_matrix(model=MODEL, source="image"), {}),
     "cross_ablation": (lambda atlas: atlas.cross_ablation(model=MODEL, source="image"), {}),
