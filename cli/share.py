@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import pyarrow as pa
 import typer
 
-from cli.common import AtlasPath, resolve, say, words
+from atlas.errors import UsageError
+from cli.common import AtlasPath, resolve, say, tell, words
 from cli.groups import grouped
 from cli.render import Output, show
 
@@ -51,12 +52,20 @@ class Part:
         return Choice(**{name: words(text) for name, text in given.items()}, edits=not self.no_edits)
 
 
+BUNDLE, EMBEDDING_ATLAS = "bundle", "embedding-atlas"
+
+
 @grouped
 def export(
     *,
-    folder: Annotated[Path, typer.Argument(help="The bundle: a folder that is not there yet.")],
+    folder: Annotated[Path, typer.Argument(help="The bundle: a folder that is not there yet; of a map, a file.")],
     part: Part,
     output: Output,
+    as_: Annotated[
+        str, typer.Option("--as", help="bundle, or embedding-atlas: a map of neurons as Parquet (x, y, label, image).")
+    ] = BUNDLE,
+    space: Annotated[str, typer.Option("--space", help="Of a map: decoded, direction or profile.")] = "profile",
+    images: Annotated[int, typer.Option("--images", help="Of a map: how many neurons have a picture.", min=0)] = 1000,
     atlas: AtlasPath = None,
 ) -> None:
     """Write the atlas, or what is chosen of it, as a bundle to hand on: Parquet and JSON with sums, licences, a card.
@@ -66,7 +75,14 @@ def export(
     Example: atlas export my-bundle
 
     Example: atlas export dogs --concept dog --method contribution
+
+    Example: atlas export neurons.parquet --as embedding-atlas --space profile
     """
+    if as_ == EMBEDDING_ATLAS:
+        _export_map(resolve(atlas), folder, part, space, images)
+        return
+    if as_ != BUNDLE:
+        raise UsageError(f"[[as]] is {BUNDLE} or {EMBEDDING_ATLAS}, not '{as_}'")
     from atlas.share.export import export as write
 
     chosen = output.chosen()
@@ -76,6 +92,25 @@ def export(
         f"{exported.bytes / 1e6:,.1f} MB in {folder}; `atlas import {folder}` reads it, "
         "`atlas push OWNER/NAME` sends one"
     )
+
+
+def _export_map(path: Path, file: Path, part: Part, space: str, images: int) -> None:
+    """The map of neurons of one model."""
+    given = [name for name, value in asdict(part).items() if value and name != "model"]
+    if given:
+        raise UsageError(f"a map has all neurons of a model; leave out [[{given[0]}]]")
+    from cli.neuron_map import write
+
+    about = write(path, file, space, part.model, images)
+    for note in about["notes"]:
+        say(f"using {note}")
+    shares = " and ".join(f"{100 * share:.0f} %" for share in about["explained"])
+    say(
+        f"labels: the best concept by {about['method']} from {about['source']}; x and y: the first principal "
+        f"components of the space '{about['space']}', {shares} of its variance"
+    )
+    tell(f"{file}: {about['neurons']:,} neurons of {about['model']}, {about['images']:,} with a picture")
+    say(f"`embedding-atlas {file} --x x --y y --text text --image image` opens it (pip install embedding-atlas)")
 
 
 @grouped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,26 +25,39 @@ def thumbnails(path: Path, ids: Sequence[str], side: int) -> dict[str, tuple[str
 
     path: of the atlas. ids: of stored examples, whole. side: pixels of the longer side. A recording has neither.
     """
+    shown = dict[str, tuple[str | None, str | None]]()
+    for example, data, problem in _opened(path, ids, side):
+        address = None if data is None else f"data:image/jpeg;base64,{b64encode(data).decode()}"
+        shown[example] = address, problem
+    return shown
+
+
+def pictures(path: Path, ids: Sequence[str], side: int) -> dict[str, bytes | None]:
+    """By example, its first picture or a video's middle frame as JPEG; None where it cannot be shown."""
+    return {example: data for example, data, _ in _opened(path, ids, side)}
+
+
+def _opened(path: Path, ids: Sequence[str], side: int) -> Iterator[tuple[str, bytes | None, str | None]]:
+    """Every example, its picture as JPEG, and why there is none."""
     with open_readonly(path) as connection:
         rows = examples_with(connection, ids)
-    media, shown = StoredMedia(), dict[str, tuple[str | None, str | None]]()
+    media = StoredMedia()
     for example in dict.fromkeys(ids):
         try:
             [first, *_] = media.open(rows[example])
         except AtlasError as error:
-            shown[example] = None, f"cannot be shown: {error.message}"
+            yield example, None, f"cannot be shown: {error.message}"
         else:
             picture = _visible(first)
-            shown[example] = None if picture is None else address(picture, side), None
-    return shown
+            yield example, None if picture is None else jpeg(picture, side), None
 
 
-def address(picture: Image, side: int) -> str:
-    """A picture as a `data:` address: JPEG, its longer side at most `side` pixels."""
+def jpeg(picture: Image, side: int) -> bytes:
+    """A picture as JPEG, its longer side at most `side` pixels."""
     small, encoded = picture.copy(), BytesIO()
     small.thumbnail((side, side))
     small.save(encoded, "JPEG", quality=QUALITY)
-    return f"data:image/jpeg;base64,{b64encode(encoded.getvalue()).decode()}"
+    return encoded.getvalue()
 
 
 def _visible(medium: Medium) -> Image | None:
