@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    Pixels = NDArray[np.uint8]
-    """(height, width, 3)."""
-
 BEFORE, EDITED, RANDOM = CONDITIONS = ("before", "edited", "random")
 """Columns of answers, in the order in which they are shown."""
 
@@ -30,8 +27,8 @@ class EditedAnswers(Answer):
     """One row a question: the answers before, edited, and with as many random neurons changed alike.
 
     seen: example -> the first picture or video frame that was shown with it. drawn: (example, condition) -> the picture
-    in that answer, where it has one.
+    in that answer, where it has one. Pictures are (height, width, 3).
     """
 
-    seen: Mapping[str, Pixels] = {}
-    drawn: Mapping[tuple[str, str], Pixels] = {}
+    seen: Mapping[str, NDArray[np.uint8]] = {}
+    drawn: Mapping[tuple[str, str], NDArray[np.uint8]] = {}
