@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from atlas.errors import UsageError
+from atlas.query.given import several
 from atlas.stats.overlap import ModalityOverlap, SelectionOverlap
 from atlas.stats.overlap_null import null_lines, suffixed
 
@@ -19,6 +20,16 @@ def require_singular_or_plural(question: object, names: Sequence[str]) -> None:
     for name in names:
         if getattr(question, name) and getattr(question, f"{name}s"):
             raise UsageError(f"[[{name}]] and [[{name}s]] both say what {name} is; give one of them")
+
+
+def named(concepts: str | Sequence[str]) -> tuple[str, ...]:
+    """The concepts that are asked for, of one text those between commas; none where it is all of them.
+
+    >>> named("dog,cat"), named(("dog",)), named("all")
+    (('dog', 'cat'), ('dog',), ())
+    """
+    names = several(concepts)
+    return () if names == ("all",) else names
 
 
 def facts_of(overlap: ModalityOverlap | SelectionOverlap) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from atlas.query.map_spec import OfConcept
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.option import described, option
 from atlas.query.question import Question
-from atlas.questions._overlaps import facts_of, lines_of, require_singular_or_plural
+from atlas.questions._overlaps import facts_of, lines_of, named, require_singular_or_plural
 from atlas.stats.overlap import ModalityOverlap, of_concept, of_concepts, sides
 from atlas.stats.overlap_null import suffixed
 from atlas.store.database import open_readonly
@@ -53,9 +53,7 @@ class Sides(OfConcept, Question[Answer]):
         with open_readonly(path) as connection:
             if self.concept is not None:
                 return self._neurons(of_concept(connection, spec, side, between, self.top, only=self.only))
-            listed = [self.concepts] if isinstance(self.concepts, str) else list(self.concepts)
-            names = [] if listed == ["all"] else listed
-            overlaps = of_concepts(connection, spec, side, between, self.top, self.only, names)
+            overlaps = of_concepts(connection, spec, side, between, self.top, self.only, named(self.concepts))
         what = f"; matched: neurons of the same {overlaps.matched}" if overlaps.matched else ""
         notes = [
             f"{overlaps.rows.num_rows} concepts; q is the false discovery rate over them{what}; "

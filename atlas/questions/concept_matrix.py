@@ -12,6 +12,7 @@ from atlas.query.map_spec import Coordinates
 from atlas.query.option import described, option
 from atlas.query.question import Question
 from atlas.query.resolve_maps import choose_concepts, provenance_of, top_of
+from atlas.questions._overlaps import named
 from atlas.stats.concept_pairs import concept_pairs
 from atlas.store.database import open_readonly
 
@@ -44,9 +45,8 @@ class ConceptMatrix(Coordinates, Question[Answer]):
         rule_of(self.top)
 
     def answer(self, path: Path) -> Answer:
-        listed = [self.concepts] if isinstance(self.concepts, str) else list(self.concepts)
         with open_readonly(path) as connection:
-            chosen = choose_concepts(connection, self.maps(), [] if listed == ["all"] else listed)
+            chosen = choose_concepts(connection, self.maps(), named(self.concepts))
             if len(chosen) < 2:
                 raise UsageError("a matrix needs maps of two concepts or more; `atlas concepts` lists what is stored")
             top = top_of(chosen, self.top)

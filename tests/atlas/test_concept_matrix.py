@@ -79,6 +79,8 @@ def test_some_concepts_are_compared_and_unknown_ones_refused(five: Path) -> None
     atlas = Atlas.open(five)
     [row] = atlas.concept_matrix(method="contribution", concepts=("dog", "car"), top="10%").to_pylist()
     assert (row["concept"], row["other"]) == ("car", "dog") and row["shared"] == len(best("dog") & best("car"))
+    as_text = atlas.concept_matrix(method="contribution", concepts="dog, car", top="10%")
+    assert as_text.to_pylist() == [row]
     with pytest.raises(UsageError, match="giraffe"):
         atlas.concept_matrix(concepts=("dog", "giraffe"))
     with pytest.raises(UsageError, match="two concepts or more"):
