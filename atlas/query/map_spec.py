@@ -184,8 +184,9 @@ class MapSpec(OfConcept):
             elif value is not None:
                 parts.append(f"{column} = ${name}")
                 values[name] = value
-        if self.method is None:  # maps of swapped answers must be named
-            parts.append(f"m.method NOT LIKE '%.{ANSWER}' AND m.method NOT LIKE '%.{ANSWER}.%'")
+        if self.method is None:  # maps of swapped answers, and of what chance gives, must be named
+            parts += [f"m.method NOT LIKE '%.{ANSWER}'", f"m.method NOT LIKE '%.{ANSWER}.%'"]
+            parts.append(f"m.method NOT LIKE '%.{NULL}'")
         if self.run is not None:
             parts.append("starts_with(m.run_id, $run)")
             values["run"] = self.run

@@ -144,6 +144,13 @@ def test_a_neuron_that_is_1_exactly_under_the_concept_has_an_iou_of_1(
         row["null_score"] == pytest.approx(of_null.get(key, 0), abs=1e-6) for key, row in by_neuron.items()
     )
     assert "null_score" not in atlas.query("dog", "contribution").table.column_names
+    also = {
+        name
+        for names in atlas.query("dog", "contribution", reduce="mean", top=128)["also_found_by"].to_pylist()
+        for name in names
+    }
+    also |= {row["method"] for row in atlas.neuron("0/17").to_pylist()}
+    assert "iou" in also and "iou.null" not in also, "what chance gives is no other method"
 
 
 @pytest.mark.filterwarnings("ignore:no held-out examples")
