@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from atlas.figures._parts import shortened
 from atlas.figures._style import MAGNITUDES, SIGNED, around_zero
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.colors import Normalize
 
     from atlas.live.grid.heat_answer import Panel, Shown
+    from atlas.live.grid.heatmap import Mask
 
 OPAQUE = 0.6
 """How much of a picture its map covers."""
@@ -123,16 +125,22 @@ def draw_map(axis: Axes, panel: Panel, scale: Scale | None) -> None:
         veil[..., 3] = 0.75 * unseen
         axis.imshow(veil)
     _outline_region(axis, shown)
-    if panel.mask is not None and panel.mask.any() and not panel.mask.all():
-        axis.contour(panel.mask, [0.5], colors=["white"], linewidths=2.0)
-        axis.contour(panel.mask, [0.5], colors=[ABOVE], linewidths=1.2)
+    if panel.mask is not None and panel.mask.any():
+        _outline(axis, panel.mask, colors=["white"], linewidths=2.0)
+        _outline(axis, panel.mask, colors=[ABOVE], linewidths=1.2)
     _bare(axis)
 
 
 def _outline_region(axis: Axes, shown: Shown) -> None:
-    if shown.region is not None and not shown.region.all():
-        axis.contour(shown.region, [0.5], colors=["black"], linewidths=1.3)
-        axis.contour(shown.region, [0.5], colors=[REGION], linewidths=0.7, linestyles="dashed")
+    if shown.region is not None:
+        _outline(axis, shown.region, colors=["black"], linewidths=1.3)
+        _outline(axis, shown.region, colors=[REGION], linewidths=0.7, linestyles="dashed")
+
+
+def _outline(axis: Axes, part: Mask, **look: Any) -> None:
+    """The edge of a part of a picture; none of the whole, nor in a picture of one row or column of pixels."""
+    if min(part.shape) > 1 and not part.all():
+        axis.contour(part, [0.5], **look)
 
 
 def _bare(axis: Axes) -> None:
@@ -216,16 +224,7 @@ def title_of(panel: Panel, length: int) -> str:
     if panel.neuron is None:
         return "mean"
     raised = ", ".join(" ".join(drawable(token).split()) or repr(token) for token in panel.decoded)
-    return cut(f"{panel.neuron}  {raised}".rstrip(), length)
-
-
-def cut(text: str, length: int) -> str:
-    """A text in so many characters.
-
-    >>> cut("sunflower", 5)
-    'sunf…'
-    """
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    return shortened(f"{panel.neuron}  {raised}".rstrip(), length)
 
 
 def drawable(text: str) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from atlas.errors import UsageError
-from atlas.figures._heat import add_bar, content, cut, draw_panel, drawable, scale_of, title_of
+from atlas.figures._heat import add_bar, content, draw_panel, drawable, scale_of, title_of
+from atlas.figures._parts import shortened
 from atlas.figures._style import WIDTH, panels
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _height(group: Sequence[Panel]) -> float:
     """Inches of a row: for pictures by the tallest, up to a square; for words by the longest text."""
     shapes = [panel.shown.pixels.shape for panel in group if panel.shown.pixels is not None]
     if shapes:
-        return 0.2 + SIDE * min(max(float(height / width) for height, width, _ in shapes), 1.0)
+        return 0.2 + SIDE * min(max(0.3, *(float(height / width) for height, width, _ in shapes)), 1.0)
     signs = max(sum(map(len, panel.shown.words)) for panel in group)
     return 0.3 + 0.115 * min(max(signs / 17, 3), 9)
 
@@ -95,4 +96,4 @@ def _group(axes: Sequence[Axes], group: Sequence[Panel]) -> None:
 def _title(panel: Panel) -> str:
     value, token = panel.shown.stored or (float(panel.values.max()), "")
     at = f" at {drawable(token).strip() or repr(token)}" if token else ""
-    return cut(f"{value:.3g}{at}", 26)
+    return shortened(f"{value:.3g}{at}", 26)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from atlas.errors import UsageError
-from atlas.figures._heat import ABOVE, add_bar, content, cut, draw_panel, draw_picture, drawable, scale_of, title_of
+from atlas.figures._heat import ABOVE, add_bar, content, draw_panel, draw_picture, drawable, scale_of, title_of
+from atlas.figures._parts import shortened
 from atlas.figures._style import GREY, WIDTH, panels
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _cell(axis: Axes, cell: Panel | Shown, length: int, *, labelled: bool) -> No
         return
     scale = scale_of([content(panel)])
     draw_panel(axis, panel, scale)
-    axis.set_title(f"{title_of(panel, length)}\n{cut(_numbers(panel), length + 6)}", fontsize=6, loc="left")
+    axis.set_title(f"{title_of(panel, length)}\n{shortened(_numbers(panel), length + 6)}", fontsize=6, loc="left")
     if scale is not None:
         add_bar(axis, scale, unit="activation" if labelled else "", fraction=0.05, pad=0.02, shrink=0.85)
 

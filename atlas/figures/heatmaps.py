@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from atlas.errors import UsageError
-from atlas.figures._heat import Scale, add_bar, cut, drawable, scale_of
+from atlas.figures._heat import Scale, add_bar, drawable, scale_of
+from atlas.figures._parts import shortened
 from atlas.figures._style import WIDTH, panels
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     for axis, (neuron, row) in zip(axes[-len(rows) :], rows, strict=True):
         raised = ", ".join(" ".join(drawable(token).split()) for token in maps.decoded.get(neuron, ()))
         numbers = "" if row["iou"] is None else f"IoU {row['iou']:.2f} (elsewhere {row['other_region'] or 0:.2f})"
-        title = f"{cut(f'{neuron}  {raised}', 28)}\n{numbers}"
+        title = f"{shortened(f'{neuron}  {raised}', 28)}\n{numbers}"
         _square(axis, maps.maps[neuron], scale_of([maps.maps[neuron]]), title, "activation")
     return axes[0]
 

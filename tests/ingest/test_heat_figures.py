@@ -92,6 +92,18 @@ def test_what_no_token_sees_is_pale_and_a_constant_map_has_no_colours() -> None:
     assert (veil.get_array()[:, :2, 3] == 0.75).all() and not veil.get_array()[:, 2:, 3].any()
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("size", [(1, 200), (200, 1), (1, 1)])
+def test_a_picture_of_one_row_or_column_is_drawn_without_outlines(size: tuple[int, int], tmp_path: Path) -> None:
+    pixels, region = np.zeros((*size, 3), np.uint8), np.arange(size[0] * size[1]).reshape(size) % 2 == 0
+    heat = np.arange(size[0] * size[1], dtype=np.float32).reshape(size)
+    answer = made(Shown("a", "image", pixels=pixels, region=region, concept="dog"), np.arange(4.0), heat)
+    for draw in (heatmap.draw, gallery.draw):
+        axis = draw(answer)
+        assert axis.get_images()[0].get_array().shape == size and not axis.collections
+        save(axis.figure, tmp_path / "a.png")
+
+
 def test_scales_begin_at_0_or_have_it_in_the_middle() -> None:
     magnitudes, signed = scale_of([np.array([1.0, 4.0])]), scale_of([np.array([-3.0, 1.0]), np.array([np.nan])])
     assert magnitudes is not None and (magnitudes.norm.vmin, magnitudes.norm.vmax) == (0, 4)
