@@ -84,7 +84,7 @@ def require_lines(lines: int, what: str, narrower: str) -> None:
 
 def name_lines(axis: Axes, names: Sequence[str], what: str) -> None:
     """Names beside the lines of a list, the first one on top. what: they are names of."""
-    axis.set_yticks(range(len(names)), [drawable(name) if not name.count("\n") else name for name in names])
+    axis.set_yticks(range(len(names)), [*map(drawable_lines, names)])
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.tick_params(axis="y", length=0)
     axis.set_ylabel(what)
@@ -141,8 +141,9 @@ def matrix(
         bar: Any = axis.figure.colorbar(image, ax=axis, fraction=0.03, pad=0.02, aspect=30)
         bar.outline.set_visible(False)
         bar.set_label(unit)
-    axis.set_xticks(range(len(names)), names, rotation=90)
-    axis.set_yticks(range(len(names)), names)
+    shown = [drawable(name) for name in names]
+    axis.set_xticks(range(len(names)), shown, rotation=90)
+    axis.set_yticks(range(len(names)), shown)
     axis.tick_params(length=0)
     for side in ("left", "bottom"):
         axis.spines[side].set_visible(False)
@@ -162,7 +163,8 @@ def legend(ax: Axes | None, axes: Sequence[Axes], columns: int = 2, title: str |
     entries: dict[str, Any] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
+            entries.setdefault(drawable(label), handle)
+    title = None if title is None else drawable(title)
     if ax is not None:
         ax.legend(entries.values(), entries, title=title)
         return
@@ -183,12 +185,12 @@ def _legend_width(lengths: Sequence[int], columns: int) -> float:
 
 def entitle(axis: Axes, text: str) -> None:
     """A title that ends with the panel, as names beside it leave little room on its right."""
-    axis.set_title(text, x=1, ha="right")
+    axis.set_title(drawable_lines(text), x=1, ha="right")
 
 
 def name_values(axis: Axes, text: str) -> None:
     """What a list's values are, below it; aligned as `entitle` does."""
-    axis.set_xlabel(text, x=1, ha="right")
+    axis.set_xlabel(drawable_lines(text), x=1, ha="right")
 
 
 def span(counts: Iterable[int]) -> str:
@@ -209,6 +211,11 @@ def drawable(text: str) -> str:
     font = get_font(findfont("DejaVu Sans"))
     shown = (c if c.isprintable() and font.get_char_index(ord(c)) else ascii(c)[1:-1] for c in text)
     return "".join(shown)
+
+
+def drawable_lines(text: str) -> str:
+    """The same of a text of several lines."""
+    return "\n".join(map(drawable, text.split("\n")))
 
 
 def shortened(text: str, most: int = 28) -> str:

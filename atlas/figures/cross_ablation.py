@@ -44,7 +44,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     size = {"width": max(WIDTH, side), "height": max(WIDTH - 0.5, 0.9 + 0.2 * len(names))}
     [axis] = one_or_panels(ax, ["concepts"], "one", **size)
     scale = around_zero([value for row in values for value in row])
-    shown = [drawable(shortened(name, 20)) for name in names]
+    shown = [shortened(drawable(name), 20) for name in names]
     matrix(axis, values, shown, colours=SIGNED, scale=scale, texts=texts, unit=UNITS[metric])
     columns = [*shown, "", "random: own", "random: others"] if len(values[0]) > len(names) else shown
     places = [place for place, name in enumerate(columns) if name]

@@ -70,7 +70,7 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
         facts = edited.facts
         model = shortened(str(facts["model"]).rpartition("/")[2], 20)
         title = f"edit {shortened(str(facts['edit']), 20)}: {facts['neurons']:,} neurons of {model}"
-        axes[0].figure.suptitle(title, fontsize=7)
+        axes[0].figure.suptitle(drawable(title), fontsize=7)
     return axes[0]
 
 

@@ -124,7 +124,9 @@ def _explain(figure: Figure, answer: HeatAnswer, *, labelled: bool) -> None:
         share = 100 - maps[0].percentile
         handles.append(Line2D([], [], color=ABOVE, linewidth=1.1, label=f"largest {share:g} % of the map"))
     if concept := next((p.shown.concept for p in maps if p.shown.region is not None), None):
-        handles.append(Line2D([], [], color="black", linewidth=1.2, linestyle="--", label=f"{concept} in the picture"))
+        handles.append(
+            Line2D([], [], color="black", linewidth=1.2, linestyle="--", label=f"{drawable(concept)} in the picture")
+        )
     if not labelled:
         handles.append(Line2D([], [], linewidth=0, label="colours: activation, scaled by panel"))
     if handles:

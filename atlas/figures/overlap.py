@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from atlas.figures._parts import Rows, legend, one_or_panels, shortened
+from atlas.figures._parts import Rows, drawable, legend, one_or_panels, shortened
 from atlas.figures._style import COLOURS, WIDTH
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _members(axis: Axes, rows: Rows, sizes: dict[str, int]) -> None:
         below.plot([column] * len(absent), absent, marker="o", color="#dddddd", markersize=4, linestyle="")
         below.plot([column] * len(at), at, marker="o", color="k", markersize=4)
     below.set_ylim(len(names) - 0.5, -0.5)
-    below.set_yticks(range(len(names)), [f"{shortened(name, 40)} ({sizes[name]})" for name in names])
+    below.set_yticks(range(len(names)), [f"{shortened(drawable(name), 40)} ({sizes[name]})" for name in names])
     below.tick_params(length=0, labelbottom=False)
     for spine in below.spines.values():
         spine.set_visible(False)

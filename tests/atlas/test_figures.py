@@ -399,6 +399,28 @@ def test_long_names_many_methods_and_other_scripts_are_inside() -> None:
     assert axis.texts[0].get_text() == "\\u4f60 · '\\n\\n' · $x$"
 
 
+@pytest.mark.filterwarnings("error")
+def test_names_are_drawn_with_signs_that_the_font_has(tmp_path: Path) -> None:
+    names = ["\u72d7", "$x$", "<b>", "dog"]
+    pairs = [{"concept": a, "other": b} for a in names for b in names if a < b]
+    rows = [pair | {"shared": 3, "lift_matched": 2.0, "q_matched": 0.01} for pair in pairs]
+    matrix = Answer(pa.Table.from_pylist(rows), facts={"concepts": names, "matched": "layer", "top": 40})
+    sets = {"sets": names, "degree": 4, "neurons": 3, "expected": 0.1}
+    several = Answer(pa.Table.from_pylist([sets]), facts={"sizes": dict.fromkeys(names, 40), "total": 2048})
+    layers = [{"set": name, "count": 3, "layer": 0, "component": "language", "null_low": 1} for name in names]
+    figures = {
+        "concept_matrix": matrix,
+        "cross_ablation": cross_rows(names),
+        "layers": Answer(pa.Table.from_pylist([row | {"null_high": 5} for row in layers])),
+        "overlap": several,
+        "shared": many_shared(names),
+    }
+    for name, answer in figures.items():
+        figure = drawn(name, answer).figure
+        _style.save(figure, tmp_path / f"{name}.svg")
+        assert "\\u72d7" in (tmp_path / f"{name}.svg").read_text(), name
+
+
 def test_series_of_one_panel_differ_in_grey() -> None:
     from atlas.figures._parts import LINES, MARKERS, series
 
