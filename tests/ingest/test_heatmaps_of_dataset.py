@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from atlas import Atlas
@@ -93,6 +94,14 @@ def test_the_figure_shows_the_concept_and_every_neuron(atlas: Atlas) -> None:
     assert titles[0] == "dog\nin 4 pictures" and len(titles) == 4
     assert [title.split()[0] for title in titles[1:]] == [str(neuron) for neuron in answer.neurons]
     assert np.allclose(figure.axes[0].get_images()[0].get_array(), answer.where)
+    words = [text.get_text() for text in figure.legends[0].get_texts()]
+    random = answer.parts["random"]["iou"].to_pylist()
+    assert words[1] == f"IoU of {len(random)} random neurons of the same layers: {np.mean(random):.2f}"
+    for row, title in zip(answer.to_pylist(), titles[1:], strict=True):
+        assert f"IoU {row['iou']:.2f} (elsewhere {row['other_region']:.2f})" in title
+    at = answer.table.column_names.index("other_region")
+    unknown = answer._like(answer.table.set_column(at, "other_region", pa.nulls(3, pa.float32())))
+    assert "elsewhere" not in unknown.plot().figure.axes[1].get_title(loc="left"), "what is not known is not 0"
     check_figure(heatmaps, answer[1:2])
     with pytest.raises(UsageError, match="the answer has 3 panels"):
         heatmaps.draw(answer, ax=plt.subplots()[1])
