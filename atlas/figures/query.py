@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from atlas.figures._parts import entitle
+from atlas.figures._parts import entitle, legend
 from atlas.figures._ranked import draw_ranked
+from atlas.figures._style import GREY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
-    """A line a neuron, in the answer's order; of a vote of several maps, the mean percentile.
+    """A line a neuron, in the answer's order; of a vote of several maps, the mean percentile. Where the method stores
+    what chance gives, that beside each score.
 
     Raises:
         UsageError: more neurons than a page has room for.
@@ -33,4 +35,9 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
         concepts = list(dict.fromkeys(str(origin["concept"]) for origin in maps))
         named = ", ".join(concepts) if len(concepts) <= 3 else f"{len(concepts)} concepts"
         entitle(axis, f"{named}: {len(answer)} neurons from {len(maps)} maps")
+    if "null_score" in answer.table.column_names:
+        look: dict[str, Any] = {"color": GREY, "marker": "x", "linestyle": "", "label": "by chance (null_score)"}
+        chance = [float("nan") if value is None else value for value in answer["null_score"].to_pylist()]
+        axis.plot(chance, range(len(answer)), **look)
+        legend(ax, [axis])
     return axis

@@ -216,6 +216,16 @@ def test_the_best_neurons_are_their_scores_with_their_tokens(stored_atlas: Path)
     assert drawn("query", voted).get_xlabel() == "mean percentile over 2 maps"
 
 
+def test_scores_stand_beside_what_chance_gives() -> None:
+    address = {"component": "language", "layer": 3, "rank": 1, "tokens": ["dog"]}
+    rows = [address | {"neuron": n, "score": 0.3 - 0.1 * n, "null_score": 0.05 * n or None} for n in range(3)]
+    axis = drawn("query", Answer(pa.Table.from_pylist(rows), {"maps": []}))
+    scores, chance = axis.get_lines()
+    assert scores.get_xdata() == pytest.approx([0.3, 0.2, 0.1])
+    assert chance.get_xdata() == pytest.approx([np.nan, 0.05, 0.1], nan_ok=True)
+    assert chance.get_label() == "by chance (null_score)" and axis.figure.legends
+
+
 def test_a_matrix_of_concepts_has_counts_below_and_lifts_above(stored_atlas: Path) -> None:
     answer = Atlas.open(stored_atlas).concept_matrix(method="contribution", source="text", top=10)
     axis = drawn("concept_matrix", answer)
