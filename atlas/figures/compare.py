@@ -20,18 +20,17 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     """One point a neuron: its score in the first map across, in the second upward, marked by whose top has it.
 
     The legend counts each kind, beside how many would be in both by chance, and of neurons of the same layers and
-    loudness (matched); a neuron that a map does not score is left
-    out and counted.
+    loudness (matched). A neuron that a map does not score is left out and counted.
     """
     facts, rows = answer.facts, answer.to_pylist()
     axis = ax if ax is not None else panels(1, height=3.0)[0]
     scored = [row for row in rows if row["score_first"] is not None and row["score_second"] is not None]
-    expected = f"; {facts['expected']:.2g} by chance"
+    expected = f"; {facts['expected']:.3g} by chance"
     if facts.get("expected_matched") is not None:
-        expected += f", {facts['expected_matched']:.2g} matched"
+        expected += f", {facts['expected_matched']:.3g} matched"
     for place, (where, words) in enumerate((("both", expected), ("first", ""), ("second", ""))):
         of_kind = [row for row in scored if row["in"] == where]
-        name = "in both tops" if where == "both" else f"in the {where}'s alone"
+        name = "in both tops" if where == "both" else f"in the top of the {where} alone"
         axis.plot(
             [row["score_first"] for row in of_kind],
             [row["score_second"] for row in of_kind],

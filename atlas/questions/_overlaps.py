@@ -32,6 +32,13 @@ def named(concepts: str | Sequence[str]) -> tuple[str, ...]:
     return () if names == ("all",) else names
 
 
+def smaller_top(name: str, chosen: float | None, top: float | None) -> list[str]:
+    """A line where a top has fewer neurons than were asked for: those whose score is 0 are in none (`placed`)."""
+    if (chosen or 0) >= (top or 0):
+        return []
+    return [f"  (the top of {name} has {chosen}: no other neuron of its map has a score above 0)"]
+
+
 def facts_of(overlap: ModalityOverlap | SelectionOverlap) -> dict[str, Any]:
     """The statistics by their names in an answer, what matched neurons have in common, and the verdict."""
     statistics: dict[str, Any] = {suffixed(name): value for name, value in overlap.statistics.items()}

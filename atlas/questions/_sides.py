@@ -13,7 +13,7 @@ from atlas.query.map_spec import OfConcept
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.option import described, option
 from atlas.query.question import Question
-from atlas.questions._overlaps import facts_of, lines_of, named, require_singular_or_plural
+from atlas.questions._overlaps import facts_of, lines_of, named, require_singular_or_plural, smaller_top
 from atlas.stats.overlap import ModalityOverlap, of_concept, of_concepts, sides
 from atlas.stats.overlap_null import suffixed
 from atlas.store.database import open_readonly
@@ -72,10 +72,7 @@ class Sides(OfConcept, Question[Answer]):
             f"in the top of {first} and not of {second}" if self.only else f"in the tops of both {first} and {second}"
         )
         notes = [f"{counts['only' if self.only else 'shared']} of {counts['top']} {what}"]
-        if (counts["chosen"] or 0) < (counts["top"] or 0):
-            notes.append(
-                f"  (the top of {first} has {counts['chosen']}: no other neuron of its map has a score above 0)"
-            )
+        notes += smaller_top(first, counts["chosen"], counts["top"])
         notes += lines_of(overlap)
         facts = facts_of(overlap) | {"between": list(overlap.between)}
         rows = one_column_each(overlap.neurons.table, {"ranks": "rank", "scores": "score"}, overlap.between)

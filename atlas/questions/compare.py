@@ -17,6 +17,7 @@ from atlas.query.option import described, option, required
 from atlas.query.question import Question
 from atlas.query.resolve_maps import StoredMap, choose_map, null_map, provenance_of
 from atlas.query.selection_rules import Rule, names_given
+from atlas.questions._overlaps import smaller_top
 from atlas.stats.chosen_sets import ChosenSets
 from atlas.stats.loudness import loudness_of
 from atlas.stats.overlap import require_kept
@@ -76,6 +77,8 @@ class Compare(OfConcept, Question[NeuronSet]):
         facts = {suffixed(name): value for name, value in counts.items()} | alike
         facts |= {"top": top, "matched": loudness.by, FIRST: _name(first), SECOND: _name(second)}
         notes = [f"first: {_name(first)}; second: {_name(second)}", f"{counts['shared']} of {top} in the tops of both"]
+        for where, of in zip((FIRST, SECOND), tops, strict=True):
+            notes += smaller_top(f"the {where}", len(of), top)
         notes += null_lines(counts, loudness.by)
         if alike["correlation"] is not None:
             notes.append(f"rank correlation over {alike['neurons']:,} neurons: {alike['correlation']:.2f}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,24 @@ def test_two_sides_have_the_nulls_that_shared_gives(opened: Atlas) -> None:
         assert compared.facts[name] == shared.facts[name], name
     both = [row for row in compared.to_pylist() if row["in"] == "both"]
     assert [(r["layer"], r["neuron"]) for r in both] == [(r["layer"], r["neuron"]) for r in shared.to_pylist()]
+
+
+def test_tops_of_fewer_neurons_than_were_asked_for_say_so(
+    empty: Path, make_run: Callable[..., Any], store_maps: Callable[..., None]
+) -> None:
+    """A neuron with a score of 0 is in no top."""
+    run = make_run(0, concepts=("dog", "cat"), layers=2, width=50)
+    positive = {"dog": 3, "cat": 30}
+    maps = {
+        name: {(layer, n): float(layer == 0 and n < number) * (n + 1) for layer in range(2) for n in range(50)}
+        for name, number in positive.items()
+    }
+    store_maps(empty, run, {"contribution": maps})
+    answer = Atlas.open(empty).compare("dog", to="concept=cat", top=10)
+    assert answer.facts["chosen"] == 3 and [row["in"] for row in answer.to_pylist()].count("second") == 10
+    notes = "\n".join(answer.notes)
+    assert "(the top of the first has 3: no other neuron of its map has a score above 0)" in notes
+    assert "the top of the second" not in notes
 
 
 def test_what_cannot_be_compared_is_said(opened: Atlas) -> None:
