@@ -65,7 +65,8 @@ class Roles(Coordinates, Question[Answer]):
         if self.concept is None:
             names = [f.name for f in fields(Coordinates)]
             names = [name for name in names if name not in ("model", "dataset", "run")]
-            given = [name for name in names if getattr(self, name) not in (None, BEST)]
+            given = [name for name in names if getattr(self, name) is not None]
+            given += ["top"] if self.top != BEST else []
             if given:
                 raise UsageError(
                     f"[[{given[0]}]] chooses among a concept's neurons; leave it out, or give a [[concept]]"

@@ -87,6 +87,7 @@ def test_what_cannot_be_told_is_refused(with_roles: Atlas, filled: Path) -> None
         ({}, "give one of a neuron"),
         ({"address": "1/5", "concept": "dog"}, "give one of a neuron"),
         ({"address": "1/5", "method": "contribution"}, "method chooses among a concept's neurons"),
+        ({"address": "1/5", "top": 5}, "top chooses among a concept's neurons"),
         ({"address": "9/5"}, "9/5"),
         ({"concept": "dog", "statistics": ("share",)}, "no statistic by token role called 'share'"),
         ({"concept": "dog", "statistics": ("lape.role",)}, "no values by token role of lape.role"),
