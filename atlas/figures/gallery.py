@@ -26,8 +26,8 @@ SIDE = 2 * WIDTH / COLUMNS
 def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     """One panel an example, strongest first, rows of five for each source, each source with one scale of colours.
 
-    A title has the largest value at any token of the example, and that token. `ax`: where to draw the one panel of an
-    answer. Returns the first panel.
+    A title has the largest value at any token of the example, and that token; before it, the value of all that is
+    shown, where it is one. `ax`: where to draw the one panel of an answer. Returns the first panel.
 
     Raises:
         UsageError: several panels, and one was given to draw on.
@@ -96,4 +96,6 @@ def _group(axes: Sequence[Axes], group: Sequence[Panel]) -> None:
 def _title(panel: Panel) -> str:
     value, token = panel.shown.stored or (float(panel.values.max()), "")
     at = f" at {drawable(token).strip() or repr(token)}" if token else ""
-    return shortened(f"{value:.3g}{at}", 26)
+    constant = panel.values.min() == panel.values.max()
+    here = f"{panel.values.max() + 0.0:.3g} here, " if constant and token else ""  # not -0
+    return shortened(f"{here}{value:.3g}{at}", 26)

@@ -30,8 +30,9 @@ PER_INCH = 18
 def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     """One panel a neuron, with the outline of the part above the percentile, and of the concept where that is known.
 
-    Where several neurons were shown the same picture, the picture itself comes first and the mean over them last.
-    Colours are scaled panel by panel. `ax`: where to draw the one panel of an answer. Returns the first panel.
+    Where several neurons were shown the same picture, the picture itself comes first and the mean over them last; where
+    one neuron was shown several, each is named below its map. Colours are scaled panel by panel. `ax`: where to draw
+    the one panel of an answer. Returns the first panel.
 
     Raises:
         UsageError: several panels, and one was given to draw on; or more than a figure can show.
@@ -47,8 +48,11 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     width = WIDTH if columns == 1 else max(2 * WIDTH / COLUMNS, WIDTH / columns)
     axes = [ax] if ax is not None else panels(len(cells), columns=columns, width=width, height=_height(cells, width))
     length = round(PER_INCH * width)
+    alone = len(cells) == len(groups) > 1
     for axis, cell in zip(axes, cells, strict=True):
         _cell(axis, cell, length, labelled=len(cells) <= COLUMNS)
+        if alone and cast("Panel", cell).heat is not None:
+            axis.set_xlabel(_name(_shown_in(cell), length), fontsize=5.5, labelpad=2)
     if ax is None:
         _explain(cast("Figure", axes[0].figure), heat, labelled=len(cells) <= COLUMNS)
     return axes[0]

@@ -82,6 +82,22 @@ def test_both_keep_the_contract_of_a_figure(of_concept: HeatAnswer) -> None:
             draw(of_concept, ax=plt.subplots()[1])
 
 
+def test_the_pictures_of_one_neuron_are_named_below_their_maps(of_concept: HeatAnswer) -> None:
+    pixels, heat = np.zeros((8, 8, 3), np.uint8), np.arange(64, dtype=np.float32).reshape(8, 8)
+    first, second = (made(Shown(name, "image", pixels=pixels), np.arange(4.0), heat) for name in ("a.jpg", "b.jpg"))
+    second.panels = (*first.panels, *second.panels)
+    figure = heatmap.draw(second).figure
+    assert [axis.get_xlabel() for axis in figure.axes[:2]] == ["a.jpg", "b.jpg"]
+    assert not any(axis.get_xlabel() for axis in of_concept.plot().figure.axes), "one picture, named above it"
+
+
+def test_an_example_whose_largest_value_is_not_at_what_is_shown_says_so() -> None:
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    shown = Shown("a", "image", pixels=pixels, stored=(2.38, ":"))
+    assert gallery.draw(made(shown, np.zeros(4), np.zeros((8, 8)))).get_title() == "0 here, 2.38 at :"
+    assert gallery.draw(made(shown, np.arange(4.0), np.zeros((8, 8)))).get_title() == "2.38 at :"
+
+
 def test_what_no_token_sees_is_pale_and_a_constant_map_has_no_colours() -> None:
     pixels = np.zeros((8, 8, 3), np.uint8)
     heat = np.full((8, 8), 0.5, np.float32)
