@@ -134,4 +134,4 @@ def _explain(figure: Figure, answer: HeatAnswer, *, labelled: bool) -> None:
     if not labelled:
         handles.append(Line2D([], [], linewidth=0, label="colours: activation, scaled by panel"))
     if handles:
-        figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=6, labelcolor=GREY)
+        figure.legend(handles=handles, loc="outside upper center", ncols=3, fontsize=6, labelcolor=GREY)

@@ -27,7 +27,7 @@ SIDE = 2 * WIDTH / COLUMNS
 
 
 def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
-    """One panel a neuron after one for the concept, every picture squeezed into the same square; below them, the IoU of
+    """One panel a neuron after one for the concept, every picture squeezed into the same square; above them, the IoU of
     random neurons.
 
     A map that is as large in the same place in all pictures shows a bias of position. `ax`: where to draw the one
@@ -74,7 +74,7 @@ def _explain(figure: Figure, maps: HeatmapsAnswer) -> None:
         words.append(f"IoU of {number} random neurons of the same layers: {maps.facts['random_iou']:.2f}")
     handles = [Line2D([], [], linewidth=0, label=text) for text in words]
     columns = 2 if figure.get_figwidth() > 1.5 * WIDTH else 1
-    look: dict[str, Any] = {"loc": "outside lower center", "ncols": columns, "handlelength": 0, "handletextpad": 0}
+    look: dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "handlelength": 0, "handletextpad": 0}
     figure.legend(handles=handles, fontsize=6, labelcolor=GREY, **look)
 
 

@@ -60,6 +60,14 @@ def test_the_picture_comes_first_then_the_neurons_then_the_mean(of_concept: Heat
     assert labels == ["largest 5 % of the map", "dog in the picture", "colours: activation, scaled by panel"]
 
 
+def test_the_legend_leaves_the_line_of_runs_alone(of_concept: HeatAnswer) -> None:
+    for answer in (of_concept[:1], of_concept[:3], of_concept):
+        figure = answer.plot().figure
+        figure.canvas.draw()
+        [runs] = [text for text in figure.texts if text.get_text().startswith("run ")]
+        assert not runs.get_window_extent().overlaps(figure.legends[0].get_window_extent())
+
+
 def test_outlines_are_the_percentiles_and_the_concepts(of_concept: HeatAnswer) -> None:
     [panel] = of_concept[:1].panels
     axis = of_concept[:1].plot()
