@@ -6,9 +6,9 @@ that show the concept:
 
     M[l, n] = pixels with H[l, n] > q        S[l, n] = |M[l, n] and R| / |M[l, n] or R|
 
-averaged over the concept's pictures. The part `iou.null` is the same with R of another picture of the concept, drawn by
-the example's id: what a neuron reaches that always looks at one place, as things tend to lie in the middle. Maps and
-regions are compared at `side` x `side` points (`ingest.attribution.region_overlap`).
+averaged over an example's pictures, and over the concept's examples. The part `iou.null` is the same with R of another
+picture of the concept, drawn by the example's id: what a neuron reaches that always looks at one place, as things tend
+to lie in the middle. Maps and regions are compared at `side` x `side` points (`ingest.attribution.region_overlap`).
 
 It scores pictures whose dataset knows where the concept is, and models whose image tokens have a place in the picture.
 Concepts are compared by their scores as they are, so it has no contrast.
