@@ -27,7 +27,7 @@ UNDOCUMENTED = (
     rf"({'|'.join(LIBRARIES)})\..*",
     r"(pathlib|collections|contextlib|typing|datetime)\..*",
     r"atlas\.\w+\.\w+\.[A-Z]",  # variables for types
-    r"(Path|Sequence|Mapping|Iterator|Iterable|Callable|AbstractContextManager|Any|Tensor|Literal|Image|Medium)(\..*)?",
+    r"(Path|Sequence|Mapping|Iterator|Iterable|Callable|AbstractContextManager|Any|Tensor|Literal|Image|Medium|NDArray)(\..*)?",
 )
 
 ROOT = Path(__file__).resolve().parents[1]

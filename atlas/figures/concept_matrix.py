@@ -63,7 +63,9 @@ def draw(answer: Answer, *, ax: Axes | None = None) -> Axes:
     against = f"of the same {answer.facts['matched']}" if null else "of any kind"
     written = len(names) <= WRITTEN
     entitle(axis, f"{'above the diagonal: ' if written else ''}lift over neurons\n{against}")
-    name_values(axis, "framed: more than these, q ≤ 0.05" if framed else "no pair has more than these, q ≤ 0.05")
+    name_values(
+        axis, "framed: more than by chance, q ≤ 0.05" if framed else "no pair has more than by chance, q ≤ 0.05"
+    )
     shown = "below the diagonal:\nneurons shared of the best" if written else "the best"
     axis.set_ylabel(f"{len(names)} concepts; {shown} {answer.facts['top']} {'' if written else 'neurons '}of each")
     return axis

@@ -71,7 +71,9 @@ def _explain(figure: Figure, maps: HeatmapsAnswer) -> None:
     words = ["elsewhere: with another picture's region"]
     if maps.facts.get("random_iou") is not None:
         number = len(maps.parts["random"])
-        words.append(f"IoU of {number} random neurons of the same layers: {maps.facts['random_iou']:.2f}")
+        words.append(
+            f"IoU of {number} random neurons of the same {maps.facts['matched']}: {maps.facts['random_iou']:.2f}"
+        )
     handles = [Line2D([], [], linewidth=0, label=text) for text in words]
     columns = 2 if figure.get_figwidth() > 1.5 * WIDTH else 1
     look: dict[str, Any] = {"loc": "outside upper center", "ncols": columns, "handlelength": 0, "handletextpad": 0}

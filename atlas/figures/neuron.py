@@ -35,14 +35,17 @@ def draw(answer: Answer, *, ax: Axes | None = None, reduce: str | None = None) -
     reduce: whose ranks; by default contrast where there is one.
 
     Raises:
-        UsageError: no such reduction, more concepts than a page has room for, or several panels and one was given.
+        UsageError: no such reduction, no rank by it, more concepts than a page has room for, or several panels and
+            one was given.
     """
     rows = answer.to_pylist()
     stored = sorted({row["reduce"] for row in rows})
     reduce = reduce or stored[0]
     if reduce not in stored:
         raise UsageError(f"the answer has no reduction '{reduce}'; there are {', '.join(stored)}")
-    rows = [row for row in rows if row["reduce"] == reduce]
+    rows = [row for row in rows if row["reduce"] == reduce and row["rank"] is not None]
+    if not rows:
+        raise UsageError(f"{answer.facts['neuron']} has no rank to draw: its stored scores by {reduce} are 0")
     kinds = grouped(rows, ["source", "target"])
     methods = sorted({row["method"] for row in rows})
     lines = max(len({row["concept"] for row in of_kind}) for of_kind in kinds.values())

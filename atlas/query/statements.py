@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.neurons import LANGUAGE, Neuron
 from atlas.query.map_spec import MapSpec
+from atlas.query.selection_rules import placed
 
 if TYPE_CHECKING:
     import duckdb
@@ -96,18 +97,24 @@ WHERE {where} ORDER BY m.run_id""".strip(),
 
 
 def best_concepts(neuron: Neuron, map_ids: Sequence[int], *, top: int = 5) -> Query:
-    """For every method, source and reduction, the concepts in whose maps this neuron ranks best."""
+    """For every method, source and reduction, the concepts in whose maps this neuron ranks best.
+
+    rank and percentile are NULL of a score without a place of its own (`atlas.query.selection_rules.placed`).
+    """
     return Query(
-        """
-SELECT m.method, m.source, m.target, m.reduce, c.name AS concept, s.score, s.rank,
-       100.0 * (m.neurons - s.rank + 1) / m.neurons AS percentile
-FROM scores s
-JOIN maps m USING (map_id)
-JOIN concepts c ON c.concept_id = m.concept_id
-WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.layer = $layer AND s.neuron = $neuron
-    AND m.component = $component
-QUALIFY row_number() OVER (PARTITION BY m.method, m.source, m.target, m.reduce ORDER BY s.rank, c.name) <= $top
-ORDER BY m.method, m.source, m.target, m.reduce, s.rank, c.name""".strip(),
+        f"""
+WITH of_neuron AS (
+    SELECT m.method, m.source, m.target, m.reduce, c.name AS concept, s.score, m.neurons,
+           CASE WHEN {placed("s")} THEN s.rank END AS rank
+    FROM scores s
+    JOIN maps m USING (map_id)
+    JOIN concepts c ON c.concept_id = m.concept_id
+    WHERE s.map_id IN (SELECT unnest($maps::INTEGER[])) AND s.layer = $layer AND s.neuron = $neuron
+        AND m.component = $component)
+SELECT method, source, target, reduce, concept, score, rank, 100.0 * (neurons - rank + 1) / neurons AS percentile
+FROM of_neuron
+QUALIFY row_number() OVER (PARTITION BY method, source, target, reduce ORDER BY rank NULLS LAST, concept) <= $top
+ORDER BY method, source, target, reduce, rank NULLS LAST, concept""".strip(),
         {**_address(neuron), "maps": list(map_ids), "top": top},
     )
 

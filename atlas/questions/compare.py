@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,13 @@ from atlas.errors import UsageError
 from atlas.query.amount import count_of
 from atlas.query.compare_maps import OF_ANY, one_column_each, score_correlation, top_neurons
 from atlas.query.decoded import token_notes
-from atlas.query.map_spec import OfConcept
+from atlas.query.map_spec import MapSpec, OfConcept
 from atlas.query.neuron_set import NeuronSet
 from atlas.query.option import described, option, required
 from atlas.query.question import Question
-from atlas.query.resolve_maps import StoredMap, choose_map, null_map, provenance_of
+from atlas.query.resolve_maps import StoredMap, choose_map, null_map, provenance_of, same_but
 from atlas.query.selection_rules import Rule, names_given
+from atlas.query.statements import find_maps
 from atlas.questions._overlaps import smaller_top
 from atlas.stats.chosen_sets import ChosenSets
 from atlas.stats.loudness import loudness_of
@@ -56,11 +58,28 @@ class Compare(OfConcept, Question[NeuronSet]):
     def answer(self, path: Path) -> NeuronSet:
         differing = names_given(self.to, "[[to]] ")
         with open_readonly(path) as connection:
-            first = choose_map(connection, self.maps())
-            second = null_map(connection, first, differing)
+            first, second = self._maps(connection, differing)
             if first["map_id"] == second["map_id"]:
                 raise UsageError(f"[[to={self.to}]] is the same map; name one that differs")
             return self._compared(connection, (first, second))
+
+    def _maps(self, connection: Connection, differing: Mapping[str, str]) -> tuple[StoredMap, StoredMap]:
+        """The two maps; of methods without a reduction in common, where none is asked for, one that both have."""
+        first = choose_map(connection, self.maps())
+        try:
+            return first, null_map(connection, first, differing)
+        except UsageError:
+            if "method" not in differing or "reduce" in differing or self.reduce is not None:
+                raise
+            same = same_but(first, {**differing, "reduce": None})
+            stored = {str(row["reduce"]) for row in find_maps(MapSpec(**same)).run(connection).to_pylist()}
+            mine = find_maps(MapSpec(**same_but(first, {"reduce": None}))).run(connection).to_pylist()
+            common = sorted(stored & {str(row["reduce"]) for row in mine})
+            if not common:
+                raise
+            first = choose_map(connection, self.maps(reduce=common[0]))
+            noted = StoredMap(first.row, (*first.defaults, f"reduce={common[0]} (which both methods have)"))
+            return noted, null_map(connection, first, differing)
 
     def _compared(self, connection: Connection, maps: tuple[StoredMap, StoredMap]) -> NeuronSet:
         first, second = maps

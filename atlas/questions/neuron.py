@@ -102,7 +102,8 @@ class Profile(Answer):
 class Neuron(Coordinates, Question[Profile]):
     """One neuron: the tokens it raises and lowers, its best concepts by method and source, its strongest examples.
 
-    The coordinates narrow its best concepts down. The random control is left out, unless it is the method asked for.
+    The coordinates narrow its best concepts down. A score of 0 in a map that has larger ones has no rank. The random
+    control is left out, unless it is the method asked for.
 
     Raises:
         UsageError: not an address, or a neuron that the model does not have.

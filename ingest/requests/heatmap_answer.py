@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.live.grid.heat_answer import HeatAnswer, Panel, average, rows_of
 from atlas.neurons import PRODUCT, Neuron
+from atlas.stats.loudness import stored_loudness
 from atlas.stats.random_neurons import matched_random
+from atlas.store.database import open_readonly
 from ingest.analyse.heat import Look, look_at
 from ingest.requests.heatmap_model import StoredModel, decoded_tokens
 from ingest.requests.progress import Progress
@@ -50,8 +52,8 @@ def answer_of(
 ) -> HeatAnswer:
     """The panels and the rows of all neurons on everything that is shown."""
     concept = _concept_of(provenance) if "maps" in provenance else settings.concept
-    controls = random_beside(neurons, model.width, settings.seed) if concept is not None else []
     tap = settings.tap or gathered.tap or tap_of(provenance)
+    controls, matched = random_beside(path, model, tap, neurons, settings.seed) if concept is not None else ([], "")
     tokens = decoded_tokens(path, model, neurons)
     look = Look(neurons, controls, tap, concept, settings.percentile, settings.side, tokens)
     panels: list[Panel] = []
@@ -65,7 +67,7 @@ def answer_of(
     answer = HeatAnswer(
         table,
         provenance,
-        facts=_facts(live, model, tap, settings, panels, others),
+        facts=_facts(live, model, tap, settings, panels, others) | ({"matched": matched} if matched else {}),
         notes=list(dict.fromkeys(notes)),
         parts={"random": random} if len(random) else {},
         brief=table.drop_columns(
@@ -77,14 +79,31 @@ def answer_of(
     return answer
 
 
-def random_beside(neurons: Sequence[Neuron], width: int, seed: int) -> list[Neuron]:
-    """Random neurons of the same layers: as many, and beside few neurons LEAST, so that their mean hangs on no one."""
+def random_beside(
+    path: Path, model: StoredModel, tap: str, neurons: Sequence[Neuron], seed: int
+) -> tuple[list[Neuron], str]:
+    """Random neurons, and what they have in common with the given ones: layers, and about the same mean |activation|
+    where the atlas has that. As many, and beside few neurons LEAST, so that their mean hangs on no one."""
+    with open_readonly(path) as connection:
+        loudness = stored_loudness(connection, model.fingerprint, tap)
+    known = loudness if len(loudness) == model.layers else None
     drawn: dict[Neuron, None] = {}
     for i in range(2 * LEAST):
-        drawn |= dict.fromkeys(matched_random(neurons, width, seed + i))
+        drawn |= dict.fromkeys(matched_random(neurons, model.width, seed + i, known))
         if len(drawn) >= LEAST:
             break
-    return list(drawn)
+    return list(drawn), "layers" if known is None else "layers and mean |activation|"
+
+
+def beside_random(value: float, matched: str, each: Sequence[float | None]) -> str:
+    """What random neurons have, in words; and how many of them 0, as a map that is the same everywhere has.
+
+    value: their mean. matched: what they have in common with the neurons. each: every one's.
+    """
+    known = [number for number in each if number is not None]
+    none = sum(number == 0 for number in known)
+    zeros = f" ({none} of {len(known)} have 0)" if none else ""
+    return f"{value:.2f} of random neurons of the same {matched}{zeros}"
 
 
 def _same(table: Any) -> list[str]:
@@ -125,10 +144,9 @@ def _sentence(answer: HeatAnswer) -> tuple[str, ...]:
     """The comparison with random neurons, and the mean map's, in a sentence."""
     if answer.facts.get("iou") is None:
         return ()
-    random = len({panel.neuron for panel in answer.controls})
-    line = (
-        f"IoU {answer.facts['iou']:.2f}, of {random} random neurons of the same layers {answer.facts['random_iou']:.2f}"
-    )
+    facts = answer.facts
+    each = [panel.iou for panel in answer.controls]
+    line = f"IoU {facts['iou']:.2f}, {beside_random(facts['random_iou'], facts['matched'], each)}"
     means = answer.means()
     if (mean := average([panel.iou for panel in means])) is None:
         return (line,)

@@ -95,8 +95,8 @@ class Heatmaps(Request["HeatmapsAnswer"], LoadOptions, Conditions, ModelOptions)
         if live is None:
             live, model = load_stored(path, self, model)
         tokens = decoded_tokens(path, model, neurons)
-        controls = random_beside(neurons, model.width, self.seed)
         tap = self.tap or gathered.tap or tap_of(provenance)
+        controls, matched = random_beside(path, model, tap, neurons, self.seed)
         look = Look(neurons, controls, tap, origin["concept"], self.mask_percentile, SIDE)
         tallies = tally(look_at(live, gathered.shown, look, self.batch_size, progress))
         if not tallies.regions:
@@ -106,14 +106,21 @@ class Heatmaps(Request["HeatmapsAnswer"], LoadOptions, Conditions, ModelOptions)
             )
         table, random = rows_of(tallies.neurons, tallies.regions), rows_of(tallies.controls, tallies.regions)
         facts = {"model": model.name, "fingerprint": live.fingerprint, "concept": origin["concept"], "tap": tap}
+        facts["matched"] = matched
         notes = _first([*gathered.notes, *dict.fromkeys(tallies.notes)])
         answer = HeatmapsAnswer(table, provenance, facts=facts | _means(table, random), notes=notes)
         answer.parts = {"random": random}
         answer.maps = {neuron: of.mean for neuron, of in tallies.neurons.items()}
         answer.where, answer.decoded = tallies.where, tokens
-        answer.notes += (*_sentence(answer.facts), _of_every_neuron(path, model, origin))
+        answer.notes += (*_sentence(answer), *self._circular(), _of_every_neuron(path, model, origin))
         answer.question = self
         return answer
+
+    def _circular(self) -> tuple[str, ...]:
+        """That neurons which were chosen by IoU are measured on the pictures that chose them."""
+        if self.address is None and (self.method or "").partition(".")[0] == IOU:
+            return ("chosen by IoU on these pictures: of others it will be less",)
+        return ()
 
     def _map(self, path: Path, model: StoredModel) -> Any:
         """The concept's map, whose run's dataset has the pictures."""
@@ -157,10 +164,14 @@ def _means(table: Any, random: Any) -> dict[str, float | None]:
     }
 
 
-def _sentence(facts: Any) -> tuple[str, ...]:
+def _sentence(answer: HeatmapsAnswer) -> tuple[str, ...]:
+    """The comparison with other pictures' regions and with random neurons."""
+    from ingest.requests.heatmap_answer import beside_random
+
+    facts = answer.facts
     if None in (facts["iou"], facts["other_region_iou"], facts["random_iou"]):
         return ()
     return (
         f"IoU {facts['iou']:.2f} with {facts['concept']}, {facts['other_region_iou']:.2f} with where it is in another "
-        f"picture, {facts['random_iou']:.2f} of random neurons of the same layers",
+        f"picture, {beside_random(facts['random_iou'], facts['matched'], answer.parts['random']['iou'].to_pylist())}",
     )

@@ -23,7 +23,8 @@ QUALITY = 85
 def thumbnails(path: Path, ids: Sequence[str], side: int) -> dict[str, tuple[str | None, str | None]]:
     """By example, its first picture or a video's middle frame as a `data:` address, or in words why it is not shown.
 
-    path: of the atlas. ids: of stored examples, whole. side: pixels of the longer side. A recording has neither.
+    path: of the atlas. ids: of stored examples, whole. side: pixels of the longer side. Recordings
+    and texts have neither.
     """
     shown = dict[str, tuple[str | None, str | None]]()
     for example, data, problem in _opened(path, ids, side):
@@ -43,13 +44,16 @@ def _opened(path: Path, ids: Sequence[str], side: int) -> Iterator[tuple[str, by
         rows = examples_with(connection, ids)
     media = StoredMedia()
     for example in dict.fromkeys(ids):
+        if example not in rows:
+            yield example, None, "its run is no longer here"
+            continue
         try:
-            [first, *_] = media.open(rows[example])
+            opened = media.open(rows[example])
         except AtlasError as error:
             yield example, None, f"cannot be shown: {error.message}"
-        else:
-            picture = _visible(first)
-            yield example, None if picture is None else jpeg(picture, side), None
+            continue
+        picture = _visible(opened[0]) if opened else None
+        yield example, None if picture is None else jpeg(picture, side), None
 
 
 def jpeg(picture: Image, side: int) -> bytes:

@@ -113,3 +113,17 @@ def test_the_figure_has_one_point_a_neuron(opened: Atlas) -> None:
     assert sum(drawn.values()) == len(answer)
     assert f"in both tops: {answer.facts['shared']}" in "".join(drawn)
     plt.close(axes.figure)
+
+
+def test_methods_without_a_common_reduction_are_compared_by_one_that_both_have(own_atlas: Path) -> None:
+    import sqlalchemy as sa
+
+    from atlas.store.engine import connect_writer
+
+    with connect_writer(own_atlas) as connection:
+        connection.execute(sa.text("DELETE FROM maps WHERE method = 'activation' AND reduce = 'contrast'"))
+    answer = Atlas(own_atlas).compare("dog", method="contribution", source="text", to="method=activation", top=8)
+    assert {origin["reduce"] for origin in answer.provenance["maps"]} == {"mean"}
+    assert "reduce=mean (which both methods have)" in answer.defaults
+    with pytest.raises(UsageError, match="contrast"):
+        Atlas(own_atlas).compare("dog", method="contribution", reduce="contrast", source="text", to="method=activation")

@@ -69,12 +69,12 @@ def test_iou_and_pointing_are_of_the_concepts_own_pixels_beside_random_neurons(a
     assert row["iou"] == pytest.approx((above & region).sum() / (above | region).sum(), abs=1e-3)
     assert row["pointing"] == float(region.ravel()[panel.heat.argmax()])
     random = answer.parts["random"]
-    assert len(random) == 20 and set(random["layer"].to_pylist()) == {1} and 7 not in random["neuron"].to_pylist()
+    assert 10 <= len(random) <= 20 and set(random["layer"].to_pylist()) == {1} and 7 not in random["neuron"].to_pylist()
     assert answer.facts["random_iou"] == pytest.approx(np.mean(random["iou"].to_pylist()), abs=1e-6)
     again = atlas.heatmap("1/7", image=PICTURE, concept="dog", mask_percentile=80)
     other = atlas.heatmap("1/7", image=PICTURE, concept="dog", mask_percentile=80, seed=100)
     assert again.parts["random"] == random != other.parts["random"]
-    assert any("of 20 random neurons of the same layers" in note for note in answer.notes)
+    assert any(" of random neurons of the same layers" in note for note in answer.notes)
 
 
 def test_a_concepts_best_neurons_have_a_panel_each_and_a_mean(atlas: Atlas) -> None:

@@ -81,7 +81,7 @@ def test_rows_are_as_a_loop_over_pictures_gives_them(atlas: Atlas) -> None:
     assert row["pointing"] == pytest.approx(np.mean([panel.pointing for panel in panels]))
     assert np.allclose(answer.maps[Neuron("language", 1, 7)], np.mean([panel.heat for panel in panels], 0), atol=1e-6)
     assert np.allclose(answer.where, np.mean(regions, 0))
-    assert len(answer.parts["random"]) == 20 and set(answer.parts["random"]["layer"].to_pylist()) == {1}
+    assert 10 <= len(answer.parts["random"]) <= 20 and set(answer.parts["random"]["layer"].to_pylist()) == {1}
 
 
 def test_the_figure_shows_the_concept_and_every_neuron(atlas: Atlas) -> None:
@@ -96,7 +96,9 @@ def test_the_figure_shows_the_concept_and_every_neuron(atlas: Atlas) -> None:
     assert np.allclose(figure.axes[0].get_images()[0].get_array(), answer.where)
     words = [text.get_text() for text in figure.legends[0].get_texts()]
     random = answer.parts["random"]["iou"].to_pylist()
-    assert words[1] == f"IoU of {len(random)} random neurons of the same layers: {np.mean(random):.2f}"
+    assert (
+        words[1] == f"IoU of {len(random)} random neurons of the same {answer.facts['matched']}: {np.mean(random):.2f}"
+    )
     for row, title in zip(answer.to_pylist(), titles[1:], strict=True):
         assert f"IoU {row['iou']:.2f} (elsewhere {row['other_region']:.2f})" in title
     at = answer.table.column_names.index("other_region")

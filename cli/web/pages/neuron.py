@@ -53,9 +53,9 @@ def page(views: Views, request: Request) -> Rendered:
 
 
 def _lead(profile: Profile) -> list[str]:
-    rows = sorted(profile.to_pylist(), key=lambda row: row["rank"])
+    rows = sorted((row for row in profile.to_pylist() if row["rank"] is not None), key=lambda row: row["rank"])
     if not rows:
-        return ["No stored map has a score of this neuron."]
+        return ["No stored map has a score of this neuron, or all that have are 0."]
     best = rows[0]
     return [
         f"It ranks {text(best['rank'])} for '{best['concept']}' by {best['method']} from {best['source']} "
