@@ -7,6 +7,7 @@ import secrets
 import socket
 import sys
 import webbrowser
+from functools import partial
 from ipaddress import ip_address
 from threading import Timer
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,9 @@ from cli.common import AtlasPath, resolve, say
 from cli.groups import grouped
 
 if TYPE_CHECKING:
+    import uvicorn
+
+    from cli.web.live_worker import Worker
     from cli.web.settings import Settings
 
 TOKEN = "NEURON_ATLAS_TOKEN"
@@ -34,6 +38,13 @@ Origin = Annotated[
 ]
 Seconds = Annotated[float, typer.Option("--seconds", help="The time that a question may take.", min=0.1)]
 WithToken = Annotated[bool, typer.Option("--token", help=f"Ask for a token: ${TOKEN}, or a new one.")]
+Live = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Load this model of the atlas, for heatmaps and the live page; needs a token."),
+]
+Device = Annotated[str | None, typer.Option("--device", help="Where it runs: cpu (default), cuda, ...")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="Its precision. [default: that of its newest run]")]
+Write = Annotated[bool, typer.Option("--write", help="Let the live page save selections and edits in the atlas.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")]
 
 
@@ -46,14 +57,20 @@ def serve(
     origin: Origin = [],  # noqa: B006
     token: WithToken = False,
     seconds: Seconds = 20.0,
+    model: Live = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    write: Write = False,
     no_browser: NoBrowser = False,
     atlas: AtlasPath = None,
 ) -> None:
-    """Answer questions over HTTP (/v1/QUESTION, described at /v1/openapi.json) until Ctrl-C. Nothing changes the atlas.
+    """Answer questions over HTTP (/v1/QUESTION, described at /v1/openapi.json) until Ctrl-C. Only --write changes the atlas.
 
     Example: atlas serve --port 8501
 
     Example: atlas serve --host 0.0.0.0 --name gpu7.example.org
+
+    Example: atlas serve --model tiny-llava --write
     """
     import uvicorn
 
@@ -63,7 +80,7 @@ def serve(
     path = resolve(atlas)
     with open_readonly(path):  # there is an atlas
         pass
-    needed = token or not is_loopback(host)
+    needed = token or model is not None or not is_loopback(host)
     secret = (os.environ.get(TOKEN) or secrets.token_urlsafe(24)) if needed else None
     listening = listen(host, port)
     settings = Settings(
@@ -74,6 +91,10 @@ def serve(
         origins=tuple(map(checked_origin, origin)),
         token=secret,
         seconds=seconds,
+        model=model,
+        device=device,
+        dtype=dtype,
+        write=write,
     )
     address = address_of(settings)
     say(f"{path} is served at {address} (Ctrl-C ends it)")
@@ -81,8 +102,22 @@ def serve(
         opening = Timer(0.5, webbrowser.open, [address])
         opening.daemon = True
         opening.start()
-    config = uvicorn.Config(build(settings), log_level="warning", server_header=False, access_log=False)
-    uvicorn.Server(config).run(sockets=[listening])
+    app = build(settings)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, access_log=False))
+    run(server, app.state.asking.worker, listening)
+
+
+def run(server: uvicorn.Server, worker: Worker | None, listening: socket.socket) -> None:
+    """Serve until Ctrl-C.
+
+    Raises:
+        AtlasError: the live model cannot be loaded, or the atlas does not know it.
+    """
+    if worker is not None:
+        worker.on_failure = partial(setattr, server, "should_exit", True)
+    server.run(sockets=[listening])
+    if worker is not None and worker.failed is not None:
+        raise worker.failed
 
 
 def is_loopback(host: str) -> bool:

@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 
 from atlas.errors import AtlasError
 from atlas.missing_extra import missing_extra
-from cli.web import describe, routes, v1
+from cli.web import describe, heat, live_routes, routes, v1
 from cli.web.asking import Asking
 from cli.web.guard import Guard
 from cli.web.problems import RETRY, detail_of, problem, status_of
@@ -32,6 +32,8 @@ def build(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def closing(app: FastAPI) -> AsyncIterator[None]:
+        if asking.worker is not None:
+            asking.worker.start()
         yield
         asking.close()
 
@@ -48,6 +50,8 @@ def build(settings: Settings) -> FastAPI:
     views = Views(asking)
     app.include_router(v1.router(asking))
     app.include_router(routes.router(views))
+    app.include_router(live_routes.router(asking))
+    app.include_router(heat.router(asking))
     app.mount("/static", StaticFiles(directory=routes.STATIC), name="static")
     errors = Errors(views)
     app.add_exception_handler(AtlasError, errors.of_the_atlas)

@@ -14,6 +14,7 @@ from atlas.query.answer import Answer
 from atlas.query.question import Question
 from atlas.store.keeper import Keeper
 from atlas.store.time_limit import time_limit
+from cli.web.live_worker import Worker
 from cli.web.settings import Settings
 from cli.web.state import state_of
 
@@ -30,6 +31,7 @@ class Asking:
         self.settings = settings
         self.path = settings.path
         self.keeper = Keeper(settings.path)
+        self.worker = Worker(settings, self.keeper) if settings.model is not None else None
 
     def ask(self, question: Question[A]) -> A:
         """The answer to a question, in a thread that may wait.
@@ -47,7 +49,11 @@ class Asking:
 
     async def respond(self, request: Request, answer: Callable[[], Response]) -> Response:
         """What `answer` gives in a thread of its own, with its mark; or 304 where the browser has it."""
-        mark = f'W/"{sha256(f"{self.state()} {request.method} {request.url}".encode()).hexdigest()[:24]}"'
+        served = (
+            f"{self.settings.model} {self.settings.dtype} {self.settings.write} {self.worker and self.worker.state}"
+        )
+        about = f"{self.state()} {served} {request.method} {request.url}"
+        mark = f'W/"{sha256(about.encode()).hexdigest()[:24]}"'
         if request.method in ("GET", "HEAD") and mark in _marks(request.headers.get("if-none-match", "")):
             return Response(status_code=304, headers={"ETag": mark, "Cache-Control": CACHED})
         response = await run_in_threadpool(answer)
@@ -57,7 +63,9 @@ class Asking:
         return response
 
     def close(self) -> None:
-        """Close the atlas."""
+        """Close the atlas, and end what the live model does."""
+        if self.worker is not None:
+            self.worker.stop()
         self.keeper.stop()
 
 

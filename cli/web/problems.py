@@ -17,8 +17,18 @@ class NotThere(AtlasError):
     """An address is of nothing, or of a file that is gone."""
 
 
+class Forbidden(AtlasError):
+    """The server was started so that it does not do this."""
+
+
+class Busy(AtlasError):
+    """Too many wait already, or it took too long until it was its turn."""
+
+
 STATUSES: Mapping[type[AtlasError], int] = {
     NotThere: 404,
+    Forbidden: 403,
+    Busy: 503,
     UsageError: 400,
     TookTooLong: 503,
     StoreUnavailable: 503,

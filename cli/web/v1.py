@@ -80,7 +80,7 @@ def _get(asking: Asking, kind: type[Question[Any]]) -> Route:
 
 def _post(asking: Asking, kind: type[Question[Any]]) -> Route:
     async def post(request: Request) -> Response:
-        content = await _json_of(request)
+        content = await json_of(request)
         if has_pages(kind):
             return await _answered(asking, request, from_json(kind, content))
         limit, after = content.pop("limit", DEFAULT), content.pop("after", None)
@@ -136,8 +136,8 @@ def content_of(answer: Answer, following: str | None) -> Mapping[str, Any]:
     }
 
 
-async def _json_of(request: Request) -> dict[str, Any]:
-    """The JSON object of a request's body.
+async def json_of(request: Request, most: int = LARGEST_BODY) -> dict[str, Any]:
+    """The JSON object of a request's body. most: bytes.
 
     Raises:
         UsageError: it is none, or too long.
@@ -145,8 +145,8 @@ async def _json_of(request: Request) -> dict[str, Any]:
     body = bytearray()
     async for part in request.stream():
         body += part
-        if len(body) > LARGEST_BODY:
-            raise UsageError(f"a question has at most {LARGEST_BODY >> 10} KiB")
+        if len(body) > most:
+            raise UsageError(f"a question has at most {most >> 10:,} KiB")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:

@@ -163,7 +163,7 @@ def _parts(
             "values are shown as a strip, and there is no IoU"
         )
         places = _placeholders(live, ids, one.source)
-        pixels = _pixels(_frames(one)[0], look.side) if one.media else None
+        pixels = pixels_of(_frames(one)[0], look.side) if one.media else None
         yield Shown(one.names[0], pixels=pixels, **common), _Laid(strip(places, values), None)
         return
     for number, frame, of_part in _by_picture(found):
@@ -183,9 +183,9 @@ def _part(
     """One picture, or one step of a video."""
     steps = _frames(one)
     picture = steps[number] if one.source == IMAGE else steps[min(frame * _per_step(one, steps), len(steps) - 1)]
-    pixels = _pixels(picture, look.side)
+    pixels = pixels_of(picture, look.side)
     name = one.names[number if one.source == IMAGE else 0]
-    region = _region(one, name, look.concept, pixels.shape[:2], notes) if one.source == IMAGE else None
+    region = region_of(one, name, look.concept, pixels.shape[:2], notes) if one.source == IMAGE else None
     shown = Shown(name, number=frame or number, pixels=pixels, region=region, concept=look.concept, **common)
     places = [p for grid in of_part for row in grid.positions for p in row]
     maps = picture_maps(of_part, values, (pixels.shape[0], pixels.shape[1]))
@@ -208,7 +208,7 @@ def _per_step(one: ToShow, frames: Sequence[Any]) -> int:
     return 2 if one.source == VIDEO and len(frames) > 1 else 1
 
 
-def _pixels(picture: Any, side: int) -> NDArray[np.uint8]:
+def pixels_of(picture: Any, side: int) -> NDArray[np.uint8]:
     """(height, width, 3), at most `side` long."""
     picture = rgb(picture)
     scale = side / max(picture.size)
@@ -217,7 +217,7 @@ def _pixels(picture: Any, side: int) -> NDArray[np.uint8]:
     return np.asarray(picture, np.uint8)
 
 
-def _region(one: ToShow, name: str, concept: str | None, size: tuple[int, ...], notes: list[str]) -> Mask | None:
+def region_of(one: ToShow, name: str, concept: str | None, size: tuple[int, ...], notes: list[str]) -> Mask | None:
     """The pixels that show the concept, at the map's size; None where the dataset does not know it."""
     if concept is None:
         return None

@@ -119,7 +119,7 @@ def stored_example(atlas: Path, example: str, model_id: int) -> Gathered:
         if len(rows) > 1:
             ids = ", ".join(row["example_id"][:12] for row in rows)
             raise UsageError(f"several examples' ids begin with '{example}': {ids}; give more of one")
-        return Gathered([_to_show(rows[0], _answer(connection, rows[0], model_id), StoredMedia())])
+        return Gathered([to_show(rows[0], _answer(connection, rows[0], model_id), StoredMedia())])
 
 
 def showing(atlas: Path, run: str, concept: str, count: int) -> Gathered:
@@ -132,7 +132,7 @@ def showing(atlas: Path, run: str, concept: str, count: int) -> Gathered:
     gathered, stored = Gathered(tap=json.loads(rows[0]["job"]).get("tap") if rows else None), StoredMedia()
     for row in rows:
         try:
-            gathered.shown.append(_to_show(row, (), stored))
+            gathered.shown.append(to_show(row, (), stored))
         except AtlasError as error:
             gathered.notes.append(f"{', '.join(row['media'])} cannot be shown: {error.message}")
     return gathered
@@ -160,7 +160,7 @@ def exemplars(atlas: Path, neuron: Neuron, model_id: int, count: int, source: st
         of_source = [(r, a) for r, a in zip(rows, answers, strict=True) if r["source"] == wanted]
         for row, answer in of_source[:count]:
             try:
-                gathered.shown.append(_to_show(row, answer, stored))
+                gathered.shown.append(to_show(row, answer, stored))
             except AtlasError as error:
                 what = ", ".join(row["media"]) or f"'{row['prompt']}'"
                 gathered.notes.append(f"exemplar {row['rank']} ({what}) cannot be shown: {error.message}")
@@ -175,7 +175,7 @@ def _answer(connection: Any, row: Mapping[str, Any], model_id: int) -> tuple[int
     return tuple(stored["token_ids"][0].as_py()) if stored.num_rows else ()
 
 
-def _to_show(row: Mapping[str, Any], answer_ids: tuple[int, ...], stored: StoredMedia) -> ToShow:
+def to_show(row: Mapping[str, Any], answer_ids: tuple[int, ...], stored: StoredMedia) -> ToShow:
     """A stored example with its media."""
     media = stored.open(row)
     return ToShow(

@@ -20,6 +20,7 @@ from ingest.requests.request import Request
 
 if TYPE_CHECKING:
     from atlas.live.grid.heat_answer import HeatAnswer
+    from atlas.live.model import LiveModel
     from atlas.query.provenance import Provenance
     from ingest.analyse.heat_examples import Gathered
 
@@ -113,12 +114,16 @@ class Heatmap(Request["HeatAnswer"], LoadOptions, Conditions, ModelOptions):
         answer.question = self
         return answer
 
-    def look(self, path: Path, progress: Progress, side: int = SIDE) -> HeatAnswer:
-        """The answer, with maps whose longest side has so many pixels; pictures that are larger are made smaller."""
+    def look(
+        self, path: Path, progress: Progress, side: int = SIDE, loaded: tuple[LiveModel, StoredModel] | None = None
+    ) -> HeatAnswer:
+        """The answer, with maps whose longest side has so many pixels; pictures that are larger are made smaller.
+
+        loaded: the model, and how the atlas knows it, where it is loaded already.
+        """
         from ingest.requests.heatmap_answer import Settings, answer_of
 
-        live = None
-        model = stored_model(path, self.model, self.coordinates())
+        live, model = loaded or (None, stored_model(path, self.model, self.coordinates()))
         if model is None:  # it is known by its weights alone
             live, model = load_stored(path, self, None)
         neurons, provenance = self._neurons(path, model)
