@@ -64,7 +64,9 @@ def serve(
     no_browser: NoBrowser = False,
     atlas: AtlasPath = None,
 ) -> None:
-    """Answer questions over HTTP (/v1/QUESTION, described at /v1/openapi.json) until Ctrl-C. Only --write changes the atlas.
+    """Answer questions over HTTP (/v1/QUESTION, described at /v1/openapi.json) until Ctrl-C.
+
+    Nothing changes the atlas, unless with --write.
 
     Example: atlas serve --port 8501
 

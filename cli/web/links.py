@@ -51,6 +51,22 @@ def media(example: str, number: int = 0, side: int | None = None) -> str:
     return f"/media/{example}/{number}{_query({'side': None if side is None else str(side)})}"
 
 
+def heat(example: str, address: Neuron | str, concept: str | None = None, percentile: str | None = None) -> str:
+    """A neuron's map over a stored example's picture; with a percentile, laid on the picture."""
+    ending = "" if percentile is None else "/overlay"
+    return f"/heat/{example}/{part(str(address))}{ending}{_query({'concept': concept, 'percentile': percentile})}"
+
+
+def mask(example: str, concept: str) -> str:
+    """Where a stored example's picture shows a concept."""
+    return f"/mask/{example}/{part(concept)}"
+
+
+def live(neurons: str | None = None, prompt: str | None = None) -> str:
+    """The live page, with neurons to change and a prompt filled in."""
+    return f"/live{_query({'neurons': neurons, 'prompt': prompt})}"
+
+
 def part(text: str) -> str:
     """A name as a part of a path; a slash within a model's name stays one."""
     return quote(text, safe="/:@")

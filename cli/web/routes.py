@@ -10,7 +10,7 @@ from starlette.responses import Response
 from atlas.api.ask import question_named
 from cli.web.drawing import svg_of
 from cli.web.media import media
-from cli.web.pages import card, compare, concept, edit, home, neuron, plain, search
+from cli.web.pages import card, compare, concept, edit, home, live, neuron, plain, search
 from cli.web.parameters import from_texts
 from cli.web.views import Page, Views
 
@@ -24,6 +24,7 @@ PAGES: tuple[tuple[str, Page], ...] = (
     ("/runs", plain.runs),
     ("/runs/{run}", plain.run),
     ("/edits", plain.edits),
+    ("/live", live.page),
     ("/edits/{label}", edit.page),
     ("/card", card.page),
     ("/compare", compare.newest),

@@ -55,6 +55,7 @@ class Views:
             lstrip_blocks=True,
         )
         self._environment.globals |= {"links": links, "atlas_name": asking.path.resolve().name}
+        self._environment.globals["has_live"] = asking.worker is not None
         self._environment.filters["command"] = command_line
 
     def html(self, template: str, shown: Mapping[str, Any], *, embed: bool = False) -> str:

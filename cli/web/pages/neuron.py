@@ -16,6 +16,7 @@ from atlas.questions.roles import Roles
 from atlas.questions.similar import Similar
 from cli.web import links
 from cli.web.cells import text
+from cli.web.heat_page import heat_of
 from cli.web.section import Part, Section
 from cli.web.views import Rendered, Views
 
@@ -49,6 +50,7 @@ def page(views: Views, request: Request) -> Rendered:
         following=after,
         tokens=_tokens(profile),
         exemplars=_exemplars(profile),
+        heat=heat_of(views.asking, profile, request.query_params),
     )
 
 
@@ -89,6 +91,7 @@ def _exemplars(profile: Profile) -> list[tuple[str, list[dict[str, Any]]]]:
         address = links.media(row["example"], side=320)
         by_source.setdefault(row["source"], []).append(
             {
+                "example": row["example"],
                 "value": text(row["value"]),
                 "token": row["token"],
                 "prompt": row["prompt"],
