@@ -1,4 +1,4 @@
-"""What a neuron's page needs for heatmaps: whether there are any, above which percentile, compared with which concept."""
+"""What a neuron's page needs for heatmaps: whether there are any, above which percentile, beside which concept."""
 
 from __future__ import annotations
 

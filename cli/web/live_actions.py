@@ -107,10 +107,7 @@ def words_of(text: str, ends: Sequence[int]) -> list[dict[str, Any]]:
     """
     from ingest.data.targets import tokens_of
 
-    words = []
-    for found in re.finditer(r"\S+", text):
-        words.append({"text": visible(found[0]), "tokens": tokens_of(found.span(), ends)})
-    return [word for word in words if word["tokens"]]
+    return [{"text": visible(found[0]), "tokens": tokens_of(found.span(), ends)} for found in re.finditer(r"\S+", text)]
 
 
 def contributions(loaded: Loaded, asked: Asked, ids: Sequence[int], tokens: Sequence[int], top: int) -> dict[str, Any]:

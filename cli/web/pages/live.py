@@ -24,8 +24,8 @@ def page(views: Views, request: Request) -> Rendered:
     with views.asking.keeper.asking():
         edits = sorted(library.known(path))
     limits = (
-        f"At most {MOST_TOKENS} tokens of an answer, {MOST_BYTES >> 20} MiB and {MOST_PIXELS // 1_000_000} million pixels "
-        f"of a picture, {MOST_SECONDS:g} seconds of a recording."
+        f"At most {MOST_TOKENS} tokens of an answer, {MOST_BYTES >> 20} MiB of a file, {MOST_PIXELS // 1_000_000} "
+        f"million pixels of a picture, {MOST_SECONDS:g} seconds of a recording."
     )
     return Rendered(
         "live.html",

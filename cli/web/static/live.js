@@ -77,6 +77,7 @@ function change(text, edit) {
 function show(place, result, content, made) {
   place.replaceChildren();
   for (const word of result.words) {
+    if (!word.tokens.length) { place.append(word.text, " "); continue; }
     const button = document.createElement("button");
     button.type = "button";
     button.textContent = word.text;
