@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 from collections.abc import Iterator
 from html import unescape
@@ -134,17 +135,15 @@ def test_what_there_is_not_is_said(live: LiveClient, path: Path, dog: str) -> No
 def test_the_neuron_page_has_maps_with_a_model_and_says_how_without(
     live: LiveClient, path: Path, llava_folder: Path
 ) -> None:
-    from test_pages import Links
-
     address = f"/m/{llava_folder}/n/{NEURON}"
     page = live.get(address, **HTML).text
     pictures = [row for row in Atlas(path).exemplars(NEURON).to_pylist() if row["source"] == "image"]
     assert pictures
     for row in pictures:
         assert f'data-heat="/heat/{row["example"]}/{NEURON}' in page and "/overlay" not in page
-    assert 'src="/static/heat.js"' in page and "<canvas" in page and not Links(page).inline
+    assert 'src="/static/heat.js"' in page and "<canvas" in page and " style=" not in page
     drawn = live.get(f"{address}?percentile=90&concept=cat", **HTML).text
-    overlays = [unescape(a) for a in Links(drawn).addresses if "/overlay" in a]
+    overlays = list(map(unescape, re.findall(r'src="([^"]+/overlay[^"]*)"', drawn)))
     assert len(overlays) == len(pictures) and "percentile=90" in overlays[0] and "concept=cat" in overlays[0]
     assert all(live.get(overlay).status_code == 200 for overlay in overlays)
     assert "<option selected>cat</option>" in drawn and live.get(f"{address}?percentile=x").status_code == 400
