@@ -85,7 +85,7 @@ def ids_of(content: Mapping[str, Any], name: str) -> list[int]:
     return ids
 
 
-def answer(loaded: Loaded, asked: Asked, tokens: int) -> dict[str, Any]:
+def answer(loaded: Loaded, asked: Asked, tokens: int, notes: Sequence[str] = ()) -> dict[str, Any]:
     """The greedy answer: its text, its token ids, and its words, each with the numbers of its tokens."""
     live = loaded.live
     with changed(live, asked.changes):
@@ -96,6 +96,7 @@ def answer(loaded: Loaded, asked: Asked, tokens: int) -> dict[str, Any]:
         "ids": ids,
         "words": words_of(text, live.encoder.ends(ids)),
         "cut": len(ids) >= tokens,
+        "notes": list(dict.fromkeys(notes)),
     }
 
 

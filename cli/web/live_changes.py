@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 from pathlib import Path
@@ -34,11 +34,13 @@ ADDRESS = re.compile(r"(?:[\w.]+:)?\d{1,4}/\d{1,7}")
 
 @dataclass(frozen=True, slots=True)
 class LiveChange:
-    """Neurons, and what becomes of them: they are scaled (`kind`), or a stored edit does it (`edit`)."""
+    """Neurons, and what becomes of them: they are scaled (`kind`), or a stored edit does it (`edit`). random: the same
+    done to random neurons, which then acts instead."""
 
     neurons: NeuronSet
     kind: ChangeKind | None = None
     edit: Edit | None = None
+    random: Intervention | None = None
 
     @property
     def intervention(self) -> Intervention:
@@ -97,6 +99,31 @@ def neurons_of(path: Path, model: StoredModel, text: str) -> NeuronSet:
     return neuron_set([neuron for neurons, _ in found for neuron in neurons], found[0][1])
 
 
+def of_random(
+    path: Path, live: LiveModel, changes: Sequence[LiveChange], seed: int, notes: list[str]
+) -> list[LiveChange]:
+    """The same changes made to as many random neurons of the same layers, of about the same activation where the atlas
+    has that: what `atlas evaluate` compares an edit with.
+
+    notes: what there is to say about them is added.
+
+    Raises:
+        UsageError: whole layers are changed, which no random neurons are beside.
+    """
+    from ingest.evaluate.controls import controls_for
+    from ingest.evaluate.edit import on_random_neurons, own_values, whole_layers
+
+    drawn = []
+    for change in changes:
+        done = change.intervention
+        if whole_layers(done.neurons, live.layout.width):
+            raise UsageError("a whole layer is changed, so there are no other neurons of it to compare with")
+        controls = controls_for(path, live, None, done.tap, notes=notes)
+        values = None if change.edit is None else own_values(path, change.edit)
+        drawn.append(replace(change, random=on_random_neurons(done, controls, seed, values)))
+    return drawn
+
+
 @contextmanager
 def changed(live: LiveModel, changes: Sequence[LiveChange]) -> Iterator[None]:
     """The model with all changes while the block lasts; of a neuron that two change, the first acts first."""
@@ -104,7 +131,7 @@ def changed(live: LiveModel, changes: Sequence[LiveChange]) -> Iterator[None]:
 
     with ExitStack() as stack:
         for change in changes:
-            stack.enter_context(changing(live, change.intervention))
+            stack.enter_context(changing(live, change.random or change.intervention))
         yield
 
 

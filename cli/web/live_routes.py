@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -23,7 +24,7 @@ from cli.web.live_actions import (
     number_of,
     prompt_of,
 )
-from cli.web.live_changes import changes_of, save_edit, save_selection
+from cli.web.live_changes import changes_of, of_random, save_edit, save_selection
 from cli.web.live_media import MOST_BYTES, media_of
 from cli.web.live_worker import Action, Loaded, Worker
 from cli.web.problems import Busy, Forbidden, NotThere
@@ -33,6 +34,8 @@ LARGEST_BODY = 4 * MOST_BYTES // 3 + (1 << 20)
 """Bytes of a request: a file in base64, and the words beside it."""
 
 TOKENS = 50
+
+MOST_SEED = 1_000_000
 
 NO_MODEL = "this server has no live model; `atlas serve --model NAME` loads one"
 
@@ -88,10 +91,19 @@ class LiveRoutes:
 
         def begun() -> Action:
             tokens = number_of(content, "tokens", MOST_TOKENS, TOKENS)
+            seed = number_of(content, "random", MOST_SEED, 1) if "random" in content else None
             asked = self._asked(content)
-            return self._submit("answer", lambda loaded: answer(loaded, asked, tokens))
+            if seed is None:
+                return self._submit("answer", lambda loaded: answer(loaded, asked, tokens))
+            return self._submit("random neurons", lambda loaded: self._with_random(loaded, asked, tokens, seed))
 
         return await self._begin(begun)
+
+    def _with_random(self, loaded: Loaded, asked: Asked, tokens: int, seed: int) -> dict[str, Any]:
+        notes: list[str] = []
+        with self._asking.keeper.asking():
+            changes = of_random(self._asking.path, loaded.live, asked.changes, seed, notes)
+        return answer(loaded, replace(asked, changes=changes), tokens, notes)
 
     async def contributions(self, request: Request) -> Response:
         """Begin to look for the neurons behind a word of an answer."""

@@ -124,10 +124,14 @@ function neurons(found) {
 async function again() {
   const made = changes();
   by("after").replaceChildren();
+  by("random").replaceChildren();
   if (!made.length) return;
   const content = before;
-  const result = await done("/live/answer", { ...content, changes: made });
-  show(by("after"), result, content, made);
+  show(by("after"), await done("/live/answer", { ...content, changes: made }), content, made);
+  if (!by("beside").checked) return;
+  const random = await done("/live/answer", { ...content, changes: made, random: 1 });
+  by("random").textContent = random.answer || "(nothing)";
+  said(random.notes.join(" "));
 }
 
 async function guarded(work) {
@@ -139,7 +143,6 @@ ask.addEventListener("submit", (event) => {
   event.preventDefault();
   guarded(async () => {
     const content = { ...await asked(), tokens: Number(ask.elements.tokens.value) };
-    by("after").replaceChildren();
     show(by("before"), await done("/live/answer", content), content, []);
     before = content;
     await again();

@@ -90,6 +90,27 @@ def test_answers_are_those_of_generate_and_of_the_edit(
     assert hooks(live.worker.loaded.live.model) == own_hooks
 
 
+def test_random_neurons_are_those_of_evaluate(live: LiveClient, path: Path) -> None:
+    from atlas.live.edit.apply import changing
+    from cli.web.live_changes import changes_of
+    from ingest.evaluate.controls import controls_for
+    from ingest.evaluate.edit import on_random_neurons
+
+    model = live.worker.loaded.live
+    given = [{"neurons": ", ".join(f"1/{index}" for index in range(24)), "factor": -4}]
+    [made] = changes_of(path, live.worker.loaded.stored, given)
+    random = on_random_neurons(made.intervention, controls_for(path, model, None, "product", notes=[]), 3)
+    assert not set(random.neurons) & set(made.intervention.neurons) and len(random.neurons) == 24
+    with changing(model, random):
+        [ids] = model.generate([model.encoder.prompt(PROMPT)], max_new_tokens=12)
+    content: dict[str, Any] = {"prompt": PROMPT, "tokens": 12, "changes": given}
+    got = live.done("/live/answer", **content, random=3)
+    assert got["ids"] == ids != live.done("/live/answer", **content)["ids"]
+    whole = [{"neurons": ", ".join(f"1/{index}" for index in range(64))}]
+    ended = live.ended(live.post("/live/answer", prompt=PROMPT, changes=whole, random=1).json()["action"])
+    assert "whole layer" in ended["problem"]
+
+
 def test_words_are_made_of_the_tokens_of_the_answer(live: LiveClient) -> None:
     got = live.done("/live/answer", prompt=PROMPT, tokens=12)
     encoder = live.worker.loaded.live.encoder
