@@ -17,9 +17,9 @@ async function load(box) {
     note.textContent = (await got.json()).detail;
     return;
   }
-  box.map = decoded(await createImageBitmap(await got.blob()));
+  const map = decoded(await createImageBitmap(await got.blob()));
   box.flat = got.headers.get("X-Heat-Min") === got.headers.get("X-Heat-Max");
-  const { data } = box.map;
+  const { data } = map;
   box.greys = [];
   for (let i = 0; i < data.length; i += 4) if (data[i + 3]) box.greys.push(data[i]);
   box.greys.sort((a, b) => a - b);
@@ -29,6 +29,7 @@ async function load(box) {
     const mask = await fetch(box.dataset.mask);
     if (mask.ok) box.mask = decoded(await createImageBitmap(await mask.blob()));
   }
+  box.map = map;
   box.querySelector("img").src = box.dataset.picture;
   draw(box);
 }
