@@ -2,6 +2,8 @@
 "use strict";
 const by = (id) => document.getElementById(id);
 const ask = by("ask");
+let busy = false;
+let stopped = false;
 let running = null;
 let before = null;
 
@@ -18,25 +20,23 @@ async function call(address, content) {
 async function done(address, content) {
   let action = await call(address, content);
   running = action.action;
-  by("cancel").disabled = false;
   try {
     while (action.state === "waiting" || action.state === "running") {
+      if (stopped) await call(`/live/actions/${running}/cancel`, {});
       said(action.state === "waiting" ? `waiting: ${action.ahead} before it` : `${action.about}: pass ${action.passes}, ${action.seconds} s`);
       await new Promise((resolve) => setTimeout(resolve, 150));
       action = await call(`/live/actions/${action.action}`);
     }
   } finally {
     running = null;
-    by("cancel").disabled = true;
   }
   if (action.state !== "done") throw new Error(action.problem || action.state);
-  said("");
   return action.result;
 }
 
 function base64(file) {
   if (!file) return undefined;
-  if (file.size > Number(document.querySelector(".answers").dataset.bytes)) throw new Error(`${file.name} is too large`);
+  if (file.size > Number(by("answers").dataset.bytes)) throw new Error(`${file.name} is too large`);
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result.slice(reader.result.indexOf(",") + 1));
@@ -130,13 +130,21 @@ async function again() {
   show(by("after"), await done("/live/answer", { ...content, changes: made }), content, made);
   if (!by("beside").checked) return;
   const random = await done("/live/answer", { ...content, changes: made, random: 1 });
-  by("random").textContent = random.answer || "(nothing)";
-  said(random.notes.join(" "));
+  by("random").textContent = [random.answer || "(nothing)", ...random.notes].join(" - ");
+}
+
+function mark(isBusy) {
+  busy = isBusy;
+  stopped = false;
+  by("cancel").disabled = !isBusy;
+  by("answers").setAttribute("aria-busy", String(isBusy));
 }
 
 async function guarded(work) {
-  if (running) { said("one action at a time: cancel this one, or wait"); return; }
-  try { await work(); } catch (error) { said(error.message); }
+  if (busy) { said("one action at a time: cancel this one, or wait"); return; }
+  mark(true);
+  try { await work(); said(""); } catch (error) { said(error.message); }
+  mark(false);
 }
 
 ask.addEventListener("submit", (event) => {
@@ -148,7 +156,10 @@ ask.addEventListener("submit", (event) => {
     await again();
   });
 });
-by("cancel").addEventListener("click", () => { if (running) call(`/live/actions/${running}/cancel`, {}).catch((error) => said(error.message)); });
+by("cancel").addEventListener("click", () => {
+  stopped = true;
+  if (running) call(`/live/actions/${running}/cancel`, {}).catch((error) => said(error.message));
+});
 by("add").addEventListener("click", () => {
   const text = by("neurons").value.trim();
   if (text) { change(text); by("neurons").value = ""; if (before) guarded(again); }

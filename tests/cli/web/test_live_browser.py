@@ -72,7 +72,7 @@ def page(path: Path, llava_folder: Path) -> Iterator[Any]:
 def idle(page: Any) -> None:
     """Wait until nothing is asked any more."""
     for _ in range(500):
-        if page.is_disabled("#cancel") and page.inner_text("#status") == "":
+        if page.get_attribute("#answers", "aria-busy") == "false":
             return
         page.wait_for_timeout(20)
     raise AssertionError(page.inner_text("#status"))
