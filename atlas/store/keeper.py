@@ -31,6 +31,7 @@ class Keeper:
         self._changed = threading.Condition()
         self._asked = -math.inf
         self._asking = 0
+        self._writing = 0
         self._stopped = False
         self.is_open = False
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
@@ -43,6 +44,7 @@ class Keeper:
         while writer_waits(self.path) and time.monotonic() < until:
             time.sleep(_LOOK)
         with self._changed:
+            self._changed.wait_for(lambda: not self._writing, timeout=max(0.0, until - time.monotonic()))
             self._asking += 1
             self._asked = time.monotonic()
             self._changed.notify_all()
@@ -53,12 +55,20 @@ class Keeper:
                 self._asking -= 1
                 self._asked = time.monotonic()
 
-    def release(self, wait: float = PATIENCE) -> None:
-        """Close the atlas now, for a writer of this process; the next question opens it again."""
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around what this process writes: the atlas is closed, and questions that come now wait for the end of the
+        block, at the latest for `PATIENCE`. Otherwise a writer would never have its turn while questions come."""
         with self._changed:
-            self._asked = -math.inf
+            self._writing += 1
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self.is_open, timeout=wait)
+            self._changed.wait_for(lambda: not self.is_open, timeout=PATIENCE)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._writing -= 1
+                self._changed.notify_all()
 
     def stop(self) -> None:
         """Close the atlas for good."""
@@ -90,6 +100,8 @@ class Keeper:
                 self._changed.wait(_LOOK)
 
     def _wanted(self) -> bool:
+        if self._writing:
+            return False
         return self._asking > 0 or time.monotonic() - self._asked < self._idle
 
     def _set_open(self, is_open: bool) -> None:

@@ -139,8 +139,8 @@ class LiveRoutes:
         if not isinstance(name, str) or not isinstance(note, str | None):
             raise UsageError("[[name]] and [[note]] are texts")
         changes = self._changes(content)
-        self._asking.keeper.release()  # as nobody can write while this process reads
-        saved = kinds[kind](self._asking.path, name, changes, note or None)
+        with self._asking.keeper.writing():
+            saved = kinds[kind](self._asking.path, name, changes, note or None)
         return {"kind": kind, "saved": saved}
 
     def _known(self, name: str) -> Action:

@@ -7,10 +7,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from atlas.api.atlas import Atlas
 from atlas.errors import StoreUnavailable
@@ -120,13 +122,33 @@ def test_a_writer_that_was_killed_holds_nobody_up(keeper: Keeper, own_atlas: Pat
     assert time.monotonic() - started < 2
 
 
-def test_release_closes_it_for_a_writer_of_this_process(keeper: Keeper, own_atlas: Path) -> None:
-    with keeper.asking():
-        assert until(lambda: keeper.is_open)
-    keeper.release()
-    assert not keeper.is_open
-    with connect_writer(own_atlas):
-        pass
+def test_a_writer_of_this_process_has_its_turn_while_questions_come(keeper: Keeper, own_atlas: Path) -> None:
+    over, asked, errors = threading.Event(), Counter[str](), list[BaseException]()
+
+    def ask() -> None:
+        while not over.is_set():
+            try:
+                with keeper.asking():
+                    asked[str(len(Atlas(own_atlas).models()))] += 1
+            except BaseException as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    assert until(lambda: keeper.is_open and asked["1"] > 3)
+    started = time.monotonic()
+    for _ in range(3):
+        with keeper.writing():
+            assert not keeper.is_open
+            with connect_writer(own_atlas) as connection:
+                connection.execute(sa.text("UPDATE runs SET status = status"))
+    took, before = time.monotonic() - started, asked["1"]
+    assert until(lambda: asked["1"] > before + 3)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert took < 6 and not errors and {*asked} == {"1"}
 
 
 SLOW = "SELECT count(*) FROM range(100000000000) a WHERE hash(a.range) = 3"
