@@ -146,7 +146,7 @@ async def json_of(request: Request, most: int = LARGEST_BODY) -> dict[str, Any]:
     async for part in request.stream():
         body += part
         if len(body) > most:
-            raise UsageError(f"a question has at most {most >> 10:,} KiB")
+            raise UsageError(f"a question has at most {most >> 10} KiB")
     try:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
