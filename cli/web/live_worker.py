@@ -56,10 +56,11 @@ class Loaded:
 
 @dataclass(eq=False)
 class Action:
-    """Something that the model is asked to do. passes: of the model, so far: an answer takes one for each token."""
+    """Something that the model is asked to do. do: None when it is over, as it may hold a large picture. passes: of the
+    model, so far: an answer takes one for each token."""
 
     about: str
-    do: Callable[[Loaded], Any]
+    do: Callable[[Loaded], Any] | None
     id: str = field(default_factory=lambda: secrets.token_urlsafe(16))
     state: str = WAITS
     result: Any = None
@@ -164,6 +165,8 @@ class Worker:
             self.cancel(action)
             what = "is still being loaded" if self.loaded is None else "has other things to do"
             raise Busy(f"the model {what}; try again in a while")
+        with self._lock:
+            self._actions.pop(action.id, None)  # nobody asks about it again, and a map is large
         if action.error is not None:
             raise action.error
         return cast(R, action.result)
@@ -173,7 +176,7 @@ class Worker:
         action.stop.set()
         with self._lock:
             if action.state == WAITS:
-                action.state, action.error = CANCELLED, Cancelled("this was cancelled")
+                action.state, action.error, action.do = CANCELLED, Cancelled("this was cancelled"), None
                 action.over.set()
 
     def action(self, name: str) -> Action | None:
@@ -221,12 +224,14 @@ class Worker:
             if action.over.is_set():
                 return
             action.state, action.began = RUNNING, time.monotonic()
+            do, action.do = action.do, None
+        assert do is not None
         try:
             if self.loaded is None:
                 raise _refused(self.failed)
             action.look()
             with watched(self.loaded.live, action):
-                action.result = action.do(self.loaded)
+                action.result = do(self.loaded)
             action.state = DONE
         except Cancelled as error:
             action.state, action.error = CANCELLED, error

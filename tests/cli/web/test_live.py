@@ -185,6 +185,27 @@ def test_an_action_has_its_time(live: LiveClient, own_hooks: int, monkeypatch: p
     assert live.ended(live.post("/live/answer", prompt=PROMPT).json()["action"])["state"] == "cancelled"
 
 
+def test_nothing_large_is_kept(live: LiveClient, picture: Any) -> None:
+    got = live.post("/live/answer", prompt=PROMPT, picture=as_base64(picture), tokens=2).json()["action"]
+    live.ended(got)
+    assert live.worker.action(got).do is None
+    before = {*live.worker._actions}
+    assert live.worker.wait_for("something", lambda loaded: 3, 30) == 3 and {*live.worker._actions} == before
+    for _ in range(110):
+        last = live.post("/live/answer", prompt="", tokens=1).json()["action"]
+        live.ended(last)
+    assert len(live.worker._actions) <= 96 and live.get(f"/live/actions/{got}").status_code == 404
+
+
+def test_a_get_changes_nothing(live: LiveClient, path: Path) -> None:
+    from cli.web.state import state_of
+
+    before = state_of(path)
+    for address in ("/live?neurons=0/1&prompt=x", "/live/status", f"/m/{live.worker.name}/n/0/1?percentile=95"):
+        assert live.get(address, Accept="text/html").status_code == 200
+    assert state_of(path) == before
+
+
 def test_two_clients_wait_for_each_other(live: LiveClient, busy: threading.Event) -> None:
     first, second, third = (live.post("/live/answer", prompt=PROMPT, tokens=2).json() for _ in range(3))
     assert [shown["state"] for shown in (first, second, third)] == ["waiting"] * 3
