@@ -41,8 +41,10 @@ def heat_of(asking: Asking, profile: Profile, given: Mapping[str, str]) -> Heat:
     if asking.worker.name != profile.model:
         return Heat(problem=f"Heatmaps are shown of neurons of {asking.worker.name}, which this server has loaded.")
     ranked = sorted(profile.to_pylist(), key=lambda row: row["rank"])
-    concepts = list(dict.fromkeys(str(row["concept"]) for row in ranked))
-    concept = given.get("concept") or (concepts[0] if concepts else None)
+    shown = sorted({str(concept) for row in pictures for concept in row["concepts"] or ()})
+    concepts = list(dict.fromkeys([*(str(row["concept"]) for row in ranked), *shown]))
+    # Of those that a picture shows, the one that it is best at: of another there is nothing to compare with.
+    concept = given.get("concept") or next((name for name in concepts if name in shown), None)
     if concept is not None and concept not in concepts:
         concepts.insert(0, concept)
     percentile = percentile_of(given.get("percentile"))

@@ -49,7 +49,7 @@ function draw(box) {
   canvas.height = map.height;
   const laid = new ImageData(map.width, map.height);
   const most = greys[greys.length - 1];
-  const at = Math.min(greys[Math.floor((percentile / 100) * (greys.length - 1))], most - 1);
+  const at = box.flat ? most : Math.min(greys[Math.floor((percentile / 100) * (greys.length - 1))], most - 1);
   for (let i = 0; i < map.data.length; i += 4) {
     const place = i / 4;
     if (mask && onEdge(mask, place % map.width, Math.floor(place / map.width))) laid.data.set([255, 120, 0, 255], i);

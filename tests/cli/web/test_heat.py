@@ -142,6 +142,9 @@ def test_the_neuron_page_has_maps_with_a_model_and_says_how_without(
     for row in pictures:
         assert f'data-heat="/heat/{row["example"]}/{NEURON}' in page and "/overlay" not in page
     assert 'src="/static/heat.js"' in page and "<canvas" in page and " style=" not in page
+    shown = {concept for row in pictures for concept in row["concepts"]}
+    [chosen] = re.findall(r"<option selected>(.*?)</option>", page)
+    assert chosen in shown and all(f">{concept}</option>" in page for concept in shown)
     drawn = live.get(f"{address}?percentile=90&concept=cat", **HTML).text
     overlays = list(map(unescape, re.findall(r'src="([^"]+/overlay[^"]*)"', drawn)))
     assert len(overlays) == len(pictures) and "percentile=90" in overlays[0] and "concept=cat" in overlays[0]
