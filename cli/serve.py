@@ -18,6 +18,7 @@ from atlas.errors import UsageError
 from atlas.store.database import open_readonly
 from cli.common import AtlasPath, resolve, say
 from cli.groups import grouped
+from ingest.requests.load_model import LoadModel
 
 if TYPE_CHECKING:
     import uvicorn
@@ -38,12 +39,6 @@ Origin = Annotated[
 ]
 Seconds = Annotated[float, typer.Option("--seconds", help="The time that a question may take.", min=0.1)]
 WithToken = Annotated[bool, typer.Option("--token", help=f"Ask for a token: ${TOKEN}, or a new one.")]
-Live = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="Load this model of the atlas, for heatmaps and the live page; needs a token."),
-]
-Device = Annotated[str | None, typer.Option("--device", help="Where it runs: cpu (default), cuda, ...")]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="Its precision. [default: that of its newest run]")]
 Write = Annotated[bool, typer.Option("--write", help="Let the live page save selections and edits in the atlas.")]
 NoBrowser = Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")]
 
@@ -57,16 +52,15 @@ def serve(
     origin: Origin = [],  # noqa: B006
     token: WithToken = False,
     seconds: Seconds = 20.0,
-    model: Live = None,
-    device: Device = None,
-    dtype: Dtype = None,
+    live: LoadModel,
     write: Write = False,
     no_browser: NoBrowser = False,
     atlas: AtlasPath = None,
 ) -> None:
     """Answer questions over HTTP (/v1/QUESTION, described at /v1/openapi.json) until Ctrl-C.
 
-    Nothing changes the atlas, unless with --write.
+    Nothing changes the atlas, unless with --write. With --model, a model of the atlas is loaded for heatmaps and the
+    live page, and everyone needs the token.
 
     Example: atlas serve --port 8501
 
@@ -82,7 +76,7 @@ def serve(
     path = resolve(atlas)
     with open_readonly(path):  # there is an atlas
         pass
-    needed = token or model is not None or not is_loopback(host)
+    needed = token or live.model is not None or not is_loopback(host)
     secret = (os.environ.get(TOKEN) or secrets.token_urlsafe(24)) if needed else None
     listening = listen(host, port)
     settings = Settings(
@@ -93,9 +87,7 @@ def serve(
         origins=tuple(map(checked_origin, origin)),
         token=secret,
         seconds=seconds,
-        model=model,
-        device=device,
-        dtype=dtype,
+        live=live,
         write=write,
     )
     address = address_of(settings)

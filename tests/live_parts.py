@@ -11,6 +11,8 @@ from typing import Any
 
 from web_parts import served
 
+from ingest.requests.load_model import LoadModel
+
 TOKEN = "a-long-token"
 
 
@@ -50,7 +52,7 @@ class LiveClient:
 @contextmanager
 def live_server(path: Path, model: str | Path, **settings: Any) -> Iterator[LiveClient]:
     """A client of a server of the atlas at a path, whose model is loaded."""
-    with served(path, token=TOKEN, model=str(model), **settings) as client:
+    with served(path, token=TOKEN, live=LoadModel(str(model)), **settings) as client:
         live = LiveClient(client)
         for _ in range(2000):
             if live.worker.state != "loading":

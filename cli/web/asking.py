@@ -31,7 +31,7 @@ class Asking:
         self.settings = settings
         self.path = settings.path
         self.keeper = Keeper(settings.path)
-        self.worker = Worker(settings, self.keeper) if settings.model is not None else None
+        self.worker = Worker(settings, self.keeper) if settings.live.model is not None else None
 
     def ask(self, question: Question[A]) -> A:
         """The answer to a question, in a thread that may wait.
@@ -49,9 +49,7 @@ class Asking:
 
     async def respond(self, request: Request, answer: Callable[[], Response]) -> Response:
         """What `answer` gives in a thread of its own, with its mark; or 304 where the browser has it."""
-        served = (
-            f"{self.settings.model} {self.settings.dtype} {self.settings.write} {self.worker and self.worker.state}"
-        )
+        served = f"{self.settings.live} {self.settings.write} {self.worker and self.worker.state}"
         about = f"{self.state()} {served} {request.method} {request.url}"
         mark = f'W/"{sha256(about.encode()).hexdigest()[:24]}"'
         if request.method in ("GET", "HEAD") and mark in _marks(request.headers.get("if-none-match", "")):

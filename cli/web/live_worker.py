@@ -9,7 +9,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from atlas.errors import AtlasError
@@ -119,7 +119,7 @@ class Worker:
     @property
     def name(self) -> str:
         """The model's, as the atlas has it; as it was asked for until it is loaded."""
-        return str(self._settings.model) if self.loaded is None else self.loaded.stored.name
+        return str(self._settings.live.model) if self.loaded is None else self.loaded.stored.name
 
     def start(self) -> None:
         """Begin to load the model."""
@@ -275,14 +275,13 @@ def load(settings: Settings) -> Loaded:
         UsageError: the atlas does not know its weights. AtlasError: it cannot be loaded.
     """
     from ingest.requests.heatmap_model import load_stored, stored_model
-    from ingest.requests.load_model import LoadModel
 
-    known = stored_model(settings.path, settings.model, {})
-    precision = {} if known is None else dict(known.precision)
-    revision = None if known is None else known.revision
-    given = {name: value for name in ("device", "dtype") if (value := getattr(settings, name)) is not None}
-    request = LoadModel(model=settings.model, revision=revision, **(precision | given))
-    return Loaded(*load_stored(settings.path, request, None))
+    asked = settings.live
+    known = stored_model(settings.path, asked.model, {})
+    if known is not None:
+        stored = {"revision": known.revision, **known.precision}
+        asked = replace(asked, **{name: value for name, value in stored.items() if getattr(asked, name) is None})
+    return Loaded(*load_stored(settings.path, asked, None))
 
 
 def _refused(error: Exception | None) -> AtlasError:

@@ -21,6 +21,7 @@ import atlas
 from atlas.api.atlas import Atlas
 from atlas.errors import UsageError
 from cli.text import visible
+from ingest.requests.load_model import LoadModel
 
 pytest.importorskip("fastapi")
 
@@ -336,7 +337,7 @@ def test_a_live_model_needs_a_token_and_writing_needs_a_model(path: Path) -> Non
     from cli.web.settings import Settings
 
     with pytest.raises(UsageError, match="those who have its token"):
-        Settings(path, model="tiny-llava")
+        Settings(path, live=LoadModel("tiny-llava"))
     with pytest.raises(UsageError, match="give its model"):
         Settings(path, write=True)
     with served(path) as client:

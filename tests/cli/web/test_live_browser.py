@@ -14,6 +14,7 @@ import pytest
 from live_parts import TOKEN
 
 from atlas.api.atlas import Atlas
+from ingest.requests.load_model import LoadModel
 
 pytest.importorskip("fastapi")
 uvicorn = pytest.importorskip("uvicorn")
@@ -34,7 +35,7 @@ def address_of(path: Path, model: Path) -> Iterator[str]:
     from cli.web.settings import Settings
 
     listening = listen("127.0.0.1", 0)
-    app = build(Settings(path, port=listening.getsockname()[1], token=TOKEN, model=str(model), write=True))
+    app = build(Settings(path, port=listening.getsockname()[1], token=TOKEN, live=LoadModel(str(model)), write=True))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
