@@ -54,7 +54,7 @@ class Iou(PairMethod):
     """See the module. percentile, side: as in `build`."""
 
     needs = frozenset({REGION})
-    sources = frozenset({"image"})
+    sources: frozenset[str] | None = frozenset({"image"})
     supported = (MEAN,)
 
     def __init__(self, percentile: float, side: int):

@@ -92,8 +92,8 @@ def test_search_concept_source_compare_neuron(browser: Any, address: str, shown_
         page.wait_for_url("**source=text**")
         assert page.locator(".cards strong").first.inner_text() == str(best)
         scrolled(page)
-        assert page.locator("#layers .figure svg").count() == 1, "what was deferred is there, and drawn"
-        assert page.locator("#methods table").count() == 1
+        page.wait_for_selector("#layers .figure svg")  # what was deferred is there, and drawn
+        page.wait_for_selector("#methods table")
         page.locator("a", has_text="with image").first.click()
         assert page.locator("h1").inner_text() == "Compare two maps"
         page.wait_for_selector("#both .figure svg")
