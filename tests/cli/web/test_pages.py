@@ -285,3 +285,17 @@ def test_files_that_are_gone_are_said_so(shown_atlas: Path, monkeypatch: pytest.
     with served(shown_atlas) as client:
         got = client.get(f"/media/{rows[0]['example_id']}/0")
         assert got.status_code == 404 and "is missing" in got.json()["detail"]
+
+
+def test_what_is_vendored_is_what_the_list_says() -> None:
+    import hashlib
+
+    from cli.web.routes import STATIC
+
+    listed = dict(
+        re.findall(r"^\| `([\w.]+)` .*`([0-9a-f]{64})` \|$", (STATIC / "VENDORED.md").read_text(), re.MULTILINE)
+    )
+    ours = {"atlas.js", "heat.js", "live.js"}
+    assert {file.name for file in STATIC.glob("*.js")} == ours | listed.keys()
+    for name, digest in listed.items():
+        assert hashlib.sha256((STATIC / name).read_bytes()).hexdigest() == digest, name
