@@ -97,7 +97,9 @@ def serve(
         opening.daemon = True
         opening.start()
     app = build(settings)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", server_header=False, access_log=False))
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, log_level="warning", server_header=False, access_log=False)
+    )
     run(server, app.state.asking.worker, listening)
 
 

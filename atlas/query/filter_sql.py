@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from atlas.query.decoded import SHOWN
-from atlas.query.filters import NUMBERS, OF_MAPS, WHOLE, And, Filter, Not, Or, Test, fits, is_glob, spans
+from atlas.query.filters import IOU, NUMBERS, OF_MAPS, WHOLE, And, Filter, Not, Or, Test, fits, is_glob, spans
 
 PREFIXES = ("run", "fingerprint")
 """Names that may be given by their beginning."""
@@ -108,6 +108,14 @@ effective AS (
         AND (t.run_id IS NULL OR t.run_id = e.run_id AND t.source = e.source)
     WHERE m.map_id IN (SELECT unnest($maps::INTEGER[]))),
 """
+LOOKING = """looking AS (  -- how well neurons find the pixels of a map's concept, of the newest run that has it
+    SELECT m.map_id, s.layer, s.neuron, s.score AS iou
+    FROM maps m JOIN maps i ON i.method = 'iou' AND i.model_id = m.model_id AND i.concept_id = m.concept_id
+        AND i.component = m.component
+    JOIN runs r ON r.run_id = i.run_id JOIN scores s ON s.map_id = i.map_id
+    WHERE m.map_id IN (SELECT unnest($maps::INTEGER[]))
+    QUALIFY dense_rank() OVER (PARTITION BY m.map_id ORDER BY r.finished_at DESC, i.map_id) = 1),
+"""
 
 
 @dataclass
@@ -149,6 +157,9 @@ class Condition:
         if tree.field.startswith("effect."):
             name = tree.field.removeprefix("effect.")
             return f"{OF_MAP} IN (SELECT {OF_MAP} FROM effective WHERE {name} {_SAME[tree.op]} {self.bind(tree.value)})"
+        if tree.field == IOU:
+            compared = f"iou {_SAME[tree.op]} {self.bind(tree.value)}::FLOAT"
+            return f"{OF_MAP} IN (SELECT {OF_MAP} FROM looking WHERE {compared})"
         values = tree.value if tree.op == "in" else (tree.value,)
         passes = {"token": self._token, "label": self._label, "selection": self._selection}[tree.field]
         either = "(" + " OR ".join(passes(v) for v in values) + ")"

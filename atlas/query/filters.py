@@ -34,7 +34,13 @@ EFFECTS = ("suppression", "retention", "selectivity", "beyond_random")
 accuracy lost on it. retention: accuracy left on others. selectivity: left on others minus left on it. beyond_random:
 accuracy that as many random neurons leave on it minus what these leave."""
 
-FIELDS = (*OF_MAPS, *NUMBERS, *TAGS, *(f"effect.{name}" for name in EFFECTS))
+IOU = "iou"
+"""How well the neuron's map finds the pixels of the map's concept: its score by the method of this name."""
+
+MEASURED = (*(f"effect.{name}" for name in EFFECTS), IOU)
+"""Numbers that are not of the map itself."""
+
+FIELDS = (*OF_MAPS, *NUMBERS, *TAGS, *MEASURED)
 EQUALS, COMPARES = ("=", "!=", "in"), ("<", "<=", ">", ">=")
 LARGEST, DEEPEST = 200, 50
 """At most so many tests in a tree, and so many levels."""
@@ -57,14 +63,14 @@ class Test:
     def __post_init__(self) -> None:
         if self.field not in FIELDS:
             raise unknown("field", self.field, FIELDS, "atlas query --help")
-        effect, number = self.field.startswith("effect."), self.field in NUMBERS
-        ops = COMPARES if effect else (*EQUALS, *COMPARES) if number else EQUALS
+        measured, number = self.field in MEASURED, self.field in NUMBERS
+        ops = COMPARES if measured else (*EQUALS, *COMPARES) if number else EQUALS
         if self.op not in ops:
             raise UsageError(f"{self.field} takes one of {' '.join(ops)}, not '{self.op}'")
         if self.op == "in" and (not isinstance(self.value, tuple) or not self.value):
             raise UsageError(f"'{self.field} in' needs values, for example {self.field} in {self._example()}")
         values = self.value if self.op == "in" else (self.value,)
-        checked = tuple(self._checked(v, number or effect) for v in values)
+        checked = tuple(self._checked(v, number or measured) for v in values)
         object.__setattr__(self, "value", checked if self.op == "in" else checked[0])
 
     def _checked(self, value: Any, numeric: bool) -> Any:
@@ -102,7 +108,7 @@ class Test:
         of_text = {"token": "bark", "label": "image", "selection": "my-dogs", "concept": "dog"}
         if self.field in WHOLE and self.op == "in":
             return "0,2,8-15"
-        return "0.5" if self.field.startswith("effect.") else of_text.get(self.field, "3" if self._number() else "text")
+        return "0.5" if self.field in MEASURED else of_text.get(self.field, "3" if self._number() else "text")
 
     def _number(self) -> bool:
         return self.field in NUMBERS

@@ -13,11 +13,11 @@ from atlas.query.amount import size_sql
 from atlas.query.compare_maps import TOP
 from atlas.query.concept_forms import replace_surface_forms, values_of
 from atlas.query.decoded import tokens_of
-from atlas.query.filter_sql import MEASURED, Condition, Members, of_map
+from atlas.query.filter_sql import LOOKING, MEASURED, Condition, Members, of_map
 from atlas.query.filters import EVERYTHING as ALL
-from atlas.query.filters import OF_MAPS, Filter, as_json, conjuncts, is_glob, tests
+from atlas.query.filters import IOU, OF_MAPS, Filter, as_json, conjuncts, is_glob, tests
 from atlas.query.map_spec import COORDINATES, MapSpec, pin_notes
-from atlas.query.no_such_map import no_such_map, require_one_run, require_stored
+from atlas.query.no_such_map import no_such_map, require_iou, require_one_run, require_stored
 from atlas.query.paging import SHOWN, Order
 from atlas.query.resolve_maps import OPEN, StoredMap, narrow, versions_of
 from atlas.query.selection_rules import BY_PLACE, EVERY, Rule, bound, placed, selected
@@ -120,6 +120,7 @@ def resolve(connection: Connection, tree: Filter, selections: Selections) -> Res
     identity = (*IDENTITY, *(_column(name) for name in ("run", "fingerprint", "tap") if name in mentioned))
     newest = {tuple(r[name] for name in identity): r["map_id"] for r in reversed(rows)}
     rows = [r for r in rows if r["map_id"] in set(newest.values())]
+    require_iou(connection, tree, rows)
     defaults = (*synonym_notes, *pin_notes(spec), *notes, *(versions_of(rows) if "run" not in mentioned else ()))
     return ResolvedMaps(
         tuple(StoredMap(r, defaults) for r in rows), tuple(remaining[r["map_id"]] for r in rows), members
@@ -241,10 +242,12 @@ def _passing(query: NeuronQuery, maps: ResolvedMaps, *, z: bool, first: bool) ->
     """Common table expressions, the last of them `passing`: what the rule chooses and the filter lets through."""
     condition = Condition(maps.selections)
     passes = condition.groups(list(zip(maps.ids, maps.remaining, strict=True)))
-    effects = MEASURED if any(test.field.startswith("effect.") for test in tests(query.where)) else ""
+    fields = {test.field for test in tests(query.where)}
+    measured = MEASURED if any(field.startswith("effect.") for field in fields) else ""
+    measured += LOOKING if IOU in fields else ""
     named = _NAMED if maps.differing_names else ""
     chosen = selected(query.rule or EVERY, z=z, first=first, zeros=not by_place(query))
-    return f"{effects}{named}{chosen},\npassing AS (\n    SELECT * FROM chosen WHERE {passes})", condition
+    return f"{measured}{named}{chosen},\npassing AS (\n    SELECT * FROM chosen WHERE {passes})", condition
 
 
 def _best_of_each_neuron(z: bool) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from atlas.errors import UsageError, unknown
 from atlas.neurons import LANGUAGE
-from atlas.query.filters import Filter, conjuncts, spans
+from atlas.query.filters import IOU, Filter, conjuncts, spans, tests
 from atlas.query.map_spec import COORDINATES, MapSpec, pin_notes
 from atlas.query.statements import find_maps, mapping_runs, runs_beginning
 
@@ -47,6 +47,25 @@ def require_stored(connection: Connection, tree: Filter, rows: Sequence[Mapping[
             known_labels = {label for _, label in label_rows} | {f"{rule}:{label}" for rule, label in label_rows}
             if not any(_label_matches(name, value) for name in known_labels for value in values):
                 raise unknown("stored label", values[0], known_labels, "atlas labels ls")
+
+
+def require_iou(connection: Connection, tree: Filter, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a test of IoU where a concept of the maps has none: its neurons would be left out without a word.
+
+    Raises:
+        UsageError: with the concepts.
+    """
+    if all(test.field != IOU for test in tests(tree)):
+        return
+    query = "SELECT DISTINCT model_id, concept_id FROM maps WHERE method = 'iou'"
+    having = set(connection.execute(query).fetchall())
+    ids = [row["map_id"] for row in rows]
+    query = "SELECT map_id, model_id, concept_id FROM maps WHERE list_contains($ids, map_id)"
+    lacking = {map_id for map_id, *of in connection.execute(query, {"ids": ids}).fetchall() if tuple(of) not in having}
+    if lacking:
+        names = sorted({str(row["concept"]) for row in rows if row["map_id"] in lacking})
+        shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        raise UsageError(f"no IoU of neurons is stored for {shown}; `atlas ingest --methods iou` measures it")
 
 
 def _label_matches(label: str, prefix: str) -> bool:

@@ -38,8 +38,8 @@ class Query(Conditions, Question[NeuronSet]):
 
     Names may be patterns (`d*`). `where` takes a whole condition of the fields model, dataset, concept, supercategory,
     method, run, source, target, component, reduce, tap, layer, neuron, score, rank, percentile, z, token, label,
-    selection, effect.suppression, effect.retention, effect.selectivity and effect.beyond_random, with = != < <= > >=
-    in, and, or, not and parentheses.
+    selection, effect.suppression, effect.retention, effect.selectivity, effect.beyond_random and iou (of the method of
+    that name), with = != < <= > >= in, and, or, not and parentheses.
 
     With several methods, or a supercategory alone, the neurons that the rule chooses in more than half of their maps,
     as knowledge neurons are refined over prompts (Dai et al. 2022, section 3.2): votes, found_by, the rank in every

@@ -554,7 +554,8 @@ def test_every_command_says_where_no_atlas_is(path: list[str], run: Run, tmp_pat
     words = list(ASKING.get(name, ASKING.get(name.removeprefix("plot "), [])))
     for parameter in found(path).params:
         if parameter.required:
-            value = {"address": "0/1", "file": str(tmp_path / "x")}.get(parameter.name, "x")
+            values = {"address": "0/1", "file": str(tmp_path / "x"), "to": "source=text"}
+            value = values.get(parameter.name, "x")
             words = [value, *words] if parameter.param_type_name == "argument" else [*words, parameter.opts[0], value]
     code, out, err = run(*path, *words, "--atlas", tmp_path / "none.atlas")
     assert (code, out) == (3, "") and "there is no atlas at" in err.splitlines()[-1], err

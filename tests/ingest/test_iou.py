@@ -138,6 +138,10 @@ def test_a_neuron_that_is_1_exactly_under_the_concept_has_an_iou_of_1(
     assert 0 < len(exceeding) == sum(row["score"] > 0.3 for row in atlas.query("dog", "iou", top=128).to_pylist()) < 128
     same = atlas.query(where="concept = dog and method = iou and score > 0.3", top=128)
     assert same.neurons == exceeding.neurons
+    looking = atlas.query("dog", "contribution", where="iou > 0.3 and layer = 1", top=128)
+    scored = {(row["layer"], row["neuron"]) for row in atlas.query("dog", "contribution", top=128).to_pylist()}
+    assert set(looking.neurons) == {n for n in exceeding.neurons if n.layer == 1 and (n.layer, n.index) in scored}
+    assert atlas.count("dog", "contribution", where="not iou > 0.3").to_pylist()[0]["passing"] == 128 - len(exceeding)
     null = atlas.query("dog", "iou.null", top=128)
     of_null = {(row["layer"], row["neuron"]): row["score"] for row in null.to_pylist()}
     assert "null_score" not in null.table.column_names and all(

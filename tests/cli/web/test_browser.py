@@ -92,10 +92,13 @@ def test_search_concept_source_compare_neuron(browser: Any, address: str, shown_
         page.wait_for_url("**source=text**")
         assert page.locator(".cards strong").first.inner_text() == str(best)
         scrolled(page)
-        page.wait_for_selector("#layers .figure svg")  # what was deferred is there, and drawn
+        page.wait_for_selector("#layers .figure")  # what was deferred is there
+        page.locator("#layers .figure").scroll_into_view_if_needed()
+        page.wait_for_selector("#layers .figure svg")  # and drawn
         page.wait_for_selector("#methods table")
         page.locator("a", has_text="with image").first.click()
         assert page.locator("h1").inner_text() == "Compare two maps"
+        page.locator("#both .figure").scroll_into_view_if_needed()
         page.wait_for_selector("#both .figure svg")
         page.go_back()
         page.locator(".cards a").first.click()
