@@ -40,6 +40,10 @@ class Profile(Answer):
         """Its best concepts: method, source, reduce, concept, score, rank, percentile."""
         return Answer(self.table, self.provenance)
 
+    def ranked(self) -> list[dict[str, Any]]:
+        """The rows of its concepts that have a rank, the best first."""
+        return sorted((row for row in self.to_pylist() if row["rank"] is not None), key=lambda row: row["rank"])
+
     @property
     def tokens(self) -> Answer:
         """The tokens that it raises and lowers: projection (see `atlas.query.decoded`), side, tokens, values."""

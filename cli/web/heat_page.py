@@ -40,9 +40,8 @@ def heat_of(asking: Asking, profile: Profile, given: Mapping[str, str]) -> Heat:
         return Heat(problem=f"`atlas serve --model {profile.model}` shows heatmaps on these pictures.")
     if asking.worker.name != profile.model:
         return Heat(problem=f"Heatmaps are shown of neurons of {asking.worker.name}, which this server has loaded.")
-    ranked = sorted(profile.to_pylist(), key=lambda row: row["rank"])
     shown = sorted({str(concept) for row in pictures for concept in row["concepts"] or ()})
-    concepts = list(dict.fromkeys([*(str(row["concept"]) for row in ranked), *shown]))
+    concepts = list(dict.fromkeys([*(str(row["concept"]) for row in profile.ranked()), *shown]))
     # Of those that a picture shows, the one that it is best at: of another there is nothing to compare with.
     concept = given.get("concept") or next((name for name in concepts if name in shown), None)
     if concept is not None and concept not in concepts:

@@ -55,7 +55,7 @@ def page(views: Views, request: Request) -> Rendered:
 
 
 def _lead(profile: Profile) -> list[str]:
-    rows = sorted((row for row in profile.to_pylist() if row["rank"] is not None), key=lambda row: row["rank"])
+    rows = profile.ranked()
     if not rows:
         return ["No stored map has a score of this neuron, or all that have are 0."]
     best = rows[0]

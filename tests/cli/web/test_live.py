@@ -351,3 +351,25 @@ def test_our_scripts_are_short() -> None:
 
     own = [file for file in STATIC.glob("*.js") if file.name != "htmx.min.js"]
     assert len(own) == 3 and sum(len(file.read_text(encoding="utf-8").splitlines()) for file in own) < 300
+
+
+def test_a_neuron_whose_scores_are_0_has_a_page_with_heatmaps(path: Path, tmp_path: Path) -> None:
+    import sqlalchemy as sa
+
+    from atlas.store.engine import connect_writer
+
+    own = Path(shutil.copytree(path, tmp_path / "own.atlas"))
+    [row] = Atlas(own).sql("SELECT layer, neuron FROM exemplars WHERE source = 'image' LIMIT 1").to_pylist()
+    where = f"layer = {row['layer']} AND neuron = {row['neuron']}"
+    with connect_writer(own) as connection:
+        connection.execute(sa.text(f"UPDATE scores SET score = 0 WHERE {where}"))
+    neuron = f"{row['layer']}/{row['neuron']}"
+    profile = Atlas(own).neuron(neuron)
+    assert len(profile) and len(profile.ranked()) < len(profile)
+    ranks = [r["rank"] for r in profile.ranked()]
+    assert ranks == sorted(ranks) and None not in ranks
+    assert all(r["percentile"] is None for r in profile.to_pylist() if r["rank"] is None)
+    model = str(Atlas(own).models()[-1]["name"])
+    with live_server(own, model) as client:
+        page = client.get(f"/m/{model}/n/{neuron}", accept="text/html")
+        assert page.status_code == 200 and "/heat/" in page.text
