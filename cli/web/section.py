@@ -23,20 +23,27 @@ ROWS = 20
 class Part:
     """A question on a page, not asked yet.
 
-    about: a sentence above its answer. figure, table: whether its figure and its rows are shown. model: whose neurons
-    the rows are. rows: how many are shown. deferred: whether a browser asks for it when the page is there, as it takes
-    its time; `?whole=1` has it at once.
+    question: None where no question gives the rows, which the page then has itself. about: a sentence above its answer.
+    figure, table: whether its figure and its rows are shown. model: whose neurons the rows are. rows: how many are
+    shown. deferred: whether a browser asks for it when the page is there, as it takes its time; `?whole=1` has it at
+    once.
     """
 
     key: str
     title: str
-    question: Question[Any]
+    question: Question[Any] | None
     about: str = ""
     figure: bool = False
     table: bool = True
     model: str | None = None
     rows: int = ROWS
     deferred: bool = False
+
+    @property
+    def asked(self) -> Question[Any]:
+        """The question of a part that has one."""
+        assert self.question is not None, self.key
+        return self.question
 
     def answered(self, asking: Asking) -> Section:
         """The part with its answer, or with the sentence that says why there is none.
@@ -45,7 +52,7 @@ class Part:
             StoreUnavailable: the atlas cannot be read now, which is about the whole page.
         """
         try:
-            return Section(self, asking.ask(self.question))
+            return Section(self, asking.ask(self.asked))
         except StoreUnavailable:
             raise
         except AtlasError as error:
@@ -92,24 +99,24 @@ class Section:
     @property
     def command(self) -> str:
         """The question on the command line."""
-        return copy_as.command_line(self.part.question)
+        return copy_as.command_line(self.part.asked)
 
     @property
     def python(self) -> str:
         """The question in Python."""
-        return copy_as.python(self.part.question)
+        return copy_as.python(self.part.asked)
 
     @property
     def data(self) -> str:
         """The question in the API."""
-        return links.data(self.part.question)
+        return links.data(self.part.asked)
 
     @property
     def csv(self) -> str:
         """Its rows as a file."""
-        return links.data(self.part.question, ".csv")
+        return links.data(self.part.asked, ".csv")
 
     @property
     def drawing(self) -> str:
         """Its figure."""
-        return links.figure(self.part.question)
+        return links.figure(self.part.asked)

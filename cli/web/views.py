@@ -78,13 +78,14 @@ class Views:
         if (key := given.get("part")) is not None:
             for part in rendered.parts:
                 if part.key == key:
-                    return self.html("part.html", {"section": part.answered(self.asking)})
+                    section = rendered.answered.get(key) or part.answered(self.asking)
+                    return self.html("part.html", {"section": section})
             raise UsageError(f"this page has no part '{key}'")
         sections: list[tuple[Part, Section | None, str]] = []
         for part in rendered.parts:
             later = part.deferred and not self._static and given.get("whole") != "1"
-            section = rendered.answered.get(part.key) or (None if later else part.answered(self.asking))
-            sections.append((part, section, f"?{urlencode([*given.multi_items(), ('part', part.key)])}"))
+            shown = rendered.answered.get(part.key) or (None if later else part.answered(self.asking))
+            sections.append((part, shown, f"?{urlencode([*given.multi_items(), ('part', part.key)])}"))
         return self.html(rendered.template, {**rendered.shown, "sections": sections}, embed=given.get("embed") == "1")
 
     def problem(self, status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:

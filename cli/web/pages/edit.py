@@ -6,7 +6,6 @@ from starlette.requests import Request
 
 from atlas.edits.library import read
 from atlas.query.answer import Answer
-from atlas.questions.edits import Edits
 from atlas.questions.effects import Effects
 from cli.web.section import Part, Section
 from cli.web.views import Rendered, Views
@@ -16,7 +15,7 @@ def page(views: Views, request: Request) -> Rendered:
     """`/edits/{label}`."""
     stored = read(views.asking.path, request.path_params["label"])
     data = stored.data
-    changes = Part("changes", "Changes", Edits(), rows=50)
+    changes = Part("changes", f"Changes (`atlas edit show {stored.label}`)", None, rows=50)
     effects = Part("effects", "Measured effects", Effects(edit=stored.label), figure=True, rows=60)
     lead = [
         f"{len(data.neurons):,} neurons of {data.model['name']} (weights {data.fingerprint[:12]}), read at the tap "

@@ -150,6 +150,16 @@ def test_a_part_of_a_page_is_asked_for_by_itself(client: Any, shown_atlas: Path)
     assert 'hx-get="?part' not in client.get(f"{address}?whole=1", headers=HTML).text
 
 
+def test_an_edit_page_offers_no_question_that_gives_other_rows(client: Any, shown_atlas: Path) -> None:
+    changed = Atlas(shown_atlas).edit("no-dog").neurons.neurons
+    page = client.get("/edits/no-dog@1", headers=HTML).text
+    changes = page[page.index('id="changes"') :]
+    assert all(f"<td>{neuron}</td>" in changes for neuron in changed)
+    assert "atlas edit show no-dog@1" in changes and "data-copy" not in changes and "/v1/" not in changes
+    part = client.get("/edits/no-dog@1?part=changes", headers=HTML).text
+    assert all(f"<td>{neuron}</td>" in part for neuron in changed)
+
+
 def test_a_neuron_page_has_its_examples_and_steps(client: Any, shown_atlas: Path) -> None:
     model, opened = model_of(shown_atlas), Atlas(shown_atlas)
     page = client.get(f"/m/{model}/n/0/1", headers=HTML).text
