@@ -15,10 +15,10 @@ from starlette.responses import Response
 
 from atlas.errors import UsageError
 from atlas.neurons import LANGUAGE, Neuron
-from atlas.store.database import open_readonly
 from cli.web.asking import Asking
 from cli.web.live_routes import worker_of
 from cli.web.live_worker import Loaded
+from cli.web.media import example_row
 from cli.web.problems import NotThere
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Maps:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        _require_example(self._asking, example)
+        example_row(self._asking, example)
         neuron = Neuron(LANGUAGE, layer, index)
         panel = worker.wait_for("heatmap", lambda loaded: self._computed(loaded, neuron, example, concept), SECONDS)
         with self._lock:
@@ -129,21 +129,6 @@ class Maps:
             if panel.heat is not None and panel.shown.pixels is not None:
                 return panel
         raise NotThere("; ".join(answer.notes) or f"the tokens of the example {example} have no place in a picture")
-
-
-def _require_example(asking: Asking, example: str) -> dict[str, Any]:
-    """The row of an example with its dataset.
-
-    Raises:
-        NotThere: there is no example of this id.
-    """
-    from ingest.run.stored_media import examples_with
-
-    with asking.keeper.asking(), open_readonly(asking.path) as connection:
-        rows = examples_with(connection, [example])
-    if example not in rows:
-        raise NotThere(f"no stored example has the id '{example}'")
-    return rows[example]
 
 
 def heat_png(panel: Panel) -> Response:
@@ -202,7 +187,7 @@ def mask_png(asking: Asking, example: str, concept: str) -> Response:
     from ingest.data.examples import IMAGE, BadMedia
     from ingest.run.stored_media import StoredMedia
 
-    row = _require_example(asking, example)
+    row = example_row(asking, example)
     if row["source"] != IMAGE:
         raise NotThere(f"the example {example} is no picture")
     try:

@@ -17,6 +17,9 @@ from cli.web.problems import NotThere
 SIDES = (16, 2048)
 """Pixels of a picture's longer side."""
 
+QUALITY = 90
+"""Of JPEG, in percent."""
+
 FRAMES = 4
 """Frames of a video, side by side."""
 
@@ -30,20 +33,32 @@ def media(asking: Asking, example: str, number: int, side: str | None) -> Respon
         NotThere: no such example or medium, or its file is gone or damaged. UsageError: another side.
     """
     from ingest.data.examples import BadMedia
-    from ingest.run.stored_media import StoredMedia, examples_with
+    from ingest.run.stored_media import StoredMedia
+
+    row = example_row(asking, example)
+    if not 0 <= number < len(row["media"]):
+        raise NotThere(f"the example {example} has {len(row['media'])} media")
+    pixels = _side(side)
+    try:
+        medium = StoredMedia().open(row)[number]
+    except BadMedia as error:
+        raise NotThere(error.message) from error
+    return _response(medium, pixels)
+
+
+def example_row(asking: Asking, example: str) -> dict[str, Any]:
+    """A stored example with what opens its media: see `ingest.run.stored_media.COLUMNS`.
+
+    Raises:
+        NotThere: there is none of this id.
+    """
+    from ingest.run.stored_media import examples_with
 
     with asking.keeper.asking(), open_readonly(asking.path) as connection:
         rows = examples_with(connection, [example])
     if example not in rows:
         raise NotThere(f"no stored example has the id '{example}'")
-    if not 0 <= number < len(rows[example]["media"]):
-        raise NotThere(f"the example {example} has {len(rows[example]['media'])} media")
-    pixels = _side(side)
-    try:
-        medium = StoredMedia().open(rows[example])[number]
-    except BadMedia as error:
-        raise NotThere(error.message) from error
-    return _response(medium, pixels)
+    return rows[example]
 
 
 def _side(text: str | None) -> int:
@@ -56,14 +71,12 @@ def _side(text: str | None) -> int:
 
 def _response(medium: Any, side: int) -> Response:
     from atlas.live.media import Clip, Sound
+    from ingest.run.thumbnails import jpeg
 
     if isinstance(medium, Sound):
         return Response(wav(medium), media_type="audio/wav")
     picture = row_of_frames(medium) if isinstance(medium, Clip) else medium
-    small, written = picture.copy(), io.BytesIO()
-    small.thumbnail((side, side))
-    small.save(written, "JPEG", quality=90)
-    return Response(written.getvalue(), media_type="image/jpeg")
+    return Response(jpeg(picture, side, QUALITY), media_type="image/jpeg")
 
 
 def wav(sound: Any) -> bytes:

@@ -56,11 +56,11 @@ def _opened(path: Path, ids: Sequence[str], side: int) -> Iterator[tuple[str, by
         yield example, None if picture is None else jpeg(picture, side), None
 
 
-def jpeg(picture: Image, side: int) -> bytes:
+def jpeg(picture: Image, side: int, quality: int = QUALITY) -> bytes:
     """A picture as JPEG, its longer side at most `side` pixels."""
     small, encoded = picture.copy(), BytesIO()
     small.thumbnail((side, side))
-    small.save(encoded, "JPEG", quality=QUALITY)
+    small.save(encoded, "JPEG", quality=quality)
     return encoded.getvalue()
 
 
