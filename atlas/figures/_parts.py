@@ -223,6 +223,16 @@ def shortened(text: str, most: int = 28) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def count_by_layer(axis: Axes) -> None:
+    """The axes of a panel with numbers of neurons by layer."""
+    axis.set_ylim(bottom=0)
+    axis.margins(x=0.03)
+    axis.locator_params(axis="both", integer=True)
+    axis.set_xlabel("layer")
+    axis.set_ylabel("neurons")
+    axis.grid(axis="y")
+
+
 def zero_line(axis: Axes, value: float = 0.0) -> None:
     """A thin line at the value of no effect."""
     axis.axvline(value, color=GREY, linewidth=0.6, zorder=0)

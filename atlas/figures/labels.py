@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from atlas.errors import UsageError
 from atlas.figures._parts import (
     LINES,
+    count_by_layer,
     entitle,
     grouped,
     legend,
@@ -77,11 +78,6 @@ def _layers(answer: Answer, ax: Axes | None) -> Axes:
             values = [shared.get(layer, 0) for layer in layers]
             name = f"{label}, also another ({sum(shared.values()):,})"
             axis.plot(layers, values, label=name, linestyle=":", markerfacecolor="white", **look)
-    axis.set_ylim(bottom=0)
-    axis.margins(x=0.03)
-    axis.locator_params(axis="both", integer=True)
-    axis.set_xlabel("layer")
-    axis.set_ylabel("neurons")
-    axis.grid(axis="y")
+    count_by_layer(axis)
     legend(ax, [axis])
     return axis

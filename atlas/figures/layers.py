@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from atlas.figures._parts import LINES, Rows, grouped, legend, one_or_panels, series
+from atlas.figures._parts import LINES, Rows, count_by_layer, grouped, legend, one_or_panels, series
 from atlas.figures._style import GREY
 
 if TYPE_CHECKING:
@@ -46,12 +46,7 @@ def _panel(axis: Axes, rows: Rows) -> None:
             look: dict[str, Any] = {"facecolor": GREY, "edgecolor": GREY, "alpha": 0.3, "linewidth": 0.8, "zorder": 0}
             label = f"{number} drawn evenly, 95 %"
             axis.fill_between(_layers(of_set), low, high, label=label, hatch=HATCHES[place % len(HATCHES)], **look)
-    axis.set_ylim(bottom=0)
-    axis.margins(x=0.03)
-    axis.locator_params(axis="both", integer=True)
-    axis.set_xlabel("layer")
-    axis.set_ylabel("neurons")
-    axis.grid(axis="y")
+    count_by_layer(axis)
 
 
 def _layers(rows: Rows) -> list[int]:
