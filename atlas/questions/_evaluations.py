@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from atlas.errors import UsageError
-from atlas.query.map_spec import by_place
+from atlas.query.map_spec import MapSpec, by_place
 from atlas.query.option import described, option
 from atlas.stats.leaderboard import METRICS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def choosing(chosen: list[str], ask: Callable[[MapSpec], pa.Table]) -> Callable[[MapSpec], pa.Table]:
+    """`ask`, which notes in `chosen` what it filled in, for one model and dataset after another until one has an
+    answer: of those without, no note stays."""
+
+    def begun_anew(spec: MapSpec) -> pa.Table:
+        chosen.clear()
+        return ask(spec)
+
+    return begun_anew
 
 
 @described

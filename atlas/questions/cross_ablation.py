@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
-from atlas.query.map_spec import MapSpec, by_place
+from atlas.query.map_spec import by_place
 from atlas.query.option import described, option
 from atlas.query.question import Question
 from atlas.query.resolve_maps import first_answer
-from atlas.questions._evaluations import OfEvaluations
+from atlas.questions._evaluations import OfEvaluations, choosing
 from atlas.questions.dose_response import spelled
 from atlas.stats.cross_ablation import LEAST, cross_ablation, diagonal_dominance, matrix_of
 from atlas.store.database import open_readonly
@@ -57,11 +57,7 @@ class CrossAblation(OfEvaluations, Question[Answer]):
     def answer(self, path: Path) -> Answer:
         chosen: list[str] = []
         with open_readonly(path) as connection:
-
-            def ask(spec: MapSpec) -> pa.Table:
-                chosen.clear()  # of a model or dataset without an answer
-                return cross_ablation(connection, spec, self.dose, self.metric, chosen)
-
+            ask = choosing(chosen, lambda spec: cross_ablation(connection, spec, self.dose, self.metric, chosen))
             table, defaults = first_answer(connection, self.maps(), ask)
         if not table.num_rows:
             raise UsageError(

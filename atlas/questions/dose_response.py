@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from atlas.errors import UsageError
 from atlas.query.answer import Answer
-from atlas.query.map_spec import MapSpec, by_place
+from atlas.query.map_spec import by_place
 from atlas.query.option import described, option
 from atlas.query.question import Question
-from atlas.questions._evaluations import OfEvaluations
+from atlas.questions._evaluations import OfEvaluations, choosing
 from atlas.stats.dose_response import LESS_RANDOM, doses
 from atlas.stats.leaderboard import ACCURACY, of_effects
 from atlas.store.database import open_readonly
@@ -52,11 +52,7 @@ class DoseResponse(OfEvaluations, Question[Answer]):
     def answer(self, path: Path) -> Answer:
         chosen: list[str] = []
         with open_readonly(path) as connection:
-
-            def ask(spec: MapSpec) -> pa.Table:
-                chosen.clear()  # of a model or dataset without an answer
-                return doses(connection, spec, self.metric, chosen)
-
+            ask = choosing(chosen, lambda spec: doses(connection, spec, self.metric, chosen))
             rows, defaults = of_effects(connection, self.maps(), ask)
         if not rows.num_rows:
             raise UsageError(

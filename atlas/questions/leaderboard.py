@@ -14,7 +14,7 @@ from atlas.query.map_spec import MapSpec
 from atlas.query.option import described, option
 from atlas.query.provenance import without_runs
 from atlas.query.question import Question
-from atlas.questions._evaluations import OfEvaluations
+from atlas.questions._evaluations import OfEvaluations, choosing
 from atlas.stats.leaderboard import ACCURACY, ORDERS, REFERENCE, leaderboard, of_effects
 from atlas.store.database import open_readonly
 
@@ -59,10 +59,9 @@ class Leaderboard(OfEvaluations, Question[Answer]):
         with open_readonly(path) as connection:
 
             def ask(answered: MapSpec) -> pa.Table:
-                chosen.clear()  # of a model or dataset without an answer
                 return leaderboard(connection, replace(answered, method=None), against, self.by, self.metric, chosen)
 
-            rows, defaults = of_effects(connection, spec, ask)
+            rows, defaults = of_effects(connection, spec, choosing(chosen, ask))
         if not rows.num_rows:
             raise UsageError(
                 f"nothing to compare yet: `atlas ingest --methods {against},contribution` ranks neurons, "
