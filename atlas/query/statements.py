@@ -207,6 +207,17 @@ FROM edits e JOIN models m USING (model_id) ORDER BY e.name, e.version""",
 }
 
 
+def concepts_by_model() -> Query:
+    """The concepts that each model has maps of: model, supercategory, concept."""
+    return Query(
+        """
+SELECT DISTINCT mo.name AS model, c.supercategory, c.name AS concept
+FROM maps m JOIN models mo USING (model_id) JOIN concepts c USING (concept_id)
+ORDER BY mo.name, c.supercategory NULLS FIRST, c.name""".strip(),
+        {},
+    )
+
+
 def edits_of(neuron: Neuron | None, model: str | None) -> Query:
     """The edits of a model, or of a neuron with what each changes of it."""
     change = "" if neuron is None else ", c.gain, c.bias, c.noise, c.where"

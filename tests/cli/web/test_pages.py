@@ -208,6 +208,23 @@ def test_errors_are_pages_for_people_and_objects_for_programs(client: Any) -> No
     assert client.get("/v1/nothing", headers=HTML).headers["content-type"] == "application/problem+json"
 
 
+def test_home_links_the_concepts_that_each_model_has_maps_of(own_atlas: Path) -> None:
+    import sqlalchemy as sa
+
+    from atlas.store.engine import connect_writer
+
+    with connect_writer(own_atlas) as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO models SELECT * REPLACE (99 AS model_id, 'other' AS name, 'f' AS fingerprint) FROM models"
+            )
+        )
+    with served(own_atlas) as client:
+        links = [a for a in Links(client.get("/", headers=HTML).text).addresses if "/c/" in a]
+        assert links and not [a for a in links if a.startswith("/m/other/")]
+        assert all(client.get(a, headers=HTML).status_code == 200 for a in links)
+
+
 def test_an_empty_atlas_says_how_to_fill_it(empty_atlas: Path) -> None:
     with served(empty_atlas) as client:
         assert "atlas demo" in client.get("/", headers=HTML).text
